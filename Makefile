@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# make demo|test|lint|lab|setup, as root or through sudo. ARGS are passed on: make demo ARGS="--vms 2".
+# Everything else the project needs is in roots of its own, see qemu-lab/roots.toml.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= python3
+EXTRAS := .[lab,dev]
+ARGS ?=
+PYTEST_ARGS ?=
+
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+# Whatever root leaves in the tree of the user behind sudo goes to that user, also when the command failed.
+ifdef SUDO_UID
+ifeq ($(shell stat -c %u .),$(SUDO_UID))
+HAND_BACK = find . -xdev -uid 0 -exec chown -h $(SUDO_UID):$(SUDO_GID) {} +
+endif
+endif
+HAND_BACK ?= true
+run = $(1); code=$$?; $(HAND_BACK); exit $$code
+
+.PHONY: all setup lab demo test unit lint clean
+all: setup
+
+setup: $(STAMP)
+
+# Installing again costs seconds, so only when what is installed from has changed.
+$(STAMP): pyproject.toml setup.py $(wildcard csrc/arena/* csrc/kmod/uapi/*)
+	$(SUDO) qemu-lab/host-packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "multiroot needs Python 3.11 or newer")'
+	@$(call run,{ test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV); } && $(BIN)/pip install --quiet -e '$(EXTRAS)' && touch $@)
+
+# Making the lab's trees needs root, running it does not.
+lab: setup
+	@$(call run,$(SUDO) $(BIN)/multiroot lab build)
+
+demo: setup $(if $(SUDO),lab)
+	@$(call run,$(BIN)/multiroot demo $(ARGS))
+
+test: lab
+	@$(call run,$(BIN)/pytest tests/unit tests/lab $(PYTEST_ARGS))
+
+unit: setup
+	@$(call run,$(BIN)/pytest tests/unit $(PYTEST_ARGS))
+
+lint: setup
+	@$(call run,$(BIN)/ruff check && $(BIN)/mypy)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

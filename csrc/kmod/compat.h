@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Differences between the kernels we build for, in one place; see docs/kernel-module.md. */
+#ifndef _MULTIROOT_COMPAT_H
+#define _MULTIROOT_COMPAT_H
+
+#include <linux/eventfd.h>
+#include <linux/mm.h>
+#include <linux/types.h>
+#include <linux/version.h>
+#include <asm/msr.h>
+
+/* rdmsrl() became rdmsrq() in 6.16; the form with two halves has not changed. */
+static inline u64 mr_rdmsr(u32 msr)
+{
+	u32 low, high;
+
+	rdmsr(msr, low, high);
+	return (u64)high << 32 | low;
+}
+
+static inline void mr_wrmsr(u32 msr, u64 value)
+{
+	wrmsr(msr, (u32)value, (u32)(value >> 32));
+}
+
+/* eventfd_signal() lost its count in 6.8. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+#define mr_eventfd_signal(ctx)	eventfd_signal(ctx)
+#else
+#define mr_eventfd_signal(ctx)	eventfd_signal(ctx, 1)
+#endif
+
+/* vm_flags are written through functions from 6.3 on. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flags)
+{
+	vma->vm_flags &= ~flags;
+}
+#endif
+
+#endif /* _MULTIROOT_COMPAT_H */

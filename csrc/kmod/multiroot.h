@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the files of multiroot.ko share, one section a file. main.c wires them up; each *_init() undoes
+ * itself on failure and has its *_exit().
+ */
+#ifndef _MULTIROOT_H
+#define _MULTIROOT_H
+
+#include <linux/types.h>
+
+#include "uapi/multiroot.h"
+
+struct eventfd_ctx;
+struct file;
+struct mr_link;
+struct vm_area_struct;
+
+#define MR_CONTROL_MAGIC	0x315452494d554c54ULL
+#define MR_LEDGER_MAGIC		0x3152474445524d4cULL
+
+/* Layout of the shared area behind the control page, in bytes; ABI 1. The second link ring follows the first. */
+#define MR_CONSOLE_OFFSET	0x1000
+#define MR_CONSOLE_SIZE		0x3f000
+#define MR_LINK_OFFSET		0x40000
+#define MR_LINK_SIZE		0xe0000
+
+/* main.c: serialises everything that changes carve, CPUs or peers. Held while user memory is copied. */
+extern struct mutex mr_lock;
+
+/* apic.c: interrupts to CPUs by their APIC id, past the kernel's own bookkeeping. */
+int mr_apic_init(void);
+void mr_apic_exit(void);
+bool mr_apic_x2apic(void);
+void mr_apic_send_init(u32 apic_id);
+void mr_apic_send_startup(u32 apic_id, phys_addr_t page);
+void mr_apic_send_fixed(u32 apic_id, u8 vector);
+
+/**
+ * struct mr_peer - another root, reached through a shared area
+ * @index: MULTIROOT_PARENT or MULTIROOT_CHILD
+ * @root: its number
+ * @phys: physical address of the shared area, 0 when there is no such peer
+ * @shared: its mapping
+ * @control: the control page at its start
+ * @mine: this root's half of the control page
+ * @theirs: the peer's half
+ * @eventfd: whom to tell of events, or NULL; under doorbell.c's lock
+ * @eventfd_mask: of which events
+ * @link: network device towards the peer
+ */
+struct mr_peer {
+	u32 index;
+	u32 root;
+	phys_addr_t phys;
+	void *shared;
+	struct multiroot_control *control;
+	struct multiroot_side *mine;
+	struct multiroot_side *theirs;
+	struct eventfd_ctx *eventfd;
+	u32 eventfd_mask;
+	struct mr_link *link;
+};
+
+/* peer.c: the shared areas. */
+struct mr_peer *mr_peer(u32 index);
+bool mr_peer_alive(const struct mr_peer *peer);
+int mr_peer_attach_parent(phys_addr_t shared);
+int mr_peer_create_child(phys_addr_t shared, u32 root);
+void mr_peer_detach(struct mr_peer *peer);
+void mr_peer_child_starts(struct mr_peer *child);
+void mr_peer_child_gone(struct mr_peer *child);
+void mr_peer_set_state(struct mr_peer *peer, u32 state);
+
+/* segments.c: the carve and what is copied into it. */
+extern struct multiroot_carve mr_carve;
+int mr_segments_init(void);
+void mr_segments_exit(void);
+bool mr_carve_has(u64 phys, u64 size);
+bool mr_low_has(u64 phys, u64 size);
+int mr_carve_take(const struct multiroot_carve *want);
+int mr_carve_release(void);
+int mr_segment_write(const struct multiroot_segment *segment);
+
+/* cpu.c: CPUs that other roots have. */
+int mr_cpu_init(void);
+void mr_cpu_exit(void);
+bool mr_cpu_any_granted(void);
+bool mr_cpu_any_started(void);
+int mr_cpu_get(struct multiroot_cpu *cpu);
+int mr_cpu_grant(struct multiroot_cpu *cpu);
+int mr_cpu_start(struct multiroot_cpu_start *start);
+int mr_cpu_reclaim(struct multiroot_cpu *cpu);
+
+/* ledger.c: what outlives every root. */
+extern struct multiroot_ledger *mr_ledger;
+int mr_ledger_init(phys_addr_t phys, u32 root, bool first);
+void mr_ledger_exit(void);
+phys_addr_t mr_ledger_phys(void);
+u32 mr_ledger_root(void);
+void mr_ledger_root_started(u32 root, u32 apic_id);
+void mr_ledger_root_reclaimed(u32 apic_id);
+bool mr_ledger_leave(void);
+void mr_ledger_set_cpu(u32 apic_id, u32 root, u32 state);
+u32 mr_ledger_cpu_root(u32 apic_id);
+
+/* e820.c: what memory the machine has. */
+int mr_e820_read(struct multiroot_ledger *ledger);
+bool mr_e820_is_ram(const struct multiroot_ledger *ledger, u64 base, u64 size);
+
+/* memory.c: what this kernel uses of it. */
+bool mr_memory_unused(u64 base, u64 size);
+
+/* doorbell.c: the interrupt a peer can raise here, and the one we raise there. */
+int mr_doorbell_init(void);
+void mr_doorbell_exit(void);
+void mr_doorbell_wait(void);
+void mr_doorbell_publish(struct mr_peer *peer);
+void mr_doorbell_ring(struct mr_peer *peer, u32 events);
+void mr_doorbell_deliver(struct mr_peer *peer);
+int mr_doorbell_set_eventfd(struct mr_peer *peer, int fd, u32 mask);
+
+/* link.c: a network device over two rings. */
+int mr_link_create(struct mr_peer *peer);
+void mr_link_destroy(struct mr_peer *peer);
+void mr_link_carrier(struct mr_peer *peer);
+void mr_link_event(struct mr_peer *peer);
+
+/* console.c: a child's kernel messages, read by its parent. */
+int mr_console_init(void);
+void mr_console_exit(void);
+void mr_console_attach(struct mr_peer *parent);
+void mr_console_detach(void);
+void mr_console_event(void);
+void mr_console_child_changed(struct mr_peer *child);
+
+/* contain.c: a root's end is its own, not the machine's. */
+int mr_contain_init(void);
+void mr_contain_exit(void);
+
+/* dev.c: /dev/multiroot. */
+int mr_dev_init(void);
+void mr_dev_exit(void);
+bool mr_dev_claimed(void);
+void mr_dev_uevent(const struct mr_peer *peer, const char *event);
+
+/* map.c: mmap of it. */
+void mr_map_open(u32 index);
+bool mr_map_close(u32 index);
+int mr_map(struct file *file, struct vm_area_struct *vma);
+
+#endif /* _MULTIROOT_H */

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where a new extent goes; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from multiroot.arena.layout import METADATA_SIZE, check_size
+from multiroot.errors import ConflictError
+from multiroot.units import format_size
+
+
+@dataclass(frozen=True, order=True)
+class Extent:
+    """A run of the arena; bytes from its start."""
+
+    offset: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+
+def free_extents(used: Iterable[Extent], total: int) -> list[Extent]:
+    """The gaps between `used` extents in an arena of `total` bytes, in order, neighbours joined.
+
+    Raises ConflictError if extents in use overlap or lie outside of the arena.
+    """
+    gaps: list[Extent] = []
+    position = METADATA_SIZE
+    for extent in sorted(used):
+        if extent.offset < position or extent.end > total:
+            raise ConflictError(
+                f"extent {extent.offset:#x}-{extent.end:#x} overlaps another or leaves the arena",
+                "the extent table is damaged",
+            )
+        if extent.offset > position:
+            gaps.append(Extent(position, extent.offset - position))
+        position = extent.end
+    if total > position:
+        gaps.append(Extent(position, total - position))
+    return gaps
+
+
+def plan(used: Iterable[Extent], size: int, total: int) -> Extent:
+    """The smallest gap that holds `size` bytes, lowest first among equals (best fit).
+
+    One extent, not several: QEMU maps a VM's RAM as one memory backend, which is one range of the device.
+    Raises BadRequestError for a size that is no multiple of 2 MiB, ConflictError when no gap is large enough.
+    """
+    check_size(size)
+    gaps = free_extents(used, total)
+    fitting = [gap for gap in gaps if gap.size >= size]
+    if not fitting:
+        largest = max((gap.size for gap in gaps), default=0)
+        raise ConflictError(
+            f"the arena has no free extent of {format_size(size)}",
+            f"largest free: {format_size(largest)} of {format_size(sum(gap.size for gap in gaps))} in all",
+        )
+    best = min(fitting, key=lambda gap: (gap.size, gap.offset))
+    return Extent(best.offset, size)

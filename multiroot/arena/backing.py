@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The device (or, in tests, the file) that an arena lies in, and mappings of it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.errors import BadRequestError, ConflictError
+from multiroot.units import HUGE_PAGE
+
+DAX_DEVICES = Path("/sys/bus/dax/devices")
+_MAKE_ONE = "make one: ndctl create-namespace -f -e namespace0.0 -m devdax -M mem -a 2M"
+
+
+@dataclass(frozen=True)
+class DaxDevice:
+    """A device-DAX instance; sizes in bytes, `physical` the machine address where it begins."""
+
+    node: Path
+    size: int
+    physical: int
+    align: int
+
+
+def find_device(devices: Path = DAX_DEVICES) -> DaxDevice:
+    """The one device-DAX instance of this machine, by sysfs (Documentation/ABI/testing/sysfs-bus-dax).
+
+    Raises BadRequestError when there is no persistent memory in devdax mode or its alignment does not suit,
+    ConflictError when there are several.
+    """
+    found = [path for path in sorted(devices.glob("dax*")) if _driver(path) == "device_dax"]
+    if not found:
+        raise BadRequestError("no persistent memory in devdax mode for the arena", _MAKE_ONE)
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ConflictError(f"several devdax devices, the arena could be on any: {names}", "leave one")
+    path = found[0]
+    device = DaxDevice(
+        node=Path("/dev") / path.name,
+        size=_number(path / "size"),
+        physical=_number(path / "resource"),
+        align=_number(path / "align"),
+    )
+    if device.align != HUGE_PAGE:
+        raise BadRequestError(f"{device.node} is aligned to {device.align:#x}, not to 2 MiB", _MAKE_ONE)
+    return device
+
+
+def _driver(path: Path) -> str:
+    link = path / "driver"
+    return link.readlink().name if link.is_symlink() else ""
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text().strip(), 0)
+
+
+class Backing:
+    """An open device or file. `size` is what of it the arena can use, in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise BadRequestError(f"cannot open the arena on {path}: {error.strerror}") from error
+        self.size = self._usable_size() // HUGE_PAGE * HUGE_PAGE
+        if self.size <= HUGE_PAGE:
+            self.close()
+            raise BadRequestError(f"{path} is too small for an arena", "at least 4 MiB")
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def map(self, offset: int, size: int) -> mmap.mmap:
+        """A shared mapping of that part, both in bytes and multiples of 2 MiB."""
+        return mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
+
+    def zero(self, offset: int, size: int) -> None:
+        """Overwrite that part (multiples of 2 MiB) with zeros."""
+        zeros = bytes(HUGE_PAGE)
+        with self.map(offset, size) as mapping:
+            for position in range(0, size, HUGE_PAGE):
+                mapping[position : position + HUGE_PAGE] = zeros
+
+    def _usable_size(self) -> int:
+        status = os.fstat(self._fd)
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size
+        if not stat.S_ISCHR(status.st_mode):
+            self.close()
+            raise BadRequestError(f"{self.path} is neither a devdax device nor a file")
+        number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        return _number(Path("/sys/dev/char") / number / "size")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Backing]:
+    """A backing for the time of the body."""
+    backing = Backing(path)
+    try:
+        yield backing
+    finally:
+        backing.close()

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot arena`: look at the arena from inside a root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.units import format_size
+
+device_option = click.option(
+    "--device", type=click.Path(path_type=Path), help="The devdax device (default: the only one there is)."
+)
+
+
+@click.group()
+def arena() -> None:
+    """Look at the arena, the memory that guests live in. Works inside a root."""
+
+
+@arena.command()
+@device_option
+@json_option
+def show(device: Path | None, as_json: bool) -> None:
+    """What is in the arena and who owns it."""
+    data = arena_json(_device(device))
+    if as_json:
+        print_json(data)
+        return
+    click.echo(f"{data['device']}: {format_size(data['size'])}, {data['uuid']}")
+    rows = [
+        (
+            entry["name"],
+            f"{entry['offset']:#x}",
+            format_size(entry["size"]),
+            entry["root"] or "-",
+            entry["epoch"],
+            f"{entry['definition']:08x}",
+        )
+        for entry in data["extents"]
+    ]
+    rows += [("(free)", f"{gap['offset']:#x}", format_size(gap["size"]), "", "", "") for gap in data["free"]]
+    print_table(("extent", "offset >", "size >", "root >", "epoch >", "definition"), rows)
+
+
+@arena.command("format")
+@device_option
+@click.option("--force", is_flag=True, help="Even if there is something already; VMs in it are forgotten.")
+def format_device(device: Path | None, force: bool) -> None:
+    """Make an empty arena. Only while no VM runs in it."""
+    from multiroot.arena.arena import format_arena
+
+    path = _device(device)
+    format_arena(path, force=force)
+    click.echo(f"{path}: empty arena")
+
+
+def arena_json(device: Path) -> dict[str, Any]:
+    """The arena on `device` as plain data; raises BadRequestError if there is none."""
+    from multiroot.arena.arena import Arena
+
+    found = Arena(device, root=0)
+    try:
+        return {
+            "device": str(device),
+            "size": found.size,
+            "uuid": str(found.superblock.uuid),
+            "extents": [
+                {
+                    "name": entry.name,
+                    "offset": entry.record.offset,
+                    "size": entry.record.size,
+                    "root": entry.owner.root,
+                    "epoch": entry.owner.epoch,
+                    "definition": entry.record.definition,
+                }
+                for entry in found.entries()
+            ],
+            "free": [{"offset": gap.offset, "size": gap.size} for gap in found.free_extents()],
+        }
+    finally:
+        found.close()
+
+
+def _device(named: Path | None) -> Path:
+    from multiroot.arena.backing import find_device
+
+    return named or find_device().node

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot demo`: the main job end to end, with progress, a table of phases and a short proof."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from multiroot.cli.output import Progress, console, print_table
+from multiroot.units import parse_size
+
+if TYPE_CHECKING:
+    from multiroot.demo.report import Report, VmSeen
+    from multiroot.demo.scenario import Options
+
+FAILED = 1
+
+
+@click.command()
+@click.option(
+    "--old-kernel", default="6.12", show_default=True, help="Kernel of the old root: a name or a bzImage."
+)
+@click.option(
+    "--new-kernel", default="6.12", show_default=True, help="Kernel of the new root: a name or a bzImage."
+)
+@click.option("--modules", type=click.Path(path_type=Path), help="Modules of a bzImage given by path.")
+@click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of each VM.")
+@click.option("--vms", default=1, show_default=True, help="How many VMs.")
+@click.option("--cpus", default="", metavar="LIST", help="CPUs for the new root, such as 2-3.")
+@click.option("--carve", default="", metavar="SIZE", help="Memory for the new root, such as 1G.")
+@click.option("--name", default="demo", show_default=True, help="Name of the lab it runs in.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE ('-': stdout)."
+)
+@click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and do nothing.")
+def demo(
+    old_kernel: str,
+    new_kernel: str,
+    modules: Path | None,
+    vm_memory: str,
+    vms: int,
+    cpus: str,
+    carve: str,
+    name: str,
+    json_file: Path | None,
+    keep: bool,
+    dry_run: bool,
+) -> None:
+    """Hand a running VM from one kernel to another, and prove it."""
+    from multiroot.demo import scenario
+    from multiroot.lab import lab
+
+    memory = parse_size(vm_memory)
+    carve_bytes = parse_size(carve) if carve else 0
+    options = scenario.Options(
+        lab=lab.Options(
+            name=name,
+            kernel=old_kernel,
+            kernels=(new_kernel,),
+            modules=modules,
+            vms=vms,
+            vm_memory=memory,
+            carve=carve_bytes or None,
+        ),
+        new_kernel=lab.kernel_name(new_kernel),
+        vm_memory=memory,
+        vms=vms,
+        cpus=cpus,
+        carve=carve_bytes,
+        keep=keep,
+    )
+    if dry_run:
+        _print_intent(options)
+        return
+    report = _run(options)
+    if json_file:
+        _write_json(report, json_file)
+    if json_file != Path("-"):
+        print_report(report)
+    if keep:
+        click.echo(
+            f"the lab runs on; end it with `multiroot lab down --name {name}`",
+            err=True,
+        )
+    if not report.held:
+        raise click.exceptions.Exit(FAILED)
+
+
+def _run(options: Options) -> Report:
+    from multiroot.demo import scenario
+    from multiroot.phases import Phases
+
+    phases = Phases("workstation")
+    with Progress().live() as show:
+        phases.subscribe(show)
+        return scenario.run(options, phases)
+
+
+def _print_intent(options: Options) -> None:
+    from multiroot import proc
+    from multiroot.demo.scenario import guest_address
+    from multiroot.lab import lab
+    from multiroot.lab.machine import qemu_argv
+    from multiroot.phases import Phases
+
+    machine, _ = lab.prepare(options.lab, Phases("workstation"))
+    click.echo("boot the lab machine:\n  " + proc.quote(qemu_argv(machine)))
+    click.echo("in it:")
+    for number in range(1, options.vms + 1):
+        size = f"--memory {options.vm_memory}"
+        click.echo(f"  multiroot vm run vm{number} {size} --address {guest_address(number)}/16")
+    launch = f"  multiroot root launch --kernel {options.new_kernel}"
+    launch += f" --cpus {options.cpus}" if options.cpus else ""
+    click.echo(launch + (f" --carve {options.carve}" if options.carve else ""))
+    for number in range(1, options.vms + 1):
+        click.echo(f"  multiroot handoff vm{number}")
+
+
+def _write_json(report: Report, path: Path) -> None:
+    text = json.dumps(report.to_json(), indent=2) + "\n"
+    if path == Path("-"):
+        click.echo(text, nl=False)
+    else:
+        path.write_text(text)
+
+
+def print_report(report: Report) -> None:
+    """Phases, launch, blackout and proof, for people."""
+    data = report.to_json()
+    first = data["phases"][0]["start_ns"]
+    print_table(
+        ("phase", "side", "start s >", "took ms >", "blackout"),
+        [
+            (
+                phase["name"],
+                phase["side"],
+                f"{(phase['start_ns'] - first) / 1e9:.3f}",
+                f"{phase['duration_ns'] / 1e6:.1f}",
+                "inside" if phase["blackout"] else "",
+            )
+            for phase in data["phases"]
+        ],
+        title="Phases",
+    )
+    print_table(
+        ("new root", "s >"),
+        [(key.replace("_", " "), f"{value:.3f}") for key, value in data["launch"].items()],
+        title="Launch (from first message on: since its CPU was started)",
+    )
+    print_table(
+        ("VM", "RAM >", "RAM copied >", "device state >", "blackout, VMM ms >", "blackout, guest ms >"),
+        [_blackout_row(vm) for vm in report.vms],
+        title="Blackout",
+    )
+    out = console()
+    for check in report.checks():
+        mark = "[green]held  [/]" if check.held else "[red]FAILED[/]"
+        out.print(f"  {mark} {check.claim}: {check.seen}")
+    out.print("everything held" if report.held else "[red]not everything held[/]")
+
+
+def _blackout_row(vm: VmSeen) -> tuple[str, ...]:
+    from multiroot.units import format_size
+
+    return (
+        vm.name,
+        format_size(vm.ram_bytes),
+        f"{vm.ram_bytes_copied} B",
+        f"{vm.device_state_bytes} B",
+        f"{(vm.resumed_ns - vm.stopped_ns) / 1e6:.1f}",
+        f"{vm.guest.largest_gap_ns / 1e6:.1f}",
+    )

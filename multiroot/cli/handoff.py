@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot handoff`: hand a running VM to the other root."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multiroot.cli.output import json_option, print_json
+
+if TYPE_CHECKING:
+    from multiroot.rpc.v1 import coordinator_pb2
+
+
+@click.command()
+@click.argument("vm")
+@json_option
+def handoff(vm: str, as_json: bool) -> None:
+    """Hand the running VM to the new root. If anything goes wrong, it goes on in the old one."""
+    from multiroot.cli.calls import progress_call
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+    with connect("old") as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        result = progress_call(stub.Handoff(coordinator_pb2.HandoffRequest(name=vm))).handed_off
+    if as_json:
+        print_json(result_json(result))
+        return
+    blackout = blackout_ms(result)
+    click.echo(
+        f"{result.name} handed over, epoch {result.epoch}: "
+        f"{result.device_state_bytes} bytes of device state, "
+        f"{result.ram_bytes_copied} bytes of RAM copied, "
+        + (f"no vCPU ran for {blackout:.1f} ms" if blackout is not None else "the new root's answer was lost")
+    )
+
+
+def blackout_ms(result: coordinator_pb2.HandoffResult) -> float | None:
+    """From the last vCPU stop to the first resume; None when the taker's answer was lost."""
+    return (result.resumed_ns - result.stopped_ns) / 1e6 if result.resumed_ns else None
+
+
+def result_json(result: coordinator_pb2.HandoffResult) -> dict[str, Any]:
+    """The result as plain data."""
+    return {
+        "name": result.name,
+        "epoch": result.epoch,
+        "device_state_bytes": result.device_state_bytes,
+        "ram_bytes_copied": result.ram_bytes_copied,
+        "stopped_ns": result.stopped_ns,
+        "resumed_ns": result.resumed_ns,
+        "blackout_ms": blackout_ms(result),
+    }

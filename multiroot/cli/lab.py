@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot lab`: build and run the lab machine, look into it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from multiroot import proc
+from multiroot.cli.output import Progress, json_option, print_json, print_table
+from multiroot.lab import boot, execution, state
+from multiroot.lab import lab as labs
+from multiroot.lab.lab import Options
+from multiroot.lab.machine import qemu_argv
+from multiroot.lab.recorder import console_log, console_socket
+from multiroot.lab.state import LabState
+from multiroot.phases import Phases
+from multiroot.units import format_cpu_list, format_size, parse_size
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+name_option = click.option("--name", default="default", show_default=True, help="Which lab.")
+root_option = click.option(
+    "--root", default="old", show_default=True, help="Which root: old, new or its number."
+)
+
+
+class SizeType(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return value if isinstance(value, int) else parse_size(value)
+
+
+def machine_options(function: Function) -> Function:
+    """The options that decide a machine, shared with the demo."""
+    for option in reversed((
+        click.option("--machine", default="default", show_default=True, help="Recipe in qemu-lab/machines."),
+        click.option("--kernel", default="6.12", show_default=True, help="Name, newest, or a path."),
+        click.option("--modules", type=click.Path(path_type=Path), help="Modules of kernels given by path."),
+        click.option("--vms", type=click.IntRange(1), help="How many VMs the arena must hold."),
+        click.option("--vm-memory", type=SizeType(), help="Memory of each VM."),
+        click.option("--carve", type=SizeType(), help="Memory of the new root."),
+        click.option("--cpus", type=click.IntRange(2), help="CPUs of the machine."),
+    )):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.group()
+def lab() -> None:
+    """Build and run the lab machine."""
+
+
+@lab.command()
+@click.option("--refresh", is_flag=True, help="Take the newest packages of the archive.")
+@json_option
+def build(refresh: bool, as_json: bool) -> None:
+    """Build everything the lab needs; what is in the cache is not built again."""
+    from multiroot.lab import build as building
+
+    phases, progress = _phases()
+    with progress.live():
+        cache = labs.cache(phases)
+        if refresh:
+            building.forget_roots(cache)
+        built = building.build(cache)
+    if as_json:
+        print_json(
+            {
+                "image": str(built.image),
+                "digest": built.image_digest,
+                "kernels": {k.name: k.release for k in built.kernels.values()},
+            }
+        )
+        return
+    print_table(("kernel", "release"), [(kernel.name, kernel.release) for kernel in built.kernels.values()])
+
+
+@lab.command()
+@name_option
+@machine_options
+@click.option("--dry-run", is_flag=True, help="Print the command that would be run, and run nothing.")
+@json_option
+def up(name: str, dry_run: bool, as_json: bool, **chosen: Any) -> None:
+    """Boot the lab machine and wait until its old root takes commands."""
+    phases, progress = _phases()
+    options = Options(name=name, **chosen)
+    if dry_run:
+        machine, _ = labs.prepare(options, phases)
+        click.echo(proc.quote(qemu_argv(machine)))
+        return
+    with progress.live():
+        started = labs.up(options, phases)
+    _show(started.state, as_json)
+
+
+@lab.command()
+@name_option
+@json_option
+def status(name: str, as_json: bool) -> None:
+    """What the lab machine is and how it is doing."""
+    _show(state.load(name), as_json)
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@name_option
+@root_option
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(name: str, root: str, command: tuple[str, ...]) -> int:
+    """Run COMMAND in a root; its output, input and exit code are ours."""
+    stdin = None if sys.stdin.isatty() else sys.stdin.fileno()
+    with closing(labs.attach(name).channel(root)) as channel:
+        return execution.execute(
+            channel,
+            command,
+            stdin=stdin,
+            stdout=_writer(sys.stdout.buffer),
+            stderr=_writer(sys.stderr.buffer),
+        )
+
+
+@lab.command()
+@name_option
+@root_option
+def logs(name: str, root: str) -> None:
+    """Print what a root's console said, with its time on CLOCK_MONOTONIC."""
+    path = state.load(name).folder / console_log(root)
+    for line in path.read_bytes().split(b"\n")[:-1]:  # not at a \r, a line may hold some
+        stamp, _, text = line.partition(b" ")
+        click.echo(f"{int(stamp) / 1e9:12.6f} {text.decode(errors='replace')}")
+
+
+@lab.command()
+@name_option
+@click.option("--root", type=click.Choice(["old", "new"]), default="old", show_default=True)
+def console(name: str, root: str) -> None:
+    """Join this terminal to a root's console; Ctrl-] leaves it."""
+    from multiroot.lab import console as terminal
+
+    click.echo(f"console of the {root} root of lab {name}; Ctrl-] leaves it", err=True)
+    terminal.attach(state.load_alive(name).folder / console_socket(root))
+
+
+@lab.command()
+@name_option
+def down(name: str) -> None:
+    """End the lab machine."""
+    click.echo(f"lab {name} ended" if boot.down(state.load(name)) else f"lab {name} was not running")
+
+
+def _phases() -> tuple[Phases, Progress]:
+    phases, progress = Phases("workstation"), Progress()
+    phases.subscribe(progress)
+    return phases, progress
+
+
+def _writer(stream: Any) -> execution.Sink:
+    def write(data: bytes) -> None:
+        stream.write(data)
+        stream.flush()
+
+    return write
+
+
+def _show(found: LabState, as_json: bool) -> None:
+    data = describe(found)
+    if as_json:
+        print_json(data)
+        return
+    for name in ("arena", "carve", "image"):
+        data[name] = getattr(found.machine.layout, name)
+    data["ram"] = format_size(data["ram"])
+    data["boots"] = "; ".join(f"{boot['outcome']} {boot['seconds']:.1f} s" for boot in data["boots"])
+    print_table(("property", "value"), list(data.items()))
+
+
+def describe(found: LabState) -> dict[str, Any]:
+    """What there is to say of a lab; sizes in bytes."""
+    machine = found.machine
+    memory = machine.layout
+    return {
+        "name": machine.name,
+        "running": found.alive(),
+        "pid": found.pid,
+        "kernel": machine.release,
+        "accelerator": machine.accelerator,
+        "cpus": machine.cpus,
+        "old_cpus": format_cpu_list(machine.old_cpus),
+        "ram": memory.ram,
+        "arena": asdict(memory.arena),
+        "carve": asdict(memory.carve),
+        "carve_reserved": memory.carve_reserved,
+        "image": asdict(memory.image),
+        "agent": f"127.0.0.1:{machine.agent_port}",
+        "resets": found.resets(),
+        "boot_retries": found.retries(),
+        "boots": [asdict(attempt) for attempt in found.attempts],
+        "folder": str(found.folder),
+    }

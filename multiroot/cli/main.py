@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot NOUN VERB`: runs the noun's module and turns failures into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from multiroot import __version__
+from multiroot.errors import MultirootError
+
+# Loaded only when used: the agent's machine is slow to import what a command does not need.
+COMMANDS = {
+    "arena": ("multiroot.cli.arena:arena", "Look at the arena, the memory that guests live in."),
+    "completion": ("multiroot.cli.completion:completion", "Print the shell's completion script."),
+    "demo": ("multiroot.cli.demo:demo", "Show the main job: hand a running VM to a second kernel."),
+    "handoff": ("multiroot.cli.handoff:handoff", "Hand a running VM to the other root."),
+    "kexec": ("multiroot.cli.kexec:kexec", "Load, start and stop a second kernel by hand."),
+    "lab": ("multiroot.cli.lab:lab", "Build and run the lab machine."),
+    "plan": ("multiroot.cli.plan:plan", "See what a new root would get."),
+    "root": ("multiroot.cli.root:root", "See the roots; start and release a new one."),
+    "vm": ("multiroot.cli.vm:vm", "Run and look at VMs."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when first used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(COMMANDS.items())])
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="multiroot")
+def cli() -> None:
+    """Run two Linux kernels on one machine and hand running VMs from one to the other."""
+
+
+def main() -> None:
+    """The console script; exit codes are those of multiroot.errors (2 for bad usage, 130 for Ctrl-C)."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        fail("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except MultirootError as error:
+        fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has had enough; nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except _rpc_errors() as error:
+        from multiroot.rpc.status import decode
+
+        ours = decode(error, "the agent")
+        fail(str(ours), ours.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> None:
+    """One line on stderr, then exit."""
+    line = " ".join(message.split())
+    click.echo(f"multiroot: {line}", err=True)
+    sys.exit(code)
+
+
+def _rpc_errors() -> tuple[type[Any], ...]:
+    """grpc's error class if anything used grpc; importing it just to look would slow every command."""
+    grpc = sys.modules.get("grpc")
+    return (grpc.RpcError,) if grpc else ()
+
+
+if __name__ == "__main__":
+    main()

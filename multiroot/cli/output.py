@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rendering for people and machines: tables, JSON, and progress from phases."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multiroot.phases import Phase
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print data instead of a table.")
+
+
+def console(stderr: bool = False) -> Console:
+    """rich's console; without a tty it is as wide as its text, so that nothing is cut or wrapped."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 200, highlight=False, soft_wrap=True)
+
+
+def print_json(data: Any) -> None:
+    """`data` as indented JSON on stdout."""
+    click.echo(json.dumps(data, indent=2, sort_keys=False))
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """A plain table; headings that end in " >" are for numbers and aligned to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading.removesuffix(" >"), justify="right" if heading.endswith(" >") else "left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console().print(table)
+
+
+class Progress:
+    """Shows phases as they start and end: a live line with a tty, one line per finished phase without."""
+
+    def __init__(self) -> None:
+        self._console = console(stderr=True)
+        self._status: Any = None
+        self._running: list[str] = []
+
+    def __call__(self, phase: Phase) -> None:
+        label = f"{phase.side}: {phase.name}"
+        if phase.duration_ns is None:
+            self._running.append(label)
+        else:
+            if label in self._running:
+                self._running.remove(label)
+            mark = "[green]done[/]" if phase.ok else "[red]FAILED[/]"
+            detail = " ".join(f"{key}={value}" for key, value in phase.attrs.items())
+            self._console.print(
+                f"  {mark} {phase.duration_ns / 1e9:8.3f} s  {label}"
+                + (f"  [dim]{detail}[/]" if detail else "")
+            )
+        self._show()
+
+    def _show(self) -> None:
+        if self._status is not None and self._console.is_terminal:
+            self._status.update(self._running[-1] + " ..." if self._running else "")
+
+    @contextmanager
+    def live(self) -> Iterator[Progress]:
+        """Keep a spinner up while the body runs (only on a tty)."""
+        with self._console.status("") as status:
+            self._status = status
+            try:
+                yield self
+            finally:
+                self._status = None

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot root`: which roots there are, and the life of the new one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.units import format_size, parse_size
+
+if TYPE_CHECKING:
+    from multiroot.rpc.v1 import root_pb2
+
+
+@click.group()
+def root() -> None:
+    """See the roots; start and release a new one."""
+
+
+@root.command("list")
+@json_option
+def list_roots(as_json: bool) -> None:
+    """Every root that answers, and what it owns."""
+    found = [status_json(status) for status in all_statuses()]
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            status["root"],
+            status["kernel_release"],
+            status["cpus"],
+            format_mib(sum(r["size"] for r in status["memory"] if r["name"] == "System RAM")),
+            f"{status['uptime_s']:.1f} s",
+            status["boot_id"],
+        )
+        for status in found
+    ]
+    print_table(("root >", "kernel", "cpus", "RAM >", "up >", "boot_id"), rows)
+
+
+@root.command()
+@click.argument("name", default="old")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Everything the root NAME ("old", "new" or its number) says of itself."""
+    data = status_json(status_of(name))
+    if as_json:
+        print_json(data)
+        return
+    print_table(
+        ("property", "value"),
+        [(key, value) for key, value in data.items() if not isinstance(value, list)],
+    )
+    print_table(
+        ("start >", "size >", "memory"),
+        [(f"{r['start']:#x}", format_size(r["size"]), r["name"]) for r in data["memory"]],
+    )
+    if data["marks"]:
+        first = data["marks"][0]["at_ns"]
+        print_table(
+            ("mark", "s >"),
+            [(m["name"], f"{(m['at_ns'] - first) / 1e9:.3f}") for m in data["marks"]],
+        )
+    if data["peers"]:
+        print_table(
+            ("peer", "root >", "state", "agent"),
+            [(p["role"], p["root"], p["state"], p["address"]) for p in data["peers"]],
+        )
+
+
+@root.command()
+@click.option(
+    "--kernel", required=True, help="A lab kernel's name (6.12), or a bzImage's path in the old root."
+)
+@click.option("--initrd", default="", help="Its initrd's path, when KERNEL is a path.")
+@click.option("--cpus", default="", help="CPUs for it, such as 2-3; the planner chooses without.")
+@click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it, such as 1G.")
+@click.option("--append", default="", help="More kernel parameters.")
+@click.option("--timeout", default=0, help="Seconds to wait for its agent (0: the default).")
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@json_option
+def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Start a new root beside this one and wait until its agent has joined."""
+    from multiroot.cli.calls import progress_call
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import coordinator_pb2_grpc
+
+    request = launch_request(**options)
+    with connect("old") as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        if dry_run:
+            click.echo(stub.Plan(request).plan_json)
+            return
+        result = progress_call(stub.Launch(request)).launched
+    if as_json:
+        print_json({"root": result.root, "address": result.address, "start_ns": result.start_ns})
+    else:
+        seconds = (result.ready_ns - result.start_ns) / 1e9
+        click.echo(
+            f"root {result.root} joined {seconds:.2f} s after its CPU was started; agent at {result.address}"
+        )
+
+
+@root.command()
+@click.option("--force", is_flag=True, help="Even if VMs run there; they are lost.")
+@json_option
+def release(force: bool, as_json: bool) -> None:
+    """Stop the new root and give its CPUs and memory back to the old one."""
+    from multiroot.cli.calls import progress_call
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+    with connect("old") as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        result = progress_call(stub.Release(coordinator_pb2.ReleaseRequest(force=force))).released
+    if as_json:
+        print_json({"cpus": result.cpus, "memory_bytes": result.memory_bytes})
+    else:
+        click.echo(f"released: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
+
+
+def launch_request(kernel: str, initrd: str, cpus: str, carve: str, append: str, timeout: int) -> Any:
+    """The message for these options; raises BadRequestError."""
+    from multiroot.rpc.v1 import coordinator_pb2
+
+    size, _, base = carve.partition("@")
+    return coordinator_pb2.LaunchRequest(
+        kernel=kernel,
+        initrd=initrd,
+        cpus=cpus,
+        carve_size=parse_size(size) if size else 0,
+        carve_base=parse_size(base) if base else 0,
+        append=append,
+        join_timeout_s=timeout,
+    )
+
+
+def status_of(name: str) -> root_pb2.RootStatus:
+    """Ask the root `name` for its status."""
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
+
+    with connect(name) as channel:
+        return root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
+
+
+def all_statuses() -> list[root_pb2.RootStatus]:
+    """The status of the agent's root and of each of its peers that is ready."""
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
+
+    with connect() as channel:
+        found = [root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)]
+    found += [status_of(str(peer.root)) for peer in found[0].peers if peer.state == "ready"]
+    return sorted(found, key=lambda status: status.root)
+
+
+def status_json(status: root_pb2.RootStatus) -> dict[str, Any]:
+    """A status as plain data; times ns on the TSC clock, sizes in bytes."""
+    return {
+        "root": status.root,
+        "kernel_release": status.kernel_release,
+        "boot_id": status.boot_id,
+        "cpus": status.cpus,
+        "apic_ids": list(status.apic_ids),
+        "uptime_s": round(status.uptime_s, 3),
+        "tsc_khz": status.tsc_khz,
+        "memory": [{"start": r.start, "size": r.size, "name": r.name} for r in status.memory],
+        "marks": [{"name": mark.name, "at_ns": mark.at_ns} for mark in status.marks],
+        "peers": [
+            {
+                "role": "parent" if peer.role == peer.ROLE_PARENT else "child",
+                "root": peer.root,
+                "state": peer.state,
+                "address": peer.address,
+                "kernel_release": peer.kernel_release,
+            }
+            for peer in status.peers
+        ],
+    }
+
+
+def format_mib(size: int) -> str:
+    """Whole MiB: sizes of RAM are rarely round."""
+    return f"{size >> 20} MiB"

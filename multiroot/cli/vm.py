@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot vm`: run VMs in a root and look at them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.units import format_size, parse_size
+
+if TYPE_CHECKING:
+    from multiroot.rpc.v1 import vm_pb2
+
+root_option = click.option(
+    "--root", default=None, metavar="ROOT", help='"old", "new" or a number; without: the agent\'s own.'
+)
+
+
+@click.group()
+def vm() -> None:
+    """Run VMs in a root and look at them."""
+
+
+@vm.command()
+@click.argument("name")
+@click.option("--memory", default="256M", show_default=True, help="RAM, a multiple of 2 MiB.")
+@click.option("--cpus", default=1, show_default=True, help="Virtual CPUs.")
+@click.option("--machine", default="q35", show_default=True, help="q35 or microvm, with QEMU's options.")
+@click.option("--guest", default="ticker", show_default=True, help="Guest image of the system image.")
+@click.option("--append", default="", help="More parameters for the guest's kernel.")
+@click.option("--mac", default="", help="MAC address of its card (default: made from NAME).")
+@click.option("--address", default="", metavar="ADDR/LEN", help="The guest's own address on the bridge.")
+@root_option
+@json_option
+def run(root: str | None, as_json: bool, memory: str, **fields: Any) -> None:
+    """Start the VM NAME with its RAM in the arena."""
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    definition = vm_pb2.VmDefinition(ram_bytes=parse_size(memory), **fields)
+    with connect(root) as channel:
+        started = vm_pb2_grpc.VmServiceStub(channel).Run(vm_pb2.RunVmRequest(definition=definition))
+    if as_json:
+        print_json(vm_json(started))
+    else:
+        click.echo(f"{started.definition.name} runs in root {started.owner}, epoch {started.epoch}")
+
+
+@vm.command("list")
+@root_option
+@json_option
+def list_vms(root: str | None, as_json: bool) -> None:
+    """VMs of every root that answers, or of one."""
+    found = [vm_json(each) for name in _roots(root) for each in vms_of(name)]
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            each["name"],
+            each["state"],
+            each["owner"],
+            each["epoch"],
+            format_size(each["ram_bytes"]),
+            each["cpus"],
+            each["machine"],
+            each["address"] or "-",
+        )
+        for each in found
+    ]
+    print_table(("name", "state", "root >", "epoch >", "RAM >", "cpus >", "machine", "address"), rows)
+
+
+@vm.command()
+@click.argument("name")
+@root_option
+@json_option
+def show(name: str, root: str | None, as_json: bool) -> None:
+    """Everything about the VM NAME."""
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    with connect(root) as channel:
+        found = vm_pb2_grpc.VmServiceStub(channel).Get(vm_pb2.GetVmRequest(name=name), timeout=10)
+    data = vm_json(found)
+    if as_json:
+        print_json(data)
+        return
+    extents = ", ".join(f"{e['size']:#x} at {e['offset']:#x}" for e in data.pop("extents"))
+    print_table(("property", "value"), [*data.items(), ("extents", extents)])
+
+
+@vm.command()
+@click.argument("name")
+@click.option("--history", is_flag=True, help="First what was kept of its output.")
+@click.option("--no-follow", is_flag=True, help="Print what was kept and end.")
+@root_option
+def console(name: str, history: bool, no_follow: bool, root: str | None) -> None:
+    """The serial console of the VM NAME; on a terminal, Ctrl-] leaves it."""
+    from multiroot.cli.vm_console import attach
+
+    attach(name, root, history=history or no_follow, follow=not no_follow)
+
+
+@vm.command()
+@click.argument("name")
+@root_option
+def stop(name: str, root: str | None) -> None:
+    """Power the VM NAME off at once and give its memory back."""
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    with connect(root) as channel:
+        vm_pb2_grpc.VmServiceStub(channel).Stop(vm_pb2.StopVmRequest(name=name), timeout=60)
+    click.echo(f"{name} stopped")
+
+
+def vms_of(root: str | None) -> list[vm_pb2.Vm]:
+    """The VMs that one root knows."""
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    with connect(root) as channel:
+        return list(vm_pb2_grpc.VmServiceStub(channel).List(vm_pb2.ListVmsRequest(), timeout=10).vms)
+
+
+def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
+    """A VM as plain data."""
+    definition = message.definition
+    return {
+        "name": definition.name,
+        "state": message.state,
+        "owner": message.owner,
+        "epoch": message.epoch,
+        "ram_bytes": definition.ram_bytes,
+        "cpus": definition.cpus,
+        "machine": definition.machine,
+        "guest": definition.guest,
+        "append": definition.append,
+        "mac": definition.mac,
+        "address": definition.address,
+        "pid": message.pid,
+        "error": message.error,
+        "extents": [{"offset": extent.offset, "size": extent.size} for extent in message.extents],
+    }
+
+
+def _roots(root: str | None) -> list[str | None]:
+    """The root that was named, or the agent's own and every neighbour whose agent is ready."""
+    if root is not None:
+        return [root]
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
+
+    with connect() as channel:
+        status = root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
+    return [None, *(str(peer.root) for peer in status.peers if peer.state == "ready")]

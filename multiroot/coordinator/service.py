@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""CoordinatorService: the update as calls that stream their phases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from multiroot.coordinator.coordinator import Coordinator, Data
+from multiroot.coordinator.machine import State
+from multiroot.coordinator.requests import request_data
+from multiroot.errors import ConflictError, PeerLostError
+from multiroot.phases import Phase, Phases
+from multiroot.rpc import phases as wire
+from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+
+class HandOver(Protocol):
+    """Hands one VM to the new root; the result's fields are those of the message."""
+
+    async def __call__(self, name: str, phases: Phases) -> coordinator_pb2.HandoffResult: ...
+
+
+class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
+    """`plan` makes a plan's JSON from a request without changing anything; `guests_there` counts VMs the
+    new root owns; `clock` returns ns on the TSC clock."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        phases: Phases,
+        plan: Callable[[coordinator_pb2.LaunchRequest], Awaitable[str]],
+        hand_over: HandOver,
+        guests_there: Callable[[], list[str]],
+    ) -> None:
+        self._coordinator = coordinator
+        self._phases = phases
+        self._plan = plan
+        self._hand_over = hand_over
+        self._guests_there = guests_there
+
+    async def Plan(
+        self, request: coordinator_pb2.LaunchRequest, context: Any
+    ) -> coordinator_pb2.PlanResponse:
+        return coordinator_pb2.PlanResponse(plan_json=await self._plan(request))
+
+    async def Launch(
+        self, request: coordinator_pb2.LaunchRequest, context: Any
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        async def work() -> coordinator_pb2.Progress:
+            data = await self._coordinator.launch({"request": request_data(request)})
+            return coordinator_pb2.Progress(launched=launch_result(data))
+
+        async for progress in self._stream(work):
+            yield progress
+
+    async def Release(
+        self, request: coordinator_pb2.ReleaseRequest, context: Any
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        guests = self._guests_there()
+        if guests and not request.force:
+            raise ConflictError(
+                f"the new root runs {', '.join(guests)}", "hand them back or stop them first, or use --force"
+            )
+
+        async def work() -> coordinator_pb2.Progress:
+            plan = self._coordinator.data.get("plan", {})
+            await self._coordinator.release()
+            result = coordinator_pb2.ReleaseResult(
+                cpus=plan.get("cpus", ""), memory_bytes=plan.get("carve_size", 0)
+            )
+            return coordinator_pb2.Progress(released=result)
+
+        async for progress in self._stream(work):
+            yield progress
+
+    async def Handoff(
+        self, request: coordinator_pb2.HandoffRequest, context: Any
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        async def work() -> coordinator_pb2.Progress:
+            async with self._coordinator.busy(f"handing {request.name} over"):
+                if self._coordinator.state is not State.JOINED:
+                    raise PeerLostError("no new root has joined", "start one: `multiroot root launch`")
+                return coordinator_pb2.Progress(handed_off=await self._hand_over(request.name, self._phases))
+
+        async for progress in self._stream(work):
+            yield progress
+
+    async def GetState(
+        self, request: coordinator_pb2.GetStateRequest, context: Any
+    ) -> coordinator_pb2.CoordinatorState:
+        return coordinator_pb2.CoordinatorState(
+            state=self._coordinator.state.value,
+            plan_json=self._coordinator.data.get("plan", {}).get("plan", ""),
+            error=self._coordinator.error,
+        )
+
+    async def _stream(
+        self, work: Callable[[], Awaitable[coordinator_pb2.Progress]]
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        """Phases while `work` runs, then its result. A caller that goes away does not stop the work: what was
+        begun is brought to an end, for a launch cut off in the middle would help nobody."""
+        queue: asyncio.Queue[Phase | None] = asyncio.Queue()
+        unsubscribe = self._phases.subscribe(queue.put_nowait)
+        task = asyncio.ensure_future(work())
+        task.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            while (phase := await queue.get()) is not None:
+                yield coordinator_pb2.Progress(phase=wire.to_proto(phase))
+            yield await task
+        finally:
+            unsubscribe()
+
+
+def launch_result(data: Mapping[str, Data]) -> coordinator_pb2.LaunchResult:
+    """The answer made from what the steps left."""
+    join, start = data["join"], data["start"]
+    return coordinator_pb2.LaunchResult(
+        root=join["root"],
+        address=join["address"],
+        start_ns=start["start_ns"],
+        attached_ns=join["attached_ns"],
+        ready_ns=join["ready_ns"],
+    )

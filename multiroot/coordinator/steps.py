@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The steps of a launch: each calls what plans or acts (`plan`, `kexec`, `launch`) and says how to undo it.
+
+What a step returns goes to the journal; undoing works from the journal alone, for the agent may have been
+restarted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from multiroot.coordinator.coordinator import Data, Step
+from multiroot.coordinator.requests import request_data
+from multiroot.device.handle import Device
+from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
+from multiroot.launch import carve as carving
+from multiroot.launch import kernels, load
+from multiroot.launch.machine import facts_of
+from multiroot.launch.session import Prepared, prepare
+from multiroot.net.network import RootNetwork
+from multiroot.plan.planner import Plan
+from multiroot.plan.request import Request
+from multiroot.root.neighbours import Neighbours
+from multiroot.root.peers import Peer, Peers, Role, SideState
+from multiroot.rpc.client import link_target
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
+from multiroot.units import format_cpu_list, parse_cpu_list
+
+JOIN_TIMEOUT_S = 90
+ANSWER_TIMEOUT_S = 10
+
+
+@dataclass
+class LaunchContext:
+    """What the steps work with. The claim is held from the carve to its undo: one coordinator a root."""
+
+    device: Device
+    peers: Peers
+    neighbours: Neighbours
+    kernels: Path
+    network: RootNetwork
+    tsc_khz: int
+    prepared: Prepared | None = field(default=None, repr=False)
+    _claimed: Device | None = field(default=None, repr=False)
+
+    def claimed(self) -> Device:
+        """The device with the coordinator's claim; raises ConflictError when somebody else has it."""
+        if self._claimed is None:
+            device = Device()
+            try:
+                device.claim()
+            except MultirootError:
+                device.close()
+                raise
+            self._claimed = device
+        return self._claimed
+
+    def drop_claim(self) -> None:
+        """Let others coordinate."""
+        if self._claimed is not None:
+            self._claimed.close()
+            self._claimed = None
+
+    def ns(self, tsc: int) -> int:
+        """TSC ticks on the machine-wide clock."""
+        return tsc * 1_000_000 // self.tsc_khz
+
+
+def make_steps(context: LaunchContext) -> dict[str, Step]:
+    """The steps by their names in `machine.LAUNCH`."""
+    return {
+        "plan": PlanStep(context),
+        "carve": CarveStep(context),
+        "offline": OfflineStep(context),
+        "load": LoadStep(context),
+        "start": StartStep(context),
+        "join": JoinStep(context),
+    }
+
+
+async def make_plan(context: LaunchContext, request: coordinator_pb2.LaunchRequest) -> str:
+    """The plan for `request` as JSON; changes nothing. Raises what the planner refuses with."""
+    return (await asyncio.to_thread(_prepare, context, request_data(request))).plan.to_json()
+
+
+def _prepare(context: LaunchContext, request: Data) -> Prepared:
+    """Read, plan and build: whatever is wrong with a request is found here, before anything is changed."""
+
+    def wanted(needed: int) -> Request:
+        return Request(
+            cpus=parse_cpu_list(request["cpus"]) if request["cpus"] else None,
+            carve_size=request["carve_size"] or None,
+            carve_base=request["carve_base"] or None,
+            needed=needed,
+        )
+
+    files = kernels.find(request["kernel"], request["initrd"], context.kernels)
+    return prepare(context.device, facts_of(context.device), files, request["append"], wanted)
+
+
+def _planned(data: Mapping[str, Data]) -> Plan:
+    return Plan.from_json(data["plan"]["plan"])
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """Decides who gets what, and builds what is to be loaded."""
+
+    context: LaunchContext
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        prepared = await asyncio.to_thread(_prepare, self.context, data["plan"]["request"])
+        self.context.prepared = prepared
+        return {
+            "plan": prepared.plan.to_json(),
+            "cpus": format_cpu_list([cpu.number for cpu in prepared.plan.cpus]),
+            "carve_size": prepared.plan.carve.size,
+        }
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        """Planning changes nothing."""
+        self.context.prepared = None
+
+
+@dataclass(frozen=True)
+class CarveStep:
+    """Takes the memory: blocks offline, range registered, shared area made, link and doorbell up."""
+
+    context: LaunchContext
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        made = _planned(data)
+        device = self.context.claimed()
+        await asyncio.to_thread(carving.offline_blocks, made.blocks)
+        await asyncio.to_thread(load.carve, device, made)
+        child = self.context.neighbours.attach_child()
+        await self.context.network.ensure()
+        return {"root": child.root}
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        made = _planned(data)
+        await self.context.neighbours.detach_child()
+        await asyncio.to_thread(load.uncarve, self.context.claimed())
+        await asyncio.to_thread(carving.online_blocks, made.blocks)
+        self.context.drop_claim()
+
+
+@dataclass(frozen=True)
+class OfflineStep:
+    """Takes the CPUs: offline, then granted, so that nobody brings them online here."""
+
+    context: LaunchContext
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        made = _planned(data)
+        await asyncio.to_thread(carving.offline_cpus, [cpu.number for cpu in made.cpus])
+        await asyncio.to_thread(load.grant, self.context.claimed(), made)
+        return {}
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        made = _planned(data)
+        await asyncio.to_thread(load.reclaim, self.context.claimed(), made)
+        await asyncio.to_thread(carving.online_cpus, [cpu.number for cpu in made.cpus])
+
+
+@dataclass(frozen=True)
+class LoadStep:
+    """Copies what was built into the carve."""
+
+    context: LaunchContext
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        prepared = self.context.prepared
+        assert prepared is not None
+        size = await asyncio.to_thread(load.write, self.context.claimed(), prepared.boot)
+        # Tens of megabytes that nobody needs twice.
+        self.context.prepared = None
+        return {
+            "entry": prepared.entry.to_dict(),
+            "release": prepared.boot.release,
+            "command_line": prepared.boot.command_line,
+            "bytes": size,
+        }
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        """What was copied goes with the carve."""
+
+
+@dataclass(frozen=True)
+class StartStep:
+    """Sends the first CPU to the kernel."""
+
+    context: LaunchContext
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        entry = load.Entry.from_dict(data["load"]["entry"])
+        started = await asyncio.to_thread(load.start, self.context.claimed(), _planned(data), entry)
+        return {"start_ns": self.context.ns(started.tsc_sipi), "entry_ns": self.context.ns(started.tsc_entry)}
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        await asyncio.to_thread(load.reclaim, self.context.claimed(), _planned(data))
+
+
+@dataclass(frozen=True)
+class JoinStep:
+    """Waits until the new root's module is attached and its agent answers over the link."""
+
+    context: LaunchContext
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        timeout = data["plan"]["request"]["join_timeout_s"] or JOIN_TIMEOUT_S
+        child = self.context.peers.get(Role.CHILD)
+        if child is None:
+            raise PeerLostError("the new root is gone")
+        await self.context.peers.wait(lambda: child.state in (SideState.READY, SideState.PARKED), timeout)
+        if child.state is not SideState.READY:
+            raise _not_joined(child, timeout)
+        channel = self.context.neighbours.channel("new")
+        with translated("the new root's agent"):
+            status = await root_pb2_grpc.RootServiceStub(channel).GetStatus(
+                root_pb2.GetStatusRequest(), timeout=ANSWER_TIMEOUT_S, wait_for_ready=True
+            )
+        return {
+            "root": status.root,
+            "release": status.kernel_release,
+            "address": link_target(status.root),
+            "attached_ns": self.context.ns(child.attached_tsc),
+            "ready_ns": self.context.ns(child.ready_tsc),
+        }
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        """Joining is the new root's doing; it ends with its start's undo."""
+
+
+def _not_joined(child: Peer, timeout: float) -> MultirootError:
+    if child.state is SideState.PARKED:
+        return PeerLostError(
+            "the new root ended while it came up", "its messages: `multiroot lab logs --root new`"
+        )
+    reached = "its kernel module came up" if child.state is SideState.ATTACHED else "nothing was heard of it"
+    return WaitTimeoutError(
+        f"the new root did not join within {timeout} s: {reached}",
+        "its messages: `multiroot lab logs --root new`",
+    )

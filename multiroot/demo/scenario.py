@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Plays the main job in a lab machine and notes what it sees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+
+from multiroot.demo.report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
+from multiroot.errors import BadRequestError, MultirootError
+from multiroot.lab import lab
+from multiroot.lab.lab import Lab
+from multiroot.lab.recorder import console_log
+from multiroot.phases import Phase, Phases
+from multiroot.rpc import client
+from multiroot.rpc import phases as wire
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import coordinator_pb2 as coordinator
+from multiroot.rpc.v1 import coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2, vm_pb2_grpc
+from multiroot.vm import ticks
+from multiroot.vm.messages import ticks_from_proto
+
+# Ticks come every 10 ms, a report with every 64th: enough before and after to see several reports.
+TICKS_BEFORE = 200
+TICKS_AFTER = 300
+CALL_TIMEOUT = 30.0  # seconds, for calls that only ask
+GUEST_TIMEOUT = 180.0  # seconds a guest may take to boot under nested emulation
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may choose; the rest is in `lab`. `cpus` is a list of CPUs, `carve` a size in bytes."""
+
+    lab: lab.Options
+    new_kernel: str
+    vm_memory: int
+    vms: int = 1
+    cpus: str = ""
+    carve: int = 0
+    keep: bool = False
+
+
+def run(options: Options, phases: Phases) -> Report:
+    """Build, boot, hand over, look; the machine ends with it unless `keep`. Raises MultirootError."""
+    if options.vms < 1:
+        raise BadRequestError("a demo needs at least one VM", "say --vms 1 or more")
+    machine = lab.up(options.lab, phases)
+    try:
+        with ExitStack() as stack:
+            old = stack.enter_context(client.connect("old", machine.agent_address))
+            new = stack.enter_context(client.connect("new", machine.agent_address))
+            return Scenario(machine, options, phases, old, new).play()
+    finally:
+        if not options.keep:
+            with phases.phase("shut the lab down"):
+                machine.down()
+
+
+class Scenario:
+    """One run against a lab machine whose old root is up."""
+
+    def __init__(
+        self, machine: Lab, options: Options, phases: Phases, old: grpc.Channel, new: grpc.Channel
+    ) -> None:
+        self._machine = machine
+        self._options = options
+        self._phases = phases
+        self._old, self._new = old, new
+        self._names = [f"vm{number}" for number in range(1, options.vms + 1)]
+        self._remote: list[Phase] = []
+
+    def play(self) -> Report:
+        """The whole job, in order."""
+        with translated("the old root's agent"):
+            with self._phases.phase("wait for the agent"):
+                before = _status(self._old, wait=True)
+            offset = self._clock_offset()
+            with self._phases.phase("start the VMs"):
+                for number, name in enumerate(self._names, 1):
+                    self._start_vm(name, number)
+            with self._phases.phase("wait for the guests"):
+                for name in self._names:
+                    _ticks(self._old, name, TICKS_BEFORE, GUEST_TIMEOUT)
+            launched = self._launch()
+            handed = [self._hand_over(name) for name in self._names]
+        with translated("the new root's agent"), self._phases.phase("watch the guests go on"):
+            vms = tuple(self._look(*each) for each in handed)
+            new = _status(self._new)
+        with translated("the old root's agent"):
+            old_after = _status(self._old)
+        return Report(
+            old_root=_root_seen(before),
+            old_root_after=_root_seen(old_after),
+            new_root=_root_seen(new),
+            new_root_number=launched.root,
+            resets=self._machine.state.resets(),
+            boot_retries=self._machine.state.retries(),
+            vms=vms,
+            launch=self._launch_seen(launched, new, offset),
+            phases=self._all_phases(offset),
+            context={
+                "lab": {
+                    "machine": self._machine.state.machine.name,
+                    "accelerator": self._machine.state.machine.accelerator,
+                    "agent": self._machine.agent_address,
+                }
+            },
+        )
+
+    def _start_vm(self, name: str, number: int) -> None:
+        definition = vm_pb2.VmDefinition(
+            name=name,
+            ram_bytes=self._options.vm_memory,
+            cpus=1,
+            machine="q35",
+            guest="ticker",
+            address=guest_address(number) + "/16",
+        )
+        _vms(self._old).Run(vm_pb2.RunVmRequest(definition=definition), timeout=CALL_TIMEOUT)
+
+    def _launch(self) -> coordinator.LaunchResult:
+        request = coordinator.LaunchRequest(
+            kernel=self._options.new_kernel, cpus=self._options.cpus, carve_size=self._options.carve
+        )
+        return self._follow(_coordinator(self._old).Launch(request)).launched
+
+    def _hand_over(self, name: str) -> tuple[vm_pb2.Vm, coordinator.HandoffResult]:
+        vm = _vms(self._old).Get(vm_pb2.GetVmRequest(name=name), timeout=CALL_TIMEOUT)
+        request = coordinator.HandoffRequest(name=name)
+        return vm, self._follow(_coordinator(self._old).Handoff(request)).handed_off
+
+    def _follow(self, events: Any) -> coordinator.Progress:
+        """Take in the phases of a long call; returns its result."""
+        last: coordinator.Progress | None = None
+        for event in events:
+            if event.WhichOneof("event") == "phase":
+                phase = wire.from_proto(event.phase)
+                self._phases.publish(phase)
+                if phase.duration_ns is not None:
+                    self._remote.append(phase)
+            else:
+                last = event
+        if last is None:
+            raise MultirootError("the old root's agent ended a call without a result")
+        return last
+
+    def _look(self, before: vm_pb2.Vm, result: coordinator.HandoffResult) -> VmSeen:
+        name = result.name
+        there = ticks_from_proto(_ticks(self._new, name, TICKS_AFTER, CALL_TIMEOUT))
+        here = ticks_from_proto(_ticks(self._old, name, 0, CALL_TIMEOUT))
+        now = _vms(self._new).Get(vm_pb2.GetVmRequest(name=name), timeout=CALL_TIMEOUT)
+        old_names = [
+            vm.definition.name
+            for vm in _vms(self._old).List(vm_pb2.ListVmsRequest(), timeout=CALL_TIMEOUT).vms
+            if vm.state in ("running", "starting", "frozen")
+        ]
+        address = now.definition.address.partition("/")[0]
+        ping = self._machine.run(["busybox", "ping", "-c", "3", "-W", "2", address])
+        return VmSeen(
+            name=name,
+            ram_bytes=now.definition.ram_bytes,
+            ram_bytes_copied=result.ram_bytes_copied,
+            device_state_bytes=result.device_state_bytes,
+            stopped_ns=result.stopped_ns,
+            resumed_ns=result.resumed_ns,
+            owner=now.owner,
+            epoch_before=before.epoch,
+            epoch_after=now.epoch,
+            in_old_root_after=name in old_names,
+            answers_on_network=ping.returncode == 0,
+            guest=judge(here, there),
+        )
+
+    def _clock_offset(self) -> int:
+        """TSC clock minus our monotonic clock, ns: the tightest of a few question and answer pairs."""
+        best: tuple[int, int] | None = None
+        for _ in range(8):
+            asked = time.monotonic_ns()
+            answer = _status(self._old).now_ns
+            back = time.monotonic_ns()
+            if best is None or back - asked < best[0]:
+                best = (back - asked, answer - (asked + back) // 2)
+        assert best is not None
+        return best[1]
+
+    def _all_phases(self, offset: int) -> tuple[Phase, ...]:
+        ours = [replace(phase, start_ns=phase.start_ns + offset) for phase in self._phases.finished]
+        return (*ours, *self._remote)
+
+    def _launch_seen(
+        self, launched: coordinator.LaunchResult, new: root_pb2.RootStatus, offset: int
+    ) -> LaunchSeen:
+        seconds = {phase.name: (phase.duration_ns or 0) / 1e9 for phase in self._remote}
+        marks = {mark.name: mark.at_ns for mark in new.marks}
+        first = first_line_ns(
+            (self._machine.state.folder / console_log("new")).read_text(errors="replace"),
+            not_before=launched.start_ns - offset,
+        )
+
+        def since_start(at_ns: int) -> float:
+            return round((at_ns - launched.start_ns) / 1e9, 3)
+
+        return LaunchSeen(
+            offline=round(seconds["offline"], 3),
+            load=round(seconds["load"], 3),
+            start=round(seconds["start"], 3),
+            first_message=since_start(first + offset),
+            userspace=since_start(marks["initramfs"]),
+            agent_ready=since_start(launched.ready_ns),
+        )
+
+
+def guest_address(number: int) -> str:
+    """Address of demo VM `number` (from 1) on the bridge."""
+    if not 1 <= number <= 250:
+        raise BadRequestError(f"{number} VMs are too many for the demo", "250 at most")
+    return f"10.77.1.{number}"
+
+
+def first_line_ns(log: str, not_before: int) -> int:
+    """When the first line of a recorder's log came, ns, leaving out what is older than `not_before`."""
+    stamps = (int(line.split(" ", 1)[0]) for line in log.split("\n") if line[:1].isdigit())
+    found = next((stamp for stamp in stamps if stamp >= not_before), None)
+    if found is None:
+        raise MultirootError("the new root wrote nothing to its console")
+    return found
+
+
+def judge(here: ticks.Stretch, there: ticks.Stretch) -> GuestSeen:
+    """The guest's life over both roots; raises MultirootError when a root saw no tick at all."""
+    whole = ticks.continuity(here.then(there).ticks)
+    before, after = ticks.continuity(here.ticks), ticks.continuity(there.ticks)
+    if whole is None or before is None or after is None or not before.reports or not after.reports:
+        raise MultirootError("the guest's ticks were not seen in both roots", "is it the ticker guest?")
+    return GuestSeen(
+        boot_id_before=before.reports[-1].boot_id,
+        boot_id_after=after.reports[-1].boot_id,
+        ticks_before=before.last,
+        ticks_after=after.last,
+        missing=len(whole.missing),
+        repeated=len(whole.repeated),
+        ram_checked_bytes=after.checked_bytes - before.checked_bytes,
+        ram_bad_bytes=whole.bad_bytes,
+        largest_gap_ns=_gap_at_handoff(here, there),
+    )
+
+
+def _gap_at_handoff(here: ticks.Stretch, there: ticks.Stretch) -> int:
+    """Largest distance between neighbouring ticks from the last second in the old root on.
+
+    Earlier gaps are other things: the guest's own boot, CPUs going offline beside it.
+    """
+    around = [
+        tick for tick in here.then(there).ticks if tick.seen_ns >= here.ticks[-1].seen_ns - 1_000_000_000
+    ]
+    judged = ticks.continuity(around)
+    return judged.gap_ns if judged else 0
+
+
+def _root_seen(status: root_pb2.RootStatus) -> RootSeen:
+    return RootSeen(
+        kernel_release=status.kernel_release,
+        boot_id=status.boot_id,
+        cpus=status.cpus,
+        apic_ids=tuple(status.apic_ids),
+        memory=tuple((range_.start, range_.size, range_.name) for range_ in status.memory),
+        uptime_s=round(status.uptime_s, 3),
+    )
+
+
+def _status(channel: grpc.Channel, wait: bool = False) -> root_pb2.RootStatus:
+    stub: Callable[..., root_pb2.RootStatus] = root_pb2_grpc.RootServiceStub(channel).GetStatus
+    return stub(root_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT, wait_for_ready=wait)
+
+
+def _ticks(channel: grpc.Channel, name: str, count: int, timeout: float) -> vm_pb2.Ticks:
+    return _vms(channel).GetTicks(vm_pb2.GetTicksRequest(name=name, wait_count=count), timeout=timeout)
+
+
+def _vms(channel: grpc.Channel) -> vm_pb2_grpc.VmServiceStub:
+    return vm_pb2_grpc.VmServiceStub(channel)
+
+
+def _coordinator(channel: grpc.Channel) -> coordinator_pb2_grpc.CoordinatorServiceStub:
+    return coordinator_pb2_grpc.CoordinatorServiceStub(channel)

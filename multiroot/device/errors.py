@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the module's refusals mean: one clear sentence for each errno of each ioctl."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from multiroot.errors import BadRequestError, ConflictError, MultirootError, PeerLostError, WaitTimeoutError
+
+
+class NoDeviceError(MultirootError):
+    """/dev/multiroot can't be opened."""
+
+
+class ClaimError(ConflictError):
+    """The coordinator's claim is held by somebody else, or was not taken."""
+
+
+Meaning = tuple[type[MultirootError], str, str]
+
+_UNCLAIMED: Meaning = (
+    ClaimError,
+    "this needs the coordinator's claim",
+    "take it with Device.claim() on the same open device",
+)
+_NO_PEER: Meaning = (PeerLostError, "there is no such root beside this one", "")
+_NO_CPU: Meaning = (BadRequestError, "this machine has no such CPU", "see /sys/devices/system/cpu/present")
+
+_OPEN: dict[int, Meaning] = {
+    errno.ENOENT: (NoDeviceError, "multiroot.ko is not loaded", "modprobe multiroot"),
+    errno.EACCES: (NoDeviceError, "only root may use /dev/multiroot", "run this with sudo"),
+    errno.EPERM: (NoDeviceError, "only root may use /dev/multiroot", "run this with sudo"),
+}
+_CLAIM: dict[int, Meaning] = {
+    errno.EBUSY: (ClaimError, "another coordinator is at work", "wait for it to end"),
+}
+_CARVE: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (
+        BadRequestError,
+        "malformed, smaller than 64 MiB (64 KiB for the low window), or not all of it is RAM",
+        "compare with /sys/firmware/memmap",
+    ),
+    errno.EBUSY: (
+        ConflictError,
+        "this kernel uses part of that memory, or a carve is registered already",
+        "compare with /proc/iomem and `multiroot root list`",
+    ),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map it", ""),
+}
+_UNCARVE: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.ENOENT: (ConflictError, "no carve is registered", ""),
+    errno.EBUSY: (
+        ConflictError,
+        "CPUs are still granted to the root in it, or its control page is still mapped",
+        "reclaim them and close the page first",
+    ),
+}
+_WRITE: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (BadRequestError, "not inside the carve or its low window, or in the shared area", ""),
+    errno.EBUSY: (ConflictError, "the memory belongs to the started root", "stop it first"),
+    errno.EFAULT: (BadRequestError, "the data can't be read", ""),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the carve", ""),
+}
+_CPU_GET: dict[int, Meaning] = {errno.EINVAL: _NO_CPU}
+_CPU_GRANT: dict[int, Meaning] = {
+    errno.EINVAL: _NO_CPU,
+    errno.EPERM: (
+        ConflictError,
+        "the machine's boot CPU can't change roots, or this needs the coordinator's claim",
+        "choose another CPU; claim the device first",
+    ),
+    errno.EBUSY: (ConflictError, "it is online here, or granted already", "take it offline first"),
+    errno.ENOENT: (ConflictError, "no carve is registered that it could be granted to", "carve first"),
+}
+_CPU_START: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (
+        BadRequestError,
+        "no such CPU, or an address outside of the carve and its low window",
+        "the trampoline page must be in the low window, cr3 below 4 GiB",
+    ),
+    errno.EBUSY: (ConflictError, "it is not granted, or the root was started already", "grant it first"),
+    errno.ENOENT: (ConflictError, "no carve is registered", "carve first"),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the trampoline", ""),
+    errno.ETIMEDOUT: (WaitTimeoutError, "it did not reach the entry point in time", "reclaim it"),
+}
+_CPU_RECLAIM: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: _NO_CPU,
+    errno.EBUSY: (ConflictError, "it was not granted", ""),
+}
+_DOORBELL: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "not a neighbour, or not an eventfd", ""),
+    errno.EBADF: (BadRequestError, "the eventfd is closed", ""),
+    errno.ENOENT: _NO_PEER,
+}
+_RING: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "not a neighbour, or not events of user space", ""),
+    errno.ENOENT: _NO_PEER,
+}
+_MAP: dict[int, Meaning] = {errno.ENOENT: _NO_PEER}
+
+MEANINGS: dict[str, dict[int, Meaning]] = {
+    "OPEN": _OPEN,
+    "INFO": {},
+    "CLAIM": _CLAIM,
+    "CARVE": _CARVE,
+    "UNCARVE": _UNCARVE,
+    "WRITE": _WRITE,
+    "CPU_GET": _CPU_GET,
+    "CPU_GRANT": _CPU_GRANT,
+    "CPU_START": _CPU_START,
+    "CPU_RECLAIM": _CPU_RECLAIM,
+    "DOORBELL": _DOORBELL,
+    "RING": _RING,
+    "MAP": _MAP,
+}
+
+
+def refusal(operation: str, what: str, number: int) -> MultirootError:
+    """The error for errno `number` of an `operation` (a key of MEANINGS); `what` says what was tried."""
+    kind, why, hint = MEANINGS[operation].get(number, (MultirootError, os.strerror(number), ""))
+    return kind(f"{what}: {why}", hint)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""csrc/kmod/uapi/multiroot.h in Python's types.
+
+Every number comes from that header by way of the C compiler (csrc/kmod/uapi/build_uapi.py): nothing is
+written twice, and nothing is parsed when an agent starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any
+
+from multiroot.device._uapi import ffi, lib
+
+ABI: int = lib.MULTIROOT_ABI
+CONTROL_SIZE: int = lib.MULTIROOT_CONTROL_SIZE
+SHARED_SIZE: int = lib.MULTIROOT_SHARED_SIZE
+LEDGER_SIZE: int = lib.MULTIROOT_LEDGER_SIZE
+
+
+class PeerIndex(IntEnum):
+    """Which neighbour: the root that started us, or the one we start."""
+
+    PARENT = lib.MULTIROOT_PARENT
+    CHILD = lib.MULTIROOT_CHILD
+
+
+class CpuState(IntEnum):
+    """What a CPU does, as the asking root sees it."""
+
+    ONLINE = lib.MULTIROOT_CPU_ONLINE
+    OFFLINE = lib.MULTIROOT_CPU_OFFLINE
+    GRANTED = lib.MULTIROOT_CPU_GRANTED
+    STARTED = lib.MULTIROOT_CPU_STARTED
+    PARKED = lib.MULTIROOT_CPU_PARKED
+
+
+class Stage(IntEnum):
+    """How far the trampoline came."""
+
+    NONE = lib.MULTIROOT_STAGE_NONE
+    REAL = lib.MULTIROOT_STAGE_REAL
+    LONG = lib.MULTIROOT_STAGE_LONG
+    ENTRY = lib.MULTIROOT_STAGE_ENTRY
+
+
+class Event(IntFlag):
+    """Bits of a doorbell; USER and all above are free for user space."""
+
+    STATE = lib.MULTIROOT_EVENT_STATE
+    LINK = lib.MULTIROOT_EVENT_LINK
+    CONSOLE = lib.MULTIROOT_EVENT_CONSOLE
+    USER = lib.MULTIROOT_EVENT_USER
+
+
+@dataclass(frozen=True)
+class Info:
+    """This root as its module knows it. Physical addresses and sizes in bytes, 0: none."""
+
+    abi: int
+    x2apic: bool
+    has_parent: bool
+    carved: bool
+    claimed: bool
+    root: int
+    boot_apic_id: int
+    tsc_khz: int
+    ledger: int
+    parent_control: int
+    child_control: int
+    carve_base: int
+    carve_size: int
+    low_base: int
+    low_size: int
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """struct multiroot_cpu: a CPU by this kernel's number, and the root that has it by the ledger."""
+
+    cpu: int
+    apic_id: int
+    state: CpuState
+    root: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """How a start went: `tsc_sipi` and `tsc_entry` in TSC ticks, `tsc_entry` when ENTRY was seen."""
+
+    stage: Stage
+    tsc_sipi: int
+    tsc_entry: int
+
+
+@dataclass(frozen=True)
+class E820Range:
+    """A range of the machine's first memory map: physical address and size in bytes, type as in e820."""
+
+    addr: int
+    size: int
+    type: int
+
+
+@dataclass(frozen=True)
+class LedgerCpu:
+    """Owner of a CPU and what it does there."""
+
+    root: int
+    state: CpuState
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A copy of the ledger; `cpus` by APIC id."""
+
+    next_root: int
+    roots_alive: int
+    boot_apic_id: int
+    e820: tuple[E820Range, ...]
+    cpus: dict[int, LedgerCpu]
+
+
+def info_from_c(raw: Any) -> Info:
+    """`raw` is a struct multiroot_info."""
+    return Info(
+        abi=raw.abi,
+        x2apic=bool(raw.flags & lib.MULTIROOT_INFO_X2APIC),
+        has_parent=bool(raw.flags & lib.MULTIROOT_INFO_PARENT),
+        carved=bool(raw.flags & lib.MULTIROOT_INFO_CARVED),
+        claimed=bool(raw.flags & lib.MULTIROOT_INFO_CLAIMED),
+        root=raw.root,
+        boot_apic_id=raw.boot_apic_id,
+        tsc_khz=raw.tsc_khz,
+        ledger=raw.ledger,
+        parent_control=raw.parent_control,
+        child_control=raw.child_control,
+        carve_base=raw.carve_base,
+        carve_size=raw.carve_size,
+        low_base=raw.low_base,
+        low_size=raw.low_size,
+    )
+
+
+def cpu_from_c(raw: Any) -> Cpu:
+    """`raw` is a struct multiroot_cpu."""
+    return Cpu(raw.cpu, raw.apic_id, CpuState(raw.state), raw.root)
+
+
+def ledger_from_c(raw: Any) -> Ledger:
+    """`raw` is a struct multiroot_ledger."""
+    ranges = (raw.e820[index] for index in range(min(raw.e820_entries, lib.MULTIROOT_LEDGER_E820)))
+    cpus = ((apic_id, raw.cpu[apic_id]) for apic_id in range(lib.MULTIROOT_LEDGER_CPUS))
+    return Ledger(
+        next_root=raw.next_root,
+        roots_alive=raw.roots_alive,
+        boot_apic_id=raw.boot_apic_id,
+        e820=tuple(E820Range(entry.addr, entry.size, entry.type) for entry in ranges),
+        cpus={apic_id: LedgerCpu(cpu.root, CpuState(cpu.state)) for apic_id, cpu in cpus if cpu.root},
+    )
+
+
+__all__ = [
+    "ABI",
+    "CONTROL_SIZE",
+    "LEDGER_SIZE",
+    "SHARED_SIZE",
+    "Cpu",
+    "CpuState",
+    "E820Range",
+    "Event",
+    "Info",
+    "Ledger",
+    "LedgerCpu",
+    "PeerIndex",
+    "Stage",
+    "Started",
+    "cpu_from_c",
+    "ffi",
+    "info_from_c",
+    "ledger_from_c",
+    "lib",
+]

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The giver's half: prepare the taker while the guest runs, stream once, then let go, or take the VM back.
+
+Before anything is undone here, the owner word is raised by compare-and-swap: that fences a taker who is still
+at work. If the word shows that the taker was faster, this root never runs the VM again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from multiroot.arena.errors import FencedError
+from multiroot.arena.layout import Owner
+from multiroot.errors import CommandError, MultirootError, PeerLostError, WaitTimeoutError
+from multiroot.handoff import wire
+from multiroot.phases import Phase, Phases
+from multiroot.rpc import phases as phase_messages
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import coordinator_pb2, handoff_pb2, handoff_pb2_grpc
+from multiroot.vm.instance import Instance, VmState
+from multiroot.vm.manager import VmManager
+from multiroot.vm.messages import definition_to_proto, extent_to_proto
+from multiroot.vm.qmp import Event, Events, QemuGoneError
+
+log = logging.getLogger(__name__)
+
+PREPARE_TIMEOUT_S = 60.0
+TRANSFER_TIMEOUT_S = 30.0
+ABORT_TIMEOUT_S = 5.0
+TAKER = "the new root's agent"
+
+TransferCall = grpc.aio.StreamUnaryCall[handoff_pb2.TransferRequest, handoff_pb2.TransferResponse]
+
+# Returns when the taker's root is known to be gone, which a connection to it may never tell.
+Lost = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The giver's QEMU after it wrote the device state."""
+
+    stopped_ns: int
+    saved_ns: int
+    ram_bytes_copied: int
+
+
+async def hand_over(
+    manager: VmManager, name: str, taker: grpc.aio.Channel, phases: Phases, lost: Lost | None = None
+) -> coordinator_pb2.HandoffResult:
+    """Hand the running VM `name` to the root behind `taker`.
+
+    Whatever happens, exactly one root runs it afterwards. Returns once the taker does; if its answer got lost
+    but the arena shows that it is the owner, the result lacks what only the taker knows (resumed_ns is 0).
+    Raises what went wrong when the VM goes on here, or when the taker took it and failed.
+    """
+    vm = manager.running(name)
+    with vm.busy("handed over"):
+        attempt = _Attempt(vm, taker, phases)
+        work = asyncio.create_task(attempt.run())
+        try:
+            return await _unless_lost(work, lost, vm.name)
+        except BaseException as error:
+            # Settled even if this call is cancelled: a VM must not be left stopped in both roots.
+            outcome = await asyncio.shield(asyncio.create_task(attempt.settle(error)))
+            if outcome is None or not isinstance(error, MultirootError):
+                raise
+            return outcome
+
+
+async def _unless_lost(
+    work: asyncio.Task[coordinator_pb2.HandoffResult], lost: Lost | None, name: str
+) -> coordinator_pb2.HandoffResult:
+    watch = asyncio.ensure_future(lost()) if lost else None
+    try:
+        await asyncio.wait({work, watch} if watch else {work}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise PeerLostError(f"the root that was to take {name} is gone")
+        return work.result()
+    finally:
+        for task in (work, watch):
+            if task:
+                task.cancel()
+        await asyncio.wait({work})
+
+
+class _Attempt:
+    """One handoff, from preparing to success or to the VM going on here."""
+
+    def __init__(self, vm: Instance, taker: grpc.aio.Channel, phases: Phases) -> None:
+        self._vm = vm
+        self._root = vm.host.root
+        self._phases = phases
+        self._stub = handoff_pb2_grpc.HandoffServiceStub(taker)
+        self._sock: socket.socket | None = None
+        self._sent = 0
+        self._stopped_ns = 0
+
+    async def run(self) -> coordinator_pb2.HandoffResult:
+        vm = self._vm
+        with self._phases.phase("prepare", vm=vm.name):
+            await asyncio.gather(self._prepare_taker(), self._prepare_qemu())
+        with vm.qmp.watch("STOP", "MIGRATION") as events:
+            answer = await self._transfer(events)
+            saved = await self._saved(events)
+        return await self._let_go(answer, saved)
+
+    async def _prepare_taker(self) -> None:
+        vm = self._vm
+        request = handoff_pb2.PrepareRequest(
+            definition=definition_to_proto(vm.definition),
+            extents=[extent_to_proto(vm.entry.extent)],
+            giver=self._root,
+            epoch=vm.owner.epoch,
+            qemu_version=vm.qmp.version,
+        )
+        with translated(TAKER):
+            answer = await self._stub.Prepare(request, timeout=PREPARE_TIMEOUT_S)
+        for phase in answer.phases:
+            self._phases.add(phase_messages.from_proto(phase))
+
+    async def _prepare_qemu(self) -> None:
+        ours, theirs = wire.make_pair()
+        self._sock = ours
+        with theirs:
+            await self._vm.qmp.give_fd(wire.FD_NAME, theirs.fileno())
+
+    async def _transfer(self, events: Events) -> handoff_pb2.TransferResponse:
+        """Open the stream, and only when the taker listens to it let QEMU stop the guest and write."""
+        assert self._sock is not None
+        call = self._stub.Transfer(timeout=TRANSFER_TIMEOUT_S)
+        relaying: asyncio.Task[None] | None = None
+        try:
+            with translated(TAKER):
+                await call.write(handoff_pb2.TransferRequest(name=self._vm.name))
+                await call.initial_metadata()
+                if call.done():
+                    return await call  # It refused; the guest need not even notice.
+                self._vm.state = VmState.FROZEN
+                await self._vm.qmp.execute("migrate", uri=wire.URI)
+                relaying = asyncio.create_task(self._relay(self._sock, call))
+                return await call
+        finally:
+            call.cancel()
+            if relaying:
+                relaying.cancel()
+                # The call's own error says more than the relay's, which is a consequence of it.
+                await asyncio.wait({relaying})
+
+    async def _relay(self, sock: socket.socket, call: TransferCall) -> None:
+        """Pass on what QEMU writes; the call itself reports when that fails."""
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            async for chunk in wire.chunks(sock):
+                self._sent += len(chunk)
+                await call.write(handoff_pb2.TransferRequest(chunk=chunk))
+            await call.done_writing()
+
+    async def _saved(self, events: Events) -> Saved:
+        """When the guest stopped, when its state was written, and whether any of its RAM went along."""
+        stopped = await self._until(events, lambda event: event.name == "STOP")
+        self._stopped_ns = stopped.at_ns
+        saved = await self._until(events, lambda event: event.data.get("status") == "completed")
+        statistics = await self._vm.qmp.execute("query-migrate")
+        return Saved(stopped.at_ns, saved.at_ns, ram_copied(statistics["ram"], self._vm.definition.ram_bytes))
+
+    async def _until(self, events: Events, wanted: Callable[[Event], bool]) -> Event:
+        while not wanted(event := await events.next()):
+            if event.data.get("status") == "failed":
+                raise CommandError("QEMU could not write the device state", self._vm.folder.last_words())
+        return event
+
+    async def _let_go(
+        self, answer: handoff_pb2.TransferResponse, saved: Saved
+    ) -> coordinator_pb2.HandoffResult:
+        for phase in answer.phases:
+            self._phases.add(phase_messages.from_proto(phase))
+        side = self._phases.side
+        self._phases.add(
+            Phase(
+                "save device state", side, saved.stopped_ns, saved.saved_ns - saved.stopped_ns, blackout=True
+            )
+        )
+        with self._phases.phase("end old QEMU", vm=self._vm.name):
+            await self._gone(self._vm.word.read())
+        return coordinator_pb2.HandoffResult(
+            name=self._vm.name,
+            device_state_bytes=answer.device_state_bytes,
+            ram_bytes_copied=max(answer.ram_bytes_copied, saved.ram_bytes_copied),
+            epoch=answer.epoch,
+            stopped_ns=saved.stopped_ns,
+            resumed_ns=answer.resumed_ns,
+        )
+
+    async def settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:
+        """Make sure that one root runs the VM: the result if the taker does and only its answer was lost."""
+        vm = self._vm
+        log.warning("handing %s over: %s", vm.name, error or type(error).__name__)
+        if not vm.active:
+            return None
+        try:
+            vm.owner = vm.word.take(vm.owner, self._root)
+        except FencedError as fenced:
+            owner = Owner(fenced.root, fenced.epoch)
+            if owner.root != self._root:
+                await self._gone(owner)
+                return self._without_answer(owner) if _answer_lost(error) else None
+            vm.owner = owner  # The taker could not run it and gave it back.
+        self._close()
+        await self._go_on()
+        if not isinstance(error, PeerLostError):
+            await self._tell_taker()
+        return None
+
+    async def _go_on(self) -> None:
+        """Let the guest go on here, wherever in its migration QEMU is."""
+        vm = self._vm
+        try:
+            with self._phases.phase("resume in the giver", vm=vm.name), vm.qmp.watch("MIGRATION") as events:
+                status = await vm.qmp.execute("query-migrate")
+                if status.get("status") in ("setup", "active", "device", "cancelling"):
+                    await vm.qmp.execute("migrate_cancel")
+                    await events.until("cancelled", "completed", "failed")
+                if "error-desc" in status:
+                    log.warning("QEMU's migration of %s: %s", vm.name, status["error-desc"])
+                await vm.resume()
+        except QemuGoneError as error:
+            log.error("%s cannot go on: %s", vm.name, error)
+            await vm.fail()
+
+    async def _tell_taker(self) -> None:
+        """Let the taker clean up; it is fenced already, so this may fail."""
+        request = handoff_pb2.AbortRequest(name=self._vm.name)
+        try:
+            with translated(TAKER):
+                await self._stub.Abort(request, timeout=ABORT_TIMEOUT_S)
+        except MultirootError as error:
+            log.warning("the taker of %s does not know of the abort: %s", self._vm.name, error)
+
+    async def _gone(self, owner: Owner) -> None:
+        """The VM is another root's: end what is left of it here."""
+        self._close()
+        self._vm.owner = owner
+        await self._vm.end(VmState.HANDED)
+
+    def _close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _without_answer(self, owner: Owner) -> coordinator_pb2.HandoffResult:
+        return coordinator_pb2.HandoffResult(
+            name=self._vm.name,
+            device_state_bytes=self._sent,
+            epoch=owner.epoch,
+            stopped_ns=self._stopped_ns,
+        )
+
+
+def ram_copied(statistics: dict[str, int], ram_bytes: int) -> int:
+    """Guest RAM that a migration sent, from query-migrate's `ram` (bytes).
+
+    `total` is the size of all memory blocks that the migration covers: those that x-ignore-shared leaves out
+    do not count, ROMs do. If it is smaller than the guest's RAM, that block was left out, every page of it.
+    """
+    if statistics["total"] < ram_bytes:
+        return 0
+    return statistics["normal"] * statistics["page-size"]
+
+
+def _answer_lost(error: BaseException) -> bool:
+    """Whether the taker may well be fine, as opposed to having said that it failed."""
+    return isinstance(error, (PeerLostError, WaitTimeoutError))

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Starts a lab machine and its recorder, waits until it is ready, retries a boot that hangs; ends a
+machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from multiroot import proc
+from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
+from multiroot.lab import paths, state
+from multiroot.lab.machine import Machine, qemu_argv
+from multiroot.lab.recorder import FEED_SOCKET
+from multiroot.lab.state import Attempt, LabState
+from multiroot.lab.watchdog import Limits, Watchdog
+from multiroot.phases import Phases
+
+ATTEMPTS = 4
+_RECORDER_START = 30.0  # seconds
+_END = 20.0  # seconds QEMU may take to end after it was told to
+
+
+class BootError(MultirootError):
+    """No attempt made the machine ready."""
+
+
+class Feed:
+    """The recorder's feed: JSON messages, as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.connect(str(path))
+        self._buffer = b""
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def wait(self, until_ns: int) -> list[dict[str, Any]] | None:
+        """Messages that came; empty at `until_ns` (CLOCK_MONOTONIC), None when the recorder ended."""
+        timeout = max(until_ns - time.monotonic_ns(), 0) / 1e9
+        if not select.select([self._socket], [], [], timeout)[0]:
+            return []
+        data = self._socket.recv(1 << 16)
+        if not data:
+            return None
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+def up(machine: Machine, image_digest: str, phases: Phases, *, limits: Limits | None = None) -> LabState:
+    """Boot `machine` until its old root takes commands. Raises ConflictError when it runs already,
+    BootError.
+    """
+    with _lab_lock(machine.name):
+        if machine.name in state.names() and state.load(machine.name).alive():
+            raise ConflictError(f"lab {machine.name!r} is running already", "'multiroot lab down' ends it")
+        lab = state.create(machine, image_digest)
+        for number in range(1, ATTEMPTS + 1):
+            with phases.phase("boot", kernel=machine.release, attempt=number) as attributes:
+                attempt = _boot_once(lab, limits or Limits())
+                attributes["outcome"] = attempt.outcome
+            lab.attempts.append(attempt)
+            lab.save()
+            if attempt.outcome == "ready":
+                return lab
+            _end(lab)
+    raise BootError(
+        f"lab {machine.name!r} did not boot in {ATTEMPTS} attempts, at last: {lab.attempts[-1].outcome}",
+        f"its console is in {lab.folder}",
+    )
+
+
+def down(lab: LabState) -> bool:
+    """End the machine; False when it did not run. Logs stay until the next `up`."""
+    with _lab_lock(lab.machine.name):
+        return _end(lab)
+
+
+def _boot_once(lab: LabState, limits: Limits) -> Attempt:
+    _start_recorder(lab)
+    with closing(Feed(lab.folder / FEED_SOCKET)) as feed:
+        start = time.monotonic_ns()
+        qemu = proc.spawn(qemu_argv(lab.machine), log=lab.folder / "qemu.log")
+        lab.pid, lab.started = qemu.pid, state.process_start(qemu.pid)
+        lab.save()
+        outcome = _watch(feed, Watchdog(limits, start), qemu, lab.folder / "qemu.log")
+    return Attempt(outcome, round((time.monotonic_ns() - start) / 1e9, 3))
+
+
+def _watch(feed: Feed, watchdog: Watchdog, qemu: subprocess.Popen[bytes], log: Path) -> str:
+    # Looked at now and then besides: a QEMU that refuses its command line never connects to the recorder.
+    glance_ns = 500_000_000
+    while True:
+        now = time.monotonic_ns()
+        verdict = watchdog.verdict(now)
+        if verdict:
+            return verdict
+        messages = feed.wait(min(watchdog.deadline_ns(), now + glance_ns))
+        for message in messages or []:
+            watchdog.take(message)
+        if qemu.poll() is not None and not messages:
+            said = log.read_text(errors="replace").strip()[-300:]
+            return f"QEMU exited with {qemu.returncode}: {said or 'no output'}"
+
+
+def _start_recorder(lab: LabState) -> None:
+    folder = lab.folder
+    for socket_path in folder.glob("*.sock"):
+        socket_path.unlink()
+    reader, writer = os.pipe()
+    argv = [sys.executable, "-m", "multiroot.lab.recorder", str(folder), str(writer)]
+    log = folder / "recorder.log"
+    process = proc.spawn(argv, log=log, pass_fds=[writer], cwd=paths.source_dir())
+    lab.recorder_pid, lab.recorder_started = process.pid, state.process_start(process.pid)
+    os.close(writer)
+    ready = select.select([reader], [], [], _RECORDER_START)[0] and os.read(reader, 1)
+    os.close(reader)
+    if not ready:
+        raise WaitTimeoutError("the lab's recorder did not start", f"see {log}")
+
+
+def wait_end(lab: LabState, timeout: float) -> None:
+    """Wait until the machine and its recorder have ended by themselves; raises WaitTimeoutError."""
+    for pid, started in ((lab.pid, lab.started), (lab.recorder_pid, lab.recorder_started)):
+        if not _gone(pid, started, timeout):
+            raise WaitTimeoutError(f"lab {lab.machine.name!r} still runs after {timeout:g} s")
+
+
+def _end(lab: LabState) -> bool:
+    """Tell QEMU to end, the hard way if it does not listen; the recorder ends with it. False if none ran."""
+    if not lab.alive():
+        return False
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        os.kill(lab.pid, number)
+        if _gone(lab.pid, lab.started, _END):
+            break
+    wait_end(lab, _END)
+    return True
+
+
+def _gone(pid: int, started: int, timeout: float) -> bool:
+    """Wait up to `timeout` seconds for the end of a process that started at `started`."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # The number may be another process's by now; it cannot change once we hold it open.
+        return state.process_start(pid) != started or bool(select.select([pidfd], [], [], timeout)[0])
+    finally:
+        os.close(pidfd)
+
+
+@contextmanager
+def _lab_lock(name: str) -> Iterator[None]:
+    """One `up` or `down` of a lab at a time."""
+    folder = paths.make_dir(state.folder(name).parent)
+    with (folder / f".{name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConflictError(f"lab {name!r} is being started or ended by another command") from error
+        yield

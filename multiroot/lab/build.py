@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How everything is built, in an order that keeps two things going at a time; what is in the cache is
+not touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.errors import BadRequestError
+from multiroot.lab import guests, image, initramfs, kernels, paths, pylayer, recipes, roots
+from multiroot.lab.artifacts import Artifact
+from multiroot.lab.cache import Cache
+from multiroot.lab.image import KernelParts, Parts
+from multiroot.lab.kernels import Kernel, KernelSource
+
+_JOBS = 2
+_KEEP_IMAGES = 6
+
+
+@dataclass(frozen=True)
+class BootKernel:
+    """What the machine needs to boot a kernel."""
+
+    name: str
+    release: str
+    vmlinuz: Path
+    initrd: Path
+
+
+@dataclass(frozen=True)
+class Built:
+    """A lab that is ready to run: the emulator's tree, the system image, the kernels by name, oldest
+    first.
+    """
+
+    emulator: Path
+    image: Path
+    image_digest: str
+    kernels: dict[str, BootKernel]
+
+
+@dataclass(frozen=True)
+class _Roots:
+    emulator: Artifact
+    system: Artifact
+    kernels: dict[str, Artifact]
+
+    @classmethod
+    def from_recipes(cls) -> _Roots:
+        recipe = recipes.roots()
+        return cls(
+            emulator_artifact(),
+            roots.artifact("system", recipe.system),
+            {each.name: kernels.root_artifact(each, recipe.kernel) for each in recipes.kernels().kernel},
+        )
+
+    def all(self) -> list[Artifact]:
+        return [self.emulator, self.system, *self.kernels.values()]
+
+
+def build(cache: Cache, own: Sequence[KernelSource] = ()) -> Built:
+    """Build whatever is missing. `own` are kernels to have in the image beside the lab's, named by
+    their release.
+    """
+    made = _Roots.from_recipes()
+    with ThreadPoolExecutor(_JOBS) as pool:
+        if os.geteuid() != 0 and not all(cache.has(each) for each in made.all()):
+            raise BadRequestError(
+                "building the lab needs root", "run 'multiroot lab build' through sudo once"
+            )
+        list(pool.map(cache.ensure, made.all()))
+        extension = pylayer.extension_artifact()
+        python = [
+            pylayer.dependencies_artifact(made.system, cache),
+            extension,
+            pylayer.package_artifact(made.system, cache),
+        ]
+        pythons = pool.map(cache.ensure, python)
+        debian = {
+            name: kernels.debian_artifact(name, root, made.emulator, cache)
+            for name, root in made.kernels.items()
+        }
+        ready = [
+            *_open_all(cache, pool, debian),
+            *(
+                kernels.opened(each.release, kernels.source_artifact(each, made.emulator, cache), cache)
+                for each in own
+            ),
+        ]
+        against: dict[str, Artifact | KernelSource] = {**made.kernels, **{each.release: each for each in own}}
+        parts = [_parts(kernel, against[kernel.name], made.emulator, cache) for kernel in ready]
+        guest = next(kernel for kernel in ready if kernel.name == recipes.kernels().guest)
+        programs = [guests.program_artifact(paths.recipes_dir() / "image/execd.c", made.emulator, cache)]
+        ticker = guests.ticker_artifact(guest, made.emulator, cache)
+        rest = [part for each in parts for part in (each.initramfs, each.modules)]
+        list(pool.map(cache.ensure, [*rest, *programs, ticker]))
+        list(pythons)
+    whole = image.artifact(Parts(made.emulator, made.system, python, programs, [ticker], parts), cache)
+    folder = cache.ensure(whole)
+    cache.touch(whole)
+    cache.prune(whole.name, _KEEP_IMAGES)
+    boot = {
+        each.kernel.name: BootKernel(
+            each.kernel.name, each.kernel.release, each.kernel.vmlinuz, cache.path(each.initramfs) / "initrd"
+        )
+        for each in parts
+    }
+    return Built(cache.path(made.emulator) / roots.TREE, folder / image.FILE, whole.digest, boot)
+
+
+def _parts(kernel: Kernel, against: Artifact | KernelSource, emulator: Artifact, cache: Cache) -> KernelParts:
+    module = kernels.module_artifact(kernel.name, against, cache)
+    return KernelParts(
+        kernel,
+        initramfs.artifact(kernel, emulator, cache),
+        kernels.modules_artifact(kernel, module, emulator, cache),
+    )
+
+
+def emulator_artifact() -> Artifact:
+    """The tree that tools are run from."""
+    return roots.artifact("emulator", recipes.roots().emulator)
+
+
+def forget_roots(cache: Cache) -> None:
+    """Drop the Debian trees, so that the next build takes the archive's newest packages."""
+    for each in _Roots.from_recipes().all():
+        cache.forget(each)
+
+
+def _open_all(cache: Cache, pool: ThreadPoolExecutor, artifacts: dict[str, Artifact]) -> list[Kernel]:
+    return list(pool.map(lambda name: kernels.opened(name, artifacts[name], cache), artifacts))

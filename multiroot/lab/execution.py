@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs commands in a root over the lab's exec service (frames: see qemu-lab/image/execd.c)."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from multiroot.errors import PeerLostError, WaitTimeoutError
+from multiroot.lab.machine import EXEC_PORT
+
+Sink = Callable[[bytes], object]
+_HEAD = struct.Struct(">cI")
+_CHUNK = 1 << 16
+_RELAY = "/usr/lib/multiroot/execd"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left; `returncode` is 128 + N when signal N ended it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Channel(Protocol):
+    """Carries frames to and from an exec service."""
+
+    def fileno(self) -> int: ...
+    def send(self, kind: bytes, data: bytes) -> None: ...
+    def receive(self) -> list[tuple[bytes, bytes]]:
+        """Frames that came; blocks for some bytes at most once. Raises PeerLostError at the end."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class _Frames:
+    """Cuts a byte stream into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def take(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        self._buffer += data
+        frames = []
+        while len(self._buffer) >= _HEAD.size:
+            kind, size = _HEAD.unpack_from(self._buffer)
+            end = _HEAD.size + size
+            if len(self._buffer) < end:
+                break
+            frames.append((kind, self._buffer[_HEAD.size : end]))
+            self._buffer = self._buffer[end:]
+        return frames
+
+
+class DirectChannel:
+    """To the old root, through the port that QEMU forwards."""
+
+    def __init__(self, port: int) -> None:
+        try:
+            self._socket = socket.create_connection(("127.0.0.1", port))
+        except OSError as error:
+            raise PeerLostError(f"the lab does not answer on port {port}: {error.strerror}") from error
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._frames = _Frames()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, kind: bytes, data: bytes) -> None:
+        try:
+            self._socket.sendall(_HEAD.pack(kind, len(data)) + data)
+        except OSError as error:
+            raise PeerLostError(f"the exec service hung up: {error.strerror}") from error
+
+    def receive(self) -> list[tuple[bytes, bytes]]:
+        try:
+            data = self._socket.recv(_CHUNK)
+        except OSError as error:
+            raise PeerLostError(f"the exec service hung up: {error.strerror}") from error
+        if not data:
+            raise PeerLostError("the exec service hung up", "is the root alive? see 'multiroot lab logs'")
+        return self._frames.take(data)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class RelayChannel:
+    """To another root, through a relay process in the old root: frames inside frames."""
+
+    def __init__(self, outer: Channel, address: str, *, port: int = EXEC_PORT, relay: str = _RELAY) -> None:
+        self._outer = outer
+        self._address = address
+        self._frames = _Frames()
+        self._errors = b""
+        outer.send(b"A", _words([relay, "relay", address, str(port)]))
+
+    def fileno(self) -> int:
+        return self._outer.fileno()
+
+    def send(self, kind: bytes, data: bytes) -> None:
+        self._outer.send(b"I", _HEAD.pack(kind, len(data)) + data)
+
+    def receive(self) -> list[tuple[bytes, bytes]]:
+        frames = []
+        for kind, data in self._outer.receive():
+            if kind == b"O":
+                frames += self._frames.take(data)
+            elif kind == b"E":
+                self._errors += data
+            elif kind == b"X" and not frames:
+                raise PeerLostError(
+                    f"no exec service at {self._address}", self._errors.decode(errors="replace").strip()
+                )
+        return frames
+
+    def close(self) -> None:
+        self._outer.close()
+
+
+def execute(
+    channel: Channel,
+    argv: Sequence[str],
+    *,
+    stdin: int | None,
+    stdout: Sink,
+    stderr: Sink,
+    timeout: float | None = None,
+) -> int:
+    """Run `argv`, passing on the file descriptor `stdin` and handing its output to the sinks; returns
+    its exit code.
+
+    Raises PeerLostError when the root goes away, WaitTimeoutError after `timeout` seconds without a
+    word.
+    """
+    channel.send(b"A", _words(argv))
+    if stdin is None:
+        channel.send(b"C", b"")
+    while True:
+        watched = [channel.fileno(), *([] if stdin is None else [stdin])]
+        readable, _, _ = select.select(watched, [], [], timeout)
+        if not readable:
+            raise WaitTimeoutError(f"{argv[0]} said nothing for {timeout:g} s")
+        if stdin is not None and stdin in readable:
+            data = os.read(stdin, _CHUNK)
+            channel.send(b"I" if data else b"C", data)
+            stdin = stdin if data else None
+        if channel.fileno() not in readable:
+            continue
+        for kind, data in channel.receive():
+            if kind == b"X":
+                return int.from_bytes(data, "big")
+            (stdout if kind == b"O" else stderr)(data)
+
+
+def run(channel: Channel, argv: Sequence[str], *, timeout: float | None = 120.0) -> Result:
+    """Run `argv` with no input and collect its output."""
+    out, err = bytearray(), bytearray()
+    code = execute(channel, argv, stdin=None, stdout=out.extend, stderr=err.extend, timeout=timeout)
+    return Result(code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def _words(argv: Sequence[str]) -> bytes:
+    return b"".join(os.fsencode(word) + b"\0" for word in argv)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Small static programs of the lab, and the guests made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from multiroot.lab import initramfs, paths, roots
+from multiroot.lab.artifacts import Artifact
+from multiroot.lab.cache import Cache
+from multiroot.lab.cpio import Archive
+from multiroot.lab.kernels import Kernel
+
+# virtio_pci is built in or a module, by kernel; the ticker needs its network card and nothing else.
+_TICKER_MODULES = ["virtio_pci", "virtio_net"]
+_CFLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
+
+
+def program_artifact(source: Path, emulator: Artifact, cache: Cache) -> Artifact:
+    """A static program compiled from one C file in the emulator root; the result is `out/<stem>`."""
+
+    def build(out: Path) -> None:
+        tree = cache.ensure(emulator) / roots.TREE
+        folder = tree / "tmp" / out.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        shutil.copy(source, folder)
+        inside = f"/tmp/{out.name}"
+        argv = ["gcc", *_CFLAGS, "-o", f"{inside}/{source.stem}", f"{inside}/{source.name}"]
+        roots.chroot_run(tree, argv, log=out / "build.log")
+        shutil.copy(folder / source.stem, out)
+        shutil.rmtree(folder)
+
+    code = hashlib.sha256(source.read_bytes()).hexdigest()
+    return Artifact(
+        f"program-{source.stem}", {"source": code, "flags": " ".join(_CFLAGS), "root": emulator.digest}, build
+    )
+
+
+def ticker_artifact(kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifact:
+    """The guest that ticks: `vmlinuz` and `initrd` (see qemu-lab/guests/README.md)."""
+    program = program_artifact(paths.recipes_dir() / "guests/ticker.c", emulator, cache)
+
+    def build(out: Path) -> None:
+        archive = Archive()
+        for folder in ("proc", "sys", "dev"):
+            archive.folder(folder)
+        archive.device("dev/console", 5, 1)
+        archive.file("init", (cache.ensure(program) / "ticker").read_bytes(), 0o755)
+        initramfs.add_modules(archive, kernel, _TICKER_MODULES, cache.ensure(emulator) / roots.TREE)
+        (out / "initrd").write_bytes(archive.finish())
+        shutil.copy(kernel.vmlinuz, out / "vmlinuz")
+
+    inputs = {
+        "kernel": kernel.artifact.digest,
+        "program": program.digest,
+        "modules": " ".join(_TICKER_MODULES),
+    }
+    return Artifact("guest-ticker", inputs, build)

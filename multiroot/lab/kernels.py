@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels of the lab: Debian's, unpacked from their packages, or any bzImage with its modules."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot import proc
+from multiroot.errors import BadRequestError, CommandError
+from multiroot.lab import modules, paths, roots
+from multiroot.lab.artifacts import Artifact, digest_tree, source_files
+from multiroot.lab.cache import Cache
+from multiroot.lab.recipes import KernelRecipe, RootRecipe
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel ready to be put into an image: a folder with vmlinuz and lib/modules/RELEASE."""
+
+    name: str
+    release: str
+    folder: Path
+    artifact: Artifact
+
+    @property
+    def vmlinuz(self) -> Path:
+        return self.folder / "vmlinuz"
+
+    @property
+    def modules(self) -> Path:
+        return self.folder / "lib/modules" / self.release
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """Somebody's own kernel: its bzImage, its modules and the tree to build modules against."""
+
+    vmlinuz: Path
+    release: str
+    modules: Path
+    build: Path
+
+    @classmethod
+    def locate(cls, vmlinuz: Path, folder: Path | None = None) -> KernelSource:
+        """Find what belongs to a bzImage; raises BadRequestError naming what is missing.
+
+        Modules are looked for beside it (lib/modules/RELEASE), in /lib/modules/RELEASE, or taken from
+        `folder`.
+        """
+        release = bzimage_release(vmlinuz)
+        near = dict.fromkeys((vmlinuz.parent, vmlinuz.parent.parent, Path("/")))
+        tried = [folder] if folder else [base / "lib/modules" / release for base in near]
+        found = next((path for path in tried if (path / "kernel").is_dir()), None)
+        if not found:
+            raise BadRequestError(
+                f"no modules of kernel {release}", "looked in " + ", ".join(map(str, tried))
+            )
+        trees = [found / "build", Path("/lib/modules") / release / "build"]
+        build = next((tree for tree in trees if _is_build_tree(tree)), None)
+        if not build:
+            hint = f"{trees[0]} must lead to its headers and .config"
+            raise BadRequestError(f"no build tree of kernel {release}", hint)
+        return cls(vmlinuz.resolve(), release, found.resolve(), build.resolve())
+
+
+def _is_build_tree(tree: Path) -> bool:
+    return all((tree / name).is_file() for name in ("Makefile", ".config"))
+
+
+def bzimage_release(path: Path) -> str:
+    """Release string in a bzImage's setup header (Documentation/arch/x86/boot.rst: kernel_version at
+    0x20e).
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(0x8000)
+    except OSError as error:
+        raise BadRequestError(f"cannot read kernel {path}: {error.strerror}") from error
+    if head[0x202:0x206] != b"HdrS":
+        raise BadRequestError(f"{path} is not a bzImage", "the setup header's signature HdrS is missing")
+    (offset,) = struct.unpack_from("<H", head, 0x20E)
+    words = head[offset + 0x200 :].split(b"\0", 1)[0].decode("ascii", "replace").split()
+    if not words:
+        raise BadRequestError(f"{path} does not tell its kernel release")
+    return words[0]
+
+
+def root_artifact(kernel: KernelRecipe, common: RootRecipe) -> Artifact:
+    """The build root of a Debian kernel: headers, compiler, and its packages in /srv/kernel."""
+    recipe = common.model_copy(
+        update={"suite": kernel.suite, "backports": ("linux-*",) if kernel.backports else common.backports}
+    )
+    return roots.artifact(f"kernel-{kernel.name}", recipe)
+
+
+def debian_artifact(name: str, root: Artifact, emulator: Artifact, cache: Cache) -> Artifact:
+    """A Debian kernel, unpacked from the packages in its build root."""
+
+    def build(out: Path) -> None:
+        tree = cache.ensure(root) / roots.TREE
+        unpacked = out / "unpacked"
+        for package in sorted((tree / "srv/kernel").glob("*.deb")):
+            proc.run(["dpkg-deb", "-x", package, unpacked], log=out / "build.log")
+        images = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("usr/lib/modules/*/vmlinuz")]
+        if len(images) != 1:
+            raise CommandError(f"the packages of kernel {name} hold {len(images)} kernels, not 1")
+        release = bzimage_release(images[0])
+        # Debian 13 moved /lib/modules to /usr/lib/modules.
+        folders = [unpacked / lib / "modules" / release for lib in ("lib", "usr/lib")]
+        modules = next(path for path in folders if path.is_dir())
+        _gather(KernelSource(images[0], release, modules, _headers(tree)), cache.ensure(emulator), out)
+        shutil.rmtree(unpacked)
+
+    inputs = {"root": root.digest, "emulator": emulator.digest, "contents": _CONTENTS}
+    return Artifact(f"kernel-{name}", inputs, build)
+
+
+def source_artifact(source: KernelSource, emulator: Artifact, cache: Cache) -> Artifact:
+    """Somebody's own kernel, copied."""
+    with source.vmlinuz.open("rb") as file:
+        image = hashlib.file_digest(file, "sha256").hexdigest()
+    files = sorted(source.modules.rglob("*.ko*"))
+    stamps = "".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
+    inputs = {"image": image, "modules": stamps, "emulator": emulator.digest, "contents": _CONTENTS}
+    return Artifact(
+        f"kernel-{source.release}", inputs, lambda out: _gather(source, cache.ensure(emulator), out)
+    )
+
+
+_CONTENTS = "vmlinuz config release lib/modules"
+
+
+def _gather(source: KernelSource, emulator: Path, out: Path) -> None:
+    """Put what `_CONTENTS` names into `out`, the modules indexed."""
+    shutil.copy(source.vmlinuz, out / "vmlinuz")
+    shutil.copy(source.build / ".config", out / "config")
+    (out / "release").write_text(source.release + "\n")
+    leave = shutil.ignore_patterns("build", "source", "vmlinuz")
+    shutil.copytree(source.modules, out / "lib/modules" / source.release, symlinks=True, ignore=leave)
+    depmod = roots.loader_argv(emulator / roots.TREE, "sbin/depmod")
+    proc.run([*depmod, "-b", out, source.release], log=out / "build.log")
+
+
+def opened(name: str, artifact: Artifact, cache: Cache) -> Kernel:
+    """The kernel in an artifact, which is built when needed."""
+    folder = cache.ensure(artifact)
+    return Kernel(name, (folder / "release").read_text().strip(), folder, artifact)
+
+
+def module_artifact(name: str, build_with: Artifact | KernelSource, cache: Cache) -> Artifact:
+    """multiroot.ko for one kernel, compiled in its build root (or, for somebody's own, with the host's
+    compiler).
+    """
+    source = paths.source_dir() / "csrc/kmod"
+
+    def build(out: Path) -> None:
+        if isinstance(build_with, KernelSource):
+            folder = out / "src"
+            _copy_sources(source, folder)
+            make = ["make", "-j2", "-C", str(build_with.build), f"M={folder}", "modules"]
+            _compile(name, out / "build.log", lambda log: proc.run(make, log=log, timeout=600))
+        else:
+            tree = cache.ensure(build_with) / roots.TREE
+            # A folder of its own: the tree is shared with builds for other source states.
+            folder = tree / "tmp" / out.name
+            shutil.rmtree(folder, ignore_errors=True)
+            _copy_sources(source, folder)
+            headers = f"/{_headers(tree).relative_to(tree)}"
+            inside = ["make", "-j2", "-C", headers, f"M=/tmp/{out.name}", "modules"]
+            _compile(name, out / "build.log", lambda log: roots.chroot_run(tree, inside, log=log))
+        shutil.copy(folder / "multiroot.ko", out / "multiroot.ko")
+        shutil.rmtree(folder)
+
+    against = build_with.release if isinstance(build_with, KernelSource) else build_with.digest
+    inputs = {"source": digest_tree(source, ("**/*.[chS]", "**/Kbuild", "**/Makefile")), "against": against}
+    return Artifact(f"module-{name}", inputs, build)
+
+
+def modules_artifact(kernel: Kernel, module: Artifact, emulator: Artifact, cache: Cache) -> Artifact:
+    """The kernel's modules with multiroot.ko among them, indexed; those that every root loads are not
+    compressed.
+    """
+    eager = paths.recipes_dir() / "image/modules"
+
+    def build(out: Path) -> None:
+        tools = cache.ensure(emulator) / roots.TREE
+        folder = out / "lib/modules" / kernel.release
+        shutil.copytree(kernel.modules, folder, symlinks=True, copy_function=os.link)
+        (folder / "extra").mkdir()
+        shutil.copy(cache.ensure(module) / "multiroot.ko", folder / "extra")
+        zstd = roots.loader_argv(tools, "bin/zstd")
+        for path in modules.load_order(kernel.modules, modules.words(eager)):
+            staged = folder / path.relative_to(kernel.modules)
+            data = modules.read_module(path, zstd)
+            staged.unlink()
+            staged.with_name(modules.plain_name(path)).write_bytes(data)
+        proc.run([*roots.loader_argv(tools, "sbin/depmod"), "-b", out, kernel.release], log=out / "build.log")
+
+    inputs = {"kernel": kernel.artifact.digest, "module": module.digest, "eager": eager.read_text()}
+    return Artifact(f"modules-{kernel.name}", inputs, build)
+
+
+def _headers(tree: Path) -> Path:
+    """Where a build root has its kernel's headers and configuration."""
+    found = sorted((tree / "usr/src").glob("linux-headers-*-amd64"))
+    if len(found) != 1:
+        raise CommandError(f"{tree} holds {len(found)} sets of kernel headers, not 1")
+    return found[0]
+
+
+def _compile(name: str, log: Path, run: Callable[[Path], object]) -> None:
+    """Run make; when it fails, tell the compiler's first complaint and not make's last."""
+    try:
+        run(log)
+    except CommandError as error:
+        lines = log.read_text(errors="replace").splitlines()
+        first = next((line for line in lines if "error:" in line.lower()), error.message)
+        raise CommandError(f"multiroot.ko for kernel {name}: {first}", f"log: {log}") from error
+
+
+def _copy_sources(source: Path, target: Path) -> None:
+    for path in source_files(source):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)

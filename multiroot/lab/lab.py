@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab as others use it: say what you want, get a machine that runs, run commands in its roots."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.errors import BadRequestError, PeerLostError
+from multiroot.lab import accel, boot, build, execution, kernels, layout, paths, recipes, roots, state
+from multiroot.lab.build import Built
+from multiroot.lab.cache import Cache
+from multiroot.lab.execution import Channel, DirectChannel, RelayChannel, Result
+from multiroot.lab.kernels import KernelSource
+from multiroot.lab.machine import Machine
+from multiroot.lab.state import LabState
+from multiroot.phases import Phases
+
+# Root k has this address on the link (architecture.md).
+_ADDRESS = "10.77.0.{root}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may choose; None leaves it to the machine's recipe. Sizes in bytes.
+
+    `kernel` and each of `kernels` is a name from qemu-lab/kernels.toml, "newest" or the path of a
+    bzImage; `kernels` are those that must be in the image too. `modules` is where the modules of
+    bzImages given by path are.
+    """
+
+    name: str = "default"
+    machine: str = "default"
+    kernel: str = "6.12"
+    kernels: tuple[str, ...] = ()
+    modules: Path | None = None
+    vms: int | None = None
+    vm_memory: int | None = None
+    carve: int | None = None
+    cpus: int | None = None
+
+
+def cache(phases: Phases) -> Cache:
+    """The user's cache of lab artifacts."""
+    return Cache(paths.cache_dir() / "lab", phases)
+
+
+def own_kernels(options: Options) -> list[KernelSource]:
+    """The kernels given by path; raises BadRequestError for those that cannot be used."""
+    given = dict.fromkeys(name for name in (options.kernel, *options.kernels) if "/" in name)
+    return [KernelSource.locate(Path(name), options.modules) for name in given]
+
+
+def kernel_name(text: str) -> str:
+    """What a kernel given as name, "newest" or path is called in the image (/usr/lib/multiroot/kernels)."""
+    if "/" in text:
+        return kernels.bzimage_release(Path(text))
+    return recipes.kernels().kernel[-1].name if text == "newest" else text
+
+
+def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
+    """Build what is missing and decide the machine; starts nothing."""
+    known = [kernel.name for kernel in recipes.kernels().kernel]
+    for name in (options.kernel, *options.kernels):
+        if "/" not in name and kernel_name(name) not in known:
+            there = ", ".join(known)
+            raise BadRequestError(f"no kernel called {name!r}", f"there is {there}, newest, or give a path")
+    built = build.build(cache(phases), own_kernels(options))
+    return decide(options, built, accel.choose(built, phases)), built
+
+
+def decide(options: Options, built: Built, accelerator: str) -> Machine:
+    """The machine that the options ask for, on free ports. Raises BadRequestError."""
+    chosen = {
+        "vms": options.vms,
+        "vm_memory": options.vm_memory,
+        "carve": options.carve,
+        "cpus": options.cpus,
+    }
+    recipe = recipes.machine(
+        options.machine, {key: value for key, value in chosen.items() if value is not None}
+    )
+    memory = layout.lay_out(
+        old_memory=recipe.old_memory,
+        arena=layout.arena_size(recipe.vms, recipe.vm_memory, recipe.arena_slack),
+        carve=recipe.carve,
+        carve_reserved=recipe.carve_at_boot,
+        image=built.image.stat().st_size,
+    )
+    kernel = built.kernels[kernel_name(options.kernel)]
+    agent_port, exec_port = _free_ports(2)
+    return Machine(
+        name=options.name,
+        kernel=kernel.name,
+        release=kernel.release,
+        vmlinuz=kernel.vmlinuz,
+        initrd=kernel.initrd,
+        image=built.image,
+        emulator=built.emulator,
+        accelerator=accelerator,
+        cpus=recipe.cpus,
+        old_cpus=recipe.old_cpus,
+        vms=recipe.vms,
+        vm_memory=recipe.vm_memory,
+        layout=memory,
+        low_reserved=recipe.low_reserved,
+        cmdline=recipe.cmdline,
+        agent_port=agent_port,
+        exec_port=exec_port,
+        state=state.folder(options.name),
+    )
+
+
+def tool(name: str, phases: Phases) -> list[str]:
+    """Command prefix for a program of the emulator root (iasl, mkfs.erofs, depmod...), which is built
+    when needed.
+    """
+    tree = cache(phases).ensure(build.emulator_artifact()) / roots.TREE
+    folder = next((each for each in ("bin", "sbin") if (tree / "usr" / each / name).exists()), None)
+    if not folder:
+        raise BadRequestError(f"the lab's tools have no {name}", "add its package to qemu-lab/roots.toml")
+    return roots.loader_argv(tree, f"{folder}/{name}")
+
+
+def up(options: Options, phases: Phases) -> Lab:
+    """Build what is missing, boot, wait until commands can be run."""
+    machine, built = prepare(options, phases)
+    return Lab(boot.up(machine, built.image_digest, phases))
+
+
+def attach(name: str = "default") -> Lab:
+    """A lab that runs already; raises BadRequestError when it does not."""
+    return Lab(state.load_alive(name))
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running lab machine."""
+
+    state: LabState
+
+    @property
+    def agent_address(self) -> str:
+        """Where the old root's agent answers on this workstation."""
+        return f"127.0.0.1:{self.state.machine.agent_port}"
+
+    def channel(self, root: str = "old") -> Channel:
+        """A fresh way to the exec service of a root: "old", "new" or its number. The caller closes it."""
+        direct = DirectChannel(self.state.machine.exec_port)
+        number = "1" if root == "old" else self._new_root() if root == "new" else root
+        if not number.isdecimal() or not 1 <= int(number) <= 254:
+            raise BadRequestError(f"no root called {root!r}", "it is old, new or a number")
+        return direct if number == "1" else RelayChannel(direct, _ADDRESS.format(root=number))
+
+    def _new_root(self) -> str:
+        """Number of the old root's child, from its agent: every launch, even a failed one, takes a number."""
+        from multiroot.rpc.client import connect
+        from multiroot.rpc.status import translated
+        from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
+
+        with connect(target=self.agent_address) as channel, translated("the old root's agent"):
+            status = root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
+        children = [peer.root for peer in status.peers if peer.role == root_pb2.PeerStatus.ROLE_CHILD]
+        if not children:
+            raise PeerLostError("there is no new root", "start one: `multiroot root launch`")
+        return str(children[0])
+
+    def run(self, argv: Sequence[str], *, root: str = "old", timeout: float | None = 120.0) -> Result:
+        """Run a command in a root to its end; its exit code is in the result."""
+        with closing(self.channel(root)) as channel:
+            return execution.run(channel, argv, timeout=timeout)
+
+    def down(self) -> None:
+        boot.down(self.state)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Loopback ports nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line of a lab machine: pure, from a configuration to an argument list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.lab import layout
+from multiroot.lab.layout import Layout
+from multiroot.lab.recorder import NEW_SERIAL_SOCKET, OLD_SERIAL_SOCKET, RECORDER_QMP_SOCKET
+from multiroot.lab.roots import loader_argv
+from multiroot.units import MIB
+
+# Ports inside the old root that are forwarded to the workstation's loopback.
+AGENT_PORT = 7700
+EXEC_PORT = 7701
+
+QMP_SOCKET = "qmp.sock"  # in the lab's state folder, for whoever wants to talk to QEMU
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One lab machine, completely decided. `old_cpus` is who keeps which CPU; the kernel sees all of them."""
+
+    name: str
+    kernel: str
+    release: str
+    vmlinuz: Path
+    initrd: Path
+    image: Path
+    emulator: Path
+    accelerator: str  # "tcg" or "kvm"
+    cpus: int
+    old_cpus: tuple[int, ...]
+    vms: int
+    vm_memory: int
+    layout: Layout
+    low_reserved: bool
+    cmdline: tuple[str, ...]
+    agent_port: int
+    exec_port: int
+    state: Path
+
+
+def kernel_cmdline(machine: Machine) -> str:
+    """Command line of the old root's kernel. ttyS1 is its console, ttyS0 the new root's."""
+    words = ["console=ttyS1,115200", *machine.layout.cmdline(), *machine.cmdline]
+    if machine.low_reserved:
+        words.append(f"memmap={layout.LOW_WINDOW_SIZE // 1024}K${layout.LOW_WINDOW:#x}")
+    return " ".join(words)
+
+
+def qemu_argv(machine: Machine) -> list[str]:
+    """The QEMU command, run through the emulator root's dynamic loader."""
+    backend = f"memory-backend-file,id=image,mem-path={machine.image}"
+    forwards = ((machine.agent_port, AGENT_PORT), (machine.exec_port, EXEC_PORT))
+    network = "".join(f",hostfwd=tcp:127.0.0.1:{outside}-10.0.2.15:{inside}" for outside, inside in forwards)
+    options: list[tuple[str, str]] = [
+        ("-name", f"multiroot-{machine.name}"),
+        ("-machine", "q35,nvdimm=on"),
+        ("-accel", "tcg,thread=multi" if machine.accelerator == "tcg" else machine.accelerator),
+        ("-cpu", "max"),
+        ("-smp", str(machine.cpus)),
+        ("-m", f"{machine.layout.ram // MIB}M,slots=1,maxmem={machine.layout.max_memory // MIB}M"),
+        ("-object", f"{backend},size={machine.layout.image.size},share=on,readonly=on"),
+        ("-device", "nvdimm,memdev=image,unarmed=on"),
+        ("-kernel", str(machine.vmlinuz)),
+        ("-initrd", str(machine.initrd)),
+        ("-append", kernel_cmdline(machine)),
+        ("-netdev", f"user,id=net{network}"),
+        ("-device", "virtio-net-pci,netdev=net,disable-legacy=on,romfile="),
+        ("-chardev", f"socket,id=new,path={machine.state / NEW_SERIAL_SOCKET}"),
+        ("-serial", "chardev:new"),
+        ("-chardev", f"socket,id=old,path={machine.state / OLD_SERIAL_SOCKET}"),
+        ("-serial", "chardev:old"),
+        ("-chardev", f"socket,id=recorder,path={machine.state / RECORDER_QMP_SOCKET}"),
+        ("-mon", "chardev=recorder,mode=control"),
+        ("-qmp", f"unix:{machine.state / QMP_SOCKET},server=on,wait=off"),
+        ("-display", "none"),
+    ]
+    words = [word for option in options for word in option]
+    return [*emulator_argv(machine.emulator), *words]
+
+
+def emulator_argv(emulator: Path) -> list[str]:
+    """QEMU of the emulator root, with no default devices.
+
+    A reset would lose everything a lab machine is for: it ends the machine, and the recorder counts it.
+    """
+    firmware = [emulator / "usr/share/qemu", emulator / "usr/share/seabios"]
+    search = [word for folder in firmware for word in ("-L", str(folder))]
+    return [*loader_argv(emulator, "bin/qemu-system-x86_64"), *search, "-nodefaults", "-no-reboot"]

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the lab keeps things: the user's cache and state folders, also when started through sudo."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.errors import BadRequestError
+
+
+@dataclass(frozen=True)
+class User:
+    """Who asked: under sudo the user behind it, whose folders we use and who should own what we leave
+    there.
+    """
+
+    uid: int
+    gid: int
+    home: Path
+
+
+def invoking_user() -> User:
+    """The user behind sudo, else ourselves."""
+    uid = int(os.environ["SUDO_UID"]) if os.geteuid() == 0 and "SUDO_UID" in os.environ else os.geteuid()
+    entry = pwd.getpwuid(uid)
+    # HOME beats the password file, but sudo sets it to root's.
+    home = os.environ.get("HOME") if uid == os.geteuid() else None
+    return User(entry.pw_uid, entry.pw_gid, Path(home or entry.pw_dir))
+
+
+def make_dir(path: Path) -> Path:
+    """Create `path` and its parents, each owned by the invoking user."""
+    if not path.is_dir():
+        make_dir(path.parent)
+        path.mkdir(exist_ok=True)
+        give_to_user(path)
+    return path
+
+
+def give_to_user(path: Path) -> None:
+    """Under sudo, hand `path` itself to the user behind it."""
+    user = invoking_user()
+    if os.geteuid() == 0 and user.uid != 0:
+        os.lchown(path, user.uid, user.gid)
+
+
+def cache_dir() -> Path:
+    """`${XDG_CACHE_HOME:-~/.cache}/multiroot` of the invoking user."""
+    return _xdg("XDG_CACHE_HOME", ".cache")
+
+
+def state_dir() -> Path:
+    """`${XDG_STATE_HOME:-~/.local/state}/multiroot` of the invoking user."""
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
+def source_dir() -> Path:
+    """The project's tree (lab recipes, C sources); raises BadRequestError when installed without it."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "qemu-lab").is_dir():
+        raise BadRequestError(
+            "the lab needs the source tree", "use a clone and 'make setup', not an installed package"
+        )
+    return root
+
+
+def recipes_dir() -> Path:
+    return source_dir() / "qemu-lab"
+
+
+def _xdg(variable: str, fallback: str) -> Path:
+    base = os.environ.get(variable)
+    return make_dir((Path(base) if base else invoking_user().home / fallback) / "multiroot")

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The image's Python: PyPI dependencies, our C extension and our package, each an artifact of its own.
+
+They are compiled ahead with the image's own interpreter; hashes are not checked at import time, since
+nobody edits a read-only image.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+from multiroot import proc
+from multiroot.lab import paths, roots
+from multiroot.lab.artifacts import Artifact, digest_tree, source_files
+from multiroot.lab.cache import Cache
+
+PREFIX = "opt/multiroot"
+_PIP = [sys.executable, "-m", "pip"]
+_VERSION = "3.13"  # of the system root's Python
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")
+
+
+def dependencies_artifact(system: Artifact, cache: Cache) -> Artifact:
+    """What pyproject.toml's `dependencies` name, as wheels for the image's Python."""
+    wanted: list[str] = tomllib.loads((paths.source_dir() / "pyproject.toml").read_text())["project"][
+        "dependencies"
+    ]
+
+    def build(out: Path) -> None:
+        platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
+        target = ["--python-version", _VERSION, "--target", str(out / PREFIX)]
+        options = ["--quiet", "--no-compile", "--only-binary=:all:", *platforms, *target]
+        proc.run([*_PIP, "install", *options, *wanted], log=out / "build.log", timeout=600)
+        shutil.rmtree(out / PREFIX / "bin", ignore_errors=True)  # made for the workstation's interpreter
+        _compile(cache.ensure(system), out, PREFIX)
+
+    return Artifact("python-dependencies", {"wanted": "\n".join(wanted), "system": system.digest}, build)
+
+
+def extension_artifact() -> Artifact:
+    """Our compiled extensions and the package's metadata: a wheel less the Python sources. One abi3
+    build serves all.
+    """
+    source = paths.source_dir()
+    compiled = ("setup.py", "pyproject.toml", "csrc/arena/**/*", "csrc/kmod/uapi/*")
+    inputs = {"tree": digest_tree(source, compiled)}
+
+    def build(out: Path) -> None:
+        copy = out / "src"
+        for path in source_files(
+            source, ("setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc/**/*", "multiroot/**/*")
+        ):
+            target = copy / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        wheel = [*_PIP, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(copy)]
+        proc.run(wheel, log=out / "build.log", timeout=600)
+        shutil.unpack_archive(next(out.glob("*.whl")), out / "unpacked", "zip")
+        for file in (out / "unpacked").rglob("*"):
+            inside = file.relative_to(out / "unpacked")
+            if file.is_file() and (file.suffix == ".so" or inside.parts[0].endswith(".dist-info")):
+                target = out / PREFIX / inside
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target)
+        for folder in (copy, out / "unpacked"):
+            shutil.rmtree(folder)
+
+    return Artifact("python-extension", inputs, build)
+
+
+def package_artifact(system: Artifact, cache: Cache) -> Artifact:
+    """Our Python sources, compiled."""
+    source = paths.source_dir()
+
+    def build(out: Path) -> None:
+        for path in source_files(source, ("multiroot/**/*",)):
+            target = out / PREFIX / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        _compile(cache.ensure(system), out, PREFIX)
+
+    inputs = {"tree": digest_tree(source, ("multiroot/**/*",)), "system": system.digest}
+    return Artifact("python-package", inputs, build)
+
+
+def _compile(system: Path, out: Path, prefix: str) -> None:
+    """Byte-compile `out/prefix` with the image's interpreter, for use at `/prefix`."""
+    tree = system / roots.TREE
+    python = roots.loader_argv(tree, f"bin/python{_VERSION}")
+    options = ["-q", "--invalidation-mode", "unchecked-hash", "-s", str(out), "-p", "/"]
+    environment = {"PYTHONHOME": str(tree / "usr"), "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = [*python, "-m", "compileall", *options, str(out / prefix)]
+    proc.run(argv, env=environment, log=out / "build.log", timeout=600)

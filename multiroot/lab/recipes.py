@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `qemu-lab/*.toml` asks for, validated; a wrong file gives one line naming the file and the field."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from multiroot.errors import BadRequestError, MultirootError
+from multiroot.lab import paths
+from multiroot.units import parse_cpu_list, parse_size
+
+
+def _size(value: object) -> object:
+    try:
+        return parse_size(value) if isinstance(value, str) else value
+    except MultirootError as error:
+        raise ValueError(error.message) from error
+
+
+def _cpus(value: object) -> object:
+    try:
+        return parse_cpu_list(value) if isinstance(value, str) else value
+    except MultirootError as error:
+        raise ValueError(error.message) from error
+
+
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+CpuList = Annotated[tuple[int, ...], BeforeValidator(_cpus), Field(min_length=1)]
+
+
+class Recipe(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RootRecipe(Recipe):
+    """A Debian tree made by mmdebstrap; `hooks` are programs in qemu-lab/roots run with the tree as
+    argument.
+    """
+
+    suite: str
+    packages: tuple[str, ...]
+    backports: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()  # files not to unpack
+
+
+class RootRecipes(Recipe):
+    emulator: RootRecipe
+    system: RootRecipe
+    kernel: RootRecipe
+
+
+class KernelRecipe(Recipe):
+    name: str = Field(pattern=r"^[0-9][0-9a-z.]*$")
+    suite: str
+    backports: bool = False
+
+
+class KernelRecipes(Recipe):
+    """The lab's kernels, oldest first."""
+
+    guest: str
+    kernel: tuple[KernelRecipe, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names(self) -> KernelRecipes:
+        names = [kernel.name for kernel in self.kernel]
+        if len(set(names)) != len(names):
+            raise ValueError("two kernels have the same name")
+        if self.guest not in names:
+            raise ValueError(f"guest kernel {self.guest} is not among {', '.join(names)}")
+        return self
+
+
+class MachineRecipe(Recipe):
+    """A lab machine (`qemu-lab/machines/NAME.toml`). Sizes in bytes, written like "1G"."""
+
+    cpus: int = Field(ge=2, le=64)
+    old_cpus: CpuList  # the rest is for the new root
+    old_memory: Size  # at least; what is left over by alignment goes to the old root too
+    arena_slack: (
+        Size  # arena beyond the memory of the virtual machines: superblock, handoff records, alignment
+    )
+    vms: int = Field(ge=1, le=16)
+    vm_memory: Size
+    carve: Size
+    carve_at_boot: bool  # by memmap=; else the carve is movable memory, to be offlined at run time
+    low_reserved: bool = True  # keep ledger and low window out of the old root's allocator
+    cmdline: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _cpus(self) -> MachineRecipe:
+        if 0 not in self.old_cpus:
+            raise ValueError("the old root must keep CPU 0, the boot CPU")
+        if max(self.old_cpus) >= self.cpus or len(self.old_cpus) == self.cpus:
+            raise ValueError(f"old_cpus must leave some of the {self.cpus} CPUs to the new root")
+        return self
+
+
+Model = TypeVar("Model", bound=Recipe)
+
+
+def read(path: Path, model: type[Model], *, overrides: dict[str, object] | None = None) -> Model:
+    """Parse and validate one recipe file; `overrides` beat its fields. Raises BadRequestError."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise BadRequestError(f"no recipe {path.name}", f"looked in {path.parent}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadRequestError(f"{path.name} is not valid TOML: {error}", str(path)) from error
+    try:
+        return model.model_validate({**data, **(overrides or {})})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BadRequestError(
+            f"{path.name}: {field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}",
+            str(path),
+        ) from error
+
+
+def kernels() -> KernelRecipes:
+    return read(paths.recipes_dir() / "kernels.toml", KernelRecipes)
+
+
+def roots() -> RootRecipes:
+    return read(paths.recipes_dir() / "roots.toml", RootRecipes)
+
+
+def machine(name: str, overrides: dict[str, object] | None = None) -> MachineRecipe:
+    folder = paths.recipes_dir() / "machines"
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in known:
+        raise BadRequestError(f"no machine called {name!r}", f"there is {', '.join(known)}")
+    return read(folder / f"{name}.toml", MachineRecipe, overrides=overrides)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A lab's state folder: what runs there, whether it is alive, what happened to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multiroot.errors import BadRequestError
+from multiroot.lab import paths
+from multiroot.lab.layout import Layout, Range
+from multiroot.lab.machine import Machine
+from multiroot.lab.recorder import EVENTS_LOG, FEED_SOCKET
+
+_STATE = "lab.json"
+_SOCKET_PATH_LIMIT = 107  # sun_path of unix(7), less its NUL
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One boot: `outcome` is "ready" or why it was given up; `seconds` from QEMU's start."""
+
+    outcome: str
+    seconds: float
+
+
+@dataclass
+class LabState:
+    """What `lab.json` holds. `started` (clock ticks since the host's boot) tells a reused pid from ours."""
+
+    machine: Machine
+    image_digest: str
+    pid: int = 0
+    started: int = 0
+    recorder_pid: int = 0
+    recorder_started: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.machine.state
+
+    def save(self) -> None:
+        data = dataclasses.asdict(self)
+        path = self.folder / _STATE
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(data, default=str, indent=1) + "\n")
+        partial.replace(path)
+
+    def alive(self) -> bool:
+        return bool(self.pid) and process_start(self.pid) == self.started
+
+    def events(self) -> list[dict[str, Any]]:
+        """QMP events so far, oldest first."""
+        path = self.folder / EVENTS_LOG
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def resets(self) -> int:
+        """How often the machine was reset, which ends it (see `machine.qemu_argv`)."""
+        return sum(
+            event["event"] == "RESET" or event.get("data", {}).get("reason") == "guest-reset"
+            for event in self.events()
+        )
+
+    def retries(self) -> int:
+        """Boots that had to be given up before the one that counts."""
+        return sum(attempt.outcome != "ready" for attempt in self.attempts)
+
+
+def folder(name: str) -> Path:
+    """The state folder of the lab called `name`; raises BadRequestError for names that make no good
+    folder.
+    """
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+        raise BadRequestError(f"not a name for a lab: {name!r}", "use letters, digits, '-', '_' and '.'")
+    path = paths.state_dir() / "labs" / name
+    longest = len(str(path)) + 1 + len(FEED_SOCKET) + len("serial-recorder")
+    if longest > _SOCKET_PATH_LIMIT:
+        raise BadRequestError(f"{path} is too long for sockets", "choose a shorter XDG_STATE_HOME")
+    return path
+
+
+def load(name: str) -> LabState:
+    """The lab called `name`; raises BadRequestError when there is none."""
+    path = folder(name) / _STATE
+    if not path.exists():
+        raise BadRequestError(f"no lab called {name!r}", "'multiroot lab up' starts one")
+    data = json.loads(path.read_text())
+    try:
+        attempts = [Attempt(**attempt) for attempt in data.pop("attempts")]
+        return LabState(**{**data, "machine": _machine(data["machine"]), "attempts": attempts})
+    except (KeyError, TypeError) as error:
+        hint = f"end its QEMU if it runs, then remove {path.parent}"
+        raise BadRequestError(f"lab {name!r} was started by another version of multiroot", hint) from error
+
+
+def load_alive(name: str) -> LabState:
+    """Like `load`; raises BadRequestError also when the machine does not run."""
+    state = load(name)
+    if not state.alive():
+        raise BadRequestError(f"lab {name!r} is not running", "'multiroot lab up' starts it again")
+    return state
+
+
+def names() -> list[str]:
+    """All labs that left a state folder."""
+    return sorted(path.parent.name for path in (paths.state_dir() / "labs").glob(f"*/{_STATE}"))
+
+
+def create(machine: Machine, image_digest: str) -> LabState:
+    """An empty state folder for a machine about to start."""
+    if machine.state.exists():
+        shutil.rmtree(machine.state)
+    paths.make_dir(machine.state)
+    state = LabState(machine, image_digest)
+    state.save()
+    return state
+
+
+def process_start(pid: int) -> int:
+    """Start time of a process (proc(5), stat field 22), 0 when there is no such process or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def _machine(data: dict[str, Any]) -> Machine:
+    layout = data["layout"]
+    for name in ("arena", "carve", "image"):
+        layout[name] = Range(**layout[name])
+    for name in ("vmlinuz", "initrd", "image", "emulator", "state"):
+        data[name] = Path(data[name])
+    for name in ("old_cpus", "cmdline"):
+        data[name] = tuple(data[name])
+    return Machine(**{**data, "layout": Layout(**layout)})

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""When is a boot ready, when is it given up: decided from console lines, events and the clock, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+READY_MARKS = frozenset({"exec", "devices"})  # both: it takes commands, its drivers are loaded
+_MARK = re.compile(r"multiroot: mark (\S+) ")
+_FATAL = re.compile(r"Kernel panic - not syncing|initramfs: no persistent memory|---\[ end Kernel panic")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds without a word on the console, and in all, after which a boot is given up."""
+
+    silence: float = 40.0
+    total: float = 240.0
+
+
+@dataclass
+class Watchdog:
+    """Feed it what the recorder feeds; `verdict` is None, "ready" or why to give up. Times are ns on
+    one clock.
+    """
+
+    limits: Limits
+    start_ns: int
+    heard_ns: int = 0
+    _verdict: str | None = field(default=None, init=False)
+    _marks: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self.heard_ns = self.heard_ns or self.start_ns
+
+    def take(self, message: dict[str, Any]) -> None:
+        """One message of the feed: a console line or an event."""
+        self.heard_ns = max(self.heard_ns, message["ns"])
+        if self._verdict:
+            return
+        if message.get("console") == "old":
+            text = message["text"]
+            self._marks.update(_MARK.findall(text))
+            if self._marks >= READY_MARKS:
+                self._verdict = "ready"
+            elif _FATAL.search(text):
+                self._verdict = f"console: {text.strip()}"
+        elif message.get("event") in ("SHUTDOWN", "GUEST_PANICKED", "EXIT"):
+            reason = message["data"].get("reason", "")
+            self._verdict = f"the machine ended ({message['event'].lower()}{' ' + reason if reason else ''})"
+
+    def verdict(self, now_ns: int) -> str | None:
+        if not self._verdict and now_ns >= self.deadline_ns():
+            silent = (now_ns - self.heard_ns) / 1e9
+            self._verdict = (
+                f"not ready after {(now_ns - self.start_ns) / 1e9:.0f} s, silent for {silent:.0f} s"
+            )
+        return self._verdict
+
+    def deadline_ns(self) -> int:
+        """When the boot is given up if nothing more is heard."""
+        silence = self.heard_ns + int(self.limits.silence * 1e9)
+        return min(silence, self.start_ns + int(self.limits.total * 1e9))

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What this root knows about the machine, from /dev/multiroot and /proc: the base of every plan."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.device.handle import Device
+from multiroot.errors import MultirootError
+from multiroot.kexec.build import RootSpec
+from multiroot.plan.collect import ProbedCpu, collect, parse_apic_ids
+from multiroot.plan.inventory import Inventory
+from multiroot.plan.planner import Plan
+
+FIRST_ROOT = 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`root` is this root's number, `next_root` what a new one would get; `tsc_khz` as the kernel uses it."""
+
+    root: int
+    next_root: int
+    boot_apic_id: int
+    tsc_khz: int
+    x2apic: bool
+
+
+def facts_of(device: Device) -> Facts:
+    """What the module says."""
+    info = device.info()
+    return Facts(info.root, device.ledger().next_root, info.boot_apic_id, info.tsc_khz, info.x2apic)
+
+
+def facts_without_module(top: Path = Path("/")) -> Facts:
+    """Good enough to show a plan, not to carry it out: the TSC frequency is the clock rate of now."""
+    text = (top / "proc/cpuinfo").read_text()
+    mhz = re.search(r"^cpu MHz\s*: (\d+)", text, re.MULTILINE)
+    ids = parse_apic_ids(text)
+    if not mhz or not ids:
+        raise MultirootError("/proc/cpuinfo names no APIC ids or clock rate", "this needs an x86 machine")
+    x2apic = "x2apic" in text and max(ids.values()) > 254
+    return Facts(FIRST_ROOT, FIRST_ROOT + 1, ids[min(ids)], int(mhz[1]) * 1000, x2apic)
+
+
+def take_inventory(device: Device | None, facts: Facts, top: Path = Path("/")) -> Inventory:
+    """The inventory; without the module, APIC ids of offline CPUs stay unknown."""
+
+    def probe(number: int) -> ProbedCpu:
+        assert device
+        cpu = device.cpu(number)
+        return ProbedCpu(cpu.apic_id, cpu.root)
+
+    return collect(top, probe=probe if device else None, root=facts.root, boot_apic_id=facts.boot_apic_id)
+
+
+def root_spec(plan: Plan, facts: Facts, hz: int = 0) -> RootSpec:
+    """The root that `plan` makes; `hz` is its kernel's CONFIG_HZ, 0 when unknown."""
+    return RootSpec(
+        root=facts.next_root,
+        carve=plan.carve,
+        low=plan.low,
+        apic_ids=plan.apic_ids,
+        machine_boot_apic_id=facts.boot_apic_id,
+        tsc_khz=facts.tsc_khz,
+        x2apic=facts.x2apic,
+        pmem=plan.pmem,
+        hz=hz,
+    )

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The steps of launch/ in their order: prepare, load, start, stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from multiroot.device.handle import Device
+from multiroot.device.uapi import CpuState, PeerIndex, Started, lib
+from multiroot.errors import ConflictError
+from multiroot.kexec import image, layout
+from multiroot.kexec.build import BootPlan, build
+from multiroot.launch import carve
+from multiroot.launch import load as loading
+from multiroot.launch.kernels import KernelFiles, config_hz
+from multiroot.launch.load import Entry
+from multiroot.launch.machine import Facts, root_spec, take_inventory
+from multiroot.launch.record import Loaded, this_boot
+from multiroot.phases import Phases
+from multiroot.plan.planner import Plan, plan
+from multiroot.plan.request import Request
+
+# struct multiroot_side.state
+_SIDE_STATES = {
+    lib.MULTIROOT_SIDE_ABSENT: "absent",
+    lib.MULTIROOT_SIDE_STARTED: "started",
+    lib.MULTIROOT_SIDE_ATTACHED: "attached",
+    lib.MULTIROOT_SIDE_READY: "ready",
+    lib.MULTIROOT_SIDE_PARKED: "parked",
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan and what is to be loaded for it; nothing was changed yet."""
+
+    plan: Plan
+    boot: BootPlan
+
+    @property
+    def entry(self) -> Entry:
+        return Entry.of(self.boot)
+
+
+def prepare(
+    device: Device | None,
+    facts: Facts,
+    files: KernelFiles,
+    command_line: str,
+    request: Callable[[int], Request],
+) -> Prepared:
+    """Read the files, plan, build. `request` is given the least size of a carve in bytes.
+
+    Raises BadRequestError or ConflictError; changes nothing.
+    """
+    kernel, initrd = files.read()
+    parsed = image.parse(kernel)
+    needed = layout.minimum_carve(parsed, len(initrd))
+    made = plan(take_inventory(device, facts), request(needed))
+    hz = config_hz(parsed.release, files.kernel)
+    return Prepared(made, build(kernel, initrd, command_line, root_spec(made, facts, hz)))
+
+
+def phases() -> Phases:
+    """For steps taken by hand."""
+    return Phases("this root")
+
+
+def load(device: Device, facts: Facts, prepared: Prepared, record: Phases) -> Loaded:
+    """Take CPUs and memory and copy the segments; on any failure everything is as it was.
+
+    Raises ConflictError when a root is loaded already, somebody else holds the device's claim, or a
+    CPU or memory block can not be had.
+    """
+    made = prepared.plan
+    device.claim()
+    if device.info().carved:
+        raise ConflictError("a new root is loaded already", "stop it first: `multiroot kexec stop`")
+    with ExitStack() as undo:
+        with record.phase("offline", cpus=len(made.cpus), blocks=len(made.blocks)):
+            taken = carve.take(made)
+        undo.callback(carve.give_back, taken)
+        with record.phase("carve", bytes=made.carve.size):
+            loading.carve(device, made)
+            undo.callback(loading.uncarve, device)
+            loading.grant(device, made)
+            undo.callback(loading.reclaim, device, made)
+        with record.phase("load") as attributes:
+            attributes["bytes"] = loading.write(device, prepared.boot)
+        undo.pop_all()
+    return Loaded(
+        boot_id=this_boot(),
+        root=facts.next_root,
+        release=prepared.boot.release,
+        command_line=prepared.boot.command_line,
+        tsc_khz=facts.tsc_khz,
+        plan=made,
+        taken=taken,
+        entry=prepared.entry,
+    )
+
+
+def start(device: Device, loaded: Loaded, timeout_ms: int) -> tuple[Loaded, Started]:
+    """Start what was loaded. ConflictError when it runs, WaitTimeoutError when it does not get going."""
+    device.claim()
+    started = loading.start(device, loaded.plan, loaded.entry, timeout_ms)
+    return replace(loaded, start_tsc=started.tsc_sipi), started
+
+
+def stop(device: Device, loaded: Loaded) -> None:
+    """Stop or unload; CPUs and memory taken for it come back. May be called again after a failure."""
+    device.claim()
+    loading.reclaim(device, loaded.plan)
+    carve.online_cpus(loaded.taken.cpus)
+    loading.uncarve(device)
+    carve.online_blocks(loaded.taken.blocks)
+
+
+def state(device: Device, loaded: Loaded) -> str:
+    """How far the new root has come: loaded, or the state in its control page."""
+    if device.cpu(loaded.plan.cpus[0].number).state is not CpuState.STARTED:
+        return "loaded"
+    return _SIDE_STATES[device.control(PeerIndex.CHILD).theirs.state]

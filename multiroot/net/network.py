@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A root's network: keeps the bridge in shape and plugs guests in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from multiroot.errors import MultirootError
+from multiroot.net.netlink import Netlink
+from multiroot.net.plan import BRIDGE, LINKS, AddPort, BringUp, plan_network
+from multiroot.net.tap import TapDevice, open_tap
+
+log = logging.getLogger(__name__)
+
+
+class RootNetwork:
+    """The bridge of root number `root`; link devices become ports of it when they appear, taps when asked."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._netlink: Netlink | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._shaping = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Make the bridge and give it its address; from now on link devices are attached as they come."""
+        self._netlink = Netlink()
+        events = Netlink()
+        # First listen, then look: a device that appears in between is seen by one of them.
+        await events.listen()
+        await self.ensure()
+        self._watching = asyncio.create_task(self._watch(events))
+
+    async def close(self) -> None:
+        """Stop to watch; the bridge stays, for VMs outlive their agent."""
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        if self._netlink:
+            await self._netlink.close()
+
+    async def ensure(self) -> None:
+        """Bring bridge and link devices into shape; does nothing if they are."""
+        netlink = self._open()
+        # The watcher and a launch both come here when a link device appears; one netlink dump at a time.
+        async with self._shaping:
+            for step in plan_network(await netlink.links(), self._root):
+                log.info("network: %s", step)
+                await netlink.apply(step)
+
+    async def add_tap(self, vm: str) -> TapDevice:
+        """A new tap for the VM, a port of the bridge that is still down."""
+        tap = open_tap()
+        try:
+            await self._open().apply(AddPort(tap.name, BRIDGE))
+        except BaseException:
+            os.close(tap.fd)
+            raise
+        log.info("network: %s is %s's", tap.name, vm)
+        return tap
+
+    async def bring_up(self, tap: str) -> None:
+        """Let frames through."""
+        await self._open().apply(BringUp(tap))
+
+    async def _watch(self, events: Netlink) -> None:
+        try:
+            async for name in events.new_links():
+                if name in LINKS:
+                    await self._attach(name)
+        finally:
+            await events.close()
+
+    async def _attach(self, name: str) -> None:
+        try:
+            await self.ensure()
+        except MultirootError as error:
+            # It may be gone again already; its next appearance is a new event.
+            log.warning("cannot attach %s: %s", name, error)
+
+    def _open(self) -> Netlink:
+        if self._netlink is None:
+            raise MultirootError("the network has not been started")
+        return self._netlink

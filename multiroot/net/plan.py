@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What has to change for a root's network to be right; pure.
+
+Every root has one bridge. Its ports are the link devices to neighbouring roots and the taps of its guests, so
+that all roots and guests are in one segment and one subnet, wherever a guest happens to run. Roots stand in a
+chain, hence there is no loop and no need for spanning tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from multiroot.errors import BadRequestError
+
+BRIDGE = "mrbr0"
+LINKS = ("mrup0", "mrdown0")  # towards the parent, towards the child; made by multiroot.ko
+PREFIX_LENGTH = 16
+MAX_ROOT = 254
+
+
+@dataclass(frozen=True)
+class Link:
+    """A network device as the kernel has it; `master` is the index of the bridge it is a port of, or 0."""
+
+    index: int
+    name: str
+    master: int = 0
+    up: bool = False
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AddBridge:
+    """Make the bridge."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class AddAddress:
+    """Give a device an IPv4 address, as ADDRESS/LENGTH."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True)
+class AddPort:
+    """Make a device a port of the bridge."""
+
+    name: str
+    bridge: str
+
+
+@dataclass(frozen=True)
+class BringUp:
+    """Set a device up."""
+
+    name: str
+
+
+Step = AddBridge | AddAddress | AddPort | BringUp
+
+
+def root_address(root: int) -> str:
+    """The address of root number `root` on its bridge; guests use 10.77.1.0 and above."""
+    if not 1 <= root <= MAX_ROOT:
+        raise BadRequestError(f"root {root} has no address", f"roots 1 to {MAX_ROOT} have")
+    return f"10.77.0.{root}/{PREFIX_LENGTH}"
+
+
+def plan_network(links: Iterable[Link], root: int) -> list[Step]:
+    """Steps that bring the bridge of root number `root` and the link devices there are into shape.
+
+    Nothing is left to do once they were taken: planning again gives no steps.
+    """
+    present = {link.name: link for link in links}
+    bridge = present.get(BRIDGE)
+    steps: list[Step] = []
+    if bridge is None:
+        steps.append(AddBridge(BRIDGE))
+    address = root_address(root)
+    if bridge is None or address not in bridge.addresses:
+        steps.append(AddAddress(BRIDGE, address))
+    for name in LINKS:
+        if name in present:
+            steps += plan_port(present[name], bridge)
+            if not present[name].up:
+                steps.append(BringUp(name))
+    if bridge is None or not bridge.up:
+        steps.append(BringUp(BRIDGE))
+    return steps
+
+
+def plan_port(link: Link, bridge: Link | None) -> list[Step]:
+    """The step that makes `link` a port of the bridge (None: not made yet), if it is none."""
+    if bridge is not None and link.master == bridge.index:
+        return []
+    return [AddPort(link.name, BRIDGE)]

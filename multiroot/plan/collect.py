@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Takes the inventory of the machine it runs on: the one module of `plan` that reads files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.errors import MultirootError
+from multiroot.kexec.ranges import Range
+from multiroot.plan import iomem
+from multiroot.plan.inventory import Cpu, FirmwareRange, Inventory, MemoryBlock
+from multiroot.units import parse_cpu_list
+
+
+@dataclass(frozen=True)
+class ProbedCpu:
+    """What only the module knows: the APIC id of an offline CPU, and who has it (0: nobody)."""
+
+    apic_id: int
+    owner: int
+
+
+Probe = Callable[[int], ProbedCpu]
+
+
+def collect(
+    top: Path = Path("/"), *, probe: Probe | None = None, root: int = 1, boot_apic_id: int | None = None
+) -> Inventory:
+    """The inventory of the machine whose /proc and /sys are below `top`.
+
+    `probe`, `root` and `boot_apic_id` come from /dev/multiroot; without them the APIC ids of offline
+    CPUs stay unknown. Raises MultirootError when a file is missing and BadRequestError when
+    /proc/iomem hides its addresses.
+    """
+    return Inventory(
+        root=root,
+        cpus=_cpus(top, probe, boot_apic_id),
+        iomem=iomem.parse(_read(top / "proc/iomem")),
+        firmware=_firmware(top / "sys/firmware/memmap"),
+        blocks=_blocks(top / "sys/devices/system/memory"),
+    )
+
+
+def _cpus(top: Path, probe: Probe | None, boot_apic_id: int | None) -> tuple[Cpu, ...]:
+    folder = top / "sys/devices/system/cpu"
+    online = parse_cpu_list(_read(folder / "online"))
+    known = parse_apic_ids(_read(top / "proc/cpuinfo"))
+    present = parse_cpu_list(_read(folder / "present"))
+    probed = {n: probe(n) for n in present} if probe else {}
+    apic_ids = {n: probed[n].apic_id if n in probed else known.get(n) for n in present}
+    threads = {n: parse_cpu_list(_read(folder / f"cpu{n}/topology/thread_siblings_list")) for n in online}
+    shift = thread_bits(threads, apic_ids)
+    return tuple(
+        Cpu(
+            number=n,
+            apic_id=apic_ids[n],
+            online=n in online,
+            siblings=_siblings(n, apic_ids, shift) or threads.get(n, (n,)),
+            # CPU 0 can not go offline, whatever root this is; the machine's boot CPU must never see INIT.
+            is_boot=n == 0 or (boot_apic_id is not None and apic_ids[n] == boot_apic_id),
+            owner=probed[n].owner if n in probed else 0,
+        )
+        for n in present
+    )
+
+
+def parse_apic_ids(cpuinfo: str) -> dict[int, int]:
+    """APIC id by logical number, from the text of /proc/cpuinfo (online CPUs only)."""
+    found: dict[int, int] = {}
+    for paragraph in cpuinfo.split("\n\n"):
+        fields = {
+            key.strip(): value.strip()
+            for key, _, value in (line.partition(":") for line in paragraph.splitlines())
+        }
+        apic_id = fields.get("apicid") or fields.get("initial apicid")
+        if fields.get("processor", "").isdigit() and apic_id and apic_id.isdigit():
+            found[int(fields["processor"])] = int(apic_id)
+    return found
+
+
+def thread_bits(threads: dict[int, tuple[int, ...]], apic_ids: dict[int, int | None]) -> int:
+    """How many low bits of the APIC id tell threads of a core apart.
+
+    Taken from cores with several threads online: an offline CPU has no topology in sysfs and is
+    missing from its siblings' (kernel: store_topo_cpumask), but its APIC id still tells its core.
+    """
+    bits = 0
+    for siblings in threads.values():
+        ids = [apic_id for n in siblings if (apic_id := apic_ids.get(n)) is not None]
+        bits = max([bits, *((ids[0] ^ other).bit_length() for other in ids)])
+    return bits
+
+
+def _siblings(number: int, apic_ids: dict[int, int | None], shift: int) -> tuple[int, ...]:
+    """CPUs of the same core by APIC id; empty when it is unknown."""
+    own = apic_ids[number]
+    if own is None:
+        return ()
+    return tuple(
+        n
+        for n, apic_id in sorted(apic_ids.items())
+        if apic_id is not None and apic_id >> shift == own >> shift
+    )
+
+
+def _firmware(folder: Path) -> tuple[FirmwareRange, ...]:
+    """/sys/firmware/memmap (Documentation/ABI/testing/sysfs-firmware-memmap)."""
+    found = []
+    for entry in _numbered(folder, r"(\d+)"):
+        start, end = int(_read(entry / "start"), 16), int(_read(entry / "end"), 16)
+        found.append(FirmwareRange(Range.between(start, end + 1), _read(entry / "type")))
+    return tuple(sorted(found, key=lambda item: item.range))
+
+
+def _blocks(folder: Path) -> tuple[MemoryBlock, ...]:
+    """Memory blocks; none on a kernel without memory hotplug."""
+    if not folder.is_dir():
+        return ()
+    size = int(_read(folder / "block_size_bytes"), 16)
+    found = []
+    for entry in _numbered(folder, r"memory(\d+)"):
+        online = _read(entry / "state") != "offline"
+        zones = _read(entry / "valid_zones").split() if online else []
+        base = int(_read(entry / "phys_index"), 16) * size
+        zone = zones[0] if len(zones) == 1 and zones[0] != "none" else ""
+        found.append(MemoryBlock(int(entry.name.removeprefix("memory")), Range(base, size), online, zone))
+    return tuple(sorted(found, key=lambda block: block.range))
+
+
+def _numbered(folder: Path, pattern: str) -> Iterable[Path]:
+    if not folder.is_dir():
+        raise MultirootError(f"{folder} is missing", "the kernel was built without it")
+    return (entry for entry in folder.iterdir() if re.fullmatch(pattern, entry.name))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().rstrip("\n")
+    except OSError as error:
+        raise MultirootError(f"can not read {path}: {error.strerror}") from error

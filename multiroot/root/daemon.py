@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""multirootd: the agent of one root.
+
+SIGTERM ends it; the VMs it runs go on and are adopted by its successor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from multiroot.errors import MultirootError
+from multiroot.root.agent import Agent, Options
+from multiroot.rpc.client import AGENT_SOCKET
+
+log = logging.getLogger("multirootd")
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Options from the command line."""
+    parser = argparse.ArgumentParser(prog="multirootd", description="The multiroot agent of this root.")
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a further gRPC address to listen on, such as 10.0.2.15:7700; may be repeated",
+    )
+    parser.add_argument("--socket", type=Path, default=AGENT_SOCKET, help="unix socket for local commands")
+    parser.add_argument("--kernels", type=Path, default=Path("/usr/lib/multiroot/kernels"))
+    parser.add_argument("--guests", type=Path, default=Path("/usr/lib/multiroot/guests"))
+    words = parser.parse_args(argv)
+    return Options(
+        socket=words.socket, listen=tuple(words.listen), kernels=words.kernels, guests=words.guests
+    )
+
+
+async def serve(options: Options) -> None:
+    """Run an agent until SIGTERM or SIGINT."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    agent = Agent(options)
+    await agent.start()
+    try:
+        await ended.wait()
+    finally:
+        await agent.stop()
+
+
+def main() -> None:
+    """The console script."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s.%(msecs)03d %(name)s %(message)s",
+        datefmt="%T",
+    )
+    logging.Formatter.converter = time.gmtime
+    try:
+        asyncio.run(serve(parse(sys.argv[1:])))
+    except MultirootError as error:
+        log.error("%s", error)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

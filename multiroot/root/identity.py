@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who this root is, read from its own /proc and /sys."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.units import parse_cpu_list
+
+ROOT_PARAMETER = "multiroot.root"
+FIRST_ROOT = 1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A top-level range of /proc/iomem: physical start and size in bytes."""
+
+    start: int
+    size: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells this root from every other; fixed for the life of its kernel."""
+
+    root: int
+    kernel_release: str
+    boot_id: str
+
+
+def read_identity(proc: Path = Path("/proc")) -> Identity:
+    """This root's identity; its number is the kernel parameter multiroot.root, 1 without one."""
+    parameters = parse_command_line((proc / "cmdline").read_text())
+    return Identity(
+        root=int(parameters.get(ROOT_PARAMETER, FIRST_ROOT)),
+        kernel_release=os.uname().release,
+        boot_id=(proc / "sys/kernel/random/boot_id").read_text().strip(),
+    )
+
+
+def parse_command_line(text: str) -> dict[str, str]:
+    """Kernel parameters by name, the last one winning; flags have an empty value."""
+    words = (word.partition("=") for word in text.split())
+    return {name: value for name, _, value in words}
+
+
+def online_cpus(sys: Path = Path("/sys")) -> tuple[int, ...]:
+    """Logical numbers of the online CPUs."""
+    return parse_cpu_list((sys / "devices/system/cpu/online").read_text())
+
+
+def apic_ids(cpuinfo: str) -> dict[int, int]:
+    """APIC id by logical CPU number, from the text of /proc/cpuinfo (online CPUs only)."""
+    found: dict[int, int] = {}
+    cpu = -1
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "processor":
+            cpu = int(value)
+        elif key.strip() == "apicid":
+            found[cpu] = int(value)
+    return found
+
+
+_IOMEM = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) : (System RAM|Persistent Memory.*)$", re.MULTILINE)
+
+
+def parse_memory(iomem: str) -> tuple[Memory, ...]:
+    """System RAM and persistent memory at the top level of /proc/iomem's text."""
+    return tuple(
+        Memory(int(match[1], 16), int(match[2], 16) - int(match[1], 16) + 1, match[3])
+        for match in _IOMEM.finditer(iomem)
+    )
+
+
+def uptime_s() -> float:
+    """Seconds since this kernel started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an agent does beyond answering: VMs, handoffs, the coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from multiroot.arena.arena import Arena, open_or_format
+from multiroot.arena.backing import find_device
+from multiroot.coordinator.coordinator import Coordinator
+from multiroot.coordinator.journal import Journal
+from multiroot.coordinator.service import CoordinatorService
+from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
+from multiroot.errors import MultirootError
+from multiroot.handoff.giver import hand_over
+from multiroot.handoff.service import HandoffService
+from multiroot.handoff.taker import Taker
+from multiroot.net.network import RootNetwork
+from multiroot.phases import Phases
+from multiroot.root.identity import FIRST_ROOT
+from multiroot.root.peers import Role
+from multiroot.rpc.server import Refusal
+from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, handoff_pb2_grpc, vm_pb2_grpc
+from multiroot.vm.instance import Host
+from multiroot.vm.manager import VmManager
+from multiroot.vm.service import VmService
+
+if TYPE_CHECKING:
+    from multiroot.root.agent import Root
+
+log = logging.getLogger("multirootd")
+
+
+class Machinery:
+    """The parts, wired together."""
+
+    def __init__(self, root: Root, network: RootNetwork, manager: VmManager | MultirootError) -> None:
+        """`manager` may be the reason why this root can't run VMs; the rest works without."""
+        self._root = root
+        self._network = network
+        self._manager = manager
+        self._taker = Taker(manager, root.phases.side) if isinstance(manager, VmManager) else None
+        context = LaunchContext(
+            device=root.device,
+            peers=root.peers,
+            neighbours=root.neighbours,
+            kernels=root.options.kernels,
+            network=network,
+            tsc_khz=root.tsc_khz,
+        )
+        self._context = context
+        self.coordinator = Coordinator(Journal(), make_steps(context), root.phases)
+
+    @classmethod
+    async def bring_up(cls, root: Root) -> Machinery:
+        """Network first (the link takes a moment), then the arena and the VMs an earlier agent left."""
+        network = RootNetwork(root.me.root)
+        await network.start()
+        manager: VmManager | MultirootError
+        try:
+            arena = await asyncio.to_thread(_open_arena, root)
+        except MultirootError as error:
+            log.warning("no VMs here: %s", error)
+            manager = error
+        else:
+            host = Host(
+                root=root.me.root,
+                arena=arena,
+                clock=root.clock,
+                run_dir=root.options.run_dir / "vms",
+                network=network,
+                guests=root.options.guests,
+            )
+            manager = VmManager(host)
+            await manager.adopt()
+        made = cls(root, network, manager)
+        child = root.peers.get(Role.CHILD)
+        log.info("coordinator: %s", await made.coordinator.recover(alive=bool(child and child.ready)))
+        return made
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Offer the services on `server`; one that is running already takes them too."""
+        service = CoordinatorService(
+            self.coordinator,
+            self._root.phases,
+            lambda request: make_plan(self._context, request),
+            self._hand_over,
+            self._handed_on,
+        )
+        coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server)
+        if isinstance(self._manager, MultirootError):
+            names = ("multiroot.v1.VmService", "multiroot.v1.HandoffService")
+            server.add_generic_rpc_handlers([Refusal(name, self._manager) for name in names])
+            return
+        assert self._taker is not None
+        vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(self._manager), server)
+        handoff_pb2_grpc.add_HandoffServiceServicer_to_server(HandoffService(self._taker), server)
+
+    async def close(self) -> None:
+        """Let go; VMs go on."""
+        if self._taker:
+            await self._taker.close()
+        await self._network.close()
+
+    async def _hand_over(self, name: str, phases: Phases) -> coordinator_pb2.HandoffResult:
+        if isinstance(self._manager, MultirootError):
+            raise self._manager
+        child = self._root.peers.by_name("new")
+        peers = self._root.peers
+
+        async def lost() -> object:
+            return await peers.wait(lambda: child.gone or peers.get(Role.CHILD) is not child, None)
+
+        return await hand_over(self._manager, name, self._root.neighbours.channel("new"), phases, lost)
+
+    def _handed_on(self) -> list[str]:
+        """VMs that the child owns by the arena's word."""
+        child = self._root.peers.get(Role.CHILD)
+        if child is None or isinstance(self._manager, MultirootError):
+            return []
+        return [e.name for e in self._manager.host.arena.entries() if e.owner.root == child.root]
+
+
+def _open_arena(root: Root) -> Arena:
+    """The arena; raises MultirootError when this machine has none or it is broken."""
+    device = find_device().node
+    if root.me.root == FIRST_ROOT:
+        return open_or_format(device, root.me.root)
+    return Arena(device, root.me.root)

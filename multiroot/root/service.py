@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""RootService: what any root's agent answers about its root."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from multiroot import __version__
+from multiroot.root import exec as root_exec
+from multiroot.root import identity
+from multiroot.root.marks import Marks
+from multiroot.root.peers import Peers, PeerView, Role
+from multiroot.rpc.v1 import common_pb2, root_pb2, root_pb2_grpc
+from multiroot.units import format_cpu_list
+
+_ROLES = {
+    Role.PARENT: root_pb2.PeerStatus.ROLE_PARENT,
+    Role.CHILD: root_pb2.PeerStatus.ROLE_CHILD,
+}
+
+
+class RootService(root_pb2_grpc.RootServiceServicer):
+    """Status and exec of this root."""
+
+    def __init__(
+        self, me: identity.Identity, clock: Callable[[], int], tsc_khz: int, marks: Marks, peers: Peers
+    ) -> None:
+        self._me = me
+        self._clock = clock
+        self._tsc_khz = tsc_khz
+        self._marks = marks
+        self._peers = peers
+
+    async def GetStatus(self, request: root_pb2.GetStatusRequest, context: Any) -> root_pb2.RootStatus:
+        cpus = identity.online_cpus()
+        ids = identity.apic_ids(Path("/proc/cpuinfo").read_text())
+        return root_pb2.RootStatus(
+            root=self._me.root,
+            kernel_release=self._me.kernel_release,
+            boot_id=self._me.boot_id,
+            cpus=format_cpu_list(cpus),
+            apic_ids=[ids[cpu] for cpu in cpus],
+            memory=[
+                common_pb2.MemoryRange(start=range_.start, size=range_.size, name=range_.name)
+                for range_ in identity.parse_memory(Path("/proc/iomem").read_text())
+            ],
+            uptime_s=identity.uptime_s(),
+            now_ns=self._clock(),
+            tsc_khz=self._tsc_khz,
+            marks=[root_pb2.Mark(name=mark.name, at_ns=mark.at_ns) for mark in self._marks.all()],
+            peers=[self._peer(peer.view()) for peer in self._peers.all()],
+            agent_version=__version__,
+        )
+
+    def _peer(self, view: PeerView) -> root_pb2.PeerStatus:
+        return root_pb2.PeerStatus(
+            role=_ROLES[view.role],
+            root=view.root,
+            state=view.state,
+            heartbeat_age_ns=view.heartbeat_age_ns,
+            address=view.address,
+            kernel_release=view.kernel_release,
+        )
+
+    async def Exec(
+        self, request_iterator: AsyncIterator[root_pb2.ExecRequest], context: Any
+    ) -> AsyncIterator[root_pb2.ExecResponse]:
+        async for response in root_exec.run(request_iterator):
+            yield response

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every agent's server does around its services: pass calls on, turn our errors into statuses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from multiroot.errors import BadRequestError, MultirootError
+from multiroot.rpc import status
+
+# A caller names the root it means; an agent that is not that root passes the call on to its peer.
+ROOT_KEY = "multiroot-root"
+_OURS = "/multiroot.v1."
+
+# Generic only in grpc's type stubs, hence the quotes.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+PeerChannel = Callable[[str], grpc.aio.Channel]
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Ends calls in which a service raised a MultirootError with the status that carries it."""
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(_OURS):
+            return handler
+        if handler.response_streaming:
+            return _guard_stream(handler)
+        return _guard_unary(handler)
+
+
+def _guard_unary(handler: Handler) -> Handler:
+    inner: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
+
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await inner(request, context)
+        except MultirootError as error:
+            await status.abort(context, error)
+
+    make: Any = (
+        grpc.stream_unary_rpc_method_handler
+        if handler.request_streaming
+        else grpc.unary_unary_rpc_method_handler
+    )
+    made: Handler = make(call, handler.request_deserializer, handler.response_serializer)
+    return made
+
+
+def _guard_stream(handler: Handler) -> Handler:
+    inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            async for response in inner(request, context):
+                yield response
+        except MultirootError as error:
+            await status.abort(context, error)
+
+    make: Any = (
+        grpc.stream_stream_rpc_method_handler
+        if handler.request_streaming
+        else grpc.unary_stream_rpc_method_handler
+    )
+    made: Handler = make(call, handler.request_deserializer, handler.response_serializer)
+    return made
+
+
+class RelayInterceptor(grpc.aio.ServerInterceptor):
+    """Passes calls that name another root on to it, byte for byte: one agent's address reaches all.
+
+    `is_me(name)` tells whether a root's name ("old", "new" or its number) means this root; `channel_to(name)`
+    returns the connection to that root or raises a MultirootError.
+    """
+
+    def __init__(self, is_me: Callable[[str], bool], channel_to: PeerChannel) -> None:
+        self._is_me = is_me
+        self._channel_to = channel_to
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        metadata = dict(handler_call_details.invocation_metadata or ())
+        name = metadata.get(ROOT_KEY)
+        if name is None:
+            return await continuation(handler_call_details)
+        text = name.decode() if isinstance(name, bytes) else name
+        try:
+            if self._is_me(text):
+                return await continuation(handler_call_details)
+            channel = self._channel_to(text)
+        except MultirootError as error:
+            return refuse(error)
+        return _relay(channel, handler_call_details.method)
+
+
+def refuse(error: MultirootError) -> Handler:
+    """A handler that ends every call with `error`."""
+
+    async def call(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+        await status.abort(context, error)
+        yield b""
+
+    return grpc.stream_stream_rpc_method_handler(call)
+
+
+class Refusal(grpc.GenericRpcHandler):
+    """Stands in for a service that can't be offered here: all its calls end with `error`.
+
+    `service` is the full name, such as multiroot.v1.VmService.
+    """
+
+    def __init__(self, service: str, error: MultirootError) -> None:
+        self._prefix = f"/{service}/"
+        self._error = error
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        ours = handler_call_details.method.startswith(self._prefix)
+        return refuse(self._error) if ours else None
+
+
+def _relay(channel: grpc.aio.Channel, method: str) -> Handler:
+    async def call(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+        onward: Any = channel.stream_stream(method)(requests, timeout=context.time_remaining())
+        try:
+            async for response in onward:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            trailing = tuple((key, value) for key, value in error.trailing_metadata() or ())
+            await context.abort(error.code(), error.details() or "", trailing)
+
+    return grpc.stream_stream_rpc_method_handler(call)
+
+
+def make_server(is_me: Callable[[str], bool], channel_to: PeerChannel) -> grpc.aio.Server:
+    """An agent's server without services or ports; messages of any size up to 64 MiB pass."""
+    return grpc.aio.server(
+        interceptors=(RelayInterceptor(is_me, channel_to), ErrorInterceptor()),
+        options=(("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)),
+    )
+
+
+def parse_root_name(name: str) -> str | int:
+    """ "old", "new" or a root's number; raises BadRequestError for anything else."""
+    if name in ("old", "new"):
+        return name
+    if name.isdecimal() and int(name) > 0:
+        return int(name)
+    raise BadRequestError(f"not a root: {name!r}", 'say "old", "new" or a root\'s number')

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Our errors across the wire: a refusal in the other root reads here exactly as it does there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from multiroot import errors
+from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
+
+# Metadata with a name ending in -bin carries bytes, so any message text passes.
+ERROR_KEY = "multiroot-error-bin"
+
+_CODES: dict[type[MultirootError], grpc.StatusCode] = {
+    errors.BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ConflictError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.WaitTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.PeerLostError: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+def encode(error: MultirootError) -> tuple[grpc.StatusCode, tuple[tuple[str, bytes], ...]]:
+    """The status code and trailing metadata that carry `error`."""
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.ABORTED)
+    kind = next(
+        (kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__)),
+        "MultirootError",
+    )
+    record = {"kind": kind, "message": error.message, "hint": error.hint}
+    return code, ((ERROR_KEY, json.dumps(record).encode()),)
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: MultirootError) -> NoReturn:
+    """End the current call with `error`."""
+    code, trailing = encode(error)
+    await context.abort(code, error.message, trailing)
+    raise AssertionError("abort returned")
+
+
+def decode(error: grpc.RpcError, who: str) -> MultirootError:
+    """The MultirootError that a failed call means; `who` names the other side ("the new root's agent")."""
+    trailing: Any = error.trailing_metadata() or ()
+    for key, value in trailing:
+        if key == ERROR_KEY:
+            record = json.loads(value)
+            kind = getattr(errors, record["kind"], MultirootError)
+            decoded: MultirootError = kind(record["message"], record["hint"])
+            return decoded
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return PeerLostError(f"{who} does not answer", details)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return WaitTimeoutError(f"{who} did not answer in time", details)
+    return MultirootError(f"{who} failed: {details or code.name}")
+
+
+@contextmanager
+def translated(who: str) -> Iterator[None]:
+    """Raise what a failed call inside the body means instead of grpc's own error."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise decode(error, who) from error

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The console keeper: one small process per VM that owns the guest's serial port.
+
+Runs on its own (python -I -S console.py ...), with the standard library alone, because what it stamps is
+how the blackout is measured from outside: nothing else that the agent does may delay it.
+
+What the guest writes is appended to a file, per read a record of (CLOCK_MONOTONIC_RAW ns, offset, length) and
+then the bytes; multiroot.vm.history reads it. It is also sent on to whoever connects to the listening socket,
+and their input is passed to the guest. A client first gets the offset at which its live bytes begin, 8
+bytes; what lies before is in the file.
+
+Offsets count from the guest's first byte. A file that has reached SEGMENT bytes is renamed to *.1 (which
+replaces the one before), so that a chatty guest does not fill the memory that /run lives in. The keeper
+ends when QEMU closes the port.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import sys
+import time
+
+RECORD = struct.Struct("<QQI")  # CLOCK_MONOTONIC_RAW ns, offset of the first byte, length
+START = struct.Struct("<Q")
+SEGMENT = 4 << 20
+_READ_SIZE = 1 << 16
+_PRIORITY = -15
+
+
+class Log:
+    """The file, kept to two segments."""
+
+    def __init__(self, path: str, segment: int = SEGMENT) -> None:
+        self._path = path
+        self._segment = segment
+        self._written = 0
+        self.end = 0
+        self._fd = self._open()
+
+    def append(self, data: bytes, at_ns: int) -> None:
+        """Add bytes that came at `at_ns`."""
+        self._written += os.writev(self._fd, (RECORD.pack(at_ns, self.end, len(data)), data))
+        self.end += len(data)
+        if self._written >= self._segment:
+            os.close(self._fd)
+            os.rename(self._path, self._path + ".1")  # noqa: PTH104 - pathlib costs start-up time
+            self._written = 0
+            self._fd = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+
+class Keeper:
+    """The loop around one serial port."""
+
+    def __init__(self, serial: socket.socket, listener: socket.socket, log: Log) -> None:
+        self._serial = serial
+        self._listener = listener
+        self._log = log
+        self._clients: dict[int, socket.socket] = {}
+        self._poll = select.poll()
+        for each in (serial, listener):
+            self._poll.register(each, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until QEMU closes the port."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._serial.fileno():
+                    if not self._from_guest():
+                        return
+                elif fd == self._listener.fileno():
+                    self._accept()
+                elif fd in self._clients:
+                    self._from_client(self._clients[fd])
+
+    def _from_guest(self) -> bool:
+        try:
+            data = self._serial.recv(_READ_SIZE)
+        except ConnectionResetError:
+            return False
+        at_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+        if not data:
+            return False
+        self._log.append(data, at_ns)
+        for client in tuple(self._clients.values()):
+            self._send(client, data)
+        return True
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        client.setblocking(False)
+        self._clients[client.fileno()] = client
+        self._poll.register(client, select.POLLIN)
+        self._send(client, START.pack(self._log.end))
+
+    def _send(self, client: socket.socket, data: bytes) -> None:
+        """A client too slow to keep up is dropped rather than waited for."""
+        try:
+            if client.send(data) == len(data):
+                return
+        except OSError:
+            # Full or gone: the same to us.
+            self._drop(client)
+            return
+        self._drop(client)
+
+    def _from_client(self, client: socket.socket) -> None:
+        try:
+            data = client.recv(_READ_SIZE)
+        except OSError:
+            data = b""
+        if data:
+            with contextlib.suppress(OSError):
+                self._serial.sendall(data)
+        else:
+            self._drop(client)
+
+    def _drop(self, client: socket.socket) -> None:
+        if self._clients.pop(client.fileno(), None) is not None:
+            self._poll.unregister(client)
+            client.close()
+
+
+def main(arguments: list[str]) -> None:
+    """SERIAL_FD LISTEN_FD FILE"""
+    serial, listener = (socket.socket(fileno=int(fd)) for fd in arguments[:2])
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+    Keeper(serial, listener, Log(arguments[2])).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

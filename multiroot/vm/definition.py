@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a VM is, in words that mean the same in every root."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import zlib
+from dataclasses import asdict, dataclass, replace
+
+from multiroot.arena.atomics import crc32c
+from multiroot.arena.layout import check_size
+from multiroot.errors import BadRequestError
+from multiroot.units import MIB, format_size
+
+MIN_RAM = 32 * MIB
+MAX_CPUS = 255  # what QEMU's q35 takes without an emulated IOMMU
+MACHINES = ("q35", "microvm")
+DEFAULT_RAM = 256 * MIB
+DEFAULT_GUEST = "ticker"
+
+# A name becomes a folder, a table entry (64 bytes) and part of a process's command line.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_MACHINE_OPTION = re.compile(r"[a-z0-9_-]+=[A-Za-z0-9._-]+")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+# What would make two roots run different machines, or take the memory out of the arena.
+_FIXED_OPTIONS = {"accel", "kernel", "initrd", "append", "memory-backend", "suppress-vmdesc", "dumpdtb"}
+
+
+@dataclass(frozen=True)
+class VmDefinition:
+    """All that a root needs to run a VM exactly as another root does.
+
+    `ram_bytes` is a multiple of 2 MiB; `machine` is "q35" or "microvm" with QEMU's options behind commas;
+    `guest` names a folder of kernel and initrd in the system image; `append` is added to the guest's command
+    line; `address` is the guest's own, with prefix length, or empty.
+    """
+
+    name: str
+    ram_bytes: int = DEFAULT_RAM
+    cpus: int = 1
+    machine: str = "q35"
+    guest: str = DEFAULT_GUEST
+    append: str = ""
+    mac: str = ""
+    address: str = ""
+
+    def checked(self) -> VmDefinition:
+        """This definition with defaults filled in; raises BadRequestError naming the first thing wrong."""
+        check_name(self.name)
+        if self.ram_bytes < MIN_RAM:
+            raise BadRequestError(
+                f"{format_size(max(self.ram_bytes, 0))} of memory is too little",
+                f"at least {format_size(MIN_RAM)}",
+            )
+        check_size(self.ram_bytes)
+        if not 1 <= self.cpus <= MAX_CPUS:
+            raise BadRequestError(f"a VM cannot have {self.cpus} CPUs", f"1 to {MAX_CPUS}")
+        _check_machine(self.machine)
+        if not _NAME.fullmatch(self.guest):
+            raise BadRequestError(f"not a guest's name: {self.guest!r}")
+        if not self.append.isprintable():
+            raise BadRequestError("the guest's command line holds characters that are not printable")
+        return replace(self, mac=_mac(self.mac, self.name), address=_address(self.address))
+
+    def checksum(self) -> int:
+        """CRC-32C over every field, as kept in the arena."""
+        return crc32c(json.dumps(asdict(self), sort_keys=True).encode())
+
+
+def check_name(name: str) -> None:
+    """Raises BadRequestError unless a VM may be called `name`."""
+    if not _NAME.fullmatch(name):
+        raise BadRequestError(
+            f"not a name for a VM: {name!r}", "up to 32 lower-case letters, digits and inner dashes"
+        )
+
+
+def _check_machine(machine: str) -> None:
+    kind, *options = machine.split(",")
+    if kind not in MACHINES:
+        raise BadRequestError(f"no machine called {kind!r}", f"there are: {', '.join(MACHINES)}")
+    for option in options:
+        if not _MACHINE_OPTION.fullmatch(option):
+            raise BadRequestError(f"not a machine option: {option!r}", "write it like hpet=on")
+        if option.partition("=")[0] in _FIXED_OPTIONS:
+            raise BadRequestError(f"the machine option {option!r} is not yours to set")
+
+
+def _mac(mac: str, name: str) -> str:
+    """`mac` in lower case; made from the name if empty, with QEMU's prefix for such addresses."""
+    if not mac:
+        low = zlib.crc32(name.encode()) & 0xFFFFFF
+        return f"52:54:00:{low >> 16:02x}:{low >> 8 & 0xFF:02x}:{low & 0xFF:02x}"
+    mac = mac.lower()
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1:
+        raise BadRequestError(
+            f"not a MAC address for a network card: {mac!r}", "six bytes, the first one even"
+        )
+    return mac
+
+
+def _address(address: str) -> str:
+    if not address:
+        return ""
+    try:
+        interface = ipaddress.IPv4Interface(address)
+    except ValueError as error:
+        raise BadRequestError(f"not an IPv4 address with prefix length: {address!r}") from error
+    if "/" not in address:
+        raise BadRequestError(f"{address!r} lacks the prefix length", f"for instance {interface.ip}/16")
+    return interface.with_prefixlen

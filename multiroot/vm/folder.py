@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a root keeps about a running VM outside of its agent, so that a restarted agent finds it again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from multiroot.arena.layout import Owner
+from multiroot.vm.definition import VmDefinition
+from multiroot.vm.process import ProcessId
+
+RUN_DIR = Path("/run/multiroot/vms")
+
+
+@dataclass(frozen=True)
+class VmRecord:
+    """Written when a VM starts or changes hands; `giver` is the owner an incoming VM is to be taken from."""
+
+    definition: VmDefinition
+    qemu: ProcessId
+    qemu_version: str
+    tap: str
+    giver: Owner | None = None
+
+
+class VmFolder:
+    """The folder of one VM below the run directory."""
+
+    def __init__(self, base: Path, name: str) -> None:
+        self.path = base / name
+        self.qmp = self.path / "qmp.sock"
+        self.console = self.path / "console.sock"
+        self.console_record = self.path / "console.rec"
+        self.console_log = self.path / "console.log"
+        self.qemu_log = self.path / "qemu.log"
+        self._record = self.path / "vm.json"
+
+    def make(self) -> None:
+        """An empty folder, whatever was there before."""
+        self.remove()
+        self.path.mkdir(parents=True, mode=0o700)
+
+    def remove(self) -> None:
+        """Delete it with all that was kept."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+    def write(self, record: VmRecord) -> None:
+        """Replace the record in one step."""
+        temporary = self._record.with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(record)))
+        temporary.replace(self._record)
+
+    def read(self) -> VmRecord | None:
+        """The record, None if the VM never came up."""
+        try:
+            data = json.loads(self._record.read_text())
+        except FileNotFoundError:
+            return None
+        return VmRecord(
+            definition=VmDefinition(**data["definition"]),
+            qemu=ProcessId(**data["qemu"]),
+            qemu_version=data["qemu_version"],
+            tap=data["tap"],
+            giver=Owner(**data["giver"]) if data["giver"] else None,
+        )
+
+    def last_words(self, lines: int = 3) -> str:
+        """The end of what QEMU said on its own outputs."""
+        try:
+            text = self.qemu_log.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return " | ".join(line.strip() for line in text.strip().splitlines()[-lines:])
+
+
+def folders(base: Path) -> list[str]:
+    """Names of the VMs that have a folder below `base`."""
+    return sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []

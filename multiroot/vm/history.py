@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a console keeper wrote down, read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.vm.console import RECORD
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes that came in one read, and when, in ns of CLOCK_MONOTONIC_RAW; `start` is their offset."""
+
+    at_ns: int
+    start: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.data)
+
+
+def read_history(path: Path, start: int = 0) -> list[Piece]:
+    """Pieces that begin at offset `start` or behind it, oldest first, as far back as they are kept.
+
+    Right also while the keeper writes (whole records only) or starts a new segment.
+    """
+    while True:
+        before = _identity(path)
+        data = _bytes(path.with_name(path.name + ".1")) + _bytes(path)
+        if _identity(path) == before:
+            return [piece for piece in parse(data) if piece.start >= start]
+
+
+def parse(data: bytes) -> list[Piece]:
+    """The whole records in `data`."""
+    pieces: list[Piece] = []
+    position = 0
+    while position + RECORD.size <= len(data):
+        at_ns, start, length = RECORD.unpack_from(data, position)
+        position += RECORD.size
+        if position + length > len(data):
+            break
+        pieces.append(Piece(at_ns, start, data[position : position + length]))
+        position += length
+    return pieces
+
+
+def _identity(path: Path) -> int | None:
+    """Changes when the keeper renames the segment and begins another."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

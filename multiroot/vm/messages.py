@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VMs, extents and ticks as protocol messages, and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from multiroot.arena.allocator import Extent
+from multiroot.rpc.v1 import vm_pb2
+from multiroot.vm.definition import VmDefinition
+from multiroot.vm.ticks import Report, Stretch, Tick
+
+
+def definition_to_proto(definition: VmDefinition) -> vm_pb2.VmDefinition:
+    return vm_pb2.VmDefinition(**asdict(definition))
+
+
+def definition_from_proto(message: vm_pb2.VmDefinition) -> VmDefinition:
+    """The definition as sent, unset fields at their defaults, not checked yet."""
+    default = VmDefinition(message.name)
+    return VmDefinition(
+        name=message.name,
+        ram_bytes=message.ram_bytes or default.ram_bytes,
+        cpus=message.cpus or default.cpus,
+        machine=message.machine or default.machine,
+        guest=message.guest or default.guest,
+        append=message.append,
+        mac=message.mac,
+        address=message.address,
+    )
+
+
+def extent_to_proto(extent: Extent) -> vm_pb2.Extent:
+    return vm_pb2.Extent(offset=extent.offset, size=extent.size)
+
+
+def ticks_to_proto(stretch: Stretch) -> vm_pb2.Ticks:
+    reports = [tick.report for tick in stretch.ticks if tick.report]
+    return vm_pb2.Ticks(
+        counter=[tick.counter for tick in stretch.ticks],
+        seen_ns=[tick.seen_ns for tick in stretch.ticks],
+        reports=[vm_pb2.TickReport(**asdict(report)) for report in reports],
+        head=stretch.head,
+        head_ns=stretch.head_ns or 0,
+        tail=stretch.tail,
+    )
+
+
+def ticks_from_proto(message: vm_pb2.Ticks) -> Stretch:
+    """The stretch as the other side saw it; a report belongs to the tick of the same counter."""
+    reports = {
+        report.counter: Report(
+            report.counter, report.boot_id, report.mono_ns, report.wall_ns,
+            report.checked_bytes, report.bad_bytes, report.max_gap_ns,
+        )
+        for report in message.reports
+    }  # fmt: skip
+    ticks = tuple(
+        Tick(counter, seen_ns, reports.get(counter))
+        for counter, seen_ns in zip(message.counter, message.seen_ns, strict=True)
+    )
+    return Stretch(message.head, message.head_ns or None, ticks, message.tail)

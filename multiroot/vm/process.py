@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Processes that outlive the agent that started them: QEMU and the console keeper."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.errors import ConflictError
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A pid and its start in clock ticks since boot, which no later process of the same pid has."""
+
+    pid: int
+    start: int
+
+    def alive(self) -> bool:
+        """Whether it still runs (a zombie does not)."""
+        return read_process(self.pid) == self
+
+
+def read_process(pid: int) -> ProcessId | None:
+    """The process that has `pid` now, from /proc/PID/stat (proc(5)); None if none has, or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command name, in parentheses, may itself hold blanks and parentheses.
+    fields = stat.rpartition(")")[2].split()
+    state, start = fields[0], int(fields[19])
+    return None if state in "ZX" else ProcessId(pid, start)
+
+
+class Process:
+    """A running process, a child of ours or one adopted from an earlier agent."""
+
+    def __init__(self, identity: ProcessId, child: subprocess.Popen[bytes] | None = None) -> None:
+        """Raises ConflictError if it does not run any more."""
+        self.identity = identity
+        self._child = child
+        self._ended = asyncio.get_running_loop().create_future()
+        try:
+            self._pidfd = os.pidfd_open(identity.pid)
+        except ProcessLookupError as error:
+            raise ConflictError(f"process {identity.pid} has ended") from error
+        if child is None and not identity.alive():
+            os.close(self._pidfd)
+            raise ConflictError(f"process {identity.pid} has ended")
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
+
+    @property
+    def pid(self) -> int:
+        return self.identity.pid
+
+    @property
+    def running(self) -> bool:
+        return not self._ended.done()
+
+    async def wait(self) -> int | None:
+        """Wait for its end; its exit code (negative: signal), None for an adopted process."""
+        code: int | None = await asyncio.shield(self._ended)
+        return code
+
+    async def kill(self) -> None:
+        """End it at once and wait until it is gone: after this it touches no memory any more."""
+        if self.running:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            await self.wait()
+
+    def _on_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._ended.set_result(self._child.wait() if self._child else None)
+
+
+def started(child: subprocess.Popen[bytes]) -> Process:
+    """The process just started; raises ConflictError if it is gone already."""
+    identity = read_process(child.pid) or ProcessId(child.pid, 0)
+    return Process(identity, child)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Talking to one QEMU over QMP: a thin layer that speaks this project's errors and clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp.message import Message
+
+from multiroot.errors import CommandError, MultirootError
+
+# The client logs every lost connection with a traceback; here they become QemuGoneError.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+_LOST = (ExecInterruptedError, QMPError, OSError, EOFError)
+
+
+class QemuGoneError(MultirootError):
+    """The QEMU at the other end ended, or the connection to it."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A QMP event; `at_ns` is when QEMU emitted it, on the machine-wide TSC clock."""
+
+    name: str
+    data: dict[str, Any]
+    at_ns: int
+
+
+class Events:
+    """Events of some names since the watch began, in order."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def put(self, event: Event | None) -> None:
+        """Take the event in if its name is watched; None says that no more will come."""
+        if event is None or event.name in self._names:
+            self._queue.put_nowait(event)
+
+    async def next(self) -> Event:
+        """The next event; waits for it. Raises QemuGoneError when none can come any more."""
+        event = await self._queue.get()
+        if event is None:
+            self._queue.put_nowait(None)
+            raise QemuGoneError("QEMU went away")
+        return event
+
+    async def until(self, *statuses: str) -> Event:
+        """The next event whose `status` is one of these; others are skipped."""
+        while True:
+            event = await self.next()
+            if event.data.get("status") in statuses:
+                return event
+
+
+class Qmp:
+    """A connection; `to_ns` maps wall-clock ns of this root to the TSC clock."""
+
+    def __init__(self, name: str, to_ns: Callable[[int], int]) -> None:
+        self._client = QMPClient(name)
+        self._to_ns = to_ns
+        self._watches: set[Events] = set()
+        # Used for its filter, which sees every event as it comes; it keeps none.
+        self._client.register_listener(EventListener(event_filter=self._dispatch))
+        self._guard: asyncio.Task[None] | None = None
+        self._unwanted = asyncio.Event()
+        self.version = ""
+
+    async def connect(self, path: Path) -> None:
+        """Connect to the socket QEMU was given; returns once QEMU greeted.
+
+        The socket listens from before QEMU starts, so this waits for QEMU without polling. Raises
+        QemuGoneError if QEMU ends before it greets.
+        """
+        try:
+            await self._client.connect(str(path))
+        except _LOST as error:
+            raise QemuGoneError("QEMU did not come up") from error
+        self._guard = asyncio.create_task(self._watch_connection())
+        version = await self.execute("query-version")
+        number = version["qemu"]
+        self.version = f"{number['major']}.{number['minor']}.{number['micro']}{version['package']}"
+
+    async def disconnect(self) -> None:
+        """Close the connection; QEMU goes on."""
+        self._unwanted.set()
+        if self._guard is not None:
+            await self._guard
+
+    async def execute(self, command: str, **arguments: Any) -> Any:
+        """Run a command; `_` in argument names stands for `-`.
+
+        Raises CommandError with QEMU's own words when it refuses, QemuGoneError when it went away.
+        """
+        named = {key.replace("_", "-"): value for key, value in arguments.items()}
+        try:
+            return await self._client.execute(command, named)
+        except ExecuteError as error:
+            raise CommandError(f"QEMU refused {command}: {error}") from error
+        except _LOST as error:
+            raise QemuGoneError(f"QEMU went away during {command}") from error
+
+    async def give_fd(self, name: str, fd: int) -> None:
+        """Hand QEMU a duplicate of `fd`, to be called `name` in later commands."""
+        try:
+            self._client.send_fd_scm(fd)
+        except _LOST as error:
+            raise QemuGoneError("QEMU went away") from error
+        await self.execute("getfd", fdname=name)
+
+    @contextmanager
+    def watch(self, *names: str) -> Iterator[Events]:
+        """Collect events of these names from now on, also while nobody waits for one."""
+        events = Events(names)
+        self._watches.add(events)
+        try:
+            yield events
+        finally:
+            self._watches.discard(events)
+
+    def _dispatch(self, message: Message) -> bool:
+        stamp: Any = message["timestamp"]
+        wall_ns = stamp["seconds"] * 1_000_000_000 + stamp["microseconds"] * 1_000
+        data: Any = message.get("data", {})
+        event = Event(str(message["event"]), data, self._to_ns(wall_ns))
+        for watch in tuple(self._watches):
+            watch.put(event)
+        return False
+
+    async def _watch_connection(self) -> None:
+        """Close the connection in one place, be it lost or not wanted any more."""
+        unwanted = asyncio.create_task(self._unwanted.wait())
+        while self._client.runstate is Runstate.RUNNING and not unwanted.done():
+            changed = asyncio.create_task(self._client.runstate_changed())
+            await asyncio.wait({changed, unwanted}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+        unwanted.cancel()
+        try:
+            await self._client.disconnect()
+        except _LOST:
+            # It was lost already; how does not matter any more.
+            return
+        finally:
+            for watch in tuple(self._watches):
+                watch.put(None)

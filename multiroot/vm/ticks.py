@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ticker guest's lines, and whether its count went on unbroken from one root to the next; pure.
+
+The guest's protocol is described in qemu-lab/guests/README.md. A root's console sees a stretch of the guest's
+output that may begin and end inside of a line; stretches of successive roots are joined into one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+_LINE = re.compile(
+    rb"(?:T (?P<tick>[0-9a-f]+)|R (?P<report>[0-9a-f]+) boot=(?P<boot>[0-9a-f-]+) mono=(?P<mono>\d+)"
+    rb" wall=(?P<wall>\d+) checked=(?P<checked>\d+) bad=(?P<bad>\d+) gap=(?P<gap>\d+))\r?"
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A tick with the guest's own account; times in ns, `max_gap_ns` on the guest's clock."""
+
+    counter: int
+    boot_id: str
+    mono_ns: int
+    wall_ns: int
+    checked_bytes: int
+    bad_bytes: int
+    max_gap_ns: int
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A tick and when its line's end was seen from outside, in ns."""
+
+    counter: int
+    seen_ns: int
+    report: Report | None = None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of the guest's output.
+
+    `head` is what comes before the first line end, seen at `head_ns`, `tail` what comes behind the last
+    one. A stretch without any line end has everything in `head` and `head_ns` None.
+    """
+
+    head: bytes = b""
+    head_ns: int | None = None
+    ticks: tuple[Tick, ...] = ()
+    tail: bytes = b""
+
+    def then(self, later: Stretch) -> Stretch:
+        """This stretch and the one right behind it as one."""
+        if self.head_ns is None:
+            if later.head_ns is None:
+                return Stretch(self.head + later.head)
+            return Stretch(self.head + later.head, later.head_ns, later.ticks, later.tail)
+        middle = self.tail + later.head
+        if later.head_ns is None:
+            return Stretch(self.head, self.head_ns, self.ticks, middle)
+        joint = parse_line(middle, later.head_ns)
+        ticks = (*self.ticks, *((joint,) if joint else ()), *later.ticks)
+        return Stretch(self.head, self.head_ns, ticks, later.tail)
+
+
+def parse_line(line: bytes, seen_ns: int) -> Tick | None:
+    """The tick in a whole line (without its end), None if the line is anything else."""
+    match = _LINE.fullmatch(line)
+    if not match:
+        return None
+    if match["tick"]:
+        return Tick(int(match["tick"], 16), seen_ns)
+    counter = int(match["report"], 16)
+    numbers = (int(match[key]) for key in ("mono", "wall", "checked", "bad", "gap"))
+    return Tick(counter, seen_ns, Report(counter, match["boot"].decode(), *numbers))
+
+
+def parse(pieces: Iterable[tuple[int, bytes]]) -> Stretch:
+    """The stretch made of (seen_ns, bytes) pieces; a line was seen when the piece with its end came."""
+    head, head_ns = b"", None
+    ticks: list[Tick] = []
+    rest = b""
+    for seen_ns, data in pieces:
+        *lines, rest = (rest + data).split(b"\n")
+        if lines and head_ns is None:
+            head, head_ns = lines.pop(0), seen_ns
+        for line in lines:
+            tick = parse_line(line, seen_ns)
+            if tick:
+                ticks.append(tick)
+    if head_ns is None:
+        return Stretch(rest)
+    return Stretch(head, head_ns, tuple(ticks), rest)
+
+
+@dataclass(frozen=True)
+class Continuity:
+    """What a count of ticks tells. Times in ns as seen from outside.
+
+    `gap_ns` is the largest distance between two neighbouring ticks, `gap_after` the counter of the first of
+    the two.
+    """
+
+    first: int
+    last: int
+    seen: int
+    missing: tuple[int, ...]
+    repeated: tuple[int, ...]
+    gap_ns: int
+    gap_after: int
+    boot_ids: tuple[str, ...]
+    checked_bytes: int
+    bad_bytes: int
+    reports: tuple[Report, ...] = field(repr=False)
+
+    @property
+    def unbroken(self) -> bool:
+        """Nothing lost, nothing twice, one boot, no damage."""
+        return not (self.missing or self.repeated or self.bad_bytes or len(self.boot_ids) != 1)
+
+
+def continuity(ticks: Sequence[Tick]) -> Continuity | None:
+    """Judge ticks in the order they were seen; None if there are none."""
+    if not ticks:
+        return None
+    counters = [tick.counter for tick in ticks]
+    times = Counter(counters)
+    first, last = min(times), max(times)
+    gap_ns, gap_after = max(
+        ((after.seen_ns - before.seen_ns, before.counter) for before, after in pairwise(ticks)),
+        default=(0, first),
+    )
+    reports = tuple(tick.report for tick in ticks if tick.report)
+    return Continuity(
+        first=first,
+        last=last,
+        seen=len(ticks),
+        missing=tuple(counter for counter in range(first, last + 1) if counter not in times),
+        repeated=tuple(sorted(counter for counter, count in times.items() if count > 1)),
+        gap_ns=gap_ns,
+        gap_after=gap_after,
+        boot_ids=tuple(dict.fromkeys(report.boot_id for report in reports)),
+        checked_bytes=max((report.checked_bytes for report in reports), default=0),
+        bad_bytes=max((report.bad_bytes for report in reports), default=0),
+        reports=reports,
+    )

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The lab's guest: a counter that ticks every 10 ms, and a region of memory that is rewritten and checked all
+ * the time. It is the guest's init and its only process. README.md beside this file describes the output;
+ * lines are short because every byte on a serial port is a VM exit.
+ *
+ * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address).
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <net/if.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	WORDS = 4096 / 8,		/* in a page */
+	PAGES_A_TICK = 16,
+	TICK_NS = 10 * 1000 * 1000,
+	REPORT_EVERY = 64,		/* ticks */
+	LATE_NS = 50 * 1000 * 1000,	/* later than this, ticks are not caught up with */
+	DEFAULT_REGION_MIB = 32,
+};
+
+static void die(const char *what)
+{
+	fprintf(stderr, "ticker: %s: %s\n", what, strerror(errno));
+	reboot(RB_POWER_OFF);
+	for (;;)
+		pause();
+}
+
+static uint64_t now(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return t.tv_sec * UINT64_C(1000000000) + t.tv_nsec;
+}
+
+/* First line of a file without its newline; an empty string when there is none. */
+static void read_line(const char *path, char *line, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, line, size - 1);
+
+	line[n > 0 ? n : 0] = 0;
+	line[strcspn(line, "\n")] = 0;
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Value of "name=" on the kernel command line, up to the next blank; NULL when absent. */
+static const char *parameter(const char *cmdline, const char *name)
+{
+	static char value[64];
+	const char *at = strstr(cmdline, name);
+
+	if (!at)
+		return NULL;
+	at += strlen(name);
+	snprintf(value, sizeof(value), "%.*s", (int)strcspn(at, " "), at);
+	return value;
+}
+
+static void load_modules(void)
+{
+	char path[128];
+	FILE *order = fopen("/modules/order", "re");
+
+	while (order && fgets(path, sizeof(path), order)) {
+		int fd;
+
+		path[strcspn(path, "\n")] = 0;
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
+			fprintf(stderr, "ticker: %s: %s\n", path, strerror(errno));
+		close(fd);
+	}
+	if (order)
+		fclose(order);
+}
+
+/* Give eth0 the address, "A.B.C.D/LEN". */
+static void bring_up(const char *text)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in *in;
+	struct ifreq request = { .ifr_name = "eth0" };
+	char address[INET_ADDRSTRLEN];
+	unsigned int length = 0;
+
+	in = (struct sockaddr_in *)&request.ifr_addr;
+	in->sin_family = AF_INET;
+	if (sscanf(text, "%15[0-9.]/%u", address, &length) != 2 || length < 1 || length > 32 ||
+	    inet_pton(AF_INET, address, &in->sin_addr) != 1) {
+		fprintf(stderr, "ticker: not an address: %s\n", text);
+	} else if (ioctl(fd, SIOCSIFADDR, &request)) {
+		fprintf(stderr, "ticker: eth0: %s\n", strerror(errno));
+	} else {
+		in->sin_addr.s_addr = htonl(~UINT32_C(0) << (32 - length));
+		ioctl(fd, SIOCSIFNETMASK, &request);
+		request.ifr_flags = IFF_UP;
+		ioctl(fd, SIOCSIFFLAGS, &request);
+	}
+	close(fd);
+}
+
+static int open_serial(void)
+{
+	int fd = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_CLOEXEC);
+	struct termios mode;
+
+	if (fd < 0 || tcgetattr(fd, &mode))
+		die("/dev/ttyS0");
+	cfmakeraw(&mode);
+	cfsetspeed(&mode, B115200);
+	tcsetattr(fd, TCSANOW, &mode);
+	return fd;
+}
+
+/* A page holds the stream that starts from `seed`; `sum` is its checksum and the seed of the next contents. */
+struct page {
+	uint64_t seed;
+	uint64_t sum;
+};
+
+struct region {
+	uint64_t *words;
+	struct page *pages;
+	size_t count;
+	size_t next;
+	uint64_t checked;	/* bytes */
+	uint64_t bad;		/* bytes */
+};
+
+/* xorshift64; the state is never 0. */
+static uint64_t step(uint64_t x)
+{
+	x ^= x << 13;
+	x ^= x >> 7;
+	return x ^ x << 17;
+}
+
+/* FNV-1a over words. */
+static uint64_t fold(uint64_t sum, uint64_t word)
+{
+	return (sum ^ word) * UINT64_C(1099511628211);
+}
+
+static unsigned int wrong_bytes(uint64_t difference)
+{
+	unsigned int count = 0;
+
+	for (; difference; difference >>= 8)
+		count += (difference & 0xff) != 0;
+	return count;
+}
+
+static void write_page(struct region *region, size_t number, uint64_t seed)
+{
+	uint64_t *words = region->words + number * WORDS, x = seed | 1, sum = seed;
+
+	for (int i = 0; i < WORDS; i++) {
+		x = step(x);
+		words[i] = x;
+		sum = fold(sum, x);
+	}
+	region->pages[number] = (struct page){ seed, sum };
+}
+
+static void check_page(struct region *region, size_t number)
+{
+	volatile uint64_t *words = region->words + number * WORDS;
+	struct page *page = &region->pages[number];
+	uint64_t x = page->seed | 1, sum = page->seed;
+	unsigned int bad = 0;
+
+	for (int i = 0; i < WORDS; i++) {
+		uint64_t word = words[i];
+
+		x = step(x);
+		bad += wrong_bytes(word ^ x);
+		sum = fold(sum, word);
+	}
+	/* Damage to the bookkeeping is damage too. */
+	region->bad += bad ? bad : sum == page->sum ? 0 : sizeof(*page);
+	region->checked += WORDS * sizeof(uint64_t);
+}
+
+static void make_region(struct region *region, size_t mib)
+{
+	region->count = mib * (1024 * 1024 / 4096);
+	region->pages = calloc(region->count, sizeof(*region->pages));
+	region->words = mmap(NULL, mib << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!region->pages || region->words == MAP_FAILED)
+		die("region");
+	for (size_t i = 0; i < region->count; i++)
+		write_page(region, i, (i + 1) * UINT64_C(0x9e3779b97f4a7c15));
+}
+
+static void work(struct region *region)
+{
+	for (int i = 0; i < PAGES_A_TICK; i++) {
+		check_page(region, region->next);
+		write_page(region, region->next, region->pages[region->next].sum);
+		region->next = (region->next + 1) % region->count;
+	}
+}
+
+static void say(int serial, const char *line, int length)
+{
+	while (length > 0) {
+		ssize_t n = write(serial, line, length);
+
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
+			die("/dev/ttyS0");
+		if (n > 0) {
+			line += n;
+			length -= n;
+		}
+	}
+}
+
+static void tick_for_ever(int serial, struct region *region, const char *boot_id)
+{
+	uint64_t due = now(CLOCK_MONOTONIC), last = due, gap = 0;
+	char line[192];
+	int length;
+
+	for (uint64_t counter = 1;; counter++) {
+		struct timespec until;
+		uint64_t at;
+
+		due += TICK_NS;
+		until = (struct timespec){ due / 1000000000, due % 1000000000 };
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+		at = now(CLOCK_MONOTONIC);
+		if (at - last > gap)
+			gap = at - last;
+		last = at;
+		if (at > due + LATE_NS)
+			due = at;
+		if (counter % REPORT_EVERY) {
+			length = snprintf(line, sizeof(line), "T %" PRIx64 "\n", counter);
+		} else {
+			length = snprintf(line, sizeof(line),
+					  "R %" PRIx64 " boot=%s mono=%" PRIu64 " wall=%" PRIu64 " checked=%" PRIu64
+					  " bad=%" PRIu64 " gap=%" PRIu64 "\n",
+					  counter, boot_id, at, now(CLOCK_REALTIME), region->checked, region->bad, gap);
+			gap = 0;
+		}
+		say(serial, line, length);
+		work(region);
+	}
+}
+
+int main(void)
+{
+	char cmdline[4096], boot_id[64], ready[96];
+	struct region region = { 0 };
+	const char *value;
+	int serial;
+
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	read_line("/proc/cmdline", cmdline, sizeof(cmdline));
+	read_line("/proc/sys/kernel/random/boot_id", boot_id, sizeof(boot_id));
+	load_modules();
+	value = parameter(cmdline, "ticker.ip=");
+	if (value)
+		bring_up(value);
+	value = parameter(cmdline, "ticker.region=");
+	make_region(&region, value && atoi(value) > 0 ? atoi(value) : DEFAULT_REGION_MIB);
+	mlockall(MCL_CURRENT | MCL_FUTURE);
+	serial = open_serial();
+	say(serial, ready, snprintf(ready, sizeof(ready), "READY boot=%s\n", boot_id));
+	tick_for_ever(serial, &region, boot_id);
+}

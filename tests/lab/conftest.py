@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lab machines for tests: booted when first asked for, one alive at a time, gone when the session ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from lab_factory import Labs
+
+from multiroot.lab.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def labs_factory(request: pytest.FixtureRequest) -> Iterator[Labs]:
+    factory = Labs()
+    yield factory
+    factory.close(keep_logs=bool(request.session.testsfailed))
+
+
+@pytest.fixture
+def lab(labs_factory: Labs) -> Lab:
+    """A running lab with the usual kernel and machine, shared between tests."""
+    return labs_factory.get()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here boots machines."""
+    for item in items:
+        if "tests/lab" in str(item.path):
+            item.add_marker(pytest.mark.lab)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""multiroot.ko in real kernels: it loads, refuses bad input, and works after that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from lab_factory import Labs
+
+from multiroot.lab import recipes
+from multiroot.lab.lab import Lab
+
+FUZZ = Path(__file__).parent / "guest/fuzz_ioctl.py"
+# A started root changes by these, and none of them may be had without the coordinator's claim.
+CHANGING = ("CARVE", "UNCARVE", "WRITE", "CPU_GRANT", "CPU_START", "CPU_RECLAIM")
+WARNINGS = ("WARNING:", "BUG:", "Oops", "general protection", "Call Trace", "UBSAN", "multiroot: self-test")
+
+
+@pytest.fixture(scope="session", params=[kernel.name for kernel in recipes.kernels().kernel])
+def each_kernel(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def each_lab(each_kernel: str, labs_factory: Labs) -> Lab:
+    return labs_factory.get(kernel=each_kernel)
+
+
+def kernel_log(lab: Lab) -> str:
+    return lab.run(["dmesg"]).stdout
+
+
+def test_the_module_is_up_and_its_self_tests_passed(each_lab: Lab) -> None:
+    log = kernel_log(each_lab)
+    assert "multiroot: root 1 is up" in log
+    assert not [line for line in log.splitlines() if any(word in line for word in WARNINGS)]
+
+
+def test_bad_input_is_refused_and_good_input_works_afterwards(each_lab: Lab) -> None:
+    carve = each_lab.state.machine.layout.carve
+    arguments = [hex(carve.start), hex(carve.size), "3", "20261124"]
+    result = each_lab.run(["python3", "-c", FUZZ.read_text(), *arguments], timeout=300)
+    assert result.returncode == 0, result.stderr
+    answers = json.loads(result.stdout)
+    assert answers["unexpected"] == []
+    assert answers["wrong"] == []
+    for name in CHANGING:
+        assert set(answers["unclaimed"][name]) <= {"EPERM", "EFAULT"}, name
+        assert "EPERM" not in answers["claimed"][name] or name == "CPU_GRANT", name
+    assert "ok" in answers["claimed"]["CARVE"]
+    assert set(answers["claimed"]["CPU_START"]) <= {"EINVAL", "EBUSY", "EFAULT", "ENOENT"}
+    assert set(answers["claimed"]["unknown"]) == {"ENOTTY"}
+    log = kernel_log(each_lab)
+    assert not [line for line in log.splitlines() if any(word in line for word in WARNINGS)]

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The main job on real kernels: VMs go from one kernel to another, and what goes wrong changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from lab_factory import Labs
+
+from multiroot.demo import scenario
+from multiroot.lab.lab import Lab, kernel_name
+from multiroot.phases import Phases
+from multiroot.rpc import client
+from multiroot.units import MIB
+
+TIMEOUT = 240
+
+
+class Cli:
+    """The command as a person on the workstation uses it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "multiroot.cli.main", *words],
+            env={**os.environ, "MULTIROOT_AGENT": self.lab.agent_address},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    def ok(self, *words: str) -> str:
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def data(self, *words: str) -> object:
+        return json.loads(self.ok(*words, "--json"))
+
+    def refused(self, code: int, says: str, *words: str) -> None:
+        """The command ends with `code` and one line that says `says`, and nothing is different afterwards."""
+        before = self.standing()
+        done = self.run(*words)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("multiroot: ")]
+        assert len(lines) == 1, done.stderr
+        assert says in lines[0]
+        assert "Traceback" not in done.stderr
+        assert done.returncode == code
+        assert self.standing() == before
+
+    def standing(self) -> object:
+        """What must not change by a refusal: CPUs and memory of all roots, and all VMs."""
+        roots = self.data("root", "list")
+        assert isinstance(roots, list)
+        kept = ("root", "boot_id", "cpus", "memory")
+        return [{key: root[key] for key in kept} for root in roots], self.data("vm", "list")
+
+
+def play(lab: Lab, new_kernel: str, vms: int) -> None:
+    options = scenario.Options(
+        lab=replace_name(lab), new_kernel=kernel_name(new_kernel), vm_memory=256 * MIB, vms=vms
+    )
+    with client.connect("old", lab.agent_address) as old, client.connect("new", lab.agent_address) as new:
+        report = scenario.Scenario(lab, options, Phases("test"), old, new).play()
+    assert [check for check in report.checks() if not check.held] == []
+    assert report.to_json()["machine"]["resets"] == 0
+
+
+def replace_name(lab: Lab) -> scenario.lab.Options:
+    return replace(scenario.lab.Options(), name=lab.state.machine.name)
+
+
+@pytest.mark.parametrize(("old", "new", "vms"), [("6.1", "6.12", 1), ("6.12", "newest", 2)])
+def test_vms_go_to_another_kernel_and_the_old_one_lives_on(
+    labs_factory: Labs, old: str, new: str, vms: int
+) -> None:
+    """Proves the demo's claims for pairs of stock kernels: no reset, no RAM copied, no tick lost."""
+    lab = labs_factory.fresh(kernel=old, vms=vms)
+    play(lab, new, vms)
+    labs_factory.discard(lab)
+
+
+@pytest.fixture(scope="module")
+def cli(labs_factory: Labs) -> Iterator[Cli]:
+    """A lab with one VM in the old root and no new root."""
+    lab = labs_factory.fresh(kernel="6.12", vms=2)
+    with client.connect("old", lab.agent_address) as old:
+        scenario._status(old, wait=True)
+    found = Cli(lab)
+    found.ok("vm", "run", "steady", "--memory", "256M")
+    yield found
+    labs_factory.discard(lab)
+
+
+@pytest.mark.parametrize(
+    ("code", "says", "words"),
+    [
+        (3, "overlaps", ("root", "launch", "--kernel", "6.12", "--carve", "512M@0x10000000")),
+        (3, "namespace", ("root", "launch", "--kernel", "6.12", "--carve", "256M@0x100000000")),
+        (2, "aligned", ("root", "launch", "--kernel", "6.12", "--carve", "256M@0x118001000")),
+        (2, "too small", ("root", "launch", "--kernel", "6.12", "--carve", "32M")),
+        (3, "boot CPU", ("root", "launch", "--kernel", "6.12", "--cpus", "0")),
+        (2, "CPU 9", ("root", "launch", "--kernel", "6.12", "--cpus", "9")),
+        (2, "no kernel '5.4'", ("root", "launch", "--kernel", "5.4")),
+        (2, "not an x86 kernel", ("root", "launch", "--kernel", "/etc/passwd")),
+        (2, "no VM named 'nobody'", ("vm", "show", "nobody")),
+        (2, "no VM named 'nobody'", ("vm", "stop", "nobody")),
+        (3, "already a VM steady", ("vm", "run", "steady")),
+        (2, "not a size", ("vm", "run", "other", "--memory", "lots")),
+        (3, "largest", ("vm", "run", "other", "--memory", "64G")),
+        (5, "no new root", ("handoff", "steady")),
+        (5, "no new root", ("root", "show", "new")),
+        (2, "not a root", ("root", "show", "newest")),
+    ],
+)
+def test_bad_requests_get_one_line_and_change_nothing(
+    cli: Cli, code: int, says: str, words: tuple[str, ...]
+) -> None:
+    """Proves that each bad request has its own exit code and leaves CPUs, memory and VMs as they were."""
+    cli.refused(code, says, *words)
+
+
+def test_a_new_root_that_never_comes_up_gives_everything_back(cli: Cli) -> None:
+    """Proves that CPUs and memory of a dead launch go back and work: the next launch uses them and joins."""
+    before = cli.standing()
+    done = cli.run(
+        "root",
+        "launch",
+        "--kernel",
+        "6.12",
+        "--append",
+        "rdinit=/no-such-init init=/no-such-init",
+        "--timeout",
+        "15",
+    )
+    assert done.returncode in (4, 5), done.stderr
+    assert "the new root" in done.stderr.splitlines()[-1]
+    assert cli.standing() == before
+    cli.ok("root", "launch", "--kernel", "6.12")
+    assert cli.lab.state.resets() == 0
+
+
+def test_a_running_new_root_keeps_its_cpus_and_its_coordinator(cli: Cli) -> None:
+    """Proves the online veto, and that neither a second launch nor a coordinator by hand gets in between."""
+    online = cli.lab.run(["sh", "-c", "echo 1 | tee /sys/devices/system/cpu/cpu3/online"])
+    assert online.returncode != 0
+    assert "resource busy" in online.stderr
+    cli.refused(3, "already", "root", "launch", "--kernel", "6.12")
+    by_hand = cli.lab.run(["multiroot", "kexec", "load", "6.12", "--carve", "256M"])
+    assert by_hand.returncode == 3
+    assert "coordinator" in by_hand.stderr
+    assert cli.lab.run(["true"], root="new").returncode == 0

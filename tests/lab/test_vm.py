@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VMs under KVM in a root, and handoffs between two agents of one kernel. Across kernels: test_demo.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from multiroot.errors import BadRequestError, ConflictError
+from multiroot.lab.lab import Lab
+from multiroot.rpc.client import connect
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+from multiroot.units import GIB, MIB
+from multiroot.vm.messages import ticks_from_proto
+from multiroot.vm.ticks import continuity
+
+TWO_ROOTS = (Path(__file__).parent / "two_roots.py").read_text()
+
+
+@pytest.fixture
+def agent(lab: Lab) -> Iterator[vm_pb2_grpc.VmServiceStub]:
+    """The old root's agent; VMs that a test leaves are stopped."""
+    channel = connect(target=lab.agent_address)
+    grpc.channel_ready_future(channel).result(timeout=60)
+    stub = vm_pb2_grpc.VmServiceStub(channel)
+    yield stub
+    for vm in stub.List(vm_pb2.ListVmsRequest()).vms:
+        stub.Stop(vm_pb2.StopVmRequest(name=vm.definition.name))
+    channel.close()
+
+
+def run(agent: vm_pb2_grpc.VmServiceStub, **fields: object) -> vm_pb2.Vm:
+    definition = vm_pb2.VmDefinition(**{"name": "vm0", "ram_bytes": 128 * MIB, **fields})  # type: ignore[arg-type]
+    with translated("the agent"):
+        return agent.Run(vm_pb2.RunVmRequest(definition=definition))
+
+
+def test_a_guest_runs_under_kvm_with_its_ram_in_the_arena(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:
+    vm = run(agent, address="10.77.1.1/16", append="ticker.region=16")
+    assert (vm.state, vm.owner, vm.extents[0].size) == ("running", 1, 128 * MIB)
+    ticks = agent.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=130), timeout=300)
+    seen = continuity(ticks_from_proto(ticks).ticks)
+    assert seen
+    assert seen.unbroken
+    assert seen.checked_bytes > 0
+
+    maps = lab.run(["cat", f"/proc/{vm.pid}/maps"]).stdout
+    assert "/dev/dax" in maps
+    assert "/dev/kvm" in lab.run(["sh", "-c", f"ls -l /proc/{vm.pid}/fd"]).stdout
+    shown = json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)
+    assert [(extent["name"], extent["root"]) for extent in shown["extents"]] == [("vm0", 1)]
+
+    knock = (
+        "import socket\n"
+        "try: socket.create_connection(('10.77.1.1', 9), timeout=20)\n"
+        "except ConnectionRefusedError: print('refused')\n"
+    )
+    assert lab.run(["python3", "-c", knock]).stdout == "refused\n"
+
+    agent.Stop(vm_pb2.StopVmRequest(name="vm0"))
+    assert json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)["extents"] == []
+    assert lab.run(["sh", "-c", "ls /sys/class/net"]).stdout.split().count("mrtap0") == 0
+
+
+def test_refusals(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:
+    run(agent)
+    with pytest.raises(ConflictError, match="already a VM vm0"):
+        run(agent)
+    with pytest.raises(ConflictError, match="no free extent of 1 GiB"):
+        run(agent, name="vm1", ram_bytes=GIB)
+    with pytest.raises(BadRequestError, match="no VM named 'vm1'"), translated("the agent"):
+        agent.Get(vm_pb2.GetVmRequest(name="vm1"))
+    assert [vm.definition.name for vm in agent.List(vm_pb2.ListVmsRequest()).vms] == ["vm0"]
+    broken = lab.run(["sh", "-c", "truncate -s 8M /tmp/none; multiroot arena show --device /tmp/none"])
+    assert broken.returncode == 2
+    assert "no valid arena on /tmp/none: copy 1: no superblock" in broken.stderr
+
+
+@pytest.mark.parametrize("machine", ["q35", "microvm"])
+def test_a_real_guest_survives_a_failed_handoff_and_a_good_one(lab: Lab, machine: str) -> None:
+    done = lab.run(["python3", "-c", TWO_ROOTS, "drive", machine], timeout=400)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    assert "ordered by the test" in outcome["refused"]
+    assert outcome["unbroken"], outcome["continuity"]
+    assert outcome["epochs"] == 2  # raised once by taking it back, once by the handoff
+    assert outcome["ram_bytes_copied"] == 0
+    assert 0 < outcome["device_state_bytes"] < MIB
+    assert outcome["answer"] == "ConnectionRefusedError"
+    assert outcome["left"] == []

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs inside a lab machine: two agents in one kernel hand a real KVM guest to and fro over the real arena.
+
+python3 -c THIS drive MACHINE: prints one line of JSON. The taker's agent is a child process (role "serve").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from multiroot.arena.arena import Arena
+from multiroot.arena.atomics import tsc, tsc_clock
+from multiroot.arena.backing import find_device
+from multiroot.errors import CommandError, MultirootError
+from multiroot.handoff.giver import hand_over
+from multiroot.handoff.service import HandoffService
+from multiroot.handoff.taker import Taker
+from multiroot.net.network import RootNetwork
+from multiroot.phases import Phases
+from multiroot.rpc.server import make_server
+from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2, vm_pb2_grpc
+from multiroot.units import MIB
+from multiroot.vm.definition import VmDefinition
+from multiroot.vm.instance import Host
+from multiroot.vm.manager import VmManager
+from multiroot.vm.messages import ticks_from_proto
+from multiroot.vm.service import VmService
+from multiroot.vm.ticks import continuity
+
+OLD, NEW = 101, 102  # numbers that no real root of the lab has
+NAME = "twice"
+
+
+class FailingTaker(Taker):
+    """Loads the device state and then, before it owns the VM, finds something wrong; `failures` times."""
+
+    failures = 0
+
+    async def _loaded(self, vm: Any, events: Any) -> Any:
+        event = await super()._loaded(vm, events)
+        if self.failures:
+            self.failures -= 1
+            raise CommandError("ordered by the test")
+        return event
+
+
+class Agent:
+    """As much of an agent as VMs need."""
+
+    def __init__(self, number: int, khz: int) -> None:
+        self.clock = tsc_clock(khz)
+        self.network = RootNetwork(1)
+        arena = Arena(find_device().node, number)
+        self.manager = VmManager(Host(number, arena, self.clock, Path(f"/tmp/vms{number}"), self.network))
+        self.taker = FailingTaker(self.manager, f"root {number}")
+        self.server = make_server(lambda name: True, lambda name: grpc.aio.insecure_channel(name))
+        handoff_pb2_grpc.add_HandoffServiceServicer_to_server(HandoffService(self.taker), self.server)
+        vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(self.manager), self.server)
+        self.server.add_insecure_port(f"unix:/tmp/agent{number}")
+        self.phases = Phases(f"root {number}", self.clock)
+
+    async def start(self) -> None:
+        await self.network.start()
+        await self.server.start()
+
+
+def channel_to(number: int) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(f"unix:/tmp/agent{number}")
+
+
+async def ticks_of(number: int, at_least: int) -> vm_pb2.Ticks:
+    async with channel_to(number) as channel:
+        stub = vm_pb2_grpc.VmServiceStub(channel)
+        return await stub.GetTicks(vm_pb2.GetTicksRequest(name=NAME, wait_count=at_least))
+
+
+def measure_khz() -> int:
+    tsc_before, before = tsc(), time.monotonic_ns()
+    time.sleep(0.5)
+    return round((tsc() - tsc_before) * 1e6 / (time.monotonic_ns() - before))
+
+
+async def serve(khz: int, failures: int) -> None:
+    agent = Agent(NEW, khz)
+    agent.taker.failures = failures
+    await agent.start()
+    sys.stdout.write("serving\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+async def drive(machine: str, script: str) -> dict[str, Any]:
+    khz = measure_khz()
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, "serve", str(khz), "1", stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout
+    await child.stdout.readline()
+    old = Agent(OLD, khz)
+    await old.start()
+    definition = VmDefinition(
+        NAME, ram_bytes=128 * MIB, machine=machine, address="10.77.1.77/16", append="ticker.region=16"
+    )
+    first = (await old.manager.run(definition)).owner.epoch
+    await ticks_of(OLD, 100)
+    refused = ""
+    try:
+        await hand_over(old.manager, NAME, channel_to(NEW), old.phases)
+    except MultirootError as error:
+        refused = error.message
+    await ticks_of(OLD, len((await ticks_of(OLD, 0)).counter) + 100)
+    result = await hand_over(old.manager, NAME, channel_to(NEW), old.phases)
+    after = await ticks_of(NEW, 100)
+    answer = await asyncio.to_thread(knock, "10.77.1.77")
+    joined = ticks_from_proto(await ticks_of(OLD, 0)).then(ticks_from_proto(after))
+    seen = continuity(joined.ticks)
+    async with channel_to(NEW) as channel:
+        await vm_pb2_grpc.VmServiceStub(channel).Stop(vm_pb2.StopVmRequest(name=NAME))
+    child.kill()
+    await child.wait()
+    assert seen is not None
+    return {
+        "refused": refused,
+        "epochs": result.epoch - first,
+        "device_state_bytes": result.device_state_bytes,
+        "ram_bytes_copied": result.ram_bytes_copied,
+        "vmm_ms": (result.resumed_ns - result.stopped_ns) / 1e6,
+        "guest_ms": seen.gap_ns / 1e6,
+        "answer": answer,
+        "unbroken": seen.unbroken,
+        "continuity": {key: value for key, value in asdict(seen).items() if key != "reports"},
+        "left": [entry.name for entry in old.manager.host.arena.entries()],
+    }
+
+
+def knock(address: str) -> str:
+    """The guest's kernel refuses a connection to a port nobody listens on: that it answers is the point."""
+    import socket
+
+    try:
+        socket.create_connection((address, 9), timeout=20).close()
+    except OSError as error:
+        return type(error).__name__
+    return "accepted"
+
+
+if __name__ == "__main__":
+    role = sys.argv[1]
+    if role == "serve":
+        asyncio.run(serve(int(sys.argv[2]), int(sys.argv[3])))
+    else:
+        # Of a -c program only its own command line has the text.
+        text = Path("/proc/self/cmdline").read_bytes().split(b"\0")[2].decode()
+        sys.stdout.write(json.dumps(asyncio.run(drive(sys.argv[2], text))) + "\n")
+        sys.stdout.flush()
+        os._exit(0)  # gRPC's threads need no farewell

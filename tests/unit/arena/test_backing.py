@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from multiroot.arena.backing import DaxDevice, find_device
+from multiroot.errors import BadRequestError, ConflictError
+from multiroot.units import GIB, HUGE_PAGE
+
+
+def device(root: Path, name: str, driver: str = "device_dax", align: int = HUGE_PAGE) -> None:
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "size").write_text(f"{GIB}\n")
+    (folder / "resource").write_text("0x240000000\n")
+    (folder / "align").write_text(f"{align}\n")
+    if driver:
+        (folder / "driver").symlink_to(f"../../../bus/dax/drivers/{driver}")
+
+
+def test_the_one_device(tmp_path: Path) -> None:
+    device(tmp_path, "dax0.0")
+    assert find_device(tmp_path) == DaxDevice(Path("/dev/dax0.0"), GIB, 0x240000000, HUGE_PAGE)
+
+
+def test_memory_used_by_other_drivers_does_not_count(tmp_path: Path) -> None:
+    device(tmp_path, "dax0.0", driver="kmem")
+    device(tmp_path, "dax2.0", driver="")
+    with pytest.raises(BadRequestError, match="no persistent memory") as refused:
+        find_device(tmp_path)
+    assert "ndctl" in refused.value.hint
+    device(tmp_path, "dax1.0")
+    assert find_device(tmp_path).node == Path("/dev/dax1.0")
+
+
+def test_several(tmp_path: Path) -> None:
+    device(tmp_path, "dax0.0")
+    device(tmp_path, "dax1.0")
+    with pytest.raises(ConflictError, match=r"dax0\.0, dax1\.0"):
+        find_device(tmp_path)
+
+
+def test_no_dax_at_all(tmp_path: Path) -> None:
+    with pytest.raises(BadRequestError, match="no persistent memory"):
+        find_device(tmp_path / "absent")
+
+
+def test_alignment_that_does_not_suit(tmp_path: Path) -> None:
+    device(tmp_path, "dax0.0", align=4096)
+    with pytest.raises(BadRequestError, match="aligned to 0x1000"):
+        find_device(tmp_path)

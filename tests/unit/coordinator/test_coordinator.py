@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The coordinator gives everything back, wherever a launch fails or is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multiroot.coordinator.coordinator import Coordinator, Data
+from multiroot.coordinator.journal import Journal
+from multiroot.coordinator.machine import LAUNCH, Edge, Entry, State, replay
+from multiroot.errors import ConflictError, MultirootError
+from multiroot.phases import Phases
+
+STEPS = list(LAUNCH)
+
+
+class Crash(BaseException):
+    """The agent's process ending: nothing of ours may catch it."""
+
+
+class FakeStep:
+    def __init__(
+        self, name: str, log: list[str], fail: str = "", crash: bool = False, stuck: bool = False
+    ) -> None:
+        self.name, self.log, self.fail, self.crash, self.stuck = name, log, fail, crash, stuck
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        self.log.append(f"do {self.name}")
+        if self.crash:
+            raise Crash
+        if self.fail:
+            raise MultirootError(self.fail)
+        return {"made": self.name}
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        self.log.append(f"undo {self.name}")
+        if self.stuck:
+            raise MultirootError(f"{self.name} is stuck")
+
+
+def coordinator(tmp_path: Path, log: list[str], **special: FakeStep) -> Coordinator:
+    steps = {name: special.get(name) or FakeStep(name, log) for name in STEPS}
+    return Coordinator(Journal(tmp_path / "journal"), steps, Phases("test"))
+
+
+async def test_a_launch_goes_through_all_steps_and_release_undoes_them_backwards(tmp_path: Path) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log)
+    data = await c.launch({"request": "r"})
+    assert c.state is State.JOINED
+    assert data["plan"] == {"request": "r", "made": "plan"}
+    await c.release()
+    assert log == [f"do {s}" for s in STEPS] + [f"undo {s}" for s in reversed(STEPS)]
+    assert c.state is State.IDLE
+
+
+@pytest.mark.parametrize("failing", STEPS)
+async def test_a_failing_step_undoes_itself_and_all_before_it(tmp_path: Path, failing: str) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log, **{failing: FakeStep(failing, log, fail="no luck")})
+    with pytest.raises(MultirootError, match="no luck"):
+        await c.launch({})
+    done = STEPS[: STEPS.index(failing) + 1]
+    assert log == [f"do {s}" for s in done] + [f"undo {s}" for s in reversed(done)]
+    assert c.state is State.IDLE
+    log.clear()
+    await coordinator(tmp_path, log).launch({})
+    assert log == [f"do {s}" for s in STEPS]
+
+
+@pytest.mark.parametrize("crashing", STEPS)
+async def test_a_restarted_coordinator_undoes_what_the_crash_left(tmp_path: Path, crashing: str) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log, **{crashing: FakeStep(crashing, log, crash=True)})
+    with pytest.raises(Crash):
+        await c.launch({})
+    log.clear()
+    again = coordinator(tmp_path, log)
+    assert "took back" in await again.recover(alive=True)
+    assert log == [f"undo {s}" for s in reversed(STEPS[: STEPS.index(crashing) + 1])]
+    assert again.state is State.IDLE
+
+
+async def test_a_restarted_coordinator_keeps_a_joined_root_only_while_it_lives(tmp_path: Path) -> None:
+    log: list[str] = []
+    await coordinator(tmp_path, log).launch({})
+    again = coordinator(tmp_path, log)
+    assert "still joined" in await again.recover(alive=True)
+    assert again.state is State.JOINED
+    assert "took back" in await again.recover(alive=False)
+    assert again.state is State.IDLE
+
+
+async def test_a_stuck_undo_is_named_and_can_be_tried_again(tmp_path: Path) -> None:
+    log: list[str] = []
+    stuck = FakeStep("offline", log, stuck=True)
+    c = coordinator(tmp_path, log, offline=stuck)
+    await c.launch({})
+    with pytest.raises(MultirootError, match="undoing offline failed: offline is stuck"):
+        await c.release()
+    with pytest.raises(ConflictError):
+        await c.launch({})
+    stuck.stuck = False
+    log.clear()
+    await c.release()
+    assert log == ["undo offline"]
+    assert c.state is State.IDLE
+
+
+async def test_a_second_request_is_refused_while_one_runs(tmp_path: Path) -> None:
+    c = coordinator(tmp_path, [])
+    async with c.busy("launching a new root"):
+        with pytest.raises(ConflictError, match="busy: launching"):
+            await c.launch({})
+
+
+def test_a_torn_last_line_is_as_if_never_written_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.write("plan", Edge.BEGIN)
+    with path.open("a") as file:
+        file.write('{"step": "pl')
+    torn = Journal(path)
+    torn.write("plan", Edge.DONE)
+    assert Journal(path).standing().state is State.PLANNED
+    path.write_text("garbage\n" + path.read_text())
+    with pytest.raises(MultirootError, match="broken at line 1"):
+        Journal(path)
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(Edge))))
+def test_replay_never_forgets_a_step_that_may_have_effects(edges: list[tuple[str, Edge]]) -> None:
+    standing = replay(Entry(step, edge, 0) for step, edge in edges)
+    for step in STEPS:
+        own = [edge for name, edge in edges if name == step and edge in (Edge.BEGIN, Edge.UNDONE)]
+        assert (step in standing.begun) == bool(own and own[-1] is Edge.BEGIN)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One root's agent as a process of its own that dies, without any cleaning up, at a chosen moment.
+
+python -m handoff.agent give|take FOLDER MOMENT
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from multiroot.handoff import giver, taker, wire
+from multiroot.vm.qmp import Qmp
+
+from .harness import Root, hand, make_root, start_vm
+
+
+def die(*_: Any) -> Any:
+    """As kill -9 would."""
+    os._exit(0)
+
+
+async def die_async(*_: Any, **__: Any) -> Any:
+    die()
+
+
+def arrange(moment: str) -> None:
+    """Put the agent's death where it was ordered."""
+    if moment == "prepared":
+        giver._Attempt._transfer = die_async  # type: ignore[method-assign]
+    elif moment == "first-chunk":
+        wire.chunks = die_at_first_chunk
+    elif moment == "all-sent":
+        giver._Attempt._saved = die_async  # type: ignore[method-assign]
+    elif moment == "loaded":
+        taker.Taker._loaded = die_async  # type: ignore[method-assign]
+    elif moment == "owned":
+        Qmp.execute = die_at_cont(Qmp.execute)  # type: ignore[method-assign]
+    elif moment == "resumed":
+        taker.Taker._settle_in = die_async  # type: ignore[method-assign]
+
+
+def die_at_cont(original: Any) -> Any:
+    async def execute(self: Qmp, command: str, **arguments: Any) -> Any:
+        return die() if command == "cont" else await original(self, command, **arguments)
+
+    return execute
+
+
+async def die_at_first_chunk(sock: Any) -> AsyncIterator[bytes]:
+    await asyncio.get_running_loop().sock_recv(sock, 1000)
+    die()
+    yield b""
+
+
+async def main(role: str, folder: Path, moment: str) -> None:
+    arrange(moment)
+    root = make_root(1 if role == "give" else 2, folder)
+    await root.serve()
+    if role == "give":
+        await give(root, make_root(2, folder))
+        return
+    sys.stdout.write("serving\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+async def give(root: Root, peer: Root) -> None:
+    await start_vm(root)
+    await hand(root, peer)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))

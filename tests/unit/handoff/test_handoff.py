@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A handoff that works, and handoffs in which something breaks: one copy of the guest runs afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+
+from multiroot.arena.allocator import Extent
+from multiroot.arena.layout import Owner
+from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError, PeerLostError
+from multiroot.handoff import giver as giver_module
+from multiroot.handoff import taker as taker_module
+from multiroot.handoff.giver import hand_over, ram_copied
+from multiroot.phases import Phases
+from multiroot.units import MIB
+from multiroot.vm.instance import Instance, VmState
+
+from .harness import SMALL, Root, assert_runs_only_in, clashes, ended, hand, no_qemu, seen_across, start_vm
+
+Roots = tuple[Root, Root]
+
+
+async def test_there_and_back(roots: Roots) -> None:
+    giver, taker = roots
+    await start_vm(giver)
+    result = await hand(giver, taker)
+    assert (result.name, result.epoch, result.ram_bytes_copied) == ("vm0", 2, 0)
+    assert result.device_state_bytes > 0
+    assert 0 < result.stopped_ns <= result.resumed_ns
+    await assert_runs_only_in(taker, giver)
+    assert giver.manager.get("vm0").state is VmState.HANDED
+    with pytest.raises(ConflictError, match="handed to root 2"):
+        await hand(giver, taker)
+
+    result = await hand(taker, giver)
+    assert result.epoch == 3
+    await assert_runs_only_in(giver, taker)
+
+
+async def test_the_guest_counts_on(roots: Roots) -> None:
+    giver, taker = roots
+    await start_vm(giver)
+    await hand(giver, taker)
+    await taker.ticks(20)
+    seen = await seen_across(giver, taker)
+    assert seen.unbroken
+    assert seen.first == 1
+    assert seen.last > 20
+
+
+async def test_phases_of_both_roots_come_back(roots: Roots) -> None:
+    giver, taker = roots
+    await start_vm(giver)
+    phases = Phases("root 1", giver.host.clock)
+    await hand_over(giver.manager, "vm0", taker.channel, phases)
+    sides = {(phase.side, phase.name): phase for phase in phases.finished}
+    assert ("root 1", "prepare") in sides
+    blackout = {key for key, phase in sides.items() if phase.blackout}
+    assert blackout == {
+        ("root 1", "save device state"),
+        ("root 2", "load device state"),
+        ("root 2", "commit"),
+        ("root 2", "resume"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("faults", "words"),
+    [
+        ("exit", "did not start"),
+        ("refuse:getfd", "not to be had"),
+        ("refuse:migrate-incoming", "not to be had"),
+        ("die:migrate-incoming", "went away"),
+        ("version=2", "ours 9.9.92"),
+        ("refuse-state", "did not accept the device state"),
+        ("refuse:cont", "not to be had"),
+    ],
+)
+async def test_taker_cannot_and_the_guest_goes_on_in_the_giver(roots: Roots, faults: str, words: str) -> None:
+    giver, taker = roots
+    vm = await start_vm(giver)
+    taker.faults(faults)
+    with pytest.raises(MultirootError, match=words):
+        await hand(giver, taker)
+    assert vm.owner.epoch > 1
+    await assert_runs_only_in(giver, taker)
+    assert taker.manager.find("vm0") is None
+    taker.faults("")
+    await hand(giver, taker)
+    await assert_runs_only_in(taker, giver)
+    assert (await seen_across(giver, taker)).unbroken
+
+
+async def test_giver_that_cannot_migrate_goes_on(roots: Roots) -> None:
+    giver, taker = roots
+    giver.faults("refuse:migrate")
+    await start_vm(giver)
+    with pytest.raises(CommandError, match="QEMU refused migrate: migrate is not to be had"):
+        await hand(giver, taker)
+    await assert_runs_only_in(giver, taker)
+
+
+@pytest.mark.parametrize("faults", ["die-before-stop", "die-stopped", "die:migrate"])
+async def test_a_qemu_that_dies_in_the_giver_takes_only_its_own_guest_along(
+    roots: Roots, faults: str
+) -> None:
+    giver, taker = roots
+    giver.faults(faults)
+    vm = await start_vm(giver)
+    with pytest.raises(MultirootError):
+        await hand(giver, taker)
+    await ended(vm)
+    assert vm.state is VmState.FAILED
+    assert vm.word.read().root == 1
+    await no_qemu(taker)
+    await giver.manager.stop("vm0")
+    giver.faults("")
+    await start_vm(giver)
+    await assert_runs_only_in(giver, taker)
+
+
+async def test_a_guest_that_crashes_in_the_taker_is_the_takers(roots: Roots) -> None:
+    giver, taker = roots
+    vm = await start_vm(giver)
+    taker.faults("die:cont")
+    with pytest.raises(MultirootError, match="went away during cont"):
+        await hand(giver, taker)
+    assert vm.word.read() == Owner(2, 2)
+    await no_qemu(giver)
+    assert giver.manager.get("vm0").state is VmState.HANDED
+    await ended(taker.manager.get("vm0"))
+    assert taker.manager.get("vm0").state is VmState.FAILED
+    await taker.manager.stop("vm0")
+    assert taker.host.arena.entries() == []
+
+
+async def test_taker_out_of_reach(roots: Roots) -> None:
+    giver, taker = roots
+    await start_vm(giver)
+    await taker.server.stop(None)
+    with pytest.raises(PeerLostError, match="does not answer"):
+        await hand(giver, taker)
+    await assert_runs_only_in(giver, taker)
+
+
+async def test_taker_lost_after_preparing(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    giver, taker = roots
+    await start_vm(giver)
+    prepare_qemu = giver_module._Attempt._prepare_taker
+
+    async def then_lose_it(attempt: giver_module._Attempt) -> None:
+        await prepare_qemu(attempt)
+        await taker.server.stop(None)
+
+    monkeypatch.setattr(giver_module._Attempt, "_prepare_taker", then_lose_it)
+    with pytest.raises(PeerLostError):
+        await hand(giver, taker)
+    await taker.taker.close()
+    await assert_runs_only_in(giver, taker)
+
+
+async def test_taker_lost_while_the_state_is_on_its_way(roots: Roots) -> None:
+    giver, taker = roots
+    await start_vm(giver)
+    taker.faults("hang-load")
+
+    async def lost() -> None:
+        vm = giver.manager.get("vm0")
+        with vm.qmp.watch("MIGRATION") as events:
+            await events.until("completed")
+
+    with pytest.raises(PeerLostError, match="is gone"):
+        await hand(giver, taker, lost)
+    await assert_runs_only_in(giver, taker)
+
+
+async def test_slow_taker_is_fenced(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The giver gives up while the taker is just about to take: the taker comes too late."""
+    giver, taker = roots
+    vm = await start_vm(giver)
+    loaded, proceed = asyncio.Event(), asyncio.Event()
+    original = taker_module.Taker._loaded
+
+    async def slowly(*args: object) -> object:
+        event = await original(*args)  # type: ignore[arg-type]
+        loaded.set()
+        await proceed.wait()
+        return event
+
+    monkeypatch.setattr(taker_module.Taker, "_loaded", slowly)
+    # It does not learn that the call was given up, as when the link is dead.
+    monkeypatch.setattr(grpc.aio.StreamUnaryCall, "cancel", lambda call: False)
+    monkeypatch.setattr(giver_module._Attempt, "_tell_taker", lambda attempt: asyncio.sleep(0))
+    with pytest.raises(PeerLostError):
+        await hand(giver, taker, loaded.wait)
+    assert vm.owner == Owner(1, 2)
+    proceed.set()
+    await assert_runs_only_in(giver, taker)
+
+
+async def test_lost_answer(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The taker runs the guest, but the giver never hears of it; the arena tells."""
+    giver, taker = roots
+    await start_vm(giver)
+    settle_in = taker_module.Taker._settle_in
+
+    async def then_lose_it(self: taker_module.Taker, vm: Instance, phases: Phases) -> None:
+        await settle_in(self, vm, phases)
+        await taker.server.stop(None)
+
+    monkeypatch.setattr(taker_module.Taker, "_settle_in", then_lose_it)
+    result = await hand(giver, taker)
+    assert (result.epoch, result.resumed_ns) == (2, 0)
+    assert result.device_state_bytes > 0
+    assert giver.manager.get("vm0").owner == Owner(2, 2)
+    await no_qemu(giver)
+    vm = taker.manager.running("vm0")
+    assert clashes(vm) == 0
+
+
+async def test_a_cancelled_handoff_is_settled(roots: Roots) -> None:
+    giver, taker = roots
+    await start_vm(giver)
+    taker.faults("hang-load")
+    handing = asyncio.create_task(hand(giver, taker))
+    vm = giver.manager.get("vm0")
+    with vm.qmp.watch("MIGRATION") as events:
+        await events.until("completed")
+    handing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handing
+    await assert_runs_only_in(giver, taker)
+
+
+async def test_unknown_vm(roots: Roots) -> None:
+    giver, taker = roots
+    with pytest.raises(BadRequestError, match="no VM named 'vm0'"):
+        await hand(giver, taker)
+
+
+async def prepare(taker: Root, vm: Instance, **changes: object) -> None:
+    request = {
+        "definition": vm.definition,
+        "extents": [vm.entry.extent],
+        "giver": vm.owner,
+        "qemu_version": vm.qmp.version,
+    } | changes
+    await taker.taker.prepare(**request)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"definition": replace(SMALL, cpus=2)}, "another definition"),
+        ({"definition": replace(SMALL, mac="")}, "not complete"),
+        ({"definition": replace(SMALL, name="vm1")}, "no extent named 'vm1'"),
+        ({"definition": replace(SMALL, guest="absent")}, "no guest image"),
+        ({"extents": [Extent(4 * MIB, 32 * MIB)]}, "other extents"),
+        ({"extents": []}, "other extents"),
+        ({"giver": Owner(1, 7)}, "owned by root 1 in epoch 1, not by root 1 in epoch 7"),
+        ({"giver": Owner(3, 1)}, "not by root 3"),
+    ],
+)
+async def test_taker_checks_what_it_is_told(roots: Roots, changes: dict[str, object], words: str) -> None:
+    giver, taker = roots
+    vm = await start_vm(giver)
+    with pytest.raises(MultirootError, match=words):
+        await prepare(taker, vm, **changes)
+    await assert_runs_only_in(giver, taker)
+    assert taker.manager.all() == []
+
+
+async def test_transfer_wants_preparation(roots: Roots) -> None:
+    taker = roots[1]
+
+    async def nothing():  # type: ignore[no-untyped-def]
+        yield b""
+
+    with pytest.raises(BadRequestError, match="not been prepared"):
+        await taker.taker.transfer("vm0", nothing())
+    await taker.taker.abort("vm0")
+
+
+async def test_preparing_again_replaces_the_first(roots: Roots) -> None:
+    giver, taker = roots
+    vm = await start_vm(giver)
+    await prepare(taker, vm)
+    first = taker.manager.get("vm0")
+    await prepare(taker, vm)
+    assert taker.manager.get("vm0") is not first
+    assert first.process
+    assert not first.process.running
+    await taker.taker.abort("vm0")
+    await assert_runs_only_in(giver, taker)
+
+
+async def test_prepared_in_vain(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    giver, taker = roots
+    monkeypatch.setattr(taker_module, "PREPARED_FOR_S", 0.0)
+    vm = await start_vm(giver)
+    await prepare(taker, vm)
+    process = taker.manager.get("vm0").process
+    assert process
+    await process.wait()
+    await assert_runs_only_in(giver, taker)
+
+
+def test_ram_copied() -> None:
+    roms = {"total": 800 * 1024, "normal": 60, "page-size": 4096, "transferred": 250_000}
+    assert ram_copied(roms, 32 * MIB) == 0
+    everything = {"total": 33 * MIB, "normal": 8000, "page-size": 4096, "transferred": 34_000_000}
+    assert ram_copied(everything, 32 * MIB) == 8000 * 4096
+
+
+def test_paths_fit_unix_sockets(tmp_path: Path) -> None:
+    from multiroot.vm.folder import RUN_DIR, VmFolder
+
+    assert len(str(VmFolder(RUN_DIR, "x" * 32).console)) < 108

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""KVM is used only where a probe showed that it works, and the probe runs once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from multiroot import proc
+from multiroot.errors import CommandError
+from multiroot.lab import accel
+from multiroot.lab.build import BootKernel, Built
+from multiroot.phases import Phases
+
+BOOTS = "[    1.0] VFS: Unable to mount root fs on unknown-block(0,0)\n"
+
+
+class Host:
+    """A workstation on which a probe boot says `says`, or never ends."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, kvm: bool, nested: bool, says: str | None) -> None:
+        self.probes = 0
+        self.says = says
+        monkeypatch.setattr(os, "access", lambda path, mode: kvm)
+        monkeypatch.setattr(accel, "_nested", lambda: nested)
+        monkeypatch.setattr(proc, "run", self.run)
+
+    def run(self, argv: list[str], **options: object) -> proc.Completed:
+        assert argv[argv.index("-accel") + 1] == "kvm"
+        self.probes += 1
+        if self.says is None:
+            raise CommandError("QEMU did not finish within 20 s")
+        return proc.Completed(tuple(argv), 0, self.says, "")
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Built:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernel = BootKernel("6.1", "6.1.0", Path("/vmlinuz"), Path("/initrd"))
+    return Built(Path("/emulator"), Path("/image"), "digest", {"6.1": kernel})
+
+
+@pytest.mark.parametrize(
+    ("kvm", "nested", "says", "chosen", "probes"),
+    [
+        (True, True, BOOTS, "kvm", 1),
+        (True, True, "KVM internal error. Suberror: 1\n", "tcg", 1),
+        (True, True, None, "tcg", 1),
+        (True, False, BOOTS, "tcg", 0),
+        (False, True, BOOTS, "tcg", 0),
+    ],
+    ids=["works", "fails", "hangs", "not nested", "absent"],
+)
+def test_the_choice_and_that_it_is_kept(
+    built: Built,
+    monkeypatch: pytest.MonkeyPatch,
+    kvm: bool,
+    nested: bool,
+    says: str | None,
+    chosen: str,
+    probes: int,
+) -> None:
+    host = Host(monkeypatch, kvm=kvm, nested=nested, says=says)
+    assert accel.choose(built, Phases("workstation")) == chosen
+    assert accel.choose(built, Phases("workstation")) == chosen
+    assert host.probes == probes
+
+
+def test_another_emulator_is_probed_anew(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, kvm=True, nested=True, says=BOOTS)
+    accel.choose(built, Phases("workstation"))
+    newer = Built(Path("/newer"), built.image, built.image_digest, built.kernels)
+    accel.choose(newer, Phases("workstation"))
+    assert host.probes == 2

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line of a lab machine, and its state folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from multiroot.errors import BadRequestError
+from multiroot.lab import state
+from multiroot.lab.layout import lay_out
+from multiroot.lab.machine import Machine, kernel_cmdline, qemu_argv
+from multiroot.lab.state import Attempt, LabState
+from multiroot.units import GIB, MIB
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("multiroot.lab.state._SOCKET_PATH_LIMIT", 4096)
+    memory = lay_out(old_memory=2 * GIB, arena=384 * MIB, carve=GIB, carve_reserved=True, image=424 * MIB)
+    return Machine(
+        name="default",
+        kernel="6.12",
+        release="6.12.1-cloud-amd64",
+        vmlinuz=Path("/cache/kernel/vmlinuz"),
+        initrd=Path("/cache/initramfs/initrd"),
+        image=Path("/cache/image/system.erofs"),
+        emulator=Path("/cache/emulator/tree"),
+        accelerator="tcg",
+        cpus=4,
+        old_cpus=(0, 1),
+        vms=1,
+        vm_memory=256 * MIB,
+        layout=memory,
+        low_reserved=True,
+        cmdline=("no_ipi_broadcast=1",),
+        agent_port=40001,
+        exec_port=40002,
+        state=state.folder("default"),
+    )
+
+
+def option(argv: list[str], name: str) -> list[str]:
+    return [argv[i + 1] for i, word in enumerate(argv) if word == name]
+
+
+def test_the_kernel_learns_of_consoles_and_memory(machine: Machine) -> None:
+    assert kernel_cmdline(machine).split() == [
+        "console=ttyS1,115200",
+        "memmap=0x18000000!0x100000000",
+        "memmap=0x40000000$0x118000000",
+        "no_ipi_broadcast=1",
+        "memmap=192K$0x10000",
+    ]
+    free = dataclasses.replace(machine, low_reserved=False)
+    assert "$0x10000" not in kernel_cmdline(free)
+
+
+def test_qemu_runs_from_its_own_root(machine: Machine) -> None:
+    argv = qemu_argv(machine)
+    library = "/cache/emulator/tree/usr/lib/x86_64-linux-gnu"
+    assert argv[:4] == [
+        f"{library}/ld-linux-x86-64.so.2",
+        "--library-path",
+        library,
+        "/cache/emulator/tree/usr/bin/qemu-system-x86_64",
+    ]
+    share = "/cache/emulator/tree/usr/share"
+    assert option(argv, "-L") == [f"{share}/qemu", f"{share}/seabios"]
+
+
+def test_memory_and_image_are_as_laid_out(machine: Machine) -> None:
+    argv = qemu_argv(machine)
+    assert option(argv, "-m") == ["3456M,slots=1,maxmem=5504M"]
+    assert "nvdimm=on" in option(argv, "-machine")[0]
+    backend = f"memory-backend-file,id=image,mem-path=/cache/image/system.erofs,size={424 * MIB}"
+    assert option(argv, "-object") == [f"{backend},share=on,readonly=on"]
+    assert "nvdimm,memdev=image,unarmed=on" in option(argv, "-device")
+
+
+def test_the_new_roots_port_comes_first_and_only_loopback_is_forwarded(machine: Machine) -> None:
+    argv = qemu_argv(machine)
+    assert option(argv, "-serial") == ["chardev:new", "chardev:old"]
+    network = option(argv, "-netdev")[0]
+    assert "hostfwd=tcp:127.0.0.1:40001-10.0.2.15:7700" in network
+    assert "hostfwd=tcp:127.0.0.1:40002-10.0.2.15:7701" in network
+    assert network.count("hostfwd") == network.count("127.0.0.1")
+
+
+@pytest.mark.parametrize(("accelerator", "option_value"), [("tcg", "tcg,thread=multi"), ("kvm", "kvm")])
+def test_accelerator(machine: Machine, accelerator: str, option_value: str) -> None:
+    argv = qemu_argv(dataclasses.replace(machine, accelerator=accelerator))
+    assert option(argv, "-accel") == [option_value]
+
+
+def test_a_reset_ends_the_machine(machine: Machine) -> None:
+    assert "-no-reboot" in qemu_argv(machine)
+
+
+def test_the_state_survives_a_round_trip(machine: Machine) -> None:
+    lab = state.create(machine, "digest")
+    lab.pid, lab.started = 17, 23
+    lab.attempts = [Attempt("not ready after 40 s, silent for 40 s", 40.1), Attempt("ready", 7.5)]
+    lab.save()
+    assert state.load("default") == lab
+    assert lab.retries() == 1
+    assert state.names() == ["default"]
+
+
+def test_resets_are_counted_from_events(machine: Machine) -> None:
+    lab = state.create(machine, "digest")
+    assert lab.resets() == 0
+    events = [
+        {"ns": 1, "event": "SHUTDOWN", "data": {"guest": True, "reason": "guest-reset"}},
+        {"ns": 2, "event": "SHUTDOWN", "data": {"guest": False, "reason": "host-signal"}},
+        {"ns": 3, "event": "EXIT", "data": {}},
+    ]
+    (lab.folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert lab.resets() == 1
+
+
+def test_a_process_that_is_gone_or_another_is_not_ours(machine: Machine) -> None:
+    mine = LabState(machine, "d", pid=os.getpid(), started=state.process_start(os.getpid()))
+    assert mine.alive()
+    assert not dataclasses.replace(mine, started=mine.started + 1).alive()
+    assert not LabState(machine, "d").alive()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "a b"])
+def test_names_that_are_no_folders(name: str) -> None:
+    with pytest.raises(BadRequestError, match="not a name for a lab"):
+        state.folder(name)
+
+
+def test_a_path_too_long_for_sockets_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ("x" * 100)))
+    with pytest.raises(BadRequestError, match="too long for sockets"):
+        state.folder("default")
+
+
+def test_a_lab_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/tmp" if len(str(tmp_path)) > 60 else str(tmp_path))
+    with pytest.raises(BadRequestError, match="no lab called 'nobody'"):
+        state.load("nobody")

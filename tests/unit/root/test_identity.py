@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Identity and marks are read right from the texts kernels and init scripts write."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from multiroot.root import identity
+from multiroot.root.marks import Marks, boot_offset_ns, parse_marks
+
+IOMEM = """\
+00000000-00000fff : Reserved
+00001000-0000ffff : System RAM
+100000000-17fffffff : System RAM
+  122000000-1229fffff : Kernel code
+180000000-18fffffff : Persistent Memory (legacy)
+  180000000-18fffffff : namespace0.0
+"""
+
+
+def test_memory_lists_top_level_ram_and_pmem_only() -> None:
+    assert identity.parse_memory(IOMEM) == (
+        identity.Memory(0x1000, 0xF000, "System RAM"),
+        identity.Memory(0x100000000, 0x80000000, "System RAM"),
+        identity.Memory(0x180000000, 0x10000000, "Persistent Memory (legacy)"),
+    )
+
+
+def test_the_root_number_comes_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "sys/kernel/random/boot_id").write_text("7a0e2c1f-0000-4000-8000-000000000000\n")
+    (tmp_path / "cmdline").write_text("quiet multiroot.root=3 console=ttyS0,115200\n")
+    assert identity.read_identity(tmp_path).root == 3
+    (tmp_path / "cmdline").write_text("quiet\n")
+    assert identity.read_identity(tmp_path).root == 1
+
+
+def test_apic_ids_are_not_cpu_numbers() -> None:
+    text = "processor\t: 0\napicid\t\t: 0\n\nprocessor\t: 1\napicid\t\t: 4\ninitial apicid\t: 4\n"
+    assert identity.apic_ids(text) == {0: 0, 1: 4}
+
+
+def test_marks_skip_torn_lines_and_land_on_the_shared_clock(tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    path.write_text("userspace 2.51\ninit 3.2\nhalf")
+    assert parse_marks(path.read_text()) == [("userspace", 2.51), ("init", 3.2)]
+    marks = Marks(time.monotonic_ns, path)
+    marks.add("agent")
+    found = marks.all()
+    assert [mark.name for mark in found] == ["userspace", "init", "agent"]
+    assert found[1].at_ns - found[0].at_ns == 690_000_000
+
+
+def test_the_boot_offset_is_the_clock_minus_the_boot_clock() -> None:
+    ahead = 10**18
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    offset = boot_offset_ns(lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) + ahead)
+    after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert abs(offset - ahead) <= after - before

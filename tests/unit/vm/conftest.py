@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A root whose QEMU is fake_qemu.py and whose arena is a file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from multiroot.arena.arena import Arena, format_arena
+from multiroot.units import MIB
+from multiroot.vm.command import Qemu
+from multiroot.vm.instance import Host
+from multiroot.vm.manager import VmManager
+
+FAKE = Path(__file__).with_name("fake_qemu.py")
+
+
+@pytest.fixture
+def arena_path(tmp_path: Path) -> Path:
+    path = tmp_path / "arena"
+    with path.open("wb") as file:
+        file.truncate(128 * MIB)
+    format_arena(path)
+    return path
+
+
+@pytest.fixture
+def guests(tmp_path: Path) -> Path:
+    folder = tmp_path / "guests" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "vmlinuz").touch()
+    (folder / "initrd").touch()
+    return folder.parent
+
+
+@pytest.fixture
+def set_faults(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes the program that stands in for QEMU; call again to change its faults."""
+
+    def write(faults: str) -> Path:
+        program = tmp_path / "qemu"
+        program.write_text(f"#!/bin/sh\nFAKE_QEMU='{faults}' exec {sys.executable} -S {FAKE} \"$@\"\n")
+        program.chmod(0o755)
+        return program
+
+    return write
+
+
+@pytest.fixture
+def host(arena_path: Path, guests: Path, tmp_path: Path, set_faults: Callable[[str], Path]) -> Host:
+    return Host(
+        root=1,
+        arena=Arena(arena_path, 1),
+        clock=time.monotonic_ns,
+        run_dir=tmp_path / "vms",
+        qemu=Qemu(set_faults(""), "tcg"),
+        guests=guests,
+    )
+
+
+@pytest.fixture
+async def manager(host: Host) -> AsyncIterator[VmManager]:
+    made = VmManager(host)
+    yield made
+    for vm in made.all():
+        await vm.discard()

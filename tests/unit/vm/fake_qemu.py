@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Stands in for QEMU: speaks enough QMP, runs a "guest" whose memory is the real arena, migrates for real.
+
+The guest is a counter in its RAM that it also prints as the ticker does. It notices when another copy of it
+runs at the same time, which must never happen: that is counted in RAM too. Faults are ordered by $FAKE_QEMU,
+words separated by blanks:
+
+exit             end at once, as on a bad option
+version=X        claim to be version X
+refuse:COMMAND   answer a command with an error
+die:COMMAND      die when a command comes
+refuse-state     do not accept the incoming state
+hang-load        accept it, and never say so
+die-before-stop  die while the guest still runs
+die-stopped      die before the end mark is written
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+TICK_S = 0.002
+ROM = b"\x55\xaa" * 65536
+END = b"<end of state>"
+PAGE = 4096
+RAM = struct.Struct("<QQQ")  # counter, pid of who runs, times that someone else ran too
+
+
+class Guest:
+    """Counts in shared memory while it runs."""
+
+    def __init__(self, path: str, offset: int, size: int, serial: socket.socket) -> None:
+        with Path(path).open("r+b") as file:
+            self._ram = mmap.mmap(file.fileno(), size, offset=offset)
+        self._serial = serial
+        self._go = threading.Event()
+        self._stopped = threading.Condition()
+        self._ticking = False
+        self.counter = 0
+        threading.Thread(target=self._run, daemon=True).start()
+
+    @property
+    def running(self) -> bool:
+        return self._go.is_set()
+
+    def boot(self) -> None:
+        self._ram[: RAM.size] = RAM.pack(0, 0, 0)
+        self._serial.sendall(b"READY boot=0-1\n")
+
+    def start(self) -> None:
+        counter, _, clashes = RAM.unpack(self._ram[: RAM.size])
+        self._ram[: RAM.size] = RAM.pack(counter, os.getpid(), clashes)
+        self._go.set()
+
+    def stop(self) -> None:
+        self._go.clear()
+        with self._stopped:
+            self._stopped.wait_for(lambda: not self._ticking)
+
+    def _run(self) -> None:
+        while self._go.wait():
+            with self._stopped:
+                self._ticking = self._go.is_set()
+            if self._ticking:
+                self._tick()
+            with self._stopped:
+                self._ticking = False
+                self._stopped.notify_all()
+            time.sleep(TICK_S)
+
+    def _tick(self) -> None:
+        counter, runner, clashes = RAM.unpack(self._ram[: RAM.size])
+        clashes += runner != os.getpid()
+        counter += 1
+        self._ram[: RAM.size] = RAM.pack(counter, os.getpid(), clashes)
+        if counter % 8:
+            line = f"T {counter:x}\n"
+        else:
+            line = f"R {counter:x} boot=0-1 mono=1 wall=1 checked={counter} bad={clashes} gap=1\n"
+        self._serial.sendall(line.encode())
+
+
+class Qemu:
+    """The QMP server and what it controls."""
+
+    def __init__(self, options: dict[str, str], chardevs: dict[str, int], faults: list[str]) -> None:
+        self._faults = faults
+        memory = dict(part.partition("=")[::2] for part in options["-object"].split(","))
+        number = {key: int(memory[key].removesuffix("B")) for key in ("offset", "size")}
+        serial = socket.socket(fileno=chardevs["serial"])
+        self._guest = Guest(memory["mem-path"], number["offset"], number["size"], serial)
+        self._listener = socket.socket(fileno=chardevs["qmp"])
+        self._incoming = "-incoming" in options
+        self._fds: dict[str, int] = {}
+        self._pending: list[int] = []
+        self._client: socket.socket | None = None
+        self._migration: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        if not self._incoming:
+            self._guest.boot()
+            self._guest.start()
+
+    def serve(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            self._client = client
+            version = {"qemu": {"major": 9, "minor": 9, "micro": 9}, "package": self._version()}
+            self._send({"QMP": {"version": version, "capabilities": []}})
+            self._serve_client(client)
+
+    def _serve_client(self, client: socket.socket) -> None:
+        buffer = b""
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(client, 65536, 4)
+            except ConnectionResetError:
+                # A client that is killed with something unread resets the connection.
+                return
+            if not data:
+                return
+            self._pending += fds
+            buffer += data
+            *lines, buffer = buffer.split(b"\n")
+            decoder = json.JSONDecoder()
+            for text in [line.decode() for line in lines] + [buffer.decode()]:
+                self._commands(decoder, text.strip())
+            buffer = b""
+
+    def _commands(self, decoder: json.JSONDecoder, text: str) -> None:
+        while text:
+            command, end = decoder.raw_decode(text)
+            text = text[end:].strip()
+            self._command(command)
+
+    def _command(self, command: dict[str, Any]) -> None:
+        name, arguments = command["execute"], command.get("arguments", {})
+        answer: dict[str, Any] = {"id": command["id"]} if "id" in command else {}
+        if f"die:{name}" in self._faults:
+            os._exit(9)
+        if f"refuse:{name}" in self._faults:
+            answer["error"] = {"class": "GenericError", "desc": f"{name} is not to be had"}
+            self._send(answer)
+            return
+        method = getattr(self, "do_" + name.replace("-", "_"), None)
+        answer["return"] = (method(**{key.replace("-", "_"): value for key, value in arguments.items()})
+                            if method else {})  # fmt: skip
+        self._send(answer)
+        if name == "cont":
+            self._event("RESUME")
+        if name == "quit":
+            os._exit(0)
+
+    def do_query_version(self) -> dict[str, Any]:
+        return {"qemu": {"major": 9, "minor": 9, "micro": 9}, "package": self._version()}
+
+    def do_getfd(self, fdname: str) -> dict[str, Any]:
+        self._fds[fdname] = self._pending.pop(0)
+        return {}
+
+    def do_query_status(self) -> dict[str, Any]:
+        return {"running": self._guest.running, "status": "running" if self._guest.running else "paused"}
+
+    def do_cont(self) -> dict[str, Any]:
+        self._guest.start()
+        return {}
+
+    def do_query_migrate(self) -> dict[str, Any]:
+        return self._migration
+
+    def do_migrate_cancel(self) -> dict[str, Any]:
+        self._status("cancelled")
+        return {}
+
+    def do_migrate(self, uri: str) -> dict[str, Any]:
+        threading.Thread(target=self._save, args=(self._take_fd(uri),), daemon=True).start()
+        return {}
+
+    def do_migrate_incoming(self, uri: str) -> dict[str, Any]:
+        threading.Thread(target=self._load, args=(self._take_fd(uri),), daemon=True).start()
+        return {}
+
+    def _take_fd(self, uri: str) -> socket.socket:
+        return socket.socket(fileno=self._fds.pop(uri.removeprefix("fd:")))
+
+    def _save(self, sock: socket.socket) -> None:
+        self._migration = {"ram": {"total": len(ROM), "normal": len(ROM) // PAGE, "page-size": PAGE}}
+        self._status("active")
+        try:
+            sock.sendall(ROM)
+            if "die-before-stop" in self._faults:
+                os._exit(9)
+            self._guest.stop()
+            self._event("STOP")
+            self._status("device")
+            sock.sendall(b"device state")
+            if "die-stopped" in self._faults:
+                os._exit(9)
+            sock.sendall(END)
+        except OSError:
+            # As QEMU does: a migration that fails lets the guest go on.
+            self._status("failed")
+            self._guest.start()
+            return
+        self._status("completed")
+        sock.close()
+
+    def _load(self, sock: socket.socket) -> None:
+        self._status("setup")
+        state = b""
+        while not state.endswith(END):
+            data = sock.recv(65536)
+            if not data:
+                self._load_failed("the stream ended early")
+            state += data
+        if "refuse-state" in self._faults or not state.startswith(ROM):
+            self._load_failed("unknown section")
+        if "hang-load" in self._faults:
+            return
+        self._status("completed")
+
+    def _load_failed(self, why: str) -> None:
+        sys.stderr.write(f"qemu-system-x86_64: load of migration failed: {why}\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+    def _status(self, status: str) -> None:
+        self._migration["status"] = status
+        self._event("MIGRATION", status=status)
+
+    def _event(self, name: str, **data: Any) -> None:
+        now = time.time_ns()
+        stamp = {"seconds": now // 10**9, "microseconds": now % 10**9 // 1000}
+        self._send({"event": name, "data": data, "timestamp": stamp})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            if self._client is not None:
+                try:
+                    self._client.sendall(json.dumps(message).encode() + b"\r\n")
+                except OSError:
+                    self._client = None
+
+    def _version(self) -> str:
+        return next((word.partition("=")[2] for word in self._faults if word.startswith("version=")), "fake")
+
+
+def main(arguments: list[str]) -> None:
+    faults = os.environ.get("FAKE_QEMU", "").split()
+    if "exit" in faults:
+        sys.exit("qemu-system-x86_64: -machine: unsupported machine")
+    options: dict[str, str] = {}
+    chardevs: dict[str, int] = {}
+    for word, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == "-chardev":
+            fields = dict(part.partition("=")[::2] for part in value.split(","))
+            chardevs[fields["id"]] = int(fields["fd"])
+        elif word.startswith("-"):
+            options[word] = value
+    Qemu(options, chardevs, faults).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

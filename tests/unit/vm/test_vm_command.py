@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+from multiroot.arena.allocator import Extent
+from multiroot.units import MIB
+from multiroot.vm.command import Descriptors, Qemu, command, guest_command_line, guest_paths, machine
+from multiroot.vm.definition import VmDefinition
+
+DEFINITION = VmDefinition("vm0", cpus=2, address="10.77.1.1/16", append="ticker.region=8").checked()
+EXTENT = Extent(2 * MIB, 256 * MIB)
+PATHS = guest_paths(Path("/dev/dax0.0"), Path("/guests"), "ticker")
+
+
+def values(argv: list[str], option: str) -> list[str]:
+    return [value for word, value in pairwise(argv) if word == option]
+
+
+def test_ram_is_the_extent_shared() -> None:
+    argv = command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6))
+    assert values(argv, "-object") == [
+        "memory-backend-file,id=ram,size=268435456B,mem-path=/dev/dax0.0,offset=2097152B,align=2M,share=on"
+    ]
+    assert values(argv, "-m") == ["size=268435456B"]
+    assert "memory-backend=ram" in values(argv, "-machine")[0].split(",")
+
+
+def test_descriptors_are_all_used() -> None:
+    descriptors = Descriptors(5, 6, 7)
+    argv = command(Qemu(), DEFINITION, EXTENT, PATHS, descriptors)
+    assert descriptors.all() == (5, 6, 7)
+    text = " ".join(argv)
+    for fd in descriptors.all():
+        assert f"fd={fd}" in text
+    (card,) = values(argv, "-device")
+    assert card.startswith("virtio-net-pci,")
+    assert card.endswith(f",netdev=net,mac={DEFINITION.mac}")
+
+
+def test_without_tap_there_is_no_card() -> None:
+    argv = command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6))
+    assert not {"-netdev", "-device", "-nic"} & set(argv)
+    assert "-nodefaults" in argv
+
+
+def test_incoming_stays_stopped() -> None:
+    waiting = command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6), incoming=True)
+    plain = command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6))
+    assert waiting == [*plain, "-S", "-incoming", "defer"]
+
+
+def test_kvm_passes_the_host_cpu_on() -> None:
+    assert values(command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6)), "-cpu") == ["host"]
+    other = Qemu(Path("/q"), "tcg")
+    argv = command(other, DEFINITION, EXTENT, PATHS, Descriptors(5, 6))
+    assert (argv[0], values(argv, "-cpu"), values(argv, "-accel")) == ("/q", ["max"], ["tcg"])
+
+
+def test_machine_options_of_the_definition_win() -> None:
+    parts = machine("q35,hpet=on").split(",")
+    assert parts[0] == "q35"
+    assert parts.index("hpet=on") > parts.index("hpet=off")
+    assert "suppress-vmdesc=on" in machine("microvm").split(",")
+
+
+def test_guest_command_line() -> None:
+    assert guest_command_line(DEFINITION) == "console=ttyS0 quiet ticker.ip=10.77.1.1/16 ticker.region=8"
+    assert guest_command_line(VmDefinition("vm0")) == "console=ttyS0 quiet"

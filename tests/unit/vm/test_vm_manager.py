@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from multiroot.arena.layout import Owner
+from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.rpc.server import make_server
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+from multiroot.units import MIB
+from multiroot.vm.definition import VmDefinition
+from multiroot.vm.folder import folders
+from multiroot.vm.instance import Host, VmState
+from multiroot.vm.manager import VmManager
+from multiroot.vm.messages import definition_to_proto, ticks_from_proto
+from multiroot.vm.service import VmService
+from multiroot.vm.ticks import continuity
+
+SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny").checked()
+SetFaults = Callable[[str], Path]
+
+
+def nothing_left(host: Host) -> bool:
+    return host.arena.entries() == [] and folders(host.run_dir) == []
+
+
+async def test_run_and_stop(host: Host, manager: VmManager) -> None:
+    vm = await manager.run(SMALL)
+    assert vm.state is VmState.RUNNING
+    assert manager.owner(vm) == Owner(1, 1)
+    assert manager.running("vm0") is vm
+    assert vm.process
+    assert vm.process.running
+    await manager.stop("vm0")
+    assert not vm.process.running
+    assert nothing_left(host)
+    with pytest.raises(BadRequestError, match="no VM named 'vm0'"):
+        manager.get("vm0")
+
+
+async def test_duplicate_name(host: Host, manager: VmManager) -> None:
+    vm = await manager.run(SMALL)
+    with pytest.raises(ConflictError, match=r"already a VM vm0 \(running\)"):
+        await manager.run(SMALL)
+    assert manager.all() == [vm]
+    assert [entry.name for entry in host.arena.entries()] == ["vm0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"guest": "absent"}, BadRequestError),
+        ({"name": "VM"}, BadRequestError),
+        ({"ram_bytes": 33 * MIB}, BadRequestError),
+        ({"ram_bytes": 128 * MIB}, ConflictError),
+    ],
+)
+async def test_refused_before_anything_changes(
+    host: Host, manager: VmManager, change: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await manager.run(replace(SMALL, **change))  # type: ignore[arg-type]
+    assert manager.all() == []
+    assert nothing_left(host)
+
+
+@pytest.mark.parametrize(
+    ("faults", "words"),
+    [
+        ("exit", "unsupported machine"),
+        ("die:query-version", "QEMU did not start vm0"),
+        ("refuse:migrate-set-capabilities", "not to be had"),
+    ],
+)
+async def test_qemu_that_does_not_start_leaves_nothing(
+    host: Host, manager: VmManager, set_faults: SetFaults, faults: str, words: str
+) -> None:
+    set_faults(faults)
+    with pytest.raises(CommandError, match=words):
+        await manager.run(SMALL)
+    assert manager.all() == []
+    assert nothing_left(host)
+    set_faults("")
+    await manager.run(SMALL)
+
+
+async def test_no_qemu_at_all(host: Host) -> None:
+    manager = VmManager(replace(host, qemu=replace(host.qemu, program=Path("/nonexistent/qemu"))))
+    with pytest.raises(CommandError, match="cannot run /nonexistent/qemu"):
+        await manager.run(SMALL)
+    assert nothing_left(host)
+
+
+async def test_qemu_that_dies_is_noticed(manager: VmManager) -> None:
+    vm = await manager.run(SMALL)
+    assert vm.process
+    os.kill(vm.process.pid, 9)
+    await vm.process.wait()
+    await asyncio.sleep(0)
+    assert vm.state is VmState.FAILED
+    assert "-9" in vm.error
+    with pytest.raises(ConflictError, match="does not run, it is failed"):
+        manager.running("vm0")
+    with pytest.raises(ConflictError, match=r"vm0 \(failed\)"):
+        await manager.run(SMALL)
+    await manager.stop("vm0")
+    await manager.run(SMALL)
+
+
+async def test_stop_gives_back_what_a_lost_qemu_left_in_the_arena(host: Host, manager: VmManager) -> None:
+    host.arena.allocate("vm0", 32 * MIB, 1)
+    with pytest.raises(ConflictError, match="already holds"):
+        await manager.run(SMALL)
+    await manager.stop("vm0")
+    assert nothing_left(host)
+    with pytest.raises(BadRequestError, match="no VM named"):
+        await manager.stop("vm0")
+
+
+async def test_stop_leaves_other_roots_vms_alone(host: Host, manager: VmManager) -> None:
+    owner = host.arena.allocate("vm0", 32 * MIB, 1).owner
+    host.arena.take("vm0", owner, 2)
+    with pytest.raises(ConflictError, match="owned by root 2"):
+        await manager.stop("vm0")
+    assert [entry.name for entry in host.arena.entries()] == ["vm0"]
+
+
+async def test_a_new_agent_adopts_a_running_vm(host: Host, manager: VmManager) -> None:
+    before = await manager.run(SMALL)
+    assert before.process
+    await before.qmp.disconnect()  # as when the agent dies
+    again = VmManager(host)
+    await again.adopt()
+    vm = again.running("vm0")
+    assert vm.process
+    assert vm.process.pid == before.process.pid
+    assert vm.owner == Owner(1, 2)  # fences whoever the dead agent was handing it to
+    await again.stop("vm0")
+    assert nothing_left(host)
+
+
+async def test_a_new_agent_sees_that_qemu_is_gone(host: Host, manager: VmManager) -> None:
+    vm = await manager.run(SMALL)
+    assert vm.process
+    await vm.process.kill()
+    again = VmManager(host)
+    await again.adopt()
+    assert again.get("vm0").state is VmState.FAILED
+    await again.stop("vm0")
+    assert nothing_left(host)
+
+
+async def test_a_new_agent_ends_what_another_root_owns(host: Host, manager: VmManager) -> None:
+    vm = await manager.run(SMALL)
+    assert vm.process
+    host.arena.take("vm0", vm.owner, 2)
+    again = VmManager(host)
+    await again.adopt()
+    await vm.process.wait()
+    assert again.get("vm0").state is VmState.HANDED
+    with pytest.raises(ConflictError, match="handed to root 2"):
+        again.running("vm0")
+
+
+async def test_busy(manager: VmManager) -> None:
+    vm = await manager.run(SMALL)
+    with vm.busy("handed over"), pytest.raises(ConflictError, match="just being handed over"):
+        await manager.stop("vm0")
+    await manager.stop("vm0")
+
+
+@pytest.fixture
+async def stub(manager: VmManager, tmp_path: Path):  # type: ignore[no-untyped-def]
+    server = make_server(lambda name: True, lambda name: pytest.fail("no other root"))
+    vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(manager), server)
+    server.add_insecure_port(f"unix:{tmp_path}/s")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
+        yield vm_pb2_grpc.VmServiceStub(channel)
+    await server.stop(None)
+
+
+async def test_service(stub: vm_pb2_grpc.VmServiceStub) -> None:
+    request = vm_pb2.RunVmRequest(definition=definition_to_proto(SMALL))
+    vm = await stub.Run(request)
+    assert (vm.state, vm.owner, vm.epoch) == ("running", 1, 1)
+    assert [extent.size for extent in vm.extents] == [32 * MIB]
+    assert (await stub.List(vm_pb2.ListVmsRequest())).vms == [vm]
+    assert await stub.Get(vm_pb2.GetVmRequest(name="vm0")) == vm
+    with pytest.raises(ConflictError, match="already a VM"), translated("agent"):
+        await stub.Run(request)
+    with pytest.raises(BadRequestError, match="no VM named 'vm1'"), translated("agent"):
+        await stub.Get(vm_pb2.GetVmRequest(name="vm1"))
+    await stub.Stop(vm_pb2.StopVmRequest(name="vm0"))
+    assert not (await stub.List(vm_pb2.ListVmsRequest())).vms
+
+
+async def test_ticks_are_waited_for(stub: vm_pb2_grpc.VmServiceStub) -> None:
+    await stub.Run(vm_pb2.RunVmRequest(definition=definition_to_proto(SMALL)))
+    ticks = await stub.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=200))
+    seen = continuity(ticks_from_proto(ticks).ticks)
+    assert seen
+    assert seen.seen >= 200
+    assert seen.unbroken
+    assert seen.first == 1
+
+
+async def test_console_over_the_service(stub: vm_pb2_grpc.VmServiceStub) -> None:
+    await stub.Run(vm_pb2.RunVmRequest(definition=definition_to_proto(SMALL)))
+    await stub.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=5))
+    call = stub.Console()
+    await call.write(vm_pb2.ConsoleRequest(name="vm0", history=True))
+    output = b""
+    async for response in call:
+        output += response.output
+        if b"R 20 " in output:
+            break
+    call.cancel()
+    assert output.startswith(b"READY boot=0-1\nT 1\nT 2\n")
+
+
+async def test_console_of_a_vm_that_failed_shows_its_end(
+    stub: vm_pb2_grpc.VmServiceStub, manager: VmManager
+) -> None:
+    await stub.Run(vm_pb2.RunVmRequest(definition=definition_to_proto(SMALL)))
+    await stub.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=5))
+    process = manager.get("vm0").process
+    assert process
+    await process.kill()
+    await asyncio.sleep(0)
+    call = stub.Console()
+    await call.write(vm_pb2.ConsoleRequest(name="vm0", history=True))
+    output = b"".join([response.output async for response in call])
+    assert output.startswith(b"READY")
