@@ -69,10 +69,10 @@ def guest_paths(arena: Path, guests: Path, guest: str) -> Paths:
 
 
 def guest_command_line(definition: VmDefinition) -> str:
-    """The guest kernel's command line; guest images take their address as GUEST.ip=."""
+    """The guest kernel's command line; guest images take their address as GUEST.ip=, without what follows a dash."""
     words = ["console=ttyS0", "quiet"]
     if definition.address:
-        words.append(f"{definition.guest}.ip={definition.address}")
+        words.append(f"{definition.guest.partition('-')[0]}.ip={definition.address}")
     if definition.append:
         words.append(definition.append)
     return " ".join(words)
