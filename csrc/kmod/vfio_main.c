@@ -143,7 +143,8 @@ static void drop_incoming(struct mr_vfio *mine)
 
 /*
  * The guest goes on here. What the device raised since it was stopped went to a guest that was not to see it
- * more, or to another root: every vector is raised once, which to a driver is no different from interrupts that coalesced.
+ * more, or to another root: every vector is raised once, which to a driver is no different from interrupts that
+ * coalesced.
  */
 static int go_on(struct mr_vfio *mine)
 {

@@ -9,7 +9,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define MULTIROOT_PCI_IOC_MAGIC 0xb7
+#define MULTIROOT_PCI_IOC_MAGIC 0xb8
 
 enum multiroot_pci_constants {
 	MULTIROOT_PCI_ABI = 1,
