@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""/dev/multiroot_iommu and /dev/multiroot_pci, opened: devices that change their root while they are at work."""
+"""/dev/multiroot_iommu and /dev/multiroot_pci, opened: devices that change their root at work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Unit:
-    """struct multiroot_iommu_info; `on` when this root takes part, `last` the last of `faults` seen here."""
+    """The IOMMU; `on` when this root takes part, `last` the last of the `faults` it saw."""
 
     on: bool
     tables: int
@@ -45,7 +45,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Translation:
-    """What is in place for a device. `leaves` counts 4 KiB pages into the range asked for, `crc` covers them."""
+    """What is in place for a device. `leaves` counts 4 KiB pages into the range asked for, with `crc`."""
 
     owner: int
     did: int

@@ -90,7 +90,8 @@ class Taker:
     ) -> list[Phase]:
         """Start a QEMU on the VM's memory that waits for its device state. The guest runs on in the giver.
 
-        `device` is the soft state of the device that the VM owns, which works on meanwhile. Raises BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
+        `device` is the soft state of the device that the VM owns, which works on meanwhile. Raises
+        BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
         """
         await self.abort(definition.name)
         vm = self._candidate(definition, extents, giver)

@@ -14,7 +14,7 @@ from multiroot.lab.cpio import Archive
 from multiroot.lab.kernels import Kernel
 
 TICKER = "ticker"
-# virtio_pci is built in or a module, by kernel. The others drive devices passed through: not every kernel has them.
+# virtio_pci is built in or a module, by kernel. The last two drive devices passed through, if there.
 _TICKER_MODULES = ["virtio_pci", "virtio_net", "igb?", "igbvf?"]
 _CFLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
 

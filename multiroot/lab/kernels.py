@@ -154,8 +154,8 @@ def opened(name: str, artifact: Artifact, cache: Cache) -> Kernel:
 
 
 def module_artifact(name: str, build_with: Artifact | KernelSource, cache: Cache) -> Artifact:
-    """multiroot.ko and its companions for one kernel, compiled in its build root (or, for somebody's own, with the host's
-    compiler).
+    """multiroot.ko and its companions for one kernel, compiled in its build root (or, for somebody's own,
+    with the host's compiler).
     """
     source = paths.source_dir() / "csrc/kmod"
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an agent does with devices that VMs own: take one for a VM, describe it, prepare for one, take it over.
+"""What an agent does with devices that VMs own: take one for a VM, describe, prepare, take it over.
 
-The hard part of a device's state, its IOMMU tables, lies in the arena in an extent of its own, which every root
-maps. What is described here is the soft part; it travels with the handoff.
+The hard part of a device's state, its IOMMU tables, lies in the arena in an extent of its own, which
+every root maps. What is described here is the soft part; it travels with the handoff.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ _ADDRESS = re.compile(r"(?:0000:)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
 _IO, _MEM, _MEM_64, _PREFETCH = 0x100, 0x200, 0x100000, 0x2000
 _BARS = 6
 # linux/pci_regs.h
+_BRIDGE = 0x0604  # class of a PCI-to-PCI bridge
 _STATUS_CAPABILITIES = 0x10
 _MSIX = 0x11
 _EXTENDED = 0x100
@@ -62,7 +63,8 @@ class Functions:
         group = folder / "iommu_group/devices"
         if not group.is_dir():
             raise ConflictError(f"{address} is behind no IOMMU", "the machine needs one, and multiroot_iommu")
-        others = sorted(path.name for path in group.iterdir() if path.name != address)
+        # A bridge above it does no DMA of its own, and its driver may stay.
+        others = sorted(path.name for path in group.iterdir() if path.name != address and not _is_bridge(path))
         if others:
             raise ConflictError(f"{address} shares its IOMMU group with {', '.join(others)}")
         check_capabilities(address, (folder / "config").read_bytes())
@@ -158,6 +160,10 @@ def _extended(config: bytes) -> list[tuple[int, int]]:
         found.append((head & 0xFFFF, at))
         at = head >> 20 & ~3
     return found
+
+
+def _is_bridge(folder: Path) -> bool:
+    return _number(folder / "class") >> 8 == _BRIDGE
 
 
 def _number(path: Path) -> int:

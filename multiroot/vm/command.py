@@ -69,7 +69,7 @@ def guest_paths(arena: Path, guests: Path, guest: str) -> Paths:
 
 
 def guest_command_line(definition: VmDefinition) -> str:
-    """The guest kernel's command line; guest images take their address as GUEST.ip=, without what follows a dash."""
+    """The guest kernel's command line; guest image NAME or NAME-VARIANT takes its address as NAME.ip=."""
     words = ["console=ttyS0", "quiet"]
     if definition.address:
         words.append(f"{definition.guest.partition('-')[0]}.ip={definition.address}")
