@@ -55,10 +55,16 @@ static int map_pages(struct iommu_domain *domain, unsigned long iova, phys_addr_
 	int err = 0;
 
 	spin_lock_irqsave(&mine->lock, flags);
-	while (count-- && !err) {
-		err = mr_walk_map(mine->top, iova, phys, size, rights);
+	while (count--) {
+		phys_addr_t stale;
+
+		err = mr_walk_map(mine->top, iova, phys, size, rights, &stale);
 		if (err)
 			break;
+		if (stale) {
+			flush(mine);
+			mr_walk_free_stale(stale, size);
+		}
 		iova += size;
 		phys += size;
 		*mapped += size;

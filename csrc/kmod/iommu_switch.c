@@ -32,6 +32,8 @@ static void compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 	for (offset = 0; offset < size; offset += SZ_4K) {
 		u64 got, found;
 
+		if (iova + offset < request->iova_base)
+			continue;
 		if (!inside(request->ram_base, request->ram_size, phys + offset)) {
 			request->elsewhere++;
 			continue;
@@ -76,6 +78,8 @@ int mr_switch(struct multiroot_iommu_switch *request)
 		return slot;
 	if (mr_tables_owner(slot) != request->from)
 		return -ESTALE;
+	if (request->iova_base && !(request->flags & MULTIROOT_IOMMU_VERIFY))
+		return -EINVAL;
 	live = live_table(slot);
 	comparison.ours = mr_domain_of(request->rid);
 	if (!comparison.ours || !live)

@@ -17,6 +17,7 @@ from multiroot.device.uapi import ffi, lib
 IOMMU = Path("/dev/multiroot_iommu")
 PCI = Path("/dev/multiroot_pci")
 TABLES_ABI: int = lib.MULTIROOT_IOMMU_ABI
+_LEGACY_END = 1 << 20
 TABLES_SIZE = 16 << 20  # bytes: page tables for some GiB of guest memory in each root
 
 
@@ -131,14 +132,22 @@ class Iommu:
     def switch(
         self, rid: int, owner: int, ram_base: int, ram_size: int, *, verify: bool = False
     ) -> Comparison:
-        """Take a device over from `owner`; with `verify` only compare translations into the VM's memory.
+        """Take a device over from `owner`; with `verify` only compare translations into the VM's memory, and
+        not those below 1 MiB: what is RAM there the chipset says, whose state has not been loaded then.
 
         ConflictError, and nothing changed, when they differ or somebody else owns it.
         """
         flags = lib.MULTIROOT_IOMMU_VERIFY if verify else 0
         raw = ffi.new(
             "struct multiroot_iommu_switch *",
-            {"rid": rid, "flags": flags, "from": owner, "ram_base": ram_base, "ram_size": ram_size},
+            {
+                "rid": rid,
+                "flags": flags,
+                "from": owner,
+                "ram_base": ram_base,
+                "ram_size": ram_size,
+                "iova_base": _LEGACY_END if verify else 0,
+            },
         )
         what = f"cannot {'verify' if verify else 'take over'} the DMA of {address(rid)}"
         number = self._ioctl("IOMMU_IOC_SWITCH", raw)

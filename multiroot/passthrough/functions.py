@@ -64,7 +64,9 @@ class Functions:
         if not group.is_dir():
             raise ConflictError(f"{address} is behind no IOMMU", "the machine needs one, and multiroot_iommu")
         # A bridge above it does no DMA of its own, and its driver may stay.
-        others = sorted(path.name for path in group.iterdir() if path.name != address and not _is_bridge(path))
+        others = sorted(
+            path.name for path in group.iterdir() if path.name != address and not _is_bridge(path)
+        )
         if others:
             raise ConflictError(f"{address} shares its IOMMU group with {', '.join(others)}")
         check_capabilities(address, (folder / "config").read_bytes())

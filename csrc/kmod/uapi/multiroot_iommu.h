@@ -83,6 +83,7 @@ struct multiroot_iommu_switch {
 	__u32 pad;
 	__u64 ram_base;				/* the VM's memory */
 	__u64 ram_size;
+	__u64 iova_base;			/* compare from this address of the device on */
 	__u64 same;				/* out: 4 KiB pages that translate the same */
 	__u64 different;			/* out: pages that do not */
 	__u64 elsewhere;			/* out: pages of translations to other memory of the owner */
