@@ -34,7 +34,9 @@ GUEST_TIMEOUT = 180.0  # seconds a guest may take to boot under nested emulation
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose; the rest is in `lab`. `cpus` is a list of CPUs, `carve` a size in bytes."""
+    """What a person may choose; the rest is in `lab`. `cpus` is a list of CPUs, `carve` a size in bytes,
+    `append` more of the new root's command line.
+    """
 
     lab: lab.Options
     new_kernel: str
@@ -42,6 +44,7 @@ class Options:
     vms: int = 1
     cpus: str = ""
     carve: int = 0
+    append: str = ""
     keep: bool = False
 
 
@@ -125,7 +128,10 @@ class Scenario:
 
     def _launch(self) -> coordinator.LaunchResult:
         request = coordinator.LaunchRequest(
-            kernel=self._options.new_kernel, cpus=self._options.cpus, carve_size=self._options.carve
+            kernel=self._options.new_kernel,
+            cpus=self._options.cpus,
+            carve_size=self._options.carve,
+            append=self._options.append,
         )
         return self._follow(_coordinator(self._old).Launch(request)).launched
 
