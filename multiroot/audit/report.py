@@ -15,7 +15,7 @@ PHASES_SEEN = (Phase.LAUNCH, Phase.BOTH, Phase.HANDOFF)
 
 @dataclass(frozen=True)
 class Audit:
-    """One audited run. `failed` are the demo's claims that did not hold, `rings` doorbells between the roots."""
+    """One audited run. `failed` are claims of the demo that did not hold, `rings` counts doorbells."""
 
     rows: Rows
     seen: tuple[Seen, ...]

@@ -30,6 +30,38 @@ _LOGICAL = re.compile(r"LDR 0x([0-9a-f]{2})\b")
 Sink = Callable[[Access], None]
 
 
+class Stream:
+    """Bytes of the trace in, accesses out, and between them what is to be done at marks."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.received = 0  # bytes
+        self._sink = sink
+        self._pending = b""
+        self._marks: list[tuple[int, Callable[[], None]]] = []
+
+    def mark(self, at: int, action: Callable[[], None]) -> None:
+        """Call `action` when all lines that end within the first `at` bytes have been given out."""
+        self._marks.append((at, action))
+        self._reach(self.received - len(self._pending))
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes, cut anywhere. TraceError for a line that can't be read."""
+        at = self.received - len(self._pending)
+        self.received += len(data)
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        for line in lines:
+            at += len(line) + 1
+            self._reach(at - 1)
+            access = trace.parse(line)
+            if access:
+                self._sink(access)
+        self._reach(at)
+
+    def _reach(self, at: int) -> None:
+        while self._marks and self._marks[0][0] <= at:
+            self._marks.pop(0)[1]()
+
+
 class Tap:
     """Gives each access of a machine to `sink`, in order, from a thread of its own.
 
@@ -39,18 +71,15 @@ class Tap:
 
     def __init__(self, folder: Path, sink: Sink) -> None:
         self._path = folder / PIPE
-        self._sink = sink
         self._socket = folder / QMP_SOCKET
         self._lock = threading.Lock()  # of all below
-        self._received = 0
-        self._marks: list[tuple[int, Callable[[], None]]] = []
+        self._stream = Stream(sink)
         self._failure: Exception | None = None
-        self._pending = b""
 
     @property
     def received(self) -> int:
         """Bytes of trace so far."""
-        return self._received
+        return self._stream.received
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -84,7 +113,7 @@ class Tap:
             self._check()
             waiting = array.array("i", [0])
             fcntl.ioctl(self._pipe, termios.FIONREAD, waiting)
-            self._marks.append((self._received + waiting[0], action))
+            self._stream.mark(self._stream.received + waiting[0], action)
 
     def _check(self) -> None:
         if self._failure:
@@ -97,26 +126,12 @@ class Tap:
             # Told to end, with QEMU's trace off: what is in the pipe is the rest.
             ended = pipe not in readable and wake in readable
             with self._lock:
+                data = os.read(pipe, _CHUNK) if pipe in readable else b""
                 try:
-                    self._take(os.read(pipe, _CHUNK) if pipe in readable else b"")
-                except Exception as error:  # noqa: BLE001  # whatever it is, it is raised where the tap was opened
-                    self._failure = self._failure or error
-
-    def _take(self, data: bytes) -> None:
-        self._received += len(data)
-        if self._failure:
-            return
-        at = self._received - len(data) - len(self._pending)
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        for line in lines:
-            at += len(line) + 1
-            access = trace.parse(line)
-            if access:
-                self._sink(access)
-            while self._marks and self._marks[0][0] <= at:
-                self._marks.pop(0)[1]()
-        while self._marks and self._marks[0][0] <= self._received - len(self._pending):
-            self._marks.pop(0)[1]()
+                    if not self._failure:
+                        self._stream.feed(data)
+                except Exception as error:  # noqa: BLE001  # of any kind: it is raised where the tap was opened
+                    self._failure = error
 
 
 def logical_ids(folder: Path, cpus: int) -> dict[int, int]:
