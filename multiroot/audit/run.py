@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from multiroot.audit import looks, rows
-from multiroot.audit.judge import Judge
+from multiroot.audit.judge import Doorbell, Judge
 from multiroot.audit.looks import Look
 from multiroot.audit.owners import Owners
 from multiroot.audit.report import Audit
@@ -48,50 +49,59 @@ def run(options: scenario.Options, phases: Phases) -> Audit:
 
 def audit(machine: Lab, options: scenario.Options, phases: Phases) -> Audit:
     """Audit an update in a machine that runs and has no new root yet."""
-    if machine.state.machine.accelerator != "tcg":
-        hint = "KVM keeps LAPIC, IOAPIC, PIC and PIT in the host's kernel, where no trace sees them"
-        raise BadRequestError("an audit needs a lab machine under TCG", hint)
-    options = replace(options, append=f"{looks.TRACE_FROM_START} {options.append}".strip())
-    with ExitStack() as stack:
-        old = stack.enter_context(client.connect("old", machine.agent_address))
-        new = stack.enter_context(client.connect("new", machine.agent_address))
-        play = scenario.Scenario(machine, options, phases, old, new)
-        return Run(machine, options, phases).judge(play)
+    return Run(machine, options, phases).play()
 
 
 class Run:
     """One audit, from before the launch to the verdict."""
 
     def __init__(self, machine: Lab, options: scenario.Options, phases: Phases) -> None:
+        if machine.state.machine.accelerator != "tcg":
+            hint = "KVM keeps LAPIC, IOAPIC, PIC and PIT in the host's kernel, where no trace sees them"
+            raise BadRequestError("an audit needs a lab machine under TCG", hint)
         self._machine = machine
+        self._options = replace(options, append=f"{looks.TRACE_FROM_START} {options.append}".strip())
         self._phases = phases
         self._rows = rows.load()
         with phases.phase("look into the old root"):
+            low = self._low_window()
             self._before = looks.look(machine, Role.OLD)
-            low = self._low_window(options)
         cpus = machine.state.machine.cpus
-        logical = logical_ids(machine.state.folder, cpus)
-        self._judge = Judge(self._rows, Owners(range(cpus), low, logical))
+        self._owners = Owners(range(cpus), low, logical_ids(machine.state.folder, cpus))
+        self._judge = Judge(self._rows, self._owners)
         self._tap = Tap(machine.state.folder, self._judge.take)
+        self.doorbells: tuple[Doorbell, ...] = ()
 
-    def judge(self, play: scenario.Scenario) -> Audit:
-        """Play under the trace; every row's verdict."""
+    def play(self) -> Audit:
+        """Play the demo under the trace; every row's verdict."""
         looks.start_msr_trace(self._machine, Role.OLD)
         unsubscribe = self._phases.subscribe(self._follow)
         try:
-            with self._tap.open():
-                report = play.play()
+            with ExitStack() as stack:
+                address = self._machine.agent_address
+                old = stack.enter_context(client.connect("old", address))
+                new = stack.enter_context(client.connect("new", address))
+                stack.enter_context(self._tap.open())
+                demo = scenario.Scenario(self._machine, self._options, self._phases, old, new).play()
         finally:
             unsubscribe()
         with self._phases.phase("look into both roots"):
             self._take_msrs(Phase.HANDOFF)
-            old = looks.look(self._machine, Role.OLD)
-            new = looks.look(self._machine, Role.NEW)
-        self._compare(old, new)
-        return self._audit(report, old)
+            there = {role: looks.look(self._machine, role) for role in Role}
+        self._compare(there[Role.OLD], there[Role.NEW])
+        self.doorbells = looks.doorbells(there[Role.OLD], demo.new_root_number)
+        return self._audit(demo)
 
-    def _low_window(self, options: scenario.Options) -> Span:
+    @contextmanager
+    def watch(self, phase: Phase) -> Iterator[Judge]:
+        """After `play`: judge by itself what happens while the body runs."""
+        judge = Judge(self._rows, self._owners, phase)
+        with Tap(self._machine.state.folder, judge.take).open():
+            yield judge
+
+    def _low_window(self) -> Span:
         """Where the new root will start its CPUs: the planner's choice for this launch."""
+        options = self._options
         request = coordinator_pb2.LaunchRequest(
             kernel=options.new_kernel, cpus=options.cpus, carve_size=options.carve, append=options.append
         )
@@ -123,14 +133,13 @@ class Run:
             for what in looks.differences(row.compare, self._before, old, new) if row.compare else ():
                 self._judge.differ(row, what)
 
-    def _audit(self, report: Report, old: Look) -> Audit:
-        bells = looks.doorbells(old, report.new_root_number)
+    def _audit(self, demo: Report) -> Audit:
         return Audit(
             rows=self._rows,
             seen=tuple(self._judge.seen()),
-            violations=tuple(self._judge.violations(bells)),
-            failed=tuple(f"{check.claim}: {check.seen}" for check in report.checks() if not check.held),
+            violations=tuple(self._judge.violations(self.doorbells)),
+            failed=tuple(f"{check.claim}: {check.seen}" for check in demo.checks() if not check.held),
             accesses=self._judge.accesses,
             trace_bytes=self._tap.received,
-            rings=self._judge.rings(bells),
+            rings=self._judge.rings(self.doorbells),
         )
