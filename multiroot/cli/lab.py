@@ -14,6 +14,7 @@ import click
 
 from multiroot import proc
 from multiroot.cli.audit import audit
+from multiroot.cli.doctor import lab_doctor
 from multiroot.cli.output import Progress, json_option, print_json, print_table
 from multiroot.lab import boot, execution, state
 from multiroot.lab import lab as labs
@@ -59,6 +60,7 @@ def lab() -> None:
 
 
 lab.add_command(audit)
+lab.add_command(lab_doctor)
 
 
 @lab.command()
