@@ -67,6 +67,7 @@ class Judge:
     owners: Owners
     phase: Phase = Phase.LAUNCH
     accesses: int = 0
+    msr_writes: Counter[Role] = field(default_factory=Counter)
     _counts: Counter[tuple[str, Phase, str, bool]] = field(default_factory=Counter)
     _bad: dict[tuple[str, Phase, str, str], tuple[int, int]] = field(default_factory=dict)
     _crossed: Counter[tuple[Phase, Role, int, int]] = field(default_factory=Counter)
@@ -101,6 +102,7 @@ class Judge:
 
     def take_msr(self, role: Role, phase: Phase, write: MsrWrite) -> None:
         """A write that a root's own kernel traced. MSRs in no row are the CPU's own."""
+        self.msr_writes[role] += 1
         row = self._msr(write.msr)
         if row is None:
             return

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from multiroot.audit.judge import Seen, Violation
-from multiroot.audit.rows import Phase, Row, Rows
+from multiroot.audit.rows import Phase, Role, Row, Rows
 
 PHASES_SEEN = (Phase.LAUNCH, Phase.BOTH, Phase.HANDOFF)
 
@@ -23,6 +23,7 @@ class Audit:
     failed: tuple[str, ...]
     accesses: int
     trace_bytes: int
+    msr_writes: dict[Role, int]
     rings: int
 
     @property
@@ -42,6 +43,7 @@ class Audit:
             "held": self.held,
             "phases": [phase.value for phase in PHASES_SEEN],
             "trace": {"accesses": self.accesses, "bytes": self.trace_bytes},
+            "msr_writes": {role.value: self.msr_writes[role] for role in Role},
             "doorbells": self.rings,
             "demo_failed": list(self.failed),
             "rows": [

@@ -141,5 +141,6 @@ class Run:
             failed=tuple(f"{check.claim}: {check.seen}" for check in demo.checks() if not check.held),
             accesses=self._judge.accesses,
             trace_bytes=self._tap.received,
+            msr_writes=dict(self._judge.msr_writes),
             rings=self._judge.rings(self.doorbells),
         )

@@ -78,8 +78,9 @@ def print_audit(found: Audit) -> None:
         )
     for claim in found.failed:
         out.print(f"  [red]FAILED[/] {claim}")
-    judged = f"{found.accesses} accesses judged ({found.trace_bytes / 1e6:.1f} MB of trace)"
-    out.print(f"{judged}, {found.rings} doorbells between the roots")
+    judged = f"{found.accesses} accesses ({found.trace_bytes / 1e6:.1f} MB of trace)"
+    judged += f" and {sum(found.msr_writes.values())} MSR writes judged"
+    out.print(f"{judged}; {found.rings} doorbells between the roots")
     out.print("every row held" if found.held else "[red]not every row held[/]")
 
 

@@ -15,7 +15,7 @@ from multiroot.launch.kernels import KERNELS
 from multiroot.launch.machine import facts_of, facts_without_module, take_inventory
 from multiroot.net.plan import BRIDGE, LINKS
 from multiroot.plan.planner import plan
-from multiroot.plan.request import Request
+from multiroot.plan.request import PlanConflictError, Request
 from multiroot.root.identity import online_cpus, parse_command_line
 from multiroot.rpc.client import AGENT_SOCKET
 from multiroot.units import format_cpu_list, format_size
@@ -114,6 +114,12 @@ class RootDoctor:
         try:
             facts = facts_of(device) if device else facts_without_module(self.top)
             made = plan(take_inventory(device, facts, self.top), Request(pmem=False))
+        except PlanConflictError as error:
+            if self._info and self._info.has_parent:
+                return warning(
+                    f"this root can't start another: {error.message}", "it can when its parent has gone"
+                )
+            raise
         finally:
             if device:
                 device.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from lab_factory import Labs
 
 from multiroot.audit.judge import NOBODY
-from multiroot.audit.rows import Phase
+from multiroot.audit.rows import Phase, Role
 from multiroot.audit.run import Run
 from multiroot.demo import scenario
 from multiroot.lab.lab import kernel_name
@@ -41,6 +41,7 @@ def test_roots_touch_only_what_is_theirs_and_who_does_not_is_found(labs_factory:
     assert not [seen for seen in audit.seen if seen.who == NOBODY]
     assert sum(audit.counts(rows["interrupts"], "devices")) > 0
     assert audit.rings > 0
+    assert all(audit.msr_writes[role] > 0 for role in Role)
 
     with run.watch(Phase.BOTH) as judge:
         done = lab.run(["python3", "-c", TOUCH.read_text(), "43=34", "70=10", "71=0"], root="new")
