@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whom an interrupt reaches: xAPIC command register and MSI addresses. Pure.
 
-Source: Intel SDM volume 3, chapter 11 (11.6 interprocessor interrupts, 11.11 message signalled interrupts).
+Source: Intel SDM volume 3, the APIC: interprocessor interrupts and message signalled interrupts.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def _msr_differences(revision: bool, looks: dict[str, Look]) -> list[str]:
 
 
 def _comparable(values: dict[int, int]) -> dict[int, int]:
-    """Without the MTRRs of a CPU that has none in use: QEMU's INIT clears them all (hardware's leaves them)."""
+    """Without the MTRRs of a CPU that uses none: QEMU's INIT clears them all, hardware's leaves them."""
     if any(value for msr, value in values.items() if msr in _MTRRS):
         return values
     return {msr: value for msr, value in values.items() if msr not in _MTRRS}

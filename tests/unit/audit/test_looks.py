@@ -12,7 +12,7 @@ from multiroot.audit.looks import Look, differences, doorbells
 from multiroot.audit.rows import Role
 
 MSRS = {0x200: 0xC000_0000, 0x250: 0x0606, 0x2FF: 0xC06, 0x277: 0x0407_0506, 0x8B: 0x1 << 32}
-BEFORE = Look({cpu: MSRS for cpu in range(4)}, {"DSDT": "aa", "FACP": "bb"}, "tsc", ())
+BEFORE = Look(dict.fromkeys(range(4), MSRS), {"DSDT": "aa", "FACP": "bb"}, "tsc", ())
 OLD = replace(BEFORE, msrs={0: MSRS, 1: MSRS}, doorbells=((1, 0, 0x21), (2, 2, 0x20)))
 NEW = replace(OLD, acpi={"DSDT": "cc", "FACP": "dd"})
 
