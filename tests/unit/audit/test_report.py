@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -30,9 +29,10 @@ BAD = replace(GOOD, violations=(Violation("pit", Phase.BOTH, "new", "wrote port 
 
 
 @pytest.fixture
-def found(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Audit]:
+def found(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Audit:
     monkeypatch.setattr(run, "run", lambda options, phases: request.param)
-    yield request.param
+    given: Audit = request.param
+    return given
 
 
 @pytest.mark.parametrize("found", [GOOD], indirect=True)
