@@ -15,7 +15,7 @@ from multiroot.coordinator.coordinator import Coordinator
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.service import CoordinatorService
 from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
-from multiroot.errors import MultirootError
+from multiroot.errors import MultirootError, PeerLostError
 from multiroot.handoff.giver import hand_over
 from multiroot.handoff.service import HandoffService
 from multiroot.handoff.taker import Taker
@@ -111,6 +111,9 @@ class Machinery:
             raise self._manager
         taker = self._root.peers.by_name(to)
         peers = self._root.peers
+        if child.gone:
+            # Known beforehand, so nothing is begun: the owner word stays as it is.
+            raise PeerLostError("the new root is gone", "take back what it had: `multiroot root release`")
 
         async def lost() -> object:
             return await peers.wait(lambda: taker.gone or peers.get(taker.role) is not taker, None)
