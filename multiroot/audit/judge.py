@@ -79,10 +79,13 @@ class Judge:
 
     def enter(self, phase: Phase) -> None:
         self.phase = phase
+        if phase is Phase.AFTER:
+            self.owners.end_old_root()
 
     def take(self, access: Access) -> None:
         """One line of QEMU's trace."""
         self.accesses += 1
+        self.owners.wake(access)
         role = self.owners.of(access.cpu)
         who = DEVICES if access.cpu == DEVICE else role.value if role else NOBODY
         row = self._at(access.at)

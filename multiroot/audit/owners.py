@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which CPU belongs to which root, from the order of events in the trace itself. Pure.
 
-A CPU leaves its root by INIT, or when it switches off its LAPIC and parks. It comes to a root by a startup
-IPI: to the new one when the page it names is in the new root's low window, else to the root that sent it. A
-parked CPU that is woken through memory switches its LAPIC on again with no startup IPI before: by that it has
-come to the other root.
+A CPU leaves its root by INIT. It comes to a root by a startup IPI: to the new one when the page it names is
+in the new root's low window, else to the root that sent it. When the old root has ended, its CPUs are parked;
+each comes to the new root by memory alone, and the first that is seen of it there is that it uses its LAPIC.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from multiroot.audit.rows import Role, Span
 from multiroot.audit.trace import Access
 
 _PAGE = 1 << 12
-_OTHER = {Role.OLD: Role.NEW, Role.NEW: Role.OLD}
 
 
 class Owners:
@@ -28,12 +26,22 @@ class Owners:
         self.logical = {cpu: (logical or {}).get(cpu, 0) for cpu in self.role}
         self._low = low
         self._high: dict[int, int] = {}
-        self._on = set(self.role)
         self._parked: set[int] = set()
 
     def of(self, cpu: int) -> Role | None:
         """The root that has `cpu`; None between two roots."""
         return self.role.get(cpu)
+
+    def end_old_root(self) -> None:
+        """The old root has ended: its CPUs wait for the new one."""
+        self._parked = {cpu for cpu, role in self.role.items() if role is Role.OLD}
+        self.role |= dict.fromkeys(self._parked, None)
+
+    def wake(self, access: Access) -> None:
+        """Call it first with every access: a parked CPU that uses its LAPIC was adopted."""
+        if access.cpu in self._parked and access.at >> 12 == apic.BASE >> 12:
+            self._parked.discard(access.cpu)
+            self.role[access.cpu] = Role.NEW
 
     def message(self, access: Access) -> Message | None:
         """The interrupt that an access sends, if it sends one."""
@@ -53,12 +61,9 @@ class Owners:
             self._high[access.cpu] = access.value
         elif access.at == apic.LOGICAL_DESTINATION:
             self.logical[access.cpu] = access.value >> 24
-        elif access.at == apic.SPURIOUS:
-            self._switched(access.cpu, bool(access.value & apic.SPURIOUS_ENABLE))
         elif message and message.delivery is Delivery.INIT:
             for cpu in message.targets:
                 self.role[cpu], self.logical[cpu] = None, 0
-                self._on.discard(cpu)
                 self._parked.discard(cpu)
         elif message and message.delivery is Delivery.STARTUP:
             self._start(access.cpu, message)
@@ -69,15 +74,3 @@ class Owners:
             if self.role[cpu] is None:
                 in_low = message.vector * _PAGE in self._low
                 self.role[cpu] = Role.NEW if in_low else self.of(sender)
-
-    def _switched(self, cpu: int, on: bool) -> None:
-        if not on:
-            # A kernel that starts writes "off" to a LAPIC that is off already; that is no parking.
-            self._parked |= self._on & {cpu}
-            self._on.discard(cpu)
-            return
-        self._on.add(cpu)
-        before = self.role.get(cpu)
-        if cpu in self._parked and before:
-            self.role[cpu] = _OTHER[before]
-        self._parked.discard(cpu)

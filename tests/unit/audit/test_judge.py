@@ -71,9 +71,21 @@ def test_a_cpu_between_two_roots_and_a_root_that_has_gone_touch_nothing(
     one = judge(phase)
     one.take(access(GONE, place[1].last))
     assert [who for _, who, _ in found(one)] == ["nobody"]
-    after = judge(Phase.AFTER)
-    after.take(access(OLD, place[1].last))
-    assert [who for _, who, _ in found(after)] == ["old"]
+    ended = judge(Phase.RETIRE)
+    ended.enter(Phase.AFTER)
+    ended.take(access(OLD, 0x80))
+    assert [who for _, who, _ in found(ended)] == ["nobody"]
+
+
+def test_after_the_old_root_has_ended_everything_is_the_new_ones() -> None:
+    one = judge(Phase.RETIRE)
+    one.enter(Phase.AFTER)
+    one.take(access(OLD, apic.BASE + 0xB0))
+    for at in (0x70, 0x600, 0xCF9, 0xB000_0000, 0xFEBF_E000):
+        one.take(access(OLD, at))
+    assert found(one) == []
+    one.take_msr(Role.OLD, Phase.AFTER, MsrWrite(0, 0x277, 0))
+    assert [who for _, who, _ in found(one)] == ["old"]
 
 
 def test_the_quick_calibration_is_allowed_once_and_on_channel_2_only() -> None:

@@ -32,19 +32,14 @@ def launched() -> Owners:
     """As the lab's launch does it: CPUs 2 and 3 granted, 2 started by the old root, 3 by the new one."""
     owners = Owners(CPUS, LOW)
     for cpu in (2, 3):
-        owners.follow(write(cpu, apic.SPURIOUS, 0xFF), None)
         send(owners, 0, cpu, INIT)
         send(owners, 0, cpu, 0x8500)
     assert [owners.of(cpu) for cpu in CPUS] == [Role.OLD, Role.OLD, None, None]
     send(owners, 0, 2, INIT)
     send(owners, 0, 2, STARTUP | 0x20)
     send(owners, 0, 2, STARTUP | 0x20)
-    # A starting kernel switches the LAPIC off, which is off already, and on.
-    for value in (0xFF, 0x1FF):
-        owners.follow(write(2, apic.SPURIOUS, value), None)
     send(owners, 2, 3, INIT)
     send(owners, 2, 3, STARTUP | 0x3A)
-    owners.follow(write(3, apic.SPURIOUS, 0x1FF), None)
     return owners
 
 
@@ -60,17 +55,24 @@ def test_a_release_and_the_cpu_online_again_in_the_old_root() -> None:
     assert owners.of(2) is Role.OLD
 
 
-def test_an_offline_cpu_stays_its_roots_until_init() -> None:
-    owners = Owners(CPUS, LOW)
-    owners.follow(write(3, apic.SPURIOUS, 0xFF), None)
-    assert owners.of(3) is Role.OLD
-
-
-def test_a_parked_cpu_that_wakes_without_a_startup_ipi_was_adopted() -> None:
+def test_a_cpu_that_parked_is_nobodys_until_it_uses_its_lapic_again() -> None:
     owners = launched()
-    for value, role in ((0xFF, Role.OLD), (0x1FF, Role.NEW)):
-        owners.follow(write(0, apic.SPURIOUS, value), None)
-        assert owners.of(0) is role
+    owners.end_old_root()
+    assert [owners.of(cpu) for cpu in CPUS] == [None, None, Role.NEW, Role.NEW]
+    owners.wake(write(0, 0x80, 0))
+    assert owners.of(0) is None
+    owners.wake(Access(0, False, apic.BASE + 0xF0, 0xFF, 4, "apic-msi"))
+    assert [owners.of(cpu) for cpu in CPUS] == [Role.NEW, None, Role.NEW, Role.NEW]
+
+
+def test_a_parked_cpu_may_also_be_started_by_init() -> None:
+    owners = launched()
+    owners.end_old_root()
+    send(owners, 2, 1, INIT)
+    owners.wake(write(1, apic.ICR_HIGH, 0))
+    assert owners.of(1) is None
+    send(owners, 2, 1, STARTUP | 0x3A)
+    assert owners.of(1) is Role.NEW
 
 
 def test_reading_the_lapic_changes_nothing() -> None:
