@@ -28,8 +28,10 @@ from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 _PLAN_TIMEOUT = 60.0  # seconds
 
-# Phases of the demo that begin one of ours, and whether with their start or their end.
+# Phases of the demo that begin one of ours, and whether by their start or their end; a launch that failed
+# begins again.
 _BEGINS = {
+    ("plan", False): Phase.LAUNCH,
     ("join", True): Phase.BOTH,
     ("prepare", False): Phase.HANDOFF,
     ("watch the guests go on", False): Phase.BOTH,
@@ -117,10 +119,10 @@ class Run:
     def _follow(self, timed: Timed) -> None:
         """Phases of the demo become phases of the audit."""
         phase = _BEGINS.get((timed.name, timed.duration_ns is not None))
-        if phase is None:
+        if phase is None or not timed.ok:
             return
         self._tap.mark(lambda: self._judge.enter(phase))
-        if timed.name == "join" and timed.ok:
+        if timed.name == "join":
             self._take_msrs(Phase.LAUNCH)
 
     def _take_msrs(self, phase: Phase) -> None:
