@@ -55,13 +55,16 @@ def audit(old_kernel: str, new_kernel: str, name: str, keep: bool, dry_run: bool
 
 def print_audit(found: Audit) -> None:
     """One line a row, then what was wrong."""
+    from multiroot.audit.judge import DEVICES
+
     print_table(
-        ("row", "old reads >", "writes >", "new reads >", "writes >", "verdict", "state"),
+        ("row", "old reads >", "writes >", "new reads >", "writes >", "devices >", "verdict", "state"),
         [
             (
                 row.id,
                 *found.counts(row, "old"),
                 *found.counts(row, "new"),
+                sum(found.counts(row, DEVICES)),
                 "VIOLATED" if found.broken(row) else "held",
                 row.name,
             )
