@@ -121,8 +121,8 @@ class Scenario:
             kernel=self._options.new_kernel,
             cpus=self._options.cpus,
             carve_size=self._options.carve,
-            append=self._options.append,
             join_timeout_s=JOIN_TIMEOUT,
+            append=self._options.append,
         )
         while True:
             try:
