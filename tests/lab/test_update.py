@@ -102,6 +102,21 @@ def test_a_new_root_that_never_comes_up_gives_everything_back(cli: Cli) -> None:
     assert cli.lab.state.resets() == 0
 
 
+def test_a_vm_goes_there_and_back_and_there_again(cli: Cli) -> None:
+    """Proves that either root gives and takes: each handoff raises the epoch by one and copies no RAM."""
+    epochs = []
+    for to in ("new", "old", "new", "old"):
+        result = cli.data("handoff", "steady", "--to", to)
+        assert isinstance(result, dict)
+        assert result["ram_bytes_copied"] == 0
+        epochs.append(result["epoch"])
+    assert epochs == list(range(epochs[0], epochs[0] + 4))
+    cli.refused(2, "no VM named 'nobody'", "handoff", "nobody", "--to", "old")
+    shown = cli.data("vm", "show", "steady")
+    assert isinstance(shown, dict)
+    assert (shown["state"], shown["owner"], shown["epoch"]) == ("running", 1, epochs[-1])
+
+
 def test_a_running_new_root_keeps_its_cpus_and_its_coordinator(cli: Cli) -> None:
     """Proves the online veto, and that neither a second launch nor a coordinator by hand gets in between."""
     online = cli.lab.run(["sh", "-c", "echo 1 | tee /sys/devices/system/cpu/cpu3/online"])
