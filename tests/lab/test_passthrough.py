@@ -63,8 +63,8 @@ def test_dma_that_is_not_mapped_is_blocked(cli: Cli) -> None:
 
 def test_the_card_works_on_through_handoffs(cli: Cli) -> None:
     """Proves that of a stream of numbered frames none is lost and none comes twice while the VM goes to
-    another kernel and back again and again, that the IOMMU translates the same before and after, and that the guest's
-    driver says nothing.
+    another kernel and back again and again, that the IOMMU translates the same before and after, and that
+    the guest's driver says nothing.
     """
     cli.ok("vm", "run", "owner", "--device", device.CARD, "--guest", device.GUEST, "--append", device.APPEND)
     cli.refused(3, "owned by VM owner", "vm", "run", "second", "--device", device.CARD)
@@ -94,7 +94,7 @@ def test_the_card_works_on_through_handoffs(cli: Cli) -> None:
 
 
 def test_interrupts_go_to_the_root_that_has_the_card(cli: Cli) -> None:
-    """Proves that the card's interrupts go to the kernel that has it, and that none of its DMA was blocked."""
+    """Proves that the card's interrupts go to the kernel that has it, that none of its DMA was blocked."""
     table = cli.lab.run(["cat", "/proc/interrupts"]).stdout
     lines = [line.split() for line in table.splitlines() if "vfio-msix" in line]
     assert sum(int(word) for line in lines for word in line[1:] if word.isdecimal()) > 0
