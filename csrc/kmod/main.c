@@ -48,6 +48,7 @@ static const struct part {
 } parts[] = {
 	{ "APIC", mr_apic_init, mr_apic_exit },
 	{ "ledger", start_ledger, mr_ledger_exit },
+	{ "parking", mr_park_init, mr_park_exit },
 	{ "doorbell", mr_doorbell_init, mr_doorbell_exit },
 	{ "containment", mr_contain_init, mr_contain_exit },
 	{ "online veto", mr_cpu_init, mr_cpu_exit },

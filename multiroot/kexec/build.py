@@ -21,7 +21,8 @@ class RootSpec:
     """The root to be: its share of the machine and what it must know about the old root.
 
     `apic_ids`: its CPUs, the one to start it on first. `reserved`: ranges (and what they are) that
-    it must see as reserved. `hz`: the new kernel's CONFIG_HZ, 0 when unknown.
+    it must see as reserved. `hz`: the new kernel's CONFIG_HZ, 0 when unknown. `later_apic_ids`: CPUs that it may
+    take over one day; `ledger_cpus`: physical address of the ledger's table of CPUs.
     """
 
     root: int
@@ -33,6 +34,8 @@ class RootSpec:
     x2apic: bool
     pmem: tuple[Range, ...] = ()
     hz: int = 0
+    later_apic_ids: tuple[int, ...] = ()
+    ledger_cpus: int = 0
     reserved: tuple[tuple[Range, str], ...] = field(default=((LEDGER, "ledger"),))
 
 
@@ -115,6 +118,9 @@ def _segments(
         ioapic=where.ioapic,
         pmem=spec.pmem,
         foreign_bsp=acpi.foreign_bsp(parsed.version),
+        root=spec.root,
+        ledger_cpus=spec.ledger_cpus,
+        later_apic_ids=spec.later_apic_ids,
     )
     params = bootparams.encode(
         parsed, cmdline=where.cmdline.base, initrd=where.initrd, rsdp=where.acpi.base, memory=memory

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.device.handle import Device
+from multiroot.device.uapi import LEDGER_CPUS_OFFSET
 from multiroot.errors import MultirootError
 from multiroot.kexec.build import RootSpec
 from multiroot.plan.collect import ProbedCpu, collect, parse_apic_ids
@@ -19,19 +20,33 @@ FIRST_ROOT = 1
 
 @dataclass(frozen=True)
 class Facts:
-    """`root` is this root's number, `next_root` what a new one would get; `tsc_khz` as the kernel uses it."""
+    """`root` is this root's number, `next_root` what a new one would get; `tsc_khz` as the kernel uses it.
+
+    `apic_ids` are the machine's, of all roots' CPUs; `ledger_cpus` is where the ledger has its table of them.
+    """
 
     root: int
     next_root: int
     boot_apic_id: int
     tsc_khz: int
     x2apic: bool
+    apic_ids: tuple[int, ...] = ()
+    ledger_cpus: int = 0
 
 
 def facts_of(device: Device) -> Facts:
     """What the module says."""
     info = device.info()
-    return Facts(info.root, device.ledger().next_root, info.boot_apic_id, info.tsc_khz, info.x2apic)
+    ledger = device.ledger()
+    return Facts(
+        root=info.root,
+        next_root=ledger.next_root,
+        boot_apic_id=info.boot_apic_id,
+        tsc_khz=info.tsc_khz,
+        x2apic=info.x2apic,
+        apic_ids=tuple(sorted(ledger.cpus)),
+        ledger_cpus=info.ledger + LEDGER_CPUS_OFFSET,
+    )
 
 
 def facts_without_module(top: Path = Path("/")) -> Facts:
@@ -68,4 +83,6 @@ def root_spec(plan: Plan, facts: Facts, hz: int = 0) -> RootSpec:
         x2apic=facts.x2apic,
         pmem=plan.pmem,
         hz=hz,
+        later_apic_ids=tuple(apic_id for apic_id in facts.apic_ids if apic_id not in plan.apic_ids),
+        ledger_cpus=facts.ledger_cpus,
     )
