@@ -102,7 +102,7 @@ def _run(options: Options) -> Report:
 
 def _print_intent(options: Options) -> None:
     from multiroot import proc
-    from multiroot.demo.scenario import guest_address
+    from multiroot.demo import guests
     from multiroot.lab import lab
     from multiroot.lab.machine import qemu_argv
     from multiroot.phases import Phases
@@ -110,14 +110,14 @@ def _print_intent(options: Options) -> None:
     machine, _ = lab.prepare(options.lab, Phases("workstation"))
     click.echo("boot the lab machine:\n  " + proc.quote(qemu_argv(machine)))
     click.echo("in it:")
-    for number in range(1, options.vms + 1):
-        size = f"--memory {options.vm_memory}"
-        click.echo(f"  multiroot vm run vm{number} {size} --address {guest_address(number)}/16")
+    wanted = guests.definitions(options.vms, options.vm_memory)
+    for vm in wanted:
+        click.echo(f"  multiroot vm run {vm.name} --memory {vm.ram_bytes} --address {vm.address}")
     launch = f"  multiroot root launch --kernel {options.new_kernel}"
     launch += f" --cpus {options.cpus}" if options.cpus else ""
     click.echo(launch + (f" --carve {options.carve}" if options.carve else ""))
-    for number in range(1, options.vms + 1):
-        click.echo(f"  multiroot handoff vm{number}")
+    for vm in wanted:
+        click.echo(f"  multiroot handoff {vm.name}")
 
 
 def _write_json(report: Report, path: Path) -> None:
@@ -157,6 +157,8 @@ def print_report(report: Report) -> None:
         title="Blackout",
     )
     out = console()
+    retries = f"{report.boot_retries} of the lab machine, {report.guest_boot_retries} of guests"
+    out.print(f"  boots tried again: {retries}")
     for check in report.checks():
         mark = "[green]held  [/]" if check.held else "[red]FAILED[/]"
         out.print(f"  {mark} {check.claim}: {check.seen}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`multiroot handoff`: hand a running VM to the other root."""
+"""`multiroot handoff`: hand a running VM to the other root, there or back."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("vm")
+@click.option(
+    "--to", type=click.Choice(("new", "old")), default="new", show_default=True, help="Which root takes it."
+)
 @json_option
-def handoff(vm: str, as_json: bool) -> None:
-    """Hand the running VM to the new root. If anything goes wrong, it goes on in the old one."""
+def handoff(vm: str, to: str, as_json: bool) -> None:
+    """Hand the running VM to the new root, or back to the old one. If anything goes wrong, it stays."""
     from multiroot.cli.calls import progress_call
     from multiroot.rpc.client import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
-    with connect("old") as channel:
+    # The root that gives is asked: it alone knows how to let go of a VM.
+    with connect("old" if to == "new" else "new") as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-        result = progress_call(stub.Handoff(coordinator_pb2.HandoffRequest(name=vm))).handed_off
+        result = progress_call(stub.Handoff(coordinator_pb2.HandoffRequest(name=vm, to=to))).handed_off
     if as_json:
         print_json(result_json(result))
         return

@@ -10,16 +10,16 @@ from typing import Any, Protocol
 from multiroot.coordinator.coordinator import Coordinator, Data
 from multiroot.coordinator.machine import State
 from multiroot.coordinator.requests import request_data
-from multiroot.errors import ConflictError, PeerLostError
+from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as wire
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 
 class HandOver(Protocol):
-    """Hands one VM to the new root; the result's fields are those of the message."""
+    """Hands one VM to the root called `to`; the result's fields are those of the message."""
 
-    async def __call__(self, name: str, phases: Phases) -> coordinator_pb2.HandoffResult: ...
+    async def __call__(self, name: str, to: str, phases: Phases) -> coordinator_pb2.HandoffResult: ...
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -78,11 +78,16 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def Handoff(
         self, request: coordinator_pb2.HandoffRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
+        to = request.to or "new"
+        if to not in ("old", "new"):
+            raise BadRequestError(f"a VM cannot be handed to {to!r}", 'say "old" or "new"')
+
         async def work() -> coordinator_pb2.Progress:
             async with self._coordinator.busy(f"handing {request.name} over"):
-                if self._coordinator.state is not State.JOINED:
+                if to == "new" and self._coordinator.state is not State.JOINED:
                     raise PeerLostError("no new root has joined", "start one: `multiroot root launch`")
-                return coordinator_pb2.Progress(handed_off=await self._hand_over(request.name, self._phases))
+                result = await self._hand_over(request.name, to, self._phases)
+                return coordinator_pb2.Progress(handed_off=result)
 
         async for progress in self._stream(work):
             yield progress

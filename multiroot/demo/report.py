@@ -85,6 +85,7 @@ class Report:
     new_root_number: int
     resets: int
     boot_retries: int
+    guest_boot_retries: int
     vms: tuple[VmSeen, ...]
     launch: LaunchSeen
     phases: tuple[Phase, ...]
@@ -127,7 +128,11 @@ class Report:
             "held": self.held,
             "old_root": _root_json(self.old_root_after),
             "new_root": _root_json(self.new_root),
-            "machine": {"resets": self.resets, "boot_retries": self.boot_retries},
+            "machine": {
+                "resets": self.resets,
+                "boot_retries": self.boot_retries,
+                "guest_boot_retries": self.guest_boot_retries,
+            },
             **vms[0],
             "vms": vms,
             "launch": asdict(self.launch),

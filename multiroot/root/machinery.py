@@ -15,7 +15,7 @@ from multiroot.coordinator.coordinator import Coordinator
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.service import CoordinatorService
 from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
-from multiroot.errors import MultirootError
+from multiroot.errors import MultirootError, PeerLostError
 from multiroot.handoff.giver import hand_over
 from multiroot.handoff.service import HandoffService
 from multiroot.handoff.taker import Taker
@@ -106,16 +106,19 @@ class Machinery:
             await self._taker.close()
         await self._network.close()
 
-    async def _hand_over(self, name: str, phases: Phases) -> coordinator_pb2.HandoffResult:
+    async def _hand_over(self, name: str, to: str, phases: Phases) -> coordinator_pb2.HandoffResult:
         if isinstance(self._manager, MultirootError):
             raise self._manager
-        child = self._root.peers.by_name("new")
+        taker = self._root.peers.by_name(to)
         peers = self._root.peers
+        if child.gone:
+            # Known beforehand, so nothing is begun: the owner word stays as it is.
+            raise PeerLostError("the new root is gone", "take back what it had: `multiroot root release`")
 
         async def lost() -> object:
-            return await peers.wait(lambda: child.gone or peers.get(Role.CHILD) is not child, None)
+            return await peers.wait(lambda: taker.gone or peers.get(taker.role) is not taker, None)
 
-        return await hand_over(self._manager, name, self._root.neighbours.channel("new"), phases, lost)
+        return await hand_over(self._manager, name, self._root.neighbours.channel(to), phases, lost)
 
     def _handed_on(self) -> list[str]:
         """VMs that the child owns by the arena's word."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from multiroot.arena.layout import Owner
 from multiroot.vm.definition import VmDefinition
+from multiroot.vm.history import read_history
 from multiroot.vm.process import ProcessId
 
 RUN_DIR = Path("/run/multiroot/vms")
@@ -68,13 +69,22 @@ class VmFolder:
             giver=Owner(**data["giver"]) if data["giver"] else None,
         )
 
-    def last_words(self, lines: int = 3) -> str:
+    def last_words(self) -> str:
         """The end of what QEMU said on its own outputs."""
         try:
-            text = self.qemu_log.read_text(errors="replace")
+            return _end(self.qemu_log.read_text(errors="replace"))
         except FileNotFoundError:
             return ""
-        return " | ".join(line.strip() for line in text.strip().splitlines()[-lines:])
+
+    def guest_words(self) -> str:
+        """The end of what the guest said on its console."""
+        said = b"".join(piece.data for piece in read_history(self.console_record))
+        return _end(said.decode(errors="replace"))
+
+
+def _end(text: str, lines: int = 3) -> str:
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(said[-lines:])
 
 
 def folders(base: Path) -> list[str]:

@@ -34,6 +34,10 @@ GUESTS = Path("/usr/lib/multiroot/guests")
 _BANDWIDTH = 640_000  # bytes/s
 _DOWNTIME_LIMIT = 1  # ms
 
+# Reasons of QMP's SHUTDOWN event that are not a guest's own wish to power off. QEMU runs with -no-reboot, so
+# a reset, which is also what a triple fault looks like, ends it.
+_GUEST_FAULTS = {"guest-reset": "the guest reset itself", "guest-panic": "the guest panicked"}
+
 
 class VmState(StrEnum):
     """As in vm.proto; HANDED means that another root runs it and only its past is known here."""
@@ -165,6 +169,11 @@ class Instance:
             await self.qmp.execute("cont")
         self.state = VmState.RUNNING
 
+    async def ended(self) -> None:
+        """Wait until QEMU has ended by itself and `state` and `error` tell why."""
+        if self._watch:
+            await asyncio.wait({self._watch})
+
     async def end(self, state: VmState) -> None:
         """End QEMU for good; what the console saw is kept."""
         self.state = state
@@ -226,11 +235,16 @@ class Instance:
     async def _watch_end(self) -> None:
         assert self.process is not None
         code = await self.process.wait()
+        # What QEMU said last is still on its way.
+        await self.qmp.ended()
         if not self.active:
             return
-        # Without an exit code (adopted) nobody can tell; QEMU ends by itself when the guest powers off.
-        self.state = VmState.FAILED if code else VmState.STOPPED
-        self.error = f"QEMU ended with {code}: {self.folder.last_words()}" if code else ""
+        reason = self.qmp.shutdown_reason
+        if code:
+            self.error = f"QEMU ended with {code}: {self.folder.last_words()}"
+        elif reason in _GUEST_FAULTS:
+            self.error = f"{_GUEST_FAULTS[reason]}; its last words: {self.folder.guest_words() or 'none'}"
+        self.state = VmState.FAILED if self.error else VmState.STOPPED
 
 
 def _listener(path: Path) -> socket.socket:

@@ -75,6 +75,7 @@ class Qmp:
         self._guard: asyncio.Task[None] | None = None
         self._unwanted = asyncio.Event()
         self.version = ""
+        self.shutdown_reason = ""  # of the last SHUTDOWN event: guest-shutdown, guest-reset, guest-panic, ...
 
     async def connect(self, path: Path) -> None:
         """Connect to the socket QEMU was given; returns once QEMU greeted.
@@ -96,6 +97,11 @@ class Qmp:
         self._unwanted.set()
         if self._guard is not None:
             await self._guard
+
+    async def ended(self) -> None:
+        """Wait until QEMU's end of the connection is closed and all it said has been taken in."""
+        if self._guard is not None:
+            await asyncio.wait({self._guard})
 
     async def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command; `_` in argument names stands for `-`.
@@ -133,6 +139,8 @@ class Qmp:
         wall_ns = stamp["seconds"] * 1_000_000_000 + stamp["microseconds"] * 1_000
         data: Any = message.get("data", {})
         event = Event(str(message["event"]), data, self._to_ns(wall_ns))
+        if event.name == "SHUTDOWN":
+            self.shutdown_reason = str(data.get("reason", ""))
         for watch in tuple(self._watches):
             watch.put(event)
         return False

@@ -9,14 +9,14 @@ from typing import Any
 
 import grpc.aio
 
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, ConflictError
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.vm.clock import raw_clock
 from multiroot.vm.history import read_history
 from multiroot.vm.instance import Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_from_proto, definition_to_proto, extent_to_proto, ticks_to_proto
-from multiroot.vm.stream import ConsoleStream, open_console
+from multiroot.vm.stream import ConsoleClosedError, ConsoleStream, open_console
 from multiroot.vm.ticks import Stretch, parse
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -68,11 +68,17 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
     async def GetTicks(self, request: vm_pb2.GetTicksRequest, context: Context) -> vm_pb2.Ticks:
         vm = self._manager.get(request.name)
         stretch = await asyncio.to_thread(self._stretch, vm)
-        while len(stretch.ticks) < request.wait_count and vm.active:
-            async with open_console(vm.folder) as console:
-                # Again, for what came before we were connected.
-                stretch = await asyncio.to_thread(self._stretch, vm)
-                await _lines(console, request.wait_count - len(stretch.ticks))
+        while len(stretch.ticks) < request.wait_count:
+            if not vm.active:
+                raise ConflictError(f"{vm.name} is {vm.state} and ticks no more", vm.error)
+            try:
+                async with open_console(vm.folder) as console:
+                    # Again, for what came before we were connected.
+                    stretch = await asyncio.to_thread(self._stretch, vm)
+                    await _lines(console, request.wait_count - len(stretch.ticks))
+            except ConsoleClosedError:
+                # QEMU has just ended; what became of the VM is told next.
+                await vm.ended()
             stretch = await asyncio.to_thread(self._stretch, vm)
         return ticks_to_proto(stretch)
 

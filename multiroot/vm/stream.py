@@ -16,6 +16,10 @@ from multiroot.vm.history import read_history
 _CHUNK = 1 << 16
 
 
+class ConsoleClosedError(ConflictError):
+    """The console keeper has ended, and with it the VM's QEMU."""
+
+
 @dataclass
 class ConsoleStream:
     """An open console; live bytes begin at offset `start`."""
@@ -45,12 +49,12 @@ class ConsoleStream:
 
 @asynccontextmanager
 async def open_console(folder: VmFolder) -> AsyncIterator[ConsoleStream]:
-    """Connect to the keeper for the time of the body; raises ConflictError if it has ended."""
+    """Connect to the keeper for the time of the body; raises ConsoleClosedError if it has ended."""
     try:
         reader, writer = await asyncio.open_unix_connection(folder.console)
         start = START.unpack(await reader.readexactly(START.size))[0]
     except (OSError, asyncio.IncompleteReadError) as error:
-        raise ConflictError("the VM's console is closed", "its QEMU has ended") from error
+        raise ConsoleClosedError("the VM's console is closed", "its QEMU has ended") from error
     try:
         yield ConsoleStream(folder, start, reader, writer)
     finally:

@@ -14,6 +14,7 @@ import pytest
 from lab_factory import Labs
 
 from multiroot.demo import scenario
+from multiroot.errors import PeerLostError, WaitTimeoutError
 from multiroot.lab.lab import Lab, kernel_name
 from multiroot.phases import Phases
 from multiroot.rpc import client
@@ -150,6 +151,21 @@ def test_a_new_root_that_never_comes_up_gives_everything_back(cli: Cli) -> None:
     assert cli.lab.state.resets() == 0
 
 
+def test_a_vm_goes_there_and_back_and_there_again(cli: Cli) -> None:
+    """Proves that either root gives and takes: each handoff raises the epoch by one and copies no RAM."""
+    epochs = []
+    for to in ("new", "old", "new", "old"):
+        result = cli.data("handoff", "steady", "--to", to)
+        assert isinstance(result, dict)
+        assert result["ram_bytes_copied"] == 0
+        epochs.append(result["epoch"])
+    assert epochs == list(range(epochs[0], epochs[0] + 4))
+    cli.refused(2, "no VM named 'nobody'", "handoff", "nobody", "--to", "old")
+    shown = cli.data("vm", "show", "steady")
+    assert isinstance(shown, dict)
+    assert (shown["state"], shown["owner"], shown["epoch"]) == ("running", 1, epochs[-1])
+
+
 def test_a_running_new_root_keeps_its_cpus_and_its_coordinator(cli: Cli) -> None:
     """Proves the online veto, and that neither a second launch nor a coordinator by hand gets in between."""
     online = cli.lab.run(["sh", "-c", "echo 1 | tee /sys/devices/system/cpu/cpu3/online"])
@@ -160,3 +176,26 @@ def test_a_running_new_root_keeps_its_cpus_and_its_coordinator(cli: Cli) -> None
     assert by_hand.returncode == 3
     assert "coordinator" in by_hand.stderr
     assert cli.lab.run(["true"], root="new").returncode == 0
+
+
+def test_a_new_root_that_dies_is_noticed_and_everything_comes_back(cli: Cli) -> None:
+    """Proves that a panic in the new root ends nothing else: its peer sees it, a handoff to it is refused,
+    its CPUs and memory come back and carry the next root, to which the same VM then goes."""
+    with pytest.raises((PeerLostError, WaitTimeoutError)):
+        cli.lab.run(["sh", "-c", "echo c > /proc/sysrq-trigger"], root="new", timeout=20)
+    assert peer_states(cli) == ["parked"]
+    cli.refused(5, "the new root is gone", "handoff", "steady")
+    assert "released: CPUs 2-3" in cli.ok("root", "release")
+    assert cli.lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout == "0-3\n"
+
+    cli.ok("root", "launch", "--kernel", "6.12")
+    cli.ok("handoff", "steady")
+    (vm,) = [vm for vm in cli.data("vm", "list") if vm["state"] == "running"]  # type: ignore[attr-defined]
+    assert (vm["name"], vm["owner"]) == ("steady", 4)
+    assert cli.lab.state.resets() == 0
+
+
+def peer_states(cli: Cli) -> list[str]:
+    shown = cli.data("root", "show", "old")
+    assert isinstance(shown, dict)
+    return [peer["state"] for peer in shown["peers"]]

@@ -87,7 +87,7 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Handoff(self, request, context):
-        """Hand one VM to the other root.
+        """Hand one VM to the other root; called in the root that runs it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class CoordinatorServiceStub:
     Release: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.ReleaseRequest, _coordinator_pb2.Progress]
     """Stop the new root and give its CPUs and memory back. Refused while it owns a VM, unless forced."""
     Handoff: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.HandoffRequest, _coordinator_pb2.Progress]
-    """Hand one VM to the other root."""
+    """Hand one VM to the other root; called in the root that runs it."""
     GetState: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetStateRequest, _coordinator_pb2.CoordinatorState]
 
 @_typing.type_check_only
@@ -54,7 +54,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     Release: _aio.UnaryStreamMultiCallable[_coordinator_pb2.ReleaseRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
     """Stop the new root and give its CPUs and memory back. Refused while it owns a VM, unless forced."""
     Handoff: _aio.UnaryStreamMultiCallable[_coordinator_pb2.HandoffRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
-    """Hand one VM to the other root."""
+    """Hand one VM to the other root; called in the root that runs it."""
     GetState: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetStateRequest, _coordinator_pb2.CoordinatorState]  # type: ignore[assignment]
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -88,7 +88,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.HandoffRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.Progress], _abc.AsyncIterator[_coordinator_pb2.Progress]]:
-        """Hand one VM to the other root."""
+        """Hand one VM to the other root; called in the root that runs it."""
 
     @_abc_1.abstractmethod
     def GetState(

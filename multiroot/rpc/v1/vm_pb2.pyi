@@ -294,7 +294,7 @@ class GetTicksRequest(_message.Message):
     WAIT_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     wait_count: _builtins.int
-    """Wait until at least this many ticks were seen in this root (0: answer at once)."""
+    """Wait until at least this many ticks were seen in this root (0: answer at once); an error if the VM ends before."""
     def __init__(
         self,
         *,

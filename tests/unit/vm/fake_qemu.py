@@ -9,6 +9,7 @@ exit             end at once, as on a bad option
 version=X        claim to be version X
 refuse:COMMAND   answer a command with an error
 die:COMMAND      die when a command comes
+reset:COMMAND    let the guest reset itself when a command comes
 refuse-state     do not accept the incoming state
 hang-load        accept it, and never say so
 die-before-stop  die while the guest still runs
@@ -146,6 +147,9 @@ class Qemu:
         answer: dict[str, Any] = {"id": command["id"]} if "id" in command else {}
         if f"die:{name}" in self._faults:
             os._exit(9)
+        if f"reset:{name}" in self._faults:
+            self._event("SHUTDOWN", guest=True, reason="guest-reset")
+            os._exit(0)
         if f"refuse:{name}" in self._faults:
             answer["error"] = {"class": "GenericError", "desc": f"{name} is not to be had"}
             self._send(answer)

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import grpc
 import grpc.aio
@@ -22,6 +24,7 @@ from multiroot.vm.folder import folders
 from multiroot.vm.instance import Host, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, ticks_from_proto
+from multiroot.vm.qmp import QemuGoneError
 from multiroot.vm.service import VmService
 from multiroot.vm.ticks import continuity
 
@@ -104,8 +107,7 @@ async def test_qemu_that_dies_is_noticed(manager: VmManager) -> None:
     vm = await manager.run(SMALL)
     assert vm.process
     os.kill(vm.process.pid, 9)
-    await vm.process.wait()
-    await asyncio.sleep(0)
+    await vm.ended()
     assert vm.state is VmState.FAILED
     assert "-9" in vm.error
     with pytest.raises(ConflictError, match="does not run, it is failed"):
@@ -114,6 +116,24 @@ async def test_qemu_that_dies_is_noticed(manager: VmManager) -> None:
         await manager.run(SMALL)
     await manager.stop("vm0")
     await manager.run(SMALL)
+
+
+async def test_a_guest_that_resets_itself_has_failed_and_its_last_words_are_told(
+    manager: VmManager, set_faults: SetFaults
+) -> None:
+    set_faults("reset:query-balloon")
+    vm = await manager.run(SMALL)
+    service = VmService(manager)
+    await service.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=5), ANY)
+    waiting = asyncio.create_task(
+        service.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=1 << 40), ANY)
+    )
+    with pytest.raises(QemuGoneError):
+        await vm.qmp.execute("query-balloon")
+    with pytest.raises(ConflictError, match="vm0 is failed and ticks no more") as told:
+        await waiting
+    assert vm.state is VmState.FAILED
+    assert re.fullmatch(r"the guest reset itself; its last words: (READY|T|R) .*", told.value.hint)
 
 
 async def test_stop_gives_back_what_a_lost_qemu_left_in_the_arena(host: Host, manager: VmManager) -> None:

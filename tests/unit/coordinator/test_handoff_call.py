@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which root a Handoff call goes to, and when it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiroot.coordinator.coordinator import Coordinator
+from multiroot.coordinator.journal import Journal
+from multiroot.coordinator.machine import LAUNCH, Edge
+from multiroot.coordinator.service import CoordinatorService
+from multiroot.errors import BadRequestError, PeerLostError
+from multiroot.phases import Phases
+from multiroot.rpc.v1 import coordinator_pb2
+
+
+async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str, str]]:
+    calls: list[tuple[str, str]] = []
+
+    async def hand_over(name: str, to: str, phases: Phases) -> coordinator_pb2.HandoffResult:
+        calls.append((name, to))
+        return coordinator_pb2.HandoffResult(name=name)
+
+    async def no_plan(request: Any) -> str:
+        pytest.fail("nobody asked for a plan")
+
+    journal = Journal(tmp_path / "journal")
+    for step in LAUNCH if joined else ():
+        journal.write(step, Edge.BEGIN)
+        journal.write(step, Edge.DONE)
+    phases = Phases("root")
+    service = CoordinatorService(Coordinator(journal, {}, phases), phases, no_plan, hand_over, list)
+    request = coordinator_pb2.HandoffRequest(name="web", to=to)
+    assert [event.handed_off.name async for event in service.Handoff(request, None)] == ["web"]
+    return calls
+
+
+async def test_the_new_root_is_the_default(tmp_path: Path) -> None:
+    assert await handed_to(tmp_path, "", joined=True) == [("web", "new")]
+
+
+async def test_no_new_root_no_handoff(tmp_path: Path) -> None:
+    with pytest.raises(PeerLostError, match="no new root"):
+        await handed_to(tmp_path, "new", joined=False)
+
+
+async def test_the_way_back_needs_no_update_of_ones_own(tmp_path: Path) -> None:
+    assert await handed_to(tmp_path, "old", joined=False) == [("web", "old")]
+
+
+async def test_anything_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadRequestError, match="'3'"):
+        await handed_to(tmp_path, "3", joined=True)
