@@ -22,7 +22,8 @@
 #define IOAPIC_ENTRY	0x10
 #define IOAPIC_MASKED	BIT(16)
 
-static bool alone(void)
+/* True when nobody is left but this root, and none is being made. */
+bool mr_adopt_alone(void)
 {
 	return !mr_ledger_others() && !mr_peer(MULTIROOT_CHILD);
 }
@@ -66,7 +67,7 @@ int mr_adopt_inherit(void)
 	u32 id;
 	int err, i;
 
-	if (!alone())
+	if (!mr_adopt_alone())
 		return -EBUSY;
 	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++)
 		if (mr_ledger_cpu_root(id) && mr_ledger_cpu_root(id) != mr_ledger_root() && !at_rest(id))
@@ -114,7 +115,7 @@ int mr_adopt_cpu(struct multiroot_cpu *cpu)
 
 	if (apic_id >= MULTIROOT_LEDGER_CPUS || !mr_ledger_cpu_root(apic_id))
 		return -EINVAL;
-	if (!alone())
+	if (!mr_adopt_alone())
 		return -EBUSY;
 	owner = mr_ledger_cpu_root(apic_id);
 	if (owner == mr_ledger_root())
@@ -142,7 +143,7 @@ static int check_memory(const struct multiroot_memory *memory)
 		return -EINVAL;
 	if (!mr_e820_is_ram(mr_ledger, memory->base, memory->size))
 		return -EINVAL;
-	if (!alone() || mr_peer(MULTIROOT_PARENT) || !mr_memory_foreign(memory->base, memory->size))
+	if (!mr_adopt_alone() || mr_peer(MULTIROOT_PARENT) || !mr_memory_foreign(memory->base, memory->size))
 		return -EBUSY;
 	return 0;
 }

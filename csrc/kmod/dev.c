@@ -96,6 +96,7 @@ union argument {
 	struct multiroot_cpu cpu;
 	struct multiroot_cpu_start start;
 	struct multiroot_memory memory;
+	struct multiroot_pci pci;
 	struct multiroot_doorbell doorbell;
 	struct multiroot_ring ring;
 };
@@ -112,6 +113,7 @@ static bool needs_claim(unsigned int command)
 	case MULTIROOT_IOC_INHERIT:
 	case MULTIROOT_IOC_CPU_ADOPT:
 	case MULTIROOT_IOC_MEMORY:
+	case MULTIROOT_IOC_PCI_ADOPT:
 		return true;
 	default:
 		return false;
@@ -148,6 +150,8 @@ static int dispatch(struct file *file, unsigned int command, union argument *arg
 		return mr_adopt_cpu(&arg->cpu);
 	case MULTIROOT_IOC_MEMORY:
 		return mr_adopt_memory(&arg->memory);
+	case MULTIROOT_IOC_PCI_ADOPT:
+		return arg->pci.pad ? -EINVAL : mr_bridge_let_in(arg->pci.function);
 	case MULTIROOT_IOC_DOORBELL:
 		return set_doorbell(&arg->doorbell);
 	case MULTIROOT_IOC_RING:

@@ -123,9 +123,14 @@ void mr_park_forget(u32 apic_id);
 void mr_park_self(void);
 
 /* adopt.c: what a root that has ended leaves to this one. */
+bool mr_adopt_alone(void);
 int mr_adopt_inherit(void);
 int mr_adopt_cpu(struct multiroot_cpu *cpu);
 int mr_adopt_memory(struct multiroot_memory *memory);
+
+/* bridge.c: the machine's PCI devices, in a root that came up without. */
+int mr_bridge_let_in(u32 rid);
+void mr_bridge_exit(void);
 
 /* e820.c: what memory the machine has. */
 int mr_e820_read(struct multiroot_ledger *ledger);

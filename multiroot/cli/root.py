@@ -32,7 +32,7 @@ def list_roots(as_json: bool) -> None:
             status["root"],
             status["kernel_release"],
             status["cpus"],
-            format_mib(sum(r["size"] for r in status["memory"] if r["name"] == "System RAM")),
+            format_mib(sum(r["size"] for r in status["memory"] if r["name"].startswith("System RAM"))),
             f"{status['uptime_s']:.1f} s",
             status["boot_id"],
         )
@@ -120,6 +120,21 @@ def release(force: bool, as_json: bool) -> None:
         print_json({"cpus": result.cpus, "memory_bytes": result.memory_bytes})
     else:
         click.echo(f"released: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
+
+
+@root.command()
+def adopt() -> None:
+    """Have the new root take over the machine once the old one has ended, in whatever way.
+
+    `multiroot update` does this by itself; this is for an old root that died.
+    """
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+    with connect() as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        state = stub.TakeOver(coordinator_pb2.TakeOverRequest(), timeout=10)
+    click.echo(f"root {state.root} is {state.taking_over}")
 
 
 def launch_request(kernel: str, initrd: str, cpus: str, carve: str, append: str, timeout: int) -> Any:

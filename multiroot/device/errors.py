@@ -110,10 +110,21 @@ _CPU_ADOPT: dict[int, Meaning] = {
     errno.EAGAIN: (ConflictError, "it is not parked", "its root did not end in order; see its messages"),
     errno.ENODEV: (ConflictError, "this root was started without a place for it", ""),
 }
+_PCI_ADOPT: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (BadRequestError, "there is no such function", ""),
+    errno.EBUSY: _NOT_ALONE,
+    errno.ENODEV: (ConflictError, "this root has PCI of its own, or the machine has no ECAM", ""),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map it", ""),
+}
 _MEMORY: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
     errno.EINVAL: (BadRequestError, "not page or block aligned, too large, or not all RAM", ""),
-    errno.EBUSY: (ConflictError, "another root is alive, or this kernel uses it", "see `multiroot root list`"),
+    errno.EBUSY: (
+        ConflictError,
+        "another root is alive, or this kernel uses it",
+        "see `multiroot root list`",
+    ),
     errno.EEXIST: (ConflictError, "this kernel has it already", ""),
     errno.ENOMEM: (ConflictError, "this kernel has no memory left for it", ""),
 }
@@ -141,6 +152,7 @@ MEANINGS: dict[str, dict[int, Meaning]] = {
     "CPU_RECLAIM": _CPU_RECLAIM,
     "INHERIT": _INHERIT,
     "CPU_ADOPT": _CPU_ADOPT,
+    "PCI_ADOPT": _PCI_ADOPT,
     "MEMORY": _MEMORY,
     "DOORBELL": _DOORBELL,
     "RING": _RING,

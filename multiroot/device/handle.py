@@ -138,7 +138,7 @@ class Device:
         return self._cpu("CPU_RECLAIM", number, f"cannot reclaim CPU {number}")
 
     def inherit(self) -> bool:
-        """The parent has ended: detach from it and mask its interrupts. False until all its CPUs are parked."""
+        """The parent has ended: detach, mask its interrupts. False until all its CPUs are parked."""
         number = self._ioctl("INHERIT", ffi.NULL)
         if number not in (0, errno.EAGAIN):
             raise refusal("INHERIT", "cannot inherit from the parent", number)
@@ -149,6 +149,11 @@ class Device:
         raw = ffi.new("struct multiroot_cpu *", {"apic_id": apic_id})
         self._call("CPU_ADOPT", raw, f"cannot adopt the CPU with APIC id {apic_id}")
         return cpu_from_c(raw)
+
+    def adopt_pci(self, function: int = lib.MULTIROOT_PCI_ALL) -> None:
+        """Let a PCI function in (bus << 8 | devfn), or all; DMA of ended roots stops first."""
+        raw = ffi.new("struct multiroot_pci *", (function, 0))
+        self._call("PCI_ADOPT", raw, "cannot adopt PCI devices")
 
     def memory(self, action: MemoryAction, base: int, size: int) -> int:
         """Sum up, zero or hot-add memory of roots that are gone; returns the sum.

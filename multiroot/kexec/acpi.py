@@ -39,7 +39,7 @@ LEDGER_CPU_SIZE = 8  # sizeof(struct multiroot_ledger_cpu), which begins with th
 LAPIC_MAX_ID = 254  # larger ones need a local x2APIC structure
 SET_ASIDE_UID = 0xFE
 IOAPIC_ID = 0xF0
-UART_PORT = 0x3F8
+UART_PORTS_AT = (0x3F8, 0x2F8)  # ttyS0, ttyS1
 UART_PORTS = 8
 
 # "Byte-addressable persistent memory" 66F0D379-B4F3-4074-AC43-0D3318B78CDB, as stored (5.2.25.2).
@@ -70,8 +70,8 @@ def foreign_bsp(version: tuple[int, int]) -> ForeignBsp:
 class Hardware:
     """What the tables are to describe. `apic_ids`: CPUs of the root, the one it starts on first.
 
-    `later_apic_ids`: CPUs that it may take over one day, when `ledger_cpus`, the ledger's table of CPUs at that
-    physical address, names `root` as their owner.
+    `later_apic_ids`: CPUs that it may take over one day, when `ledger_cpus`, the ledger's table of CPUs at
+    that physical address, names `root` as their owner. `uart`: which serial port is its own, 0 or 1.
     """
 
     apic_ids: tuple[int, ...]
@@ -81,6 +81,7 @@ class Hardware:
     foreign_bsp: ForeignBsp
     root: int = 0
     ledger_cpus: int = 0
+    uart: int = 0
     later_apic_ids: tuple[int, ...] = ()
 
 
@@ -196,7 +197,7 @@ def dsdt(hardware: Hardware) -> bytes:
         aml.name("_HID", aml.eisa_id("PNP0501")),
         aml.name("_UID", aml.integer(0)),
         present,
-        aml.name("_CRS", aml.resource_template(aml.io_ports(UART_PORT, UART_PORTS))),
+        aml.name("_CRS", aml.resource_template(aml.io_ports(UART_PORTS_AT[hardware.uart], UART_PORTS))),
     )
     nvdimm_root = aml.device("NVDR", aml.name("_HID", aml.string("ACPI0012")), present)
     cpus = [

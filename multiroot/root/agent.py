@@ -12,6 +12,7 @@ from pathlib import Path
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from multiroot.arena.atomics import tsc, tsc_clock
+from multiroot.coordinator.update import SERVICES
 from multiroot.device.handle import Device
 from multiroot.errors import MultirootError
 from multiroot.phases import Phases
@@ -37,6 +38,7 @@ class Options:
     kernels: Path = Path("/usr/lib/multiroot/kernels")
     guests: Path = Path("/usr/lib/multiroot/guests")
     run_dir: Path = Path("/run/multiroot")
+    services: Path = SERVICES
 
 
 @dataclass(frozen=True)

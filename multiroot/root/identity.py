@@ -67,7 +67,7 @@ def apic_ids(cpuinfo: str) -> dict[int, int]:
     return found
 
 
-_IOMEM = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) : (System RAM|Persistent Memory.*)$", re.MULTILINE)
+_IOMEM = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) : (System RAM.*|Persistent Memory.*)$", re.MULTILINE)
 
 
 def parse_memory(iomem: str) -> tuple[Memory, ...]:

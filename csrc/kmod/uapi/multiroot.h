@@ -64,6 +64,9 @@ enum {
 	MULTIROOT_WINDOW_MEMORY = 2,		/* not prefetchable */
 	MULTIROOT_WINDOW_PREFETCHABLE = 3,
 
+	/* struct multiroot_pci.function */
+	MULTIROOT_PCI_ALL = 0x10000,
+
 	/* struct multiroot_memory.action */
 	MULTIROOT_MEMORY_SUM = 0,		/* only look: sum of its 64-bit words */
 	MULTIROOT_MEMORY_ZERO = 1,
@@ -139,6 +142,15 @@ struct multiroot_cpu_start {
 };
 
 /*
+ * MULTIROOT_IOC_PCI_ADOPT: in a root that came up without PCI, let functions of the machine in. Stops all DMA of others when
+ * called first. Needs that this is the only root alive.
+ */
+struct multiroot_pci {
+	__u32 function;				/* bus << 8 | device << 3 | function, or MULTIROOT_PCI_ALL */
+	__u32 pad;
+};
+
+/*
  * MULTIROOT_IOC_MEMORY: memory of roots that are gone, and that no kernel uses. Needs that this is the only root
  * alive and that its parent was inherited from.
  */
@@ -183,6 +195,7 @@ struct multiroot_ring {
 #define MULTIROOT_IOC_INHERIT	_IO(MULTIROOT_IOC_MAGIC, 0x0b)
 #define MULTIROOT_IOC_CPU_ADOPT	_IOWR(MULTIROOT_IOC_MAGIC, 0x0c, struct multiroot_cpu)
 #define MULTIROOT_IOC_MEMORY	_IOWR(MULTIROOT_IOC_MAGIC, 0x0d, struct multiroot_memory)
+#define MULTIROOT_IOC_PCI_ADOPT	_IOW(MULTIROOT_IOC_MAGIC, 0x0e, struct multiroot_pci)
 
 /* One root's half of a control page; only that root writes it, but for state STARTED and events. */
 struct multiroot_side {
