@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What roots that have ended leave behind: this one, the only one alive, takes it over. The order is user space's, but nothing
- * is touched before every CPU of theirs is known to be parked or asleep.
+ * What roots that have ended leave behind: this one, the only one alive, takes it over. The order is user space's,
+ * but nothing is touched before every CPU of theirs is known to be parked or asleep.
  */
 #include <linux/acpi.h>
 #include <linux/io.h>
@@ -16,7 +16,10 @@
 #define MEMORY_NAME	"System RAM (multiroot)"
 #define CHUNK		SZ_2M
 
-/* I/O APIC registers (Intel I/O APIC datasheet): an index and a window, redirection entries of two words from 0x10. */
+/*
+ * I/O APIC registers (Intel I/O APIC datasheet): an index and a window, redirection entries of two words from
+ * 0x10.
+ */
 #define IOAPIC_WINDOW	0x10
 #define IOAPIC_VERSION	1
 #define IOAPIC_ENTRY	0x10
@@ -58,8 +61,8 @@ static int mask_ioapic(phys_addr_t phys)
 /**
  * mr_adopt_inherit() - the parent has ended: detach from it and silence its interrupts
  *
- * Return: 0, also when there is no parent any more; -EBUSY: another root is alive, or user space has the parent's control
- * page mapped; -EAGAIN: a CPU is not parked yet; -ENOMEM.
+ * Return: 0, also when there is no parent any more; -EBUSY: another root is alive, or user space has the parent's
+ * control page mapped; -EAGAIN: a CPU is not parked yet; -ENOMEM.
  */
 int mr_adopt_inherit(void)
 {
@@ -105,8 +108,8 @@ static int plug(u32 apic_id)
  * mr_adopt_cpu() - make a CPU of a root that has ended one of this root
  * @cpu: the CPU by its apic_id; the rest is filled in
  *
- * Return: 0, the CPU is present and offline; -EBUSY: another root is alive; -EINVAL: no such CPU in the ledger; -EAGAIN: it
- * is not parked; -ENODEV: this root's tables or this kernel have no place for it.
+ * Return: 0, the CPU is present and offline; -EBUSY: another root is alive; -EINVAL: no such CPU in the ledger;
+ * -EAGAIN: it is not parked; -ENODEV: this root's tables or this kernel have no place for it.
  */
 int mr_adopt_cpu(struct multiroot_cpu *cpu)
 {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The machine's PCI devices in a root that came up without PCI: a host bridge of ours over the ECAM that the first root left in
- * the ledger. Functions are let in one by one, or all; the others are not there for this kernel. BARs stay as they are.
+ * The machine's PCI devices in a root that came up without PCI: a host bridge of ours over the ECAM that the first
+ * root left in the ledger. Functions are let in one by one, or all; the others are not there for this kernel. BARs
+ * stay as they are.
  */
 #include <linux/bitmap.h>
 #include <linux/io.h>
@@ -58,7 +59,10 @@ static int write_config(struct pci_bus *bus, unsigned int devfn, int where, int 
 
 static struct pci_ops ops = { .read = read_config, .write = write_config };
 
-/* Stop DMA of everything on a bus and below; what an ended root left running would write into memory that is others' now. */
+/*
+ * Stop DMA of everything on a bus and below; what an ended root left running would write into memory that is
+ * others' now.
+ */
 static void silence_bus(u32 bus, u32 *last)
 {
 	u32 devfn;
@@ -101,7 +105,10 @@ static void add_window(struct list_head *resources, struct resource *to, const s
 		.end = from->addr + from->size - 1,
 		.flags = flags[from->type],
 	};
-	/* Overlaps with what this kernel has there already: then the window can't be used, and what needs it says so. */
+	/*
+	 * Overlaps with what this kernel has there already: then the window can't be used, and what needs it
+	 * says so.
+	 */
 	if (insert_resource(from->type == MULTIROOT_WINDOW_PORTS ? &ioport_resource : &iomem_resource, to))
 		to->flags = 0;
 	else
@@ -166,8 +173,8 @@ static void scan(void)
  *
  * The bridges above it must be in, too. The first call stops all DMA that is still under way.
  *
- * Return: 0; -EINVAL: no such function; -EBUSY: another root is alive; -ENODEV: the ledger has no ECAM, or this root found
- * its own PCI; -ENOMEM.
+ * Return: 0; -EINVAL: no such function; -EBUSY: another root is alive; -ENODEV: the ledger has no ECAM, or this root
+ * found its own PCI; -ENOMEM.
  */
 int mr_bridge_let_in(u32 rid)
 {

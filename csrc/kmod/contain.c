@@ -55,7 +55,10 @@ static void park(void)
 	mr_park_self();
 }
 
-/* The machine ends with this root. The first one has firmware for that; later ones have what the first left in the ledger. */
+/*
+ * The machine ends with this root. The first one has firmware for that; later ones have what the first left in
+ * the ledger.
+ */
 static void reset_machine(void)
 {
 	if (mr_ledger_root() != 1 && mr_ledger->reset_port)
@@ -95,8 +98,8 @@ static int before_power_off(struct sys_off_data *data)
 }
 
 /*
- * Parking the other CPUs. The kernel's own way leaves them halted in its memory, with nobody to tell when they are there;
- * here each is sent to stop_this_cpu() as ever, and leaves through a probe on it.
+ * Parking the other CPUs. The kernel's own way leaves them halted in its memory, with nobody to tell when they are
+ * there; here each is sent to stop_this_cpu() as ever, and leaves through a probe on it.
  */
 static void (*stop_natively)(int wait);
 static struct cpumask to_park;

@@ -267,8 +267,8 @@ static int gone_offline(unsigned int cpu)
 }
 
 /*
- * An offline CPU sleeps in this kernel's memory, and an INIT is what takes it out of there. The machine's boot CPU can't be
- * taken out like that: offline it would be lost to every later root.
+ * An offline CPU sleeps in this kernel's memory, and an INIT is what takes it out of there. The machine's boot CPU
+ * can't be taken out like that: offline it would be lost to every later root.
  */
 static int going_offline(unsigned int cpu)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What later roots must know of the machine, from the firmware's tables and the PCI host bridge: they come up with tables of
- * ours and see neither. What is not found stays 0 in the ledger, and a later root does without.
+ * What later roots must know of the machine, from the firmware's tables and the PCI host bridge: they come up with
+ * tables of ours and see neither. What is not found stays 0 in the ledger, and a later root does without.
  */
 #include <linux/acpi.h>
 #include <linux/pci.h>

@@ -65,7 +65,8 @@ bool mr_memory_unused(u64 base, u64 size)
  * @base: physical address, page aligned
  * @size: in bytes, page aligned
  *
- * True when this kernel has no name for any byte of it: no RAM, online or not, nothing reserved for its own use, no PMEM.
+ * True when this kernel has no name for any byte of it: no RAM, online or not, nothing reserved for its own use, no
+ * PMEM.
  */
 bool mr_memory_foreign(u64 base, u64 size)
 {

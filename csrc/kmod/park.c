@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Parking: a CPU of a root that ends waits in the ledger until another root wakes it. The one way to hand on the machine's
- * boot CPU, which INIT would reset. The code is parkcode.S; the first root puts it there, all use it.
+ * Parking: a CPU of a root that ends waits in the ledger until another root wakes it. The one way to hand on the
+ * machine's boot CPU, which INIT would reset. The code is parkcode.S; the first root puts it there, all use it.
  */
 #include <linux/build_bug.h>
 #include <linux/delay.h>
@@ -25,7 +25,10 @@
 #define NMI_FLIGHT_US	50	/* longer than an NMI is on its way */
 
 static u64 *park_pgd;		/* this kernel's upper half, the park area below */
-static mr_wake_fn old_wake;
+
+/* struct apic's wake-up changed its parameters more than once. */
+#define WAKE_FUNCTION	typeof_member(struct apic, wakeup_secondary_cpu)
+static WAKE_FUNCTION old_wake;
 
 static u8 *area(void)
 {
@@ -112,6 +115,7 @@ void mr_park_build(struct multiroot_ledger *ledger, phys_addr_t phys)
 /* True when the CPU waits in the park code. */
 bool mr_park_has(u32 apic_id)
 {
+	/* What the CPU has left behind it is left for good. */
 	return apic_id < MULTIROOT_LEDGER_CPUS && smp_load_acquire(&slot_of(apic_id)->state) == MR_SLOT_PARKED;
 }
 
@@ -151,6 +155,7 @@ static bool answers(struct mr_park_slot *slot, u32 apic_id, u32 state, bool kick
 	int i;
 
 	for (i = 0; i < WAKE_ROUNDS; i++) {
+		/* Pairs with the CPU's plain stores, which x86 keeps in order. */
 		if (smp_load_acquire(&slot->state) == state)
 			return true;
 		if (kick)
@@ -161,14 +166,14 @@ static bool answers(struct mr_park_slot *slot, u32 apic_id, u32 state, bool kick
 }
 
 /* What a startup IPI does, for a parked CPU; the kernel calls this to bring any CPU of this root online. */
-static int wake(MR_WAKE_PARAMETERS)
+static int wake MR_WAKE_PARAMETERS
 {
 	u32 apic_id = id;
 	struct mr_park_slot *slot;
 
 	if (!mr_park_has(apic_id)) {
 		if (old_wake)
-			return old_wake(MR_WAKE_ARGUMENTS);
+			return old_wake MR_WAKE_ARGUMENTS;
 		mr_apic_start(apic_id, start);
 		return 0;
 	}
@@ -178,12 +183,13 @@ static int wake(MR_WAKE_PARAMETERS)
 		return -EIO;
 	/* One that comes later would find the CPU in real mode. */
 	udelay(NMI_FLIGHT_US);
+	/* The kernel's trampoline is filled in before. */
 	smp_store_release(&slot->state, MR_SLOT_GO | (u32)(start >> PAGE_SHIFT));
 	return answers(slot, apic_id, MR_SLOT_FREE, false) ? 0 : -EIO;
 }
 
 /* struct apic is read-only after boot: write to it through a mapping of our own. */
-static int set_wake(mr_wake_fn function)
+static int set_wake(WAKE_FUNCTION function)
 {
 	unsigned long at = (unsigned long)&apic->wakeup_secondary_cpu;
 	struct page *page = pfn_to_page(PHYS_PFN(__pa(at)));
@@ -191,7 +197,7 @@ static int set_wake(mr_wake_fn function)
 
 	if (!window)
 		return -ENOMEM;
-	WRITE_ONCE(*(mr_wake_fn *)(window + offset_in_page(at)), function);
+	WRITE_ONCE(*(WAKE_FUNCTION *)(window + offset_in_page(at)), function);
 	vunmap(window);
 	return READ_ONCE(apic->wakeup_secondary_cpu) == function ? 0 : -EIO;
 }

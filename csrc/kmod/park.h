@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Layout of the park area, the part of the ledger behind its data; shared by park.c and parkcode.S, the same in every root. */
+/*
+ * Layout of the park area, the part of the ledger behind its data; shared by park.c and parkcode.S, the same in
+ * every root.
+ */
 #ifndef _MULTIROOT_PARK_H
 #define _MULTIROOT_PARK_H
 
@@ -17,7 +20,7 @@
 #define MR_SLOT_PARKED		1	/* by the CPU: halted in our code, listens to NMIs */
 #define MR_SLOT_WAKE		2	/* by whoever wakes it, with NMIs until it answers */
 #define MR_SLOT_AWAKE		3	/* by the CPU: send no more NMIs */
-#define MR_SLOT_GO		0x100	/* | vector, by whoever wakes it: begin there in real mode; the CPU frees the slot */
+#define MR_SLOT_GO		0x100	/* | vector, by whoever wakes it: begin there in real mode */
 
 #ifndef __ASSEMBLY__
 struct mr_park_slot {

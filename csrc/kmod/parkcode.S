@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where a CPU waits between two roots. Copied to the ledger, where no kernel overwrites it, and entered there in 64-bit
- * mode on page tables that map it to itself. It ends in 32-bit mode with paging off, so that it depends on no memory
- * of the root that it came from, and goes on in real mode as a startup IPI would have it. In .rodata, for the
+ * Where a CPU waits between two roots. Copied to the ledger, where no kernel overwrites it, and entered there in
+ * 64-bit mode on page tables that map it to itself. It ends in 32-bit mode with paging off, so that it depends on no
+ * memory of the root that it came from, and goes on in real mode as a startup IPI would have it. In .rodata, for the
  * kernel never runs it at its own address.
  *
- * rdi: physical address of the code, rsi: of this CPU's slot, rdx: of the end of its stack; rcx: where the end-of-interrupt
- * register is mapped, 0 in x2APIC mode.
+ * rdi: physical address of the code, rsi: of this CPU's slot, rdx: of the end of its stack; rcx: where the
+ * end-of-interrupt register is mapped, 0 in x2APIC mode.
  */
 #include <asm/msr-index.h>
 #include <asm/processor-flags.h>

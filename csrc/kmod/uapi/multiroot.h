@@ -142,8 +142,8 @@ struct multiroot_cpu_start {
 };
 
 /*
- * MULTIROOT_IOC_PCI_ADOPT: in a root that came up without PCI, let functions of the machine in. Stops all DMA of others when
- * called first. Needs that this is the only root alive.
+ * MULTIROOT_IOC_PCI_ADOPT: in a root that came up without PCI, let functions of the machine in. Stops all DMA of
+ * others when called first. Needs that this is the only root alive.
  */
 struct multiroot_pci {
 	__u32 function;				/* bus << 8 | device << 3 | function, or MULTIROOT_PCI_ALL */

@@ -27,11 +27,11 @@ def test_a_machine_with_a_carve_in_its_middle() -> None:
 
 
 @given(ranges, ranges)
-def test_pieces_are_free_ram_in_whole_blocks_and_none_is_left_out(ram: list[Range], used: list[Range]) -> None:
+def test_pieces_are_whole_blocks_and_all_there_are(ram: list[Range], used: list[Range]) -> None:
     pieces = heritage(ram, used, BLOCK, UNIT)
     free = subtract(merge(ram), [Range(0, MIB), *used])
     for piece in pieces:
-        assert piece.base % BLOCK == 0 and piece.size % BLOCK == 0
+        assert (piece.base % BLOCK, piece.size % BLOCK) == (0, 0)
         assert piece.base // UNIT == (piece.end - 1) // UNIT
         assert intersect(free, [piece]) == (piece,)
     for left in subtract(free, pieces):
