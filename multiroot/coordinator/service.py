@@ -156,6 +156,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def TakeOver(
         self, request: coordinator_pb2.TakeOverRequest, context: Any
     ) -> coordinator_pb2.CoordinatorState:
+        for phase in request.phases:
+            self._phases.add(wire.from_proto(phase))
         self._heir.begin()
         return await self.GetState(coordinator_pb2.GetStateRequest(), context)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from multiroot.coordinator.coordinator import Data, Step
 from multiroot.errors import ConflictError
 from multiroot.launch import retire
+from multiroot.phases import Phase, Phases
 
 SERVICES = Path("/usr/lib/multiroot/services")
 
@@ -27,7 +28,8 @@ class UpdateContext:
     there: Callable[[], list[str]]
     hand_over: Callable[[str], Awaitable[object]]
     hand_back: Callable[[str], Awaitable[object]]
-    announce: Callable[[], Awaitable[object]]
+    announce: Callable[[list[Phase]], Awaitable[object]]
+    phases: Phases
     services: Path = SERVICES
     unbound: tuple[retire.Bound, ...] = field(default=())
 
@@ -81,10 +83,17 @@ class RetireStep:
     context: UpdateContext
 
     async def do(self, data: Mapping[str, Data]) -> Data:
-        await asyncio.to_thread(retire.services, self.context.services, "stop")
-        await asyncio.to_thread(retire.end_processes)
-        self.context.unbound = await asyncio.to_thread(retire.unbind_all)
-        await self.context.announce()
+        phases, mine = self.context.phases, list[Phase]()
+        forget = phases.subscribe(lambda phase: mine.append(phase) if phase.duration_ns is not None else None)
+        try:
+            with phases.phase("stop services"):
+                await asyncio.to_thread(retire.services, self.context.services, "stop")
+                await asyncio.to_thread(retire.end_processes)
+            with phases.phase("unbind drivers"):
+                self.context.unbound = await asyncio.to_thread(retire.unbind_all)
+        finally:
+            forget()
+        await self.context.announce(mine)
         await asyncio.to_thread(retire.end_kernel)
         return {}
 

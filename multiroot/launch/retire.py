@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import signal
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -60,13 +61,16 @@ def _ancestors(proc_dir: Path, pid: int) -> set[int]:
 
 def end_processes() -> None:
     """End every process but init and our own; ConflictError names those that will not die."""
-    for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
+    # A shell on a console ends by the hangup alone.
+    for numbers, seconds in (((signal.SIGHUP, signal.SIGTERM), TERM_S), ((signal.SIGKILL,), KILL_S)):
         left = processes()
         for pid in left:
             with suppress(ProcessLookupError):
-                os.kill(pid, number)
+                for number in numbers:
+                    os.kill(pid, number)
+        until = time.monotonic() + seconds
         for pid in left:
-            _wait_end(pid, seconds)
+            _wait_end(pid, max(until - time.monotonic(), 0))
     left = processes()
     if left:
         names = ", ".join(f"{name} ({pid})" for pid, name in sorted(left.items()))

@@ -83,7 +83,9 @@ class Agent:
         self._beat = asyncio.create_task(root.peers.run())
         self._machinery = await Machinery.bring_up(root)
         self._machinery.add_to(self._server)
-        service = RootService(root.me, root.clock, root.tsc_khz, root.marks, root.peers)
+        service = RootService(
+            root.me, root.clock, root.tsc_khz, root.marks, root.peers, self._machinery.owned
+        )
         root_pb2_grpc.add_RootServiceServicer_to_server(service, self._server)
         health_service = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health_service, self._server)

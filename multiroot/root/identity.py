@@ -78,6 +78,11 @@ def parse_memory(iomem: str) -> tuple[Memory, ...]:
     )
 
 
+def pci_functions(sys: Path = Path("/sys")) -> list[str]:
+    """Addresses of the PCI functions that this root has."""
+    return sorted(entry.name for entry in (sys / "bus/pci/devices").glob("*"))
+
+
 def uptime_s() -> float:
     """Seconds since this kernel started."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

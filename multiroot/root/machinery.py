@@ -22,7 +22,7 @@ from multiroot.handoff.giver import hand_over
 from multiroot.handoff.service import HandoffService
 from multiroot.handoff.taker import Taker
 from multiroot.net.network import RootNetwork
-from multiroot.phases import Phases
+from multiroot.phases import Phase, Phases
 from multiroot.root.identity import FIRST_ROOT
 from multiroot.root.peers import Role, SideState
 from multiroot.rpc import phases as wire
@@ -60,11 +60,12 @@ class Machinery:
         )
         self._context = context
         update = UpdateContext(
-            here=self._here,
+            here=self.owned,
             there=self._handed_on,
             hand_over=lambda name: self._hand_over(name, "new", root.phases),
             hand_back=self._hand_back,
             announce=self._announce,
+            phases=root.phases,
             services=root.options.services,
         )
         self.coordinator = Coordinator(
@@ -154,11 +155,12 @@ class Machinery:
                 if progress.WhichOneof("event") == "phase":
                     self._root.phases.publish(wire.from_proto(progress.phase))
 
-    async def _announce(self) -> None:
-        """Tell the new root that this one ends."""
+    async def _announce(self, phases: list[Phase]) -> None:
+        """Tell the new root that this one ends, and how far it has come."""
+        request = coordinator_pb2.TakeOverRequest(phases=[wire.to_proto(phase) for phase in phases])
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
         with translated("the new root's agent"):
-            await stub.TakeOver(coordinator_pb2.TakeOverRequest(), timeout=ANNOUNCE_S)
+            await stub.TakeOver(request, timeout=ANNOUNCE_S)
 
     async def _parent_ended(self, timeout_s: float) -> bool:
         """True as soon as there is no parent, or it has ended."""
@@ -170,7 +172,7 @@ class Machinery:
 
         return await peers.wait(ended, timeout_s)
 
-    def _here(self) -> list[str]:
+    def owned(self) -> list[str]:
         """VMs that this root owns by the arena's word."""
         return self._owned_by(self._root.me.root)
 

@@ -197,12 +197,19 @@ Global___AbortUpdateRequest: _TypeAlias = AbortUpdateRequest  # noqa: Y015
 class TakeOverRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    PHASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]:
+        """how the old root has spent its last moments, for it can't be asked any more"""
+
     def __init__(
         self,
+        *,
+        phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases", b"phases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

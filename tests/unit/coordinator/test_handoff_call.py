@@ -33,6 +33,7 @@ async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str,
         journal.write(step, Edge.BEGIN)
         journal.write(step, Edge.DONE)
     phases = Phases("root")
+
     async def nothing(*_: object) -> Any:
         pytest.fail("nobody told this root to take over")
 
