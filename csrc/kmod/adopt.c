@@ -61,8 +61,8 @@ static int mask_ioapic(phys_addr_t phys)
 /**
  * mr_adopt_inherit() - the parent has ended: detach from it and silence its interrupts
  *
- * Return: 0, also when there is no parent any more; -EBUSY: another root is alive, or user space has the parent's
- * control page mapped; -EAGAIN: a CPU is not parked yet; -ENOMEM.
+ * Return: 0, also when there is no parent any more; -ENOENT: the first root never had one; -EBUSY: another root is
+ * alive, or user space has the parent's control page mapped; -EAGAIN: a CPU is not parked yet; -ENOMEM.
  */
 int mr_adopt_inherit(void)
 {
@@ -70,6 +70,9 @@ int mr_adopt_inherit(void)
 	u32 id;
 	int err, i;
 
+	/* The first root has none; one that is told twice has detached from it. */
+	if (!parent)
+		return mr_ledger_root() == 1 ? -ENOENT : 0;
 	if (!mr_adopt_alone())
 		return -EBUSY;
 	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++)
@@ -80,8 +83,6 @@ int mr_adopt_inherit(void)
 		if (err)
 			return err;
 	}
-	if (!parent)
-		return 0;
 	if (!mr_map_close(MULTIROOT_PARENT))
 		return -EBUSY;
 	mr_peer_detach(parent);

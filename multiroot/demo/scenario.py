@@ -13,7 +13,7 @@ import grpc
 
 from multiroot.demo import guests
 from multiroot.demo.report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
-from multiroot.errors import BadRequestError, MultirootError
+from multiroot.errors import BadRequestError, MultirootError, WaitTimeoutError
 from multiroot.lab import lab
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_log
@@ -29,6 +29,8 @@ from multiroot.vm.messages import ticks_from_proto
 # Ticks come every 10 ms, a report with every 64th: enough before and after to see several reports.
 TICKS_BEFORE = 200
 TICKS_AFTER = 300
+JOIN_TIMEOUT = 100  # seconds; 15 is usual, 45 on a loaded host
+LAUNCHES = 3  # emulated machines hang while they boot now and then, and so do emulated halves of machines
 CALL_TIMEOUT = 60.0  # seconds, for calls that only ask; guests under load tick slowly
 
 
@@ -72,6 +74,7 @@ class Scenario:
         self._phases = phases
         self._old, self._new = old, new
         self._remote: list[Phase] = []
+        self.launch_failures: list[str] = []
 
     def play(self) -> Report:
         """The whole job, in order."""
@@ -96,6 +99,7 @@ class Scenario:
             resets=self._machine.state.resets(),
             boot_retries=self._machine.state.retries(),
             guest_boot_retries=retries,
+            launch_retries=len(self.launch_failures),
             vms=vms,
             launch=self._launch_seen(launched, new, offset),
             phases=self._all_phases(offset),
@@ -109,10 +113,21 @@ class Scenario:
         )
 
     def _launch(self) -> coordinator.LaunchResult:
+        """Bring the new root up. One that is not heard of in time has been taken back, and is tried again."""
         request = coordinator.LaunchRequest(
-            kernel=self._options.new_kernel, cpus=self._options.cpus, carve_size=self._options.carve
+            kernel=self._options.new_kernel,
+            cpus=self._options.cpus,
+            carve_size=self._options.carve,
+            join_timeout_s=JOIN_TIMEOUT,
         )
-        return self._follow(_coordinator(self._old).Launch(request)).launched
+        while True:
+            try:
+                with translated("the old root's agent"):
+                    return self._follow(_coordinator(self._old).Launch(request)).launched
+            except WaitTimeoutError as error:
+                self.launch_failures.append(str(error))
+                if len(self.launch_failures) == LAUNCHES:
+                    raise
 
     def _hand_over(self, name: str) -> tuple[vm_pb2.Vm, coordinator.HandoffResult]:
         vm = _vms(self._old).Get(vm_pb2.GetVmRequest(name=name), timeout=CALL_TIMEOUT)

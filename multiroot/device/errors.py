@@ -100,6 +100,7 @@ _NOT_ALONE: Meaning = (
 )
 _INHERIT: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
+    errno.ENOENT: (ConflictError, "this is the machine's first root", ""),
     errno.EBUSY: _NOT_ALONE,
     errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the I/O APICs", ""),
 }
