@@ -22,6 +22,7 @@ from multiroot.units import format_size
     "--until", default="", metavar="STEP", help="Stop after a step; a later update goes on from there."
 )
 @click.option("--keep-old", is_flag=True, help="Hand all VMs over and leave the old root alive.")
+@click.option("--verify", is_flag=True, help="Have the old root's memory summed up twice before it is used.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @json_option
 @click.pass_context
@@ -31,6 +32,7 @@ def update(
     kernel: str | None,
     until: str,
     keep_old: bool,
+    verify: bool,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -54,7 +56,8 @@ def update(
         with connect() as channel:
             click.echo(coordinator_pb2_grpc.CoordinatorServiceStub(channel).Plan(request).plan_json)
         return
-    data = _run(coordinator_pb2.UpdateRequest(launch=request, until="handover" if keep_old else until))
+    until = "handover" if keep_old else until
+    data = _run(coordinator_pb2.UpdateRequest(launch=request, until=until, verify=verify))
     if as_json:
         print_json(data)
         return

@@ -92,12 +92,12 @@ class Coordinator:
                     await self._try(name)
             return self.state
 
-    async def retire(self) -> None:
+    async def retire(self, first: Data) -> None:
         """The last step, which does not return. When it fails the root goes on, and `error` says why."""
         async with self.busy("retiring"):
             if self.state is not State.COMMITTED:
                 raise ConflictError(f"the update is {self.state}, not committed", "see `multiroot update`")
-            await self._try("retire")
+            await self._try("retire", first)
 
     async def abort(self) -> None:
         """Give everything back from any step before commit: VMs first, then CPUs and memory."""
@@ -124,10 +124,10 @@ class Coordinator:
                 raise MultirootError(f"{error.message}; then {leftovers}", error.hint) from error
             raise
 
-    async def _try(self, name: str) -> None:
+    async def _try(self, name: str, first: Data | None = None) -> None:
         """A step after the launch: its failure is kept for those who ask, and undoes that step alone."""
         try:
-            await self._do(name, {})
+            await self._do(name, first or {})
         except (Exception, asyncio.CancelledError) as error:
             self.error = str(error) or "cancelled"
             if name == "retire":

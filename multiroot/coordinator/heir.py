@@ -53,6 +53,7 @@ class Heir:
         self._told = told
         self._services = services
         self._task: asyncio.Task[None] | None = None
+        self._verify = False
         self.state = Heirdom.NONE
         self.error = ""
 
@@ -61,10 +62,14 @@ class Heir:
         """True while something is being taken over, or is to be."""
         return self._task is not None and not self._task.done()
 
-    def begin(self) -> None:
-        """Take over as soon as the old root has ended; asked twice it goes on with what it does."""
+    def begin(self, *, verify: bool = False) -> None:
+        """Take over as soon as the old root has ended; asked twice it goes on with what it does.
+
+        With `verify` all memory is summed up twice before its use: a difference is DMA that nobody stopped.
+        """
         if self.busy:
             return
+        self._verify = verify
         # Kept outside of the agent: its successor goes on.
         self._told.touch()
         self.error = ""
@@ -131,7 +136,11 @@ class Heir:
             # In the thread that zeroes: half of what the rate leaves is time for everything else on this CPU.
             asyncio.run_coroutine_threadsafe(asyncio.sleep(size / ZERO_RATE), loop).result()
 
-        for piece in await asyncio.to_thread(adopt.foreign_memory, device):
+        pieces = await asyncio.to_thread(adopt.foreign_memory, device)
+        if self._verify:
+            with self._phases.phase("verify memory", bytes=sum(piece.size for piece in pieces)):
+                await asyncio.to_thread(adopt.verify_quiet, device, pieces)
+        for piece in pieces:
             with self._phases.phase("zero memory", bytes=piece.size):
                 await asyncio.to_thread(adopt.zero, device, piece, pace)
             with self._phases.phase("add memory", bytes=piece.size):

@@ -133,10 +133,10 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             yield progress
         if retiring:
             # The network card goes with this root, and with it the caller's connection: the call ends first.
-            context.add_done_callback(lambda _: self._retire())
+            context.add_done_callback(lambda _: self._retire(request.verify))
 
-    def _retire(self) -> None:
-        self._retiring = asyncio.create_task(self._coordinator.retire())
+    def _retire(self, verify: bool) -> None:
+        self._retiring = asyncio.create_task(self._coordinator.retire({"verify": verify}))
         self._retiring.add_done_callback(_log_failure)
 
     async def AbortUpdate(
@@ -158,7 +158,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> coordinator_pb2.CoordinatorState:
         for phase in request.phases:
             self._phases.add(wire.from_proto(phase))
-        self._heir.begin()
+        self._heir.begin(verify=request.verify)
         return await self.GetState(coordinator_pb2.GetStateRequest(), context)
 
     def _refuse_an_heir(self) -> None:

@@ -21,14 +21,15 @@ class UpdateContext:
     """What the steps work with.
 
     `here` and `there` name the VMs that this root, or the new one, owns; `hand_over` and `hand_back`
-    move one; `announce` tells the new root that this one is about to end, and to take over.
+    move one; `announce` tells the new root that this one is about to end, and to take over, with the
+    phases so far and whether to verify that nothing writes to what this root leaves.
     """
 
     here: Callable[[], list[str]]
     there: Callable[[], list[str]]
     hand_over: Callable[[str], Awaitable[object]]
     hand_back: Callable[[str], Awaitable[object]]
-    announce: Callable[[list[Phase]], Awaitable[object]]
+    announce: Callable[[list[Phase], bool], Awaitable[object]]
     phases: Phases
     services: Path = SERVICES
     unbound: tuple[retire.Bound, ...] = field(default=())
@@ -93,7 +94,7 @@ class RetireStep:
                 self.context.unbound = await asyncio.to_thread(retire.unbind_all)
         finally:
             forget()
-        await self.context.announce(mine)
+        await self.context.announce(mine, bool(data["retire"].get("verify")))
         await asyncio.to_thread(retire.end_kernel)
         return {}
 

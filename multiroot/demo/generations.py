@@ -134,7 +134,7 @@ class Generations:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         old_root: int = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=ASK_S).root
         launch = coordinator_pb2.LaunchRequest(kernel=kernel)
-        for event in stub.Update(coordinator_pb2.UpdateRequest(launch=launch, until=until)):
+        for event in stub.Update(coordinator_pb2.UpdateRequest(launch=launch, until=until, verify=True)):
             if event.WhichOneof("event") == "phase":
                 phase = wire.from_proto(event.phase)
                 self._phases.publish(phase)

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.device.handle import Device
 from multiroot.device.uapi import MemoryAction
+from multiroot.errors import ConflictError
 from multiroot.kexec.ranges import Range
 from multiroot.launch import carve
 from multiroot.plan import iomem
@@ -83,6 +84,12 @@ def offline_pieces(sys: Path = Path("/sys")) -> tuple[int, ...]:
     )
 
 
-def checksum(device: Device, piece: Range) -> int:
-    """A sum over all of a piece, to see whether anything still writes there."""
-    return device.memory(MemoryAction.SUM, piece.base, piece.size)
+def verify_quiet(device: Device, pieces: Sequence[Range]) -> None:
+    """Sum everything up twice; ConflictError when something still writes there."""
+
+    def sums() -> list[int]:
+        return [device.memory(MemoryAction.SUM, piece.base, piece.size) for piece in pieces]
+
+    for piece, before, after in zip(pieces, sums(), sums(), strict=True):
+        if before != after:
+            raise ConflictError(f"something still writes to {piece}", "a device that was not stopped?")

@@ -156,9 +156,11 @@ class Machinery:
                 if progress.WhichOneof("event") == "phase":
                     self._root.phases.publish(wire.from_proto(progress.phase))
 
-    async def _announce(self, phases: list[Phase]) -> None:
+    async def _announce(self, phases: list[Phase], verify: bool) -> None:
         """Tell the new root that this one ends, and how far it has come."""
-        request = coordinator_pb2.TakeOverRequest(phases=[wire.to_proto(phase) for phase in phases])
+        request = coordinator_pb2.TakeOverRequest(
+            phases=[wire.to_proto(phase) for phase in phases], verify=verify
+        )
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
         with translated("the new root's agent"):
             await stub.TakeOver(request, timeout=ANNOUNCE_S)

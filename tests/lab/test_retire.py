@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The old root retires, the new one has the whole machine, and a third can follow: on real kernels, with a real VM."""
+"""The old root retires, the new one has the whole machine, a third can follow: real kernels, a real VM."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ def works(lab: Lab) -> str:
 def test_three_roots_follow_each_other_and_the_last_one_ends_the_machine(
     labs_factory: Labs, kernels: tuple[str, ...]
 ) -> None:
-    """Proves that a VM lives through two updates unharmed while each root gives way to the next: all CPUs, the
-    boot CPU among them, the PCI devices and the memory pass on, nothing leaks, nothing resets the machine; that an
-    update can be taken back before commit, VM and all; and that the last root really powers the machine off."""
+    """Proves that a VM lives through two updates unharmed while each root gives way to the next: all CPUs,
+    the boot CPU among them, the PCI devices and the memory pass on, nothing writes to what was left, nothing
+    leaks, nothing resets the machine; that an update can be taken back before commit, VM and all; and that
+    the last root really powers the machine off."""
     first, *later = kernels
     lab = labs_factory.fresh(kernel=first, vms=1)
     generations = Generations(lab, 128 * MIB, labs_factory.phases)
@@ -61,7 +62,9 @@ def test_three_roots_follow_each_other_and_the_last_one_ends_the_machine(
     abort(lab)
     assert works(lab) == "0-3"
     with client.connect(target=lab.agent_address) as channel:
-        state = coordinator_pb2_grpc.CoordinatorServiceStub(channel).GetState(coordinator_pb2.GetStateRequest())
+        state = coordinator_pb2_grpc.CoordinatorServiceStub(channel).GetState(
+            coordinator_pb2.GetStateRequest()
+        )
     assert (state.root, state.state) == (3, "idle")
 
     lab.run(["sh", "-c", "(sleep 1; busybox poweroff -f) >/dev/null 2>&1 &"])

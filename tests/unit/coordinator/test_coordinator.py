@@ -118,7 +118,7 @@ async def test_an_update_stops_where_told_and_goes_on_from_there(tmp_path: Path)
     assert await c.update({}, "load") is State.LOADED
     assert await c.update({}, "handover") is State.HANDED_OVER
     assert await c.update({}, "commit") is State.COMMITTED
-    await c.retire()
+    await c.retire({})
     assert log == [f"do {s}" for s in [*STEPS, *UPDATE]]
     with pytest.raises(BadRequestError, match="no step 'lunch'"):
         await c.update({}, "lunch")
@@ -149,7 +149,7 @@ async def test_nothing_is_aborted_behind_a_vm_that_does_not_come_back(tmp_path: 
 async def test_a_committed_update_can_not_be_aborted_and_none_else_retires(tmp_path: Path) -> None:
     c = coordinator(tmp_path, [])
     with pytest.raises(ConflictError, match="not committed"):
-        await c.retire()
+        await c.retire({})
     await c.update({}, "commit")
     with pytest.raises(ConflictError, match="committed"):
         await c.abort()
@@ -172,7 +172,7 @@ async def test_a_failed_retirement_undoes_itself_alone(tmp_path: Path) -> None:
     await c.update({}, "commit")
     log.clear()
     with pytest.raises(MultirootError, match="it clings"):
-        await c.retire()
+        await c.retire({})
     assert log == ["do retire", "undo retire"]
     assert (c.state, c.error) == (State.COMMITTED, "it clings")
 
