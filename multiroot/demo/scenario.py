@@ -36,7 +36,9 @@ CALL_TIMEOUT = 60.0  # seconds, for calls that only ask; guests under load tick 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose; the rest is in `lab`. `cpus` is a list of CPUs, `carve` a size in bytes."""
+    """What a person may choose; the rest is in `lab`. `cpus` is a list of CPUs, `carve` a size in bytes,
+    `append` more of the new root's command line.
+    """
 
     lab: lab.Options
     new_kernel: str
@@ -44,6 +46,7 @@ class Options:
     vms: int = 1
     cpus: str = ""
     carve: int = 0
+    append: str = ""
     keep: bool = False
 
 
@@ -119,6 +122,7 @@ class Scenario:
             cpus=self._options.cpus,
             carve_size=self._options.carve,
             join_timeout_s=JOIN_TIMEOUT,
+            append=self._options.append,
         )
         while True:
             try:

@@ -25,7 +25,7 @@ class Stays:
 
 
 def stays(sys: Path = Path("/sys")) -> tuple[Stays, ...]:
-    """Functions with a driver whose interrupts are by pin only; what sits on legacy ports is not among them."""
+    """Functions with a driver whose interrupts are by pin only; legacy devices are not among them."""
     found = []
     for function in sorted((sys / "bus/pci/devices").glob("*")):
         driver = function / "driver"
