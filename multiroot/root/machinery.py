@@ -111,9 +111,9 @@ class Machinery:
             raise self._manager
         taker = self._root.peers.by_name(to)
         peers = self._root.peers
-        if child.gone:
+        if taker.gone:
             # Known beforehand, so nothing is begun: the owner word stays as it is.
-            raise PeerLostError("the new root is gone", "take back what it had: `multiroot root release`")
+            raise PeerLostError(f"the {to} root is gone", "take back what it had: `multiroot root release`")
 
         async def lost() -> object:
             return await peers.wait(lambda: taker.gone or peers.get(taker.role) is not taker, None)
