@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Contenders take turns in a shuffled order that the seed decides; one that fails does not stop the others."""
+"""Contenders take turns in an order that the seed decides; one that fails does not stop the others."""
 
 from __future__ import annotations
 

@@ -36,5 +36,5 @@ def test_as_tables() -> None:
     _, rows = render.summary_table(RUN, ("blackout_ns", "sent_bytes"))
     assert rows[0] == ("ours", "blackout, ms", "70.0", "79.0", "60.0", "80.0", "2")
     assert rows[1][:3] == ("ours", "sent, bytes", "240000")
-    assert render.ratio_table(RUN, "blackout_ns", "floor")[1] == [("ours", "1.40", "1.30 - 1.50")]
+    assert render.ratio_table(RUN, "blackout_ns", "floor")[1] == [("ours", "1.40", "1.20 - 1.60")]
     assert render.ratio_table(RUN, "blackout_ns", "nobody")[1] == []
