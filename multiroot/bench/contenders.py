@@ -100,16 +100,22 @@ class SameKernelVm:
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Raises CommandError with the driver's words when it failed."""
+        request = json.dumps({"do": do, **arguments})
+        answer: dict[str, Any] = json.loads(self._running().ask(request, ANSWER_TIMEOUT_S))
+        if "error" in answer:
+            raise CommandError(answer["error"])
+        return answer
+
+    def say(self, do: str) -> None:
+        """For what is never answered."""
+        self._running().say(json.dumps({"do": do}))
+
+    def _running(self) -> Conversation:
         if self._driver is None:
             self._driver = Conversation(self._lab.channel("old"), ["python3", "-m", "multiroot.bench.inside"])
             self.ask("start", **self._definition)
             self.ask("pause")
-        answer: dict[str, Any] = json.loads(
-            self._driver.ask(json.dumps({"do": do, **arguments}), ANSWER_TIMEOUT_S)
-        )
-        if "error" in answer:
-            raise CommandError(answer["error"])
-        return answer
+        return self._driver
 
     def close(self) -> None:
         """End it, and the VM."""

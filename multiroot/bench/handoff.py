@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from multiroot.bench import provenance
+from multiroot.bench import kexec, launch, provenance
 from multiroot.bench.contender import Contender, interleave
 from multiroot.bench.contenders import SAME_KERNEL, MultiRoot, SameKernel, SameKernelVm
 from multiroot.bench.samples import Recorder, Run, read
@@ -21,7 +21,7 @@ from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB
 
 OURS = "multi-root"
-CONTENDERS = (OURS, *SAME_KERNEL)
+CONTENDERS = (OURS, *SAME_KERNEL, kexec.NAME)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
                     if boot == 0:
                         recorder.header(
                             provenance.header(
-                                "handoff", options.seed, options.data(), versions(machine, agents)
+                                "handoff", options.seed, options.data(), provenance.versions(machine, agents)
                             )
                         )
                     _one_boot(options, boot, machine, agents, recorder, phases)
@@ -83,31 +83,27 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
     return read(recorder.path)
 
 
-def versions(machine: Lab, agents: Agents) -> dict[str, str]:
-    """Of what runs in the lab machine."""
-    qemu = machine.run(["qemu-system-x86_64", "--version"]).stdout.split("\n")[0]
-    return {
-        "old_kernel": agents.status(wait=True).kernel_release,
-        "guest_qemu": qemu.removeprefix("QEMU emulator version "),
-        "lab_accelerator": machine.state.machine.accelerator,
-        "lab_image": machine.state.image_digest,
-    }
-
-
 def _one_boot(
     options: Options, boot: int, machine: Lab, agents: Agents, recorder: Recorder, phases: Phases
 ) -> None:
     kernel = labs.kernel_name(options.lab.kernels[0] if options.lab.kernels else options.lab.kernel)
     if OURS in options.contenders:
-        agents.launch(kernel, phases.publish)
+        launched = launch.launch(machine, agents, kernel, phases.publish)
+        recorder.sample(replace(launched, round=boot))
     contenders = make(options, machine, agents, phases.publish)
     interleave(contenders, options.rounds, options.seed + boot, recorder, phases)
+    if kexec.NAME in options.contenders:
+        # Last, for it takes the kernel away; alone, for it takes the new root's CPUs too.
+        if OURS in options.contenders:
+            agents.release(phases.publish)
+        vm = SameKernelVm(machine, name="carried", **definition_fields(options))
+        last = kexec.KexecPmem(machine, agents, vm, kernel)
+        interleave([last], 1, options.seed + boot, recorder, phases)
 
 
 def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., None]) -> list[Contender]:
     """The contenders that were asked for."""
-    fields: dict[str, Any] = {"ram_bytes": options.ram, "cpus": 1, "machine": options.machine}
-    fields["append"] = f"ticker.dirty={options.dirty}" if options.dirty else ""
+    fields = definition_fields(options)
     made: list[Contender] = []
     if OURS in options.contenders:
         definitions = [
@@ -118,3 +114,9 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
     shared = SameKernelVm(machine, name="rival", **fields)
     made += [SameKernel(name, shared) for name in SAME_KERNEL if name in options.contenders]
     return made
+
+
+def definition_fields(options: Options) -> dict[str, Any]:
+    """What every contender's VM has in common."""
+    append = f"ticker.dirty={options.dirty}" if options.dirty else ""
+    return {"ram_bytes": options.ram, "cpus": 1, "machine": options.machine, "append": append}

@@ -19,18 +19,17 @@ from typing import Any
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device
+from multiroot.bench import leave
+from multiroot.bench.rival import ROOT, RUN_DIR, Rival
 from multiroot.device.handle import Device
 from multiroot.errors import BadRequestError, CommandError, MultirootError
 from multiroot.net.network import RootNetwork
 from multiroot.vm import ticks
-from multiroot.vm.command import Descriptors, Paths
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.qmp import Event, Events
 from multiroot.vm.stream import wait_for_ticks
 
-ROOT = 200  # owner of our extents: a number that no root of a lab reaches
-RUN_DIR = Path("/tmp/bench")
 STATE_FILE = Path("/tmp/bench-state")
 FD_NAME = "bench"
 UNLIMITED = 100 << 30  # bytes/s
@@ -42,18 +41,12 @@ CONVERGE_TIMEOUT_S = 60.0
 COPYING = ("pre-copy", "stop-and-copy")
 
 
-class Rival(Instance):
-    """A VM whose waiting QEMU goes on by itself when it has loaded a state, as everybody's does."""
-
-    def _argv(self, paths: Paths, descriptors: Descriptors, incoming: bool) -> list[str]:
-        return [word for word in super()._argv(paths, descriptors, incoming) if word != "-S"]
-
-
 class Bench:
     """One VM that goes from QEMU to QEMU."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, tsc_khz: int) -> None:
         self._host = host
+        self._tsc_khz = tsc_khz
         self._definition = VmDefinition("none")
         self._vm: Rival | None = None
         self._spare: Entry | None = None
@@ -163,6 +156,18 @@ class Bench:
         STATE_FILE.unlink()
         return stopped, resumed, status
 
+    async def preload(self, kernel: str) -> dict[str, Any]:
+        """Have the kernel loaded that `leave` is to start."""
+        await asyncio.to_thread(leave.preload, kernel)
+        return {}
+
+    async def leave(self) -> dict[str, Any]:
+        """Put the VM's device state into the arena and start the loaded kernel: this never returns."""
+        vm = self._current()
+        seen = await self._ticks(vm, 0)
+        await leave.leave(vm, self._tsc_khz, seen.ticks[-1].counter)
+        raise CommandError("kexec came back")
+
     async def end(self) -> None:
         """Leave nothing behind."""
         if self._vm is None:
@@ -220,10 +225,10 @@ async def _completed(events: Events) -> None:
 async def serve() -> None:
     """Answer until standard input ends."""
     with Device() as device:
-        clock = tsc_clock(device.info().tsc_khz)
+        khz = device.info().tsc_khz
     network = RootNetwork(1)
     await network.start()
-    bench = Bench(Host(ROOT, Arena(find_device().node, ROOT), clock, RUN_DIR, network))
+    bench = Bench(Host(ROOT, Arena(find_device().node, ROOT), tsc_clock(khz), RUN_DIR, network), khz)
     try:
         while line := await asyncio.to_thread(sys.stdin.readline):
             sys.stdout.write(json.dumps(await _answer(bench, json.loads(line))) + "\n")
@@ -234,9 +239,12 @@ async def serve() -> None:
 
 
 async def _answer(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
-    verbs = {"start": bench.start, "pause": bench.pause, "go": bench.go, "sample": bench.sample}
+    verbs = ("start", "pause", "go", "sample", "preload", "leave")
     try:
-        verb: Any = verbs[request.pop("do")]
+        do = request.pop("do")
+        verb: Any = getattr(bench, do) if do in verbs else None
+        if verb is None:
+            raise BadRequestError(f"cannot {do}")
         answer: dict[str, Any] = await verb(**request)
     except TimeoutError:
         return {"error": f"it did not come to an end within {CONVERGE_TIMEOUT_S:g} s"}

@@ -12,6 +12,8 @@ from typing import Any
 from multiroot import __version__, proc
 from multiroot.bench.samples import Header
 from multiroot.lab import paths
+from multiroot.lab.agents import Agents
+from multiroot.lab.lab import Lab
 
 
 def header(bench: str, seed: int, options: dict[str, Any], versions: dict[str, str]) -> Header:
@@ -26,6 +28,17 @@ def header(bench: str, seed: int, options: dict[str, Any], versions: dict[str, s
         seed=seed,
         options=options,
     )
+
+
+def versions(machine: Lab, agents: Agents) -> dict[str, str]:
+    """Of what runs in the lab machine."""
+    qemu = machine.run(["qemu-system-x86_64", "--version"]).stdout.split("\n")[0]
+    return {
+        "old_kernel": agents.status(wait=True).kernel_release,
+        "guest_qemu": qemu.removeprefix("QEMU emulator version "),
+        "lab_accelerator": machine.state.machine.accelerator,
+        "lab_image": machine.state.image_digest,
+    }
 
 
 def host() -> dict[str, Any]:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from multiroot.bench.samples import Run
+from multiroot.bench.seed import Row
 from multiroot.bench.summary import Ratio, noise, ratio, summarise
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
@@ -70,6 +72,16 @@ def ratio_table(run: Run, metric: str, base: str) -> Table:
         for name, found in ratios(run, metric, base).items()
     ]
     return ("contender", f"times {base} >", "middle half of pairs >"), rows
+
+
+def seed_table(rows: Sequence[Row]) -> Table:
+    """The seed's table with ours beside it, in ms."""
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value / 1e6:.1f}"
+
+    body: list[tuple[str, ...]] = [(r.phase, shown(r.theirs), shown(r.ours), r.where) for r in rows]
+    return ("phase", "kexec + PMEM, ms >", "multi-root, ms >", "ours lies"), body
 
 
 def title(metric: str) -> str:

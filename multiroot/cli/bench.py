@@ -64,7 +64,43 @@ def handoff(contenders: str, ram: str, out: Path | None, as_json: bool, **chosen
     ).checked()
     folder = out or results_folder("handoff")
     run = watched(lambda phases: work.run(options, folder, phases))
-    show(run, folder, "blackout_ns", "in-place", OUR_METRICS, as_json)
+    show(run, folder, "blackout_ns", "in-place", OUR_METRICS, work.OURS, as_json)
+
+
+@bench.command()
+@click.option("--rounds", default=3, show_default=True, help="Samples of each.")
+@common_options
+def launch(out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """A new root coming up, beside a fresh machine that boots the same kernel."""
+    from multiroot.bench import launch as work
+
+    options = work.Options(lab=lab_options(chosen), **chosen)
+    folder = out or results_folder("launch")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    show(run, folder, "from_kernel_to_ready_ns", work.FRESH, tuple(run.metrics()), work.NEW_ROOT, as_json)
+
+
+@bench.command()
+@click.option("--record", is_flag=True, help="Make this run's ratios the recorded ones.")
+@common_options
+def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """A few minutes of `handoff`: its ratios, and their change against the recorded ones."""
+    from multiroot.bench import guard
+    from multiroot.bench import handoff as work
+
+    options = work.Options(
+        lab=lab_options(chosen), contenders=guard.CONTENDERS, rounds=guard.ROUNDS, **chosen
+    )
+    folder = out or results_folder("quick")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    show(run, folder, "blackout_ns", "in-place", OUR_METRICS, work.OURS, as_json)
+    now = guard.ratios(run)
+    before = guard.recorded()
+    if not as_json:
+        print_table(*guard.change_table(before, now), title="Change against what was recorded")
+    if record:
+        guard.record(run, now)
+        click.echo(f"recorded in {guard.FILE}", err=True)
 
 
 def lab_options(chosen: dict[str, Any]) -> Any:
@@ -94,18 +130,25 @@ def watched(work: Callable[[Phases], Run]) -> Run:
         return work(phases)
 
 
-def show(run: Run, folder: Path, metric: str, base: str, metrics: tuple[str, ...], as_json: bool) -> None:
-    """Leave a summary in `folder`; print it, or data."""
-    from multiroot.bench import render
+def show(
+    run: Run, folder: Path, metric: str, base: str, metrics: tuple[str, ...], ours: str, as_json: bool
+) -> None:
+    """Leave a summary and a report in `folder`; print it, or data."""
+    from multiroot.bench import kexec, render, report, seed
+    from multiroot.bench.launch import NEW_ROOT
 
     data = render.to_json(run, metric, base)
     (folder / "summary.json").write_text(json.dumps(data, indent=2) + "\n")
+    page = report.write(run, folder, metric, base, metrics, ours)
     if as_json:
         print_json(data)
         return
     print_table(*render.summary_table(run, metrics), title=f"bench {run.header.bench}")
     if data["ratios"]["of"]:
         print_table(*render.ratio_table(run, metric, base), title=f"{render.title(metric)}: ratios")
+    if run.values(kexec.NAME, "total_ns"):
+        rows = seed.table(run, kexec.NAME, ours, NEW_ROOT)
+        print_table(*render.seed_table(rows), title="The seed's ten phases")
     out = console()
     for name, why in run.skipped.items():
         out.print(f"  left out: {name}: {why}")
@@ -113,4 +156,4 @@ def show(run: Run, folder: Path, metric: str, base: str, metrics: tuple[str, ...
         out.print(f"  [red]failed[/]: {failed['contender']}, round {failed['round']}: {failed['failed']}")
     for warning in data["noise"]:
         out.print(f"  [yellow]noisy[/]: {warning}")
-    out.print(f"  samples and summary: {folder}")
+    out.print(f"  report: {page}; every sample: {folder / 'samples.jsonl'}")

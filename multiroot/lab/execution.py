@@ -186,13 +186,17 @@ class Conversation:
         Raises PeerLostError with the program's last words when it ends, WaitTimeoutError after `timeout`
         seconds without a word.
         """
-        self._channel.send(b"I", line.encode() + b"\n")
+        self.say(line)
         while not self._lines:
             if not select.select([self._channel.fileno()], [], [], timeout)[0]:
                 raise WaitTimeoutError(f"{self._name} said nothing for {timeout:g} s")
             for kind, data in self._channel.receive():
                 self._take(kind, data)
         return self._lines.pop(0)
+
+    def say(self, line: str) -> None:
+        """Say `line` and expect nothing."""
+        self._channel.send(b"I", line.encode() + b"\n")
 
     def end(self, timeout: float) -> None:
         """Tell it that no more comes, and wait until it has ended; raises WaitTimeoutError."""
