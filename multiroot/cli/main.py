@@ -16,6 +16,7 @@ from multiroot.errors import MultirootError
 # Loaded only when used: the agent's machine is slow to import what a command does not need.
 COMMANDS = {
     "arena": ("multiroot.cli.arena:arena", "Look at the arena, the memory that guests live in."),
+    "bench": ("multiroot.cli.bench:bench", "Measure, beside what others do."),
     "completion": ("multiroot.cli.completion:completion", "Print the shell's completion script."),
     "demo": ("multiroot.cli.demo:demo", "Show the main job: hand a running VM to a second kernel."),
     "doctor": (
@@ -27,6 +28,7 @@ COMMANDS = {
     "lab": ("multiroot.cli.lab:lab", "Build and run the lab machine."),
     "plan": ("multiroot.cli.plan:plan", "See what a new root would get."),
     "root": ("multiroot.cli.root:root", "See the roots; start and release a new one."),
+    "update": ("multiroot.cli.update:update", "Go over to another kernel, with all VMs and the machine."),
     "vm": ("multiroot.cli.vm:vm", "Run and look at VMs."),
 }
 

@@ -4,7 +4,8 @@
  * the time. It is the guest's init and its only process. README.md beside this file describes the output;
  * lines are short because every byte on a serial port is a VM exit.
  *
- * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address).
+ * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
+ * ticker.dirty=MIB/S (default 0).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -38,6 +39,7 @@ enum {
 	ETH_P_NUMBERED = 0x88b5,	/* IEEE 802: for local experiments */
 	LATE_NS = 50 * 1000 * 1000,	/* later than this, ticks are not caught up with */
 	DEFAULT_REGION_MIB = 32,
+	DIRTY_PAGES = 64 << 8,		/* 64 MiB that are only made dirty */
 };
 
 static void die(const char *what)
@@ -195,6 +197,9 @@ struct region {
 	size_t next;
 	uint64_t checked;	/* bytes */
 	uint64_t bad;		/* bytes */
+	uint64_t *dirty;	/* DIRTY_PAGES pages, NULL without ticker.dirty= */
+	size_t dirty_rate;	/* pages a second */
+	size_t dirty_next;
 };
 
 /* xorshift64; the state is never 0. */
@@ -262,8 +267,24 @@ static void make_region(struct region *region, size_t mib)
 		write_page(region, i, (i + 1) * UINT64_C(0x9e3779b97f4a7c15));
 }
 
+static void make_dirty(struct region *region, size_t mib_a_second)
+{
+	region->dirty_rate = mib_a_second << 8;
+	if (!region->dirty_rate)
+		return;
+	region->dirty = mmap(NULL, DIRTY_PAGES << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (region->dirty == MAP_FAILED)
+		die("dirty");
+}
+
 static void work(struct region *region)
 {
+	size_t dirty = region->dirty_rate / (1000000000 / TICK_NS);
+
+	for (; dirty; dirty--) {
+		region->dirty[region->dirty_next * WORDS]++;
+		region->dirty_next = (region->dirty_next + 1) % DIRTY_PAGES;
+	}
 	for (int i = 0; i < PAGES_A_TICK; i++) {
 		check_page(region, region->next);
 		write_page(region, region->next, region->pages[region->next].sum);
@@ -358,6 +379,8 @@ int main(void)
 		frames.socket = open_card(value);
 	value = parameter(cmdline, "ticker.region=");
 	make_region(&region, value && atoi(value) > 0 ? atoi(value) : DEFAULT_REGION_MIB);
+	value = parameter(cmdline, "ticker.dirty=");
+	make_dirty(&region, value && atoi(value) > 0 ? atoi(value) : 0);
 	mlockall(MCL_CURRENT | MCL_FUTURE);
 	serial = open_serial();
 	say(serial, ready, snprintf(ready, sizeof(ready), "READY boot=%s\n", boot_id));

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Describes the extension `multiroot.device._uapi` to setuptools (cffi, API mode, stable ABI).
 
-The declarations are those of the modules' headers themselves; the C compiler fills in ioctl numbers and checks every
-offset against the same file.
+The declarations are those of the modules' headers themselves; the C compiler fills in ioctl numbers and
+checks every offset against the same files.
 """
 
 from __future__ import annotations
