@@ -34,6 +34,10 @@ GUESTS = Path("/usr/lib/multiroot/guests")
 # does not apply to device state), and not stop the guest before the last.
 _BANDWIDTH = 640_000  # bytes/s
 _DOWNTIME_LIMIT = 1  # ms
+# A VM's own device may write anywhere at any time, so to QEMU all its memory, ROMs included, is dirty for
+# ever: it must be content to send the ROMs (some 200 kB) once more while the guest stands still.
+_BANDWIDTH_WITH_DEVICE = 1 << 30
+_DOWNTIME_LIMIT_WITH_DEVICE = 2000
 
 # Reasons of QMP's SHUTDOWN event that are not a guest's own wish to power off. QEMU runs with -no-reboot, so
 # a reset, which is also what a triple fault looks like, ends it.
@@ -247,8 +251,11 @@ class Instance:
         """Set now so that a handoff finds it set, on either side of it."""
         wanted = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
         await self.qmp.execute("migrate-set-capabilities", capabilities=wanted)
+        own = bool(self.definition.device)
         await self.qmp.execute(
-            "migrate-set-parameters", max_bandwidth=_BANDWIDTH, downtime_limit=_DOWNTIME_LIMIT
+            "migrate-set-parameters",
+            max_bandwidth=_BANDWIDTH_WITH_DEVICE if own else _BANDWIDTH,
+            downtime_limit=_DOWNTIME_LIMIT_WITH_DEVICE if own else _DOWNTIME_LIMIT,
         )
 
     async def _watch_end(self) -> None:
