@@ -157,7 +157,10 @@ def print_report(report: Report) -> None:
         title="Blackout",
     )
     out = console()
-    retries = f"{report.boot_retries} of the lab machine, {report.guest_boot_retries} of guests"
+    retries = (
+        f"{report.boot_retries} of the lab machine, {report.guest_boot_retries} of guests,"
+        f" {report.launch_retries} of the new root"
+    )
     out.print(f"  boots tried again: {retries}")
     for check in report.checks():
         mark = "[green]held  [/]" if check.held else "[red]FAILED[/]"

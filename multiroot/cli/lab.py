@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import click
 
 from multiroot import proc
+from multiroot.cli.audit import audit
+from multiroot.cli.doctor import lab_doctor
 from multiroot.cli.output import Progress, json_option, print_json, print_table
 from multiroot.lab import boot, execution, state
 from multiroot.lab import lab as labs
@@ -55,6 +57,10 @@ def machine_options(function: Function) -> Function:
 @click.group()
 def lab() -> None:
     """Build and run the lab machine."""
+
+
+lab.add_command(audit)
+lab.add_command(lab_doctor)
 
 
 @lab.command()

@@ -19,6 +19,10 @@ COMMANDS = {
     "bench": ("multiroot.cli.bench:bench", "Measure, beside what others do."),
     "completion": ("multiroot.cli.completion:completion", "Print the shell's completion script."),
     "demo": ("multiroot.cli.demo:demo", "Show the main job: hand a running VM to a second kernel."),
+    "doctor": (
+        "multiroot.cli.doctor:doctor",
+        "Look at this root: what works, what does not, how to mend it.",
+    ),
     "handoff": ("multiroot.cli.handoff:handoff", "Hand a running VM to the other root."),
     "kexec": ("multiroot.cli.kexec:kexec", "Load, start and stop a second kernel by hand."),
     "lab": ("multiroot.cli.lab:lab", "Build and run the lab machine."),

@@ -30,7 +30,7 @@ from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list, parse_cpu_list
 
-JOIN_TIMEOUT_S = 90
+JOIN_TIMEOUT_S = 180
 ANSWER_TIMEOUT_S = 10
 
 

@@ -86,6 +86,7 @@ class Report:
     resets: int
     boot_retries: int
     guest_boot_retries: int
+    launch_retries: int
     vms: tuple[VmSeen, ...]
     launch: LaunchSeen
     phases: tuple[Phase, ...]
@@ -132,6 +133,7 @@ class Report:
                 "resets": self.resets,
                 "boot_retries": self.boot_retries,
                 "guest_boot_retries": self.guest_boot_retries,
+                "launch_retries": self.launch_retries,
             },
             **vms[0],
             "vms": vms,

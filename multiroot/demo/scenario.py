@@ -13,7 +13,7 @@ import grpc
 
 from multiroot.demo import guests
 from multiroot.demo.report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
-from multiroot.errors import BadRequestError, MultirootError
+from multiroot.errors import BadRequestError, MultirootError, WaitTimeoutError
 from multiroot.lab import lab
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_log
@@ -29,12 +29,16 @@ from multiroot.vm.messages import ticks_from_proto
 # Ticks come every 10 ms, a report with every 64th: enough before and after to see several reports.
 TICKS_BEFORE = 200
 TICKS_AFTER = 300
-CALL_TIMEOUT = 30.0  # seconds, for calls that only ask
+JOIN_TIMEOUT = 100  # seconds; 15 is usual, 45 on a loaded host
+LAUNCHES = 3  # emulated machines hang while they boot now and then, and so do emulated halves of machines
+CALL_TIMEOUT = 60.0  # seconds, for calls that only ask; guests under load tick slowly
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose; the rest is in `lab`. `cpus` is a list of CPUs, `carve` a size in bytes."""
+    """What a person may choose; the rest is in `lab`. `cpus` is a list of CPUs, `carve` a size in bytes,
+    `append` more of the new root's command line.
+    """
 
     lab: lab.Options
     new_kernel: str
@@ -42,6 +46,7 @@ class Options:
     vms: int = 1
     cpus: str = ""
     carve: int = 0
+    append: str = ""
     keep: bool = False
 
 
@@ -72,6 +77,7 @@ class Scenario:
         self._phases = phases
         self._old, self._new = old, new
         self._remote: list[Phase] = []
+        self.launch_failures: list[str] = []
 
     def play(self) -> Report:
         """The whole job, in order."""
@@ -96,6 +102,7 @@ class Scenario:
             resets=self._machine.state.resets(),
             boot_retries=self._machine.state.retries(),
             guest_boot_retries=retries,
+            launch_retries=len(self.launch_failures),
             vms=vms,
             launch=self._launch_seen(launched, new, offset),
             phases=self._all_phases(offset),
@@ -109,10 +116,22 @@ class Scenario:
         )
 
     def _launch(self) -> coordinator.LaunchResult:
+        """Bring the new root up. One that is not heard of in time has been taken back, and is tried again."""
         request = coordinator.LaunchRequest(
-            kernel=self._options.new_kernel, cpus=self._options.cpus, carve_size=self._options.carve
+            kernel=self._options.new_kernel,
+            cpus=self._options.cpus,
+            carve_size=self._options.carve,
+            join_timeout_s=JOIN_TIMEOUT,
+            append=self._options.append,
         )
-        return self._follow(_coordinator(self._old).Launch(request)).launched
+        while True:
+            try:
+                with translated("the old root's agent"):
+                    return self._follow(_coordinator(self._old).Launch(request)).launched
+            except WaitTimeoutError as error:
+                self.launch_failures.append(str(error))
+                if len(self.launch_failures) == LAUNCHES:
+                    raise
 
     def _hand_over(self, name: str) -> tuple[vm_pb2.Vm, coordinator.HandoffResult]:
         vm = _vms(self._old).Get(vm_pb2.GetVmRequest(name=name), timeout=CALL_TIMEOUT)

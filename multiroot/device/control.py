@@ -38,6 +38,16 @@ class Side:
         self._raw.root = value
 
     @property
+    def apic_id(self) -> int:
+        """The CPU that takes this root's doorbell."""
+        return int(self._raw.apic_id)
+
+    @property
+    def vector(self) -> int:
+        """Its interrupt vector, 0 before there is one."""
+        return int(self._raw.vector)
+
+    @property
     def rings(self) -> int:
         """Doorbell interrupts taken."""
         return int(self._raw.rings)

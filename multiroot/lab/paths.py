@@ -47,14 +47,19 @@ def give_to_user(path: Path) -> None:
         os.lchown(path, user.uid, user.gid)
 
 
-def cache_dir() -> Path:
-    """`${XDG_CACHE_HOME:-~/.cache}/multiroot` of the invoking user."""
+def cache_path() -> Path:
+    """`${XDG_CACHE_HOME:-~/.cache}/multiroot` of the invoking user, there or not."""
     return _xdg("XDG_CACHE_HOME", ".cache")
+
+
+def cache_dir() -> Path:
+    """`cache_path`, made when it is not there."""
+    return make_dir(cache_path())
 
 
 def state_dir() -> Path:
     """`${XDG_STATE_HOME:-~/.local/state}/multiroot` of the invoking user."""
-    return _xdg("XDG_STATE_HOME", ".local/state")
+    return make_dir(_xdg("XDG_STATE_HOME", ".local/state"))
 
 
 def source_dir() -> Path:
@@ -73,4 +78,4 @@ def recipes_dir() -> Path:
 
 def _xdg(variable: str, fallback: str) -> Path:
     base = os.environ.get(variable)
-    return make_dir((Path(base) if base else invoking_user().home / fallback) / "multiroot")
+    return (Path(base) if base else invoking_user().home / fallback) / "multiroot"

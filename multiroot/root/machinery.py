@@ -113,7 +113,8 @@ class Machinery:
         peers = self._root.peers
         if taker.gone:
             # Known beforehand, so nothing is begun: the owner word stays as it is.
-            raise PeerLostError(f"the {to} root is gone", "take back what it had: `multiroot root release`")
+            hint = "take back what it had: `multiroot root release`" if taker.role is Role.CHILD else ""
+            raise PeerLostError(f"the {to} root is gone", hint)
 
         async def lost() -> object:
             return await peers.wait(lambda: taker.gone or peers.get(taker.role) is not taker, None)

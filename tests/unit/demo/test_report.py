@@ -18,7 +18,7 @@ VM = VmSeen("vm1", 256 << 20, 0, 240_000, 1_000, 61_001_000, 2, 1, 2, False, Tru
 LAUNCH = LaunchSeen(0.2, 0.3, 0.01, 0.8, 3.0, 7.0)
 PHASES = (Phase("freeze", "old root", 5, 7, blackout=True), Phase("plan", "old root", 1, 2))
 GOOD = Report(
-    OLD, replace(OLD, uptime_s=60.0), NEW, 2, 0, 1, 0, (VM,), LAUNCH, PHASES, {"versions": {"qemu": "11"}}
+    OLD, replace(OLD, uptime_s=60.0), NEW, 2, 0, 1, 0, 0, (VM,), LAUNCH, PHASES, {"versions": {"qemu": "11"}}
 )
 
 

@@ -14,6 +14,9 @@ from multiroot.errors import BadRequestError
 from multiroot.kexec import acpi
 from multiroot.kexec.acpi import ForeignBsp, Hardware, foreign_bsp
 from multiroot.kexec.ranges import Range
+from multiroot.lab import lab
+from multiroot.lab.build import emulator_artifact
+from multiroot.phases import Phases
 
 from .walker import Memory, acpi_tables, madt_entries
 
@@ -114,18 +117,26 @@ def test_too_many_cpus_for_the_area() -> None:
 
 
 @pytest.fixture(scope="module")
-def disassembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def iasl() -> list[str]:
+    """The command iasl: the host's, or that of the lab's emulator root, which `make test` builds first."""
+    if shutil.which("iasl"):
+        return ["iasl"]
+    phases = Phases("test")
+    if not lab.cache(phases).has(emulator_artifact()):
+        pytest.skip("no iasl here: neither package acpica-tools nor a lab is installed")
+    return lab.tool("iasl", phases)
+
+
+@pytest.fixture(scope="module")
+def disassembly(tmp_path_factory: pytest.TempPathFactory, iasl: list[str]) -> dict[str, str]:
     """What iasl makes of each table."""
-    iasl = shutil.which("iasl")
-    if not iasl:
-        pytest.skip("iasl (package acpica-tools) is not installed")
     folder: Path = tmp_path_factory.mktemp("acpi")
     tables = acpi_tables(Memory({AREA.base: acpi.build(hardware(), AREA)}), AREA.base)
     texts = {}
     for name, table in tables.items():
         (folder / f"{name}.dat").write_bytes(table.data)
         done = subprocess.run(
-            [iasl, "-d", f"{name}.dat"], cwd=folder, capture_output=True, text=True, check=False
+            [*iasl, "-d", f"{name}.dat"], cwd=folder, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         texts[name] = (folder / f"{name}.dsl").read_text()
@@ -160,10 +171,10 @@ def test_iasl_reads_the_other_tables(disassembly: dict[str, str]) -> None:
     assert field("NFIT", "Region Type GUID") == ["66F0D379-B4F3-4074-AC43-0D3318B78CDB"] * 2
 
 
-def test_iasl_compiles_the_dsdt_back(disassembly: dict[str, str], tmp_path: Path) -> None:
+def test_iasl_compiles_the_dsdt_back(disassembly: dict[str, str], iasl: list[str], tmp_path: Path) -> None:
     """The same AML comes out, so every length and opcode is what the compiler would have written."""
     (tmp_path / "dsdt.dsl").write_text(disassembly["DSDT"])
-    done = subprocess.run(["iasl", "dsdt.dsl"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([*iasl, "dsdt.dsl"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (compiled,) = tmp_path.glob("*.aml")
     assert compiled.read_bytes()[36:] == acpi.dsdt()[36:]

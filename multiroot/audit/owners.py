@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which CPU belongs to which root, from the order of events in the trace itself. Pure.
+
+A CPU leaves its root by INIT. It comes to a root by a startup IPI: to the new one when the page it names is
+in the new root's low window, else to the root that sent it. When the old root has ended, its CPUs are parked;
+each comes to the new root by memory alone, and the first that is seen of it there is that it uses its LAPIC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from multiroot.audit import apic
+from multiroot.audit.apic import Delivery, Message
+from multiroot.audit.rows import Role, Span
+from multiroot.audit.trace import Access
+
+_PAGE = 1 << 12
+
+
+class Owners:
+    """All CPUs start in the old root. `low` is the new root's low window, `logical` is as in `apic`."""
+
+    def __init__(self, cpus: Iterable[int], low: Span, logical: dict[int, int] | None = None) -> None:
+        self.role: dict[int, Role | None] = dict.fromkeys(cpus, Role.OLD)
+        self.logical = {cpu: (logical or {}).get(cpu, 0) for cpu in self.role}
+        self._low = low
+        self._high: dict[int, int] = {}
+        self._parked: set[int] = set()
+
+    def of(self, cpu: int) -> Role | None:
+        """The root that has `cpu`; None between two roots."""
+        return self.role.get(cpu)
+
+    def end_old_root(self) -> None:
+        """The old root has ended: its CPUs wait for the new one."""
+        self._parked = {cpu for cpu, role in self.role.items() if role is Role.OLD}
+        self.role |= dict.fromkeys(self._parked, None)
+
+    def wake(self, access: Access) -> None:
+        """Call it first with every access: a parked CPU that uses its LAPIC was adopted."""
+        if access.cpu in self._parked and access.at >> 12 == apic.BASE >> 12:
+            self._parked.discard(access.cpu)
+            self.role[access.cpu] = Role.NEW
+
+    def message(self, access: Access) -> Message | None:
+        """The interrupt that an access sends, if it sends one."""
+        if not access.write:
+            return None
+        if access.at == apic.ICR_LOW:
+            return apic.from_command(access.cpu, self._high.get(access.cpu, 0), access.value, self.logical)
+        if apic.BASE + 0xF < access.at < apic.BASE + 0x1000 or access.at >> 20 != apic.BASE >> 20:
+            return None
+        return apic.from_msi(access.at, access.value, self.logical)
+
+    def follow(self, access: Access, message: Message | None) -> None:
+        """Take in what an access changes; call it after `message`, in the order of the trace."""
+        if not access.write:
+            return
+        if access.at == apic.ICR_HIGH:
+            self._high[access.cpu] = access.value
+        elif access.at == apic.LOGICAL_DESTINATION:
+            self.logical[access.cpu] = access.value >> 24
+        elif message and message.delivery is Delivery.INIT:
+            for cpu in message.targets:
+                self.role[cpu], self.logical[cpu] = None, 0
+                self._parked.discard(cpu)
+        elif message and message.delivery is Delivery.STARTUP:
+            self._start(access.cpu, message)
+
+    def _start(self, sender: int, message: Message) -> None:
+        for cpu in message.targets:
+            # The second of two startup IPIs finds the CPU running and does nothing.
+            if self.role[cpu] is None:
+                in_low = message.vector * _PAGE in self._low
+                self.role[cpu] = Role.NEW if in_low else self.of(sender)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an audit saw, row by row, and what follows from it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from multiroot.audit.judge import Seen, Violation
+from multiroot.audit.rows import Phase, Role, Row, Rows
+
+PHASES_SEEN = (Phase.LAUNCH, Phase.BOTH, Phase.HANDOFF)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One audited run. `failed` are claims of the demo that did not hold, `rings` counts doorbells."""
+
+    rows: Rows
+    seen: tuple[Seen, ...]
+    violations: tuple[Violation, ...]
+    failed: tuple[str, ...]
+    accesses: int
+    trace_bytes: int
+    msr_writes: dict[Role, int]
+    rings: int
+
+    @property
+    def held(self) -> bool:
+        return not self.violations and not self.failed
+
+    def broken(self, row: Row) -> list[Violation]:
+        return [violation for violation in self.violations if violation.row == row.id]
+
+    def counts(self, row: Row, who: str, phases: Iterable[Phase] = tuple(Phase)) -> tuple[int, int]:
+        """Reads and writes by `who` in these phases."""
+        found = [seen for seen in self.seen if (seen.row, seen.who) == (row.id, who) and seen.phase in phases]
+        return sum(seen.reads for seen in found), sum(seen.writes for seen in found)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "held": self.held,
+            "phases": [phase.value for phase in PHASES_SEEN],
+            "trace": {"accesses": self.accesses, "bytes": self.trace_bytes},
+            "msr_writes": {role.value: self.msr_writes[role] for role in Role},
+            "doorbells": self.rings,
+            "demo_failed": list(self.failed),
+            "rows": [
+                {
+                    "id": row.id,
+                    "name": row.name,
+                    "held": not self.broken(row),
+                    "checks": row.checks(),
+                    "owner": {phase.value: row.owner[phase].value for phase in Phase},
+                    "seen": [
+                        {key: value for key, value in asdict(seen).items() if key != "row"}
+                        for seen in self.seen
+                        if seen.row == row.id
+                    ],
+                    "violations": [
+                        {key: value for key, value in asdict(violation).items() if key != "row"}
+                        for violation in self.broken(row)
+                    ],
+                }
+                for row in self.rows.row
+            ],
+        }

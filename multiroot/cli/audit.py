@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot lab audit`: what each root does with the state that a machine has only once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from multiroot.cli.output import Progress, console, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from multiroot.audit.report import Audit
+    from multiroot.audit.rows import Rows
+
+FAILED = 1
+
+
+@click.command()
+@click.option("--old-kernel", default="6.12", show_default=True, help="Kernel of the old root.")
+@click.option("--new-kernel", default="6.12", show_default=True, help="Kernel of the new root.")
+@click.option("--name", default="audit", show_default=True, help="Name of the lab it runs in.")
+@click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
+@click.option("--dry-run", is_flag=True, help="Print what would be judged, and run nothing.")
+@json_option
+def audit(old_kernel: str, new_kernel: str, name: str, keep: bool, dry_run: bool, as_json: bool) -> None:
+    """Launch a root and hand it a VM under QEMU's trace; fail when a root touches what is not its own."""
+    from multiroot.audit import rows, run
+    from multiroot.demo import scenario
+    from multiroot.lab import lab
+    from multiroot.phases import Phases
+    from multiroot.units import MIB
+
+    if dry_run:
+        _print_rows(rows.load())
+        return
+    memory = 256 * MIB
+    options = scenario.Options(
+        lab=lab.Options(name=name, kernel=old_kernel, kernels=(new_kernel,), vms=1, vm_memory=memory),
+        new_kernel=lab.kernel_name(new_kernel),
+        vm_memory=memory,
+        keep=keep,
+    )
+    phases = Phases("workstation")
+    with Progress().live() as show:
+        phases.subscribe(show)
+        found = run.run(options, phases)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_audit(found)
+    if not found.held:
+        raise click.exceptions.Exit(FAILED)
+
+
+def print_audit(found: Audit) -> None:
+    """One line a row, then what was wrong."""
+    from multiroot.audit.judge import DEVICES
+
+    print_table(
+        ("row", "old reads >", "writes >", "new reads >", "writes >", "devices >", "verdict", "state"),
+        [
+            (
+                row.id,
+                *found.counts(row, "old"),
+                *found.counts(row, "new"),
+                sum(found.counts(row, DEVICES)),
+                "VIOLATED" if found.broken(row) else "held",
+                row.name,
+            )
+            for row in found.rows.row
+        ],
+        title="Global state",
+    )
+    out = console()
+    for violation in found.violations:
+        out.print(
+            f"  [red]VIOLATED[/] {violation.row}, phase {violation.phase}: {violation.who} {violation.what}"
+            f" (first value {violation.value:#x}, {violation.count} times)",
+            markup=True,
+        )
+    for claim in found.failed:
+        out.print(f"  [red]FAILED[/] {claim}")
+    judged = f"{found.accesses} accesses ({found.trace_bytes / 1e6:.1f} MB of trace)"
+    judged += f" and {sum(found.msr_writes.values())} MSR writes judged"
+    out.print(f"{judged}; {found.rings} doorbells between the roots")
+    out.print("every row held" if found.held else "[red]not every row held[/]")
+
+
+def _print_rows(rows: Rows) -> None:
+    from multiroot.audit.rows import Phase
+
+    print_table(
+        ("row", *(phase.value for phase in Phase), "seen by", "state"),
+        [
+            (row.id, *(row.owner[phase].value for phase in Phase), ", ".join(row.checks()), row.name)
+            for row in rows.row
+        ],
+    )

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot doctor` in a root, `multiroot lab doctor` on the workstation: one line a check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from multiroot.cli.output import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from multiroot.doctor.checks import Check
+
+UNHEALTHY = 1
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Look at this root and say what works, what does not, and how to mend it. Changes nothing.
+
+    Exits with 0 if nothing failed (warnings are no failures), else with 1.
+    """
+    from multiroot.doctor.root import RootDoctor
+
+    report(RootDoctor().checks(), as_json)
+
+
+@click.command("doctor")
+@json_option
+def lab_doctor(as_json: bool) -> None:
+    """Look at this workstation: can it build and run a lab? Changes nothing.
+
+    Exits with 0 if nothing failed (warnings are no failures), else with 1.
+    """
+    from multiroot.lab.doctor import WorkstationDoctor
+
+    report(WorkstationDoctor().checks(), as_json)
+
+
+def report(checks: Iterable[tuple[str, Check]], as_json: bool) -> None:
+    """Print what the checks find; exit with UNHEALTHY when one failed."""
+    from multiroot.doctor.checks import examine, healthy
+
+    findings = examine(checks)
+    if as_json:
+        print_json({"healthy": healthy(findings), "checks": [asdict(finding) for finding in findings]})
+    else:
+        rows = [(finding.id, finding.status, finding.found, finding.mend or "-") for finding in findings]
+        print_table(("check", "status", "found", "how to mend it"), rows)
+    if not healthy(findings):
+        raise click.exceptions.Exit(UNHEALTHY)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checks of the root that this runs in; its files are looked for below `top`. Nothing is changed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from multiroot.arena import backing
+from multiroot.device.handle import Device
+from multiroot.device.uapi import Info
+from multiroot.doctor.checks import Answer, Check, failed, ok, warning
+from multiroot.launch.kernels import KERNELS
+from multiroot.launch.machine import facts_of, facts_without_module, take_inventory
+from multiroot.net.plan import BRIDGE, LINKS
+from multiroot.plan.planner import plan
+from multiroot.plan.request import PlanConflictError, Request
+from multiroot.root.identity import online_cpus, parse_command_line
+from multiroot.rpc.client import AGENT_SOCKET
+from multiroot.units import format_cpu_list, format_size
+
+_ANSWER_S = 10.0
+
+
+@dataclass
+class RootDoctor:
+    """The checks, by id, in the order in which things build on each other."""
+
+    top: Path = Path("/")
+    device: Path = Path("/dev/multiroot")
+    kernels: Path = KERNELS
+    _info: Info | None = field(default=None, init=False)
+
+    def checks(self) -> list[tuple[str, Check]]:
+        return [
+            ("cpu", self._cpu),
+            ("kvm", self._kvm),
+            ("tsc", self._tsc),
+            ("ipi", self._ipi),
+            ("hotplug", self._hotplug),
+            ("module", self._module),
+            ("carve", self._carve),
+            ("arena", self._arena),
+            ("kernels", self._kernels),
+            ("link", self._link),
+            ("agent", self._agent),
+        ]
+
+    def _flags(self) -> set[str]:
+        match = re.search(r"^flags\s*: (.*)$", self._text("proc/cpuinfo"), re.MULTILINE)
+        return set(match[1].split()) if match else set()
+
+    def _cpu(self) -> Answer:
+        flags = self._flags()
+        if "lm" not in flags or "apic" not in flags:
+            return failed("not an x86-64 CPU with a local APIC", "use an x86-64 machine")
+        virtualisation = flags & {"svm", "vmx"}
+        if not virtualisation:
+            mend = "enable it in the firmware; in a lab use -cpu max under TCG or nested KVM"
+            return failed("the CPU can run no virtual machines", mend)
+        return ok(f"x86-64 with {', '.join(sorted(virtualisation))}")
+
+    def _kvm(self) -> Answer:
+        if (self.top / "dev/kvm").exists():
+            return ok("/dev/kvm is there")
+        return failed("no /dev/kvm", "modprobe kvm_amd or kvm_intel")
+
+    def _tsc(self) -> Answer:
+        source = self._text("sys/devices/system/clocksource/clocksource0/current_clocksource").strip()
+        if source != "tsc":
+            return failed(
+                f"the clock source is {source}", "boot with tsc=reliable: all roots count time by the TSC"
+            )
+        missing = {"constant_tsc", "nonstop_tsc"} - self._flags()
+        if missing:
+            mend = "on hardware use a CPU that has it; an emulated machine's CPUs share one counter"
+            return warning(
+                f"the TSC is used, but the CPU does not promise {', '.join(sorted(missing))}", mend
+            )
+        return ok("the TSC is used and invariant")
+
+    def _ipi(self) -> Answer:
+        parameters = parse_command_line(self._text("proc/cmdline"))
+        if parameters.get("no_ipi_broadcast") in ("1", "y", "on"):
+            return ok("no_ipi_broadcast=1")
+        mend = "add no_ipi_broadcast=1 to this kernel's command line"
+        return warning("shorthand interrupts of this kernel reach CPUs of other roots", mend)
+
+    def _hotplug(self) -> Answer:
+        cpus = online_cpus(self.top / "sys")
+        folder = self.top / "sys/devices/system/cpu"
+        able = [cpu for cpu in cpus if (folder / f"cpu{cpu}/online").exists()]
+        if able:
+            return ok(f"of CPUs {format_cpu_list(cpus)} these can go offline: {format_cpu_list(able)}")
+        if (folder / "offline").exists() and self._text("sys/devices/system/cpu/offline").strip():
+            return warning(
+                f"only CPU {format_cpu_list(cpus)} is online here", "the others may be another root's"
+            )
+        return failed(
+            "no CPU can go offline", "a new root needs one: give the machine more, use CONFIG_HOTPLUG_CPU"
+        )
+
+    def _module(self) -> Answer:
+        with Device(self.device) as device:
+            self._info = info = device.info()
+        kind = "x2APIC" if info.x2apic else "xAPIC"
+        return ok(f"multiroot.ko, ABI {info.abi}, root {info.root}, {kind}")
+
+    def _carve(self) -> Answer:
+        if self._info and self._info.carved:
+            return ok(f"taken: {format_size(self._info.carve_size)} at {self._info.carve_base:#x}")
+        device = Device(self.device) if self._info else None
+        try:
+            facts = facts_of(device) if device else facts_without_module(self.top)
+            made = plan(take_inventory(device, facts, self.top), Request(pmem=False))
+        except PlanConflictError as error:
+            if self._info and self._info.has_parent:
+                return warning(
+                    f"this root can't start another: {error.message}", "it can when its parent has gone"
+                )
+            raise
+        finally:
+            if device:
+                device.close()
+        how = "memory blocks that can go offline" if made.blocks else "reserved at boot"
+        cpus = format_cpu_list([cpu.number for cpu in made.cpus])
+        return ok(f"{format_size(made.carve.size)} at {made.carve.base:#x} ({how}), CPUs {cpus}")
+
+    def _arena(self) -> Answer:
+        found = backing.find_device(self.top / "sys/bus/dax/devices")
+        return ok(f"{found.node}, {format_size(found.size)} at {found.physical:#x}")
+
+    def _kernels(self) -> Answer:
+        names = sorted(path.parent.name for path in self.kernels.glob("*/vmlinuz"))
+        if names:
+            return ok(", ".join(names))
+        return warning(f"no kernel in {self.kernels}", "name new roots' kernels by the path of a bzImage")
+
+    def _link(self) -> Answer:
+        folder = self.top / "sys/class/net"
+        if not (folder / BRIDGE).exists():
+            return failed(f"there is no bridge {BRIDGE}", "the agent makes it: is it running?")
+        wanted = [self._info.has_parent, self._info.carved] if self._info else [False, False]
+        names = [name for name, there in zip(LINKS, wanted, strict=True) if there]
+        down = [name for name in names if not self._carrier(folder / name)]
+        if down:
+            return failed(
+                f"no carrier on {', '.join(down)}", "the other root is down or still starting: `root list`"
+            )
+        return ok(f"{BRIDGE}, {', '.join(names) or 'no other root yet'}")
+
+    def _agent(self) -> Answer:
+        import grpc
+
+        from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
+
+        socket = self.top / str(AGENT_SOCKET).lstrip("/")
+        mend = "see /var/log/multiroot/multirootd.log"
+        if not socket.exists():
+            return failed(f"no agent at {socket}", f"start multirootd; {mend}")
+        with grpc.insecure_channel(f"unix:{socket}") as channel:
+            try:
+                stub = root_pb2_grpc.RootServiceStub(channel)
+                status = stub.GetStatus(root_pb2.GetStatusRequest(), timeout=_ANSWER_S)
+            except grpc.RpcError as error:
+                return failed(f"the agent does not answer: {error.details()}", mend)
+        peers = ", ".join(f"root {peer.root} {peer.state}" for peer in status.peers if peer.root)
+        return ok(f"root {status.root}, version {status.agent_version}; {peers or 'no peers'}")
+
+    @staticmethod
+    def _carrier(device: Path) -> bool:
+        """Whether the netdev is there, up, and has a carrier (reading it fails while it is down)."""
+        try:
+            return (device / "carrier").read_text().strip() == "1"
+        except OSError:
+            return False
+
+    def _text(self, path: str) -> str:
+        return (self.top / path).read_text()

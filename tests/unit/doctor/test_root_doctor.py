@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot doctor` against made-up roots: each defect is found by its own check, and by no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from multiroot.doctor.checks import Finding, Status, examine
+from multiroot.doctor.root import RootDoctor
+
+DAX = "sys/bus/dax/devices/dax0.0"
+FLAGS = "fpu lm apic svm constant_tsc nonstop_tsc"
+CPUINFO = (
+    "processor\t: {0}\ncpu MHz\t\t: 2400.1\napicid\t\t: {0}\ninitial apicid\t: {0}\nflags\t\t: "
+    + FLAGS
+    + "\n"
+)
+
+
+def write(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    """A root with all it needs but module and agent, which no tree of files can make."""
+    cpu = tmp_path / "sys/devices/system/cpu"
+    for name, value in (("present", "0-3"), ("online", "0-3"), ("offline", "")):
+        write(cpu / name, value)
+    for number in range(4):
+        write(cpu / f"cpu{number}/topology/thread_siblings_list", str(number))
+        if number:
+            write(cpu / f"cpu{number}/online", "1")
+    write(tmp_path / "proc/cpuinfo", "\n".join(CPUINFO.format(number) for number in range(4)))
+    write(tmp_path / "proc/cmdline", "console=ttyS1 no_ipi_broadcast=1")
+    write(
+        tmp_path / "proc/iomem",
+        "00001000-0009fbff : System RAM\n00100000-27ffffff : System RAM\n28000000-37ffffff : Reserved",
+    )
+    for number, (start, end, kind) in enumerate(
+        [(0, 0x9FBFF, "System RAM"), (0x100000, 0x37FFFFFF, "System RAM")]
+    ):
+        for name, value in (("start", hex(start)), ("end", hex(end)), ("type", kind)):
+            write(tmp_path / f"sys/firmware/memmap/{number}/{name}", value)
+    write(tmp_path / "sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc")
+    write(tmp_path / "dev/kvm")
+    dax = tmp_path / DAX
+    for name, value in (("size", "0x17e00000"), ("resource", "0x100200000"), ("align", "0x200000")):
+        write(dax / name, value)
+    (tmp_path / "drivers/device_dax").mkdir(parents=True)
+    (dax / "driver").symlink_to(tmp_path / "drivers/device_dax")
+    write(tmp_path / "kernels/6.12/vmlinuz")
+    write(tmp_path / "sys/class/net/mrbr0/carrier", "1")
+    return tmp_path
+
+
+def look(top: Path) -> dict[str, Finding]:
+    doctor = RootDoctor(top, top / "dev/multiroot", top / "kernels")
+    return {finding.id: finding for finding in examine(doctor.checks())}
+
+
+def test_a_root_without_module_and_agent(top: Path) -> None:
+    found = look(top)
+    failed = {name for name, finding in found.items() if finding.status is Status.FAILED}
+    assert failed == {"module", "agent"}
+    assert all(finding.status is Status.OK for name, finding in found.items() if name not in failed)
+    assert found["module"].mend == "modprobe multiroot"
+    assert found["carve"].found == "256 MiB at 0x28000000 (reserved at boot), CPUs 2-3"
+    assert found["arena"].found == "/dev/dax0.0, 382 MiB at 0x100200000"
+    assert found["hotplug"].found == "of CPUs 0-3 these can go offline: 1-3"
+
+
+def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(top: Path) -> None:
+        text = (top / path).read_text()
+        assert old in text
+        (top / path).write_text(text.replace(old, new))
+
+    return change
+
+
+def remove(*paths: str) -> Callable[[Path], None]:
+    def change(top: Path) -> None:
+        for path in paths:
+            (top / path).unlink()
+
+    return change
+
+
+ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("check", "status", "says", "change"),
+    [
+        ("cpu", "failed", "no virtual machines", replace("proc/cpuinfo", " svm", "")),
+        ("cpu", "failed", "not an x86-64 CPU", replace("proc/cpuinfo", " lm", "")),
+        ("kvm", "failed", "no /dev/kvm", remove("dev/kvm")),
+        ("tsc", "warning", "does not promise nonstop_tsc", replace("proc/cpuinfo", " nonstop_tsc", "")),
+        (
+            "tsc",
+            "failed",
+            "the clock source is hpet",
+            replace("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc", "hpet"),
+        ),
+        ("ipi", "warning", "shorthand interrupts", replace("proc/cmdline", " no_ipi_broadcast=1", "")),
+        ("ipi", "warning", "shorthand interrupts", replace("proc/cmdline", "broadcast=1", "broadcast=0")),
+        ("hotplug", "failed", "no CPU can go offline", remove(*ONLINE)),
+        ("carve", "failed", "no room", replace("proc/iomem", "Reserved", "System RAM")),
+        ("arena", "failed", "aligned to 0x1000", replace(f"{DAX}/align", "0x200000", "0x1000")),
+        ("arena", "failed", "no persistent memory", remove(f"{DAX}/driver")),
+        ("kernels", "warning", "no kernel in", remove("kernels/6.12/vmlinuz")),
+    ],
+)  # fmt: skip
+def test_a_defect_is_found_by_its_own_check(
+    top: Path, check: str, status: str, says: str, change: Callable[[Path], None]
+) -> None:
+    sound = look(top)
+    change(top)
+    found = look(top)
+    assert (found[check].status, says in found[check].found) == (status, True), found[check]
+    assert found[check].mend
+    assert [name for name in found if found[name] != sound[name]] == [check]
+
+
+def test_a_tree_of_nothing_fails_every_check_and_raises_nothing(tmp_path: Path) -> None:
+    found = look(tmp_path)
+    assert {finding.status for name, finding in found.items() if name != "kernels"} == {Status.FAILED}
