@@ -20,7 +20,7 @@ from multiroot.phases import Phase, Phases
 
 NEW_ROOT = "new-root"
 FRESH = "fresh-machine"
-NEW_ROOT_CPUS = 2  # what the usual lab machine has for a new root
+FRESH_RECIPE = "fresh"  # with as many CPUs as a new root has in the usual machine
 
 Show = Callable[[Phase], None]
 
@@ -115,7 +115,7 @@ class FreshMachine:
             options.lab,
             name=f"{options.lab.name}-fresh",
             kernel=options.lab.kernels[0] if options.lab.kernels else options.lab.kernel,
-            cpus=NEW_ROOT_CPUS,
+            machine=FRESH_RECIPE,
         )
         self._phases = phases
 
