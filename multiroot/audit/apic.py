@@ -13,7 +13,9 @@ from enum import IntEnum
 BASE = 0xFEE0_0000
 ICR_LOW = BASE + 0x300
 ICR_HIGH = BASE + 0x310
+END_OF_INTERRUPT = BASE + 0xB0
 LOGICAL_DESTINATION = BASE + 0xD0
+TIMER_COUNT = BASE + 0x380
 BROADCAST = 0xFF
 
 
@@ -50,6 +52,11 @@ def from_command(sender: int, high: int, low: int, logical: Mapping[int, int]) -
         everyone = {1: [sender], 2: list(logical), 3: [cpu for cpu in logical if cpu != sender]}
         return Message(delivery, low & 0xFF, tuple(everyone[shorthand]))
     return Message(delivery, low & 0xFF, _reached(high >> 24 & 0xFF, bool(low & 1 << 11), logical))
+
+
+def has_shorthand(low: int) -> bool:
+    """Whether a command names its targets without the destination register."""
+    return bool(low >> 18 & 3)
 
 
 def from_msi(address: int, data: int, logical: Mapping[int, int]) -> Message:

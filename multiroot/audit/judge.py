@@ -82,6 +82,11 @@ class Judge:
         if phase is Phase.AFTER:
             self.owners.end_old_root()
 
+    def begin(self) -> None:
+        """A trace begins: which registers were chosen before is unknown."""
+        self.owners.begin()
+        self._selected.clear()
+
     def take(self, access: Access) -> None:
         """One line of QEMU's trace."""
         self.accesses += 1

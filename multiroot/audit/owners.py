@@ -16,6 +16,8 @@ from multiroot.audit.rows import Role, Span
 from multiroot.audit.trace import Access
 
 _PAGE = 1 << 12
+# Registers that a kernel uses all the time, and not first.
+_RUNNING = frozenset({apic.END_OF_INTERRUPT, apic.ICR_LOW, apic.ICR_HIGH, apic.TIMER_COUNT})
 
 
 class Owners:
@@ -37,9 +39,14 @@ class Owners:
         self._parked = {cpu for cpu, role in self.role.items() if role is Role.OLD}
         self.role |= dict.fromkeys(self._parked, None)
 
+    def begin(self) -> None:
+        """A trace begins: what CPUs wrote before is unknown."""
+        self._high.clear()
+
     def wake(self, access: Access) -> None:
         """Call it first with every access: a parked CPU that uses its LAPIC was adopted."""
-        if access.cpu in self._parked and access.at >> 12 == apic.BASE >> 12:
+        starts = access.at >> 12 == apic.BASE >> 12 and access.at not in _RUNNING
+        if access.cpu in self._parked and starts:
             self._parked.discard(access.cpu)
             self.role[access.cpu] = Role.NEW
 
@@ -48,7 +55,11 @@ class Owners:
         if not access.write:
             return None
         if access.at == apic.ICR_LOW:
-            return apic.from_command(access.cpu, self._high.get(access.cpu, 0), access.value, self.logical)
+            high = self._high.get(access.cpu)
+            if high is None and not apic.has_shorthand(access.value):
+                # The other half was written before the trace began.
+                return None
+            return apic.from_command(access.cpu, high or 0, access.value, self.logical)
         if apic.BASE + 0xF < access.at < apic.BASE + 0x1000 or access.at >> 20 != apic.BASE >> 20:
             return None
         return apic.from_msi(access.at, access.value, self.logical)

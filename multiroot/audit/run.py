@@ -83,6 +83,7 @@ class Run:
                 address = self._machine.agent_address
                 old = stack.enter_context(client.connect("old", address))
                 new = stack.enter_context(client.connect("new", address))
+                self._judge.begin()
                 stack.enter_context(self._tap.open())
                 demo = scenario.Scenario(self._machine, self._options, self._phases, old, new).play()
         finally:
@@ -98,6 +99,7 @@ class Run:
     def watch(self, phase: Phase) -> Iterator[Judge]:
         """After `play`: judge by itself what happens while the body runs."""
         judge = Judge(self._rows, self._owners, phase)
+        judge.begin()
         with Tap(self._machine.state.folder, judge.take).open():
             yield judge
 

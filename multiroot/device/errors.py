@@ -93,6 +93,42 @@ _CPU_RECLAIM: dict[int, Meaning] = {
     errno.EINVAL: _NO_CPU,
     errno.EBUSY: (ConflictError, "it was not granted", ""),
 }
+_NOT_ALONE: Meaning = (
+    ConflictError,
+    "another root is alive, or the parent was not inherited from",
+    "see `multiroot root list`",
+)
+_INHERIT: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.ENOENT: (ConflictError, "this is the machine's first root", ""),
+    errno.EBUSY: _NOT_ALONE,
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the I/O APICs", ""),
+}
+_CPU_ADOPT: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (BadRequestError, "the ledger knows no such CPU", ""),
+    errno.EBUSY: _NOT_ALONE,
+    errno.EAGAIN: (ConflictError, "it is not parked", "its root did not end in order; see its messages"),
+    errno.ENODEV: (ConflictError, "this root was started without a place for it", ""),
+}
+_PCI_ADOPT: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (BadRequestError, "there is no such function", ""),
+    errno.EBUSY: _NOT_ALONE,
+    errno.ENODEV: (ConflictError, "this root has PCI of its own, or the machine has no ECAM", ""),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map it", ""),
+}
+_MEMORY: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (BadRequestError, "not page or block aligned, too large, or not all RAM", ""),
+    errno.EBUSY: (
+        ConflictError,
+        "another root is alive, or this kernel uses it",
+        "see `multiroot root list`",
+    ),
+    errno.EEXIST: (ConflictError, "this kernel has it already", ""),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left for it", ""),
+}
 _DOORBELL: dict[int, Meaning] = {
     errno.EINVAL: (BadRequestError, "not a neighbour, or not an eventfd", ""),
     errno.EBADF: (BadRequestError, "the eventfd is closed", ""),
@@ -103,6 +139,50 @@ _RING: dict[int, Meaning] = {
     errno.ENOENT: _NO_PEER,
 }
 _MAP: dict[int, Meaning] = {errno.ENOENT: _NO_PEER}
+
+_OPEN_PASSTHROUGH: dict[int, Meaning] = {
+    errno.ENOENT: (NoDeviceError, "its module is not loaded", "modprobe multiroot_iommu multiroot_pci"),
+    errno.EACCES: (NoDeviceError, "only root may use it", "run this with sudo"),
+    errno.EPERM: (NoDeviceError, "only root may use it", "run this with sudo"),
+}
+_IOMMU_START: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "the tables must lie in persistent memory, aligned to 2 MiB", ""),
+    errno.EBUSY: (
+        ConflictError,
+        "somebody drives it already",
+        "the old root needs intel_iommu=off intremap=off",
+    ),
+    errno.ENODEV: (ConflictError, "no VT-d unit there that has what this needs", ""),
+}
+_IOMMU_JOIN: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "the tables must lie in persistent memory, aligned to 2 MiB", ""),
+    errno.EBUSY: (
+        ConflictError,
+        "another root's tables lie where ours go, or the kernel has another IOMMU",
+        "",
+    ),
+    errno.ENODEV: (ConflictError, "they are of another layout, or the unit does not use them", ""),
+}
+_IOMMU_DEVICE: dict[int, Meaning] = {
+    errno.ENOENT: (ConflictError, "it has no tables of its own", ""),
+    errno.ENODEV: (ConflictError, "this root takes no part in the IOMMU", ""),
+}
+_IOMMU_SWITCH: dict[int, Meaning] = {
+    **_IOMMU_DEVICE,
+    errno.ENODATA: (ConflictError, "it is attached to no VM here, or has no live translation", ""),
+    errno.ESTALE: (ConflictError, "another root owns it", ""),
+    errno.EXDEV: (ConflictError, "translations into the VM's memory differ", "is all of it in the arena?"),
+}
+_PCI_ADD: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "not a function that could be handed over", ""),
+    errno.EEXIST: (ConflictError, "this root has it already", ""),
+    errno.EBUSY: (ConflictError, "something else is where its registers are", "compare with /proc/iomem"),
+    errno.ENODEV: (ConflictError, "nothing answers there", ""),
+}
+_PCI_REMOVE: dict[int, Meaning] = {
+    errno.ENOENT: (ConflictError, "there is no such segment", ""),
+    errno.EBUSY: (ConflictError, "a driver has its function", "unbind it first"),
+}
 
 MEANINGS: dict[str, dict[int, Meaning]] = {
     "OPEN": _OPEN,
@@ -115,9 +195,21 @@ MEANINGS: dict[str, dict[int, Meaning]] = {
     "CPU_GRANT": _CPU_GRANT,
     "CPU_START": _CPU_START,
     "CPU_RECLAIM": _CPU_RECLAIM,
+    "INHERIT": _INHERIT,
+    "CPU_ADOPT": _CPU_ADOPT,
+    "PCI_ADOPT": _PCI_ADOPT,
+    "MEMORY": _MEMORY,
     "DOORBELL": _DOORBELL,
     "RING": _RING,
     "MAP": _MAP,
+    "OPEN_PASSTHROUGH": _OPEN_PASSTHROUGH,
+    "IOMMU_IOC_INFO": {},
+    "IOMMU_IOC_START": _IOMMU_START,
+    "IOMMU_IOC_JOIN": _IOMMU_JOIN,
+    "IOMMU_IOC_DEVICE": _IOMMU_DEVICE,
+    "IOMMU_IOC_SWITCH": _IOMMU_SWITCH,
+    "PCI_IOC_ADD": _PCI_ADD,
+    "PCI_IOC_REMOVE": _PCI_REMOVE,
 }
 
 

@@ -18,6 +18,7 @@ from multiroot import proc
 from multiroot.arena.arena import Arena, Entry, OwnerWord
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.passthrough.devices import Devices
 from multiroot.vm import console
 from multiroot.vm.clock import Clock, wall_clock
 from multiroot.vm.command import Descriptors, Paths, Qemu, command, guest_paths
@@ -74,13 +75,16 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Host:
-    """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card."""
+    """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card,
+    `devices` None no device of their own.
+    """
 
     root: int
     arena: Arena
     clock: Clock
     run_dir: Path
     network: Network | None = None
+    devices: Devices | None = None
     qemu: Qemu = field(default_factory=Qemu)
     guests: Path = GUESTS
 
@@ -93,6 +97,8 @@ class Host:
                 f"no guest image {definition.guest!r} in {self.guests}",
                 f"there are: {', '.join(known) or 'none'}",
             )
+        if definition.device and self.devices is None:
+            raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
 
 
 class Instance:
@@ -110,6 +116,7 @@ class Instance:
         self.qmp = Qmp(definition.name, wall_clock(host.clock))
         self.process: Process | None = None
         self.tap = ""
+        self.device = ""  # address in this root of the device it owns
         self._busy = ""
         self._watch: asyncio.Task[None] | None = None
 
@@ -213,7 +220,13 @@ class Instance:
 
     def _argv(self, paths: Paths, descriptors: Descriptors, incoming: bool) -> list[str]:
         return command(
-            self.host.qemu, self.definition, self.entry.extent, paths, descriptors, incoming=incoming
+            self.host.qemu,
+            self.definition,
+            self.entry.extent,
+            paths,
+            descriptors,
+            incoming=incoming,
+            device=self.device,
         )
 
     def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:

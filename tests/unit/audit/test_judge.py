@@ -80,7 +80,7 @@ def test_a_cpu_between_two_roots_and_a_root_that_has_gone_touch_nothing(
 def test_after_the_old_root_has_ended_everything_is_the_new_ones() -> None:
     one = judge(Phase.RETIRE)
     one.enter(Phase.AFTER)
-    one.take(access(OLD, apic.BASE + 0xB0))
+    one.take(access(OLD, apic.BASE + 0xF0))
     for at in (0x70, 0x600, 0xCF9, 0xB000_0000, 0xFEBF_E000):
         one.take(access(OLD, at))
     assert found(one) == []

@@ -59,7 +59,8 @@ def test_a_cpu_that_parked_is_nobodys_until_it_uses_its_lapic_again() -> None:
     owners = launched()
     owners.end_old_root()
     assert [owners.of(cpu) for cpu in CPUS] == [None, None, Role.NEW, Role.NEW]
-    owners.wake(write(0, 0x80, 0))
+    for at in (0x80, apic.END_OF_INTERRUPT, apic.TIMER_COUNT, apic.ICR_LOW):
+        owners.wake(write(0, at, 0))
     assert owners.of(0) is None
     owners.wake(Access(0, False, apic.BASE + 0xF0, 0xFF, 4, "apic-msi"))
     assert [owners.of(cpu) for cpu in CPUS] == [Role.NEW, None, Role.NEW, Role.NEW]
@@ -89,6 +90,16 @@ def test_each_sender_has_its_own_destination_register() -> None:
         owners.follow(write(cpu, apic.ICR_HIGH, target << 24), None)
     assert owners.message(write(0, apic.ICR_LOW, 0xFD)) == Message(Delivery.FIXED, 0xFD, (3,))
     assert owners.message(write(1, apic.ICR_LOW, 0xFD)) == Message(Delivery.FIXED, 0xFD, (2,))
+
+
+def test_half_a_command_from_before_the_trace_is_not_guessed_at() -> None:
+    owners = Owners(CPUS, LOW)
+    owners.follow(write(0, apic.ICR_HIGH, 3 << 24), None)
+    owners.begin()
+    assert owners.message(write(0, apic.ICR_LOW, 0xFD)) is None
+    assert owners.message(write(0, apic.ICR_LOW, 0xC00FD)) == Message(Delivery.FIXED, 0xFD, (1, 2, 3))
+    owners.follow(write(0, apic.ICR_HIGH, 2 << 24), None)
+    assert owners.message(write(0, apic.ICR_LOW, 0xFD)) == Message(Delivery.FIXED, 0xFD, (2,))
 
 
 def test_init_forgets_the_logical_id() -> None:
