@@ -20,12 +20,8 @@ FAILED = 1
 
 
 @click.command()
-@click.option(
-    "--old-kernel", default="6.12", show_default=True, help="Kernel of the old root: a name or a bzImage."
-)
-@click.option(
-    "--new-kernel", default="6.12", show_default=True, help="Kernel of the new root: a name or a bzImage."
-)
+@click.option("--old-kernel", show_default="6.12", help="Kernel of the old root: a name or a bzImage.")
+@click.option("--new-kernel", show_default="6.12", help="Kernel of the new root: a name or a bzImage.")
 @click.option("--modules", type=click.Path(path_type=Path), help="Modules of a bzImage given by path.")
 @click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of each VM.")
 @click.option("--vms", default=1, show_default=True, help="How many VMs.")
@@ -35,11 +31,12 @@ FAILED = 1
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE ('-': stdout)."
 )
+@click.option("--passthrough", is_flag=True, help="The VM owns a network card, which goes along at work.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and do nothing.")
 def demo(
-    old_kernel: str,
-    new_kernel: str,
+    old_kernel: str | None,
+    new_kernel: str | None,
     modules: Path | None,
     vm_memory: str,
     vms: int,
@@ -47,18 +44,22 @@ def demo(
     carve: str,
     name: str,
     json_file: Path | None,
+    passthrough: bool,
     keep: bool,
     dry_run: bool,
 ) -> None:
     """Hand a running VM from one kernel to another, and prove it."""
-    from multiroot.demo import scenario
+    from multiroot.demo import device, scenario
     from multiroot.lab import lab
 
+    usual = device.KERNEL if passthrough else "6.12"
+    old_kernel, new_kernel = old_kernel or usual, new_kernel or usual
     memory = parse_size(vm_memory)
     carve_bytes = parse_size(carve) if carve else 0
     options = scenario.Options(
         lab=lab.Options(
             name=name,
+            machine=device.MACHINE if passthrough else "default",
             kernel=old_kernel,
             kernels=(new_kernel,),
             modules=modules,
@@ -72,6 +73,7 @@ def demo(
         cpus=cpus,
         carve=carve_bytes,
         keep=keep,
+        card=passthrough,
     )
     if dry_run:
         _print_intent(options)
@@ -110,9 +112,10 @@ def _print_intent(options: Options) -> None:
     machine, _ = lab.prepare(options.lab, Phases("workstation"))
     click.echo("boot the lab machine:\n  " + proc.quote(qemu_argv(machine)))
     click.echo("in it:")
-    wanted = guests.definitions(options.vms, options.vm_memory)
+    wanted = guests.definitions(options.vms, options.vm_memory, card=options.card)
     for vm in wanted:
-        click.echo(f"  multiroot vm run {vm.name} --memory {vm.ram_bytes} --address {vm.address}")
+        own = f" --guest {vm.guest} --device {vm.device} --append '{vm.append}'" if vm.device else ""
+        click.echo(f"  multiroot vm run {vm.name} --memory {vm.ram_bytes} --address {vm.address}{own}")
     launch = f"  multiroot root launch --kernel {options.new_kernel}"
     launch += f" --cpus {options.cpus}" if options.cpus else ""
     click.echo(launch + (f" --carve {options.carve}" if options.carve else ""))

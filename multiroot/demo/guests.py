@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import grpc
 
+from multiroot.demo import device
 from multiroot.errors import BadRequestError, ConflictError, MultirootError, WaitTimeoutError
 from multiroot.phases import Phases
 from multiroot.rpc.status import translated
@@ -31,16 +32,18 @@ def address(number: int) -> str:
     return f"10.77.1.{number}"
 
 
-def definitions(count: int, ram_bytes: int) -> list[vm_pb2.VmDefinition]:
-    """vm1, vm2, ... as the demo runs them."""
+def definitions(count: int, ram_bytes: int, *, card: bool = False) -> list[vm_pb2.VmDefinition]:
+    """vm1, vm2, ... as the demo runs them; with `card`, for one alone, it owns the machine's network card."""
     return [
         vm_pb2.VmDefinition(
             name=f"vm{number}",
             ram_bytes=ram_bytes,
             cpus=1,
             machine="q35",
-            guest="ticker",
+            guest=device.GUEST if card else "ticker",
             address=address(number) + "/16",
+            device=device.CARD if card else "",
+            append=device.APPEND if card else "",
         )
         for number in range(1, count + 1)
     ]

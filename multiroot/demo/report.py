@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from multiroot.demo.device import DeviceSeen
 from multiroot.phases import Phase
 
 
@@ -52,6 +53,7 @@ class VmSeen:
     in_old_root_after: bool
     answers_on_network: bool
     guest: GuestSeen
+    device: DeviceSeen | None = None
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,32 @@ class Report:
         }
 
 
+def _device_checks(name: str, device: DeviceSeen) -> list[Check]:
+    frames = device.frames
+    return [
+        Check(
+            f"{name}'s card lost and repeated no frame",
+            frames.unbroken and frames.first <= device.told_before < frames.last,
+            f"numbers {frames.first} to {frames.last}, {device.told_before} the last told of in the old root,"
+            f" {frames.lost} lost, {frames.again} repeated",
+        ),
+        Check(
+            f"{name}'s card reaches the same memory as before",
+            device.same_translations,
+            f"{device.pages} pages translate the same, switched in {device.switch_ns / 1e6:.3f} ms",
+        ),
+        Check(
+            f"{name}'s driver noticed nothing",
+            device.driver_lines == 0,
+            f"{device.driver_lines} lines in the guest's log",
+        ),
+    ]
+
+
 def _vm_checks(vm: VmSeen, new_root: int) -> list[Check]:
     guest = vm.guest
     return [
+        *(_device_checks(vm.name, vm.device) if vm.device else ()),
         Check(
             f"{vm.name} is owned by the new root alone",
             vm.owner == new_root and vm.epoch_after > vm.epoch_before and not vm.in_old_root_after,
@@ -209,6 +234,7 @@ def _vm_json(vm: VmSeen) -> dict[str, Any]:
             "ram_checked_bytes": guest.ram_checked_bytes,
             "ram_bad_bytes": guest.ram_bad_bytes,
         },
+        **({"device": asdict(vm.device)} if vm.device else {}),
     }
 
 

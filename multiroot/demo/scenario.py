@@ -11,12 +11,15 @@ from typing import Any
 
 import grpc
 
-from multiroot.demo import guests
+from multiroot.demo import device, guests
+from multiroot.demo.device import DeviceSeen
 from multiroot.demo.report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
 from multiroot.errors import BadRequestError, MultirootError, WaitTimeoutError
 from multiroot.lab import lab
 from multiroot.lab.lab import Lab
+from multiroot.lab.machine import card_sockets
 from multiroot.lab.recorder import console_log
+from multiroot.lab.wire import Sender
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import client
 from multiroot.rpc import phases as wire
@@ -48,12 +51,15 @@ class Options:
     carve: int = 0
     append: str = ""
     keep: bool = False
+    card: bool = False  # the VM owns a network card and takes it along
 
 
 def run(options: Options, phases: Phases) -> Report:
     """Build, boot, hand over, look; the machine ends with it unless `keep`. Raises MultirootError."""
     if options.vms < 1:
         raise BadRequestError("a demo needs at least one VM", "say --vms 1 or more")
+    if options.card and options.vms > 1:
+        raise BadRequestError("there is one card, so only one VM can own it", "leave --vms at 1")
     machine = lab.up(options.lab, phases)
     try:
         with ExitStack() as stack:
@@ -81,16 +87,21 @@ class Scenario:
 
     def play(self) -> Report:
         """The whole job, in order."""
+        with ExitStack() as stack:
+            return self._play(stack)
+
+    def _play(self, stack: ExitStack) -> Report:
         with translated("the old root's agent"):
             with self._phases.phase("wait for the agent"):
                 before = _status(self._old, wait=True)
             offset = self._clock_offset()
-            wanted = guests.definitions(self._options.vms, self._options.vm_memory)
+            wanted = guests.definitions(self._options.vms, self._options.vm_memory, card=self._options.card)
             retries = guests.boot(self._old, wanted, TICKS_BEFORE, self._phases)
+            sender = self._send_frames(stack, wanted[0].name) if self._options.card else None
             launched = self._launch()
             handed = [self._hand_over(definition.name) for definition in wanted]
         with translated("the new root's agent"), self._phases.phase("watch the guests go on"):
-            vms = tuple(self._look(*each) for each in handed)
+            vms = tuple(self._look(*each, sender) for each in handed)
             new = _status(self._new)
         with translated("the old root's agent"):
             old_after = _status(self._old)
@@ -153,7 +164,20 @@ class Scenario:
             raise MultirootError("the old root's agent ended a call without a result")
         return last
 
-    def _look(self, before: vm_pb2.Vm, result: coordinator.HandoffResult) -> VmSeen:
+    def _send_frames(self, stack: ExitStack, name: str) -> Sender:
+        """Numbered frames to the VM's card from now on; returns once its guest has told of some."""
+        sender = stack.enter_context(Sender(card_sockets(self._machine.state.machine, 1)[0]))
+        with self._phases.phase("wait for frames on the card"):
+            device.output_until(self._old, name, 0, guests.BOOT_TIMEOUT)
+        return sender
+
+    def _look_at_card(self, result: coordinator.HandoffResult, sender: Sender) -> DeviceSeen:
+        enough = sender.sent + device.FRAMES_AFTER
+        after = device.output_until(self._new, result.name, enough, guests.BOOT_TIMEOUT)
+        before = device.output_until(self._old, result.name, enough, CALL_TIMEOUT)
+        return device.judge(before, after, result.device)
+
+    def _look(self, before: vm_pb2.Vm, result: coordinator.HandoffResult, sender: Sender | None) -> VmSeen:
         name = result.name
         there = ticks_from_proto(_ticks(self._new, name, TICKS_AFTER, CALL_TIMEOUT))
         here = ticks_from_proto(_ticks(self._old, name, 0, CALL_TIMEOUT))
@@ -178,6 +202,7 @@ class Scenario:
             in_old_root_after=name in old_names,
             answers_on_network=ping.returncode == 0,
             guest=judge(here, there),
+            device=self._look_at_card(result, sender) if sender else None,
         )
 
     def _clock_offset(self) -> int:

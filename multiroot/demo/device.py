@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The demo's device: a network card that a VM owns, and the numbered frames that show what became of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+
+from multiroot.errors import WaitTimeoutError
+from multiroot.rpc.v1 import device_pb2, vm_pb2, vm_pb2_grpc
+
+MACHINE = "passthrough"  # of qemu-lab/machines, and the kernel that its roots want
+KERNEL = "6.12-full"
+GUEST = "ticker-full"
+CARD = "01:00.0"
+APPEND = "ticker.card=eth1 loglevel=7"  # eth0 is the card on the bridge
+FRAMES_AFTER = 100
+
+_LINE = re.compile(rb"(?<=\n)F (\d+) (\d+) count=(\d+) lost=(\d+) again=(\d+)\r?\n")
+_OWN = re.compile(rb"[TRF] ")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The guest's own account of the numbered frames it got (qemu-lab/guests/README.md)."""
+
+    first: int
+    last: int
+    count: int
+    lost: int
+    again: int
+
+    @property
+    def unbroken(self) -> bool:
+        """Every number from the first to the last exactly once."""
+        return not self.lost and not self.again and self.count == self.last - self.first + 1
+
+
+@dataclass(frozen=True)
+class DeviceSeen:
+    """One device's handoff. `told_before` is the last number that the guest had told of in the old root,
+    `frames` its account in the new one, `driver_lines` what its kernel logged there; times in ns.
+    """
+
+    told_before: int
+    frames: Frames
+    driver_lines: int
+    same_translations: bool
+    pages: int
+    verify_ns: int
+    switch_ns: int
+
+
+def parse(output: bytes) -> list[Frames]:
+    """All accounts in a stretch of the guest's output that came whole."""
+    return [Frames(*map(int, match)) for match in _LINE.findall(output)]
+
+
+def foreign_lines(output: bytes) -> int:
+    """Lines of a stretch of the guest's output that are not the ticker's; the first and last may be cut."""
+    return sum(not _OWN.match(line) for line in output.split(b"\n")[1:-1])
+
+
+def output_until(channel: grpc.Channel, name: str, above: int, timeout: float) -> bytes:
+    """All output of a VM in a root up to an account of a frame numbered above `above`.
+
+    Without such an account: what there is of a VM that does not run there, else WaitTimeoutError.
+    """
+    output = b""
+    request = vm_pb2.ConsoleRequest(name=name, history=True)
+    call = vm_pb2_grpc.VmServiceStub(channel).Console(_once(request), timeout=timeout)
+    try:
+        for answer in call:
+            output += answer.output
+            seen = parse(output)
+            if seen and seen[-1].last > above:
+                break
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise
+        raise WaitTimeoutError(f"the guest of {name} tells of no frame above {above}") from error
+    finally:
+        call.cancel()
+    return output
+
+
+def judge(before: bytes, after: bytes, moved: device_pb2.DeviceMoved) -> DeviceSeen:
+    """From the guest's output in the old root and in the new one; both hold an account."""
+    kept = ("did", "context", "leaves", "crc")
+    return DeviceSeen(
+        told_before=parse(before)[-1].last,
+        frames=parse(after)[-1],
+        driver_lines=foreign_lines(after),
+        same_translations=moved.before.leaves > 0
+        and all(getattr(moved.before, name) == getattr(moved.after, name) for name in kept),
+        pages=moved.same,
+        verify_ns=moved.verify_ns,
+        switch_ns=moved.switch_ns,
+    )
+
+
+def _once(request: vm_pb2.ConsoleRequest) -> Iterator[vm_pb2.ConsoleRequest]:
+    yield request
