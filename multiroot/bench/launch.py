@@ -11,6 +11,7 @@ from multiroot.bench import provenance
 from multiroot.bench.contender import interleave
 from multiroot.bench.samples import Recorder, Run, Sample, read
 from multiroot.demo.scenario import first_line_ns
+from multiroot.errors import MultirootError
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
@@ -19,7 +20,7 @@ from multiroot.phases import Phase, Phases
 
 NEW_ROOT = "new-root"
 FRESH = "fresh-machine"
-NEW_ROOT_CPUS = 2  # what the usual lab machine has for a new root
+FRESH_RECIPE = "fresh"  # with as many CPUs as a new root has in the usual machine
 
 Show = Callable[[Phase], None]
 
@@ -114,7 +115,7 @@ class FreshMachine:
             options.lab,
             name=f"{options.lab.name}-fresh",
             kernel=options.lab.kernels[0] if options.lab.kernels else options.lab.kernel,
-            cpus=NEW_ROOT_CPUS,
+            machine=FRESH_RECIPE,
         )
         self._phases = phases
 
@@ -125,9 +126,10 @@ class FreshMachine:
         machine = labs.up(self._options, self._phases)
         try:
             with Agents(machine.agent_address) as agents:
-                ready = _mark(agents, "old", "ready")
                 userspace = _mark(agents, "old", "initramfs")
                 first = agents.clock_offset() + first_line_ns(_console(machine, "old"), not_before=0)
+                # Asked last: an agent answers a moment before it sets this mark.
+                ready = _mark(agents, "old", "ready")
         finally:
             machine.down()
         values = {
@@ -143,6 +145,8 @@ class FreshMachine:
 def _mark(agents: Agents, root: str, name: str) -> int:
     """When a root's start came to a mark, ns on its machine's TSC clock."""
     marks = {mark.name: mark.at_ns for mark in agents.status(root, wait=True).marks}
+    if name not in marks:
+        raise MultirootError(f"the {root} root has no mark {name!r}", f"it has {', '.join(marks)}")
     return marks[name]
 
 

@@ -144,7 +144,8 @@ class Generations:
     def _judge(self) -> GuestSeen:
         sides = []
         for root, count in (("new", TICKS_AFTER), ("old", 0)):
-            with self._connect(root) as channel:
+            # A guest that was handed over and is silent shows here, as a deadline that passes.
+            with translated(f"the guest, watched in the {root} root,"), self._connect(root) as channel:
                 request = vm_pb2.GetTicksRequest(name=NAME, wait_count=count)
                 answer = vm_pb2_grpc.VmServiceStub(channel).GetTicks(request, timeout=GUEST_S)
                 sides.append(ticks_from_proto(answer))

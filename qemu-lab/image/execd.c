@@ -252,7 +252,7 @@ static int serve(int client)
 	return converse(client, pid, pidfd, in[1], out[0], err[0]);
 }
 
-/* Standard output is the console, where the lab waits for this line; marks is where the root keeps its own. */
+/* Standard output leads to the console, where the lab waits for this line; marks is where the root keeps its own. */
 static void mark(const char *name, const char *marks)
 {
 	char up[32] = "", line[64];

@@ -16,7 +16,7 @@ from multiroot.lab.layout import LOW_WINDOW, LOW_WINDOW_SIZE, Range
 from multiroot.lab.recorder import console_log
 from multiroot.units import GIB
 
-KERNELS = [kernel.name for kernel in recipes.kernels().kernel]
+KERNELS = [kernel.name for kernel in recipes.kernels().kernel if not kernel.on_demand]
 
 
 def read(lab: Lab, path: str) -> str:

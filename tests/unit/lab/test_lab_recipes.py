@@ -69,7 +69,7 @@ def test_a_wrong_machine_is_one_clear_line(tmp_path: Path, old: str, new: str, s
 
 
 def test_an_unknown_machine_names_those_there_are() -> None:
-    with pytest.raises(BadRequestError, match="default, hotplug"):
+    with pytest.raises(BadRequestError, match=r"default, .*hotplug"):
         recipes.machine("toaster")
 
 
