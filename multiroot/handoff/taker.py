@@ -168,7 +168,8 @@ class Taker:
         """End everything that is only prepared."""
         for name in tuple(self._incoming):
             await self.abort(name)
-        await asyncio.gather(*self._tasks)
+        # What went wrong in one is told by the call that began it.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _candidate(self, definition: VmDefinition, extents: list[Extent], giver: Owner) -> Instance:
         """The VM to be, if what the giver says agrees with the arena and with this root."""
