@@ -21,7 +21,7 @@ from multiroot.rpc import client
 EDU = "02:00.0"
 ROUNDS = 2
 NOT_SEEN_YET = pytest.mark.skip(
-    reason="handoffs with a device were seen to work by hand; this test has not been run to its end yet"
+    reason="at a frame each 10 ms some are missing after the first handoff, and it is not known where they went"
 )
 
 
