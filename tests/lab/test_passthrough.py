@@ -21,7 +21,7 @@ from multiroot.rpc import client
 EDU = "02:00.0"
 ROUNDS = 2
 NOT_SEEN_YET = pytest.mark.skip(
-    reason="a handoff with a device was prepared and taken back in the lab, but not yet seen to go through"
+    reason="with a frame each 10 ms some are missing after the first handoff, it is not known why"
 )
 
 
