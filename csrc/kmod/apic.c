@@ -15,6 +15,7 @@
 #define X2APIC_ICR		(APIC_BASE_MSR + (APIC_ICR >> 4))
 #define ICR_WAIT_US		1000
 #define SIPI_GAP_US		300
+#define XAPIC_ID_SHIFT		24
 
 static void __iomem *xapic;
 
@@ -22,6 +23,19 @@ static void __iomem *xapic;
 bool mr_apic_x2apic(void)
 {
 	return mr_rdmsr(MSR_IA32_APICBASE) & X2APIC_ENABLE;
+}
+
+static u32 read_register(u32 reg)
+{
+	return mr_apic_x2apic() ? mr_rdmsr(APIC_BASE_MSR + (reg >> 4)) : readl(xapic + reg);
+}
+
+static void write_register(u32 reg, u32 value)
+{
+	if (mr_apic_x2apic())
+		mr_wrmsr(APIC_BASE_MSR + (reg >> 4), value);
+	else
+		writel(value, xapic + reg);
 }
 
 static void wait_idle(void)
@@ -85,6 +99,74 @@ void mr_apic_send_startup(u32 apic_id, phys_addr_t page)
 void mr_apic_send_fixed(u32 apic_id, u8 vector)
 {
 	send(apic_id, APIC_INT_ASSERT | APIC_DM_FIXED | vector);
+}
+
+/* Send an NMI; from any context. */
+void mr_apic_send_nmi(u32 apic_id)
+{
+	send(apic_id, APIC_INT_ASSERT | APIC_DM_NMI);
+}
+
+/**
+ * mr_apic_start() - INIT, then startup IPIs, without sleeping
+ * @apic_id: not the machine's boot CPU
+ * @page: where it begins, page aligned, below 1 MiB
+ */
+void mr_apic_start(u32 apic_id, phys_addr_t page)
+{
+	u32 command = APIC_INT_ASSERT | APIC_DM_STARTUP | (u32)(page >> PAGE_SHIFT);
+
+	send(apic_id, APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT);
+	mdelay(10);
+	send(apic_id, APIC_INT_LEVELTRIG | APIC_DM_INIT);
+	send(apic_id, command);
+	udelay(SIPI_GAP_US);
+	send(apic_id, command);
+	udelay(SIPI_GAP_US);
+}
+
+/* APIC id of the CPU this runs on. */
+u32 mr_apic_id(void)
+{
+	u32 id = read_register(APIC_ID);
+
+	return mr_apic_x2apic() ? id : id >> XAPIC_ID_SHIFT;
+}
+
+/* Where this CPU's end-of-interrupt register is mapped; 0 in x2APIC mode, where it is an MSR. */
+unsigned long mr_apic_eoi_address(void)
+{
+	return mr_apic_x2apic() ? 0 : (unsigned long)xapic + APIC_EOI;
+}
+
+/**
+ * mr_apic_quiet() - end what this CPU's APIC does for this kernel
+ *
+ * Masks every local source and ends all interrupts in service. Those that are pending can be taken afterwards.
+ */
+void mr_apic_quiet(void)
+{
+	static const u16 sources[] = { APIC_LVTT, APIC_LVTTHMR, APIC_LVTPC, APIC_LVT0, APIC_LVT1, APIC_LVTERR };
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(sources); i++)
+		write_register(sources[i], APIC_LVT_MASKED);
+	if (GET_APIC_MAXLVT(read_register(APIC_LVR)) >= 6)
+		write_register(APIC_LVTCMCI, APIC_LVT_MASKED);
+	write_register(APIC_TMICT, 0);
+	/* A kernel on its way down may have disabled it; what is pending can't be taken then. */
+	write_register(APIC_SPIV, APIC_SPIV_APIC_ENABLED | 0xff);
+	write_register(APIC_TASKPRI, 0);
+	for (i = 0; i < 8 * 32; i++) {
+		u32 in_service = 0;
+		int word;
+
+		for (word = 0; word < 8; word++)
+			in_service |= read_register(APIC_ISR + 16 * word);
+		if (!in_service)
+			break;
+		write_register(APIC_EOI, 0);
+	}
 }
 
 int mr_apic_init(void)

@@ -38,4 +38,16 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flag
 }
 #endif
 
+/* struct apic's wakeup_secondary_cpu: APIC ids are unsigned from 6.7 on, and 6.16 added the CPU's number. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#define MR_WAKE_PARAMETERS	(u32 id, unsigned long start, unsigned int cpu)
+#define MR_WAKE_ARGUMENTS	(id, start, cpu)
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+#define MR_WAKE_PARAMETERS	(u32 id, unsigned long start)
+#define MR_WAKE_ARGUMENTS	(id, start)
+#else
+#define MR_WAKE_PARAMETERS	(int id, unsigned long start)
+#define MR_WAKE_ARGUMENTS	(id, start)
+#endif
+
 #endif /* _MULTIROOT_COMPAT_H */

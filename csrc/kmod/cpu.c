@@ -20,7 +20,8 @@
 
 static struct cpumask granted;
 static struct cpumask started;
-static int veto_state;
+static int online_state;
+static int offline_state;
 
 bool mr_cpu_any_granted(void)
 {
@@ -64,6 +65,34 @@ int mr_cpu_get(struct multiroot_cpu *cpu)
 	return 0;
 }
 
+/* Out of whatever it executes, or out of the park. */
+static void take_out(u32 apic_id)
+{
+	mr_apic_send_init(apic_id);
+	mr_park_forget(apic_id);
+}
+
+/**
+ * mr_cpu_find() - look a CPU up by its APIC id
+ * @apic_id: the CPU
+ * @cpu: filled in
+ *
+ * Return: 0; -ENODEV: this kernel has no such CPU.
+ */
+int mr_cpu_find(u32 apic_id, struct multiroot_cpu *cpu)
+{
+	unsigned int number;
+
+	for_each_present_cpu(number) {
+		if (apic_id_of(number) != apic_id)
+			continue;
+		cpu->cpu = number;
+		describe(cpu);
+		return 0;
+	}
+	return -ENODEV;
+}
+
 /**
  * mr_cpu_grant() - take an offline CPU out of this kernel's hands
  * @cpu: the CPU by number; the rest is filled in
@@ -92,7 +121,7 @@ int mr_cpu_grant(struct multiroot_cpu *cpu)
 	}
 	cpumask_set_cpu(cpu->cpu, &granted);
 	cpus_read_unlock();
-	mr_apic_send_init(apic_id);
+	take_out(apic_id);
 	mr_ledger_set_cpu(apic_id, child->root, MULTIROOT_CPU_GRANTED);
 	describe(cpu);
 	mr_dev_uevent(child, "cpu-granted");
@@ -171,7 +200,7 @@ int mr_cpu_start(struct multiroot_cpu_start *start)
 	cpumask_set_cpu(start->cpu, &started);
 	mr_ledger_root_started(child->root, apic_id);
 	mr_peer_child_starts(child);
-	mr_apic_send_init(apic_id);
+	take_out(apic_id);
 	start->tsc_sipi = rdtsc();
 	child->control->start_tsc = start->tsc_sipi;
 	mr_apic_send_startup(apic_id, start->trampoline);
@@ -207,10 +236,10 @@ int mr_cpu_reclaim(struct multiroot_cpu *cpu)
 		 * stopped, so that a root that ends by itself meanwhile can't take itself for the last one.
 		 */
 		mr_ledger_root_reclaimed(apic_id);
-		mr_apic_send_init(apic_id);
+		take_out(apic_id);
 		mr_peer_child_gone(child);
 	} else {
-		mr_apic_send_init(apic_id);
+		take_out(apic_id);
 		mr_ledger_set_cpu(apic_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
 	}
 	cpumask_clear_cpu(cpu->cpu, &granted);
@@ -220,22 +249,49 @@ int mr_cpu_reclaim(struct multiroot_cpu *cpu)
 }
 
 /* Onlining a CPU that runs another root would end that root. */
-static int veto(unsigned int cpu)
+static int going_online(unsigned int cpu)
 {
-	if (!cpumask_test_cpu(cpu, &granted))
+	if (cpumask_test_cpu(cpu, &granted)) {
+		pr_info("CPU %u stays offline: root %u has it\n", cpu, mr_ledger_cpu_root(apic_id_of(cpu)));
+		mr_dev_uevent(mr_peer(MULTIROOT_CHILD), "online-vetoed");
+		return -EBUSY;
+	}
+	mr_ledger_set_cpu(apic_id_of(cpu), mr_ledger_root(), MULTIROOT_CPU_ONLINE);
+	return 0;
+}
+
+static int gone_offline(unsigned int cpu)
+{
+	mr_ledger_set_cpu(apic_id_of(cpu), mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
+	return 0;
+}
+
+/*
+ * An offline CPU sleeps in this kernel's memory, and an INIT is what takes it out of there. The machine's boot CPU
+ * can't be taken out like that: offline it would be lost to every later root.
+ */
+static int going_offline(unsigned int cpu)
+{
+	if (apic_id_of(cpu) != mr_ledger->boot_apic_id)
 		return 0;
-	pr_info("CPU %u stays offline: root %u has it\n", cpu, mr_ledger_cpu_root(apic_id_of(cpu)));
-	mr_dev_uevent(mr_peer(MULTIROOT_CHILD), "online-vetoed");
+	pr_info("CPU %u stays online: it is the machine's boot CPU\n", cpu);
 	return -EBUSY;
 }
 
 int mr_cpu_init(void)
 {
-	veto_state = cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "multiroot:veto", veto, NULL);
-	return veto_state < 0 ? veto_state : 0;
+	online_state = cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "multiroot:owner", going_online, gone_offline);
+	if (online_state < 0)
+		return online_state;
+	offline_state = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "multiroot:boot", NULL, going_offline);
+	if (offline_state >= 0)
+		return 0;
+	cpuhp_remove_state_nocalls(online_state);
+	return offline_state;
 }
 
 void mr_cpu_exit(void)
 {
-	cpuhp_remove_state_nocalls(veto_state);
+	cpuhp_remove_state_nocalls(offline_state);
+	cpuhp_remove_state_nocalls(online_state);
 }

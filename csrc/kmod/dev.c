@@ -95,6 +95,8 @@ union argument {
 	struct multiroot_segment segment;
 	struct multiroot_cpu cpu;
 	struct multiroot_cpu_start start;
+	struct multiroot_memory memory;
+	struct multiroot_pci pci;
 	struct multiroot_doorbell doorbell;
 	struct multiroot_ring ring;
 };
@@ -108,6 +110,10 @@ static bool needs_claim(unsigned int command)
 	case MULTIROOT_IOC_CPU_GRANT:
 	case MULTIROOT_IOC_CPU_START:
 	case MULTIROOT_IOC_CPU_RECLAIM:
+	case MULTIROOT_IOC_INHERIT:
+	case MULTIROOT_IOC_CPU_ADOPT:
+	case MULTIROOT_IOC_MEMORY:
+	case MULTIROOT_IOC_PCI_ADOPT:
 		return true;
 	default:
 		return false;
@@ -138,6 +144,14 @@ static int dispatch(struct file *file, unsigned int command, union argument *arg
 		return mr_cpu_start(&arg->start);
 	case MULTIROOT_IOC_CPU_RECLAIM:
 		return mr_cpu_reclaim(&arg->cpu);
+	case MULTIROOT_IOC_INHERIT:
+		return mr_adopt_inherit();
+	case MULTIROOT_IOC_CPU_ADOPT:
+		return mr_adopt_cpu(&arg->cpu);
+	case MULTIROOT_IOC_MEMORY:
+		return mr_adopt_memory(&arg->memory);
+	case MULTIROOT_IOC_PCI_ADOPT:
+		return arg->pci.pad ? -EINVAL : mr_bridge_let_in(arg->pci.function);
 	case MULTIROOT_IOC_DOORBELL:
 		return set_doorbell(&arg->doorbell);
 	case MULTIROOT_IOC_RING:

@@ -88,6 +88,14 @@ bool mr_ledger_leave(void)
 	return false;
 }
 
+/* True while another root than this one is alive; also when this one has left for it. */
+bool mr_ledger_others(void)
+{
+	if (!lives(READ_ONCE(*life_of(per_cpu(x86_cpu_to_apicid, 0)))))
+		return true;
+	return READ_ONCE(mr_ledger->roots_alive) > 1;
+}
+
 /* Note who has a CPU and what it does there. */
 void mr_ledger_set_cpu(u32 apic_id, u32 root, u32 state)
 {
@@ -95,6 +103,12 @@ void mr_ledger_set_cpu(u32 apic_id, u32 root, u32 state)
 		return;
 	WRITE_ONCE(mr_ledger->cpu[apic_id].root, root);
 	WRITE_ONCE(mr_ledger->cpu[apic_id].state, state);
+}
+
+/* What the CPU does, as its owner sees it. */
+u32 mr_ledger_cpu_state(u32 apic_id)
+{
+	return READ_ONCE(mr_ledger->cpu[apic_id].state);
 }
 
 /* Number of the root that has the CPU, 0 when the ledger does not know. */
@@ -121,6 +135,7 @@ static int draw_up(struct multiroot_ledger *draft)
 		draft->cpu[apic_id].root = this_root;
 		draft->cpu[apic_id].state = cpu_online(cpu) ? MULTIROOT_CPU_ONLINE : MULTIROOT_CPU_OFFLINE;
 	}
+	mr_firmware_read(draft);
 	err = mr_e820_read(draft);
 	if (err)
 		pr_err("cannot read the firmware's memory map from /sys/firmware/memmap (%d)\n", err);
@@ -153,12 +168,23 @@ static int make(void)
 		goto out;
 	memset(mr_ledger, 0, MULTIROOT_LEDGER_SIZE);
 	memcpy(mr_ledger, draft, sizeof(*draft));
+	mr_park_build(mr_ledger, ledger_phys);
 	/* Whoever sees the magic sees a whole ledger. */
 	smp_store_release(&mr_ledger->magic, MR_LEDGER_MAGIC);
 	err = 0;
 out:
 	kfree(draft);
 	return err;
+}
+
+/* This kernel brought its CPUs online before there was anyone to note it. CPU 0's state says that the root lives. */
+static void take_seats(void)
+{
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		if (cpu)
+			mr_ledger_set_cpu(per_cpu(x86_cpu_to_apicid, cpu), this_root, MULTIROOT_CPU_ONLINE);
 }
 
 /* Find the ledger an earlier root has made, and ourselves in it. */
@@ -176,6 +202,7 @@ static int join(void)
 		pr_err("by the ledger CPU %u is root %u's, not root %u's\n", apic_id, mr_ledger_cpu_root(apic_id),
 		       this_root);
 	} else {
+		take_seats();
 		return 0;
 	}
 	memunmap(mr_ledger);

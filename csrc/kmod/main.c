@@ -40,6 +40,12 @@ static int start_ledger(void)
 	return mr_ledger_init(ledger, root, !shared);
 }
 
+/* Nothing to do before somebody asks for a device. */
+static int start_bridge(void)
+{
+	return 0;
+}
+
 /* In the order they depend on each other; torn down backwards. */
 static const struct part {
 	const char *name;
@@ -48,10 +54,12 @@ static const struct part {
 } parts[] = {
 	{ "APIC", mr_apic_init, mr_apic_exit },
 	{ "ledger", start_ledger, mr_ledger_exit },
+	{ "parking", mr_park_init, mr_park_exit },
 	{ "doorbell", mr_doorbell_init, mr_doorbell_exit },
 	{ "containment", mr_contain_init, mr_contain_exit },
 	{ "online veto", mr_cpu_init, mr_cpu_exit },
 	{ "memory veto", mr_segments_init, mr_segments_exit },
+	{ "host bridge", start_bridge, mr_bridge_exit },
 	{ "console", mr_console_init, mr_console_exit },
 	{ "device", mr_dev_init, mr_dev_exit },
 	{ "parent", attach_parent, detach_parent },

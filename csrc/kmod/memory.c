@@ -59,3 +59,19 @@ bool mr_memory_unused(u64 base, u64 size)
 	}
 	return true;
 }
+
+/**
+ * mr_memory_foreign() - whether a range is no memory of this kernel at all
+ * @base: physical address, page aligned
+ * @size: in bytes, page aligned
+ *
+ * True when this kernel has no name for any byte of it: no RAM, online or not, nothing reserved for its own use, no
+ * PMEM.
+ */
+bool mr_memory_foreign(u64 base, u64 size)
+{
+	return region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_NONE) == REGION_DISJOINT &&
+	       region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_RESERVED) == REGION_DISJOINT &&
+	       region_intersects(base, size, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) == REGION_DISJOINT &&
+	       !is_pmem(base, size);
+}

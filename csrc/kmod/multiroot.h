@@ -34,6 +34,11 @@ bool mr_apic_x2apic(void);
 void mr_apic_send_init(u32 apic_id);
 void mr_apic_send_startup(u32 apic_id, phys_addr_t page);
 void mr_apic_send_fixed(u32 apic_id, u8 vector);
+void mr_apic_send_nmi(u32 apic_id);
+void mr_apic_start(u32 apic_id, phys_addr_t page);
+u32 mr_apic_id(void);
+unsigned long mr_apic_eoi_address(void);
+void mr_apic_quiet(void);
 
 /**
  * struct mr_peer - another root, reached through a shared area
@@ -90,6 +95,7 @@ int mr_cpu_get(struct multiroot_cpu *cpu);
 int mr_cpu_grant(struct multiroot_cpu *cpu);
 int mr_cpu_start(struct multiroot_cpu_start *start);
 int mr_cpu_reclaim(struct multiroot_cpu *cpu);
+int mr_cpu_find(u32 apic_id, struct multiroot_cpu *cpu);
 
 /* ledger.c: what outlives every root. */
 extern struct multiroot_ledger *mr_ledger;
@@ -102,6 +108,29 @@ void mr_ledger_root_reclaimed(u32 apic_id);
 bool mr_ledger_leave(void);
 void mr_ledger_set_cpu(u32 apic_id, u32 root, u32 state);
 u32 mr_ledger_cpu_root(u32 apic_id);
+u32 mr_ledger_cpu_state(u32 apic_id);
+bool mr_ledger_others(void);
+
+/* firmware.c: what later roots must know of the machine and only the first can ask. */
+void mr_firmware_read(struct multiroot_ledger *ledger);
+
+/* park.c: CPUs between two roots. */
+int mr_park_init(void);
+void mr_park_exit(void);
+void mr_park_build(struct multiroot_ledger *ledger, phys_addr_t phys);
+bool mr_park_has(u32 apic_id);
+void mr_park_forget(u32 apic_id);
+void mr_park_self(void);
+
+/* adopt.c: what a root that has ended leaves to this one. */
+bool mr_adopt_alone(void);
+int mr_adopt_inherit(void);
+int mr_adopt_cpu(struct multiroot_cpu *cpu);
+int mr_adopt_memory(struct multiroot_memory *memory);
+
+/* bridge.c: the machine's PCI devices, in a root that came up without. */
+int mr_bridge_let_in(u32 rid);
+void mr_bridge_exit(void);
 
 /* e820.c: what memory the machine has. */
 int mr_e820_read(struct multiroot_ledger *ledger);
@@ -109,6 +138,7 @@ bool mr_e820_is_ram(const struct multiroot_ledger *ledger, u64 base, u64 size);
 
 /* memory.c: what this kernel uses of it. */
 bool mr_memory_unused(u64 base, u64 size);
+bool mr_memory_foreign(u64 base, u64 size);
 
 /* doorbell.c: the interrupt a peer can raise here, and the one we raise there. */
 int mr_doorbell_init(void);

@@ -85,7 +85,8 @@ int mr_carve_take(const struct multiroot_carve *want)
 {
 	int err;
 
-	if (mr_carve.size)
+	/* Until its parent has ended, this root can't tell the parent's memory from memory that is nobody's. */
+	if (mr_carve.size || mr_peer(MULTIROOT_PARENT))
 		return -EBUSY;
 	err = check_shape(want);
 	if (err)

@@ -56,17 +56,17 @@ class Look:
         )
 
 
-def look(lab: Lab, root: Role) -> Look:
-    """Look around in a root."""
+def look(lab: Lab, root: str) -> Look:
+    """Look around in the root that the lab calls `root`."""
     text = (Path(__file__).with_name("probe.py")).read_text()
     return Look.from_json(json.loads(_run(lab, root, ["python3", "-c", text])))
 
 
-def start_msr_trace(lab: Lab, root: Role) -> None:
+def start_msr_trace(lab: Lab, root: str) -> None:
     _run(lab, root, ["sh", "-c", _START_TRACE])
 
 
-def take_msr_trace(lab: Lab, root: Role) -> list[MsrWrite]:
+def take_msr_trace(lab: Lab, root: str) -> list[MsrWrite]:
     """What was written since the trace began or was taken last."""
     return trace.parse_msrs(_run(lab, root, ["python3", "-c", _TAKE_TRACE]))
 
@@ -119,8 +119,8 @@ def _comparable(values: dict[int, int]) -> dict[int, int]:
     return {msr: value for msr, value in values.items() if msr not in _MTRRS}
 
 
-def _run(lab: Lab, root: Role, argv: list[str]) -> str:
-    done = lab.run(argv, root=root.value, timeout=300)
+def _run(lab: Lab, root: str, argv: list[str]) -> str:
+    done = lab.run(argv, root=root, timeout=300)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise MultirootError(f"cannot look into the {root} root: {said}")

@@ -153,6 +153,16 @@ def console(name: str, root: str) -> None:
     terminal.attach(state.load_alive(name).folder / console_socket(root))
 
 
+@lab.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def generations(words: tuple[str, ...]) -> None:
+    """Update after update in one lab machine, a VM living through all of them."""
+    # Imported only here: it needs all of the client's side.
+    from multiroot.cli.generations import generations as command
+
+    command.main(list(words), prog_name="multiroot lab generations", standalone_mode=False)
+
+
 @lab.command()
 @name_option
 def down(name: str) -> None:

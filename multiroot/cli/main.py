@@ -27,6 +27,7 @@ COMMANDS = {
     "lab": ("multiroot.cli.lab:lab", "Build and run the lab machine."),
     "plan": ("multiroot.cli.plan:plan", "See what a new root would get."),
     "root": ("multiroot.cli.root:root", "See the roots; start and release a new one."),
+    "update": ("multiroot.cli.update:update", "Go over to another kernel, with all VMs and the machine."),
     "vm": ("multiroot.cli.vm:vm", "Run and look at VMs."),
 }
 

@@ -31,14 +31,16 @@ def list_roots(as_json: bool) -> None:
         (
             status["root"],
             status["kernel_release"],
-            status["cpus"],
-            format_mib(sum(r["size"] for r in status["memory"] if r["name"] == "System RAM")),
+            ",".join(map(str, status["apic_ids"])),
+            format_mib(sum(r["size"] for r in status["memory"] if r["name"].startswith("System RAM"))),
+            len(status["devices"]),
+            " ".join(status["vms"]),
             f"{status['uptime_s']:.1f} s",
             status["boot_id"],
         )
         for status in found
     ]
-    print_table(("root >", "kernel", "cpus", "RAM >", "up >", "boot_id"), rows)
+    print_table(("root >", "kernel", "APIC ids", "RAM >", "PCI >", "VMs", "up >", "boot_id"), rows)
 
 
 @root.command()
@@ -53,6 +55,14 @@ def show(name: str, as_json: bool) -> None:
     print_table(
         ("property", "value"),
         [(key, value) for key, value in data.items() if not isinstance(value, list)],
+    )
+    print_table(
+        ("kind", "owned"),
+        [
+            ("CPUs (APIC ids)", format_list(data["apic_ids"])),
+            ("PCI", format_list(data["devices"])),
+            ("VMs", format_list(data["vms"])),
+        ],
     )
     print_table(
         ("start >", "size >", "memory"),
@@ -122,6 +132,21 @@ def release(force: bool, as_json: bool) -> None:
         click.echo(f"released: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
 
 
+@root.command()
+def adopt() -> None:
+    """Have the new root take over the machine once the old one has ended, in whatever way.
+
+    `multiroot update` does this by itself; this is for an old root that died.
+    """
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+    with connect() as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        state = stub.TakeOver(coordinator_pb2.TakeOverRequest(), timeout=10)
+    click.echo(f"root {state.root} is {state.taking_over}")
+
+
 def launch_request(kernel: str, initrd: str, cpus: str, carve: str, append: str, timeout: int) -> Any:
     """The message for these options; raises BadRequestError."""
     from multiroot.rpc.v1 import coordinator_pb2
@@ -168,6 +193,8 @@ def status_json(status: root_pb2.RootStatus) -> dict[str, Any]:
         "apic_ids": list(status.apic_ids),
         "uptime_s": round(status.uptime_s, 3),
         "tsc_khz": status.tsc_khz,
+        "devices": list(status.devices),
+        "vms": list(status.vms),
         "memory": [{"start": r.start, "size": r.size, "name": r.name} for r in status.memory],
         "marks": [{"name": mark.name, "at_ns": mark.at_ns} for mark in status.marks],
         "peers": [
@@ -181,6 +208,11 @@ def status_json(status: root_pb2.RootStatus) -> dict[str, Any]:
             for peer in status.peers
         ],
     }
+
+
+def format_list(items: list[Any]) -> str:
+    """Words for a table."""
+    return " ".join(map(str, items)) or "none"
 
 
 def format_mib(size: int) -> str:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.machine import LAUNCH, Edge, State
-from multiroot.errors import ConflictError, MultirootError
+from multiroot.coordinator.machine import LAUNCH, STEPS, UPDATE, Edge, State
+from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.phases import Phases
 
 Data = dict[str, Any]
@@ -69,17 +69,70 @@ class Coordinator:
                     f"a new root is already {standing.state}", "release it first: `multiroot root release`"
                 )
             self._journal.reset()
-            self.error = ""
-            try:
-                for name in LAUNCH:
-                    await self._do(name, first if name == "plan" else {})
-            except (Exception, asyncio.CancelledError) as error:
-                self.error = str(error) or "cancelled"
-                leftovers = await asyncio.shield(self._undo_all())
-                if leftovers and isinstance(error, MultirootError):
-                    raise MultirootError(f"{error.message}; then {leftovers}", error.hint) from error
-                raise
+            await self._bring_up(first, tuple(LAUNCH))
             return self.data
+
+    async def update(self, first: Data, until: str) -> State:
+        """Go on from wherever the update stands, up to and with step `until`; returns the state reached.
+
+        A failure before the new root has joined takes everything back. After that, what is done stays
+        done: VMs that were not handed over go on here, and the next call continues. "retire" is not for
+        this call, see `retire`.
+        """
+        if until not in STEPS or until == "retire":
+            raise BadRequestError(f"there is no step {until!r}", f"steps: {', '.join(STEPS)}")
+        async with self.busy("updating"):
+            if not self._journal.standing().begun:
+                self._journal.reset()
+            self.error = ""
+            wanted = list(STEPS)[: list(STEPS).index(until) + 1]
+            await self._bring_up(first, [name for name in wanted if name in LAUNCH and not self._done(name)])
+            for name in wanted:
+                if name in UPDATE and not self._done(name):
+                    await self._try(name)
+            return self.state
+
+    async def retire(self, first: Data) -> None:
+        """The last step, which does not return. When it fails the root goes on, and `error` says why."""
+        async with self.busy("retiring"):
+            if self.state is not State.COMMITTED:
+                raise ConflictError(f"the update is {self.state}, not committed", "see `multiroot update`")
+            await self._try("retire", first)
+
+    async def abort(self) -> None:
+        """Give everything back from any step before commit: VMs first, then CPUs and memory."""
+        async with self.busy("aborting the update"):
+            if self.state in (State.COMMITTED, State.RETIRING):
+                raise ConflictError("the update is committed", "start another one to go back to this kernel")
+            leftovers = await self._undo_all(stop_at_failure=True)
+            if leftovers:
+                raise MultirootError(leftovers, "mend that and run `multiroot update abort` again")
+
+    def _done(self, name: str) -> bool:
+        reached = self._journal.standing().state
+        return reached is not State.IDLE and [*STEPS.values()].index(reached) >= [*STEPS].index(name)
+
+    async def _bring_up(self, first: Data, names: Iterable[str]) -> None:
+        """Launch steps; on a failure all of the launch is undone."""
+        try:
+            for name in names:
+                await self._do(name, first if name == "plan" else {})
+        except (Exception, asyncio.CancelledError) as error:
+            self.error = str(error) or "cancelled"
+            leftovers = await asyncio.shield(self._undo_all())
+            if leftovers and isinstance(error, MultirootError):
+                raise MultirootError(f"{error.message}; then {leftovers}", error.hint) from error
+            raise
+
+    async def _try(self, name: str, first: Data | None = None) -> None:
+        """A step after the launch: its failure is kept for those who ask, and undoes that step alone."""
+        try:
+            await self._do(name, first or {})
+        except (Exception, asyncio.CancelledError) as error:
+            self.error = str(error) or "cancelled"
+            if name == "retire":
+                await asyncio.shield(self._undo(name))
+            raise
 
     async def release(self) -> None:
         """Take the launch back, step by step; raises MultirootError naming what could not be."""
@@ -93,8 +146,9 @@ class Coordinator:
         standing = self._journal.standing()
         if not standing.begun:
             return "nothing was under way"
-        if standing.state is State.JOINED and not standing.interrupted and alive:
-            return "the new root is still joined"
+        joined = standing.state in (State.JOINED, State.HANDED_OVER, State.COMMITTED)
+        if joined and alive and (not standing.interrupted or standing.begun[-1] in UPDATE):
+            return f"the new root is still {standing.state}"
         async with self.busy("recovering after a restart"):
             leftovers = await self._undo_all()
         return leftovers or f"took back an update that stood at {standing.state}"
@@ -105,16 +159,23 @@ class Coordinator:
             result = await self._steps[name].do(self.data)
         self._journal.write(name, Edge.DONE, **result)
 
-    async def _undo_all(self) -> str:
-        """Undo all begun steps, newest first, going on past failures; returns what failed, "" if nothing."""
+    async def _undo_all(self, *, stop_at_failure: bool = False) -> str:
+        """Undo all begun steps, newest first; returns what failed, "" if nothing.
+
+        Goes on past failures, unless what comes next would lose what could not be brought back.
+        """
         failures = []
         for name in reversed(self._journal.standing().begun):
-            self._journal.write(name, Edge.UNDO)
             try:
-                with self._phases.phase(f"undo {name}"):
-                    await self._steps[name].undo(self.data)
+                await self._undo(name)
             except MultirootError as error:
                 failures.append(f"undoing {name} failed: {error}")
-                continue
-            self._journal.write(name, Edge.UNDONE)
+                if stop_at_failure:
+                    break
         return "; ".join(failures)
+
+    async def _undo(self, name: str) -> None:
+        self._journal.write(name, Edge.UNDO)
+        with self._phases.phase(f"undo {name}"):
+            await self._steps[name].undo(self.data)
+        self._journal.write(name, Edge.UNDONE)

@@ -19,6 +19,9 @@ class State(StrEnum):
     LOADED = "loaded"
     STARTED = "started"
     JOINED = "joined"
+    HANDED_OVER = "handed-over"
+    COMMITTED = "committed"
+    RETIRING = "retiring"
 
 
 # The state each step of a launch leads to, in order.
@@ -30,6 +33,14 @@ LAUNCH = {
     "start": State.STARTED,
     "join": State.JOINED,
 }
+
+# What follows in an update. Up to "commit" it can be taken back; "retire" is the old root's last step.
+UPDATE = {
+    "handover": State.HANDED_OVER,
+    "commit": State.COMMITTED,
+    "retire": State.RETIRING,
+}
+STEPS = {**LAUNCH, **UPDATE}
 
 
 class Edge(StrEnum):
@@ -62,7 +73,7 @@ class Standing:
     @property
     def interrupted(self) -> bool:
         """True when a step or an undo was begun and its end never written."""
-        last_done = LAUNCH.get(self.begun[-1]) if self.begun else State.IDLE
+        last_done = STEPS.get(self.begun[-1]) if self.begun else State.IDLE
         return last_done != self.state
 
 
@@ -83,5 +94,5 @@ def replay(entries: Iterable[Entry]) -> Standing:
             data.pop(entry.step, None)
         if entry.data:
             data[entry.step] = {**data.get(entry.step, {}), **entry.data}
-    state = LAUNCH[done[-1]] if done else State.IDLE
+    state = STEPS[done[-1]] if done else State.IDLE
     return Standing(state, tuple(begun), data)

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from multiroot.coordinator.coordinator import Coordinator, Data
+from multiroot.coordinator.heir import Heir
 from multiroot.coordinator.machine import State
 from multiroot.coordinator.requests import request_data
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as wire
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+log = logging.getLogger("multirootd")
 
 
 class HandOver(Protocol):
@@ -33,12 +37,17 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         plan: Callable[[coordinator_pb2.LaunchRequest], Awaitable[str]],
         hand_over: HandOver,
         guests_there: Callable[[], list[str]],
+        heir: Heir,
+        root: int,
     ) -> None:
         self._coordinator = coordinator
         self._phases = phases
         self._plan = plan
         self._hand_over = hand_over
         self._guests_there = guests_there
+        self._heir = heir
+        self._root = root
+        self._retiring: asyncio.Task[None] | None = None
 
     async def Plan(
         self, request: coordinator_pb2.LaunchRequest, context: Any
@@ -48,6 +57,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def Launch(
         self, request: coordinator_pb2.LaunchRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
+        self._refuse_an_heir()
+
         async def work() -> coordinator_pb2.Progress:
             data = await self._coordinator.launch({"request": request_data(request)})
             return coordinator_pb2.Progress(launched=launch_result(data))
@@ -84,7 +95,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
         async def work() -> coordinator_pb2.Progress:
             async with self._coordinator.busy(f"handing {request.name} over"):
-                if to == "new" and self._coordinator.state is not State.JOINED:
+                if to == "new" and self._coordinator.state not in (State.JOINED, State.HANDED_OVER):
                     raise PeerLostError("no new root has joined", "start one: `multiroot root launch`")
                 result = await self._hand_over(request.name, to, self._phases)
                 return coordinator_pb2.Progress(handed_off=result)
@@ -99,7 +110,61 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             state=self._coordinator.state.value,
             plan_json=self._coordinator.data.get("plan", {}).get("plan", ""),
             error=self._coordinator.error,
+            root=self._root,
+            taking_over=self._heir.state.value,
+            taking_over_error=self._heir.error,
+            phases=[wire.to_proto(phase) for phase in self._phases.finished],
         )
+
+    async def Update(
+        self, request: coordinator_pb2.UpdateRequest, context: Any
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        self._refuse_an_heir()
+        retiring = request.until in ("", "retire")
+
+        async def work() -> coordinator_pb2.Progress:
+            first = {"request": request_data(request.launch)}
+            state = await self._coordinator.update(first, "commit" if retiring else request.until)
+            root = self._coordinator.data.get("carve", {}).get("root", 0)
+            result = coordinator_pb2.UpdateResult(state=state.value, root=root, retiring=retiring)
+            return coordinator_pb2.Progress(updated=result)
+
+        async for progress in self._stream(work):
+            yield progress
+        if retiring:
+            # The network card goes with this root, and with it the caller's connection: the call ends first.
+            context.add_done_callback(lambda _: self._retire(request.verify))
+
+    def _retire(self, verify: bool) -> None:
+        self._retiring = asyncio.create_task(self._coordinator.retire({"verify": verify}))
+        self._retiring.add_done_callback(_log_failure)
+
+    async def AbortUpdate(
+        self, request: coordinator_pb2.AbortUpdateRequest, context: Any
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        async def work() -> coordinator_pb2.Progress:
+            plan = self._coordinator.data.get("plan", {})
+            await self._coordinator.abort()
+            result = coordinator_pb2.ReleaseResult(
+                cpus=plan.get("cpus", ""), memory_bytes=plan.get("carve_size", 0)
+            )
+            return coordinator_pb2.Progress(released=result)
+
+        async for progress in self._stream(work):
+            yield progress
+
+    async def TakeOver(
+        self, request: coordinator_pb2.TakeOverRequest, context: Any
+    ) -> coordinator_pb2.CoordinatorState:
+        for phase in request.phases:
+            self._phases.add(wire.from_proto(phase))
+        self._heir.begin(verify=request.verify)
+        return await self.GetState(coordinator_pb2.GetStateRequest(), context)
+
+    def _refuse_an_heir(self) -> None:
+        """A root that has not everything yet can't give it on."""
+        if self._heir.busy:
+            raise ConflictError(f"this root is {self._heir.state}", "wait until it has everything")
 
     async def _stream(
         self, work: Callable[[], Awaitable[coordinator_pb2.Progress]]
@@ -116,6 +181,13 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             yield await task
         finally:
             unsubscribe()
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    """The error is in the coordinator's state for whoever asks; here it goes to the log."""
+    error = None if task.cancelled() else task.exception()
+    if error:
+        log.error("retiring: %s", error)
 
 
 def launch_result(data: Mapping[str, Data]) -> coordinator_pb2.LaunchResult:

@@ -93,6 +93,42 @@ _CPU_RECLAIM: dict[int, Meaning] = {
     errno.EINVAL: _NO_CPU,
     errno.EBUSY: (ConflictError, "it was not granted", ""),
 }
+_NOT_ALONE: Meaning = (
+    ConflictError,
+    "another root is alive, or the parent was not inherited from",
+    "see `multiroot root list`",
+)
+_INHERIT: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.ENOENT: (ConflictError, "this is the machine's first root", ""),
+    errno.EBUSY: _NOT_ALONE,
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the I/O APICs", ""),
+}
+_CPU_ADOPT: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (BadRequestError, "the ledger knows no such CPU", ""),
+    errno.EBUSY: _NOT_ALONE,
+    errno.EAGAIN: (ConflictError, "it is not parked", "its root did not end in order; see its messages"),
+    errno.ENODEV: (ConflictError, "this root was started without a place for it", ""),
+}
+_PCI_ADOPT: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (BadRequestError, "there is no such function", ""),
+    errno.EBUSY: _NOT_ALONE,
+    errno.ENODEV: (ConflictError, "this root has PCI of its own, or the machine has no ECAM", ""),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map it", ""),
+}
+_MEMORY: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
+    errno.EINVAL: (BadRequestError, "not page or block aligned, too large, or not all RAM", ""),
+    errno.EBUSY: (
+        ConflictError,
+        "another root is alive, or this kernel uses it",
+        "see `multiroot root list`",
+    ),
+    errno.EEXIST: (ConflictError, "this kernel has it already", ""),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left for it", ""),
+}
 _DOORBELL: dict[int, Meaning] = {
     errno.EINVAL: (BadRequestError, "not a neighbour, or not an eventfd", ""),
     errno.EBADF: (BadRequestError, "the eventfd is closed", ""),
@@ -115,6 +151,10 @@ MEANINGS: dict[str, dict[int, Meaning]] = {
     "CPU_GRANT": _CPU_GRANT,
     "CPU_START": _CPU_START,
     "CPU_RECLAIM": _CPU_RECLAIM,
+    "INHERIT": _INHERIT,
+    "CPU_ADOPT": _CPU_ADOPT,
+    "PCI_ADOPT": _PCI_ADOPT,
+    "MEMORY": _MEMORY,
     "DOORBELL": _DOORBELL,
     "RING": _RING,
     "MAP": _MAP,

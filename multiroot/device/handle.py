@@ -17,6 +17,7 @@ from multiroot.device.uapi import (
     Cpu,
     Info,
     Ledger,
+    MemoryAction,
     PeerIndex,
     Stage,
     Started,
@@ -135,6 +136,33 @@ class Device:
     def reclaim(self, number: int) -> Cpu:
         """Take a granted CPU back, whatever it runs; a started one's root ends by that."""
         return self._cpu("CPU_RECLAIM", number, f"cannot reclaim CPU {number}")
+
+    def inherit(self) -> bool:
+        """The parent has ended: detach, mask its interrupts. False until all its CPUs are parked."""
+        number = self._ioctl("INHERIT", ffi.NULL)
+        if number not in (0, errno.EAGAIN):
+            raise refusal("INHERIT", "cannot inherit from the parent", number)
+        return number == 0
+
+    def adopt_cpu(self, apic_id: int) -> Cpu:
+        """Make a CPU of a root that has ended one of this root; it is present and offline afterwards."""
+        raw = ffi.new("struct multiroot_cpu *", {"apic_id": apic_id})
+        self._call("CPU_ADOPT", raw, f"cannot adopt the CPU with APIC id {apic_id}")
+        return cpu_from_c(raw)
+
+    def adopt_pci(self, function: int = lib.MULTIROOT_PCI_ALL) -> None:
+        """Let a PCI function in (bus << 8 | devfn), or all; DMA of ended roots stops first."""
+        raw = ffi.new("struct multiroot_pci *", (function, 0))
+        self._call("PCI_ADOPT", raw, "cannot adopt PCI devices")
+
+    def memory(self, action: MemoryAction, base: int, size: int) -> int:
+        """Sum up, zero or hot-add memory of roots that are gone; returns the sum.
+
+        At most MEMORY_MOST bytes at once; what is added comes in memory blocks, which stay offline.
+        """
+        raw = ffi.new("struct multiroot_memory *", {"base": base, "size": size, "action": action})
+        self._call("MEMORY", raw, f"cannot {action.name.lower()} {_range(base, size)}")
+        return int(raw.sum)
 
     def doorbell(self, peer: PeerIndex, fd: int, mask: int) -> None:
         """Have eventfd `fd` (-1: none) signalled when `peer` rings with any of the events in `mask`."""

@@ -17,6 +17,8 @@ ABI: int = lib.MULTIROOT_ABI
 CONTROL_SIZE: int = lib.MULTIROOT_CONTROL_SIZE
 SHARED_SIZE: int = lib.MULTIROOT_SHARED_SIZE
 LEDGER_SIZE: int = lib.MULTIROOT_LEDGER_SIZE
+LEDGER_CPUS_OFFSET: int = ffi.offsetof("struct multiroot_ledger", "cpu")
+MEMORY_MOST: int = lib.MULTIROOT_MEMORY_MOST
 
 
 class PeerIndex(IntEnum):
@@ -43,6 +45,22 @@ class Stage(IntEnum):
     REAL = lib.MULTIROOT_STAGE_REAL
     LONG = lib.MULTIROOT_STAGE_LONG
     ENTRY = lib.MULTIROOT_STAGE_ENTRY
+
+
+class MemoryAction(IntEnum):
+    """What to do with memory of roots that are gone."""
+
+    SUM = lib.MULTIROOT_MEMORY_SUM
+    ZERO = lib.MULTIROOT_MEMORY_ZERO
+    ADD = lib.MULTIROOT_MEMORY_ADD
+
+
+class WindowType(IntEnum):
+    """What a window of the PCI host bridge lets through."""
+
+    PORTS = lib.MULTIROOT_WINDOW_PORTS
+    MEMORY = lib.MULTIROOT_WINDOW_MEMORY
+    PREFETCHABLE = lib.MULTIROOT_WINDOW_PREFETCHABLE
 
 
 class Event(IntFlag):
@@ -104,6 +122,24 @@ class E820Range:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A range of ports or physical addresses that the PCI host bridge passes on."""
+
+    addr: int
+    size: int
+    type: WindowType
+
+
+@dataclass(frozen=True)
+class Ecam:
+    """Where PCI configuration space of segment 0 is mapped: `base` is bus 0's, the last bus is inclusive."""
+
+    base: int
+    bus_first: int
+    bus_last: int
+
+
+@dataclass(frozen=True)
 class LedgerCpu:
     """Owner of a CPU and what it does there."""
 
@@ -113,13 +149,15 @@ class LedgerCpu:
 
 @dataclass(frozen=True)
 class Ledger:
-    """A copy of the ledger; `cpus` by APIC id."""
+    """A copy of the ledger; `cpus` by APIC id, `ecam` None where the first root found none."""
 
     next_root: int
     roots_alive: int
     boot_apic_id: int
     e820: tuple[E820Range, ...]
     cpus: dict[int, LedgerCpu]
+    ecam: Ecam | None = None
+    windows: tuple[Window, ...] = ()
 
 
 def info_from_c(raw: Any) -> Info:
@@ -158,24 +196,32 @@ def ledger_from_c(raw: Any) -> Ledger:
         boot_apic_id=raw.boot_apic_id,
         e820=tuple(E820Range(entry.addr, entry.size, entry.type) for entry in ranges),
         cpus={apic_id: LedgerCpu(cpu.root, CpuState(cpu.state)) for apic_id, cpu in cpus if cpu.root},
+        ecam=Ecam(raw.ecam_base, raw.ecam_bus_first, raw.ecam_bus_last) if raw.ecam_base else None,
+        windows=tuple(Window(w.addr, w.size, WindowType(w.type)) for w in raw.window if w.type),
     )
 
 
 __all__ = [
     "ABI",
     "CONTROL_SIZE",
+    "LEDGER_CPUS_OFFSET",
     "LEDGER_SIZE",
+    "MEMORY_MOST",
     "SHARED_SIZE",
     "Cpu",
     "CpuState",
     "E820Range",
+    "Ecam",
     "Event",
     "Info",
     "Ledger",
     "LedgerCpu",
+    "MemoryAction",
     "PeerIndex",
     "Stage",
     "Started",
+    "Window",
+    "WindowType",
     "cpu_from_c",
     "ffi",
     "info_from_c",

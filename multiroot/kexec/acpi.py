@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError
@@ -34,10 +34,12 @@ BOOT_NO_CMOS_RTC = 1 << 5
 
 LAPIC_ADDRESS = 0xFEE00000
 LAPIC_ENABLED = 1 << 0
+LAPIC_ONLINE_CAPABLE = 1 << 1
+LEDGER_CPU_SIZE = 8  # sizeof(struct multiroot_ledger_cpu), which begins with the owner's number
 LAPIC_MAX_ID = 254  # larger ones need a local x2APIC structure
 SET_ASIDE_UID = 0xFE
 IOAPIC_ID = 0xF0
-UART_PORT = 0x3F8
+UART_PORTS_AT = (0x3F8, 0x2F8)  # ttyS0, ttyS1
 UART_PORTS = 8
 
 # "Byte-addressable persistent memory" 66F0D379-B4F3-4074-AC43-0D3318B78CDB, as stored (5.2.25.2).
@@ -66,13 +68,21 @@ def foreign_bsp(version: tuple[int, int]) -> ForeignBsp:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the tables are to describe. `apic_ids`: CPUs of the root, the one it starts on first."""
+    """What the tables are to describe. `apic_ids`: CPUs of the root, the one it starts on first.
+
+    `later_apic_ids`: CPUs that it may take over one day, when `ledger_cpus`, the ledger's table of CPUs at
+    that physical address, names `root` as their owner. `uart`: which serial port is its own, 0 or 1.
+    """
 
     apic_ids: tuple[int, ...]
     machine_boot_apic_id: int
     ioapic: int
     pmem: tuple[Range, ...]
     foreign_bsp: ForeignBsp
+    root: int = 0
+    ledger_cpus: int = 0
+    uart: int = 0
+    later_apic_ids: tuple[int, ...] = ()
 
 
 def build(hardware: Hardware, area: Range) -> bytes:
@@ -81,7 +91,7 @@ def build(hardware: Hardware, area: Range) -> bytes:
     Raises BadRequestError when they do not fit into `area`.
     """
     blob = bytearray(align_up(_RSDP.size, TABLE_ALIGNMENT))
-    dsdt_at = _append(blob, area, dsdt())
+    dsdt_at = _append(blob, area, dsdt(hardware))
     tables = [_append(blob, area, fadt(dsdt_at)), _append(blob, area, madt(hardware))]
     if hardware.pmem:
         tables.append(_append(blob, area, nfit(hardware.pmem)))
@@ -138,6 +148,7 @@ def madt(hardware: Hardware) -> bytes:
     With no I/O APIC at all, Linux falls back to the PIC and rewrites the ELCR, which belong to the old root.
     """
     entries = [_local_apic(uid, apic_id) for uid, apic_id in enumerate(hardware.apic_ids)]
+    entries += [_local_apic(uid, apic_id, LAPIC_ONLINE_CAPABLE) for uid, apic_id in _later(hardware)]
     on_real_bsp = hardware.apic_ids[0] == hardware.machine_boot_apic_id
     if hardware.foreign_bsp is ForeignBsp.FIRST_IS_SET_ASIDE and not on_real_bsp:
         entries.insert(0, _local_apic(SET_ASIDE_UID, _apic_id_to_set_aside(hardware)))
@@ -146,17 +157,23 @@ def madt(hardware: Hardware) -> bytes:
 
 
 def _apic_id_to_set_aside(hardware: Hardware) -> int:
-    """The machine's boot CPU if another root has it, else the highest id that no CPU of this root has."""
-    if hardware.machine_boot_apic_id not in hardware.apic_ids:
+    """The machine's boot CPU if this root never gets it, else the highest id that no CPU has."""
+    known = {*hardware.apic_ids, *hardware.later_apic_ids}
+    if hardware.machine_boot_apic_id not in known:
         return hardware.machine_boot_apic_id
-    return max(set(range(LAPIC_MAX_ID + 1)) - set(hardware.apic_ids))
+    return max(set(range(LAPIC_MAX_ID + 1)) - known)
 
 
-def _local_apic(uid: int, apic_id: int) -> bytes:
+def _later(hardware: Hardware) -> Iterable[tuple[int, int]]:
+    """UID and APIC id of the CPUs that are not there yet."""
+    return enumerate(hardware.later_apic_ids, len(hardware.apic_ids))
+
+
+def _local_apic(uid: int, apic_id: int, flags: int = LAPIC_ENABLED) -> bytes:
     """Processor local APIC (5.2.12.2) or, for ids beyond 254, local x2APIC structure (5.2.12.12)."""
     if apic_id <= LAPIC_MAX_ID and uid <= 0xFF:
-        return struct.pack("<BBBBI", 0, 8, uid, apic_id, LAPIC_ENABLED)
-    return struct.pack("<BBHIII", 9, 16, 0, apic_id, LAPIC_ENABLED, uid)
+        return struct.pack("<BBBBI", 0, 8, uid, apic_id, flags)
+    return struct.pack("<BBHIII", 9, 16, 0, apic_id, flags, uid)
 
 
 def nfit(pmem: Sequence[Range]) -> bytes:
@@ -168,8 +185,8 @@ def nfit(pmem: Sequence[Range]) -> bytes:
     return _table(b"NFIT", 1, bytes(4) + b"".join(ranges))
 
 
-def dsdt() -> bytes:
-    """Differentiated system description table (5.2.11.1): the UART and the root of the NVDIMMs.
+def dsdt(hardware: Hardware) -> bytes:
+    """Differentiated system description table (5.2.11.1): the UART, the root of the NVDIMMs, CPUs to come.
 
     The UART has no interrupt, which makes 8250_pnp poll it; ACPI0012 (9.20.2) is what the nfit
     driver binds to.
@@ -180,10 +197,32 @@ def dsdt() -> bytes:
         aml.name("_HID", aml.eisa_id("PNP0501")),
         aml.name("_UID", aml.integer(0)),
         present,
-        aml.name("_CRS", aml.resource_template(aml.io_ports(UART_PORT, UART_PORTS))),
+        aml.name("_CRS", aml.resource_template(aml.io_ports(UART_PORTS_AT[hardware.uart], UART_PORTS))),
     )
     nvdimm_root = aml.device("NVDR", aml.name("_HID", aml.string("ACPI0012")), present)
-    return _table(b"DSDT", 2, aml.scope("_SB", uart, nvdimm_root))
+    cpus = [
+        _processor(uid, apic_id, hardware.root, hardware.ledger_cpus + apic_id * LEDGER_CPU_SIZE)
+        for uid, apic_id in _later(hardware)
+    ]
+    return _table(b"DSDT", 2, aml.scope("_SB", uart, nvdimm_root, *cpus))
+
+
+def processor_name(apic_id: int) -> str:
+    """What csrc/kmod/adopt.c calls the device of a CPU that may come, below \\_SB."""
+    return f"C{apic_id:03X}"
+
+
+def _processor(uid: int, apic_id: int, root: int, owner_at: int) -> bytes:
+    """A processor device (8.4) that is present as soon as the ledger's word at `owner_at` says `root`."""
+    here = aml.if_equal(aml.name_string("OWNR"), aml.integer(root), aml.give(aml.integer(0x0F)))
+    return aml.device(
+        processor_name(apic_id),
+        aml.name("_HID", aml.string("ACPI0007")),
+        aml.name("_UID", aml.integer(uid)),
+        aml.memory_word("LEDG", "OWNR", owner_at),
+        aml.method("_STA", here, aml.give(aml.integer(0))),
+        aml.name("_MAT", aml.buffer(_local_apic(uid, apic_id))),
+    )
 
 
 def _table(signature: bytes, revision: int, body: bytes) -> bytes:

@@ -20,6 +20,11 @@ _BYTE_PREFIX, _WORD_PREFIX, _DWORD_PREFIX, _STRING_PREFIX, _QWORD_PREFIX = (
 )
 _SCOPE_OP = b"\x10"
 _BUFFER_OP = b"\x11"
+_METHOD_OP = b"\x14"
+_REGION_OP, _FIELD_OP = b"\x5b\x80", b"\x5b\x81"
+_SYSTEM_MEMORY = b"\x00"
+_WORD_ACCESS = b"\x02"  # and no lock, preserve
+_EQUAL_OP, _IF_OP, _RETURN_OP = b"\x93", b"\xa0", b"\xa4"
 _DUAL_NAME, _MULTI_NAME = b"\x2e", b"\x2f"
 _DEVICE_OP = b"\x5b\x82"
 _IO_PORT_TAG = 0x47
@@ -90,6 +95,28 @@ def scope(path: str, *terms: bytes) -> bytes:
 def device(path: str, *terms: bytes) -> bytes:
     """Device (path) { terms } (20.2.5.2)."""
     return _DEVICE_OP + _package(name_string(path) + b"".join(terms))
+
+
+def memory_word(region: str, field: str, address: int) -> bytes:
+    """OperationRegion (region, SystemMemory, address, 2), and `field`, the 16-bit word there (20.2.5.2)."""
+    where = _REGION_OP + name_string(region) + _SYSTEM_MEMORY + integer(address) + integer(2)
+    width = bytes([16])  # in bits, as a package length of one byte
+    return where + _FIELD_OP + _package(name_string(region) + _WORD_ACCESS + name_string(field) + width)
+
+
+def method(path: str, *terms: bytes) -> bytes:
+    """Method (path, 0, NotSerialized) { terms } (20.2.5.2)."""
+    return _METHOD_OP + _package(name_string(path) + b"\x00" + b"".join(terms))
+
+
+def if_equal(left: bytes, right: bytes, *terms: bytes) -> bytes:
+    """If (left == right) { terms } (20.2.5.3)."""
+    return _IF_OP + _package(_EQUAL_OP + left + right + b"".join(terms))
+
+
+def give(value: bytes) -> bytes:
+    """Return (value) (20.2.5.3)."""
+    return _RETURN_OP + value
 
 
 def resource_template(*descriptors: bytes) -> bytes:

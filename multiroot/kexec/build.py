@@ -21,7 +21,9 @@ class RootSpec:
     """The root to be: its share of the machine and what it must know about the old root.
 
     `apic_ids`: its CPUs, the one to start it on first. `reserved`: ranges (and what they are) that
-    it must see as reserved. `hz`: the new kernel's CONFIG_HZ, 0 when unknown.
+    it must see as reserved. `hz`: the new kernel's CONFIG_HZ, 0 when unknown. `later_apic_ids`: CPUs that
+    it may take over one day; `ledger_cpus`: physical address of the ledger's table of CPUs. `uart`: its
+    serial port, 0 or 1.
     """
 
     root: int
@@ -33,6 +35,9 @@ class RootSpec:
     x2apic: bool
     pmem: tuple[Range, ...] = ()
     hz: int = 0
+    later_apic_ids: tuple[int, ...] = ()
+    ledger_cpus: int = 0
+    uart: int = 0
     reserved: tuple[tuple[Range, str], ...] = field(default=((LEDGER, "ledger"),))
 
 
@@ -82,6 +87,7 @@ def build(kernel: bytes, initrd: bytes, user_cmdline: str, spec: RootSpec) -> Bo
             tsc_khz=spec.tsc_khz,
             x2apic=spec.x2apic,
             hz=spec.hz,
+            uart=spec.uart,
             user=user_cmdline,
         ),
         min(parsed.cmdline_size, where.cmdline.size - 1),
@@ -115,6 +121,10 @@ def _segments(
         ioapic=where.ioapic,
         pmem=spec.pmem,
         foreign_bsp=acpi.foreign_bsp(parsed.version),
+        root=spec.root,
+        ledger_cpus=spec.ledger_cpus,
+        uart=spec.uart,
+        later_apic_ids=spec.later_apic_ids,
     )
     params = bootparams.encode(
         parsed, cmdline=where.cmdline.base, initrd=where.initrd, rsdp=where.acpi.base, memory=memory

@@ -29,13 +29,14 @@ _FOR_ONE_ROOT = re.compile(
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What goes into it: `tsc_khz` of the old root, `hz` the new kernel's CONFIG_HZ (0: unknown)."""
+    """What goes into it: the old root's `tsc_khz`, the new kernel's CONFIG_HZ (0: unknown), its port."""
 
     root: int
     shared: int
     tsc_khz: int
     x2apic: bool
     hz: int = 0
+    uart: int = 0
     user: str = ""
 
 
@@ -47,8 +48,8 @@ def required(spec: CommandLine) -> tuple[str, ...]:
         f"tsc_early_khz={spec.tsc_khz}",
         "no_ipi_broadcast=1",
         "apic_extnmi=none",
-        "8250.nr_uarts=1",
-        "console=ttyS0,115200",
+        f"8250.nr_uarts={spec.uart + 1}",
+        f"console=ttyS{spec.uart},115200",
     ]
     if spec.hz:
         parameters.append(f"lpj={spec.tsc_khz * 1000 // spec.hz}")

@@ -27,19 +27,25 @@ Probe = Callable[[int], ProbedCpu]
 
 
 def collect(
-    top: Path = Path("/"), *, probe: Probe | None = None, root: int = 1, boot_apic_id: int | None = None
+    top: Path = Path("/"),
+    *,
+    probe: Probe | None = None,
+    root: int = 1,
+    boot_apic_id: int | None = None,
+    firmware: tuple[FirmwareRange, ...] | None = None,
 ) -> Inventory:
     """The inventory of the machine whose /proc and /sys are below `top`.
 
     `probe`, `root` and `boot_apic_id` come from /dev/multiroot; without them the APIC ids of offline
-    CPUs stay unknown. Raises MultirootError when a file is missing and BadRequestError when
+    CPUs stay unknown. `firmware` is the machine's memory map; a root that was started by another one has
+    seen only a part of it. Raises MultirootError when a file is missing and BadRequestError when
     /proc/iomem hides its addresses.
     """
     return Inventory(
         root=root,
         cpus=_cpus(top, probe, boot_apic_id),
         iomem=iomem.parse(_read(top / "proc/iomem")),
-        firmware=_firmware(top / "sys/firmware/memmap"),
+        firmware=_firmware(top / "sys/firmware/memmap") if firmware is None else firmware,
         blocks=_blocks(top / "sys/devices/system/memory"),
     )
 

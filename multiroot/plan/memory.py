@@ -17,6 +17,7 @@ from multiroot.plan.refusal import Refusal
 from multiroot.plan.request import Request
 from multiroot.units import GIB, format_size
 
+FIRST_ROOT = 1
 LOW_WINDOW_SIZE = 0x20000
 LOW_WINDOWS = tuple(Range(base, LOW_WINDOW_SIZE) for base in (0x20000, 0x40000, 0x60000))
 
@@ -228,6 +229,9 @@ def _low_conflict(inventory: Inventory, window: Range) -> str:
     if not is_ram_only(inventory, window):
         return f"low window {window} is not all RAM"
     for owner in iomem.owners(inventory.iomem, window):
+        if owner.is_ram and inventory.root > FIRST_ROOT:
+            # All the low memory that such a root sees is its own low window, which it still uses.
+            return f"low window {window} overlaps this root's own at {owner.range}"
         if not owner.is_ram and not owner.is_reserved:
             return f"low window {window} overlaps {owner.name!r} at {owner.range}"
     return ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from multiroot.arena.atomics import tsc, tsc_clock
+from multiroot.coordinator.update import SERVICES
 from multiroot.device.handle import Device
 from multiroot.errors import MultirootError
 from multiroot.phases import Phases
@@ -37,6 +38,7 @@ class Options:
     kernels: Path = Path("/usr/lib/multiroot/kernels")
     guests: Path = Path("/usr/lib/multiroot/guests")
     run_dir: Path = Path("/run/multiroot")
+    services: Path = SERVICES
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Agent:
         self._beat = asyncio.create_task(root.peers.run())
         self._machinery = await Machinery.bring_up(root)
         self._machinery.add_to(self._server)
-        service = RootService(root.me, root.clock, root.tsc_khz, root.marks, root.peers)
+        service = RootService(
+            root.me, root.clock, root.tsc_khz, root.marks, root.peers, self._machinery.owned
+        )
         root_pb2_grpc.add_RootServiceServicer_to_server(service, self._server)
         health_service = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health_service, self._server)

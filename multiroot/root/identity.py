@@ -67,7 +67,7 @@ def apic_ids(cpuinfo: str) -> dict[int, int]:
     return found
 
 
-_IOMEM = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) : (System RAM|Persistent Memory.*)$", re.MULTILINE)
+_IOMEM = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) : (System RAM.*|Persistent Memory.*)$", re.MULTILINE)
 
 
 def parse_memory(iomem: str) -> tuple[Memory, ...]:
@@ -76,6 +76,11 @@ def parse_memory(iomem: str) -> tuple[Memory, ...]:
         Memory(int(match[1], 16), int(match[2], 16) - int(match[1], 16) + 1, match[3])
         for match in _IOMEM.finditer(iomem)
     )
+
+
+def pci_functions(sys: Path = Path("/sys")) -> list[str]:
+    """Addresses of the PCI functions that this root has."""
+    return sorted(entry.name for entry in (sys / "bus/pci/devices").glob("*"))
 
 
 def uptime_s() -> float:

@@ -12,18 +12,22 @@ import grpc.aio
 from multiroot.arena.arena import Arena, open_or_format
 from multiroot.arena.backing import find_device
 from multiroot.coordinator.coordinator import Coordinator
+from multiroot.coordinator.heir import Heir
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.service import CoordinatorService
 from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
+from multiroot.coordinator.update import UpdateContext, make_update_steps
 from multiroot.errors import MultirootError, PeerLostError
 from multiroot.handoff.giver import hand_over
 from multiroot.handoff.service import HandoffService
 from multiroot.handoff.taker import Taker
 from multiroot.net.network import RootNetwork
-from multiroot.phases import Phases
+from multiroot.phases import Phase, Phases
 from multiroot.root.identity import FIRST_ROOT
-from multiroot.root.peers import Role
+from multiroot.root.peers import Role, SideState
+from multiroot.rpc import phases as wire
 from multiroot.rpc.server import Refusal
+from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, handoff_pb2_grpc, vm_pb2_grpc
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from multiroot.root.agent import Root
 
 log = logging.getLogger("multirootd")
+
+ANNOUNCE_S = 10.0  # seconds the new root's agent may take to answer
 
 
 class Machinery:
@@ -53,7 +59,25 @@ class Machinery:
             tsc_khz=root.tsc_khz,
         )
         self._context = context
-        self.coordinator = Coordinator(Journal(), make_steps(context), root.phases)
+        update = UpdateContext(
+            here=self.owned,
+            there=self._handed_on,
+            hand_over=lambda name: self._hand_over(name, "new", root.phases),
+            hand_back=self._hand_back,
+            announce=self._announce,
+            phases=root.phases,
+            services=root.options.services,
+        )
+        self.coordinator = Coordinator(
+            Journal(), {**make_steps(context), **make_update_steps(update)}, root.phases
+        )
+        self.heir = Heir(
+            root.phases,
+            self._parent_ended,
+            root.neighbours.detach_parent,
+            root.options.run_dir / "heir",
+            root.options.services,
+        )
 
     @classmethod
     async def bring_up(cls, root: Root) -> Machinery:
@@ -79,6 +103,7 @@ class Machinery:
             await manager.adopt()
         made = cls(root, network, manager)
         child = root.peers.get(Role.CHILD)
+        made.heir.resume()
         log.info("coordinator: %s", await made.coordinator.recover(alive=bool(child and child.ready)))
         return made
 
@@ -90,6 +115,8 @@ class Machinery:
             lambda request: make_plan(self._context, request),
             self._hand_over,
             self._handed_on,
+            self.heir,
+            self._root.me.root,
         )
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server)
         if isinstance(self._manager, MultirootError):
@@ -121,12 +148,46 @@ class Machinery:
 
         return await hand_over(self._manager, name, self._root.neighbours.channel(to), phases, lost)
 
+    async def _hand_back(self, name: str) -> None:
+        """Have the new root hand a VM to this one."""
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
+        with translated("the new root's agent"):
+            async for progress in stub.Handoff(coordinator_pb2.HandoffRequest(name=name, to="old")):
+                if progress.WhichOneof("event") == "phase":
+                    self._root.phases.publish(wire.from_proto(progress.phase))
+
+    async def _announce(self, phases: list[Phase], verify: bool) -> None:
+        """Tell the new root that this one ends, and how far it has come."""
+        request = coordinator_pb2.TakeOverRequest(
+            phases=[wire.to_proto(phase) for phase in phases], verify=verify
+        )
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
+        with translated("the new root's agent"):
+            await stub.TakeOver(request, timeout=ANNOUNCE_S)
+
+    async def _parent_ended(self, timeout_s: float) -> bool:
+        """True as soon as there is no parent, or it has ended."""
+        peers = self._root.peers
+
+        def ended() -> bool:
+            parent = peers.get(Role.PARENT)
+            return parent is None or parent.state is SideState.PARKED
+
+        return await peers.wait(ended, timeout_s)
+
+    def owned(self) -> list[str]:
+        """VMs that this root owns by the arena's word."""
+        return self._owned_by(self._root.me.root)
+
     def _handed_on(self) -> list[str]:
         """VMs that the child owns by the arena's word."""
         child = self._root.peers.get(Role.CHILD)
-        if child is None or isinstance(self._manager, MultirootError):
+        return [] if child is None else self._owned_by(child.root)
+
+    def _owned_by(self, root: int) -> list[str]:
+        if isinstance(self._manager, MultirootError):
             return []
-        return [e.name for e in self._manager.host.arena.entries() if e.owner.root == child.root]
+        return [e.name for e in self._manager.host.arena.entries() if e.owner.root == root]
 
 
 def _open_arena(root: Root) -> Arena:

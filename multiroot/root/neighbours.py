@@ -46,15 +46,22 @@ class Neighbours:
 
     async def detach_child(self) -> None:
         """Forget the child; its carve can be let go afterwards."""
-        child = self._peers.get(Role.CHILD)
-        if child is None:
+        await self._detach(Role.CHILD)
+
+    async def detach_parent(self) -> None:
+        """Forget the parent, which has ended; the module can detach from it afterwards."""
+        await self._detach(Role.PARENT)
+
+    async def _detach(self, role: Role) -> None:
+        peer = self._peers.get(role)
+        if peer is None:
             return
-        channel = self._channels.pop(child.root, None)
+        channel = self._channels.pop(peer.root, None)
         if channel is not None:
             await channel.close()
-        self._silence(Role.CHILD)
-        self._peers.detach(Role.CHILD)
-        self._device.close_control(PeerIndex.CHILD)
+        self._silence(role)
+        self._peers.detach(role)
+        self._device.close_control(_INDEX[role])
 
     def channel(self, name: str) -> grpc.aio.Channel:
         """The one lasting connection to the root called `name`; raises PeerLostError if there is none."""

@@ -25,13 +25,21 @@ class RootService(root_pb2_grpc.RootServiceServicer):
     """Status and exec of this root."""
 
     def __init__(
-        self, me: identity.Identity, clock: Callable[[], int], tsc_khz: int, marks: Marks, peers: Peers
+        self,
+        me: identity.Identity,
+        clock: Callable[[], int],
+        tsc_khz: int,
+        marks: Marks,
+        peers: Peers,
+        vms: Callable[[], list[str]],
     ) -> None:
+        """`vms` names those that this root owns."""
         self._me = me
         self._clock = clock
         self._tsc_khz = tsc_khz
         self._marks = marks
         self._peers = peers
+        self._vms = vms
 
     async def GetStatus(self, request: root_pb2.GetStatusRequest, context: Any) -> root_pb2.RootStatus:
         cpus = identity.online_cpus()
@@ -52,6 +60,8 @@ class RootService(root_pb2_grpc.RootServiceServicer):
             marks=[root_pb2.Mark(name=mark.name, at_ns=mark.at_ns) for mark in self._marks.all()],
             peers=[self._peer(peer.view()) for peer in self._peers.all()],
             agent_version=__version__,
+            devices=identity.pci_functions(),
+            vms=self._vms(),
         )
 
     def _peer(self, view: PeerView) -> root_pb2.PeerStatus:

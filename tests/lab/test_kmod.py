@@ -14,7 +14,18 @@ from multiroot.lab.lab import Lab
 
 FUZZ = Path(__file__).parent / "guest/fuzz_ioctl.py"
 # A started root changes by these, and none of them may be had without the coordinator's claim.
-CHANGING = ("CARVE", "UNCARVE", "WRITE", "CPU_GRANT", "CPU_START", "CPU_RECLAIM")
+CHANGING = (
+    "CARVE",
+    "UNCARVE",
+    "WRITE",
+    "CPU_GRANT",
+    "CPU_START",
+    "CPU_RECLAIM",
+    "INHERIT",
+    "CPU_ADOPT",
+    "MEMORY",
+    "PCI_ADOPT",
+)
 WARNINGS = ("WARNING:", "BUG:", "Oops", "general protection", "Call Trace", "UBSAN", "multiroot: self-test")
 
 

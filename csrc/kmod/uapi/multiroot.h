@@ -10,13 +10,15 @@
 #include <linux/types.h>
 
 enum {
-	MULTIROOT_ABI = 1,
+	MULTIROOT_ABI = 2,
 	MULTIROOT_IOC_MAGIC = 0xB7,
 
 	/* Ledger: 64 KiB below 1 MiB that outlives every root. */
 	MULTIROOT_LEDGER_SIZE = 0x10000,
 	MULTIROOT_LEDGER_CPUS = 255,
 	MULTIROOT_LEDGER_E820 = 128,
+	MULTIROOT_LEDGER_WINDOWS = 8,
+	MULTIROOT_LEDGER_IOAPICS = 8,
 
 	/* Shared area: control page, console ring, link rings. One per pair of roots, inside the carve. */
 	MULTIROOT_SHARED_SIZE = 0x200000,
@@ -56,6 +58,20 @@ enum {
 	MULTIROOT_SIDE_ATTACHED = 2,		/* multiroot.ko is up */
 	MULTIROOT_SIDE_READY = 3,		/* its agent answers */
 	MULTIROOT_SIDE_PARKED = 4,		/* rebooted, panicked or died; its CPUs are parked */
+
+	/* struct multiroot_ledger_window.type */
+	MULTIROOT_WINDOW_PORTS = 1,
+	MULTIROOT_WINDOW_MEMORY = 2,		/* not prefetchable */
+	MULTIROOT_WINDOW_PREFETCHABLE = 3,
+
+	/* struct multiroot_pci.function */
+	MULTIROOT_PCI_ALL = 0x10000,
+
+	/* struct multiroot_memory.action */
+	MULTIROOT_MEMORY_SUM = 0,		/* only look: sum of its 64-bit words */
+	MULTIROOT_MEMORY_ZERO = 1,
+	MULTIROOT_MEMORY_ADD = 2,		/* hot-add, offline; base and size in memory blocks */
+	MULTIROOT_MEMORY_MOST = 0x20000000,	/* bytes in one call */
 
 	/* struct multiroot_cpu_start.stage, written by the trampoline. */
 	MULTIROOT_STAGE_NONE = 0,
@@ -125,6 +141,27 @@ struct multiroot_cpu_start {
 	__u64 tsc_entry;			/* out: TSC when the stage was seen, 0 if never */
 };
 
+/*
+ * MULTIROOT_IOC_PCI_ADOPT: in a root that came up without PCI, let functions of the machine in. Stops all DMA of
+ * others when called first. Needs that this is the only root alive.
+ */
+struct multiroot_pci {
+	__u32 function;				/* bus << 8 | device << 3 | function, or MULTIROOT_PCI_ALL */
+	__u32 pad;
+};
+
+/*
+ * MULTIROOT_IOC_MEMORY: memory of roots that are gone, and that no kernel uses. Needs that this is the only root
+ * alive and that its parent was inherited from.
+ */
+struct multiroot_memory {
+	__u64 base;				/* physical, page aligned */
+	__u64 size;				/* bytes, at most MULTIROOT_MEMORY_MOST */
+	__u32 action;				/* MULTIROOT_MEMORY_* */
+	__u32 pad;
+	__u64 sum;				/* out, for SUM */
+};
+
 /* MULTIROOT_IOC_DOORBELL: signal eventfd fd (-1: none) when peer rings with any of the bits in mask. */
 struct multiroot_doorbell {
 	__u32 peer;
@@ -150,6 +187,15 @@ struct multiroot_ring {
 #define MULTIROOT_IOC_CPU_RECLAIM	_IOWR(MULTIROOT_IOC_MAGIC, 0x08, struct multiroot_cpu)
 #define MULTIROOT_IOC_DOORBELL	_IOW(MULTIROOT_IOC_MAGIC, 0x09, struct multiroot_doorbell)
 #define MULTIROOT_IOC_RING	_IOW(MULTIROOT_IOC_MAGIC, 0x0a, struct multiroot_ring)
+
+/*
+ * INHERIT: the parent has ended. Detach from it, mask the machine's I/O APICs. EAGAIN until all its CPUs are parked.
+ * CPU_ADOPT: make apic_id, a CPU of a root that has ended, a CPU of this one; it is offline then, its number in cpu.
+ */
+#define MULTIROOT_IOC_INHERIT	_IO(MULTIROOT_IOC_MAGIC, 0x0b)
+#define MULTIROOT_IOC_CPU_ADOPT	_IOWR(MULTIROOT_IOC_MAGIC, 0x0c, struct multiroot_cpu)
+#define MULTIROOT_IOC_MEMORY	_IOWR(MULTIROOT_IOC_MAGIC, 0x0d, struct multiroot_memory)
+#define MULTIROOT_IOC_PCI_ADOPT	_IOW(MULTIROOT_IOC_MAGIC, 0x0e, struct multiroot_pci)
 
 /* One root's half of a control page; only that root writes it, but for state STARTED and events. */
 struct multiroot_side {
@@ -192,6 +238,14 @@ struct multiroot_ledger_cpu {
 	__u32 reserved;
 };
 
+/* What the first root's PCI host bridge passes on; address and size in bytes or ports. */
+struct multiroot_ledger_window {
+	__u64 addr;
+	__u64 size;
+	__u32 type;				/* MULTIROOT_WINDOW_*, 0: no entry */
+	__u32 pad;
+};
+
 struct multiroot_ledger_e820 {
 	__u64 addr;
 	__u64 size;
@@ -206,15 +260,19 @@ struct multiroot_ledger {
 	__u32 size;				/* MULTIROOT_LEDGER_SIZE */
 	__u32 next_root;			/* number the next root will get */
 	__u32 roots_alive;			/* the last of them may reset the machine */
-	__u64 ecam_base;
+	__u64 ecam_base;			/* physical, of bus 0 of segment 0; 0: unknown */
 	__u32 ecam_bus_first;
 	__u32 ecam_bus_last;
 	__u32 pm1a_control;			/* I/O port, 0: unknown */
+	__u32 pm1a_off;				/* what to write to it to power off */
 	__u32 reset_port;			/* I/O port, 0: unknown */
+	__u32 reset_value;
 	__u32 boot_apic_id;
 	__u32 e820_entries;
-	__u32 park_offset;			/* 0: no park code yet */
+	__u32 park_offset;			/* of the park area, from the start of the ledger */
 	__u32 pad;
+	__u32 ioapic[8];			/* physical, 0: no entry */
+	struct multiroot_ledger_window window[8];
 	struct multiroot_ledger_e820 e820[128];
 	struct multiroot_ledger_cpu cpu[256];
 };

@@ -6,8 +6,10 @@ SPDX-License-Identifier: GPL-2.0-or-later
 The update, driven from the old root. Long calls stream phases as they start and end; the last message carries the result.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from multiroot.rpc.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -126,6 +128,101 @@ class HandoffRequest(_message.Message):
 Global___HandoffRequest: _TypeAlias = HandoffRequest  # noqa: Y015
 
 @_typing.final
+class UpdateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAUNCH_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    until: _builtins.str
+    """the last step to take; empty: "retire" """
+    verify: _builtins.bool
+    """have the new root see that nothing writes to the old one's memory any more"""
+    @_builtins.property
+    def launch(self) -> Global___LaunchRequest: ...
+    def __init__(
+        self,
+        *,
+        launch: Global___LaunchRequest | None = ...,
+        until: _builtins.str = ...,
+        verify: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["launch", b"launch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["launch", b"launch", "until", b"until", "verify", b"verify"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRequest: _TypeAlias = UpdateRequest  # noqa: Y015
+
+@_typing.final
+class UpdateResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    RETIRING_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    root: _builtins.int
+    """the new root's number, 0 before it has one"""
+    retiring: _builtins.bool
+    """this root ends now; ask the new one"""
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        root: _builtins.int = ...,
+        retiring: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retiring", b"retiring", "root", b"root", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateResult: _TypeAlias = UpdateResult  # noqa: Y015
+
+@_typing.final
+class AbortUpdateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbortUpdateRequest: _TypeAlias = AbortUpdateRequest  # noqa: Y015
+
+@_typing.final
+class TakeOverRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASES_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    verify: _builtins.bool
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]:
+        """how the old root has spent its last moments, for it can't be asked any more"""
+
+    def __init__(
+        self,
+        *,
+        phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
+        verify: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases", b"phases", "verify", b"verify"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOverRequest: _TypeAlias = TakeOverRequest  # noqa: Y015
+
+@_typing.final
 class GetStateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -147,20 +244,37 @@ class CoordinatorState(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     PLAN_JSON_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    TAKING_OVER_FIELD_NUMBER: _builtins.int
+    TAKING_OVER_ERROR_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """idle, planned, carved, loaded, started, joined, handing-off, ..."""
     plan_json: _builtins.str
     error: _builtins.str
+    root: _builtins.int
+    """whose coordinator this is"""
+    taking_over: _builtins.str
+    """how far it is with what the root before it has left"""
+    taking_over_error: _builtins.str
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]:
+        """what it has timed so far"""
+
     def __init__(
         self,
         *,
         state: _builtins.str = ...,
         plan_json: _builtins.str = ...,
         error: _builtins.str = ...,
+        root: _builtins.int = ...,
+        taking_over: _builtins.str = ...,
+        taking_over_error: _builtins.str = ...,
+        phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "plan_json", b"plan_json", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "phases", b"phases", "plan_json", b"plan_json", "root", b"root", "state", b"state", "taking_over", b"taking_over", "taking_over_error", b"taking_over_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,6 +288,7 @@ class Progress(_message.Message):
     LAUNCHED_FIELD_NUMBER: _builtins.int
     HANDED_OFF_FIELD_NUMBER: _builtins.int
     RELEASED_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def phase(self) -> _common_pb2.Phase: ...
     @_builtins.property
@@ -182,6 +297,8 @@ class Progress(_message.Message):
     def handed_off(self) -> Global___HandoffResult: ...
     @_builtins.property
     def released(self) -> Global___ReleaseResult: ...
+    @_builtins.property
+    def updated(self) -> Global___UpdateResult: ...
     def __init__(
         self,
         *,
@@ -189,12 +306,13 @@ class Progress(_message.Message):
         launched: Global___LaunchResult | None = ...,
         handed_off: Global___HandoffResult | None = ...,
         released: Global___ReleaseResult | None = ...,
+        updated: Global___UpdateResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["phase", "launched", "handed_off", "released"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["phase", "launched", "handed_off", "released", "updated"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -55,6 +55,21 @@ class CoordinatorServiceStub:
                 request_serializer=multiroot_dot_v1_dot_coordinator__pb2.HandoffRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Update = channel.unary_stream(
+                '/multiroot.v1.CoordinatorService/Update',
+                request_serializer=multiroot_dot_v1_dot_coordinator__pb2.UpdateRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+                _registered_method=True)
+        self.AbortUpdate = channel.unary_stream(
+                '/multiroot.v1.CoordinatorService/AbortUpdate',
+                request_serializer=multiroot_dot_v1_dot_coordinator__pb2.AbortUpdateRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+                _registered_method=True)
+        self.TakeOver = channel.unary_unary(
+                '/multiroot.v1.CoordinatorService/TakeOver',
+                request_serializer=multiroot_dot_v1_dot_coordinator__pb2.TakeOverRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.CoordinatorState.FromString,
+                _registered_method=True)
         self.GetState = channel.unary_unary(
                 '/multiroot.v1.CoordinatorService/GetState',
                 request_serializer=multiroot_dot_v1_dot_coordinator__pb2.GetStateRequest.SerializeToString,
@@ -93,6 +108,27 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Update(self, request, context):
+        """The whole update, or on from where it stands; the old root retires after the call's end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortUpdate(self, request, context):
+        """Give everything back from any step before commit, VMs first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeOver(self, request, context):
+        """To the new root: take over what the root before it leaves, as soon as it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetState(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -121,6 +157,21 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.Handoff,
                     request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.HandoffRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.SerializeToString,
+            ),
+            'Update': grpc.unary_stream_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.UpdateRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.SerializeToString,
+            ),
+            'AbortUpdate': grpc.unary_stream_rpc_method_handler(
+                    servicer.AbortUpdate,
+                    request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.AbortUpdateRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.SerializeToString,
+            ),
+            'TakeOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeOver,
+                    request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.TakeOverRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_coordinator__pb2.CoordinatorState.SerializeToString,
             ),
             'GetState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetState,
@@ -236,6 +287,87 @@ class CoordinatorService:
             '/multiroot.v1.CoordinatorService/Handoff',
             multiroot_dot_v1_dot_coordinator__pb2.HandoffRequest.SerializeToString,
             multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/multiroot.v1.CoordinatorService/Update',
+            multiroot_dot_v1_dot_coordinator__pb2.UpdateRequest.SerializeToString,
+            multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortUpdate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/multiroot.v1.CoordinatorService/AbortUpdate',
+            multiroot_dot_v1_dot_coordinator__pb2.AbortUpdateRequest.SerializeToString,
+            multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.CoordinatorService/TakeOver',
+            multiroot_dot_v1_dot_coordinator__pb2.TakeOverRequest.SerializeToString,
+            multiroot_dot_v1_dot_coordinator__pb2.CoordinatorState.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,12 @@ class CoordinatorServiceStub:
     """Stop the new root and give its CPUs and memory back. Refused while it owns a VM, unless forced."""
     Handoff: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.HandoffRequest, _coordinator_pb2.Progress]
     """Hand one VM to the other root; called in the root that runs it."""
+    Update: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.UpdateRequest, _coordinator_pb2.Progress]
+    """The whole update, or on from where it stands; the old root retires after the call's end."""
+    AbortUpdate: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.AbortUpdateRequest, _coordinator_pb2.Progress]
+    """Give everything back from any step before commit, VMs first."""
+    TakeOver: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.TakeOverRequest, _coordinator_pb2.CoordinatorState]
+    """To the new root: take over what the root before it leaves, as soon as it has ended."""
     GetState: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetStateRequest, _coordinator_pb2.CoordinatorState]
 
 @_typing.type_check_only
@@ -55,6 +61,12 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Stop the new root and give its CPUs and memory back. Refused while it owns a VM, unless forced."""
     Handoff: _aio.UnaryStreamMultiCallable[_coordinator_pb2.HandoffRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
     """Hand one VM to the other root; called in the root that runs it."""
+    Update: _aio.UnaryStreamMultiCallable[_coordinator_pb2.UpdateRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
+    """The whole update, or on from where it stands; the old root retires after the call's end."""
+    AbortUpdate: _aio.UnaryStreamMultiCallable[_coordinator_pb2.AbortUpdateRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
+    """Give everything back from any step before commit, VMs first."""
+    TakeOver: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.TakeOverRequest, _coordinator_pb2.CoordinatorState]  # type: ignore[assignment]
+    """To the new root: take over what the root before it leaves, as soon as it has ended."""
     GetState: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetStateRequest, _coordinator_pb2.CoordinatorState]  # type: ignore[assignment]
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -89,6 +101,30 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.Progress], _abc.AsyncIterator[_coordinator_pb2.Progress]]:
         """Hand one VM to the other root; called in the root that runs it."""
+
+    @_abc_1.abstractmethod
+    def Update(
+        self,
+        request: _coordinator_pb2.UpdateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.Progress], _abc.AsyncIterator[_coordinator_pb2.Progress]]:
+        """The whole update, or on from where it stands; the old root retires after the call's end."""
+
+    @_abc_1.abstractmethod
+    def AbortUpdate(
+        self,
+        request: _coordinator_pb2.AbortUpdateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.Progress], _abc.AsyncIterator[_coordinator_pb2.Progress]]:
+        """Give everything back from any step before commit, VMs first."""
+
+    @_abc_1.abstractmethod
+    def TakeOver(
+        self,
+        request: _coordinator_pb2.TakeOverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CoordinatorState, _abc.Awaitable[_coordinator_pb2.CoordinatorState]]:
+        """To the new root: take over what the root before it leaves, as soon as it has ended."""
 
     @_abc_1.abstractmethod
     def GetState(

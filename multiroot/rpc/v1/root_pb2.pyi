@@ -54,6 +54,8 @@ class RootStatus(_message.Message):
     MARKS_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    VMS_FIELD_NUMBER: _builtins.int
     root: _builtins.int
     """number in the ledger, from 1"""
     kernel_release: _builtins.str
@@ -77,6 +79,14 @@ class RootStatus(_message.Message):
     def marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mark]: ...
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]: ...
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """addresses of the PCI functions it has"""
+
+    @_builtins.property
+    def vms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that it owns by the arena's word"""
+
     def __init__(
         self,
         *,
@@ -92,10 +102,12 @@ class RootStatus(_message.Message):
         marks: _abc.Iterable[Global___Mark] | None = ...,
         peers: _abc.Iterable[Global___PeerStatus] | None = ...,
         agent_version: _builtins.str = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
+        vms: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apic_ids", b"apic_ids", "boot_id", b"boot_id", "cpus", b"cpus", "kernel_release", b"kernel_release", "marks", b"marks", "memory", b"memory", "now_ns", b"now_ns", "peers", b"peers", "root", b"root", "tsc_khz", b"tsc_khz", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apic_ids", b"apic_ids", "boot_id", b"boot_id", "cpus", b"cpus", "devices", b"devices", "kernel_release", b"kernel_release", "marks", b"marks", "memory", b"memory", "now_ns", b"now_ns", "peers", b"peers", "root", b"root", "tsc_khz", b"tsc_khz", "uptime_s", b"uptime_s", "vms", b"vms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

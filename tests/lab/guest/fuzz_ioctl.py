@@ -32,8 +32,12 @@ STRUCTS = {
     "CPU_RECLAIM": "cpu",
     "DOORBELL": "doorbell",
     "RING": "ring",
+    "INHERIT": None,
+    "CPU_ADOPT": "cpu",
+    "MEMORY": "memory",
+    "PCI_ADOPT": "pci",
 }
-REFUSALS = {"EINVAL", "EBUSY", "EPERM", "EFAULT", "ENOENT", "ENOTTY", "EBADF"}
+REFUSALS = {"EINVAL", "EBUSY", "EPERM", "EFAULT", "ENOENT", "ENOTTY", "EBADF", "ENODEV"}
 
 
 def call(fd, request, argument):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from multiroot.coordinator.coordinator import Coordinator, Data
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.machine import LAUNCH, Edge, Entry, State, replay
-from multiroot.errors import ConflictError, MultirootError
+from multiroot.coordinator.machine import LAUNCH, UPDATE, Edge, Entry, State, replay
+from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.phases import Phases
 
 STEPS = list(LAUNCH)
@@ -44,7 +44,7 @@ class FakeStep:
 
 
 def coordinator(tmp_path: Path, log: list[str], **special: FakeStep) -> Coordinator:
-    steps = {name: special.get(name) or FakeStep(name, log) for name in STEPS}
+    steps = {name: special.get(name) or FakeStep(name, log) for name in [*STEPS, *UPDATE]}
     return Coordinator(Journal(tmp_path / "journal"), steps, Phases("test"))
 
 
@@ -110,6 +110,71 @@ async def test_a_stuck_undo_is_named_and_can_be_tried_again(tmp_path: Path) -> N
     await c.release()
     assert log == ["undo offline"]
     assert c.state is State.IDLE
+
+
+async def test_an_update_stops_where_told_and_goes_on_from_there(tmp_path: Path) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log)
+    assert await c.update({}, "load") is State.LOADED
+    assert await c.update({}, "handover") is State.HANDED_OVER
+    assert await c.update({}, "commit") is State.COMMITTED
+    await c.retire({})
+    assert log == [f"do {s}" for s in [*STEPS, *UPDATE]]
+    with pytest.raises(BadRequestError, match="no step 'lunch'"):
+        await c.update({}, "lunch")
+
+
+@pytest.mark.parametrize("until", [*STEPS, "handover"])
+async def test_an_abort_undoes_whatever_was_done(tmp_path: Path, until: str) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log)
+    await c.update({}, until)
+    done = [entry.removeprefix("do ") for entry in log]
+    log.clear()
+    await c.abort()
+    assert log == [f"undo {s}" for s in reversed(done)]
+    assert c.state is State.IDLE
+
+
+async def test_nothing_is_aborted_behind_a_vm_that_does_not_come_back(tmp_path: Path) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log, handover=FakeStep("handover", log, stuck=True))
+    await c.update({}, "handover")
+    log.clear()
+    with pytest.raises(MultirootError, match="handover is stuck"):
+        await c.abort()
+    assert log == ["undo handover"]
+
+
+async def test_a_committed_update_can_not_be_aborted_and_none_else_retires(tmp_path: Path) -> None:
+    c = coordinator(tmp_path, [])
+    with pytest.raises(ConflictError, match="not committed"):
+        await c.retire({})
+    await c.update({}, "commit")
+    with pytest.raises(ConflictError, match="committed"):
+        await c.abort()
+
+
+async def test_a_failed_handover_leaves_the_new_root_and_can_be_tried_again(tmp_path: Path) -> None:
+    log: list[str] = []
+    handover = FakeStep("handover", log, fail="no luck")
+    c = coordinator(tmp_path, log, handover=handover)
+    with pytest.raises(MultirootError, match="no luck"):
+        await c.update({}, "commit")
+    assert (c.state, c.error) == (State.JOINED, "no luck")
+    handover.fail = ""
+    assert await c.update({}, "commit") is State.COMMITTED
+
+
+async def test_a_failed_retirement_undoes_itself_alone(tmp_path: Path) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log, retire=FakeStep("retire", log, fail="it clings"))
+    await c.update({}, "commit")
+    log.clear()
+    with pytest.raises(MultirootError, match="it clings"):
+        await c.retire({})
+    assert log == ["do retire", "undo retire"]
+    assert (c.state, c.error) == (State.COMMITTED, "it clings")
 
 
 async def test_a_second_request_is_refused_while_one_runs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from multiroot.coordinator.coordinator import Coordinator
+from multiroot.coordinator.heir import Heir
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.machine import LAUNCH, Edge
 from multiroot.coordinator.service import CoordinatorService
@@ -32,7 +33,12 @@ async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str,
         journal.write(step, Edge.BEGIN)
         journal.write(step, Edge.DONE)
     phases = Phases("root")
-    service = CoordinatorService(Coordinator(journal, {}, phases), phases, no_plan, hand_over, list)
+
+    async def nothing(*_: object) -> Any:
+        pytest.fail("nobody told this root to take over")
+
+    heir = Heir(phases, nothing, nothing, tmp_path / "heir", tmp_path / "services")
+    service = CoordinatorService(Coordinator(journal, {}, phases), phases, no_plan, hand_over, list, heir, 1)
     request = coordinator_pb2.HandoffRequest(name="web", to=to)
     assert [event.handed_off.name async for event in service.Handoff(request, None)] == ["web"]
     return calls

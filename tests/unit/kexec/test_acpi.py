@@ -4,6 +4,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ def hardware(
     rule: ForeignBsp = ForeignBsp.FIRST_IS_SET_ASIDE,
 ) -> Hardware:
     return Hardware(apic_ids, boot, 0x22000, pmem, rule)
+
+
+LATER = replace(hardware(), root=2, ledger_cpus=0x11000, later_apic_ids=(0, 1))
 
 
 def lapics(spec: Hardware) -> list[int]:
@@ -102,6 +106,15 @@ def test_no_nfit_without_pmem() -> None:
     assert "NFIT" not in tables
 
 
+def test_cpus_to_come_are_online_capable_and_nobody_is_set_aside_for_them() -> None:
+    found = [(body[1], body[2]) for kind, body in madt_entries(acpi.madt(LATER)) if kind == 0]
+    assert found == [(254, 1), (2, 1), (3, 1), (0, 2), (1, 2)]
+
+
+def test_the_second_serial_port() -> None:
+    assert struct.pack("<HH", 0x2F8, 0x2F8) in acpi.dsdt(replace(hardware(), uart=1))
+
+
 @given(st.lists(st.builds(Range, st.integers(0, 1 << 40), st.integers(1, 1 << 40)), max_size=20))
 def test_nfit_lists_every_range(pmem: list[Range]) -> None:
     data = acpi.nfit(pmem)
@@ -131,7 +144,7 @@ def iasl() -> list[str]:
 def disassembly(tmp_path_factory: pytest.TempPathFactory, iasl: list[str]) -> dict[str, str]:
     """What iasl makes of each table."""
     folder: Path = tmp_path_factory.mktemp("acpi")
-    tables = acpi_tables(Memory({AREA.base: acpi.build(hardware(), AREA)}), AREA.base)
+    tables = acpi_tables(Memory({AREA.base: acpi.build(LATER, AREA)}), AREA.base)
     texts = {}
     for name, table in tables.items():
         (folder / f"{name}.dat").write_bytes(table.data)
@@ -155,6 +168,8 @@ def test_iasl_reads_the_dsdt(disassembly: dict[str, str]) -> None:
     assert 'Name (_HID, "ACPI0012"' in text
     assert text.count("Name (_STA, 0x0F)") == 2
     assert "IRQ" not in text
+    assert 'Device (C001) { Name (_HID, "ACPI0007"' in text
+    assert "OperationRegion (LEDG, SystemMemory, 0x00011008, 0x02)" in text
 
 
 def test_iasl_reads_the_other_tables(disassembly: dict[str, str]) -> None:
@@ -165,7 +180,7 @@ def test_iasl_reads_the_other_tables(disassembly: dict[str, str]) -> None:
     assert field("FACP", "Hardware Reduced (V5)") == ["1"]
     assert field("FACP", "Use APIC Physical Destination Mode (V4)") == ["1"]
     assert field("FACP", "VGA Not Present (V4)") == ["1"]
-    assert field("APIC", "Local Apic ID") == ["00", "02", "03"]
+    assert field("APIC", "Local Apic ID") == ["FE", "02", "03", "00", "01"]
     assert field("APIC", "PC-AT Compatibility") == ["0"]  # flags are 0: there is no PIC to mask
     assert field("NFIT", "Address Range Base") == ["0000000100000000", "0000000180000000"]
     assert field("NFIT", "Region Type GUID") == ["66F0D379-B4F3-4074-AC43-0D3318B78CDB"] * 2
@@ -177,4 +192,4 @@ def test_iasl_compiles_the_dsdt_back(disassembly: dict[str, str], iasl: list[str
     done = subprocess.run([*iasl, "dsdt.dsl"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (compiled,) = tmp_path.glob("*.aml")
-    assert compiled.read_bytes()[36:] == acpi.dsdt()[36:]
+    assert compiled.read_bytes()[36:] == acpi.dsdt(LATER)[36:]

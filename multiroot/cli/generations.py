@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot lab generations`: update after update in one lab machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from multiroot.cli.output import Progress, print_table
+from multiroot.demo.generations import Generation, Generations
+from multiroot.errors import BadRequestError
+from multiroot.lab import lab as labs
+from multiroot.phases import Phases
+from multiroot.units import parse_size
+
+
+@click.command()
+@click.option("--n", "count", type=click.IntRange(1), default=3, show_default=True, help="How many updates.")
+@click.option(
+    "--kernels",
+    default="6.12,6.1",
+    show_default=True,
+    metavar="LIST",
+    help="In turn; the first one boots.",
+)
+@click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of the VM.")
+@click.option("--name", default="generations", show_default=True, help="Name of the lab it runs in.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE.")
+@click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
+def generations(
+    count: int, kernels: str, vm_memory: str, name: str, json_file: Path | None, keep: bool
+) -> None:
+    """Update N times, kernels in turn, with a VM living through all of it.
+
+    Fails as soon as the guest lost anything or a generation has less than the one before.
+    """
+    names = [each.strip() for each in kernels.split(",") if each.strip()]
+    if not names:
+        raise BadRequestError("no kernels", "say --kernels 6.12,6.1")
+    memory = parse_size(vm_memory)
+    phases, progress = Phases("workstation"), Progress()
+    phases.subscribe(progress)
+    options = labs.Options(name=name, kernel=names[0], kernels=tuple(names), vms=1, vm_memory=memory)
+    machine = labs.up(options, phases)
+    done: list[Generation] = []
+
+    def seen(generation: Generation) -> None:
+        done.append(generation)
+        _print(generation)
+        if json_file:
+            json_file.write_text(json.dumps([each.to_json() for each in done], indent=2) + "\n")
+
+    try:
+        turn = [labs.kernel_name(names[number % len(names)]) for number in range(1, count + 1)]
+        Generations(machine, memory, phases).run(turn, seen)
+    finally:
+        if not keep:
+            machine.down()
+    click.echo(f"{count} generations: the VM lived through all of them, and nothing was lost")
+
+
+def _print(generation: Generation) -> None:
+    has, guest = generation.inventory, generation.guest
+    print_table(
+        (
+            "generation >",
+            "root >",
+            "kernel",
+            "CPUs",
+            "RAM >",
+            "PCI >",
+            "extents >",
+            "ticks >",
+            "missing >",
+            "s >",
+        ),
+        [
+            (
+                generation.number,
+                has.root,
+                has.kernel,
+                has.cpus,
+                f"{has.memory >> 20} MiB",
+                has.devices,
+                has.extents,
+                guest.ticks_after,
+                guest.missing,
+                f"{generation.seconds:.1f}",
+            )
+        ],
+    )
+    print_table(("step", "s >"), [(name, f"{seconds:.3f}") for name, seconds in generation.steps.items()])

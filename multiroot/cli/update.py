@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot update`: from one kernel to the next, in one command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.units import format_size
+
+
+@click.group(invoke_without_command=True)
+@click.option("--kernel", help="The new kernel: a lab kernel's name (6.12), or a bzImage's path in the root.")
+@click.option("--initrd", default="", help="Its initrd's path, when KERNEL is a path.")
+@click.option("--cpus", default="", help="CPUs for the new root to begin with, such as 2-3.")
+@click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it to begin with, such as 1G.")
+@click.option("--append", default="", help="More kernel parameters.")
+@click.option("--timeout", default=0, help="Seconds to wait for its agent (0: the default).")
+@click.option(
+    "--until", default="", metavar="STEP", help="Stop after a step; a later update goes on from there."
+)
+@click.option("--keep-old", is_flag=True, help="Hand all VMs over and leave the old root alive.")
+@click.option("--verify", is_flag=True, help="Have the old root's memory summed up twice before it is used.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@json_option
+@click.pass_context
+def update(
+    ctx: click.Context,
+    /,
+    kernel: str | None,
+    until: str,
+    keep_old: bool,
+    verify: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Start a new kernel, hand all VMs to it, and give it the whole machine.
+
+    Steps: plan, carve, offline, load, start, join, handover, commit, retire.
+    """
+    if ctx.invoked_subcommand:
+        return
+    if not kernel:
+        raise click.UsageError("say which kernel: --kernel NAME", ctx)
+    if keep_old and until:
+        raise click.UsageError("--keep-old is --until handover: say one of them", ctx)
+    from multiroot.cli.root import launch_request
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+    request = launch_request(kernel=kernel, **options)
+    if dry_run:
+        with connect() as channel:
+            click.echo(coordinator_pb2_grpc.CoordinatorServiceStub(channel).Plan(request).plan_json)
+        return
+    until = "handover" if keep_old else until
+    data = _run(coordinator_pb2.UpdateRequest(launch=request, until=until, verify=verify))
+    if as_json:
+        print_json(data)
+        return
+    print_table(("side", "step", "took ms >"), [(p["side"], p["name"], p["ms"]) for p in data["phases"]])
+    if data["retired"]:
+        click.echo(f"root {data['root']} has the machine; its memory is {data['taking_over'] or 'complete'}")
+    else:
+        click.echo(f"the update is {data['state']}")
+
+
+def _run(request: Any) -> dict[str, Any]:
+    """Update and, if the old root retires, follow it to the new one."""
+    from multiroot.cli.calls import progress_call
+    from multiroot.cli.output import Progress
+    from multiroot.phases import Phase
+    from multiroot.rpc import successor
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+    seen: list[Phase] = []
+    with connect() as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        old_root = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=10).root
+        result = progress_call(stub.Update(request), seen.append).updated
+    taking_over = ""
+    if result.retiring:
+        with Progress().live() as show:
+
+            def show_and_keep(phase: Phase) -> None:
+                seen.append(phase)
+                show(phase)
+
+            taking_over = successor.wait(None, old_root, show_and_keep).taking_over
+    return {
+        "state": result.state,
+        "root": result.root,
+        "retired": result.retiring,
+        "taking_over": taking_over,
+        "phases": [
+            {
+                "side": p.side,
+                "name": p.name,
+                "ms": round(p.duration_ns / 1e6, 1),
+                "start_ns": p.start_ns,
+                **p.attrs,
+            }
+            for p in seen
+            if p.duration_ns is not None
+        ],
+    }
+
+
+@update.command()
+@json_option
+def abort(as_json: bool) -> None:
+    """Give everything back: VMs, CPUs, memory. Possible until the update is committed."""
+    from multiroot.cli.calls import progress_call
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+    with connect() as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        result = progress_call(stub.AbortUpdate(coordinator_pb2.AbortUpdateRequest())).released
+    if as_json:
+        print_json({"cpus": result.cpus, "memory_bytes": result.memory_bytes})
+    else:
+        click.echo(f"given back: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
+
+
+@update.command()
+@json_option
+def show(as_json: bool) -> None:
+    """How far the update is, and how far a new root is with taking over."""
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+    with connect() as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        state = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=10)
+    data = {
+        "root": state.root,
+        "state": state.state,
+        "error": state.error,
+        "taking_over": state.taking_over,
+        "taking_over_error": state.taking_over_error,
+    }
+    if as_json:
+        print_json(data)
+    else:
+        print_table(("property", "value"), list(data.items()))

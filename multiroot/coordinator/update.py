@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The steps of an update that follow the launch: hand every VM over, commit, retire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from multiroot.coordinator.coordinator import Data, Step
+from multiroot.errors import ConflictError
+from multiroot.launch import retire
+from multiroot.phases import Phase, Phases
+
+SERVICES = Path("/usr/lib/multiroot/services")
+
+
+@dataclass
+class UpdateContext:
+    """What the steps work with.
+
+    `here` and `there` name the VMs that this root, or the new one, owns; `hand_over` and `hand_back`
+    move one; `announce` tells the new root that this one is about to end, and to take over, with the
+    phases so far and whether to verify that nothing writes to what this root leaves.
+    """
+
+    here: Callable[[], list[str]]
+    there: Callable[[], list[str]]
+    hand_over: Callable[[str], Awaitable[object]]
+    hand_back: Callable[[str], Awaitable[object]]
+    announce: Callable[[list[Phase], bool], Awaitable[object]]
+    phases: Phases
+    services: Path = SERVICES
+    unbound: tuple[retire.Bound, ...] = field(default=())
+
+
+def make_update_steps(context: UpdateContext) -> dict[str, Step]:
+    """The steps by their names in `machine.UPDATE`."""
+    return {
+        "handover": HandoverStep(context),
+        "commit": CommitStep(context),
+        "retire": RetireStep(context),
+    }
+
+
+@dataclass(frozen=True)
+class HandoverStep:
+    """Hands over one VM after the other. One that fails stays here, and so do those behind it."""
+
+    context: UpdateContext
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        names = self.context.here()
+        for name in names:
+            await self.context.hand_over(name)
+        return {"vms": names}
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        for name in self.context.there():
+            await self.context.hand_back(name)
+
+
+@dataclass(frozen=True)
+class CommitStep:
+    """From here on the new root is the one to go on with; nothing is left here to go back to."""
+
+    context: UpdateContext
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        left = self.context.here()
+        if left:
+            raise ConflictError(f"this root still owns {', '.join(left)}", "hand them over or stop them")
+        return {}
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        """Nothing was changed."""
+
+
+@dataclass(frozen=True)
+class RetireStep:
+    """Services and processes end, drivers let go, the new root is told, the kernel ends."""
+
+    context: UpdateContext
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        phases, mine = self.context.phases, list[Phase]()
+        forget = phases.subscribe(lambda phase: mine.append(phase) if phase.duration_ns is not None else None)
+        try:
+            with phases.phase("stop services"):
+                await asyncio.to_thread(retire.services, self.context.services, "stop")
+                await asyncio.to_thread(retire.end_processes)
+            with phases.phase("unbind drivers"):
+                self.context.unbound = await asyncio.to_thread(retire.unbind_all)
+        finally:
+            forget()
+        await self.context.announce(mine, bool(data["retire"].get("verify")))
+        await asyncio.to_thread(retire.end_kernel)
+        return {}
+
+    async def undo(self, data: Mapping[str, Data]) -> None:
+        await asyncio.to_thread(retire.bind_all, self.context.unbound)
+        self.context.unbound = ()
+        await asyncio.to_thread(retire.services, self.context.services, "start")

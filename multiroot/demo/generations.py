@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One kernel after the other in one lab machine, a VM living through all, and what each has in the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import grpc
+
+from multiroot.demo import guests
+from multiroot.demo.report import GuestSeen
+from multiroot.demo.scenario import TICKS_AFTER, TICKS_BEFORE, judge
+from multiroot.errors import MultirootError
+from multiroot.lab.lab import Lab
+from multiroot.phases import Phase, Phases
+from multiroot.rpc import client, successor
+from multiroot.rpc import phases as wire
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import (
+    coordinator_pb2,
+    coordinator_pb2_grpc,
+    root_pb2,
+    root_pb2_grpc,
+    vm_pb2,
+    vm_pb2_grpc,
+)
+from multiroot.vm.messages import ticks_from_proto
+
+NAME = "vm1"  # as the demo calls its first VM
+ASK_S = 30.0
+GUEST_S = 180.0  # seconds a guest may take for some seconds of ticks, on a busy machine
+# Counted in the root itself, with nothing but its shell.
+_COUNT = """
+cat /sys/devices/system/cpu/online
+grep -c . /proc/interrupts
+multiroot arena show --json
+"""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a root has once it is alone. Sizes in bytes; `extents` are those of the arena in use."""
+
+    root: int
+    kernel: str
+    cpus: str
+    apic_ids: tuple[int, ...]
+    memory: int
+    devices: int
+    interrupts: int
+    extents: int
+    vms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One update: its inventory afterwards, what the guest lived through, seconds in all and by step."""
+
+    number: int
+    seconds: float
+    steps: dict[str, float]
+    inventory: Inventory
+    guest: GuestSeen
+    resets: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Generations:
+    """Runs updates in a lab machine whose root is up; MultirootError as soon as something does not hold."""
+
+    def __init__(self, machine: Lab, vm_memory: int, phases: Phases) -> None:
+        self._machine = machine
+        self._vm_memory = vm_memory
+        self._phases = phases
+
+    def run(self, kernels: Sequence[str], seen: Callable[[Generation], None]) -> list[Generation]:
+        """Update to each of `kernels` in turn; `seen` gets each generation as it is done."""
+        first = self._start()
+        done: list[Generation] = []
+        for number, kernel in enumerate(kernels, 1):
+            with self._phases.phase(f"generation {number}", kernel=kernel):
+                done.append(self._update(number, kernel))
+            seen(done[-1])
+            problems = leaks(first, [each.inventory for each in done]) + broken(done[-1])
+            if problems:
+                raise MultirootError(f"generation {number}: {'; '.join(problems)}")
+        return done
+
+    def _connect(self, root: str | None = None) -> grpc.Channel:
+        return client.connect(root, self._machine.agent_address)
+
+    def _start(self) -> Inventory:
+        with (
+            translated("the first root's agent"),
+            self._connect() as channel,
+        ):
+            root_pb2_grpc.RootServiceStub(channel).GetStatus(
+                root_pb2.GetStatusRequest(), timeout=ASK_S, wait_for_ready=True
+            )
+            (definition,) = guests.definitions(1, self._vm_memory)
+            guests.boot(channel, [definition], TICKS_BEFORE, self._phases)
+        return self._look()
+
+    def _update(self, number: int, kernel: str) -> Generation:
+        began = time.monotonic()
+        steps: list[Phase] = []
+        with (
+            translated("the old root's agent"),
+            self._connect() as channel,
+        ):
+            # The guest's life in the old root can be read only while that lives: commit first, then retire.
+            old_root = self._call(channel, kernel, "commit", steps)
+            guest = self._judge()
+            self._call(channel, kernel, "", steps)
+        successor.wait(
+            self._machine.agent_address, old_root, steps.append, until=successor.COMPLETE, timeout_s=400
+        )
+        return Generation(
+            number=number,
+            seconds=round(time.monotonic() - began, 3),
+            steps=breakdown(steps),
+            inventory=self._look(),
+            guest=guest,
+            resets=self._machine.state.resets(),
+        )
+
+    def _call(self, channel: Any, kernel: str, until: str, steps: list[Phase]) -> int:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        old_root: int = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=ASK_S).root
+        launch = coordinator_pb2.LaunchRequest(kernel=kernel)
+        for event in stub.Update(coordinator_pb2.UpdateRequest(launch=launch, until=until, verify=True)):
+            if event.WhichOneof("event") == "phase":
+                phase = wire.from_proto(event.phase)
+                self._phases.publish(phase)
+                steps.append(phase)
+        return old_root
+
+    def _judge(self) -> GuestSeen:
+        sides = []
+        for root, count in (("new", TICKS_AFTER), ("old", 0)):
+            with self._connect(root) as channel:
+                request = vm_pb2.GetTicksRequest(name=NAME, wait_count=count)
+                answer = vm_pb2_grpc.VmServiceStub(channel).GetTicks(request, timeout=GUEST_S)
+                sides.append(ticks_from_proto(answer))
+        there, here = sides
+        return judge(here, there)
+
+    def _look(self) -> Inventory:
+        with self._connect() as channel:
+            status = root_pb2_grpc.RootServiceStub(channel).GetStatus(
+                root_pb2.GetStatusRequest(), timeout=ASK_S
+            )
+        counted = self._machine.run(["sh", "-c", _COUNT])
+        online, interrupts, *arena = counted.stdout.split("\n")
+        return Inventory(
+            root=status.root,
+            kernel=status.kernel_release,
+            cpus=online,
+            apic_ids=tuple(status.apic_ids),
+            memory=sum(item.size for item in status.memory if item.name.startswith("System RAM")),
+            devices=len(status.devices),
+            interrupts=int(interrupts),
+            extents=len(json.loads("\n".join(arena))["extents"]),
+            vms=tuple(status.vms),
+        )
+
+
+def breakdown(steps: Sequence[Phase]) -> dict[str, float]:
+    """Seconds by name of step; those that come several times (CPUs, pieces of memory) added up."""
+    found: dict[str, float] = {}
+    for phase in steps:
+        if phase.duration_ns is not None:
+            found[phase.name] = round(found.get(phase.name, 0.0) + phase.duration_ns / 1e9, 3)
+    return found
+
+
+def leaks(first: Inventory, later: Sequence[Inventory]) -> list[str]:
+    """What the last of the later roots is short of, compared with the first of them (and of all)."""
+    now, reference = later[-1], later[0]
+    problems = []
+    if sorted(now.apic_ids) != sorted(first.apic_ids):
+        problems.append(f"CPUs: APIC ids {sorted(now.apic_ids)}, at first {sorted(first.apic_ids)}")
+    for name in ("memory", "devices", "extents"):
+        if getattr(now, name) != getattr(reference, name):
+            problems.append(
+                f"{name}: {getattr(now, name)}, in the first generation {getattr(reference, name)}"
+            )
+    if now.vms != first.vms:
+        problems.append(f"VMs: {now.vms}, at first {first.vms}")
+    return problems
+
+
+def broken(generation: Generation) -> list[str]:
+    """What is wrong with the guest or the machine after a generation."""
+    guest = generation.guest
+    checks = {
+        "the machine was reset": generation.resets,
+        "ticks are missing": guest.missing,
+        "ticks were repeated": guest.repeated,
+        "bytes of the guest's memory are bad": guest.ram_bad_bytes,
+        "the guest rebooted": int(guest.boot_id_before != guest.boot_id_after),
+    }
+    return [f"{what}: {count}" for what, count in checks.items() if count]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ending a root in order: services, processes, drivers; it can be taken back until the kernel itself ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot import proc
+from multiroot.errors import ConflictError, MultirootError
+
+log = logging.getLogger("multirootd")
+
+TERM_S = 5.0  # a process may take so long to end by itself
+KILL_S = 5.0  # and so long to end when it is killed
+UNBIND_S = 20.0  # a driver may take so long to let a device go
+_COMMAND = 4  # PCI configuration: command register, bus mastering is bit 2
+_BUS_MASTER = 1 << 2
+_BRIDGE_CLASS = 0x06
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A PCI function, by its address, and the driver it had."""
+
+    function: str
+    driver: str
+
+
+def processes(proc_dir: Path = Path("/proc"), keep: Iterable[int] = ()) -> dict[int, str]:
+    """All processes with a program, by pid, but init, this one and its parents, and those in `keep`."""
+    spared = {1, *keep, *_ancestors(proc_dir, os.getpid())}
+    found = {}
+    for entry in proc_dir.iterdir():
+        if not entry.name.isdigit() or int(entry.name) in spared:
+            continue
+        # It may end while we look; kernel threads have no command line.
+        with suppress(OSError):
+            if (entry / "cmdline").read_bytes():
+                found[int(entry.name)] = (entry / "comm").read_text().strip()
+    return found
+
+
+def _ancestors(proc_dir: Path, pid: int) -> set[int]:
+    chain = set()
+    while pid > 0:
+        chain.add(pid)
+        status = (proc_dir / f"{pid}/stat").read_text()
+        pid = int(status.rpartition(")")[2].split()[1])
+    return chain
+
+
+def end_processes() -> None:
+    """End every process but init and our own; ConflictError names those that will not die."""
+    # A shell on a console ends by the hangup alone.
+    for numbers, seconds in (((signal.SIGHUP, signal.SIGTERM), TERM_S), ((signal.SIGKILL,), KILL_S)):
+        left = processes()
+        for pid in left:
+            with suppress(ProcessLookupError):
+                for number in numbers:
+                    os.kill(pid, number)
+        until = time.monotonic() + seconds
+        for pid in left:
+            _wait_end(pid, max(until - time.monotonic(), 0))
+    left = processes()
+    if left:
+        names = ", ".join(f"{name} ({pid})" for pid, name in sorted(left.items()))
+        raise ConflictError(
+            f"these processes do not end: {names}", "the root goes on; see what they wait for"
+        )
+
+
+def _wait_end(pid: int, seconds: float) -> None:
+    with suppress(ProcessLookupError):
+        file = os.pidfd_open(pid)
+        try:
+            select.select([file], [], [], seconds)
+        finally:
+            os.close(file)
+
+
+def bound_functions(sys: Path = Path("/sys")) -> tuple[Bound, ...]:
+    """PCI functions with a driver, devices before the bridges they are behind."""
+    found = []
+    for function in sorted((sys / "bus/pci/devices").glob("*"), reverse=True):
+        driver = function / "driver"
+        if driver.exists():
+            bridge = int((function / "class").read_text(), 16) >> 16 == _BRIDGE_CLASS
+            found.append((bridge, Bound(function.name, driver.resolve().name)))
+    return tuple(bound for _, bound in sorted(found, key=lambda each: each[0]))
+
+
+def unbind_all(sys: Path = Path("/sys"), seconds: float = UNBIND_S) -> tuple[Bound, ...]:
+    """Take every PCI function from its driver and stop its DMA; returns what was bound.
+
+    ConflictError names the driver that does not let go; those before it have their devices back then.
+    """
+    done: list[Bound] = []
+    for bound in bound_functions(sys):
+        switch = sys / f"bus/pci/drivers/{bound.driver}/unbind"
+        try:
+            _write_in_time(switch, bound.function, seconds)
+            _stop_dma(sys / f"bus/pci/devices/{bound.function}/config")
+        except (OSError, FutureTimeout) as error:
+            bind_all(done, sys)
+            reason = getattr(error, "strerror", None) or f"not within {seconds:g} s"
+            raise ConflictError(
+                f"driver {bound.driver} does not let go of {bound.function}: {reason}", "see the kernel log"
+            ) from error
+        done.append(bound)
+    return tuple(done)
+
+
+def bind_all(functions: Iterable[Bound], sys: Path = Path("/sys")) -> None:
+    """Give functions back to their drivers; what fails is logged, for an error led here already."""
+    for bound in functions:
+        try:
+            (sys / f"bus/pci/drivers/{bound.driver}/bind").write_text(bound.function)
+        except OSError as error:
+            log.error("%s did not go back to driver %s: %s", bound.function, bound.driver, error.strerror)
+
+
+def _write_in_time(path: Path, text: str, seconds: float) -> None:
+    """Write to a file of sysfs that may block for ever; a thread of its own stays behind then."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        pool.submit(path.write_text, text).result(seconds)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _stop_dma(config: Path) -> None:
+    with config.open("r+b", buffering=0) as file:
+        file.seek(_COMMAND)
+        command = int.from_bytes(file.read(2), "little")
+        file.seek(_COMMAND)
+        file.write((command & ~_BUS_MASTER).to_bytes(2, "little"))
+
+
+def services(program: Path, verb: str) -> None:
+    """Let the system stop or start what it runs beside the agent; nothing when it has no such program."""
+    if program.exists():
+        proc.run([program, verb], timeout=60)
+
+
+def end_kernel() -> None:
+    """End this root's kernel; does not return while another root is alive. Raises MultirootError."""
+    os.sync()
+    proc.run(["busybox", "reboot", "-f"], timeout=60)
+    raise MultirootError("the kernel did not end", "see its console")

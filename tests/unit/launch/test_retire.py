@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Retiring lets go in order, says who resists, and gives back what it took."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from multiroot.errors import ConflictError
+from multiroot.launch import retire
+
+BUS_MASTER = 4
+
+
+class Pci:
+    """A bus in a folder. `drivers` of functions; those in `stuck` can't be unbound."""
+
+    def __init__(self, sys: Path, drivers: dict[str, tuple[str, int]], stuck: tuple[str, ...] = ()) -> None:
+        self.sys = sys
+        for function, (driver, kind) in drivers.items():
+            device, home = sys / f"bus/pci/devices/{function}", sys / f"bus/pci/drivers/{driver}"
+            device.mkdir(parents=True)
+            home.mkdir(parents=True, exist_ok=True)
+            (device / "class").write_text(f"{kind:#x}\n")
+            (device / "config").write_bytes(bytes([0, 0, 0, 0, BUS_MASTER | 3, 0, 0, 0]))
+            (device / "driver").symlink_to(home)
+            for switch in ("bind", "unbind"):
+                if not (home / switch).exists():
+                    (home / switch).write_text("")
+            if function in stuck:
+                (home / "unbind").unlink()
+                os.mkfifo(home / "unbind")
+
+    def said(self, driver: str, switch: str) -> str:
+        return (self.sys / f"bus/pci/drivers/{driver}/{switch}").read_text()
+
+    def command(self, function: str) -> int:
+        return (self.sys / f"bus/pci/devices/{function}/config").read_bytes()[4]
+
+
+DRIVERS = {
+    "0000:00:01.0": ("pcieport", 0x060400),
+    "0000:00:02.0": ("virtio-pci", 0x020000),
+    "0000:01:00.0": ("nvme", 0x010802),
+}
+
+
+def test_devices_go_before_bridges_and_their_dma_stops(tmp_path: Path) -> None:
+    pci = Pci(tmp_path, DRIVERS)
+    done = retire.unbind_all(tmp_path)
+    assert [bound.function for bound in done] == ["0000:01:00.0", "0000:00:02.0", "0000:00:01.0"]
+    assert pci.said("nvme", "unbind") == "0000:01:00.0"
+    assert [pci.command(function) for function in DRIVERS] == [3, 3, 3]
+
+
+def test_a_driver_that_clings_is_named_and_the_others_get_their_devices_back(tmp_path: Path) -> None:
+    """A FIFO that nobody reads blocks the writer, as a driver does that waits for its device."""
+    pci = Pci(tmp_path, DRIVERS, stuck=("0000:00:02.0",))
+    with pytest.raises(ConflictError, match=r"virtio-pci does not let go of 0000:00:02.0: not within 0.1 s"):
+        retire.unbind_all(tmp_path, seconds=0.1)
+    assert pci.said("nvme", "bind") == "0000:01:00.0"
+    assert pci.said("pcieport", "unbind") == ""
+    with (tmp_path / "bus/pci/drivers/virtio-pci/unbind").open() as released:
+        assert released.read() == "0000:00:02.0"
+
+
+def test_only_programs_are_counted_and_none_of_our_own() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        found = retire.processes()
+        assert other.pid in found
+        assert not {1, os.getpid(), os.getppid()} & set(found)
+        assert other.pid not in retire.processes(keep=[other.pid])
+        assert other.stdin
+        other.stdin.close()
