@@ -30,18 +30,23 @@ def plan() -> None:
 @request_options
 @json_option
 def show(as_json: bool, **options: Any) -> None:
-    """Plan a new root and print the plan; nothing is changed."""
+    """Plan a new root and print the plan, and what it can't have after this one; nothing is changed."""
+    from dataclasses import asdict
+
     from multiroot.launch.machine import take_inventory
+    from multiroot.plan.devices import stays
     from multiroot.plan.planner import plan as make_plan
 
     request = parse_request(**options)
     device = open_device(required=False)
     facts = known_facts(device)
     made = make_plan(take_inventory(device, facts), request)
+    left = stays()
     if as_json:
-        print_json(made.to_dict())
+        print_json({**made.to_dict(), "stays": [asdict(each) for each in left]})
     else:
-        print_table(("root", str(facts.next_root)), plan_rows(made))
+        rows = [("can't pass on", str(each)) for each in left]
+        print_table(("root", str(facts.next_root)), [*plan_rows(made), *rows])
 
 
 @plan.command()

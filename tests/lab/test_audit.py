@@ -19,8 +19,8 @@ TOUCH = Path(__file__).parent / "guest/touch_ports.py"
 
 
 def test_roots_touch_only_what_is_theirs_and_who_does_not_is_found(labs_factory: Labs) -> None:
-    """Proves every row of docs/global-state.md for an update, from launch to the new root having all of it. And
-    that this is worth something: a new root that programs the PIT and writes to CMOS memory is found.
+    """Proves every row of docs/global-state.md for an update, from launch to the new root having all of it.
+    And that it can fail: a new root that programs the PIT and writes to CMOS memory is found.
     """
     lab = labs_factory.fresh(kernel="6.1", vms=1)
     options = scenario.Options(
