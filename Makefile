@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# make demo|test|lint|lab|setup, as root or through sudo. ARGS are passed on: make demo ARGS="--vms 2".
+# make demo|test|bench|lint|lab|setup, as root or through sudo. ARGS are passed on: make demo ARGS="--vms 2".
 # Everything else the project needs is in roots of its own, see qemu-lab/roots.toml.
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3
-EXTRAS := .[lab,dev]
+EXTRAS := .[lab,bench,dev]
 ARGS ?=
 PYTEST_ARGS ?=
 
@@ -21,7 +21,7 @@ endif
 HAND_BACK ?= true
 run = $(1); code=$$?; $(HAND_BACK); exit $$code
 
-.PHONY: all setup lab demo test unit lint clean
+.PHONY: all setup lab demo bench test unit lint clean
 all: setup
 
 setup: $(STAMP)
@@ -38,6 +38,10 @@ lab: setup
 
 demo: setup $(if $(SUDO),lab)
 	@$(call run,$(BIN)/multiroot demo $(ARGS))
+
+# Prints ratios and their change against the recorded ones; fails only if it cannot measure.
+bench: lab
+	@$(call run,$(BIN)/multiroot bench quick $(ARGS))
 
 test: lab
 	@$(call run,$(BIN)/pytest tests/unit tests/lab $(PYTEST_ARGS))

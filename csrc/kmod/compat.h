@@ -50,4 +50,26 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flag
 #define MR_WAKE_ARGUMENTS	(id, start)
 #endif
 
+/* iotlb_sync_map() may fail from 6.7 on. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+#define MR_SYNC_MAP_TYPE int
+#define MR_SYNC_MAP_DONE 0
+#else
+#define MR_SYNC_MAP_TYPE void
+#define MR_SYNC_MAP_DONE
+#endif
+
+/* attach_dev() is told the domain before from 6.19 on. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+#define MR_ATTACH_ARGS struct iommu_domain *domain, struct device *dev, struct iommu_domain *old
+#else
+#define MR_ATTACH_ARGS struct iommu_domain *domain, struct device *dev
+#endif
+
+/* Identity and blocking domains are named in iommu_ops from 6.6 on, allocated by type before. */
+#define MR_DOMAINS_NAMED (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0))
+
+/* vfio_migration_ops has migration_get_data_size() from 6.2 on. */
+#define MR_VFIO_DATA_SIZE (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0))
+
 #endif /* _MULTIROOT_COMPAT_H */

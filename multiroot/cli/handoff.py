@@ -10,7 +10,7 @@ import click
 from multiroot.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
-    from multiroot.rpc.v1 import coordinator_pb2
+    from multiroot.rpc.v1 import coordinator_pb2, device_pb2
 
 
 @click.command()
@@ -39,6 +39,12 @@ def handoff(vm: str, to: str, as_json: bool) -> None:
         f"{result.ram_bytes_copied} bytes of RAM copied, "
         + (f"no vCPU ran for {blackout:.1f} ms" if blackout is not None else "the new root's answer was lost")
     )
+    if result.HasField("device"):
+        moved = result.device
+        click.echo(
+            f"its device went along: {moved.same} pages translate the same, "
+            f"switched in {moved.switch_ns / 1e6:.2f} ms"
+        )
 
 
 def blackout_ms(result: coordinator_pb2.HandoffResult) -> float | None:
@@ -56,4 +62,21 @@ def result_json(result: coordinator_pb2.HandoffResult) -> dict[str, Any]:
         "stopped_ns": result.stopped_ns,
         "resumed_ns": result.resumed_ns,
         "blackout_ms": blackout_ms(result),
+        "device": device_json(result.device) if result.HasField("device") else None,
+    }
+
+
+def device_json(moved: device_pb2.DeviceMoved) -> dict[str, Any]:
+    """How the VM's own device came over: its translations before and after (addresses physical)."""
+
+    def translation(message: device_pb2.DeviceTranslation) -> dict[str, int]:
+        return {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+
+    return {
+        "before": translation(moved.before),
+        "after": translation(moved.after),
+        "same": moved.same,
+        "elsewhere": moved.elsewhere,
+        "verify_ns": moved.verify_ns,
+        "switch_ns": moved.switch_ns,
     }

@@ -16,6 +16,7 @@ from multiroot.errors import MultirootError
 # Loaded only when used: the agent's machine is slow to import what a command does not need.
 COMMANDS = {
     "arena": ("multiroot.cli.arena:arena", "Look at the arena, the memory that guests live in."),
+    "bench": ("multiroot.cli.bench:bench", "Measure, beside what others do."),
     "completion": ("multiroot.cli.completion:completion", "Print the shell's completion script."),
     "demo": ("multiroot.cli.demo:demo", "Show the main job: hand a running VM to a second kernel."),
     "doctor": (

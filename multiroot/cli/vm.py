@@ -32,6 +32,7 @@ def vm() -> None:
 @click.option("--append", default="", help="More parameters for the guest's kernel.")
 @click.option("--mac", default="", help="MAC address of its card (default: made from NAME).")
 @click.option("--address", default="", metavar="ADDR/LEN", help="The guest's own address on the bridge.")
+@click.option("--device", default="", metavar="BB:DD.F", help="A PCI device that the VM owns.")
 @root_option
 @json_option
 def run(root: str | None, as_json: bool, memory: str, **fields: Any) -> None:

@@ -140,6 +140,50 @@ _RING: dict[int, Meaning] = {
 }
 _MAP: dict[int, Meaning] = {errno.ENOENT: _NO_PEER}
 
+_OPEN_PASSTHROUGH: dict[int, Meaning] = {
+    errno.ENOENT: (NoDeviceError, "its module is not loaded", "modprobe multiroot_iommu multiroot_pci"),
+    errno.EACCES: (NoDeviceError, "only root may use it", "run this with sudo"),
+    errno.EPERM: (NoDeviceError, "only root may use it", "run this with sudo"),
+}
+_IOMMU_START: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "the tables must lie in persistent memory, aligned to 2 MiB", ""),
+    errno.EBUSY: (
+        ConflictError,
+        "somebody drives it already",
+        "the old root needs intel_iommu=off intremap=off",
+    ),
+    errno.ENODEV: (ConflictError, "no VT-d unit there that has what this needs", ""),
+}
+_IOMMU_JOIN: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "the tables must lie in persistent memory, aligned to 2 MiB", ""),
+    errno.EBUSY: (
+        ConflictError,
+        "another root's tables lie where ours go, or the kernel has another IOMMU",
+        "",
+    ),
+    errno.ENODEV: (ConflictError, "they are of another layout, or the unit does not use them", ""),
+}
+_IOMMU_DEVICE: dict[int, Meaning] = {
+    errno.ENOENT: (ConflictError, "it has no tables of its own", ""),
+    errno.ENODEV: (ConflictError, "this root takes no part in the IOMMU", ""),
+}
+_IOMMU_SWITCH: dict[int, Meaning] = {
+    **_IOMMU_DEVICE,
+    errno.ENODATA: (ConflictError, "it is attached to no VM here, or has no live translation", ""),
+    errno.ESTALE: (ConflictError, "another root owns it", ""),
+    errno.EXDEV: (ConflictError, "translations into the VM's memory differ", "is all of it in the arena?"),
+}
+_PCI_ADD: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "not a function that could be handed over", ""),
+    errno.EEXIST: (ConflictError, "this root has it already", ""),
+    errno.EBUSY: (ConflictError, "something else is where its registers are", "compare with /proc/iomem"),
+    errno.ENODEV: (ConflictError, "nothing answers there", ""),
+}
+_PCI_REMOVE: dict[int, Meaning] = {
+    errno.ENOENT: (ConflictError, "there is no such segment", ""),
+    errno.EBUSY: (ConflictError, "a driver has its function", "unbind it first"),
+}
+
 MEANINGS: dict[str, dict[int, Meaning]] = {
     "OPEN": _OPEN,
     "INFO": {},
@@ -158,6 +202,14 @@ MEANINGS: dict[str, dict[int, Meaning]] = {
     "DOORBELL": _DOORBELL,
     "RING": _RING,
     "MAP": _MAP,
+    "OPEN_PASSTHROUGH": _OPEN_PASSTHROUGH,
+    "IOMMU_IOC_INFO": {},
+    "IOMMU_IOC_START": _IOMMU_START,
+    "IOMMU_IOC_JOIN": _IOMMU_JOIN,
+    "IOMMU_IOC_DEVICE": _IOMMU_DEVICE,
+    "IOMMU_IOC_SWITCH": _IOMMU_SWITCH,
+    "PCI_IOC_ADD": _PCI_ADD,
+    "PCI_IOC_REMOVE": _PCI_REMOVE,
 }
 
 

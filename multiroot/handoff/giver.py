@@ -19,12 +19,13 @@ import grpc.aio
 
 from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
-from multiroot.errors import CommandError, MultirootError, PeerLostError, WaitTimeoutError
+from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.handoff import wire
+from multiroot.passthrough import messages as device
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
-from multiroot.rpc.v1 import coordinator_pb2, handoff_pb2, handoff_pb2_grpc
+from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, extent_to_proto
@@ -120,11 +121,20 @@ class _Attempt:
             giver=self._root,
             epoch=vm.owner.epoch,
             qemu_version=vm.qmp.version,
+            device=await self._describe_device(),
         )
         with translated(TAKER):
             answer = await self._stub.Prepare(request, timeout=PREPARE_TIMEOUT_S)
         for phase in answer.phases:
             self._phases.add(phase_messages.from_proto(phase))
+
+    async def _describe_device(self) -> device_pb2.DeviceState | None:
+        """Soft state of the device that the VM owns; it does not change before the switch."""
+        vm = self._vm
+        if not vm.definition.device or vm.host.devices is None:
+            return None
+        state = await asyncio.to_thread(vm.host.devices.describe, vm.definition.device, vm.entry.extent)
+        return device.state_to_proto(state)
 
     async def _prepare_qemu(self) -> None:
         ours, theirs = wire.make_pair()
@@ -196,6 +206,7 @@ class _Attempt:
             epoch=answer.epoch,
             stopped_ns=saved.stopped_ns,
             resumed_ns=answer.resumed_ns,
+            device=answer.device if answer.HasField("device") else None,
         )
 
     async def settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:
@@ -227,10 +238,12 @@ class _Attempt:
                 if status.get("status") in ("setup", "active", "device", "cancelling"):
                     await vm.qmp.execute("migrate_cancel")
                     await events.until("cancelled", "completed", "failed")
+                if vm.definition.device and vm.host.devices is not None:
+                    vm.host.devices.take_back(vm.definition.device, vm.entry.extent)
                 if "error-desc" in status:
                     log.warning("QEMU's migration of %s: %s", vm.name, status["error-desc"])
                 await vm.resume()
-        except QemuGoneError as error:
+        except (QemuGoneError, ConflictError) as error:
             log.error("%s cannot go on: %s", vm.name, error)
             await vm.fail()
 

@@ -12,6 +12,7 @@ from multiroot.arena.allocator import Extent
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError
 from multiroot.handoff.taker import Taker
+from multiroot.passthrough import messages as device
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.v1 import handoff_pb2, handoff_pb2_grpc
 from multiroot.vm.messages import definition_from_proto
@@ -33,6 +34,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             [Extent(extent.offset, extent.size) for extent in request.extents],
             Owner(request.giver, request.epoch),
             request.qemu_version,
+            device.state_from_proto(request.device) if request.HasField("device") else None,
         )
         return handoff_pb2.PrepareResponse(phases=[phase_messages.to_proto(phase) for phase in phases])
 
@@ -46,11 +48,13 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         # Tells the giver that from here on nothing but bytes is needed.
         await context.send_initial_metadata(())
         taken = await self._taker.transfer(first.name, _chunks(requests))
+        move = taken.device
         return handoff_pb2.TransferResponse(
             device_state_bytes=taken.device_state_bytes,
             epoch=taken.epoch,
             resumed_ns=taken.resumed_ns,
             phases=[phase_messages.to_proto(phase) for phase in taken.phases],
+            device=device.moved_to_proto(move.before, move.after, move.seen) if move else None,
         )
 
     async def Abort(self, request: handoff_pb2.AbortRequest, context: Context) -> handoff_pb2.AbortResponse:

@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 from multiroot.arena.allocator import Extent
 from multiroot.arena.layout import Owner
+from multiroot.device.passthrough import Comparison, Translation
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.handoff import wire
+from multiroot.passthrough.devices import Devices, DeviceState
 from multiroot.phases import Phase, Phases
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
@@ -43,8 +45,18 @@ class Incoming:
     transferring: bool = False
     taken: bool = False
     aborted: bool = False
+    device: DeviceState | None = None
     received: int = 0
     last_chunk_ns: int = 0
+
+
+@dataclass(frozen=True)
+class DeviceMove:
+    """How the VM's own device came over: its translations before and after, and how they compared."""
+
+    before: Translation
+    after: Translation
+    seen: Comparison
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ class Taken:
     device_state_bytes: int
     epoch: int
     resumed_ns: int
+    device: DeviceMove | None = None
     phases: list[Phase] = field(default_factory=list)
 
 
@@ -68,17 +81,28 @@ class Taker:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def prepare(
-        self, definition: VmDefinition, extents: list[Extent], giver: Owner, qemu_version: str
+        self,
+        definition: VmDefinition,
+        extents: list[Extent],
+        giver: Owner,
+        qemu_version: str,
+        device: DeviceState | None = None,
     ) -> list[Phase]:
         """Start a QEMU on the VM's memory that waits for its device state. The guest runs on in the giver.
 
-        Raises BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
+        `device` is the soft state of the device that the VM owns, which works on meanwhile. Raises
+        BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
         """
         await self.abort(definition.name)
         vm = self._candidate(definition, extents, giver)
+        if bool(definition.device) != (device is not None):
+            raise BadRequestError(f"the state of {definition.name}'s own device does not come with it")
         phases = Phases(self._side, self._host.clock)
         self._manager.register(vm)
         try:
+            if device is not None:
+                with phases.phase("show device", vm=vm.name):
+                    vm.device = await asyncio.to_thread(self._devices().prepare, definition.device, device)
             with vm.busy("prepared"), phases.phase("start waiting QEMU", vm=vm.name):
                 await vm.start(giver=giver)
                 if vm.qmp.version != qemu_version:
@@ -87,11 +111,14 @@ class Taker:
                         "device state passes between equal versions only",
                     )
                 sock = await self._listen(vm)
+            if device is not None:
+                with phases.phase("verify translations", vm=vm.name):
+                    self._devices().verify(definition.device, giver.root, vm.entry.extent)
         except BaseException:
             await self._discard(vm)
             raise
         expiry = asyncio.get_running_loop().call_later(PREPARED_FOR_S, self._expire, vm.name)
-        self._incoming[vm.name] = Incoming(vm, giver, sock, expiry)
+        self._incoming[vm.name] = Incoming(vm, giver, sock, expiry, device=device)
         return phases.finished
 
     async def transfer(self, name: str, data: AsyncIterator[bytes]) -> Taken:
@@ -188,8 +215,10 @@ class Taker:
             incoming.taken = True
             owned = clock()
             try:
+                seen = self._switch(incoming)
+                switched = clock()
                 await vm.qmp.execute("cont")
-            except CommandError:
+            except (CommandError, ConflictError):
                 await self._give_back(incoming)
                 raise
             resumed = await self._resumed(events)
@@ -197,9 +226,32 @@ class Taker:
         first = min(incoming.last_chunk_ns, loaded.at_ns)
         phases.add(_span("load device state", self._side, first, loaded.at_ns, blackout=True))
         phases.add(_span("commit", self._side, before, owned, blackout=True))
-        phases.add(_span("resume", self._side, owned, resumed.at_ns, blackout=True))
+        if seen:
+            phases.add(_span("switch DMA", self._side, owned, switched, blackout=True))
+        phases.add(_span("resume", self._side, switched, resumed.at_ns, blackout=True))
         await self._settle_in(vm, phases)
-        return Taken(incoming.received, vm.owner.epoch, resumed.at_ns, phases.finished)
+        move = self._move(incoming, seen)
+        return Taken(incoming.received, vm.owner.epoch, resumed.at_ns, move, phases.finished)
+
+    def _devices(self) -> Devices:
+        """Raises BadRequestError if this root can take no devices."""
+        if self._host.devices is None:
+            raise BadRequestError(f"root {self._host.root} takes no devices")
+        return self._host.devices
+
+    def _switch(self, incoming: Incoming) -> Comparison | None:
+        """Make the VM's device reach its memory through our tables; ConflictError leaves it the giver's."""
+        vm = incoming.vm
+        if incoming.device is None:
+            return None
+        return self._devices().take(vm.definition.device, incoming.giver.root, vm.entry.extent)
+
+    def _move(self, incoming: Incoming, seen: Comparison | None) -> DeviceMove | None:
+        vm = incoming.vm
+        if incoming.device is None or seen is None:
+            return None
+        after = self._devices().translation(vm.definition.device, vm.entry.extent)
+        return DeviceMove(incoming.device.translation, after, seen)
 
     async def _loaded(self, vm: Instance, events: Events) -> Event:
         try:

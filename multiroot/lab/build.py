@@ -6,7 +6,7 @@ not touched.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,23 +51,25 @@ class _Roots:
     kernels: dict[str, Artifact]
 
     @classmethod
-    def from_recipes(cls) -> _Roots:
+    def from_recipes(cls, demanded: Collection[str] = ()) -> _Roots:
+        """All trees, those of on-demand kernels only if they are demanded."""
         recipe = recipes.roots()
+        wanted = [each for each in recipes.kernels().kernel if not each.on_demand or each.name in demanded]
         return cls(
             emulator_artifact(),
             roots.artifact("system", recipe.system),
-            {each.name: kernels.root_artifact(each, recipe.kernel) for each in recipes.kernels().kernel},
+            {each.name: kernels.root_artifact(each, recipe.for_kernel(each.flavour)) for each in wanted},
         )
 
     def all(self) -> list[Artifact]:
         return [self.emulator, self.system, *self.kernels.values()]
 
 
-def build(cache: Cache, own: Sequence[KernelSource] = ()) -> Built:
+def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[str] = ()) -> Built:
     """Build whatever is missing. `own` are kernels to have in the image beside the lab's, named by
-    their release.
+    their release; `demanded` are names, those of on-demand kernels among which are built too.
     """
-    made = _Roots.from_recipes()
+    made = _Roots.from_recipes(demanded)
     with ThreadPoolExecutor(_JOBS) as pool:
         if os.geteuid() != 0 and not all(cache.has(each) for each in made.all()):
             raise BadRequestError(
@@ -96,11 +98,17 @@ def build(cache: Cache, own: Sequence[KernelSource] = ()) -> Built:
         parts = [_parts(kernel, against[kernel.name], made.emulator, cache) for kernel in ready]
         guest = next(kernel for kernel in ready if kernel.name == recipes.kernels().guest)
         programs = [guests.program_artifact(paths.recipes_dir() / "image/execd.c", made.emulator, cache)]
-        ticker = guests.ticker_artifact(guest, made.emulator, cache)
+        tickers = [guests.ticker_artifact(guests.TICKER, guest, made.emulator, cache)]
+        names = {each.name: each.guest for each in recipes.kernels().kernel if each.guest}
+        tickers += [
+            guests.ticker_artifact(names[each.name], each, made.emulator, cache)
+            for each in ready
+            if each.name in names
+        ]
         rest = [part for each in parts for part in (each.initramfs, each.modules)]
-        list(pool.map(cache.ensure, [*rest, *programs, ticker]))
+        list(pool.map(cache.ensure, [*rest, *programs, *tickers]))
         list(pythons)
-    whole = image.artifact(Parts(made.emulator, made.system, python, programs, [ticker], parts), cache)
+    whole = image.artifact(Parts(made.emulator, made.system, python, programs, tickers, parts), cache)
     folder = cache.ensure(whole)
     cache.touch(whole)
     cache.prune(whole.name, _KEEP_IMAGES)
@@ -129,7 +137,8 @@ def emulator_artifact() -> Artifact:
 
 def forget_roots(cache: Cache) -> None:
     """Drop the Debian trees, so that the next build takes the archive's newest packages."""
-    for each in _Roots.from_recipes().all():
+    everything = [kernel.name for kernel in recipes.kernels().kernel]
+    for each in _Roots.from_recipes(everything).all():
         cache.forget(each)
 
 

@@ -168,5 +168,61 @@ def run(channel: Channel, argv: Sequence[str], *, timeout: float | None = 120.0)
     return Result(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
+class Conversation:
+    """A program in a root that is told lines and says lines, as long as it is needed."""
+
+    def __init__(self, channel: Channel, argv: Sequence[str]) -> None:
+        self._channel = channel
+        self._name = " ".join(argv)
+        self._lines: list[str] = []
+        self._rest = b""
+        self._errors = b""
+        self._ending = self._ended = False
+        channel.send(b"A", _words(argv))
+
+    def ask(self, line: str, timeout: float) -> str:
+        """Say `line`, return the next line that comes.
+
+        Raises PeerLostError with the program's last words when it ends, WaitTimeoutError after `timeout`
+        seconds without a word.
+        """
+        self.say(line)
+        while not self._lines:
+            if not select.select([self._channel.fileno()], [], [], timeout)[0]:
+                raise WaitTimeoutError(f"{self._name} said nothing for {timeout:g} s")
+            for kind, data in self._channel.receive():
+                self._take(kind, data)
+        return self._lines.pop(0)
+
+    def say(self, line: str) -> None:
+        """Say `line` and expect nothing."""
+        self._channel.send(b"I", line.encode() + b"\n")
+
+    def end(self, timeout: float) -> None:
+        """Tell it that no more comes, and wait until it has ended; raises WaitTimeoutError."""
+        self._channel.send(b"C", b"")
+        self._ending = True
+        while not self._ended:
+            if not select.select([self._channel.fileno()], [], [], timeout)[0]:
+                raise WaitTimeoutError(f"{self._name} did not end within {timeout:g} s")
+            for kind, data in self._channel.receive():
+                self._take(kind, data)
+
+    def _take(self, kind: bytes, data: bytes) -> None:
+        if kind == b"X":
+            self._ended = True
+            if self._ending:
+                return
+            words = self._errors.decode(errors="replace").strip().splitlines()
+            raise PeerLostError(
+                f"{self._name} ended with {int.from_bytes(data, 'big')}", " | ".join(words[-3:])
+            )
+        if kind == b"E":
+            self._errors = (self._errors + data)[-_CHUNK:]
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._lines += [each.decode(errors="replace") for each in lines]
+
+
 def _words(argv: Sequence[str]) -> bytes:
     return b"".join(os.fsencode(word) + b"\0" for word in argv)

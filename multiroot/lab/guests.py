@@ -13,8 +13,9 @@ from multiroot.lab.cache import Cache
 from multiroot.lab.cpio import Archive
 from multiroot.lab.kernels import Kernel
 
-# virtio_pci is built in or a module, by kernel; the ticker needs its network card and nothing else.
-_TICKER_MODULES = ["virtio_pci", "virtio_net"]
+TICKER = "ticker"
+# virtio_pci is built in or a module, by kernel. The last two drive devices passed through, if there.
+_TICKER_MODULES = ["virtio_pci", "virtio_net", "igb?", "igbvf?"]
 _CFLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
 
 
@@ -39,8 +40,8 @@ def program_artifact(source: Path, emulator: Artifact, cache: Cache) -> Artifact
     )
 
 
-def ticker_artifact(kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifact:
-    """The guest that ticks: `vmlinuz` and `initrd` (see qemu-lab/guests/README.md)."""
+def ticker_artifact(name: str, kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifact:
+    """The guest that ticks, as guest image `name`: `vmlinuz` and `initrd` (see qemu-lab/guests/README.md)."""
     program = program_artifact(paths.recipes_dir() / "guests/ticker.c", emulator, cache)
 
     def build(out: Path) -> None:
@@ -58,4 +59,4 @@ def ticker_artifact(kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifac
         "program": program.digest,
         "modules": " ".join(_TICKER_MODULES),
     }
-    return Artifact("guest-ticker", inputs, build)
+    return Artifact(f"guest-{name}", inputs, build)

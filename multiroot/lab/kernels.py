@@ -154,8 +154,8 @@ def opened(name: str, artifact: Artifact, cache: Cache) -> Kernel:
 
 
 def module_artifact(name: str, build_with: Artifact | KernelSource, cache: Cache) -> Artifact:
-    """multiroot.ko for one kernel, compiled in its build root (or, for somebody's own, with the host's
-    compiler).
+    """multiroot.ko and its companions for one kernel, compiled in its build root (or, for somebody's own,
+    with the host's compiler).
     """
     source = paths.source_dir() / "csrc/kmod"
 
@@ -174,7 +174,8 @@ def module_artifact(name: str, build_with: Artifact | KernelSource, cache: Cache
             headers = f"/{_headers(tree).relative_to(tree)}"
             inside = ["make", "-j2", "-C", headers, f"M=/tmp/{out.name}", "modules"]
             _compile(name, out / "build.log", lambda log: roots.chroot_run(tree, inside, log=log))
-        shutil.copy(folder / "multiroot.ko", out / "multiroot.ko")
+        for module in sorted(folder.glob("*.ko")):
+            shutil.copy(module, out)
         shutil.rmtree(folder)
 
     against = build_with.release if isinstance(build_with, KernelSource) else build_with.digest
@@ -183,7 +184,7 @@ def module_artifact(name: str, build_with: Artifact | KernelSource, cache: Cache
 
 
 def modules_artifact(kernel: Kernel, module: Artifact, emulator: Artifact, cache: Cache) -> Artifact:
-    """The kernel's modules with multiroot.ko among them, indexed; those that every root loads are not
+    """The kernel's modules with ours among them, indexed; those that every root loads are not
     compressed.
     """
     eager = paths.recipes_dir() / "image/modules"
@@ -193,7 +194,8 @@ def modules_artifact(kernel: Kernel, module: Artifact, emulator: Artifact, cache
         folder = out / "lib/modules" / kernel.release
         shutil.copytree(kernel.modules, folder, symlinks=True, copy_function=os.link)
         (folder / "extra").mkdir()
-        shutil.copy(cache.ensure(module) / "multiroot.ko", folder / "extra")
+        for ours in sorted(cache.ensure(module).glob("*.ko")):
+            shutil.copy(ours, folder / "extra")
         zstd = roots.loader_argv(tools, "bin/zstd")
         for path in modules.load_order(kernel.modules, modules.words(eager)):
             staged = folder / path.relative_to(kernel.modules)
@@ -221,7 +223,7 @@ def _compile(name: str, log: Path, run: Callable[[Path], object]) -> None:
     except CommandError as error:
         lines = log.read_text(errors="replace").splitlines()
         first = next((line for line in lines if "error:" in line.lower()), error.message)
-        raise CommandError(f"multiroot.ko for kernel {name}: {first}", f"log: {log}") from error
+        raise CommandError(f"modules for kernel {name}: {first}", f"log: {log}") from error
 
 
 def _copy_sources(source: Path, target: Path) -> None:

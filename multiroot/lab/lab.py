@@ -15,7 +15,7 @@ from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
 from multiroot.lab.execution import Channel, DirectChannel, RelayChannel, Result
 from multiroot.lab.kernels import KernelSource
-from multiroot.lab.machine import Machine
+from multiroot.lab.machine import Machine, MachineDevice
 from multiroot.lab.state import LabState
 from multiroot.phases import Phases
 
@@ -64,11 +64,12 @@ def kernel_name(text: str) -> str:
 def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
     """Build what is missing and decide the machine; starts nothing."""
     known = [kernel.name for kernel in recipes.kernels().kernel]
-    for name in (options.kernel, *options.kernels):
+    wanted = (options.kernel, *options.kernels)
+    for name in wanted:
         if "/" not in name and kernel_name(name) not in known:
             there = ", ".join(known)
             raise BadRequestError(f"no kernel called {name!r}", f"there is {there}, newest, or give a path")
-    built = build.build(cache(phases), own_kernels(options))
+    built = build.build(cache(phases), own_kernels(options), [kernel_name(name) for name in wanted])
     return decide(options, built, accel.choose(built, phases)), built
 
 
@@ -108,6 +109,8 @@ def decide(options: Options, built: Built, accelerator: str) -> Machine:
         layout=memory,
         low_reserved=recipe.low_reserved,
         cmdline=recipe.cmdline,
+        iommu=recipe.iommu,
+        devices=tuple(MachineDevice(each.model, each.network) for each in recipe.device),
         agent_port=agent_port,
         exec_port=exec_port,
         state=state.folder(options.name),

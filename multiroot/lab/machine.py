@@ -20,6 +20,14 @@ QMP_SOCKET = "qmp.sock"  # in the lab's state folder, for whoever wants to talk 
 
 
 @dataclass(frozen=True)
+class MachineDevice:
+    """A PCI device behind a root port of its own; `model` is QEMU's, with options behind commas."""
+
+    model: str
+    network: bool
+
+
+@dataclass(frozen=True)
 class Machine:
     """One lab machine, completely decided. `old_cpus` is who keeps which CPU; the kernel sees all of them."""
 
@@ -41,6 +49,8 @@ class Machine:
     agent_port: int
     exec_port: int
     state: Path
+    iommu: str = ""  # options of the emulated VT-d unit, "" for none
+    devices: tuple[MachineDevice, ...] = ()
 
 
 def kernel_cmdline(machine: Machine) -> str:
@@ -79,8 +89,32 @@ def qemu_argv(machine: Machine) -> list[str]:
         ("-qmp", f"unix:{machine.state / QMP_SOCKET},server=on,wait=off"),
         ("-display", "none"),
     ]
+    options += _passthrough_options(machine)
     words = [word for option in options for word in option]
     return [*emulator_argv(machine.emulator), *words]
+
+
+def card_sockets(machine: Machine, number: int) -> tuple[Path, Path]:
+    """Datagram sockets of network card `number` (from 1): where it takes frames, and where it sends them."""
+    return machine.state / f"card{number}.sock", machine.state / f"wire{number}.sock"
+
+
+def _passthrough_options(machine: Machine) -> list[tuple[str, str]]:
+    options: list[tuple[str, str]] = []
+    if machine.iommu:
+        options.append(("-device", f"intel-iommu,{machine.iommu}"))
+    for number, device in enumerate(machine.devices, 1):
+        # Slots from 16 on are free on q35, so that bus numbers follow the order of the recipe.
+        port = f"pcie-root-port,id=port{number},bus=pcie.0,chassis={number},addr={number + 15:#x}"
+        options.append(("-device", port))
+        backend = ""
+        if device.network:
+            into, out = card_sockets(machine, number)
+            ends = f"local.type=unix,local.path={into},remote.type=unix,remote.path={out}"
+            options.append(("-netdev", f"dgram,id=card{number},{ends}"))
+            backend = f",netdev=card{number}"
+        options.append(("-device", f"{device.model},bus=port{number}{backend}"))
+    return options
 
 
 def emulator_argv(emulator: Path) -> list[str]:

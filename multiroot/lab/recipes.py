@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -52,12 +52,21 @@ class RootRecipes(Recipe):
     emulator: RootRecipe
     system: RootRecipe
     kernel: RootRecipe
+    full_kernel: RootRecipe
+
+    def for_kernel(self, flavour: str) -> RootRecipe:
+        return self.full_kernel if flavour == "full" else self.kernel
 
 
 class KernelRecipe(Recipe):
-    name: str = Field(pattern=r"^[0-9][0-9a-z.]*$")
+    """One of Debian's kernels; with `on_demand` it is built only for those who name it."""
+
+    name: str = Field(pattern=r"^[0-9][0-9a-z.-]*$")
     suite: str
     backports: bool = False
+    flavour: Literal["cloud", "full"] = "cloud"
+    on_demand: bool = False
+    guest: str = ""  # name of a guest image that runs it, beside the one that `guest` of the file asks for
 
 
 class KernelRecipes(Recipe):
@@ -76,6 +85,16 @@ class KernelRecipes(Recipe):
         return self
 
 
+class DeviceRecipe(Recipe):
+    """A PCI device behind a root port of its own: bus 1 for the first one, and so on.
+
+    `model` is QEMU's, with options behind commas; a network card is connected to a socket of the lab's.
+    """
+
+    model: str
+    network: bool = False
+
+
 class MachineRecipe(Recipe):
     """A lab machine (`qemu-lab/machines/NAME.toml`). Sizes in bytes, written like "1G"."""
 
@@ -91,6 +110,8 @@ class MachineRecipe(Recipe):
     carve_at_boot: bool  # by memmap=; else the carve is movable memory, to be offlined at run time
     low_reserved: bool = True  # keep ledger and low window out of the old root's allocator
     cmdline: tuple[str, ...] = ()
+    iommu: str = ""  # options of an emulated VT-d unit; none without
+    device: tuple[DeviceRecipe, ...] = ()
 
     @model_validator(mode="after")
     def _cpus(self) -> MachineRecipe:

@@ -13,7 +13,7 @@ from typing import Any
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
 from multiroot.lab.layout import Layout, Range
-from multiroot.lab.machine import Machine
+from multiroot.lab.machine import Machine, MachineDevice
 from multiroot.lab.recorder import EVENTS_LOG, FEED_SOCKET
 
 _STATE = "lab.json"
@@ -138,4 +138,5 @@ def _machine(data: dict[str, Any]) -> Machine:
         data[name] = Path(data[name])
     for name in ("old_cpus", "cmdline"):
         data[name] = tuple(data[name])
+    data["devices"] = tuple(MachineDevice(**device) for device in data["devices"])
     return Machine(**{**data, "layout": Layout(**layout)})

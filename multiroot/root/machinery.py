@@ -22,6 +22,7 @@ from multiroot.handoff.giver import hand_over
 from multiroot.handoff.service import HandoffService
 from multiroot.handoff.taker import Taker
 from multiroot.net.network import RootNetwork
+from multiroot.passthrough.devices import Devices
 from multiroot.phases import Phase, Phases
 from multiroot.root.identity import FIRST_ROOT
 from multiroot.root.peers import Role, SideState
@@ -97,6 +98,7 @@ class Machinery:
                 clock=root.clock,
                 run_dir=root.options.run_dir / "vms",
                 network=network,
+                devices=Devices(arena, root.me.root),
                 guests=root.options.guests,
             )
             manager = VmManager(host)

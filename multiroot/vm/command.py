@@ -69,10 +69,10 @@ def guest_paths(arena: Path, guests: Path, guest: str) -> Paths:
 
 
 def guest_command_line(definition: VmDefinition) -> str:
-    """The guest kernel's command line; guest images take their address as GUEST.ip=."""
+    """The guest kernel's command line; guest image NAME or NAME-VARIANT takes its address as NAME.ip=."""
     words = ["console=ttyS0", "quiet"]
     if definition.address:
-        words.append(f"{definition.guest}.ip={definition.address}")
+        words.append(f"{definition.guest.partition('-')[0]}.ip={definition.address}")
     if definition.append:
         words.append(definition.append)
     return " ".join(words)
@@ -86,8 +86,9 @@ def command(
     descriptors: Descriptors,
     *,
     incoming: bool = False,
+    device: str = "",
 ) -> list[str]:
-    """The whole argument vector.
+    """The whole argument vector; `device` is the address in this root of the PCI device that the VM owns.
 
     With `incoming` QEMU waits for a device state and then stays stopped (-S): the guest goes on when, and
     only when, the owner word in the arena is ours.
@@ -111,6 +112,12 @@ def command(
         words += [
             "-netdev", f"tap,id=net,fd={descriptors.tap}",
             "-device", f"{_CARDS[_kind(definition.machine)]},netdev=net,mac={definition.mac}",
+        ]  # fmt: skip
+    if device:
+        # Without its ROM, which QEMU would read from the device.
+        words += [
+            "-device", "pcie-root-port,id=owned,chassis=1",
+            "-device", f"vfio-pci,host={device},bus=owned,rombar=0,enable-migration=on",
         ]  # fmt: skip
     if incoming:
         words += ["-S", "-incoming", "defer"]

@@ -24,6 +24,7 @@ DEFAULT_GUEST = "ticker"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _MACHINE_OPTION = re.compile(r"[a-z0-9_-]+=[A-Za-z0-9._-]+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_PCI_ADDRESS = re.compile(r"(?:0000:)?([0-9a-f]{2}:[01][0-9a-f]\.[0-7])")
 # What would make two roots run different machines, or take the memory out of the arena.
 _FIXED_OPTIONS = {"accel", "kernel", "initrd", "append", "memory-backend", "suppress-vmdesc", "dumpdtb"}
 
@@ -34,7 +35,8 @@ class VmDefinition:
 
     `ram_bytes` is a multiple of 2 MiB; `machine` is "q35" or "microvm" with QEMU's options behind commas;
     `guest` names a folder of kernel and initrd in the system image; `append` is added to the guest's command
-    line; `address` is the guest's own, with prefix length, or empty.
+    line; `address` is the guest's own, with prefix length, or empty; `device` is the PCI address of a device
+    that the VM owns, bus:device.function, or empty.
     """
 
     name: str
@@ -45,6 +47,7 @@ class VmDefinition:
     append: str = ""
     mac: str = ""
     address: str = ""
+    device: str = ""
 
     def checked(self) -> VmDefinition:
         """This definition with defaults filled in; raises BadRequestError naming the first thing wrong."""
@@ -62,7 +65,12 @@ class VmDefinition:
             raise BadRequestError(f"not a guest's name: {self.guest!r}")
         if not self.append.isprintable():
             raise BadRequestError("the guest's command line holds characters that are not printable")
-        return replace(self, mac=_mac(self.mac, self.name), address=_address(self.address))
+        return replace(
+            self,
+            mac=_mac(self.mac, self.name),
+            address=_address(self.address),
+            device=_device(self.device, self.machine),
+        )
 
     def checksum(self) -> int:
         """CRC-32C over every field, as kept in the arena."""
@@ -99,6 +107,19 @@ def _mac(mac: str, name: str) -> str:
             f"not a MAC address for a network card: {mac!r}", "six bytes, the first one even"
         )
     return mac
+
+
+def _device(device: str, machine: str) -> str:
+    if not device:
+        return ""
+    match = _PCI_ADDRESS.fullmatch(device.lower())
+    if not match:
+        raise BadRequestError(f"not a PCI address: {device!r}", "write it like 01:00.0")
+    if not machine.startswith("q35"):
+        raise BadRequestError(
+            "only a q35 machine can own a device", f"the machine is {machine.partition(',')[0]}"
+        )
+    return match[1]
 
 
 def _address(address: str) -> str:

@@ -6,7 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from multiroot.vm import ticks
+from multiroot.vm.clock import Clock, raw_clock
 from multiroot.vm.console import RECORD
+from multiroot.vm.ticks import Stretch
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,12 @@ def read_history(path: Path, start: int = 0) -> list[Piece]:
         data = _bytes(path.with_name(path.name + ".1")) + _bytes(path)
         if _identity(path) == before:
             return [piece for piece in parse(data) if piece.start >= start]
+
+
+def read_stretch(path: Path, clock: Clock) -> Stretch:
+    """The ticks in what is kept, on `clock`."""
+    offset = raw_clock(clock).offset()
+    return ticks.parse((piece.at_ns + offset, piece.data) for piece in read_history(path))
 
 
 def parse(data: bytes) -> list[Piece]:

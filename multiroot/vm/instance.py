@@ -18,9 +18,10 @@ from multiroot import proc
 from multiroot.arena.arena import Arena, Entry, OwnerWord
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.passthrough.devices import Devices
 from multiroot.vm import console
 from multiroot.vm.clock import Clock, wall_clock
-from multiroot.vm.command import Descriptors, Qemu, command, guest_paths
+from multiroot.vm.command import Descriptors, Paths, Qemu, command, guest_paths
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.process import Process, started
@@ -74,13 +75,16 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Host:
-    """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card."""
+    """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card,
+    `devices` None no device of their own.
+    """
 
     root: int
     arena: Arena
     clock: Clock
     run_dir: Path
     network: Network | None = None
+    devices: Devices | None = None
     qemu: Qemu = field(default_factory=Qemu)
     guests: Path = GUESTS
 
@@ -93,6 +97,8 @@ class Host:
                 f"no guest image {definition.guest!r} in {self.guests}",
                 f"there are: {', '.join(known) or 'none'}",
             )
+        if definition.device and self.devices is None:
+            raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
 
 
 class Instance:
@@ -110,6 +116,7 @@ class Instance:
         self.qmp = Qmp(definition.name, wall_clock(host.clock))
         self.process: Process | None = None
         self.tap = ""
+        self.device = ""  # address in this root of the device it owns
         self._busy = ""
         self._watch: asyncio.Task[None] | None = None
 
@@ -208,10 +215,19 @@ class Instance:
                 self.tap = tap.name
             self._spawn_keeper(stack, keeper_serial)
             descriptors = Descriptors(qmp.fileno(), serial.fileno(), tap.fd if tap else None)
-            argv = command(
-                host.qemu, self.definition, self.entry.extent, paths, descriptors, incoming=incoming
-            )
+            argv = self._argv(paths, descriptors, incoming)
             self.process = started(proc.spawn(argv, log=self.folder.qemu_log, pass_fds=descriptors.all()))
+
+    def _argv(self, paths: Paths, descriptors: Descriptors, incoming: bool) -> list[str]:
+        return command(
+            self.host.qemu,
+            self.definition,
+            self.entry.extent,
+            paths,
+            descriptors,
+            incoming=incoming,
+            device=self.device,
+        )
 
     def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:
         """It ends by itself when QEMU's end of the serial port closes."""
@@ -225,7 +241,10 @@ class Instance:
 
     async def _connect(self) -> None:
         await self.qmp.connect(self.folder.qmp)
-        # Set now so that a handoff finds them set, on either side of it.
+        await self.set_up_migration()
+
+    async def set_up_migration(self) -> None:
+        """Set now so that a handoff finds it set, on either side of it."""
         wanted = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
         await self.qmp.execute("migrate-set-capabilities", capabilities=wanted)
         await self.qmp.execute(

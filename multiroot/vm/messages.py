@@ -27,6 +27,7 @@ def definition_from_proto(message: vm_pb2.VmDefinition) -> VmDefinition:
         append=message.append,
         mac=message.mac,
         address=message.address,
+        device=message.device,
     )
 
 

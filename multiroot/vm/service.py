@@ -9,15 +9,13 @@ from typing import Any
 
 import grpc.aio
 
-from multiroot.errors import BadRequestError, ConflictError
+from multiroot.errors import BadRequestError
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
-from multiroot.vm.clock import raw_clock
 from multiroot.vm.history import read_history
 from multiroot.vm.instance import Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_from_proto, definition_to_proto, extent_to_proto, ticks_to_proto
-from multiroot.vm.stream import ConsoleClosedError, ConsoleStream, open_console
-from multiroot.vm.ticks import Stretch, parse
+from multiroot.vm.stream import ConsoleStream, open_console, wait_for_ticks
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -67,26 +65,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
 
     async def GetTicks(self, request: vm_pb2.GetTicksRequest, context: Context) -> vm_pb2.Ticks:
         vm = self._manager.get(request.name)
-        stretch = await asyncio.to_thread(self._stretch, vm)
-        while len(stretch.ticks) < request.wait_count:
-            if not vm.active:
-                raise ConflictError(f"{vm.name} is {vm.state} and ticks no more", vm.error)
-            try:
-                async with open_console(vm.folder) as console:
-                    # Again, for what came before we were connected.
-                    stretch = await asyncio.to_thread(self._stretch, vm)
-                    await _lines(console, request.wait_count - len(stretch.ticks))
-            except ConsoleClosedError:
-                # QEMU has just ended; what became of the VM is told next.
-                await vm.ended()
-            stretch = await asyncio.to_thread(self._stretch, vm)
-        return ticks_to_proto(stretch)
-
-    def _stretch(self, vm: Instance) -> Stretch:
-        """All that is kept; a long history takes a while to parse."""
-        offset = raw_clock(self._manager.host.clock).offset()
-        pieces = read_history(vm.folder.console_record)
-        return parse((piece.at_ns + offset, piece.data) for piece in pieces)
+        return ticks_to_proto(await wait_for_ticks(vm, request.wait_count))
 
     def _message(self, vm: Instance) -> vm_pb2.Vm:
         owner = self._manager.owner(vm)
@@ -99,12 +78,6 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
             pid=vm.process.pid if vm.process and vm.active else 0,
             error=vm.error,
         )
-
-
-async def _lines(console: ConsoleStream, count: int) -> None:
-    """Wait until the guest has ended that many more lines, or has ended."""
-    while count > 0 and (data := await console.read()):
-        count -= data.count(b"\n")
 
 
 async def _pass_input(requests: AsyncIterator[vm_pb2.ConsoleRequest], console: ConsoleStream) -> None:

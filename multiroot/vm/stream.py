@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from multiroot.errors import ConflictError
 from multiroot.vm.console import START
 from multiroot.vm.folder import VmFolder
-from multiroot.vm.history import read_history
+from multiroot.vm.history import read_history, read_stretch
+from multiroot.vm.instance import Instance
+from multiroot.vm.ticks import Stretch
 
 _CHUNK = 1 << 16
 
@@ -59,3 +61,35 @@ async def open_console(folder: VmFolder) -> AsyncIterator[ConsoleStream]:
         yield ConsoleStream(folder, start, reader, writer)
     finally:
         writer.close()
+
+
+async def wait_for_ticks(vm: Instance, count: int) -> Stretch:
+    """The guest's ticks on the machine-wide clock: all that is kept, once there are `count` of them.
+
+    Raises ConflictError when the VM ends before.
+    """
+
+    def read() -> Stretch:
+        return read_stretch(vm.folder.console_record, vm.host.clock)
+
+    # A long history takes a while to parse.
+    stretch = await asyncio.to_thread(read)
+    while len(stretch.ticks) < count:
+        if not vm.active:
+            raise ConflictError(f"{vm.name} is {vm.state} and ticks no more", vm.error)
+        try:
+            async with open_console(vm.folder) as console:
+                # Again, for what came before we were connected.
+                stretch = await asyncio.to_thread(read)
+                await _lines(console, count - len(stretch.ticks))
+        except ConsoleClosedError:
+            # QEMU has just ended; what became of the VM is told next.
+            await vm.ended()
+        stretch = await asyncio.to_thread(read)
+    return stretch
+
+
+async def _lines(console: ConsoleStream, count: int) -> None:
+    """Wait until the guest has ended that many more lines, or has ended."""
+    while count > 0 and (data := await console.read()):
+        count -= data.count(b"\n")

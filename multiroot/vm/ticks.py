@@ -149,3 +149,11 @@ def continuity(ticks: Sequence[Tick]) -> Continuity | None:
         bad_bytes=max((report.bad_bytes for report in reports), default=0),
         reports=reports,
     )
+
+
+def gap_around(ticks: Sequence[Tick], start_ns: int, end_ns: int, margin_ns: int = 1_000_000_000) -> int:
+    """Largest distance, ns, between neighbouring ticks seen from `margin_ns` before a time span to as long
+    behind it; 0 if there are none. Ticks long before or after it tell of other things.
+    """
+    near = [tick.seen_ns for tick in ticks if start_ns - margin_ns <= tick.seen_ns <= end_ns + margin_ns]
+    return max((after - before for before, after in pairwise(near)), default=0)

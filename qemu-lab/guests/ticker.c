@@ -4,14 +4,17 @@
  * the time. It is the guest's init and its only process. README.md beside this file describes the output;
  * lines are short because every byte on a serial port is a VM exit.
  *
- * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address).
+ * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
+ * ticker.dirty=MIB/S (default 0).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <net/ethernet.h>
 #include <net/if.h>
+#include <netpacket/packet.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,8 +35,11 @@ enum {
 	PAGES_A_TICK = 16,
 	TICK_NS = 10 * 1000 * 1000,
 	REPORT_EVERY = 64,		/* ticks */
+	FRAMES_EVERY = 8,		/* ticks */
+	ETH_P_NUMBERED = 0x88b5,	/* IEEE 802: for local experiments */
 	LATE_NS = 50 * 1000 * 1000,	/* later than this, ticks are not caught up with */
 	DEFAULT_REGION_MIB = 32,
+	DIRTY_PAGES = 64 << 8,		/* 64 MiB that are only made dirty */
 };
 
 static void die(const char *what)
@@ -120,6 +126,51 @@ static void bring_up(const char *text)
 	close(fd);
 }
 
+/* Numbered frames from the wire: what came, in which order. */
+struct frames {
+	int socket;		/* -1: none wanted */
+	uint64_t first;
+	uint64_t last;
+	uint64_t count;
+	uint64_t lost;		/* numbers passed over */
+	uint64_t again;		/* numbers not above the last */
+	uint64_t told;		/* count in the last line */
+};
+
+static int open_card(const char *name)
+{
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_NUMBERED));
+	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_NUMBERED) };
+	struct ifreq request = { .ifr_flags = IFF_UP };
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+	at.sll_ifindex = if_nametoindex(name);
+	if (fd < 0 || !at.sll_ifindex || bind(fd, (struct sockaddr *)&at, sizeof(at)) ||
+	    ioctl(fd, SIOCSIFFLAGS, &request))
+		fprintf(stderr, "ticker: %s: %s\n", name, strerror(errno));
+	return fd;
+}
+
+static void take_frames(struct frames *frames)
+{
+	uint8_t frame[2048];
+	uint64_t number;
+	ssize_t n;
+
+	while ((n = recv(frames->socket, frame, sizeof(frame), 0)) > 0) {
+		if (n < ETH_HLEN + (ssize_t)sizeof(number))
+			continue;
+		memcpy(&number, frame + ETH_HLEN, sizeof(number));
+		if (!frames->count++)
+			frames->first = number;
+		else if (number <= frames->last)
+			frames->again++;
+		else
+			frames->lost += number - frames->last - 1;
+		frames->last = number;
+	}
+}
+
 static int open_serial(void)
 {
 	int fd = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -146,6 +197,9 @@ struct region {
 	size_t next;
 	uint64_t checked;	/* bytes */
 	uint64_t bad;		/* bytes */
+	uint64_t *dirty;	/* DIRTY_PAGES pages, NULL without ticker.dirty= */
+	size_t dirty_rate;	/* pages a second */
+	size_t dirty_next;
 };
 
 /* xorshift64; the state is never 0. */
@@ -213,8 +267,24 @@ static void make_region(struct region *region, size_t mib)
 		write_page(region, i, (i + 1) * UINT64_C(0x9e3779b97f4a7c15));
 }
 
+static void make_dirty(struct region *region, size_t mib_a_second)
+{
+	region->dirty_rate = mib_a_second << 8;
+	if (!region->dirty_rate)
+		return;
+	region->dirty = mmap(NULL, DIRTY_PAGES << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (region->dirty == MAP_FAILED)
+		die("dirty");
+}
+
 static void work(struct region *region)
 {
+	size_t dirty = region->dirty_rate / (1000000000 / TICK_NS);
+
+	for (; dirty; dirty--) {
+		region->dirty[region->dirty_next * WORDS]++;
+		region->dirty_next = (region->dirty_next + 1) % DIRTY_PAGES;
+	}
 	for (int i = 0; i < PAGES_A_TICK; i++) {
 		check_page(region, region->next);
 		write_page(region, region->next, region->pages[region->next].sum);
@@ -236,7 +306,20 @@ static void say(int serial, const char *line, int length)
 	}
 }
 
-static void tick_for_ever(int serial, struct region *region, const char *boot_id)
+static void tell_frames(int serial, struct frames *frames)
+{
+	char line[160];
+
+	if (frames->count == frames->told)
+		return;
+	frames->told = frames->count;
+	say(serial, line,
+	    snprintf(line, sizeof(line),
+		     "F %" PRIu64 " %" PRIu64 " count=%" PRIu64 " lost=%" PRIu64 " again=%" PRIu64 "\n",
+		     frames->first, frames->last, frames->count, frames->lost, frames->again));
+}
+
+static void tick_for_ever(int serial, struct region *region, struct frames *frames, const char *boot_id)
 {
 	uint64_t due = now(CLOCK_MONOTONIC), last = due, gap = 0;
 	char line[192];
@@ -266,6 +349,11 @@ static void tick_for_ever(int serial, struct region *region, const char *boot_id
 		}
 		say(serial, line, length);
 		work(region);
+		if (frames->socket < 0)
+			continue;
+		take_frames(frames);
+		if (counter % FRAMES_EVERY == 0)
+			tell_frames(serial, frames);
 	}
 }
 
@@ -273,6 +361,7 @@ int main(void)
 {
 	char cmdline[4096], boot_id[64], ready[96];
 	struct region region = { 0 };
+	struct frames frames = { .socket = -1 };
 	const char *value;
 	int serial;
 
@@ -285,10 +374,15 @@ int main(void)
 	value = parameter(cmdline, "ticker.ip=");
 	if (value)
 		bring_up(value);
+	value = parameter(cmdline, "ticker.card=");
+	if (value)
+		frames.socket = open_card(value);
 	value = parameter(cmdline, "ticker.region=");
 	make_region(&region, value && atoi(value) > 0 ? atoi(value) : DEFAULT_REGION_MIB);
+	value = parameter(cmdline, "ticker.dirty=");
+	make_dirty(&region, value && atoi(value) > 0 ? atoi(value) : 0);
 	mlockall(MCL_CURRENT | MCL_FUTURE);
 	serial = open_serial();
 	say(serial, ready, snprintf(ready, sizeof(ready), "READY boot=%s\n", boot_id));
-	tick_for_ever(serial, &region, boot_id);
+	tick_for_ever(serial, &region, &frames, boot_id);
 }

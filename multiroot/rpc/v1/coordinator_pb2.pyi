@@ -11,6 +11,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from multiroot.rpc.v1 import common_pb2 as _common_pb2
+from multiroot.rpc.v1 import device_pb2 as _device_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -362,6 +363,7 @@ class HandoffResult(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     STOPPED_NS_FIELD_NUMBER: _builtins.int
     RESUMED_NS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     device_state_bytes: _builtins.int
     ram_bytes_copied: _builtins.int
@@ -370,6 +372,10 @@ class HandoffResult(_message.Message):
     """last vCPU stop in the giver"""
     resumed_ns: _builtins.int
     """first vCPU resume in the taker"""
+    @_builtins.property
+    def device(self) -> _device_pb2.DeviceMoved:
+        """of a VM that owns one"""
+
     def __init__(
         self,
         *,
@@ -379,10 +385,11 @@ class HandoffResult(_message.Message):
         epoch: _builtins.int = ...,
         stopped_ns: _builtins.int = ...,
         resumed_ns: _builtins.int = ...,
+        device: _device_pb2.DeviceMoved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_state_bytes", b"device_state_bytes", "epoch", b"epoch", "name", b"name", "ram_bytes_copied", b"ram_bytes_copied", "resumed_ns", b"resumed_ns", "stopped_ns", b"stopped_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_state_bytes", b"device_state_bytes", "epoch", b"epoch", "name", b"name", "ram_bytes_copied", b"ram_bytes_copied", "resumed_ns", b"resumed_ns", "stopped_ns", b"stopped_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

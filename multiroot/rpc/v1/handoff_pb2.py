@@ -24,28 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 from multiroot.rpc.v1 import common_pb2 as multiroot_dot_v1_dot_common__pb2
+from multiroot.rpc.v1 import device_pb2 as multiroot_dot_v1_dot_device__pb2
 from multiroot.rpc.v1 import vm_pb2 as multiroot_dot_v1_dot_vm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amultiroot/v1/handoff.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\x1a\x15multiroot/v1/vm.proto\"\x9b\x01\n\x0ePrepareRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12%\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05giver\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x14\n\x0cqemu_version\x18\x05 \x01(\t\"6\n\x0fPrepareResponse\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\".\n\x0fTransferRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"\x90\x01\n\x10TransferResponse\x12\x1a\n\x12\x64\x65vice_state_bytes\x18\x01 \x01(\x04\x12\x18\n\x10ram_bytes_copied\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\nresumed_ns\x18\x04 \x01(\x03\x12#\n\x06phases\x18\x05 \x03(\x0b\x32\x13.multiroot.v1.Phase\"\x1c\n\x0c\x41\x62ortRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x0f\n\rAbortResponse2\xe7\x01\n\x0eHandoffService\x12\x46\n\x07Prepare\x12\x1c.multiroot.v1.PrepareRequest\x1a\x1d.multiroot.v1.PrepareResponse\x12K\n\x08Transfer\x12\x1d.multiroot.v1.TransferRequest\x1a\x1e.multiroot.v1.TransferResponse(\x01\x12@\n\x05\x41\x62ort\x12\x1a.multiroot.v1.AbortRequest\x1a\x1b.multiroot.v1.AbortResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amultiroot/v1/handoff.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\x1a\x19multiroot/v1/device.proto\x1a\x15multiroot/v1/vm.proto\"\xc6\x01\n\x0ePrepareRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12%\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05giver\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x14\n\x0cqemu_version\x18\x05 \x01(\t\x12)\n\x06\x64\x65vice\x18\x06 \x01(\x0b\x32\x19.multiroot.v1.DeviceState\"6\n\x0fPrepareResponse\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\".\n\x0fTransferRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"\xbb\x01\n\x10TransferResponse\x12\x1a\n\x12\x64\x65vice_state_bytes\x18\x01 \x01(\x04\x12\x18\n\x10ram_bytes_copied\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\nresumed_ns\x18\x04 \x01(\x03\x12#\n\x06phases\x18\x05 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12)\n\x06\x64\x65vice\x18\x06 \x01(\x0b\x32\x19.multiroot.v1.DeviceMoved\"\x1c\n\x0c\x41\x62ortRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x0f\n\rAbortResponse2\xe7\x01\n\x0eHandoffService\x12\x46\n\x07Prepare\x12\x1c.multiroot.v1.PrepareRequest\x1a\x1d.multiroot.v1.PrepareResponse\x12K\n\x08Transfer\x12\x1d.multiroot.v1.TransferRequest\x1a\x1e.multiroot.v1.TransferResponse(\x01\x12@\n\x05\x41\x62ort\x12\x1a.multiroot.v1.AbortRequest\x1a\x1b.multiroot.v1.AbortResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'multiroot.rpc.v1.handoff_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PREPAREREQUEST']._serialized_start=95
-  _globals['_PREPAREREQUEST']._serialized_end=250
-  _globals['_PREPARERESPONSE']._serialized_start=252
-  _globals['_PREPARERESPONSE']._serialized_end=306
-  _globals['_TRANSFERREQUEST']._serialized_start=308
-  _globals['_TRANSFERREQUEST']._serialized_end=354
-  _globals['_TRANSFERRESPONSE']._serialized_start=357
-  _globals['_TRANSFERRESPONSE']._serialized_end=501
-  _globals['_ABORTREQUEST']._serialized_start=503
-  _globals['_ABORTREQUEST']._serialized_end=531
-  _globals['_ABORTRESPONSE']._serialized_start=533
-  _globals['_ABORTRESPONSE']._serialized_end=548
-  _globals['_HANDOFFSERVICE']._serialized_start=551
-  _globals['_HANDOFFSERVICE']._serialized_end=782
+  _globals['_PREPAREREQUEST']._serialized_start=122
+  _globals['_PREPAREREQUEST']._serialized_end=320
+  _globals['_PREPARERESPONSE']._serialized_start=322
+  _globals['_PREPARERESPONSE']._serialized_end=376
+  _globals['_TRANSFERREQUEST']._serialized_start=378
+  _globals['_TRANSFERREQUEST']._serialized_end=424
+  _globals['_TRANSFERRESPONSE']._serialized_start=427
+  _globals['_TRANSFERRESPONSE']._serialized_end=614
+  _globals['_ABORTREQUEST']._serialized_start=616
+  _globals['_ABORTREQUEST']._serialized_end=644
+  _globals['_ABORTRESPONSE']._serialized_start=646
+  _globals['_ABORTRESPONSE']._serialized_end=661
+  _globals['_HANDOFFSERVICE']._serialized_start=664
+  _globals['_HANDOFFSERVICE']._serialized_end=895
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from multiroot.rpc.v1 import common_pb2 as _common_pb2
+from multiroot.rpc.v1 import device_pb2 as _device_pb2
 from multiroot.rpc.v1 import vm_pb2 as _vm_pb2
 import builtins as _builtins
 import sys
@@ -33,6 +34,7 @@ class PrepareRequest(_message.Message):
     GIVER_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     QEMU_VERSION_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     giver: _builtins.int
     """root that owns the VM now"""
     epoch: _builtins.int
@@ -42,6 +44,10 @@ class PrepareRequest(_message.Message):
     def definition(self) -> _vm_pb2.VmDefinition: ...
     @_builtins.property
     def extents(self) -> _containers.RepeatedCompositeFieldContainer[_vm_pb2.Extent]: ...
+    @_builtins.property
+    def device(self) -> _device_pb2.DeviceState:
+        """of a VM that owns one"""
+
     def __init__(
         self,
         *,
@@ -50,10 +56,11 @@ class PrepareRequest(_message.Message):
         giver: _builtins.int = ...,
         epoch: _builtins.int = ...,
         qemu_version: _builtins.str = ...,
+        device: _device_pb2.DeviceState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "qemu_version", b"qemu_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "qemu_version", b"qemu_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -112,6 +119,7 @@ class TransferResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     RESUMED_NS_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     device_state_bytes: _builtins.int
     ram_bytes_copied: _builtins.int
     """guest RAM that came through the stream; 0 by design"""
@@ -121,6 +129,10 @@ class TransferResponse(_message.Message):
     """first vCPU resume in the taker"""
     @_builtins.property
     def phases(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]: ...
+    @_builtins.property
+    def device(self) -> _device_pb2.DeviceMoved:
+        """of a VM that owns one"""
+
     def __init__(
         self,
         *,
@@ -129,10 +141,11 @@ class TransferResponse(_message.Message):
         epoch: _builtins.int = ...,
         resumed_ns: _builtins.int = ...,
         phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
+        device: _device_pb2.DeviceMoved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_state_bytes", b"device_state_bytes", "epoch", b"epoch", "phases", b"phases", "ram_bytes_copied", b"ram_bytes_copied", "resumed_ns", b"resumed_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_state_bytes", b"device_state_bytes", "epoch", b"epoch", "phases", b"phases", "ram_bytes_copied", b"ram_bytes_copied", "resumed_ns", b"resumed_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

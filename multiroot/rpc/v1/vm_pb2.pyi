@@ -35,6 +35,7 @@ class VmDefinition(_message.Message):
     APPEND_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ram_bytes: _builtins.int
     cpus: _builtins.int
@@ -47,6 +48,8 @@ class VmDefinition(_message.Message):
     mac: _builtins.str
     address: _builtins.str
     """guest's own address/len on the bridge, may be empty"""
+    device: _builtins.str
+    """PCI address of the device it owns, may be empty"""
     def __init__(
         self,
         *,
@@ -58,10 +61,11 @@ class VmDefinition(_message.Message):
         append: _builtins.str = ...,
         mac: _builtins.str = ...,
         address: _builtins.str = ...,
+        device: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "append", b"append", "cpus", b"cpus", "guest", b"guest", "mac", b"mac", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "append", b"append", "cpus", b"cpus", "device", b"device", "guest", b"guest", "mac", b"mac", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 
 from multiroot.device._uapi import ffi, lib
 
-HEADER = Path(__file__).parents[3] / "csrc/kmod/uapi/multiroot.h"
+HEADERS = sorted((Path(__file__).parents[3] / "csrc/kmod/uapi").glob("*.h"))
 STRUCTS = [name for name in ffi.list_types()[1] if name.startswith("multiroot_")]
-IOCTLS = [name for name in dir(lib) if name.startswith("MULTIROOT_IOC_") and name != "MULTIROOT_IOC_MAGIC"]
+IOCTLS = [name for name in dir(lib) if "IOC_" in name and not name.endswith("IOC_MAGIC")]
 CONSTANTS = [name for name in dir(lib) if name.startswith("MULTIROOT_")]
 
 
@@ -34,7 +35,8 @@ def test_layout_is_the_same(compiler: str, suffix: str, tmp_path: Path) -> None:
     names = list(expected())
     lines = "\n".join(f'printf("%llu\\n", (unsigned long long)({name}));' for name in names)
     source = tmp_path / f"layout.{suffix}"
-    includes = f'#include <stddef.h>\n#include <stdio.h>\n#include "{HEADER}"\n'
+    includes = "#include <stddef.h>\n#include <stdio.h>\n"
+    includes += "".join(f'#include "{header}"\n' for header in HEADERS)
     source.write_text(f"{includes}int main(void)\n{{\n{lines}\nreturn 0;\n}}\n")
     program = tmp_path / "layout"
     subprocess.run(
@@ -45,5 +47,6 @@ def test_layout_is_the_same(compiler: str, suffix: str, tmp_path: Path) -> None:
 
 
 def test_every_ioctl_and_struct_is_known() -> None:
-    assert len(IOCTLS) == HEADER.read_text().count("#define MULTIROOT_IOC_")
-    assert len(STRUCTS) == HEADER.read_text().count("\nstruct multiroot_")
+    text = "".join(header.read_text() for header in HEADERS)
+    assert len(IOCTLS) == len(re.findall(r"#define MULTIROOT_(?:\w+_)?IOC_\w+\t", text))
+    assert len(STRUCTS) == text.count("\nstruct multiroot_")

@@ -146,3 +146,16 @@ def test_no_service_behind_the_relay(port: int, execd: Path) -> None:
     relay = RelayChannel(DirectChannel(port), "127.0.0.1", port=nobody, relay=str(execd))
     with closing(relay), pytest.raises(PeerLostError, match="Connection refused"):
         execution.run(relay, ["true"], timeout=30)
+
+
+def test_a_conversation_line_by_line(channel: Channel) -> None:
+    script = 'while read -r line; do echo "heard $line"; done; echo over >&2; exit 3'
+    talk = execution.Conversation(channel, ["sh", "-c", script])
+    assert [talk.ask(word, 30) for word in ("one", "two")] == ["heard one", "heard two"]
+    talk.end(30)
+
+
+def test_a_conversation_that_ends_too_soon_says_why(channel: Channel) -> None:
+    talk = execution.Conversation(channel, ["sh", "-c", "read -r line; echo no >&2; exit 3"])
+    with pytest.raises(PeerLostError, match=r"ended with 3 \(no\)"):
+        talk.ask("one", 30)

@@ -13,7 +13,7 @@ import pytest
 from multiroot.errors import BadRequestError
 from multiroot.lab import state
 from multiroot.lab.layout import lay_out
-from multiroot.lab.machine import Machine, kernel_cmdline, qemu_argv
+from multiroot.lab.machine import Machine, MachineDevice, kernel_cmdline, qemu_argv
 from multiroot.lab.state import Attempt, LabState
 from multiroot.units import GIB, MIB
 
@@ -147,3 +147,18 @@ def test_a_lab_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("XDG_STATE_HOME", "/tmp" if len(str(tmp_path)) > 60 else str(tmp_path))
     with pytest.raises(BadRequestError, match="no lab called 'nobody'"):
         state.load("nobody")
+
+
+def test_devices_sit_behind_ports_of_their_own(machine: Machine) -> None:
+    """Bus numbers follow the order of the recipe; a card's other end is a socket of the lab's."""
+    devices = (MachineDevice("igb,mac=52:54:00:00:01:01", network=True), MachineDevice("edu", network=False))
+    argv = qemu_argv(dataclasses.replace(machine, iommu="intremap=off", devices=devices))
+    found = option(argv, "-device")
+    assert "intel-iommu,intremap=off" in found
+    assert "igb,mac=52:54:00:00:01:01,bus=port1,netdev=card1" in found
+    assert "edu,bus=port2" in found
+    assert [word for word in found if word.startswith("pcie-root-port")] == [
+        "pcie-root-port,id=port1,bus=pcie.0,chassis=1,addr=0x10",
+        "pcie-root-port,id=port2,bus=pcie.0,chassis=2,addr=0x11",
+    ]
+    assert any(str(machine.state / "card1.sock") in word for word in option(argv, "-netdev"))

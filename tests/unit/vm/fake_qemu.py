@@ -113,7 +113,9 @@ class Qemu:
     def serve(self) -> None:
         while True:
             client, _ = self._listener.accept()
-            self._client = client
+            # Not while an event is being sent to the one before, which forgets the client when that fails.
+            with self._lock:
+                self._client = client
             version = {"qemu": {"major": 9, "minor": 9, "micro": 9}, "package": self._version()}
             self._send({"QMP": {"version": version, "capabilities": []}})
             self._serve_client(client)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.vm.messages import ticks_from_proto, ticks_to_proto
-from multiroot.vm.ticks import Report, Stretch, Tick, continuity, parse, parse_line
+from multiroot.vm.ticks import Report, Stretch, Tick, continuity, gap_around, parse, parse_line
 
 BOOT = "6f1c3f5e-0000-4000-8000-1234567890ab"
 
@@ -138,3 +138,11 @@ def test_reboot_and_damage_break_it() -> None:
     assert damaged
     assert unknown
     assert [rebooted.unbroken, damaged.unbroken, unknown.unbroken] == [False, False, False]
+
+
+def test_the_gap_around_a_span_leaves_out_what_is_far_away() -> None:
+    second = 1_000_000_000
+    seen = (0, 5 * second, 5 * second + 10, 5 * second + 90, 5 * second + 95, 9 * second)
+    ticks = [Tick(number, at) for number, at in enumerate(seen)]
+    assert gap_around(ticks, 5 * second + 20, 5 * second + 80) == 80
+    assert gap_around(ticks, 20 * second, 21 * second) == 0

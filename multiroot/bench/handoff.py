@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`bench handoff`: our handoff beside everything else that takes a VM to another QEMU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from multiroot.bench import kexec, launch, provenance
+from multiroot.bench.contender import Contender, interleave
+from multiroot.bench.contenders import SAME_KERNEL, MultiRoot, SameKernel, SameKernelVm
+from multiroot.bench.samples import Recorder, Run, read
+from multiroot.errors import BadRequestError
+from multiroot.lab import lab as labs
+from multiroot.lab.agents import Agents
+from multiroot.lab.lab import Lab
+from multiroot.phases import Phases
+from multiroot.rpc.v1 import vm_pb2
+from multiroot.units import MIB
+
+OURS = "multi-root"
+CONTENDERS = (OURS, *SAME_KERNEL, kexec.NAME)
+
+
+@dataclass(frozen=True)
+class Options:
+    """`ram` in bytes; `region_mib` is what the guest rewrites all the time, `dirty` MiB/s on top of that."""
+
+    lab: labs.Options
+    contenders: tuple[str, ...] = CONTENDERS
+    ram: int = 128 * MIB
+    vms: int = 1
+    machine: str = "q35"
+    rounds: int = 5
+    boots: int = 1
+    seed: int = 1
+    dirty: int = 0
+
+    def checked(self) -> Options:
+        """Raises BadRequestError for what makes no sense."""
+        unknown = [name for name in self.contenders if name not in CONTENDERS]
+        if unknown:
+            raise BadRequestError(
+                f"no contender called {unknown[0]!r}", f"there are: {', '.join(CONTENDERS)}"
+            )
+        for number, what in ((self.rounds, "round"), (self.boots, "boot"), (self.vms, "VM")):
+            if number < 1:
+                raise BadRequestError(f"at least one {what} is needed")
+        return self
+
+    def data(self) -> dict[str, Any]:
+        """As kept in a run's header."""
+        kept = asdict(self)
+        kept["lab"] = {"kernel": self.lab.kernel, "kernels": list(self.lab.kernels)}
+        return {**kept, "contenders": list(self.contenders)}
+
+
+def run(options: Options, out: Path, phases: Phases) -> Run:
+    """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
+    options = options.checked()
+    # Ours has VMs of its own, the others one that may need a second place.
+    machine_options = replace(options.lab, vms=options.vms + 2, vm_memory=options.ram)
+    recorder = Recorder(out / "samples.jsonl")
+    try:
+        for boot in range(options.boots):
+            machine = labs.up(machine_options, phases)
+            try:
+                with Agents(machine.agent_address) as agents:
+                    if boot == 0:
+                        recorder.header(
+                            provenance.header(
+                                "handoff", options.seed, options.data(), provenance.versions(machine, agents)
+                            )
+                        )
+                    _one_boot(options, boot, machine, agents, recorder, phases)
+            finally:
+                with phases.phase("shut the lab down"):
+                    machine.down()
+    finally:
+        recorder.close()
+    return read(recorder.path)
+
+
+def _one_boot(
+    options: Options, boot: int, machine: Lab, agents: Agents, recorder: Recorder, phases: Phases
+) -> None:
+    kernel = labs.kernel_name(options.lab.kernels[0] if options.lab.kernels else options.lab.kernel)
+    if OURS in options.contenders:
+        launched = launch.launch(machine, agents, kernel, phases.publish)
+        recorder.sample(replace(launched, round=boot))
+    contenders = make(options, machine, agents, phases.publish)
+    interleave(contenders, options.rounds, options.seed + boot, recorder, phases)
+    if kexec.NAME in options.contenders:
+        # Last, for it takes the kernel away; alone, for it takes the new root's CPUs too.
+        if OURS in options.contenders:
+            agents.release(phases.publish)
+        vm = SameKernelVm(machine, name="carried", **definition_fields(options))
+        last = kexec.KexecPmem(machine, agents, vm, kernel)
+        interleave([last], 1, options.seed + boot, recorder, phases)
+
+
+def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., None]) -> list[Contender]:
+    """The contenders that were asked for."""
+    fields = definition_fields(options)
+    made: list[Contender] = []
+    if OURS in options.contenders:
+        definitions = [
+            vm_pb2.VmDefinition(name=f"vm{number + 1}", guest="ticker", **fields)
+            for number in range(options.vms)
+        ]
+        made.append(MultiRoot(OURS, machine, agents, definitions, show))
+    shared = SameKernelVm(machine, name="rival", **fields)
+    made += [SameKernel(name, shared) for name in SAME_KERNEL if name in options.contenders]
+    return made
+
+
+def definition_fields(options: Options) -> dict[str, Any]:
+    """What every contender's VM has in common."""
+    append = f"ticker.dirty={options.dirty}" if options.dirty else ""
+    return {"ram_bytes": options.ram, "cpus": 1, "machine": options.machine, "append": append}

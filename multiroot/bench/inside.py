@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs inside a root: what others do with a VM within one kernel, measured on the same kind of VM as ours.
+
+`python3 -m multiroot.bench.inside` reads requests, a JSON object a line, and answers each with one. QEMU, its
+command line, its console keeper and its guest are those of `multiroot.vm`; only what happens between the
+two QEMUs differs. The RAM of both lies in the arena.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from multiroot.arena.arena import Arena, Entry
+from multiroot.arena.atomics import tsc_clock
+from multiroot.arena.backing import find_device
+from multiroot.bench import leave
+from multiroot.bench.rival import ROOT, RUN_DIR, Rival
+from multiroot.device.handle import Device
+from multiroot.errors import BadRequestError, CommandError, MultirootError
+from multiroot.net.network import RootNetwork
+from multiroot.vm import ticks
+from multiroot.vm.definition import VmDefinition
+from multiroot.vm.instance import Host, Instance, VmState
+from multiroot.vm.qmp import Event, Events
+from multiroot.vm.stream import wait_for_ticks
+
+STATE_FILE = Path("/tmp/bench-state")
+FD_NAME = "bench"
+UNLIMITED = 100 << 30  # bytes/s
+DOWNTIME_LIMIT_MS = 300  # QEMU's own default
+TICKS = 120
+CONVERGE_TIMEOUT_S = 60.0
+
+# Ways in which RAM travels too, and so needs room of its own on the other side.
+COPYING = ("pre-copy", "stop-and-copy")
+
+
+class Bench:
+    """One VM that goes from QEMU to QEMU."""
+
+    def __init__(self, host: Host, tsc_khz: int) -> None:
+        self._host = host
+        self._tsc_khz = tsc_khz
+        self._definition = VmDefinition("none")
+        self._vm: Rival | None = None
+        self._spare: Entry | None = None
+        self._count = 0
+
+    async def start(self, **fields: Any) -> dict[str, Any]:
+        """Start the VM and wait until its guest ticks."""
+        self._definition = VmDefinition(**fields).checked()
+        self._host.check(self._definition)
+        entry = await self._allocate(self._definition.name)
+        vm = self._instance(entry)
+        await vm.start()
+        self._vm = vm
+        await self._ticks(vm, TICKS)
+        return {"qemu": vm.qmp.version}
+
+    async def pause(self) -> dict[str, Any]:
+        """Keep the guest off the CPU while others are measured."""
+        await self._current().qmp.execute("stop")
+        return {}
+
+    async def go(self) -> dict[str, Any]:
+        """Let it go on, and settle."""
+        vm = self._current()
+        await vm.qmp.execute("cont")
+        seen = await self._ticks(vm, 0)
+        await self._ticks(vm, len(seen.ticks) + TICKS)
+        return {}
+
+    async def sample(self, way: str) -> dict[str, Any]:
+        """Take the VM to another QEMU; what it cost."""
+        source = self._current()
+        entry = await self._room() if way in COPYING else source.entry
+        target = self._instance(entry)
+        started = self._host.clock()
+        try:
+            stopped, resumed, status = await self._move(way, source, target)
+        except BaseException:
+            await target.discard()
+            raise
+        target.state = VmState.RUNNING
+        before = await self._ticks(source, 0)
+        await source.end(VmState.HANDED)
+        if target.tap and self._host.network:
+            await self._host.network.bring_up(target.tap)
+        if way in COPYING:
+            self._spare = source.entry
+        self._vm = target
+        after = await self._ticks(target, TICKS)
+        joined = before.then(after)
+        judged = ticks.continuity(joined.ticks)
+        ram = status["ram"]
+        return {
+            "blackout_ns": resumed.at_ns - stopped.at_ns,
+            "gap_ns": ticks.gap_around(joined.ticks, stopped.at_ns, resumed.at_ns),
+            "total_ns": resumed.at_ns - started,
+            "sent_bytes": ram["transferred"],
+            "missing_ticks": len(judged.missing) if judged else -1,
+            "bad_bytes": judged.bad_bytes if judged else -1,
+        }
+
+    async def _move(self, way: str, source: Rival, target: Rival) -> tuple[Event, Event, Any]:
+        if way == "save-and-restore":
+            return await self._through_a_file(source, target)
+        await target.start(giver=source.owner)
+        for vm in (source, target):
+            # An earlier turn may have left the source the other way round.
+            await (_copy_ram(vm) if way in COPYING else vm.set_up_migration())
+        return await self._directly(source, target, stop_first=way == "stop-and-copy")
+
+    async def _directly(self, source: Rival, target: Rival, stop_first: bool) -> tuple[Event, Event, Any]:
+        """One socket between the two QEMUs, nothing of ours on the way."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            await target.qmp.give_fd(FD_NAME, theirs.fileno())
+            await source.qmp.give_fd(FD_NAME, ours.fileno())
+        await target.qmp.execute("migrate-incoming", uri=f"fd:{FD_NAME}")
+        with source.qmp.watch("STOP", "MIGRATION") as sent, target.qmp.watch("MIGRATION", "RESUME") as came:
+            if stop_first:
+                await source.qmp.execute("stop")
+            await source.qmp.execute("migrate", uri=f"fd:{FD_NAME}")
+            stopped = await _event(sent, "STOP")
+            if stop_first:
+                await _completed(came)
+                await target.qmp.execute("cont")
+            resumed = await _event(came, "RESUME")
+            await _completed(sent)
+        return stopped, resumed, await source.qmp.execute("query-migrate")
+
+    async def _through_a_file(self, source: Rival, target: Rival) -> tuple[Event, Event, Any]:
+        """A snapshot: stop, save all to a file in memory, end; start, load, go on."""
+        await _copy_ram(source)
+        with source.qmp.watch("STOP", "MIGRATION") as events:
+            await source.qmp.execute("stop")
+            stopped = await _event(events, "STOP")
+            await source.qmp.execute("migrate", uri=f"file:{STATE_FILE}")
+            await _completed(events)
+        status = await source.qmp.execute("query-migrate")
+        await source.end(VmState.HANDED)
+        await target.start(giver=source.owner)
+        await _copy_ram(target)
+        with target.qmp.watch("MIGRATION", "RESUME") as events:
+            await target.qmp.execute("migrate-incoming", uri=f"file:{STATE_FILE}")
+            await _completed(events)
+            await target.qmp.execute("cont")
+            resumed = await _event(events, "RESUME")
+        STATE_FILE.unlink()
+        return stopped, resumed, status
+
+    async def preload(self, kernel: str) -> dict[str, Any]:
+        """Have the kernel loaded that `leave` is to start."""
+        await asyncio.to_thread(leave.preload, kernel)
+        return {}
+
+    async def leave(self) -> dict[str, Any]:
+        """Put the VM's device state into the arena and start the loaded kernel: this never returns."""
+        vm = self._current()
+        seen = await self._ticks(vm, 0)
+        await leave.leave(vm, self._tsc_khz, seen.ticks[-1].counter)
+        raise CommandError("kexec came back")
+
+    async def end(self) -> None:
+        """Leave nothing behind."""
+        if self._vm is None:
+            return
+        await self._vm.discard()
+        for entry in (self._vm.entry, self._spare):
+            if entry is not None:
+                self._host.arena.free(entry.name, entry.owner)
+
+    async def _room(self) -> Entry:
+        if self._spare is None:
+            self._spare = await self._allocate(f"{self._definition.name}-2")
+        return self._spare
+
+    async def _allocate(self, name: str) -> Entry:
+        size, checksum = self._definition.ram_bytes, self._definition.checksum()
+        return await asyncio.to_thread(self._host.arena.allocate, name, size, checksum)
+
+    def _instance(self, entry: Entry) -> Rival:
+        """Each has a folder of its own: two of them exist at a time."""
+        self._count += 1
+        host = replace(self._host, run_dir=RUN_DIR / str(self._count % 2))
+        return Rival(host, self._definition, entry)
+
+    def _current(self) -> Rival:
+        if self._vm is None:
+            raise BadRequestError("no VM was started")
+        return self._vm
+
+    async def _ticks(self, vm: Instance, count: int) -> ticks.Stretch:
+        return await wait_for_ticks(vm, count)
+
+
+async def _copy_ram(vm: Instance) -> None:
+    """Migrate as QEMU does when nobody tells it that RAM is shared."""
+    off = [{"capability": "x-ignore-shared", "state": False}]
+    await vm.qmp.execute("migrate-set-capabilities", capabilities=off)
+    await vm.qmp.execute("migrate-set-parameters", max_bandwidth=UNLIMITED, downtime_limit=DOWNTIME_LIMIT_MS)
+
+
+async def _event(events: Events, name: str) -> Event:
+    async with asyncio.timeout(CONVERGE_TIMEOUT_S):
+        while (event := await events.next()).name != name:
+            if event.data.get("status") == "failed":
+                raise CommandError("QEMU's migration failed")
+    return event
+
+
+async def _completed(events: Events) -> None:
+    event = await events.until("completed", "failed")
+    if event.data["status"] == "failed":
+        raise CommandError("QEMU's migration failed")
+
+
+async def serve() -> None:
+    """Answer until standard input ends."""
+    with Device() as device:
+        khz = device.info().tsc_khz
+    network = RootNetwork(1)
+    await network.start()
+    bench = Bench(Host(ROOT, Arena(find_device().node, ROOT), tsc_clock(khz), RUN_DIR, network), khz)
+    try:
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            sys.stdout.write(json.dumps(await _answer(bench, json.loads(line))) + "\n")
+            sys.stdout.flush()
+    finally:
+        await bench.end()
+        await network.close()
+
+
+async def _answer(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
+    verbs = ("start", "pause", "go", "sample", "preload", "leave")
+    try:
+        do = request.pop("do")
+        verb: Any = getattr(bench, do) if do in verbs else None
+        if verb is None:
+            raise BadRequestError(f"cannot {do}")
+        answer: dict[str, Any] = await verb(**request)
+    except TimeoutError:
+        return {"error": f"it did not come to an end within {CONVERGE_TIMEOUT_S:g} s"}
+    except MultirootError as error:
+        return {"error": str(error)}
+    return answer
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())

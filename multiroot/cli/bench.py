@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot bench NAME`: measure, keep every sample, say what they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from multiroot.cli.output import Progress, console, json_option, print_json, print_table
+from multiroot.units import parse_size
+
+if TYPE_CHECKING:
+    from multiroot.bench.samples import Run
+    from multiroot.phases import Phases
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+OUR_METRICS = ("blackout_ns", "gap_ns", "total_ns", "sent_bytes")
+
+
+def common_options(function: Function) -> Function:
+    """What every bench takes."""
+    for option in reversed((
+        click.option("--out", type=click.Path(path_type=Path), help="Folder for what was measured."),
+        click.option("--seed", default=1, show_default=True, help="Decides the order of turns."),
+        click.option("--old-kernel", default="6.12", show_default=True, help="Name, newest, or a path."),
+        click.option("--new-kernel", default="6.12", show_default=True, help="Name, newest, or a path."),
+        click.option("--name", default="bench", show_default=True, help="Name of the lab it runs in."),
+        json_option,
+    )):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.group()
+def bench() -> None:
+    """Measure what this does beside what others do, in one lab machine and one run."""
+
+
+@bench.command()
+@click.option("--contenders", default="", metavar="LIST", help="Only these, separated by commas.")
+@click.option("--ram", default="128M", show_default=True, metavar="SIZE", help="RAM of the VM.")
+@click.option("--vms", default=1, show_default=True, help="VMs of the multi-root handoff.")
+@click.option("--machine", default="q35", show_default=True, help="QEMU machine of the VM.")
+@click.option("--dirty", default=0, metavar="RATE", help="MiB/s of memory the guest keeps writing.")
+@click.option("--rounds", default=5, show_default=True, help="Samples of each contender in a boot.")
+@click.option("--boots", default=1, show_default=True, help="Boots of the lab machine.")
+@common_options
+def handoff(contenders: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """Blackout of the multi-root handoff, beside what QEMU does within one kernel."""
+    from multiroot.bench import handoff as work
+
+    lab = lab_options(chosen)
+    options = work.Options(
+        lab=lab,
+        contenders=tuple(contenders.split(",")) if contenders else work.CONTENDERS,
+        ram=parse_size(ram),
+        **chosen,
+    ).checked()
+    folder = out or results_folder("handoff")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    show(run, folder, "blackout_ns", "in-place", OUR_METRICS, work.OURS, as_json)
+
+
+@bench.command()
+@click.option("--rounds", default=3, show_default=True, help="Samples of each.")
+@common_options
+def launch(out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """A new root coming up, beside a fresh machine that boots the same kernel."""
+    from multiroot.bench import launch as work
+
+    options = work.Options(lab=lab_options(chosen), **chosen)
+    folder = out or results_folder("launch")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    show(run, folder, "from_kernel_to_ready_ns", work.FRESH, tuple(run.metrics()), work.NEW_ROOT, as_json)
+
+
+@bench.command()
+@click.option("--record", is_flag=True, help="Make this run's ratios the recorded ones.")
+@common_options
+def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """A few minutes of `handoff`: its ratios, and their change against the recorded ones."""
+    from multiroot.bench import guard
+    from multiroot.bench import handoff as work
+
+    options = work.Options(
+        lab=lab_options(chosen), contenders=guard.CONTENDERS, rounds=guard.ROUNDS, **chosen
+    )
+    folder = out or results_folder("quick")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    show(run, folder, "blackout_ns", "in-place", OUR_METRICS, work.OURS, as_json)
+    now = guard.ratios(run)
+    before = guard.recorded()
+    if not as_json:
+        print_table(*guard.change_table(before, now), title="Change against what was recorded")
+    if record:
+        guard.record(run, now)
+        click.echo(f"recorded in {guard.FILE}", err=True)
+
+
+def lab_options(chosen: dict[str, Any]) -> Any:
+    """Takes the lab's part out of `chosen`."""
+    from multiroot.lab import lab as labs
+
+    return labs.Options(
+        name=chosen.pop("name"), kernel=chosen.pop("old_kernel"), kernels=(chosen.pop("new_kernel"),)
+    )
+
+
+def results_folder(bench_name: str) -> Path:
+    """A folder of its own for this run."""
+    from multiroot.lab import paths
+
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return paths.state_dir() / "bench" / f"{stamp}-{bench_name}"
+
+
+def watched(work: Callable[[Phases], Run]) -> Run:
+    """Do it, showing progress."""
+    from multiroot.phases import Phases
+
+    phases = Phases("workstation")
+    with Progress().live() as progress:
+        phases.subscribe(progress)
+        return work(phases)
+
+
+def show(
+    run: Run, folder: Path, metric: str, base: str, metrics: tuple[str, ...], ours: str, as_json: bool
+) -> None:
+    """Leave a summary and a report in `folder`; print it, or data."""
+    from multiroot.bench import kexec, render, report, seed
+    from multiroot.bench.launch import NEW_ROOT
+
+    data = render.to_json(run, metric, base)
+    (folder / "summary.json").write_text(json.dumps(data, indent=2) + "\n")
+    page = report.write(run, folder, metric, base, metrics, ours)
+    if as_json:
+        print_json(data)
+        return
+    print_table(*render.summary_table(run, metrics), title=f"bench {run.header.bench}")
+    if data["ratios"]["of"]:
+        print_table(*render.ratio_table(run, metric, base), title=f"{render.title(metric)}: ratios")
+    if run.values(kexec.NAME, "total_ns"):
+        rows = seed.table(run, kexec.NAME, ours, NEW_ROOT)
+        print_table(*render.seed_table(rows), title="The seed's ten phases")
+    out = console()
+    for name, why in run.skipped.items():
+        out.print(f"  left out: {name}: {why}")
+    for failed in data["failed"]:
+        out.print(f"  [red]failed[/]: {failed['contender']}, round {failed['round']}: {failed['failed']}")
+    for warning in data["noise"]:
+        out.print(f"  [yellow]noisy[/]: {warning}")
+    out.print(f"  report: {page}; every sample: {folder / 'samples.jsonl'}")

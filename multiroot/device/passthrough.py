@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""/dev/multiroot_iommu and /dev/multiroot_pci, opened: devices that change their root at work."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multiroot.device.errors import refusal
+from multiroot.device.uapi import ffi, lib
+
+IOMMU = Path("/dev/multiroot_iommu")
+PCI = Path("/dev/multiroot_pci")
+TABLES_ABI: int = lib.MULTIROOT_IOMMU_ABI
+_LEGACY_END = 1 << 20
+TABLES_SIZE = 16 << 20  # bytes: page tables for some GiB of guest memory in each root
+
+
+@dataclass(frozen=True)
+class Fault:
+    """DMA that was blocked: requester id, address, VT-d's reason code."""
+
+    rid: int
+    address: int
+    reason: int
+    write: bool
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The IOMMU; `on` when this root takes part, `last` the last of the `faults` it saw."""
+
+    on: bool
+    tables: int
+    size: int
+    registers: int
+    capabilities: int
+    faults: int
+    last: Fault | None
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What is in place for a device. `leaves` counts 4 KiB pages into the range asked for, with `crc`."""
+
+    owner: int
+    did: int
+    context: int
+    table: int
+    leaves: int
+    crc: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the owner's translations compare with ours, in 4 KiB pages; times in ns."""
+
+    same: int
+    elsewhere: int
+    verify_ns: int
+    switch_ns: int
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A memory BAR; `bits` are the low 4 of its register."""
+
+    start: int
+    size: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Function:
+    """A PCI function as its root knows it. `config` is the physical address of its configuration space."""
+
+    rid: int
+    config: int
+    virtual: bool
+    vendor: int
+    device: int
+    subsystem_vendor: int
+    subsystem_device: int
+    class_revision: int
+    bars: tuple[Bar, ...]
+
+
+class Iommu:
+    """The IOMMU module."""
+
+    def __init__(self, path: Path = IOMMU) -> None:
+        self._path = path
+
+    def info(self) -> Unit:
+        """The unit, whether this root takes part or not."""
+        raw = ffi.new("struct multiroot_iommu_info *")
+        self._call("IOMMU_IOC_INFO", raw, "cannot ask the IOMMU module")
+        last = Fault(raw.fault_device, raw.fault_address, raw.fault_reason, bool(raw.fault_write))
+        return Unit(
+            on=bool(raw.flags & lib.MULTIROOT_IOMMU_ON),
+            tables=raw.tables,
+            size=raw.size,
+            registers=raw.registers,
+            capabilities=raw.capabilities,
+            faults=raw.faults,
+            last=last if raw.faults else None,
+        )
+
+    def start(self, tables: int, size: int, registers: int, root: int) -> None:
+        """Make tables at a physical address and turn translation on, all devices passed through."""
+        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, registers, root, 0))
+        self._call("IOMMU_IOC_START", raw, f"cannot start the IOMMU at {registers:#x}")
+
+    def join(self, tables: int, size: int, root: int) -> None:
+        """Take part in the tables that another root made."""
+        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, 0, root, 0))
+        self._call("IOMMU_IOC_JOIN", raw, f"cannot join the IOMMU tables at {tables:#x}")
+
+    def device(self, rid: int, ram_base: int, ram_size: int) -> Translation:
+        """What is in place for a device; the range says what of it to count."""
+        raw = ffi.new(
+            "struct multiroot_iommu_device *", {"rid": rid, "ram_base": ram_base, "ram_size": ram_size}
+        )
+        self._call("IOMMU_IOC_DEVICE", raw, f"cannot look at {address(rid)}")
+        return Translation(raw.owner, raw.did, raw.context, raw.table, raw.leaves, raw.crc)
+
+    def switch(
+        self, rid: int, owner: int, ram_base: int, ram_size: int, *, verify: bool = False
+    ) -> Comparison:
+        """Take a device over from `owner`; with `verify` only compare translations into the VM's memory, and
+        not those below 1 MiB: what is RAM there the chipset says, whose state has not been loaded then.
+
+        ConflictError, and nothing changed, when they differ or somebody else owns it.
+        """
+        flags = lib.MULTIROOT_IOMMU_VERIFY if verify else 0
+        raw = ffi.new(
+            "struct multiroot_iommu_switch *",
+            {
+                "rid": rid,
+                "flags": flags,
+                "from": owner,
+                "ram_base": ram_base,
+                "ram_size": ram_size,
+                "iova_base": _LEGACY_END if verify else 0,
+            },
+        )
+        what = f"cannot {'verify' if verify else 'take over'} the DMA of {address(rid)}"
+        number = self._ioctl("IOMMU_IOC_SWITCH", raw)
+        if number == errno.EXDEV:
+            what += f" ({raw.different} pages, the first at {raw.first:#x})"
+        if number:
+            raise refusal("IOMMU_IOC_SWITCH", what, number)
+        return Comparison(raw.same, raw.elsewhere, raw.verify_ns, raw.switch_ns)
+
+    def _call(self, operation: str, argument: Any, what: str) -> None:
+        number = self._ioctl(operation, argument)
+        if number:
+            raise refusal(operation, what, number)
+
+    def _ioctl(self, operation: str, argument: Any) -> int:
+        return _ioctl(self._path, operation, argument)
+
+
+class Pci:
+    """The PCI module."""
+
+    def __init__(self, path: Path = PCI) -> None:
+        self._path = path
+
+    def add(self, segment: int, function: Function) -> None:
+        """Make a PCI segment with this function, held: nothing this kernel does to it reaches it."""
+        self._call("PCI_IOC_ADD", _function(segment, function), f"cannot add {address(function.rid)}")
+
+    def remove(self, segment: int) -> None:
+        """Take the segment away; ConflictError while a driver has its function."""
+        raw = ffi.new("struct multiroot_pci_function *", {"segment": segment})
+        self._call("PCI_IOC_REMOVE", raw, f"cannot remove PCI segment {segment:#x}")
+
+    def _call(self, operation: str, argument: Any, what: str) -> None:
+        number = _ioctl(self._path, operation, argument)
+        if number:
+            raise refusal(operation, what, number)
+
+
+def address(rid: int) -> str:
+    """A requester id as bus:device.function."""
+    return f"{rid >> 8:02x}:{rid >> 3 & 31:02x}.{rid & 7}"
+
+
+def _function(segment: int, function: Function) -> Any:
+    return ffi.new(
+        "struct multiroot_pci_function *",
+        {
+            "segment": segment,
+            "rid": function.rid,
+            "config": function.config,
+            "flags": lib.MULTIROOT_PCI_VF if function.virtual else 0,
+            "vendor": function.vendor,
+            "device": function.device,
+            "subsystem_vendor": function.subsystem_vendor,
+            "subsystem_device": function.subsystem_device,
+            "class_revision": function.class_revision,
+            "bar": [(bar.start, bar.size, bar.bits, 0) for bar in function.bars],
+        },
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise refusal("OPEN_PASSTHROUGH", f"cannot open {path}", error.errno or errno.EIO) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _ioctl(path: Path, operation: str, argument: Any) -> int:
+    """0 or an errno; begun again when a signal came in between."""
+    request = getattr(lib, f"MULTIROOT_{operation}")
+    with _opened(path) as fd:
+        while lib.ioctl(fd, request, ffi.cast("void *", argument)) < 0:
+            if ffi.errno != errno.EINTR:
+                return int(ffi.errno)
+    return 0

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agents of a lab's two roots as a program on the workstation uses them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from multiroot.errors import MultirootError
+from multiroot.phases import Phase
+from multiroot.rpc import client
+from multiroot.rpc import phases as wire
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import coordinator_pb2 as coordinator
+from multiroot.rpc.v1 import coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2, vm_pb2_grpc
+
+CALL_TIMEOUT_S = 60.0  # for calls that only ask
+GUEST_TIMEOUT_S = 240.0  # for what waits for a guest under nested emulation
+
+
+class Agents:
+    """Channels to both roots, "old" and "new"; the second need not be there yet."""
+
+    def __init__(self, address: str) -> None:
+        self._stack = ExitStack()
+        self._channels = {
+            root: self._stack.enter_context(client.connect(root, address)) for root in ("old", "new")
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def status(self, root: str = "old", *, wait: bool = False) -> root_pb2.RootStatus:
+        """What a root says of itself; with `wait`, as soon as its agent is there."""
+        stub: Callable[..., root_pb2.RootStatus] = root_pb2_grpc.RootServiceStub(self._on(root)).GetStatus
+        with translated(f"the {root} root's agent"):
+            return stub(root_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT_S, wait_for_ready=wait)
+
+    def run(self, definition: vm_pb2.VmDefinition) -> vm_pb2.Vm:
+        """Start a VM in the old root."""
+        stub = vm_pb2_grpc.VmServiceStub(self._on("old"))
+        with translated("the old root's agent"):
+            return stub.Run(vm_pb2.RunVmRequest(definition=definition), timeout=CALL_TIMEOUT_S)
+
+    def stop(self, name: str, root: str) -> None:
+        """End a VM."""
+        stub = vm_pb2_grpc.VmServiceStub(self._on(root))
+        with translated(f"the {root} root's agent"):
+            stub.Stop(vm_pb2.StopVmRequest(name=name), timeout=CALL_TIMEOUT_S)
+
+    def vm(self, name: str, root: str) -> vm_pb2.Vm:
+        """A VM as a root knows it."""
+        stub = vm_pb2_grpc.VmServiceStub(self._on(root))
+        with translated(f"the {root} root's agent"):
+            return stub.Get(vm_pb2.GetVmRequest(name=name), timeout=CALL_TIMEOUT_S)
+
+    def ticks(self, name: str, root: str, count: int = 0) -> vm_pb2.Ticks:
+        """The guest's ticks that a root saw, once there are `count`."""
+        stub = vm_pb2_grpc.VmServiceStub(self._on(root))
+        with translated(f"the {root} root's agent"):
+            request = vm_pb2.GetTicksRequest(name=name, wait_count=count)
+            return stub.GetTicks(request, timeout=GUEST_TIMEOUT_S)
+
+    def launch(
+        self, kernel: str, show: Callable[[Phase], None]
+    ) -> tuple[coordinator.LaunchResult, list[Phase]]:
+        """Bring a new root up."""
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on("old"))
+        with translated("the old root's agent"):
+            last, phases = _follow(stub.Launch(coordinator.LaunchRequest(kernel=kernel)), show)
+        return last.launched, phases
+
+    def release(self, show: Callable[[Phase], None]) -> None:
+        """End the new root."""
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on("old"))
+        with translated("the old root's agent"):
+            _follow(stub.Release(coordinator.ReleaseRequest()), show)
+
+    def hand_over(
+        self, name: str, to: str, show: Callable[[Phase], None]
+    ) -> tuple[coordinator.HandoffResult, list[Phase]]:
+        """Hand a VM to the root `to`, from the other one."""
+        giver = "old" if to == "new" else "new"
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on(giver))
+        with translated(f"the {giver} root's agent"):
+            last, phases = _follow(stub.Handoff(coordinator.HandoffRequest(name=name, to=to)), show)
+        return last.handed_off, phases
+
+    def clock_offset(self) -> int:
+        """TSC clock minus this workstation's monotonic clock, ns: the tightest of a few exchanges."""
+        best: tuple[int, int] | None = None
+        for _ in range(8):
+            asked = time.monotonic_ns()
+            answer = self.status().now_ns
+            back = time.monotonic_ns()
+            candidate = (back - asked, answer - (asked + back) // 2)
+            best = min(best, candidate) if best else candidate
+        assert best is not None
+        return best[1]
+
+    def _on(self, root: str) -> grpc.Channel:
+        return self._channels[root]
+
+
+def _follow(
+    events: Iterable[coordinator.Progress], show: Callable[[Phase], None]
+) -> tuple[coordinator.Progress, list[Phase]]:
+    """Show the phases of a long call; its result and the phases that ended."""
+    phases = []
+    last: coordinator.Progress | None = None
+    for event in events:
+        if event.WhichOneof("event") == "phase":
+            phase = wire.from_proto(event.phase)
+            show(phase)
+            if phase.duration_ns is not None:
+                phases.append(phase)
+        else:
+            last = event
+    if last is None:
+        raise MultirootError("an agent ended a call without a result")
+    return last, phases

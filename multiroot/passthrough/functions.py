@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""PCI functions as this root's sysfs shows them (Documentation/ABI/testing/sysfs-bus-pci)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from multiroot.device.passthrough import Bar, Function
+from multiroot.errors import BadRequestError, ConflictError
+from multiroot.passthrough import firmware
+
+SYS = Path("/sys")
+DRIVER = "multiroot-vfio"
+
+_ADDRESS = re.compile(r"(?:0000:)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
+# linux/ioport.h
+_IO, _MEM, _MEM_64, _PREFETCH = 0x100, 0x200, 0x100000, 0x2000
+_BARS = 6
+# linux/pci_regs.h
+_BRIDGE = 0x0604  # class of a PCI-to-PCI bridge
+_STATUS_CAPABILITIES = 0x10
+_MSIX = 0x11
+_EXTENDED = 0x100
+_ATS, _PRI, _PASID = 0x0F, 0x13, 0x1B
+_REFUSED = {_ATS: "ATS", _PRI: "page requests", _PASID: "PASID"}
+
+
+def parse_address(text: str) -> int:
+    """Requester id of "[0000:]BB:DD.F"; raises BadRequestError for anything else."""
+    match = _ADDRESS.fullmatch(text.lower())
+    if not match or int(match[2], 16) > 31:
+        raise BadRequestError(f"not a PCI address: {text!r}", "write it like 01:00.0")
+    return int(match[1], 16) << 8 | int(match[2], 16) << 3 | int(match[3])
+
+
+class Functions:
+    """The PCI functions of this root; `sys` is where its sysfs is."""
+
+    def __init__(self, sys: Path = SYS) -> None:
+        self._sys = sys
+        self._devices = sys / "bus/pci/devices"
+
+    def find(self, rid: int) -> str | None:
+        """Address, with segment, that a function has in this root; None if it is not there."""
+        suffix = f":{rid >> 8:02x}:{rid >> 3 & 31:02x}.{rid & 7}"
+        found = sorted(path.name for path in self._devices.glob("*") if path.name.endswith(suffix))
+        return found[0] if found else None
+
+    def need(self, rid: int) -> str:
+        """The same; raises BadRequestError if it is not there."""
+        address = self.find(rid)
+        if address is None:
+            raise BadRequestError(
+                f"no PCI device {rid >> 8:02x}:{rid >> 3 & 31:02x}.{rid & 7} in this root",
+                "see /sys/bus/pci/devices",
+            )
+        return address
+
+    def check(self, address: str) -> None:
+        """Raises ConflictError, naming why, for a device that could not go along."""
+        folder = self._devices / address
+        group = folder / "iommu_group/devices"
+        if not group.is_dir():
+            raise ConflictError(f"{address} is behind no IOMMU", "the machine needs one, and multiroot_iommu")
+        # A bridge above it does no DMA of its own, and its driver may stay.
+        others = sorted(
+            path.name for path in group.iterdir() if path.name != address and not _is_bridge(path)
+        )
+        if others:
+            raise ConflictError(f"{address} shares its IOMMU group with {', '.join(others)}")
+        check_capabilities(address, (folder / "config").read_bytes())
+        driver = self.driver(address)
+        if driver not in ("", DRIVER) and self._in_use(folder):
+            raise ConflictError(f"{address} is in use by {driver}", "take its interface down first")
+
+    def driver(self, address: str) -> str:
+        """Name of the driver that has it, "" for none."""
+        link = self._devices / address / "driver"
+        return link.readlink().name if link.is_symlink() else ""
+
+    def bind(self, address: str) -> None:
+        """Give it to our driver; whatever had it lets go first."""
+        folder = self._devices / address
+        if self.driver(address) == DRIVER:
+            return
+        (folder / "driver_override").write_text(DRIVER)
+        if self.driver(address):
+            (folder / "driver/unbind").write_text(address)
+        (self._sys / "bus/pci/drivers_probe").write_text(address)
+        if self.driver(address) != DRIVER:
+            raise ConflictError(f"{address} was not taken by {DRIVER}", "see the kernel log")
+
+    def describe(self, rid: int, mcfg: bytes) -> Function:
+        """All that another root must know to show the function without touching it."""
+        folder = self._devices / self.need(rid)
+        return Function(
+            rid=rid,
+            config=firmware.config_address(mcfg, rid),
+            virtual=(folder / "physfn").exists(),
+            vendor=_number(folder / "vendor"),
+            device=_number(folder / "device"),
+            subsystem_vendor=_number(folder / "subsystem_vendor"),
+            subsystem_device=_number(folder / "subsystem_device"),
+            class_revision=_number(folder / "class") << 8 | _number(folder / "revision"),
+            bars=parse_resources((folder / "resource").read_text()),
+        )
+
+    @staticmethod
+    def _in_use(folder: Path) -> bool:
+        """Whether a network interface of it is up, or a block device of it mounted or otherwise held."""
+        up = any(int((path / "flags").read_text(), 16) & 1 for path in folder.glob("net/*") if path.is_dir())
+        return up or any(path.is_dir() and any(path.iterdir()) for path in folder.glob("**/block/*/holders"))
+
+
+def parse_resources(text: str) -> tuple[Bar, ...]:
+    """The memory BARs in a `resource` file, six; size 0 where there is none."""
+    bars = []
+    for line in text.splitlines()[:_BARS]:
+        start, end, flags = (int(word, 16) for word in line.split())
+        if not flags & _MEM:
+            bars.append(Bar(0, 0, 0))
+            continue
+        bits = (4 if flags & _MEM_64 else 0) | (8 if flags & _PREFETCH else 0)
+        bars.append(Bar(start, end - start + 1, bits))
+    return tuple(bars)
+
+
+def check_capabilities(address: str, config: bytes) -> None:
+    """Raises ConflictError for a device without MSI-X, or with ATS, page requests or PASID turned on."""
+    if _MSIX not in _capabilities(config):
+        raise ConflictError(
+            f"{address} has no MSI-X", "INTx and MSI can't be moved: a root has no interrupt router"
+        )
+    for kind, at in _extended(config):
+        # The enable bit is bit 15 of ATS's control word at +6, bit 0 of the other two's.
+        control = int.from_bytes(config[at + 6 : at + 8], "little") if kind in _REFUSED else 0
+        if kind == _PRI:
+            control = int.from_bytes(config[at + 4 : at + 6], "little")
+        if control & (0x8000 if kind == _ATS else 1):
+            raise ConflictError(f"{address} has {_REFUSED[kind]} turned on", "that can't be handed over")
+
+
+def _capabilities(config: bytes) -> dict[int, int]:
+    found: dict[int, int] = {}
+    if len(config) < 0x40 or not config[6] & _STATUS_CAPABILITIES:
+        return found
+    at = config[0x34] & ~3
+    while 0x40 <= at < 0xFF and config[at] not in found:
+        found[config[at]] = at
+        at = config[at + 1] & ~3
+    return found
+
+
+def _extended(config: bytes) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    at = _EXTENDED
+    while _EXTENDED <= at <= len(config) - 8 and at not in (offset for _, offset in found):
+        head = int.from_bytes(config[at : at + 4], "little")
+        if head in (0, 0xFFFFFFFF):
+            break
+        found.append((head & 0xFFFF, at))
+        at = head >> 20 & ~3
+    return found
+
+
+def _is_bridge(folder: Path) -> bool:
+    return _number(folder / "class") >> 8 == _BRIDGE
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text(), 16)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command, run against a lab by tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from multiroot.lab.lab import Lab
+
+TIMEOUT = 240
+
+
+class Cli:
+    """The command as a person on the workstation uses it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "multiroot.cli.main", *words],
+            env={**os.environ, "MULTIROOT_AGENT": self.lab.agent_address},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    def ok(self, *words: str) -> str:
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def data(self, *words: str) -> object:
+        return json.loads(self.ok(*words, "--json"))
+
+    def refused(self, code: int, says: str, *words: str) -> None:
+        """The command ends with `code` and one line that says `says`, and nothing is different afterwards."""
+        before = self.standing()
+        done = self.run(*words)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("multiroot: ")]
+        assert len(lines) == 1, done.stderr
+        assert says in lines[0]
+        assert "Traceback" not in done.stderr
+        assert done.returncode == code
+        assert self.standing() == before
+
+    def standing(self) -> object:
+        """What must not change by a refusal: CPUs and memory of all roots, and all VMs."""
+        roots = self.data("root", "list")
+        assert isinstance(roots, list)
+        kept = ("root", "boot_id", "cpus", "memory")
+        return [{key: root[key] for key in kept} for root in roots], self.data("vm", "list")

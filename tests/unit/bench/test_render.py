@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run as data and tables."""
+
+from __future__ import annotations
+
+import json
+
+from multiroot.bench import render
+from multiroot.bench.samples import Header, Run, Sample
+
+RUN = Run(
+    Header("handoff", "2026-01-01T00:00:00Z", "abc", {"cpus": 2}, {}, 0.1, 1, {}),
+    (
+        Sample("ours", 0, {"blackout_ns": 60e6, "sent_bytes": 240_000}),
+        Sample("floor", 0, {"blackout_ns": 50e6}),
+        Sample("ours", 1, {"blackout_ns": 80e6}),
+        Sample("floor", 1, {"blackout_ns": 50e6}),
+        Sample("copy", 0, failed="no end"),
+    ),
+    {"other": "not here"},
+)
+
+
+def test_as_data() -> None:
+    data = json.loads(json.dumps(render.to_json(RUN, "blackout_ns", "floor")))
+    assert data["summary"]["ours"]["blackout_ns"]["median"] == 70e6
+    assert data["summary"]["copy"] == {}
+    assert data["ratios"]["of"]["ours"]["value"] == 1.4
+    assert data["ratios"]["of"].keys() == {"ours"}
+    assert data["skipped"] == {"other": "not here"}
+    assert [failed["contender"] for failed in data["failed"]] == ["copy"]
+    assert any("few" in warning for warning in data["noise"])
+
+
+def test_as_tables() -> None:
+    _, rows = render.summary_table(RUN, ("blackout_ns", "sent_bytes"))
+    assert rows[0] == ("ours", "blackout, ms", "70.0", "79.0", "60.0", "80.0", "2")
+    assert rows[1][:3] == ("ours", "sent, bytes", "240000")
+    assert render.ratio_table(RUN, "blackout_ns", "floor")[1] == [("ours", "1.40", "1.20 - 1.60")]
+    assert render.ratio_table(RUN, "blackout_ns", "nobody")[1] == []
