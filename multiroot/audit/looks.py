@@ -17,9 +17,9 @@ from multiroot.lab.lab import Lab
 
 # Parameters of a new root's kernel, so that the first writes are in its trace too
 # (Documentation/admin-guide/kernel-parameters.txt).
-TRACE_FROM_START = "trace_event=msr:write_msr trace_buf_size=4M"
+TRACE_FROM_START = "trace_event=msr:write_msr trace_buf_size=16M"
 _TRACING = "/sys/kernel/tracing"
-_START_TRACE = f"echo 4096 >{_TRACING}/buffer_size_kb && echo 1 >{_TRACING}/events/msr/write_msr/enable"
+_START_TRACE = f"echo 16384 >{_TRACING}/buffer_size_kb && echo 1 >{_TRACING}/events/msr/write_msr/enable"
 # Reading this file takes the events out of the kernel's buffer; it would wait for more.
 _TAKE_TRACE = f"""
 import os, sys
