@@ -96,6 +96,8 @@ class Judge:
         row = self._at(access.at)
         if row is None:
             raise KeyError(f"no row for {access.at:#x}")
+        if row.takes_over and role is Role.NEW and self.phase is Phase.RETIRE:
+            self.enter(Phase.AFTER)
         self._counts[row.id, self.phase, who, access.write] += 1
         message = self.owners.message(access)
         if message and row.rule == "msi":

@@ -17,9 +17,9 @@ from multiroot.lab.lab import Lab
 
 # Parameters of a new root's kernel, so that the first writes are in its trace too
 # (Documentation/admin-guide/kernel-parameters.txt).
-TRACE_FROM_START = "trace_event=msr:write_msr trace_buf_size=4M"
+TRACE_FROM_START = "trace_event=msr:write_msr trace_buf_size=16M"
 _TRACING = "/sys/kernel/tracing"
-_START_TRACE = f"echo 4096 >{_TRACING}/buffer_size_kb && echo 1 >{_TRACING}/events/msr/write_msr/enable"
+_START_TRACE = f"echo 16384 >{_TRACING}/buffer_size_kb && echo 1 >{_TRACING}/events/msr/write_msr/enable"
 # Reading this file takes the events out of the kernel's buffer; it would wait for more.
 _TAKE_TRACE = f"""
 import os, sys
@@ -56,17 +56,17 @@ class Look:
         )
 
 
-def look(lab: Lab, root: Role) -> Look:
-    """Look around in a root."""
+def look(lab: Lab, root: str) -> Look:
+    """Look around in the root that the lab calls `root`."""
     text = (Path(__file__).with_name("probe.py")).read_text()
     return Look.from_json(json.loads(_run(lab, root, ["python3", "-c", text])))
 
 
-def start_msr_trace(lab: Lab, root: Role) -> None:
+def start_msr_trace(lab: Lab, root: str) -> None:
     _run(lab, root, ["sh", "-c", _START_TRACE])
 
 
-def take_msr_trace(lab: Lab, root: Role) -> list[MsrWrite]:
+def take_msr_trace(lab: Lab, root: str) -> list[MsrWrite]:
     """What was written since the trace began or was taken last."""
     return trace.parse_msrs(_run(lab, root, ["python3", "-c", _TAKE_TRACE]))
 
@@ -119,8 +119,8 @@ def _comparable(values: dict[int, int]) -> dict[int, int]:
     return {msr: value for msr, value in values.items() if msr not in _MTRRS}
 
 
-def _run(lab: Lab, root: Role, argv: list[str]) -> str:
-    done = lab.run(argv, root=root.value, timeout=300)
+def _run(lab: Lab, root: str, argv: list[str]) -> str:
+    done = lab.run(argv, root=root, timeout=300)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise MultirootError(f"cannot look into the {root} root: {said}")

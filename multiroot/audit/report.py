@@ -10,8 +10,6 @@ from typing import Any
 from multiroot.audit.judge import Seen, Violation
 from multiroot.audit.rows import Phase, Role, Row, Rows
 
-PHASES_SEEN = (Phase.LAUNCH, Phase.BOTH, Phase.HANDOFF)
-
 
 @dataclass(frozen=True)
 class Audit:
@@ -41,7 +39,7 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         return {
             "held": self.held,
-            "phases": [phase.value for phase in PHASES_SEEN],
+            "phases": [phase.value for phase in Phase if any(seen.phase is phase for seen in self.seen)],
             "trace": {"accesses": self.accesses, "bytes": self.trace_bytes},
             "msr_writes": {role.value: self.msr_writes[role] for role in Role},
             "doorbells": self.rings,

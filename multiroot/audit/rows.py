@@ -117,6 +117,7 @@ class Row(Recipe):
     selector: Number | None = None
     data: SpanText | None = None
     rule: Literal["", "ipi", "msi"] = ""
+    takes_over: bool = False
     compare: Literal["", "msrs", "microcode", "acpi", "clock"] = ""
     allow: tuple[Allow, ...] = ()
     passes: Text

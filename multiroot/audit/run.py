@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Plays the demo (a launch and a handoff) in a lab machine under the trace, and judges all that was seen."""
+"""Plays an update in a lab machine under the trace, and judges all that was seen."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from multiroot.lab.lab import Lab
 from multiroot.phases import Phase as Timed
 from multiroot.phases import Phases
 from multiroot.plan.planner import Plan
-from multiroot.rpc import client
+from multiroot.rpc import client, successor
+from multiroot.rpc import phases as wire
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 _PLAN_TIMEOUT = 60.0  # seconds
+_RETIRE_TIMEOUT = 400.0  # seconds
 
 # Phases of the demo that begin one of ours, and whether by their start or their end; a launch that failed
 # begins again.
@@ -38,20 +40,24 @@ _BEGINS = {
 }
 
 
-def run(options: scenario.Options, phases: Phases) -> Audit:
+def run(options: scenario.Options, phases: Phases, *, retire: bool = True) -> Audit:
     """Boot, trace, play, judge; the machine ends with it unless `keep`. Raises MultirootError."""
     machine = labs.up(options.lab, phases)
     try:
-        return audit(machine, options, phases)
+        return audit(machine, options, phases, retire=retire)
     finally:
         if not options.keep:
             with phases.phase("shut the lab down"):
                 machine.down()
 
 
-def audit(machine: Lab, options: scenario.Options, phases: Phases) -> Audit:
+def audit(machine: Lab, options: scenario.Options, phases: Phases, *, retire: bool) -> Audit:
     """Audit an update in a machine that runs and has no new root yet."""
-    return Run(machine, options, phases).play()
+    one = Run(machine, options, phases)
+    one.play()
+    if retire:
+        one.retire()
+    return one.audit()
 
 
 class Run:
@@ -67,16 +73,17 @@ class Run:
         self._rows = rows.load()
         with phases.phase("look into the old root"):
             low = self._low_window()
-            self._before = looks.look(machine, Role.OLD)
+            self._before = looks.look(machine, Role.OLD.value)
         cpus = machine.state.machine.cpus
-        self._owners = Owners(range(cpus), low, logical_ids(machine.state.folder, cpus))
-        self._judge = Judge(self._rows, self._owners)
+        self.owners = Owners(range(cpus), low, logical_ids(machine.state.folder, cpus))
+        self._judge = Judge(self._rows, self.owners)
         self._tap = Tap(machine.state.folder, self._judge.take)
+        self._demo: Report | None = None
         self.doorbells: tuple[Doorbell, ...] = ()
 
-    def play(self) -> Audit:
-        """Play the demo under the trace; every row's verdict."""
-        looks.start_msr_trace(self._machine, Role.OLD)
+    def play(self) -> None:
+        """Play the demo under the trace: a launch, two roots alive, a handoff."""
+        looks.start_msr_trace(self._machine, Role.OLD.value)
         unsubscribe = self._phases.subscribe(self._follow)
         try:
             with ExitStack() as stack:
@@ -85,20 +92,42 @@ class Run:
                 new = stack.enter_context(client.connect("new", address))
                 self._judge.begin()
                 stack.enter_context(self._tap.open())
-                demo = scenario.Scenario(self._machine, self._options, self._phases, old, new).play()
+                self._demo = scenario.Scenario(self._machine, self._options, self._phases, old, new).play()
         finally:
             unsubscribe()
         with self._phases.phase("look into both roots"):
             self._take_msrs(Phase.HANDOFF)
-            there = {role: looks.look(self._machine, role) for role in Role}
+            there = {role: looks.look(self._machine, role.value) for role in Role}
         self._compare(there[Role.OLD], there[Role.NEW])
-        self.doorbells = looks.doorbells(there[Role.OLD], demo.new_root_number)
-        return self._audit(demo)
+        self.doorbells = looks.doorbells(there[Role.OLD], self._demo.new_root_number)
+
+    def retire(self) -> None:
+        """After `play`, under the trace: the old root retires, the new one takes CPUs and devices.
+
+        Where the phase "after" begins is in the trace: see the row that takes over.
+        """
+        address = self._machine.agent_address
+        self._judge.begin()
+        self._judge.enter(Phase.RETIRE)
+        request = coordinator_pb2.UpdateRequest(
+            launch=coordinator_pb2.LaunchRequest(kernel=self._options.new_kernel)
+        )
+        with self._tap.open(), self._phases.phase("retire the old root"):
+            with client.connect("old", address) as channel, translated("the old root's agent"):
+                stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+                old_root = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=_PLAN_TIMEOUT).root
+                for event in stub.Update(request):
+                    if event.WhichOneof("event") == "phase":
+                        self._phases.publish(wire.from_proto(event.phase))
+            successor.wait(address, old_root, self._phases.publish, timeout_s=_RETIRE_TIMEOUT)
+        # The network card is the new root's now, and with it the way of the old one's commands.
+        for write in looks.take_msr_trace(self._machine, Role.OLD.value):
+            self._judge.take_msr(Role.NEW, Phase.AFTER, write)
 
     @contextmanager
     def watch(self, phase: Phase) -> Iterator[Judge]:
         """After `play`: judge by itself what happens while the body runs."""
-        judge = Judge(self._rows, self._owners, phase)
+        judge = Judge(self._rows, self.owners, phase)
         judge.begin()
         with Tap(self._machine.state.folder, judge.take).open():
             yield judge
@@ -129,7 +158,7 @@ class Run:
 
     def _take_msrs(self, phase: Phase) -> None:
         for role in Role:
-            for write in looks.take_msr_trace(self._machine, role):
+            for write in looks.take_msr_trace(self._machine, role.value):
                 self._judge.take_msr(role, phase, write)
 
     def _compare(self, old: Look, new: Look) -> None:
@@ -137,12 +166,14 @@ class Run:
             for what in looks.differences(row.compare, self._before, old, new) if row.compare else ():
                 self._judge.differ(row, what)
 
-    def _audit(self, demo: Report) -> Audit:
+    def audit(self) -> Audit:
+        """Every row's verdict, of all that was seen so far."""
+        assert self._demo, "play() comes first"
         return Audit(
             rows=self._rows,
             seen=tuple(self._judge.seen()),
             violations=tuple(self._judge.violations(self.doorbells)),
-            failed=tuple(f"{check.claim}: {check.seen}" for check in demo.checks() if not check.held),
+            failed=tuple(f"{check.claim}: {check.seen}" for check in self._demo.checks() if not check.held),
             accesses=self._judge.accesses,
             trace_bytes=self._tap.received,
             msr_writes=dict(self._judge.msr_writes),

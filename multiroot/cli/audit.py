@@ -20,11 +20,14 @@ FAILED = 1
 @click.option("--old-kernel", default="6.12", show_default=True, help="Kernel of the old root.")
 @click.option("--new-kernel", default="6.12", show_default=True, help="Kernel of the new root.")
 @click.option("--name", default="audit", show_default=True, help="Name of the lab it runs in.")
+@click.option("--keep-old", is_flag=True, help="Leave the old root alive: no retire.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be judged, and run nothing.")
 @json_option
-def audit(old_kernel: str, new_kernel: str, name: str, keep: bool, dry_run: bool, as_json: bool) -> None:
-    """Launch a root and hand it a VM under QEMU's trace; fail when a root touches what is not its own."""
+def audit(
+    old_kernel: str, new_kernel: str, name: str, keep_old: bool, keep: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Play an update under QEMU's trace; fail when a root touches what is not its own."""
     from multiroot.audit import rows, run
     from multiroot.demo import scenario
     from multiroot.lab import lab
@@ -44,7 +47,7 @@ def audit(old_kernel: str, new_kernel: str, name: str, keep: bool, dry_run: bool
     phases = Phases("workstation")
     with Progress().live() as show:
         phases.subscribe(show)
-        found = run.run(options, phases)
+        found = run.run(options, phases, retire=not keep_old)
     if as_json:
         print_json(found.to_json())
     else:

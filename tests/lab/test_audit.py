@@ -19,8 +19,8 @@ TOUCH = Path(__file__).parent / "guest/touch_ports.py"
 
 
 def test_roots_touch_only_what_is_theirs_and_who_does_not_is_found(labs_factory: Labs) -> None:
-    """Proves every row of docs/global-state.md for a launch, two roots alive and a handoff. And that this is
-    worth something: a new root that programs the PIT and writes to CMOS memory is found, by row and count.
+    """Proves every row of docs/global-state.md for an update, from launch to the new root having all of it.
+    And that it can fail: a new root that programs the PIT and writes to CMOS memory is found.
     """
     lab = labs_factory.fresh(kernel="6.1", vms=1)
     options = scenario.Options(
@@ -29,7 +29,8 @@ def test_roots_touch_only_what_is_theirs_and_who_does_not_is_found(labs_factory:
         vm_memory=256 * MIB,
     )
     run = Run(lab, options, Phases("test"))
-    audit = run.play()
+    run.play()
+    audit = run.audit()
     assert audit.violations == ()
     assert audit.failed == ()
     rows = {row.id: row for row in audit.rows.row}
@@ -48,4 +49,14 @@ def test_roots_touch_only_what_is_theirs_and_who_does_not_is_found(labs_factory:
     assert done.returncode == 0, done.stderr
     found = [(each.row, each.who, each.count) for each in judge.violations(run.doorbells)]
     assert sorted(found) == [("pit", "new", 1), ("rtc", "new", 1), ("rtc", "new", 1)]
+
+    run.retire()
+    whole = run.audit()
+    assert whole.violations == ()
+    assert not [seen for seen in whole.seen if seen.who == NOBODY]
+    assert not [seen for seen in whole.seen if (seen.who, seen.phase) == ("old", Phase.AFTER)]
+    assert set(run.owners.role.values()) == {Role.NEW}
+    for name in ("ioapic", "ecam", "devices"):
+        assert sum(whole.counts(rows[name], "new", [Phase.AFTER])) > 0, name
+    assert sum(whole.counts(rows["interrupts"], "devices", [Phase.AFTER])) > 0
     labs_factory.discard(lab)

@@ -77,6 +77,17 @@ def test_a_cpu_between_two_roots_and_a_root_that_has_gone_touch_nothing(
     assert [who for _, who, _ in found(ended)] == ["nobody"]
 
 
+def test_the_new_root_takes_over_by_masking_the_ioapic() -> None:
+    one = judge(Phase.RETIRE)
+    for at, value in ((0xFEC0_0000, 0x10), (0xFEC0_0010, 0x1_0000)):
+        one.take(access(NEW, at, value))
+    assert one.phase is Phase.AFTER
+    assert found(one) == []
+    one.take(access(NEW, 0xFEC0_0010, 0x31))
+    one.take(access(OLD, 0x2F8))
+    assert [(row, who) for row, who, _ in found(one)] == [("ioapic", "new"), ("uart2", "nobody")]
+
+
 def test_after_the_old_root_has_ended_everything_is_the_new_ones() -> None:
     one = judge(Phase.RETIRE)
     one.enter(Phase.AFTER)

@@ -30,7 +30,7 @@ BAD = replace(GOOD, violations=(Violation("pit", Phase.BOTH, "new", "wrote port 
 
 @pytest.fixture
 def found(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Audit:
-    monkeypatch.setattr(run, "run", lambda options, phases: request.param)
+    monkeypatch.setattr(run, "run", lambda options, phases, retire: request.param)
     given: Audit = request.param
     return given
 
