@@ -119,7 +119,13 @@ class Run:
                 for event in stub.Update(request):
                     if event.WhichOneof("event") == "phase":
                         self._phases.publish(wire.from_proto(event.phase))
-            successor.wait(address, old_root, self._phases.publish, timeout_s=_RETIRE_TIMEOUT)
+            successor.wait(
+                address,
+                old_root,
+                self._phases.publish,
+                timeout_s=_RETIRE_TIMEOUT,
+                ended=self._machine.state.ending,
+            )
         # The network card is the new root's now, and with it the way of the old one's commands.
         for write in looks.take_msr_trace(self._machine, Role.OLD.value):
             self._judge.take_msr(Role.NEW, Phase.AFTER, write)

@@ -119,7 +119,12 @@ class Generations:
             guest = self._judge()
             self._call(channel, kernel, "", steps)
         successor.wait(
-            self._machine.agent_address, old_root, steps.append, until=successor.COMPLETE, timeout_s=400
+            self._machine.agent_address,
+            old_root,
+            steps.append,
+            until=successor.COMPLETE,
+            timeout_s=400,
+            ended=self._machine.state.ending,
         )
         return Generation(
             number=number,

@@ -16,7 +16,9 @@ from multiroot.units import MIB
 AGENT_PORT = 7700
 EXEC_PORT = 7701
 
-QMP_SOCKET = "qmp.sock"  # in the lab's state folder, for whoever wants to talk to QEMU
+# In the lab's state folder.
+QMP_SOCKET = "qmp.sock"  # for whoever wants to talk to QEMU
+CPU_LOG = "cpu.log"  # registers at each INIT, reset and triple fault: the only trace of why a machine ended
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def qemu_argv(machine: Machine) -> list[str]:
         ("-mon", "chardev=recorder,mode=control"),
         ("-qmp", f"unix:{machine.state / QMP_SOCKET},server=on,wait=off"),
         ("-display", "none"),
+        ("-d", "cpu_reset"),
+        ("-D", str(machine.state / CPU_LOG)),
     ]
     options += _passthrough_options(machine)
     words = [word for option in options for word in option]

@@ -13,7 +13,7 @@ from typing import Any
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
 from multiroot.lab.layout import Layout, Range
-from multiroot.lab.machine import Machine, MachineDevice
+from multiroot.lab.machine import CPU_LOG, Machine, MachineDevice
 from multiroot.lab.recorder import EVENTS_LOG, FEED_SOCKET
 
 _STATE = "lab.json"
@@ -65,6 +65,14 @@ class LabState:
             event["event"] == "RESET" or event.get("data", {}).get("reason") == "guest-reset"
             for event in self.events()
         )
+
+    def ending(self) -> str:
+        """Why the machine runs no more, in words; "" while it does."""
+        if self.alive():
+            return ""
+        reasons = [event["data"]["reason"] for event in self.events() if event["event"] == "SHUTDOWN"]
+        why = f" ({reasons[-1]})" if reasons else ""
+        return f"the lab machine ended{why}, what its CPUs did last is in {self.folder / CPU_LOG}"
 
     def retries(self) -> int:
         """Boots that had to be given up before the one that counts."""

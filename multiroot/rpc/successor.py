@@ -29,11 +29,13 @@ def wait(
     *,
     until: tuple[str, ...] = ADOPTED,
     timeout_s: float = TIMEOUT_S,
+    ended: Callable[[], str] = str,
 ) -> coordinator_pb2.CoordinatorState:
     """Wait until another root than `old_root` answers and has taken over as far as `until` says.
 
-    `show` gets the phases of the new root. Raises MultirootError when the old root went on after all, or
-    the new one could not take everything; WaitTimeoutError.
+    `show` gets the phases of the new root; `ended` says why there is nothing to wait for any more, "" as
+    long as there is. Raises MultirootError then, when the old root went on after all, or when the new one
+    could not take everything; WaitTimeoutError.
     """
     deadline = time.monotonic() + timeout_s
     shown = 0
@@ -53,6 +55,8 @@ def wait(
             if state.taking_over in until:
                 return state
             said = f"root {state.root} is {state.taking_over}"
+        if why := ended():
+            raise MultirootError(f"{why}: last seen, {said}", "see its consoles")
         time.sleep(POLL_S)
     raise WaitTimeoutError(f"the update did not end within {timeout_s:g} s: {said}")
 
