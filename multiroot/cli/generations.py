@@ -72,8 +72,10 @@ def _print(generation: Generation) -> None:
             "RAM >",
             "PCI >",
             "extents >",
+            "interrupts >",
             "ticks >",
             "missing >",
+            "clocks off, s >",
             "s >",
         ),
         [
@@ -85,8 +87,10 @@ def _print(generation: Generation) -> None:
                 f"{has.memory >> 20} MiB",
                 has.devices,
                 has.extents,
+                has.interrupts,
                 guest.ticks_after,
                 guest.missing,
+                f"{max(generation.wall_off, generation.drift):.3f}",
                 f"{generation.seconds:.1f}",
             )
         ],

@@ -19,7 +19,7 @@ CARD = "01:00.0"
 APPEND = "ticker.card=eth1 loglevel=7"  # eth0 is the card on the bridge
 FRAMES_AFTER = 100
 
-_LINE = re.compile(rb"(?<=\n)F (\d+) (\d+) count=(\d+) lost=(\d+) again=(\d+)\r?\n")
+_LINE = re.compile(rb"(?<=\n)F (\d+) (\d+) count=(\d+) lost=(\d+) again=(\d+) dropped=(\d+)\r?\n")
 _OWN = re.compile(rb"[TRF] ")
 
 
@@ -32,6 +32,7 @@ class Frames:
     count: int
     lost: int
     again: int
+    dropped: int
 
     @property
     def unbroken(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from multiroot.demo import guests
+from multiroot.demo import clocks, guests
 from multiroot.demo.report import GuestSeen
 from multiroot.demo.scenario import TICKS_AFTER, TICKS_BEFORE, judge
 from multiroot.errors import MultirootError
@@ -66,6 +66,8 @@ class Generation:
     inventory: Inventory
     guest: GuestSeen
     resets: int
+    wall_off: float  # seconds by which the new root's wall clock is wrong
+    drift: float  # and those that the old one's monotonic clock lost or won since it had the machine
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,6 +80,7 @@ class Generations:
         self._machine = machine
         self._vm_memory = vm_memory
         self._phases = phases
+        self._clocks: clocks.Clocks | None = None
 
     def run(self, kernels: Sequence[str], seen: Callable[[Generation], None]) -> list[Generation]:
         """Update to each of `kernels` in turn; `seen` gets each generation as it is done."""
@@ -105,6 +108,7 @@ class Generations:
             )
             (definition,) = guests.definitions(1, self._vm_memory)
             guests.boot(channel, [definition], TICKS_BEFORE, self._phases)
+        self._clocks = clocks.read(self._machine.run)
         return self._look()
 
     def _update(self, number: int, kernel: str) -> Generation:
@@ -117,6 +121,7 @@ class Generations:
             # The guest's life in the old root can be read only while that lives: commit first, then retire.
             old_root = self._call(channel, kernel, "commit", steps)
             guest = self._judge()
+            drift = self._drift()
             self._call(channel, kernel, "", steps)
         successor.wait(
             self._machine.agent_address,
@@ -126,6 +131,7 @@ class Generations:
             timeout_s=400,
             ended=self._machine.state.ending,
         )
+        self._clocks = clocks.read(self._machine.run)
         return Generation(
             number=number,
             seconds=round(time.monotonic() - began, 3),
@@ -133,6 +139,8 @@ class Generations:
             inventory=self._look(),
             guest=guest,
             resets=self._machine.state.resets(),
+            wall_off=self._clocks.wall_off,
+            drift=drift,
         )
 
     def _call(self, channel: Any, kernel: str, until: str, steps: list[Phase]) -> int:
@@ -145,6 +153,10 @@ class Generations:
                 self._phases.publish(phase)
                 steps.append(phase)
         return old_root
+
+    def _drift(self) -> float:
+        assert self._clocks
+        return round(self._clocks.drift(clocks.read(self._machine.run)), 3)
 
     def _judge(self) -> GuestSeen:
         sides = []
@@ -197,6 +209,10 @@ def leaks(first: Inventory, later: Sequence[Inventory]) -> list[str]:
             problems.append(
                 f"{name}: {getattr(now, name)}, in the first generation {getattr(reference, name)}"
             )
+    # Kernels differ in the interrupts they set up, so only a kernel that was there before tells.
+    same = [each.interrupts for each in later if each.kernel == now.kernel]
+    if now.interrupts != same[0]:
+        problems.append(f"interrupts: {now.interrupts}, the last time with this kernel {same[0]}")
     if now.vms != first.vms:
         problems.append(f"VMs: {now.vms}, at first {first.vms}")
     return problems
@@ -212,4 +228,8 @@ def broken(generation: Generation) -> list[str]:
         "bytes of the guest's memory are bad": guest.ram_bad_bytes,
         "the guest rebooted": int(guest.boot_id_before != guest.boot_id_after),
     }
-    return [f"{what}: {count}" for what, count in checks.items() if count]
+    problems = [f"{what}: {count}" for what, count in checks.items() if count]
+    for what, seconds in (("wall", generation.wall_off), ("monotonic", generation.drift)):
+        if seconds > clocks.TOLERANCE_S:
+            problems.append(f"the {what} clock is {seconds} s off")
+    return problems

@@ -12,9 +12,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/ethtool.h>
+#include <linux/if_packet.h>
+#include <linux/sockios.h>
 #include <net/ethernet.h>
 #include <net/if.h>
-#include <netpacket/packet.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +42,7 @@ enum {
 	LATE_NS = 50 * 1000 * 1000,	/* later than this, ticks are not caught up with */
 	DEFAULT_REGION_MIB = 32,
 	DIRTY_PAGES = 64 << 8,		/* 64 MiB that are only made dirty */
+	QUEUE_BYTES = 32 << 20,		/* of frames, while this program does something else */
 };
 
 static void die(const char *what)
@@ -134,19 +137,37 @@ struct frames {
 	uint64_t count;
 	uint64_t lost;		/* numbers passed over */
 	uint64_t again;		/* numbers not above the last */
+	uint64_t dropped;	/* that came and found no room in the socket */
 	uint64_t told;		/* count in the last line */
 };
+
+/* As many descriptors as the card can have: the device fills them while nobody runs here. */
+static void lengthen_ring(int fd, const char *name)
+{
+	struct ethtool_ringparam ring = { .cmd = ETHTOOL_GRINGPARAM };
+	struct ifreq request = { .ifr_data = (void *)&ring };
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+	if (ioctl(fd, SIOCETHTOOL, &request))
+		return;		/* its driver has no say in this */
+	ring.cmd = ETHTOOL_SRINGPARAM;
+	ring.rx_pending = ring.rx_max_pending;
+	if (ioctl(fd, SIOCETHTOOL, &request))
+		fprintf(stderr, "ticker: %s: ring: %s\n", name, strerror(errno));
+}
 
 static int open_card(const char *name)
 {
 	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_NUMBERED));
 	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_NUMBERED) };
 	struct ifreq request = { .ifr_flags = IFF_UP };
+	int room = QUEUE_BYTES;
 
+	lengthen_ring(fd, name);
 	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
 	at.sll_ifindex = if_nametoindex(name);
-	if (fd < 0 || !at.sll_ifindex || bind(fd, (struct sockaddr *)&at, sizeof(at)) ||
-	    ioctl(fd, SIOCSIFFLAGS, &request))
+	if (fd < 0 || !at.sll_ifindex || setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) ||
+	    bind(fd, (struct sockaddr *)&at, sizeof(at)) || ioctl(fd, SIOCSIFFLAGS, &request))
 		fprintf(stderr, "ticker: %s: %s\n", name, strerror(errno));
 	return fd;
 }
@@ -308,15 +329,21 @@ static void say(int serial, const char *line, int length)
 
 static void tell_frames(int serial, struct frames *frames)
 {
-	char line[160];
+	struct tpacket_stats seen = { 0 };
+	socklen_t size = sizeof(seen);
+	char line[192];
 
 	if (frames->count == frames->told)
 		return;
 	frames->told = frames->count;
+	/* Reading them sets them to zero. */
+	if (!getsockopt(frames->socket, SOL_PACKET, PACKET_STATISTICS, &seen, &size))
+		frames->dropped += seen.tp_drops;
 	say(serial, line,
 	    snprintf(line, sizeof(line),
-		     "F %" PRIu64 " %" PRIu64 " count=%" PRIu64 " lost=%" PRIu64 " again=%" PRIu64 "\n",
-		     frames->first, frames->last, frames->count, frames->lost, frames->again));
+		     "F %" PRIu64 " %" PRIu64 " count=%" PRIu64 " lost=%" PRIu64 " again=%" PRIu64
+		     " dropped=%" PRIu64 "\n",
+		     frames->first, frames->last, frames->count, frames->lost, frames->again, frames->dropped));
 }
 
 static void tick_for_ever(int serial, struct region *region, struct frames *frames, const char *boot_id)

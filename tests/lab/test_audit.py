@@ -11,6 +11,7 @@ from multiroot.audit.judge import NOBODY
 from multiroot.audit.rows import Phase, Role
 from multiroot.audit.run import Run
 from multiroot.demo import scenario
+from multiroot.lab import boot
 from multiroot.lab.lab import kernel_name
 from multiroot.phases import Phases
 from multiroot.units import MIB
@@ -20,7 +21,8 @@ TOUCH = Path(__file__).parent / "guest/touch_ports.py"
 
 def test_roots_touch_only_what_is_theirs_and_who_does_not_is_found(labs_factory: Labs) -> None:
     """Proves every row of docs/global-state.md for an update, from launch to the new root having all of it.
-    And that it can fail: a new root that programs the PIT and writes to CMOS memory is found.
+    And that it can fail: a new root that programs the PIT and writes to CMOS memory is found. In the end the
+    new root, which is the last then, resets the machine.
     """
     lab = labs_factory.fresh(kernel="6.1", vms=1)
     options = scenario.Options(
@@ -59,4 +61,10 @@ def test_roots_touch_only_what_is_theirs_and_who_does_not_is_found(labs_factory:
     for name in ("ioapic", "ecam", "devices"):
         assert sum(whole.counts(rows[name], "new", [Phase.AFTER])) > 0, name
     assert sum(whole.counts(rows["interrupts"], "devices", [Phase.AFTER])) > 0
+
+    # Alone now: the restart of this root is the machine's.
+    assert lab.state.resets() == 0
+    lab.run(["sh", "-c", "(sleep 1; busybox reboot -f) >/dev/null 2>&1 &"])
+    boot.wait_end(lab.state, 60)
+    assert lab.state.resets() == 1
     labs_factory.discard(lab)

@@ -20,9 +20,6 @@ from multiroot.rpc import client
 
 EDU = "02:00.0"
 ROUNDS = 2
-NOT_SEEN_YET = pytest.mark.skip(
-    reason="with a frame each 10 ms some are missing after the first handoff, it is not known why"
-)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +61,6 @@ def test_dma_that_is_not_mapped_is_blocked(cli: Cli) -> None:
     }
 
 
-@NOT_SEEN_YET
 def test_the_card_works_on_through_handoffs(cli: Cli) -> None:
     """Proves that of a stream of numbered frames none is lost and none comes twice while the VM goes to
     another kernel and back again and again, that the IOMMU translates the same before and after, and that
@@ -97,7 +93,6 @@ def test_the_card_works_on_through_handoffs(cli: Cli) -> None:
     assert cli.lab.state.resets() == 0
 
 
-@NOT_SEEN_YET
 def test_interrupts_go_to_the_root_that_has_the_card(cli: Cli) -> None:
     """Proves that the card's interrupts go to the kernel that has it, that none of its DMA was blocked."""
     table = cli.lab.run(["cat", "/proc/interrupts"]).stdout

@@ -8,22 +8,23 @@ import pytest
 from multiroot.demo.device import Frames, foreign_lines, judge, parse
 from multiroot.rpc.v1.device_pb2 import DeviceMoved, DeviceTranslation
 
-OLD = b"READY boot=x\nT 1\nF 3 9 count=7 lost=0 again=0\nT 2"
-NEW = b"a\nF 3 20 count=18 lost=0 again=0\nT 5\nF 3 30 cou"
+OLD = b"READY boot=x\nT 1\nF 3 9 count=7 lost=0 again=0 dropped=0\nT 2"
+NEW = b"a\nF 3 20 count=18 lost=0 again=0 dropped=0\nT 5\nF 3 30 cou"
 PLACE = {"did": 16, "context": 1, "leaves": 5, "crc": 7}
 
 
 def test_only_whole_lines_count() -> None:
-    assert parse(OLD) == [Frames(3, 9, 7, 0, 0)]
-    assert parse(NEW) == [Frames(3, 20, 18, 0, 0)]
-    assert parse(b"F 1 2 count=2 lost=0 again=0\n") == []
+    assert parse(OLD) == [Frames(3, 9, 7, 0, 0, 0)]
+    assert parse(NEW) == [Frames(3, 20, 18, 0, 0, 0)]
+    assert parse(b"F 1 2 count=2 lost=0 again=0 dropped=0\n") == []
 
 
 @pytest.mark.parametrize(
-    "frames", [Frames(3, 9, 6, 1, 0), Frames(3, 9, 8, 0, 1), Frames(3, 9, 8, 0, 0), Frames(3, 9, 6, 0, 0)]
+    "frames",
+    [Frames(3, 9, 6, 1, 0, 0), Frames(3, 9, 8, 0, 1, 0), Frames(3, 9, 8, 0, 0, 0), Frames(3, 9, 6, 0, 0, 0)],
 )
 def test_a_frame_lost_or_repeated_breaks_it(frames: Frames) -> None:
-    assert Frames(3, 9, 7, 0, 0).unbroken
+    assert Frames(3, 9, 7, 0, 0, 0).unbroken
     assert not frames.unbroken
 
 

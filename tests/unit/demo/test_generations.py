@@ -25,6 +25,7 @@ def test_a_generation_like_the_one_before_leaks_nothing() -> None:
         ({"apic_ids": (2, 3, 0)}, "CPUs"),
         ({"devices": 4}, "devices"),
         ({"extents": 2}, "extents"),
+        ({"interrupts": 41}, "interrupts"),
         ({"vms": ()}, "VMs"),
     ],
 )
