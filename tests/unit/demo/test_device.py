@@ -31,6 +31,8 @@ def test_a_frame_lost_or_repeated_breaks_it(frames: Frames) -> None:
 def test_a_driver_that_speaks_is_heard() -> None:
     assert foreign_lines(NEW) == 0
     assert foreign_lines(b"cut\nigb: reset adapter\nT 5\ncut") == 1
+    clock, card = b"[  108.5] clocksource: Long readout interval", b"[  108.6] igb 0000:01:00.0 eth1: Reset"
+    assert foreign_lines(b"cut\n" + clock + b"\n" + card + b"\ncut") == 1
 
 
 def test_a_handoff_is_judged_by_what_stayed() -> None:
