@@ -22,7 +22,7 @@ FRAMES_AFTER = 100
 _LINE = re.compile(rb"(?<=\n)F (\d+) (\d+) count=(\d+) lost=(\d+) again=(\d+) dropped=(\d+)\r?\n")
 _OWN = re.compile(rb"[TRF] ")
 # The machine stood still, or its emulator was slow: about clocks, not about the device.
-_CLOCKS = re.compile(rb"\[ *[0-9.]+\] (clocksource|hrtimer|timekeeping)\b")
+_CLOCKS = re.compile(rb"\[ *[0-9.]+\] (clocksource|hrtimer|timekeeping|tsc|TSC|sched_clock)\b")
 
 
 @dataclass(frozen=True)
