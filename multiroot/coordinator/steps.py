@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from multiroot.arena.atomics import tsc_clock
 from multiroot.coordinator.coordinator import Data, Step
 from multiroot.coordinator.requests import request_data
 from multiroot.device.handle import Device
@@ -29,6 +30,7 @@ from multiroot.rpc.client import link_target
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list, parse_cpu_list
+from multiroot.vm.clock import wall_clock
 
 JOIN_TIMEOUT_S = 180
 ANSWER_TIMEOUT_S = 10
@@ -221,8 +223,15 @@ class JoinStep:
             raise _not_joined(child, timeout)
         channel = self.context.neighbours.channel("new")
         with translated("the new root's agent"):
-            status = await root_pb2_grpc.RootServiceStub(channel).GetStatus(
+            stub = root_pb2_grpc.RootServiceStub(channel)
+            status = await stub.GetStatus(
                 root_pb2.GetStatusRequest(), timeout=ANSWER_TIMEOUT_S, wait_for_ready=True
+            )
+            await stub.SetClock(
+                root_pb2.SetClockRequest(
+                    wall_offset_ns=-wall_clock(tsc_clock(self.context.tsc_khz)).offset()
+                ),
+                timeout=ANSWER_TIMEOUT_S,
             )
         return {
             "root": status.root,

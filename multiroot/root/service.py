@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,10 @@ class RootService(root_pb2_grpc.RootServiceServicer):
             devices=identity.pci_functions(),
             vms=self._vms(),
         )
+
+    async def SetClock(self, request: root_pb2.SetClockRequest, context: Any) -> root_pb2.SetClockResponse:
+        time.clock_settime_ns(time.CLOCK_REALTIME, self._clock() + request.wall_offset_ns)
+        return root_pb2.SetClockResponse()
 
     def _peer(self, view: PeerView) -> root_pb2.PeerStatus:
         return root_pb2.PeerStatus(

@@ -39,6 +39,41 @@ class GetStatusRequest(_message.Message):
 Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
 
 @_typing.final
+class SetClockRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALL_OFFSET_NS_FIELD_NUMBER: _builtins.int
+    wall_offset_ns: _builtins.int
+    """wall clock (ns since 1970) less the TSC clock"""
+    def __init__(
+        self,
+        *,
+        wall_offset_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wall_offset_ns", b"wall_offset_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetClockRequest: _TypeAlias = SetClockRequest  # noqa: Y015
+
+@_typing.final
+class SetClockResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetClockResponse: _TypeAlias = SetClockResponse  # noqa: Y015
+
+@_typing.final
 class RootStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

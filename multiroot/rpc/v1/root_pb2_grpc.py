@@ -40,6 +40,11 @@ class RootServiceStub:
                 request_serializer=multiroot_dot_v1_dot_root__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_root__pb2.RootStatus.FromString,
                 _registered_method=True)
+        self.SetClock = channel.unary_unary(
+                '/multiroot.v1.RootService/SetClock',
+                request_serializer=multiroot_dot_v1_dot_root__pb2.SetClockRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_root__pb2.SetClockResponse.FromString,
+                _registered_method=True)
         self.Exec = channel.stream_stream(
                 '/multiroot.v1.RootService/Exec',
                 request_serializer=multiroot_dot_v1_dot_root__pb2.ExecRequest.SerializeToString,
@@ -52,6 +57,13 @@ class RootServiceServicer:
 
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetClock(self, request, context):
+        """Sets this root's wall clock by the caller's; it was read from the RTC at boot, which counts whole seconds.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -70,6 +82,11 @@ def add_RootServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=multiroot_dot_v1_dot_root__pb2.GetStatusRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_root__pb2.RootStatus.SerializeToString,
+            ),
+            'SetClock': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetClock,
+                    request_deserializer=multiroot_dot_v1_dot_root__pb2.SetClockRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_root__pb2.SetClockResponse.SerializeToString,
             ),
             'Exec': grpc.stream_stream_rpc_method_handler(
                     servicer.Exec,
@@ -104,6 +121,33 @@ class RootService:
             '/multiroot.v1.RootService/GetStatus',
             multiroot_dot_v1_dot_root__pb2.GetStatusRequest.SerializeToString,
             multiroot_dot_v1_dot_root__pb2.RootStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetClock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.RootService/SetClock',
+            multiroot_dot_v1_dot_root__pb2.SetClockRequest.SerializeToString,
+            multiroot_dot_v1_dot_root__pb2.SetClockResponse.FromString,
             options,
             channel_credentials,
             insecure,

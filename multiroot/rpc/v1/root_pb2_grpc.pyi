@@ -35,6 +35,8 @@ class RootServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RootServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_root_pb2.GetStatusRequest, _root_pb2.RootStatus]
+    SetClock: _grpc.UnaryUnaryMultiCallable[_root_pb2.SetClockRequest, _root_pb2.SetClockResponse]
+    """Sets this root's wall clock by the caller's; it was read from the RTC at boot, which counts whole seconds."""
     Exec: _grpc.StreamStreamMultiCallable[_root_pb2.ExecRequest, _root_pb2.ExecResponse]
     """Runs one program; the last message carries its exit code."""
 
@@ -42,6 +44,8 @@ class RootServiceStub:
 class RootServiceAsyncStub(RootServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_root_pb2.GetStatusRequest, _root_pb2.RootStatus]  # type: ignore[assignment]
+    SetClock: _aio.UnaryUnaryMultiCallable[_root_pb2.SetClockRequest, _root_pb2.SetClockResponse]  # type: ignore[assignment]
+    """Sets this root's wall clock by the caller's; it was read from the RTC at boot, which counts whole seconds."""
     Exec: _aio.StreamStreamMultiCallable[_root_pb2.ExecRequest, _root_pb2.ExecResponse]  # type: ignore[assignment]
     """Runs one program; the last message carries its exit code."""
 
@@ -52,6 +56,14 @@ class RootServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _root_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_root_pb2.RootStatus, _abc.Awaitable[_root_pb2.RootStatus]]: ...
+
+    @_abc_1.abstractmethod
+    def SetClock(
+        self,
+        request: _root_pb2.SetClockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_root_pb2.SetClockResponse, _abc.Awaitable[_root_pb2.SetClockResponse]]:
+        """Sets this root's wall clock by the caller's; it was read from the RTC at boot, which counts whole seconds."""
 
     @_abc_1.abstractmethod
     def Exec(
