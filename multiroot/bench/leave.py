@@ -14,9 +14,9 @@ from pathlib import Path
 from multiroot import proc
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.backing import opened
+from multiroot.bench import relay
 from multiroot.bench.carried import Carried
 from multiroot.bench.rival import STATE, STATE_SIZE, Rival
-from multiroot.handoff import wire
 from multiroot.launch import kernels
 from multiroot.vm.instance import VmState
 
@@ -36,16 +36,16 @@ async def leave(vm: Rival, tsc_khz: int, last_tick: int) -> None:
     clock = vm.host.clock
     # Room for the state is made while the guest runs; allocating zeroes it.
     entry = await asyncio.to_thread(vm.host.arena.allocate, STATE, STATE_SIZE, vm.definition.checksum())
-    ours, theirs = wire.make_pair()
+    ours, theirs = relay.make_pair()
     with theirs:
-        await vm.qmp.give_fd(wire.FD_NAME, theirs.fileno())
+        await vm.qmp.give_fd(relay.FD_NAME, theirs.fileno())
     moments = {"begin": clock()}
     with vm.qmp.watch("STOP", "MIGRATION") as events:
         await vm.qmp.execute("stop")
         stopped = await events.next()
         moments["stopped"] = stopped.at_ns
         saving = asyncio.create_task(_collect(ours))
-        await vm.qmp.execute("migrate", uri=wire.URI)
+        await vm.qmp.execute("migrate", uri=relay.URI)
         await events.until("completed", "failed")
         state = await saving
     moments["saved"] = clock()
@@ -58,7 +58,7 @@ async def leave(vm: Rival, tsc_khz: int, last_tick: int) -> None:
 
 
 async def _collect(sock: socket.socket) -> bytes:
-    parts = [chunk async for chunk in wire.chunks(sock)]
+    parts = [chunk async for chunk in relay.chunks(sock)]
     return b"".join(parts)
 
 

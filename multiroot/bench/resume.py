@@ -17,10 +17,10 @@ from typing import Any
 from multiroot.arena.arena import Arena
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device, opened
+from multiroot.bench import relay
 from multiroot.bench.carried import unpack
 from multiroot.bench.rival import RESULT, ROOT, RUN_DIR, STATE, Rival, UnpluggedTaps
 from multiroot.errors import CommandError, MultirootError
-from multiroot.handoff import wire
 from multiroot.root.marks import Marks
 from multiroot.vm import ticks
 from multiroot.vm.instance import Host, VmState
@@ -67,12 +67,12 @@ async def resume() -> dict[str, Any]:
 
 
 async def _load(vm: Rival, state: bytes, moments: dict[str, int]) -> None:
-    ours, theirs = wire.make_pair()
+    ours, theirs = relay.make_pair()
     with theirs:
-        await vm.qmp.give_fd(wire.FD_NAME, theirs.fileno())
+        await vm.qmp.give_fd(relay.FD_NAME, theirs.fileno())
     with vm.qmp.watch("MIGRATION", "RESUME") as events:
-        await vm.qmp.execute("migrate-incoming", uri=wire.URI)
-        feeding = asyncio.create_task(wire.feed(ours, _once(state)))
+        await vm.qmp.execute("migrate-incoming", uri=relay.URI)
+        feeding = asyncio.create_task(relay.feed(ours, _once(state)))
         loaded = await events.until("completed", "failed")
         if loaded.data["status"] == "failed":
             raise CommandError("QEMU did not accept the device state", vm.folder.last_words())

@@ -8,11 +8,9 @@ at work. If the word shows that the taker was faster, this root never runs the V
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import grpc.aio
@@ -21,6 +19,7 @@ from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
 from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.handoff import wire
+from multiroot.handoff.taker import LOADING
 from multiroot.passthrough import messages as device
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as phase_messages
@@ -38,7 +37,7 @@ TRANSFER_TIMEOUT_S = 30.0
 ABORT_TIMEOUT_S = 5.0
 TAKER = "the new root's agent"
 
-TransferCall = grpc.aio.StreamUnaryCall[handoff_pb2.TransferRequest, handoff_pb2.TransferResponse]
+TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2.TransferProgress]
 
 # Returns when the taker's root is known to be gone, which a connection to it may never tell.
 Lost = Callable[[], Awaitable[object]]
@@ -50,6 +49,7 @@ class Saved:
 
     stopped_ns: int
     saved_ns: int
+    sent_bytes: int
     ram_bytes_copied: int
 
 
@@ -100,20 +100,18 @@ class _Attempt:
         self._root = vm.host.root
         self._phases = phases
         self._stub = handoff_pb2_grpc.HandoffServiceStub(taker)
-        self._sock: socket.socket | None = None
-        self._sent = 0
         self._stopped_ns = 0
 
     async def run(self) -> coordinator_pb2.HandoffResult:
         vm = self._vm
         with self._phases.phase("prepare", vm=vm.name):
-            await asyncio.gather(self._prepare_taker(), self._prepare_qemu())
+            await self._prepare_qemu(await self._prepare_taker())
         with vm.qmp.watch("STOP", "MIGRATION") as events:
-            answer = await self._transfer(events)
+            answer = await self._transfer()
             saved = await self._saved(events)
         return await self._let_go(answer, saved)
 
-    async def _prepare_taker(self) -> None:
+    async def _prepare_taker(self) -> wire.Endpoint:
         vm = self._vm
         request = handoff_pb2.PrepareRequest(
             definition=definition_to_proto(vm.definition),
@@ -127,6 +125,7 @@ class _Attempt:
             answer = await self._stub.Prepare(request, timeout=PREPARE_TIMEOUT_S)
         for phase in answer.phases:
             self._phases.add(phase_messages.from_proto(phase))
+        return wire.Endpoint(answer.stream.host, answer.stream.port, answer.stream.key)
 
     async def _describe_device(self) -> device_pb2.DeviceState | None:
         """Soft state of the device that the VM owns; it does not change before the switch."""
@@ -136,49 +135,45 @@ class _Attempt:
         state = await asyncio.to_thread(vm.host.devices.describe, vm.definition.device, vm.entry.extent)
         return device.state_to_proto(state)
 
-    async def _prepare_qemu(self) -> None:
-        ours, theirs = wire.make_pair()
-        self._sock = ours
-        with theirs:
-            await self._vm.qmp.give_fd(wire.FD_NAME, theirs.fileno())
+    async def _prepare_qemu(self, stream: wire.Endpoint) -> None:
+        """Connect our QEMU with the taker's; from now on it alone has the connection."""
+        try:
+            sock = await wire.connect(stream)
+        except OSError as error:
+            raise PeerLostError(f"{TAKER} does not answer on {stream.host}:{stream.port}") from error
+        with sock:
+            await self._vm.qmp.give_fd(wire.FD_NAME, sock.fileno())
 
-    async def _transfer(self, events: Events) -> handoff_pb2.TransferResponse:
-        """Open the stream, and only when the taker listens to it let QEMU stop the guest and write."""
-        assert self._sock is not None
-        call = self._stub.Transfer(timeout=TRANSFER_TIMEOUT_S)
-        relaying: asyncio.Task[None] | None = None
+    async def _transfer(self) -> handoff_pb2.Taken:
+        """Only when the taker's QEMU reads from the connection let ours stop the guest and write."""
+        call = self._stub.Transfer(
+            handoff_pb2.TransferRequest(name=self._vm.name), timeout=TRANSFER_TIMEOUT_S
+        )
         try:
             with translated(TAKER):
-                await call.write(handoff_pb2.TransferRequest(name=self._vm.name))
-                await call.initial_metadata()
-                if call.done():
-                    return await call  # It refused; the guest need not even notice.
+                # It may refuse; the guest need not even notice.
+                await self._next(call, "ready")
                 self._vm.state = VmState.FROZEN
                 await self._vm.qmp.execute("migrate", uri=wire.URI)
-                relaying = asyncio.create_task(self._relay(self._sock, call))
-                return await call
+                return (await self._next(call, "taken")).taken
         finally:
             call.cancel()
-            if relaying:
-                relaying.cancel()
-                # The call's own error says more than the relay's, which is a consequence of it.
-                await asyncio.wait({relaying})
 
-    async def _relay(self, sock: socket.socket, call: TransferCall) -> None:
-        """Pass on what QEMU writes; the call itself reports when that fails."""
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-            async for chunk in wire.chunks(sock):
-                self._sent += len(chunk)
-                await call.write(handoff_pb2.TransferRequest(chunk=chunk))
-            await call.done_writing()
+    async def _next(self, call: TransferCall, event: str) -> handoff_pb2.TransferProgress:
+        """What the taker says next, which has to be this; its errors come as grpc's."""
+        progress = await call.read()
+        if not isinstance(progress, handoff_pb2.TransferProgress) or progress.WhichOneof("event") != event:
+            raise PeerLostError(f"{TAKER} broke off the transfer of {self._vm.name}")
+        return progress
 
     async def _saved(self, events: Events) -> Saved:
         """When the guest stopped, when its state was written, and whether any of its RAM went along."""
         stopped = await self._until(events, lambda event: event.name == "STOP")
         self._stopped_ns = stopped.at_ns
         saved = await self._until(events, lambda event: event.data.get("status") == "completed")
-        statistics = await self._vm.qmp.execute("query-migrate")
-        return Saved(stopped.at_ns, saved.at_ns, ram_copied(statistics["ram"], self._vm.definition.ram_bytes))
+        ram = (await self._vm.qmp.execute("query-migrate"))["ram"]
+        copied = ram_copied(ram, self._vm.definition.ram_bytes)
+        return Saved(stopped.at_ns, saved.at_ns, ram["transferred"], copied)
 
     async def _until(self, events: Events, wanted: Callable[[Event], bool]) -> Event:
         while not wanted(event := await events.next()):
@@ -186,11 +181,9 @@ class _Attempt:
                 raise CommandError("QEMU could not write the device state", self._vm.folder.last_words())
         return event
 
-    async def _let_go(
-        self, answer: handoff_pb2.TransferResponse, saved: Saved
-    ) -> coordinator_pb2.HandoffResult:
-        for phase in answer.phases:
-            self._phases.add(phase_messages.from_proto(phase))
+    async def _let_go(self, answer: handoff_pb2.Taken, saved: Saved) -> coordinator_pb2.HandoffResult:
+        for phase in map(phase_messages.from_proto, answer.phases):
+            self._phases.add(_since(phase, saved.saved_ns) if phase.name == LOADING else phase)
         side = self._phases.side
         self._phases.add(
             Phase(
@@ -201,8 +194,8 @@ class _Attempt:
             await self._gone(self._vm.word.read())
         return coordinator_pb2.HandoffResult(
             name=self._vm.name,
-            device_state_bytes=answer.device_state_bytes,
-            ram_bytes_copied=max(answer.ram_bytes_copied, saved.ram_bytes_copied),
+            device_state_bytes=saved.sent_bytes,
+            ram_bytes_copied=saved.ram_bytes_copied,
             epoch=answer.epoch,
             stopped_ns=saved.stopped_ns,
             resumed_ns=answer.resumed_ns,
@@ -220,10 +213,10 @@ class _Attempt:
         except FencedError as fenced:
             owner = Owner(fenced.root, fenced.epoch)
             if owner.root != self._root:
+                sent = await self._sent()
                 await self._gone(owner)
-                return self._without_answer(owner) if _answer_lost(error) else None
+                return self._without_answer(owner, sent) if _answer_lost(error) else None
             vm.owner = owner  # The taker could not run it and gave it back.
-        self._close()
         await self._go_on()
         if not isinstance(error, PeerLostError):
             await self._tell_taker()
@@ -258,19 +251,21 @@ class _Attempt:
 
     async def _gone(self, owner: Owner) -> None:
         """The VM is another root's: end what is left of it here."""
-        self._close()
         self._vm.owner = owner
         await self._vm.end(VmState.HANDED)
 
-    def _close(self) -> None:
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+    async def _sent(self) -> int:
+        """Bytes that our QEMU wrote, as long as it can be asked."""
+        try:
+            status = await self._vm.qmp.execute("query-migrate")
+        except QemuGoneError:
+            return 0
+        return int(status.get("ram", {}).get("transferred", 0))
 
-    def _without_answer(self, owner: Owner) -> coordinator_pb2.HandoffResult:
+    def _without_answer(self, owner: Owner, sent: int) -> coordinator_pb2.HandoffResult:
         return coordinator_pb2.HandoffResult(
             name=self._vm.name,
-            device_state_bytes=self._sent,
+            device_state_bytes=sent,
             epoch=owner.epoch,
             stopped_ns=self._stopped_ns,
         )
@@ -285,6 +280,13 @@ def ram_copied(statistics: dict[str, int], ram_bytes: int) -> int:
     if statistics["total"] < ram_bytes:
         return 0
     return statistics["normal"] * statistics["page-size"]
+
+
+def _since(phase: Phase, start_ns: int) -> Phase:
+    """The taker loads while we save; what it still needs when all is saved is its own."""
+    end_ns = phase.end_ns or phase.start_ns
+    start_ns = min(start_ns, end_ns)
+    return replace(phase, start_ns=start_ns, duration_ns=end_ns - start_ns)
 
 
 def _answer_lost(error: BaseException) -> bool:

@@ -10,7 +10,6 @@ import grpc.aio
 
 from multiroot.arena.allocator import Extent
 from multiroot.arena.layout import Owner
-from multiroot.errors import BadRequestError
 from multiroot.handoff.taker import Taker
 from multiroot.passthrough import messages as device
 from multiroot.rpc import phases as phase_messages
@@ -29,39 +28,34 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
     async def Prepare(
         self, request: handoff_pb2.PrepareRequest, context: Context
     ) -> handoff_pb2.PrepareResponse:
-        phases = await self._taker.prepare(
+        phases, stream = await self._taker.prepare(
             definition_from_proto(request.definition),
             [Extent(extent.offset, extent.size) for extent in request.extents],
             Owner(request.giver, request.epoch),
             request.qemu_version,
             device.state_from_proto(request.device) if request.HasField("device") else None,
         )
-        return handoff_pb2.PrepareResponse(phases=[phase_messages.to_proto(phase) for phase in phases])
+        return handoff_pb2.PrepareResponse(
+            phases=[phase_messages.to_proto(phase) for phase in phases],
+            stream=handoff_pb2.Endpoint(host=stream.host, port=stream.port, key=stream.key),
+        )
 
     async def Transfer(
-        self, request_iterator: AsyncIterator[handoff_pb2.TransferRequest], context: Context
-    ) -> handoff_pb2.TransferResponse:
-        requests = aiter(request_iterator)
-        first = await anext(requests, None)
-        if first is None:
-            raise BadRequestError("no VM named")
-        # Tells the giver that from here on nothing but bytes is needed.
-        await context.send_initial_metadata(())
-        taken = await self._taker.transfer(first.name, _chunks(requests))
+        self, request: handoff_pb2.TransferRequest, context: Context
+    ) -> AsyncIterator[handoff_pb2.TransferProgress]:
+        await self._taker.ready(request.name)
+        # From here on nothing but QEMU's bytes is needed.
+        yield handoff_pb2.TransferProgress(ready=handoff_pb2.Ready())
+        taken = await self._taker.transfer(request.name)
         move = taken.device
-        return handoff_pb2.TransferResponse(
-            device_state_bytes=taken.device_state_bytes,
+        answer = handoff_pb2.Taken(
             epoch=taken.epoch,
             resumed_ns=taken.resumed_ns,
             phases=[phase_messages.to_proto(phase) for phase in taken.phases],
             device=device.moved_to_proto(move.before, move.after, move.seen) if move else None,
         )
+        yield handoff_pb2.TransferProgress(taken=answer)
 
     async def Abort(self, request: handoff_pb2.AbortRequest, context: Context) -> handoff_pb2.AbortResponse:
         await self._taker.abort(request.name)
         return handoff_pb2.AbortResponse()
-
-
-async def _chunks(requests: AsyncIterator[handoff_pb2.TransferRequest]) -> AsyncIterator[bytes]:
-    async for request in requests:
-        yield request.chunk

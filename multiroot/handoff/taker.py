@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import AsyncIterator, Coroutine
+import threading
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,7 +24,8 @@ from multiroot.phases import Phase, Phases
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.qmp import Event, Events, QemuGoneError
+from multiroot.vm.monitor import Monitor
+from multiroot.vm.qmp import QemuGoneError, wall_ns
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 # A giver that prepared and never transferred is dead or has changed its mind.
 PREPARED_FOR_S = 120.0
+LOADING = "load device state"
 
 
 @dataclass
@@ -40,14 +42,21 @@ class Incoming:
 
     vm: Instance
     giver: Owner
-    sock: socket.socket
+    stream: wire.Listener
     expiry: asyncio.TimerHandle
+    connected: asyncio.Task[None]
     transferring: bool = False
+    device: DeviceState | None = None
     taken: bool = False
     aborted: bool = False
-    device: DeviceState | None = None
-    received: int = 0
-    last_chunk_ns: int = 0
+    # Whoever takes and whoever aborts are in different threads: one of them is first.
+    decide: threading.Lock = field(default_factory=threading.Lock)
+
+    def abandon(self) -> bool:
+        """No more taking; False if it has been taken already."""
+        with self.decide:
+            self.aborted = not self.taken
+        return self.aborted
 
 
 @dataclass(frozen=True)
@@ -63,20 +72,32 @@ class DeviceMove:
 class Taken:
     """What became of a transfer; times in ns on the machine-wide clock."""
 
-    device_state_bytes: int
     epoch: int
     resumed_ns: int
     device: DeviceMove | None = None
     phases: list[Phase] = field(default_factory=list)
 
 
-class Taker:
-    """Takes VMs for one root; `side` names this root in phases."""
+@dataclass(frozen=True)
+class _Resumed:
+    """The end of a blackout: QEMU's events with their stamps, the rest in ns on the machine-wide clock."""
 
-    def __init__(self, manager: VmManager, side: str) -> None:
+    loaded: dict[str, Any]
+    heard_ns: int
+    owned_ns: int
+    switched_ns: int
+    resumed: dict[str, Any]
+    seen: Comparison | None
+
+
+class Taker:
+    """Takes VMs for one root; `side` names this root in phases, givers reach it at `address`."""
+
+    def __init__(self, manager: VmManager, side: str, address: str) -> None:
         self._manager = manager
         self._host = manager.host
         self._side = side
+        self._address = address
         self._incoming: dict[str, Incoming] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -87,8 +108,9 @@ class Taker:
         giver: Owner,
         qemu_version: str,
         device: DeviceState | None = None,
-    ) -> list[Phase]:
-        """Start a QEMU on the VM's memory that waits for its device state. The guest runs on in the giver.
+    ) -> tuple[list[Phase], wire.Endpoint]:
+        """Start a QEMU on the VM's memory that waits for its device state, and say where the giver's is to
+        connect. The guest runs on in the giver.
 
         `device` is the soft state of the device that the VM owns, which works on meanwhile. Raises
         BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
@@ -110,59 +132,69 @@ class Taker:
                         f"the giver's QEMU is {qemu_version}, ours {vm.qmp.version}",
                         "device state passes between equal versions only",
                     )
-                sock = await self._listen(vm)
             if device is not None:
                 with phases.phase("verify translations", vm=vm.name):
                     self._devices().verify(definition.device, giver.root, vm.entry.extent)
+            stream = self._listen()
         except BaseException:
             await self._discard(vm)
             raise
         expiry = asyncio.get_running_loop().call_later(PREPARED_FOR_S, self._expire, vm.name)
-        self._incoming[vm.name] = Incoming(vm, giver, sock, expiry, device=device)
-        return phases.finished
+        connected = self._in_background(self._connect(vm, stream))
+        self._incoming[vm.name] = Incoming(vm, giver, stream, expiry, connected, device=device)
+        return phases.finished, stream.endpoint
 
-    async def transfer(self, name: str, data: AsyncIterator[bytes]) -> Taken:
-        """Load the device state as it comes, take ownership, resume the guest.
+    async def ready(self, name: str) -> None:
+        """Wait until the giver's connection has come and QEMU reads from it.
 
-        Raises FencedError when the giver took the VM back meanwhile, CommandError when QEMU does not accept
-        the state; our QEMU is gone then.
+        Raises BadRequestError if the VM has not been prepared here, or is being transferred already.
         """
         incoming = self._incoming.get(name)
         if incoming is None or incoming.transferring:
             raise BadRequestError(f"{name} has not been prepared here")
         incoming.transferring = True
         incoming.expiry.cancel()
-        phases = Phases(self._side, self._host.clock)
-        feeding = self._in_background(wire.feed(incoming.sock, self._counted(incoming, data)))
-        taking = self._in_background(self._take_over(incoming, phases))
         try:
-            await asyncio.wait({feeding, taking}, return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done() and not taking.done() and feeding.exception():
-                raise CommandError(f"the device state of {name} did not come whole: {feeding.exception()}")
+            await asyncio.shield(incoming.connected)
+        except BaseException:
+            self._in_background(self.abort(name))
+            raise
+
+    async def transfer(self, name: str) -> Taken:
+        """After `ready`: when QEMU has loaded the device state, take ownership, resume the guest.
+
+        Raises FencedError when the giver took the VM back meanwhile, CommandError when QEMU does not accept
+        the state; our QEMU is gone then.
+        """
+        incoming = self._incoming[name]
+        taking = self._in_background(self._take_over(incoming))
+        try:
             return await asyncio.shield(taking)
         except BaseException:
-            if not incoming.taken:
+            if incoming.abandon():
                 taking.cancel()
-                self._in_background(self.abort(name))
+                self._in_background(self._drop_and_discard(incoming))
             raise
         finally:
-            feeding.cancel()
             if incoming.taken:
                 self._drop(incoming)
 
     async def abort(self, name: str) -> None:
         """End a VM that is prepared or being transferred; nothing if there is none or it has been taken."""
         incoming = self._incoming.get(name)
-        if incoming is not None and not incoming.taken:
-            incoming.aborted = True
-            self._drop(incoming)
-            await self._discard(incoming.vm)
+        if incoming is not None and incoming.abandon():
+            await self._drop_and_discard(incoming)
+
+    async def _drop_and_discard(self, incoming: Incoming) -> None:
+        self._drop(incoming)
+        await self._discard(incoming.vm)
 
     def _drop(self, incoming: Incoming) -> None:
         if self._incoming.get(incoming.vm.name) is incoming:
             del self._incoming[incoming.vm.name]
         incoming.expiry.cancel()
-        incoming.sock.close()
+        incoming.connected.cancel()
+        incoming.stream.close()
 
     async def close(self) -> None:
         """End everything that is only prepared."""
@@ -191,48 +223,82 @@ class Taker:
             )
         return Instance(self._host, definition, entry)
 
-    async def _listen(self, vm: Instance) -> socket.socket:
-        """Connect QEMU's incoming side now: nothing but bytes is left for the blackout."""
-        ours, theirs = wire.make_pair()
-        with theirs:
-            await vm.qmp.give_fd(wire.FD_NAME, theirs.fileno())
+    def _listen(self) -> wire.Listener:
+        try:
+            return wire.Listener(self._address)
+        except OSError as error:
+            raise ConflictError(f"cannot listen on {self._address}: {error.strerror}") from error
+
+    async def _connect(self, vm: Instance, stream: wire.Listener) -> None:
+        """Connect QEMU's incoming side before the guest stops: nothing but bytes is left for the blackout."""
+        try:
+            sock = await stream.accept()
+        finally:
+            stream.close()
+        with sock:
+            await vm.qmp.give_fd(wire.FD_NAME, sock.fileno())
         await vm.qmp.execute("migrate-incoming", uri=wire.URI)
-        return ours
 
-    async def _counted(self, incoming: Incoming, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in data:
-            incoming.received += len(chunk)
-            incoming.last_chunk_ns = self._host.clock()
-            yield chunk
+    async def _take_over(self, incoming: Incoming) -> Taken:
+        vm = incoming.vm
+        try:
+            end = await asyncio.to_thread(self._resume, incoming)
+        except (CommandError, ConflictError):
+            if incoming.taken:
+                await self._give_back(incoming)
+            raise
+        vm.state = VmState.RUNNING
+        vm.drop_monitor()
+        phases = Phases(self._side, self._host.clock)
+        resumed_ns = self._stamp(vm, end.resumed)
+        before = self._stamp(vm, end.loaded)
+        # When loading began only the giver can tell: it wrote meanwhile.
+        phases.add(_span(LOADING, self._side, before, before, blackout=True))
+        marks = {
+            "learn of it": end.heard_ns,
+            "commit": end.owned_ns,
+            "switch DMA": end.switched_ns,
+            "resume": resumed_ns,
+        }
+        if end.seen is None:
+            del marks["switch DMA"]
+        for name, at in marks.items():
+            phases.add(_span(name, self._side, before, at, blackout=True))
+            before = at
+        await self._settle_in(vm, phases)
+        return Taken(vm.owner.epoch, resumed_ns, self._move(incoming, end.seen), phases.finished)
 
-    async def _take_over(self, incoming: Incoming, phases: Phases) -> Taken:
+    def _resume(self, incoming: Incoming) -> _Resumed:
+        """The taker's part of the blackout, in a thread of its own: see vm/monitor.py."""
         vm, clock = incoming.vm, self._host.clock
-        with vm.qmp.watch("MIGRATION", "RESUME") as events:
-            loaded = await self._loaded(vm, events)
+        assert vm.monitor
+        loaded = self._loaded(vm, vm.monitor)
+        heard = clock()
+        with incoming.decide:
             if incoming.aborted:
                 raise ConflictError(f"the handoff of {vm.name} was aborted")
-            before = clock()
             vm.owner = vm.word.take(incoming.giver, self._host.root)
             incoming.taken = True
-            owned = clock()
-            try:
-                seen = self._switch(incoming)
-                switched = clock()
-                await vm.qmp.execute("cont")
-            except (CommandError, ConflictError):
-                await self._give_back(incoming)
-                raise
-            resumed = await self._resumed(events)
-        vm.state = VmState.RUNNING
-        first = min(incoming.last_chunk_ns, loaded.at_ns)
-        phases.add(_span("load device state", self._side, first, loaded.at_ns, blackout=True))
-        phases.add(_span("commit", self._side, before, owned, blackout=True))
-        if seen:
-            phases.add(_span("switch DMA", self._side, owned, switched, blackout=True))
-        phases.add(_span("resume", self._side, switched, resumed.at_ns, blackout=True))
-        await self._settle_in(vm, phases)
-        move = self._move(incoming, seen)
-        return Taken(incoming.received, vm.owner.epoch, resumed.at_ns, move, phases.finished)
+        owned = clock()
+        seen = self._switch(incoming)
+        switched = clock()
+        vm.monitor.execute("cont")
+        resumed = vm.monitor.event("RESUME")
+        return _Resumed(loaded, heard, owned, switched, resumed, seen)
+
+    def _loaded(self, vm: Instance, monitor: Monitor) -> dict[str, Any]:
+        refused = f"QEMU did not accept the device state of {vm.name}"
+        try:
+            event = monitor.event("MIGRATION", "completed", "failed")
+        except QemuGoneError as error:
+            raise CommandError(f"{refused}: {vm.folder.last_words()}") from error
+        if event["data"]["status"] == "failed":
+            raise CommandError(refused, vm.folder.last_words())
+        return event
+
+    def _stamp(self, vm: Instance, event: dict[str, Any]) -> int:
+        """When QEMU emitted an event, in ns on the machine-wide clock."""
+        return vm.to_ns(wall_ns(event["timestamp"]))
 
     def _devices(self) -> Devices:
         """Raises BadRequestError if this root can take no devices."""
@@ -253,22 +319,6 @@ class Taker:
             return None
         after = self._devices().translation(vm.definition.device, vm.entry.extent)
         return DeviceMove(incoming.device.translation, after, seen)
-
-    async def _loaded(self, vm: Instance, events: Events) -> Event:
-        try:
-            event = await events.until("completed", "failed")
-        except QemuGoneError as error:
-            raise CommandError(
-                f"QEMU did not accept the device state of {vm.name}: {vm.folder.last_words()}"
-            ) from error
-        if event.data["status"] == "failed":
-            raise CommandError(f"QEMU did not accept the device state of {vm.name}", vm.folder.last_words())
-        return event
-
-    async def _resumed(self, events: Events) -> Event:
-        while (event := await events.next()).name != "RESUME":
-            pass
-        return event
 
     async def _give_back(self, incoming: Incoming) -> None:
         """QEMU refused to let the guest run, so it never ran here: the giver may have it back."""

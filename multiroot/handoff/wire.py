@@ -1,63 +1,111 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Device state on its way: out of the giver's QEMU, through one gRPC stream, into the taker's."""
+"""Device state on its way: one TCP connection from the giver's QEMU to the taker's.
+
+The agents connect it before the guest stops and then have nothing more to do with it: no byte passes through
+them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
+import secrets
 import socket
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 FD_NAME = "handoff"  # what QEMU calls its end
 URI = f"fd:{FD_NAME}"
+CONNECT_TIMEOUT_S = 10.0
 
-_BUFFER = 1 << 20
-_SO_SNDBUFFORCE = getattr(socket, "SO_SNDBUFFORCE", 32)  # Linux; exceeds net.core.wmem_max for root
+_BUFFER = 1 << 20  # room for a whole device state: QEMU need not wait for the other one
+_KEY_SIZE = 16
+# Linux; exceed net.core.wmem_max and rmem_max for root.
+_SO_SNDBUFFORCE = getattr(socket, "SO_SNDBUFFORCE", 32)
+_SO_RCVBUFFORCE = getattr(socket, "SO_RCVBUFFORCE", 33)
 
 
-def make_pair() -> tuple[socket.socket, socket.socket]:
-    """Our end (non-blocking) and QEMU's end, with room for a whole device state: QEMU need not wait."""
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    for end in (ours, theirs):
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a taker waits for one VM's device state, and the key that the giver shows it."""
+
+    host: str
+    port: int
+    key: bytes
+
+
+class Listener:
+    """The taker's end until the giver has come."""
+
+    def __init__(self, host: str) -> None:
+        """Listens at once; raises OSError if this root does not have that address."""
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
-        except PermissionError:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-    return ours, theirs
+            _make_room(self._sock, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+            self._sock.bind((host, 0))
+            self._sock.listen()
+            self._sock.setblocking(False)
+        except OSError:
+            self._sock.close()
+            raise
+        self.endpoint = Endpoint(host, self._sock.getsockname()[1], secrets.token_bytes(_KEY_SIZE))
+
+    async def accept(self) -> socket.socket:
+        """The connection, blocking, of whoever shows the key; waits for it, and turns others away."""
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, _ = await loop.sock_accept(self._sock)
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    if hmac.compare_digest(await _read(sock, _KEY_SIZE), self.endpoint.key):
+                        sock.setblocking(True)
+                        return sock
+            except (OSError, TimeoutError):
+                sock.close()
+                continue
+            except BaseException:
+                sock.close()
+                raise
+            sock.close()
+
+    def close(self) -> None:
+        self._sock.close()
 
 
-async def chunks(sock: socket.socket) -> AsyncIterator[bytes]:
-    """What arrives, as it arrives, until the other end closes; all that is there comes as one chunk."""
-    loop = asyncio.get_running_loop()
-    buffer = memoryview(bytearray(_BUFFER))
-    while size := await loop.sock_recv_into(sock, buffer):
-        size += _drain(sock, buffer[size:])
-        yield bytes(buffer[:size])
+async def connect(to: Endpoint) -> socket.socket:
+    """The giver's end, blocking as QEMU expects it.
 
-
-def _drain(sock: socket.socket, buffer: memoryview) -> int:
-    size = 0
-    while size < len(buffer):
-        try:
-            more = sock.recv_into(buffer[size:])
-        except BlockingIOError:
-            break
-        if not more:
-            break
-        size += more
-    return size
-
-
-async def feed(sock: socket.socket, data: AsyncIterator[bytes]) -> None:
-    """Write everything to the other end, then say that no more comes.
-
-    If the other end closes before, this just stops: QEMU itself tells whether it was content. Errors of
-    `data` pass through.
+    Raises OSError, TimeoutError among them, when nobody is there.
     """
     loop = asyncio.get_running_loop()
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        async for chunk in data:
-            await loop.sock_sendall(sock, chunk)
-        sock.shutdown(socket.SHUT_WR)
-    except (BrokenPipeError, ConnectionResetError):
-        return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _make_room(sock, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await loop.sock_connect(sock, (to.host, to.port))
+            await loop.sock_sendall(sock, to.key)
+        sock.setblocking(True)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _read(sock: socket.socket, size: int) -> bytes:
+    """So many bytes, fewer if the other end closes; not one more, they are QEMU's."""
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < size:
+        more = await loop.sock_recv(sock, size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _make_room(sock: socket.socket, forced: int, asked: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, forced, _BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, asked, _BUFFER)

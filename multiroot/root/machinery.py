@@ -27,6 +27,7 @@ from multiroot.phases import Phase, Phases
 from multiroot.root.identity import FIRST_ROOT
 from multiroot.root.peers import Role, SideState
 from multiroot.rpc import phases as wire
+from multiroot.rpc.client import link_address
 from multiroot.rpc.server import Refusal
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, handoff_pb2_grpc, vm_pb2_grpc
@@ -50,7 +51,11 @@ class Machinery:
         self._root = root
         self._network = network
         self._manager = manager
-        self._taker = Taker(manager, root.phases.side) if isinstance(manager, VmManager) else None
+        self._taker = (
+            Taker(manager, root.phases.side, link_address(root.me.root))
+            if isinstance(manager, VmManager)
+            else None
+        )
         context = LaunchContext(
             device=root.device,
             peers=root.peers,

@@ -17,9 +17,14 @@ AGENT_SOCKET = Path("/run/multiroot/agent.sock")
 AGENT_PORT = 7700
 
 
+def link_address(root: int) -> str:
+    """Root number `root`'s address on the network that all roots share."""
+    return f"10.77.0.{root}"
+
+
 def link_target(root: int) -> str:
-    """Where root number `root`'s agent listens on the network that all roots share."""
-    return f"10.77.0.{root}:{AGENT_PORT}"
+    """Where its agent listens there."""
+    return f"{link_address(root)}:{AGENT_PORT}"
 
 
 def state_dir() -> Path:

@@ -43,14 +43,17 @@ class Qemu:
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What QEMU inherits: a listening socket for QMP, a connected one for the serial port, a tap or None."""
+    """What QEMU inherits: a listening socket for QMP, a connected one for the serial port, a tap or None, and
+    for a QEMU that waits for a device state a connected socket for QMP.
+    """
 
     qmp: int
     serial: int
     tap: int | None = None
+    monitor: int | None = None
 
     def all(self) -> tuple[int, ...]:
-        return tuple(fd for fd in (self.qmp, self.serial, self.tap) if fd is not None)
+        return tuple(fd for fd in (self.qmp, self.serial, self.tap, self.monitor) if fd is not None)
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,13 @@ def command(
             "-device", "pcie-root-port,id=owned,chassis=1",
             "-device", f"vfio-pci,host={device},bus=owned,rombar=0,enable-migration=on",
         ]  # fmt: skip
+    if descriptors.monitor is not None:
+        words += [
+            "-chardev",
+            f"socket,id=monitor,fd={descriptors.monitor}",
+            "-mon",
+            "chardev=monitor,mode=control",
+        ]
     if incoming:
         words += ["-S", "-incoming", "defer"]
     return words

@@ -24,13 +24,14 @@ from multiroot.vm.clock import Clock, wall_clock
 from multiroot.vm.command import Descriptors, Paths, Qemu, command, guest_paths
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
+from multiroot.vm.monitor import Monitor
 from multiroot.vm.process import Process, started
 from multiroot.vm.qmp import QemuGoneError, Qmp
 
 GUESTS = Path("/usr/lib/multiroot/guests")
 
-# ROMs are sent while the guest still runs, then QEMU stops it at once: what the relay has not passed on by
-# then is passed on during the blackout. So let QEMU send them in small portions, one every 100 ms (the limit
+# ROMs are sent while the guest still runs, then QEMU stops it at once: what has not arrived by then arrives
+# during the blackout. So let QEMU send them in small portions, one every 100 ms (the limit
 # does not apply to device state), and not stop the guest before the last.
 _BANDWIDTH = 640_000  # bytes/s
 _DOWNTIME_LIMIT = 1  # ms
@@ -117,7 +118,9 @@ class Instance:
         self.state = VmState.STARTING
         self.error = ""
         self.folder = VmFolder(host.run_dir, definition.name)
-        self.qmp = Qmp(definition.name, wall_clock(host.clock))
+        self.to_ns = wall_clock(host.clock)
+        self.qmp = Qmp(definition.name, self.to_ns)
+        self.monitor: Monitor | None = None  # while it waits for a device state
         self.process: Process | None = None
         self.tap = ""
         self.device = ""  # address in this root of the device it owns
@@ -152,6 +155,8 @@ class Instance:
         try:
             await self._spawn(incoming=giver is not None)
             await self._connect()
+            if self.monitor:
+                await asyncio.to_thread(self.monitor.greet)
         except (QemuGoneError, CommandError) as error:
             words = self.folder.last_words() or str(error)
             await self.discard()
@@ -191,12 +196,19 @@ class Instance:
         if self.process:
             await self.process.kill()
         await self.qmp.disconnect()
+        self.drop_monitor()
 
     async def fail(self) -> None:
         """End a QEMU that does not answer any more, if it has not ended already."""
         if self.process and self._watch:
             await self.process.kill()
             await self._watch
+
+    def drop_monitor(self) -> None:
+        """The device state has come, or will not; QEMU goes on without it."""
+        if self.monitor:
+            self.monitor.close()
+            self.monitor = None
 
     async def discard(self) -> None:
         """End QEMU and forget all about the VM; the arena is not touched."""
@@ -218,9 +230,17 @@ class Instance:
                 stack.callback(os.close, tap.fd)
                 self.tap = tap.name
             self._spawn_keeper(stack, keeper_serial)
-            descriptors = Descriptors(qmp.fileno(), serial.fileno(), tap.fd if tap else None)
+            monitor = self._add_monitor(stack) if incoming else None
+            descriptors = Descriptors(qmp.fileno(), serial.fileno(), tap.fd if tap else None, monitor)
             argv = self._argv(paths, descriptors, incoming)
             self.process = started(proc.spawn(argv, log=self.folder.qemu_log, pass_fds=descriptors.all()))
+
+    def _add_monitor(self, stack: ExitStack) -> int:
+        """QEMU's end of a connection that needs no listening."""
+        ours, theirs = socket.socketpair()
+        stack.enter_context(theirs)
+        self.monitor = Monitor(ours)
+        return theirs.fileno()
 
     def _argv(self, paths: Paths, descriptors: Descriptors, incoming: bool) -> list[str]:
         return command(

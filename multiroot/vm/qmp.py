@@ -63,6 +63,11 @@ class Events:
                 return event
 
 
+def wall_ns(timestamp: dict[str, int]) -> int:
+    """A message's `timestamp` as ns of this root's wall clock."""
+    return timestamp["seconds"] * 1_000_000_000 + timestamp["microseconds"] * 1_000
+
+
 class Qmp:
     """A connection; `to_ns` maps wall-clock ns of this root to the TSC clock."""
 
@@ -136,9 +141,8 @@ class Qmp:
 
     def _dispatch(self, message: Message) -> bool:
         stamp: Any = message["timestamp"]
-        wall_ns = stamp["seconds"] * 1_000_000_000 + stamp["microseconds"] * 1_000
         data: Any = message.get("data", {})
-        event = Event(str(message["event"]), data, self._to_ns(wall_ns))
+        event = Event(str(message["event"]), data, self._to_ns(wall_ns(stamp)))
         if event.name == "SHUTDOWN":
             self.shutdown_reason = str(data.get("reason", ""))
         for watch in tuple(self._watches):

@@ -71,58 +71,124 @@ class PrepareResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PHASES_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def phases(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]: ...
+    @_builtins.property
+    def stream(self) -> Global___Endpoint:
+        """where the taker's VMM waits for the device state"""
+
     def __init__(
         self,
         *,
         phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
+        stream: Global___Endpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases", b"phases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases", b"phases", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PrepareResponse: _TypeAlias = PrepareResponse  # noqa: Y015
 
 @_typing.final
+class Endpoint(_message.Message):
+    """A TCP port, and what to say first there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    port: _builtins.int
+    key: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "key", b"key", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
+
+@_typing.final
 class TransferRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    CHUNK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """first message only"""
-    chunk: _builtins.bytes
-    """device state as the VMM wrote it"""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        chunk: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferRequest: _TypeAlias = TransferRequest  # noqa: Y015
 
 @_typing.final
-class TransferResponse(_message.Message):
+class TransferProgress(_message.Message):
+    """Two messages: `ready` when the giver's connection has come and the taker's VMM reads from it, `taken` at the end."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    DEVICE_STATE_BYTES_FIELD_NUMBER: _builtins.int
-    RAM_BYTES_COPIED_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ready(self) -> Global___Ready: ...
+    @_builtins.property
+    def taken(self) -> Global___Taken: ...
+    def __init__(
+        self,
+        *,
+        ready: Global___Ready | None = ...,
+        taken: Global___Taken | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "ready", b"ready", "taken", b"taken"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "ready", b"ready", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ready", "taken"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___TransferProgress: _TypeAlias = TransferProgress  # noqa: Y015
+
+@_typing.final
+class Ready(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ready: _TypeAlias = Ready  # noqa: Y015
+
+@_typing.final
+class Taken(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
     EPOCH_FIELD_NUMBER: _builtins.int
     RESUMED_NS_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
-    device_state_bytes: _builtins.int
-    ram_bytes_copied: _builtins.int
-    """guest RAM that came through the stream; 0 by design"""
     epoch: _builtins.int
     """the new one"""
     resumed_ns: _builtins.int
@@ -136,8 +202,6 @@ class TransferResponse(_message.Message):
     def __init__(
         self,
         *,
-        device_state_bytes: _builtins.int = ...,
-        ram_bytes_copied: _builtins.int = ...,
         epoch: _builtins.int = ...,
         resumed_ns: _builtins.int = ...,
         phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
@@ -145,11 +209,11 @@ class TransferResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_state_bytes", b"device_state_bytes", "epoch", b"epoch", "phases", b"phases", "ram_bytes_copied", b"ram_bytes_copied", "resumed_ns", b"resumed_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "epoch", b"epoch", "phases", b"phases", "resumed_ns", b"resumed_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TransferResponse: _TypeAlias = TransferResponse  # noqa: Y015
+Global___Taken: _TypeAlias = Taken  # noqa: Y015
 
 @_typing.final
 class AbortRequest(_message.Message):

@@ -40,10 +40,10 @@ class HandoffServiceStub:
                 request_serializer=multiroot_dot_v1_dot_handoff__pb2.PrepareRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_handoff__pb2.PrepareResponse.FromString,
                 _registered_method=True)
-        self.Transfer = channel.stream_unary(
+        self.Transfer = channel.unary_stream(
                 '/multiroot.v1.HandoffService/Transfer',
                 request_serializer=multiroot_dot_v1_dot_handoff__pb2.TransferRequest.SerializeToString,
-                response_deserializer=multiroot_dot_v1_dot_handoff__pb2.TransferResponse.FromString,
+                response_deserializer=multiroot_dot_v1_dot_handoff__pb2.TransferProgress.FromString,
                 _registered_method=True)
         self.Abort = channel.unary_unary(
                 '/multiroot.v1.HandoffService/Abort',
@@ -61,7 +61,7 @@ class HandoffServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Transfer(self, request_iterator, context):
+    def Transfer(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,10 +81,10 @@ def add_HandoffServiceServicer_to_server(servicer, server):
                     request_deserializer=multiroot_dot_v1_dot_handoff__pb2.PrepareRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_handoff__pb2.PrepareResponse.SerializeToString,
             ),
-            'Transfer': grpc.stream_unary_rpc_method_handler(
+            'Transfer': grpc.unary_stream_rpc_method_handler(
                     servicer.Transfer,
                     request_deserializer=multiroot_dot_v1_dot_handoff__pb2.TransferRequest.FromString,
-                    response_serializer=multiroot_dot_v1_dot_handoff__pb2.TransferResponse.SerializeToString,
+                    response_serializer=multiroot_dot_v1_dot_handoff__pb2.TransferProgress.SerializeToString,
             ),
             'Abort': grpc.unary_unary_rpc_method_handler(
                     servicer.Abort,
@@ -130,7 +130,7 @@ class HandoffService:
             _registered_method=True)
 
     @staticmethod
-    def Transfer(request_iterator,
+    def Transfer(request,
             target,
             options=(),
             channel_credentials=None,
@@ -140,12 +140,12 @@ class HandoffService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
+        return grpc.experimental.unary_stream(
+            request,
             target,
             '/multiroot.v1.HandoffService/Transfer',
             multiroot_dot_v1_dot_handoff__pb2.TransferRequest.SerializeToString,
-            multiroot_dot_v1_dot_handoff__pb2.TransferResponse.FromString,
+            multiroot_dot_v1_dot_handoff__pb2.TransferProgress.FromString,
             options,
             channel_credentials,
             insecure,

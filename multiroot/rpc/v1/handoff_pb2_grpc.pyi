@@ -36,14 +36,14 @@ class HandoffServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HandoffServiceAsyncStub: ...
     Prepare: _grpc.UnaryUnaryMultiCallable[_handoff_pb2.PrepareRequest, _handoff_pb2.PrepareResponse]
-    Transfer: _grpc.StreamUnaryMultiCallable[_handoff_pb2.TransferRequest, _handoff_pb2.TransferResponse]
+    Transfer: _grpc.UnaryStreamMultiCallable[_handoff_pb2.TransferRequest, _handoff_pb2.TransferProgress]
     Abort: _grpc.UnaryUnaryMultiCallable[_handoff_pb2.AbortRequest, _handoff_pb2.AbortResponse]
 
 @_typing.type_check_only
 class HandoffServiceAsyncStub(HandoffServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Prepare: _aio.UnaryUnaryMultiCallable[_handoff_pb2.PrepareRequest, _handoff_pb2.PrepareResponse]  # type: ignore[assignment]
-    Transfer: _aio.StreamUnaryMultiCallable[_handoff_pb2.TransferRequest, _handoff_pb2.TransferResponse]  # type: ignore[assignment]
+    Transfer: _aio.UnaryStreamMultiCallable[_handoff_pb2.TransferRequest, _handoff_pb2.TransferProgress]  # type: ignore[assignment]
     Abort: _aio.UnaryUnaryMultiCallable[_handoff_pb2.AbortRequest, _handoff_pb2.AbortResponse]  # type: ignore[assignment]
 
 class HandoffServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,9 +57,9 @@ class HandoffServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Transfer(
         self,
-        request_iterator: _MaybeAsyncIterator[_handoff_pb2.TransferRequest],
+        request: _handoff_pb2.TransferRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_handoff_pb2.TransferResponse, _abc.Awaitable[_handoff_pb2.TransferResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_handoff_pb2.TransferProgress], _abc.AsyncIterator[_handoff_pb2.TransferProgress]]: ...
 
     @_abc_1.abstractmethod
     def Abort(

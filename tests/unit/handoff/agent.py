@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from multiroot.handoff import giver, taker, wire
-from multiroot.vm.qmp import Qmp
+from multiroot.handoff import giver, taker
+from multiroot.vm.monitor import Monitor
 
 from .harness import Root, hand, make_root, start_vm
 
@@ -32,29 +31,34 @@ def arrange(moment: str) -> None:
     """Put the agent's death where it was ordered."""
     if moment == "prepared":
         giver._Attempt._transfer = die_async  # type: ignore[method-assign]
-    elif moment == "first-chunk":
-        wire.chunks = die_at_first_chunk
+    elif moment == "stopped":
+        giver._Attempt._transfer = die_stopped(giver._Attempt._transfer)  # type: ignore[method-assign]
     elif moment == "all-sent":
         giver._Attempt._saved = die_async  # type: ignore[method-assign]
     elif moment == "loaded":
-        taker.Taker._loaded = die_async  # type: ignore[method-assign]
+        taker.Taker._loaded = die  # type: ignore[method-assign]
     elif moment == "owned":
-        Qmp.execute = die_at_cont(Qmp.execute)  # type: ignore[method-assign]
+        Monitor.execute = die_at_cont(Monitor.execute)  # type: ignore[method-assign]
     elif moment == "resumed":
         taker.Taker._settle_in = die_async  # type: ignore[method-assign]
 
 
 def die_at_cont(original: Any) -> Any:
-    async def execute(self: Qmp, command: str, **arguments: Any) -> Any:
-        return die() if command == "cont" else await original(self, command, **arguments)
+    def execute(self: Monitor, command: str) -> Any:
+        return die() if command == "cont" else original(self, command)
 
     return execute
 
 
-async def die_at_first_chunk(sock: Any) -> AsyncIterator[bytes]:
-    await asyncio.get_running_loop().sock_recv(sock, 1000)
-    die()
-    yield b""
+def die_stopped(original: Any) -> Any:
+    async def transfer(self: giver._Attempt) -> Any:
+        with self._vm.qmp.watch("STOP") as events:
+            going = asyncio.create_task(original(self))
+            await events.next()
+            die()
+        return await going
+
+    return transfer
 
 
 async def main(role: str, folder: Path, moment: str) -> None:

@@ -84,7 +84,7 @@ def make_root(number: int, folder: Path) -> Root:
         number, arena, time.monotonic_ns, run_dir, qemu=Qemu(program, "tcg"), guests=folder / "guests"
     )
     manager = VmManager(host)
-    taker = Taker(manager, f"root {number}")
+    taker = Taker(manager, f"root {number}", "127.0.0.1")
     server = make_server(lambda name: True, lambda name: pytest.fail("no relaying here"))
     handoff_pb2_grpc.add_HandoffServiceServicer_to_server(HandoffService(taker), server)
     vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(manager), server)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -64,6 +66,7 @@ async def test_phases_of_both_roots_come_back(roots: Roots) -> None:
     assert blackout == {
         ("root 1", "save device state"),
         ("root 2", "load device state"),
+        ("root 2", "learn of it"),
         ("root 2", "commit"),
         ("root 2", "resume"),
     }
@@ -151,11 +154,12 @@ async def test_taker_out_of_reach(roots: Roots) -> None:
 async def test_taker_lost_after_preparing(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
     giver, taker = roots
     await start_vm(giver)
-    prepare_qemu = giver_module._Attempt._prepare_taker
+    prepare_taker = giver_module._Attempt._prepare_taker
 
-    async def then_lose_it(attempt: giver_module._Attempt) -> None:
-        await prepare_qemu(attempt)
+    async def then_lose_it(attempt: giver_module._Attempt) -> object:
+        endpoint = await prepare_taker(attempt)
         await taker.server.stop(None)
+        return endpoint
 
     monkeypatch.setattr(giver_module._Attempt, "_prepare_taker", then_lose_it)
     with pytest.raises(PeerLostError):
@@ -183,18 +187,19 @@ async def test_slow_taker_is_fenced(roots: Roots, monkeypatch: pytest.MonkeyPatc
     """The giver gives up while the taker is just about to take: the taker comes too late."""
     giver, taker = roots
     vm = await start_vm(giver)
-    loaded, proceed = asyncio.Event(), asyncio.Event()
+    loaded, proceed = asyncio.Event(), threading.Event()
     original = taker_module.Taker._loaded
+    loop = asyncio.get_running_loop()
 
-    async def slowly(*args: object) -> object:
-        event = await original(*args)  # type: ignore[arg-type]
-        loaded.set()
-        await proceed.wait()
+    def slowly(*args: Any) -> Any:
+        event = original(*args)
+        loop.call_soon_threadsafe(loaded.set)
+        proceed.wait()
         return event
 
     monkeypatch.setattr(taker_module.Taker, "_loaded", slowly)
     # It does not learn that the call was given up, as when the link is dead.
-    monkeypatch.setattr(grpc.aio.StreamUnaryCall, "cancel", lambda call: False)
+    monkeypatch.setattr(grpc.aio.UnaryStreamCall, "cancel", lambda call: False)
     monkeypatch.setattr(giver_module._Attempt, "_tell_taker", lambda attempt: asyncio.sleep(0))
     with pytest.raises(PeerLostError):
         await hand(giver, taker, loaded.wait)
@@ -278,11 +283,8 @@ async def test_taker_checks_what_it_is_told(roots: Roots, changes: dict[str, obj
 async def test_transfer_wants_preparation(roots: Roots) -> None:
     taker = roots[1]
 
-    async def nothing():  # type: ignore[no-untyped-def]
-        yield b""
-
     with pytest.raises(BadRequestError, match="not been prepared"):
-        await taker.taker.transfer("vm0", nothing())
+        await taker.taker.ready("vm0")
     await taker.taker.abort("vm0")
 
 

@@ -104,6 +104,7 @@ class Qemu:
         self._fds: dict[str, int] = {}
         self._pending: list[int] = []
         self._client: socket.socket | None = None
+        self._monitor = socket.socket(fileno=chardevs["monitor"]) if "monitor" in chardevs else None
         self._migration: dict[str, Any] = {}
         self._lock = threading.Lock()
         if not self._incoming:
@@ -111,14 +112,24 @@ class Qemu:
             self._guest.start()
 
     def serve(self) -> None:
+        if self._monitor is not None:
+            threading.Thread(target=self._serve_monitor, args=(self._monitor,), daemon=True).start()
         while True:
             client, _ = self._listener.accept()
             # Not while an event is being sent to the one before, which forgets the client when that fails.
             with self._lock:
                 self._client = client
-            version = {"qemu": {"major": 9, "minor": 9, "micro": 9}, "package": self._version()}
-            self._send({"QMP": {"version": version, "capabilities": []}})
+            self._send(self._greeting(), client)
             self._serve_client(client)
+
+    def _serve_monitor(self, monitor: socket.socket) -> None:
+        self._send(self._greeting(), monitor)
+        self._serve_client(monitor)
+        with self._lock:
+            self._monitor = None
+
+    def _greeting(self) -> dict[str, Any]:
+        return {"QMP": {"version": self.do_query_version(), "capabilities": []}}
 
     def _serve_client(self, client: socket.socket) -> None:
         buffer = b""
@@ -135,16 +146,16 @@ class Qemu:
             *lines, buffer = buffer.split(b"\n")
             decoder = json.JSONDecoder()
             for text in [line.decode() for line in lines] + [buffer.decode()]:
-                self._commands(decoder, text.strip())
+                self._commands(decoder, text.strip(), client)
             buffer = b""
 
-    def _commands(self, decoder: json.JSONDecoder, text: str) -> None:
+    def _commands(self, decoder: json.JSONDecoder, text: str, client: socket.socket) -> None:
         while text:
             command, end = decoder.raw_decode(text)
             text = text[end:].strip()
-            self._command(command)
+            self._command(command, client)
 
-    def _command(self, command: dict[str, Any]) -> None:
+    def _command(self, command: dict[str, Any], client: socket.socket) -> None:
         name, arguments = command["execute"], command.get("arguments", {})
         answer: dict[str, Any] = {"id": command["id"]} if "id" in command else {}
         if f"die:{name}" in self._faults:
@@ -154,12 +165,12 @@ class Qemu:
             os._exit(0)
         if f"refuse:{name}" in self._faults:
             answer["error"] = {"class": "GenericError", "desc": f"{name} is not to be had"}
-            self._send(answer)
+            self._send(answer, client)
             return
         method = getattr(self, "do_" + name.replace("-", "_"), None)
         answer["return"] = (method(**{key.replace("-", "_"): value for key, value in arguments.items()})
                             if method else {})  # fmt: skip
-        self._send(answer)
+        self._send(answer, client)
         if name == "cont":
             self._event("RESUME")
         if name == "quit":
@@ -199,6 +210,7 @@ class Qemu:
 
     def _save(self, sock: socket.socket) -> None:
         self._migration = {"ram": {"total": len(ROM), "normal": len(ROM) // PAGE, "page-size": PAGE}}
+        self._migration["ram"]["transferred"] = len(ROM) + len(b"device state") + len(END)
         self._status("active")
         try:
             sock.sendall(ROM)
@@ -245,15 +257,19 @@ class Qemu:
     def _event(self, name: str, **data: Any) -> None:
         now = time.time_ns()
         stamp = {"seconds": now // 10**9, "microseconds": now % 10**9 // 1000}
-        self._send({"event": name, "data": data, "timestamp": stamp})
+        for client in (self._monitor, self._client):
+            if client is not None:
+                self._send({"event": name, "data": data, "timestamp": stamp}, client)
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any], client: socket.socket) -> None:
         with self._lock:
-            if self._client is not None:
-                try:
-                    self._client.sendall(json.dumps(message).encode() + b"\r\n")
-                except OSError:
+            try:
+                client.sendall(json.dumps(message).encode() + b"\r\n")
+            except OSError:
+                if client is self._client:
                     self._client = None
+                if client is self._monitor:
+                    self._monitor = None
 
     def _version(self) -> str:
         return next((word.partition("=")[2] for word in self._faults if word.startswith("version=")), "fake")

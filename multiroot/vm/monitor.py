@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A second QMP connection to a waiting QEMU, for one thread that blocks on it.
+
+What an event loop does between a byte that arrives and the coroutine that waits for it costs milliseconds,
+and the guest stands still meanwhile. A thread that blocks in recv() is woken by the kernel alone.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import deque
+from typing import Any
+
+from multiroot.errors import CommandError
+from multiroot.vm.qmp import QemuGoneError
+
+_CHUNK = 65536
+
+
+class Monitor:
+    """Blocking QMP; not for use from several threads at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = b""
+        self._events: deque[dict[str, Any]] = deque()
+
+    def greet(self) -> None:
+        """Wait for QEMU's greeting and leave negotiation; raises QemuGoneError if QEMU ends before."""
+        self._receive()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str) -> None:
+        """Run a command without arguments.
+
+        Raises CommandError with QEMU's own words when it refuses, QemuGoneError when it went away.
+        """
+        try:
+            self._sock.sendall(json.dumps({"execute": command}).encode() + b"\n")
+            while "event" in (message := self._receive()):
+                self._events.append(message)
+        except (QemuGoneError, OSError) as error:
+            raise QemuGoneError(f"QEMU went away during {command}") from error
+        if "error" in message:
+            raise CommandError(f"QEMU refused {command}: {message['error']['desc']}")
+
+    def event(self, name: str, *statuses: str) -> dict[str, Any]:
+        """The next event of that name, with one of these in its `status` if any are given; others are lost.
+
+        Raises QemuGoneError when QEMU ends before.
+        """
+        while True:
+            message = self._events.popleft() if self._events else self._receive()
+            if message.get("event") != name:
+                continue
+            if not statuses or message["data"]["status"] in statuses:
+                return message
+
+    def interrupt(self) -> None:
+        """From any thread: whoever waits here gets QemuGoneError."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # QEMU has closed its end already, which tells as much
+
+    def close(self) -> None:
+        """Once nobody waits any more."""
+        self._sock.close()
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\n" not in self._buffer:
+            try:
+                data = self._sock.recv(_CHUNK)
+            except OSError as error:
+                raise QemuGoneError("QEMU went away") from error
+            if not data:
+                raise QemuGoneError("QEMU went away")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
