@@ -57,13 +57,6 @@ class Monitor:
             if not statuses or message["data"]["status"] in statuses:
                 return message
 
-    def interrupt(self) -> None:
-        """From any thread: whoever waits here gets QemuGoneError."""
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # QEMU has closed its end already, which tells as much
-
     def close(self) -> None:
         """Once nobody waits any more."""
         self._sock.close()
