@@ -28,7 +28,7 @@ from multiroot.units import parse_size
 @click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of the VM.")
 @click.option("--name", default="generations", show_default=True, help="Name of the lab it runs in.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE.")
-@click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
+@click.option("--keep", is_flag=True, help="Leave the lab running to look around, paused where it ended.")
 def generations(
     count: int, kernels: str, vm_memory: str, name: str, json_file: Path | None, keep: bool
 ) -> None:
@@ -42,7 +42,7 @@ def generations(
     memory = parse_size(vm_memory)
     phases, progress = Phases("workstation"), Progress()
     phases.subscribe(progress)
-    options = labs.Options(name=name, kernel=names[0], kernels=tuple(names), vms=1, vm_memory=memory)
+    options = labs.Options(name=name, kernel=names[0], kernels=tuple(names), vms=1, vm_memory=memory, hold=keep)
     machine = labs.up(options, phases)
     done: list[Generation] = []
 

@@ -91,6 +91,7 @@ def build(refresh: bool, as_json: bool) -> None:
 @lab.command()
 @name_option
 @machine_options
+@click.option("--hold", is_flag=True, help="Leave it paused where it resets or powers off, for a debugger.")
 @click.option("--dry-run", is_flag=True, help="Print the command that would be run, and run nothing.")
 @json_option
 def up(name: str, dry_run: bool, as_json: bool, **chosen: Any) -> None:

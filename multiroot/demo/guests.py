@@ -20,7 +20,7 @@ from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.vm.messages import ticks_from_proto
 
 ATTEMPTS = 3
-BOOT_TIMEOUT = 120.0  # seconds a guest may take to boot under nested emulation
+BOOT_TIMEOUT = 300.0  # seconds a guest may take to boot: under nested emulation, on a busy machine
 CALL_TIMEOUT = 30.0
 AGENT = "the old root's agent"
 

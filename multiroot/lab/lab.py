@@ -29,7 +29,7 @@ class Options:
 
     `kernel` and each of `kernels` is a name from qemu-lab/kernels.toml, "newest" or the path of a
     bzImage; `kernels` are those that must be in the image too. `modules` is where the modules of
-    bzImages given by path are.
+    bzImages given by path are. A machine that is to `hold` is left paused where it resets or powers off.
     """
 
     name: str = "default"
@@ -41,6 +41,7 @@ class Options:
     vm_memory: int | None = None
     carve: int | None = None
     cpus: int | None = None
+    hold: bool = False
 
 
 def cache(phases: Phases) -> Cache:
@@ -109,6 +110,7 @@ def decide(options: Options, built: Built, accelerator: str) -> Machine:
         layout=memory,
         low_reserved=recipe.low_reserved,
         cmdline=recipe.cmdline,
+        hold=options.hold,
         iommu=recipe.iommu,
         devices=tuple(MachineDevice(each.model, each.network) for each in recipe.device),
         agent_port=agent_port,

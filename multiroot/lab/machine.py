@@ -51,6 +51,7 @@ class Machine:
     agent_port: int
     exec_port: int
     state: Path
+    hold: bool = False  # at its end it stays, paused, for a debugger
     iommu: str = ""  # options of the emulated VT-d unit, "" for none
     devices: tuple[MachineDevice, ...] = ()
 
@@ -95,7 +96,8 @@ def qemu_argv(machine: Machine) -> list[str]:
     ]
     options += _passthrough_options(machine)
     words = [word for option in options for word in option]
-    return [*emulator_argv(machine.emulator), *words]
+    end = "pause" if machine.hold else "poweroff"
+    return [*emulator_argv(machine.emulator), "-action", f"shutdown={end}", *words]
 
 
 def card_sockets(machine: Machine, number: int) -> tuple[Path, Path]:

@@ -68,9 +68,10 @@ class LabState:
 
     def ending(self) -> str:
         """Why the machine runs no more, in words; "" while it does."""
-        if self.alive():
-            return ""
         reasons = [event["data"]["reason"] for event in self.events() if event["event"] == "SHUTDOWN"]
+        # One that is held at its end has said so, and lives.
+        if self.alive() and not reasons:
+            return ""
         why = f" ({reasons[-1]})" if reasons else ""
         return f"the lab machine ended{why}, what its CPUs did last is in {self.folder / CPU_LOG}"
 

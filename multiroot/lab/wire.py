@@ -13,6 +13,7 @@ from typing import Self
 from multiroot.errors import MultirootError
 
 _HEAD = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x88\xb5"  # to all, from us, Ethernet type 0x88b5
+_LOOK_S = 1.0  # a card that nobody drives takes no frame: so long until it is seen that we are to stop
 _FRAME = 64  # bytes, the smallest without its checksum being 60
 
 
@@ -50,10 +51,14 @@ class Sender:
 
     def _run(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
+            wire.settimeout(_LOOK_S)
             while not self._stop.wait(self._period):
                 frame = (_HEAD + struct.pack("<Q", self.sent + 1)).ljust(_FRAME, b"\0")
                 try:
                     wire.sendto(frame, str(self._card))
+                except TimeoutError:
+                    # The card takes none now; the same frame again, unless it is time to stop.
+                    continue
                 except OSError as error:
                     self._error = error
                     return
