@@ -42,7 +42,9 @@ def generations(
     memory = parse_size(vm_memory)
     phases, progress = Phases("workstation"), Progress()
     phases.subscribe(progress)
-    options = labs.Options(name=name, kernel=names[0], kernels=tuple(names), vms=1, vm_memory=memory, hold=keep)
+    options = labs.Options(
+        name=name, kernel=names[0], kernels=tuple(names), vms=1, vm_memory=memory, hold=keep
+    )
     machine = labs.up(options, phases)
     done: list[Generation] = []
 

@@ -34,11 +34,12 @@ class BootKernel:
 
 @dataclass(frozen=True)
 class Built:
-    """A lab that is ready to run: the emulator's tree, the system image, the kernels by name, oldest
-    first.
+    """A lab that is ready to run: the emulator's tree and what mends it, the system image, the kernels by
+    name, oldest first.
     """
 
     emulator: Path
+    emulator_mend: Path
     image: Path
     image_digest: str
     kernels: dict[str, BootKernel]
@@ -98,6 +99,9 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
         parts = [_parts(kernel, against[kernel.name], made.emulator, cache) for kernel in ready]
         guest = next(kernel for kernel in ready if kernel.name == recipes.kernels().guest)
         programs = [guests.program_artifact(paths.recipes_dir() / "image/execd.c", made.emulator, cache)]
+        mend = guests.program_artifact(
+            paths.recipes_dir() / "emulator/vmrun.c", made.emulator, cache, library=True
+        )
         tickers = [guests.ticker_artifact(guests.TICKER, guest, made.emulator, cache)]
         names = {each.name: each.guest for each in recipes.kernels().kernel if each.guest}
         tickers += [
@@ -106,7 +110,7 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
             if each.name in names
         ]
         rest = [part for each in parts for part in (each.initramfs, each.modules)]
-        list(pool.map(cache.ensure, [*rest, *programs, *tickers]))
+        list(pool.map(cache.ensure, [*rest, *programs, *tickers, mend]))
         list(pythons)
     whole = image.artifact(Parts(made.emulator, made.system, python, programs, tickers, parts), cache)
     folder = cache.ensure(whole)
@@ -118,7 +122,13 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
         )
         for each in parts
     }
-    return Built(cache.path(made.emulator) / roots.TREE, folder / image.FILE, whole.digest, boot)
+    return Built(
+        cache.path(made.emulator) / roots.TREE,
+        cache.path(mend) / "vmrun",
+        folder / image.FILE,
+        whole.digest,
+        boot,
+    )
 
 
 def _parts(kernel: Kernel, against: Artifact | KernelSource, emulator: Artifact, cache: Cache) -> KernelParts:

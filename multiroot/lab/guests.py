@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Small static programs of the lab, and the guests made of them."""
+"""Small programs of the lab, and the guests made of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from multiroot.lab.kernels import Kernel
 TICKER = "ticker"
 # virtio_pci is built in or a module, by kernel. The last two drive devices passed through, if there.
 _TICKER_MODULES = ["virtio_pci", "virtio_net", "igb?", "igbvf?"]
-_CFLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
+_CFLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
+_LIBRARY = ["-shared", "-fPIC"]
 
 
-def program_artifact(source: Path, emulator: Artifact, cache: Cache) -> Artifact:
-    """A static program compiled from one C file in the emulator root; the result is `out/<stem>`."""
+def program_artifact(source: Path, emulator: Artifact, cache: Cache, *, library: bool = False) -> Artifact:
+    """A static program compiled from one C file in the emulator root, or a shared library: `out/<stem>`."""
+    flags = [*_CFLAGS, *(_LIBRARY if library else ["-static"])]
 
     def build(out: Path) -> None:
         tree = cache.ensure(emulator) / roots.TREE
@@ -29,14 +31,14 @@ def program_artifact(source: Path, emulator: Artifact, cache: Cache) -> Artifact
         folder.mkdir()
         shutil.copy(source, folder)
         inside = f"/tmp/{out.name}"
-        argv = ["gcc", *_CFLAGS, "-o", f"{inside}/{source.stem}", f"{inside}/{source.name}"]
+        argv = ["gcc", *flags, "-o", f"{inside}/{source.stem}", f"{inside}/{source.name}"]
         roots.chroot_run(tree, argv, log=out / "build.log")
         shutil.copy(folder / source.stem, out)
         shutil.rmtree(folder)
 
     code = hashlib.sha256(source.read_bytes()).hexdigest()
     return Artifact(
-        f"program-{source.stem}", {"source": code, "flags": " ".join(_CFLAGS), "root": emulator.digest}, build
+        f"program-{source.stem}", {"source": code, "flags": " ".join(flags), "root": emulator.digest}, build
     )
 
 

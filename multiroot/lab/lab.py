@@ -102,6 +102,7 @@ def decide(options: Options, built: Built, accelerator: str) -> Machine:
         initrd=kernel.initrd,
         image=built.image,
         emulator=built.emulator,
+        emulator_mend=built.emulator_mend,
         accelerator=accelerator,
         cpus=recipe.cpus,
         old_cpus=recipe.old_cpus,

@@ -40,6 +40,7 @@ class Machine:
     initrd: Path
     image: Path
     emulator: Path
+    emulator_mend: Path  # library that keeps an emulated VMRUN from injecting twice (qemu-lab/emulator)
     accelerator: str  # "tcg" or "kvm"
     cpus: int
     old_cpus: tuple[int, ...]
@@ -97,7 +98,8 @@ def qemu_argv(machine: Machine) -> list[str]:
     options += _passthrough_options(machine)
     words = [word for option in options for word in option]
     end = "pause" if machine.hold else "poweroff"
-    return [*emulator_argv(machine.emulator), "-action", f"shutdown={end}", *words]
+    mend = machine.emulator_mend if machine.accelerator == "tcg" else None
+    return [*emulator_argv(machine.emulator, mend), "-action", f"shutdown={end}", *words]
 
 
 def card_sockets(machine: Machine, number: int) -> tuple[Path, Path]:
@@ -123,11 +125,11 @@ def _passthrough_options(machine: Machine) -> list[tuple[str, str]]:
     return options
 
 
-def emulator_argv(emulator: Path) -> list[str]:
+def emulator_argv(emulator: Path, preload: Path | None = None) -> list[str]:
     """QEMU of the emulator root, with no default devices.
 
     A reset would lose everything a lab machine is for: it ends the machine, and the recorder counts it.
     """
     firmware = [emulator / "usr/share/qemu", emulator / "usr/share/seabios"]
     search = [word for folder in firmware for word in ("-L", str(folder))]
-    return [*loader_argv(emulator, "bin/qemu-system-x86_64"), *search, "-nodefaults", "-no-reboot"]
+    return [*loader_argv(emulator, "bin/qemu-system-x86_64", preload), *search, "-nodefaults", "-no-reboot"]

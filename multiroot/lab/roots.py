@@ -65,13 +65,17 @@ def _build(argv: list[str], out: Path) -> None:
     proc.run([*argv, out / TREE], log=out / "build.log", timeout=1200, env={"LC_ALL": "C.UTF-8"})
 
 
-def loader_argv(tree: Path, program: str) -> list[str]:
-    """Command prefix that runs `program` of `tree` with the tree's own dynamic loader and libraries."""
+def loader_argv(tree: Path, program: str, preload: Path | None = None) -> list[str]:
+    """Command prefix that runs `program` of `tree` with the tree's own dynamic loader and libraries.
+
+    The library `preload`, if any, is loaded before all others.
+    """
     libraries = tree / "usr/lib/x86_64-linux-gnu"
     return [
         str(libraries / "ld-linux-x86-64.so.2"),
         "--library-path",
         str(libraries),
+        *(["--preload", str(preload)] if preload else []),
         str(tree / "usr" / program),
     ]
 

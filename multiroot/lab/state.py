@@ -143,7 +143,7 @@ def _machine(data: dict[str, Any]) -> Machine:
     layout = data["layout"]
     for name in ("arena", "carve", "image"):
         layout[name] = Range(**layout[name])
-    for name in ("vmlinuz", "initrd", "image", "emulator", "state"):
+    for name in ("vmlinuz", "initrd", "image", "emulator", "emulator_mend", "state"):
         data[name] = Path(data[name])
     for name in ("old_cpus", "cmdline"):
         data[name] = tuple(data[name])

@@ -31,6 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         initrd=Path("/cache/initramfs/initrd"),
         image=Path("/cache/image/system.erofs"),
         emulator=Path("/cache/emulator/tree"),
+        emulator_mend=Path("/cache/program-vmrun/vmrun"),
         accelerator="tcg",
         cpus=4,
         old_cpus=(0, 1),
@@ -62,7 +63,7 @@ def test_the_kernel_learns_of_consoles_and_memory(machine: Machine) -> None:
 
 
 def test_qemu_runs_from_its_own_root(machine: Machine) -> None:
-    argv = qemu_argv(machine)
+    argv = qemu_argv(dataclasses.replace(machine, accelerator="kvm"))
     library = "/cache/emulator/tree/usr/lib/x86_64-linux-gnu"
     assert argv[:4] == [
         f"{library}/ld-linux-x86-64.so.2",
@@ -98,8 +99,16 @@ def test_accelerator(machine: Machine, accelerator: str, option_value: str) -> N
     assert option(argv, "-accel") == [option_value]
 
 
-def test_a_reset_ends_the_machine(machine: Machine) -> None:
-    assert "-no-reboot" in qemu_argv(machine)
+def test_only_the_software_emulation_is_mended(machine: Machine) -> None:
+    assert option(qemu_argv(machine), "--preload") == ["/cache/program-vmrun/vmrun"]
+    assert "--preload" not in qemu_argv(dataclasses.replace(machine, accelerator="kvm"))
+
+
+@pytest.mark.parametrize(("hold", "end"), [(False, "poweroff"), (True, "pause")])
+def test_a_reset_ends_the_machine_or_leaves_it_paused(machine: Machine, hold: bool, end: str) -> None:
+    argv = qemu_argv(dataclasses.replace(machine, hold=hold))
+    assert "-no-reboot" in argv
+    assert option(argv, "-action") == [f"shutdown={end}"]
 
 
 def test_the_state_survives_a_round_trip(machine: Machine) -> None:
