@@ -45,8 +45,8 @@ class FailingTaker(Taker):
 
     failures = 0
 
-    async def _loaded(self, vm: Any, events: Any) -> Any:
-        event = await super()._loaded(vm, events)
+    def _loaded(self, vm: Any, monitor: Any) -> Any:
+        event = super()._loaded(vm, monitor)
         if self.failures:
             self.failures -= 1
             raise CommandError("ordered by the test")
@@ -61,7 +61,7 @@ class Agent:
         self.network = RootNetwork(1)
         arena = Arena(find_device().node, number)
         self.manager = VmManager(Host(number, arena, self.clock, Path(f"/tmp/vms{number}"), self.network))
-        self.taker = FailingTaker(self.manager, f"root {number}")
+        self.taker = FailingTaker(self.manager, f"root {number}", "127.0.0.1")
         self.server = make_server(lambda name: True, lambda name: grpc.aio.insecure_channel(name))
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(HandoffService(self.taker), self.server)
         vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(self.manager), self.server)
