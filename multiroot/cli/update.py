@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
@@ -120,11 +121,14 @@ def abort(as_json: bool) -> None:
 
     with connect() as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        began = time.monotonic()
         result = progress_call(stub.AbortUpdate(coordinator_pb2.AbortUpdateRequest())).released
+        seconds = round(time.monotonic() - began, 3)
     if as_json:
-        print_json({"cpus": result.cpus, "memory_bytes": result.memory_bytes})
+        print_json({"cpus": result.cpus, "memory_bytes": result.memory_bytes, "seconds": seconds})
     else:
-        click.echo(f"given back: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
+        memory = format_size(result.memory_bytes)
+        click.echo(f"given back in {seconds:.3f} s: CPUs {result.cpus or 'none'}, {memory} of memory")
 
 
 @update.command()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -46,6 +47,9 @@ class Frames:
 class DeviceSeen:
     """One device's handoff. `told_before` is the last number that the guest had told of in the old root,
     `frames` its account in the new one, `driver_lines` what its kernel logged there; times in ns.
+    `in_blackout` frames came while no vCPU ran. `resets_before` resets of the card, by its driver, came
+    before the handoff and `resets` since. `interrupts` are those that the old root had counted for it
+    before the handoff, and the new one after it.
     """
 
     told_before: int
@@ -55,6 +59,10 @@ class DeviceSeen:
     pages: int
     verify_ns: int
     switch_ns: int
+    in_blackout: int
+    resets_before: int
+    resets: int
+    interrupts: tuple[int, int]
 
 
 def parse(output: bytes) -> list[Frames]:
@@ -94,8 +102,17 @@ def output_until(channel: grpc.Channel, name: str, above: int, timeout: float) -
     return output
 
 
-def judge(before: bytes, after: bytes, moved: device_pb2.DeviceMoved) -> DeviceSeen:
-    """From the guest's output in the old root and in the new one; both hold an account."""
+def interrupts(table: str) -> int:
+    """Interrupts of devices that VMs own, from the text of /proc/interrupts."""
+    lines = [line.split() for line in table.splitlines() if "vfio-msix" in line]
+    return sum(int(word) for line in lines for word in line[1:] if word.isdecimal())
+
+
+def judge(before: bytes, after: bytes, moved: device_pb2.DeviceMoved, **seen: Any) -> DeviceSeen:
+    """From the guest's output in the old root and in the new one, which both hold an account.
+
+    `seen` are the fields that these do not tell.
+    """
     kept = ("did", "context", "leaves", "crc")
     return DeviceSeen(
         told_before=parse(before)[-1].last,
@@ -106,6 +123,7 @@ def judge(before: bytes, after: bytes, moved: device_pb2.DeviceMoved) -> DeviceS
         pages=moved.same,
         verify_ns=moved.verify_ns,
         switch_ns=moved.switch_ns,
+        **seen,
     )
 
 

@@ -161,6 +161,21 @@ def _device_checks(name: str, device: DeviceSeen) -> list[Check]:
             f"{device.pages} pages translate the same, switched in {device.switch_ns / 1e6:.3f} ms",
         ),
         Check(
+            f"{name}'s card worked on while no vCPU ran",
+            device.in_blackout > 0,
+            f"it took {device.in_blackout} frames in the blackout",
+        ),
+        Check(
+            f"{name}'s card was not reset",
+            device.resets == 0 and device.resets_before > 0,
+            f"QEMU counts {device.resets_before} resets while it was set up, {device.resets} since",
+        ),
+        Check(
+            f"{name}'s interrupts come in the root that runs it",
+            min(device.interrupts) > 0,
+            f"{device.interrupts[0]} in the old root, {device.interrupts[1]} in the new one",
+        ),
+        Check(
             f"{name}'s driver noticed nothing",
             device.driver_lines == 0,
             f"{device.driver_lines} lines in the guest's log",

@@ -83,6 +83,8 @@ class Scenario:
         self._phases = phases
         self._old, self._new = old, new
         self._remote: list[Phase] = []
+        self._offset = 0  # TSC clock minus our monotonic clock, ns
+        self._card_resets = self._card_interrupts = 0  # before the handoff
         self.launch_failures: list[str] = []
 
     def play(self) -> Report:
@@ -94,7 +96,7 @@ class Scenario:
         with translated("the old root's agent"):
             with self._phases.phase("wait for the agent"):
                 before = _status(self._old, wait=True)
-            offset = self._clock_offset()
+            self._offset = offset = self._clock_offset()
             wanted = guests.definitions(self._options.vms, self._options.vm_memory, card=self._options.card)
             retries = guests.boot(self._old, wanted, TICKS_BEFORE, self._phases)
             sender = self._send_frames(stack, wanted[0].name) if self._options.card else None
@@ -169,13 +171,27 @@ class Scenario:
         sender = stack.enter_context(Sender(card_sockets(self._machine.state.machine, 1)[0]))
         with self._phases.phase("wait for frames on the card"):
             device.output_until(self._old, name, 0, guests.BOOT_TIMEOUT)
+        self._card_resets = self._machine.state.card_resets()
+        self._card_interrupts = self._interrupts("old")
         return sender
 
     def _look_at_card(self, result: coordinator.HandoffResult, sender: Sender) -> DeviceSeen:
         enough = sender.sent + device.FRAMES_AFTER
         after = device.output_until(self._new, result.name, enough, guests.BOOT_TIMEOUT)
         before = device.output_until(self._old, result.name, enough, CALL_TIMEOUT)
-        return device.judge(before, after, result.device)
+        stopped, resumed = (each - self._offset for each in (result.stopped_ns, result.resumed_ns))
+        return device.judge(
+            before,
+            after,
+            result.device,
+            in_blackout=sender.between(stopped, resumed),
+            resets_before=self._card_resets,
+            resets=self._machine.state.card_resets() - self._card_resets,
+            interrupts=(self._card_interrupts, self._interrupts("new")),
+        )
+
+    def _interrupts(self, root: str) -> int:
+        return device.interrupts(self._machine.run(["cat", "/proc/interrupts"], root=root).stdout)
 
     def _look(self, before: vm_pb2.Vm, result: coordinator.HandoffResult, sender: Sender | None) -> VmSeen:
         name = result.name

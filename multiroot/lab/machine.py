@@ -18,6 +18,8 @@ EXEC_PORT = 7701
 
 # In the lab's state folder.
 QMP_SOCKET = "qmp.sock"  # for whoever wants to talk to QEMU
+# QEMU's trace events for a reset of a network card: by the bus or the function, by its driver, of a VF.
+RESET_EVENTS = ("e1000e_cb_qdev_reset_hold", "e1000e_core_ctrl_sw_reset", "igb_core_vf_reset")
 CPU_LOG = "cpu.log"  # registers at each INIT, reset and triple fault: the only trace of why a machine ended
 
 
@@ -111,6 +113,8 @@ def _passthrough_options(machine: Machine) -> list[tuple[str, str]]:
     options: list[tuple[str, str]] = []
     if machine.iommu:
         options.append(("-device", f"intel-iommu,{machine.iommu}"))
+    if machine.devices:
+        options += [("-trace", event) for event in RESET_EVENTS]
     for number, device in enumerate(machine.devices, 1):
         # Slots from 16 on are free on q35, so that bus numbers follow the order of the recipe.
         port = f"pcie-root-port,id=port{number},bus=pcie.0,chassis={number},addr={number + 15:#x}"

@@ -13,7 +13,7 @@ from typing import Any
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
 from multiroot.lab.layout import Layout, Range
-from multiroot.lab.machine import CPU_LOG, Machine, MachineDevice
+from multiroot.lab.machine import CPU_LOG, RESET_EVENTS, Machine, MachineDevice
 from multiroot.lab.recorder import EVENTS_LOG, FEED_SOCKET
 
 _STATE = "lab.json"
@@ -65,6 +65,11 @@ class LabState:
             event["event"] == "RESET" or event.get("data", {}).get("reason") == "guest-reset"
             for event in self.events()
         )
+
+    def card_resets(self) -> int:
+        """How often a network card of the machine was reset so far, by whatever means; QEMU's own account."""
+        text = (self.folder / CPU_LOG).read_text(errors="replace")
+        return sum(line.startswith(RESET_EVENTS) for line in text.splitlines())
 
     def ending(self) -> str:
         """Why the machine runs no more, in words; "" while it does."""

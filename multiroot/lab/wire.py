@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +21,8 @@ _FRAME = 64  # bytes, the smallest without its checksum being 60
 class Sender:
     """Sends a frame every `period` s to a card's datagram socket, from `with` on until its end.
 
-    `sent` is the number of the last one; the first is 1. A frame that the machine's emulator could not
+    `sent` is the number of the last one; the first is 1. `times` says when each was taken by the card's
+    emulator, in ns of our monotonic clock, from number 1 on. A frame that the machine's emulator could not
     take at once is waited for, so none is lost before it reaches the card.
     """
 
@@ -30,7 +32,15 @@ class Sender:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._error: OSError | None = None
-        self.sent = 0
+        self.times: list[int] = []
+
+    @property
+    def sent(self) -> int:
+        return len(self.times)
+
+    def between(self, start_ns: int, end_ns: int) -> int:
+        """How many frames the card took in that time."""
+        return sum(start_ns <= at < end_ns for at in list(self.times))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -62,4 +72,4 @@ class Sender:
                 except OSError as error:
                     self._error = error
                     return
-                self.sent += 1
+                self.times.append(time.monotonic_ns())

@@ -19,7 +19,7 @@ from multiroot.lab.wire import Sender
 from multiroot.rpc import client
 
 EDU = "02:00.0"
-ROUNDS = 2
+ROUNDS = 5
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,12 @@ def test_dma_that_is_not_mapped_is_blocked(cli: Cli) -> None:
     }
 
 
+@pytest.mark.timeout(1500)
 def test_the_card_works_on_through_handoffs(cli: Cli) -> None:
     """Proves that of a stream of numbered frames none is lost and none comes twice while the VM goes to
-    another kernel and back again and again, that the IOMMU translates the same before and after, and that
-    the guest's driver says nothing.
+    another kernel and back, ten times in all, that interrupts come in the root that runs it, that the IOMMU
+    translates the same before and after, that
+    nobody resets the card (by the emulator's own account), and that the guest's driver says nothing.
     """
     cli.ok("vm", "run", "owner", "--device", device.CARD, "--guest", device.GUEST, "--append", device.APPEND)
     cli.refused(3, "owned by VM owner", "vm", "run", "second", "--device", device.CARD)
@@ -74,12 +76,16 @@ def test_the_card_works_on_through_handoffs(cli: Cli) -> None:
             name: stack.enter_context(client.connect(name, cli.lab.agent_address)) for name in ("old", "new")
         }
         before = device.output_until(roots["old"], "owner", sender.sent, guests.BOOT_TIMEOUT)
+        resets = cli.lab.state.card_resets()
+        assert resets > 0, "QEMU does not tell of the resets by the guest's driver"
         cli.ok("root", "launch", "--kernel", device.KERNEL)
         for giver, taker in [("old", "new"), ("new", "old")] * ROUNDS:
             handed: Any = cli.data("handoff", "owner", "--to", taker)
             after = device.output_until(roots[taker], "owner", sender.sent + 100, guests.BOOT_TIMEOUT)
             told = device.parse(before)[-1].last
             seen = device.parse(after)[-1]
+            table = cli.lab.run(["cat", "/proc/interrupts"], root=taker).stdout
+            assert device.interrupts(table) > 0
             assert seen.unbroken, (giver, taker, seen)
             assert seen.last > told
             assert device.foreign_lines(after) == 0, after[-2000:]
@@ -89,15 +95,13 @@ def test_the_card_works_on_through_handoffs(cli: Cli) -> None:
                 moved["before"][key] == moved["after"][key] for key in ("did", "context", "leaves", "crc")
             )
             assert moved["before"]["owner"] != moved["after"]["owner"]
+            assert cli.lab.state.card_resets() == resets
             before = after
     assert cli.lab.state.resets() == 0
 
 
-def test_interrupts_go_to_the_root_that_has_the_card(cli: Cli) -> None:
-    """Proves that the card's interrupts go to the kernel that has it, that none of its DMA was blocked."""
-    table = cli.lab.run(["cat", "/proc/interrupts"]).stdout
-    lines = [line.split() for line in table.splitlines() if "vfio-msix" in line]
-    assert sum(int(word) for line in lines for word in line[1:] if word.isdecimal()) > 0
+def test_none_of_the_cards_dma_was_blocked(cli: Cli) -> None:
+    """Proves that the IOMMU has found no fault since the one that a test provoked."""
     for root in ("old", "new"):
         code = "from multiroot.device.passthrough import Iommu; print(Iommu().info().faults)"
         # The one of the test before, in the root where it was provoked.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 from cli_driver import Cli
 from lab_factory import Labs
 
-from multiroot.demo import scenario
+from multiroot.demo import guests, scenario
 from multiroot.errors import PeerLostError, WaitTimeoutError
 from multiroot.lab.lab import Lab, kernel_name
 from multiroot.phases import Phases
@@ -80,6 +81,27 @@ def test_bad_requests_get_one_line_and_change_nothing(
 ) -> None:
     """Proves that each bad request has its own exit code and leaves CPUs, memory and VMs as they were."""
     cli.refused(code, says, *words)
+
+
+@pytest.mark.parametrize("step", ["carve", "offline", "load", "start", "join"])
+def test_an_update_is_taken_back_from_each_step(cli: Cli, step: str) -> None:
+    """Proves that after an abort every CPU is online and works, memory is as it was, and the VM ticks on.
+
+    From after the handover it is taken back in test_retire.py.
+    """
+    before = cli.standing()
+    cli.ok("update", "--kernel", "6.12", "--until", step)
+    given_back = cli.data("update", "abort")
+    assert isinstance(given_back, dict)
+    assert given_back["seconds"] > 0
+    assert cli.standing() == before
+    for cpu in range(4):
+        assert cli.lab.run(["taskset", "-c", str(cpu), "nproc"]).stdout == "1\n"
+    arena = json.loads(cli.lab.run(["multiroot", "arena", "show", "--json"]).stdout)
+    assert len(arena["extents"]) == 1
+    with client.connect("old", cli.lab.agent_address) as old:
+        seen = len(scenario._ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
+        scenario._ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
 
 
 def test_a_new_root_that_never_comes_up_gives_everything_back(cli: Cli) -> None:

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from multiroot.demo.device import Frames, foreign_lines, judge, parse
+from multiroot.demo.device import Frames, foreign_lines, interrupts, judge, parse
+from multiroot.demo.report import _device_checks
 from multiroot.rpc.v1.device_pb2 import DeviceMoved, DeviceTranslation
 
 OLD = b"READY boot=x\nT 1\nF 3 9 count=7 lost=0 again=0 dropped=0\nT 2"
 NEW = b"a\nF 3 20 count=18 lost=0 again=0 dropped=0\nT 5\nF 3 30 cou"
+REST: Any = {"in_blackout": 3, "resets_before": 2, "resets": 0, "interrupts": (5, 6)}
 PLACE = {"did": 16, "context": 1, "leaves": 5, "crc": 7}
 
 
@@ -41,8 +46,37 @@ def test_a_handoff_is_judged_by_what_stayed() -> None:
         after=DeviceTranslation(owner=2, table=20, **PLACE),
         same=5,
     )
-    seen = judge(OLD, NEW, same)
+    seen = judge(OLD, NEW, same, **REST)
     assert (seen.told_before, seen.frames.last, seen.same_translations, seen.pages) == (9, 20, True, 5)
     same.after.crc = 8
-    assert not judge(OLD, NEW, same).same_translations
-    assert not judge(OLD, NEW, DeviceMoved()).same_translations
+    assert not judge(OLD, NEW, same, **REST).same_translations
+    assert not judge(OLD, NEW, DeviceMoved(), **REST).same_translations
+
+
+def test_interrupts_are_those_of_all_vectors_and_cpus() -> None:
+    table = """           CPU0       CPU1
+  24:          3          0  PCI-MSIX-0000:00:01.0   0-edge      virtio0-config
+  30:         10          2  PCI-MSIX-0000:01:00.0   0-edge      vfio-msix[0](0000:01:00.0)
+  31:          0          4  PCI-MSIX-0000:01:00.0   1-edge      vfio-msix[1](0000:01:00.0)
+"""
+    assert interrupts(table) == 16
+    assert interrupts("") == 0
+
+
+def test_each_claim_about_the_card_can_fail() -> None:
+    same = DeviceMoved(
+        before=DeviceTranslation(owner=1, **PLACE), after=DeviceTranslation(owner=2, **PLACE), same=5
+    )
+    seen = judge(OLD, NEW, same, **REST)
+    assert all(check.held for check in _device_checks("vm", seen))
+    for change in (
+        {"frames": Frames(3, 20, 17, 1, 0, 0)},
+        {"same_translations": False},
+        {"in_blackout": 0},
+        {"resets": 1},
+        {"resets_before": 0},
+        {"interrupts": (5, 0)},
+        {"driver_lines": 1},
+    ):
+        worse = replace(seen, **change)
+        assert sum(not check.held for check in _device_checks("vm", worse)) == 1, change

@@ -71,6 +71,6 @@ def test_the_choice_and_that_it_is_kept(
 def test_another_emulator_is_probed_anew(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, kvm=True, nested=True, says=BOOTS)
     accel.choose(built, Phases("workstation"))
-    newer = Built(Path("/newer"), built.image, built.image_digest, built.kernels)
+    newer = Built(Path("/newer"), built.emulator_mend, built.image, built.image_digest, built.kernels)
     accel.choose(newer, Phases("workstation"))
     assert host.probes == 2

@@ -36,3 +36,10 @@ def test_a_card_that_takes_nothing_does_not_hold_the_sender(tmp_path: Path) -> N
         card.setblocking(False)
         there = [card.recv(100) for _ in range(taken)]
     assert struct.unpack_from("<Q", there[-1], 14)[0] == taken
+
+
+def test_frames_are_counted_by_when_they_were_taken(tmp_path: Path) -> None:
+    sender = Sender(tmp_path / "card")
+    sender.times += [10, 20, 30, 40]
+    assert sender.sent == 4
+    assert sender.between(20, 40) == 2
