@@ -15,7 +15,7 @@ from multiroot.vm.history import read_history
 from multiroot.vm.instance import Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_from_proto, definition_to_proto, extent_to_proto, ticks_to_proto
-from multiroot.vm.stream import ConsoleStream, open_console, wait_for_ticks
+from multiroot.vm.stream import Follower, wait_for_ticks
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -53,15 +53,13 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
                 pieces = read_history(vm.folder.console_record)
                 yield vm_pb2.ConsoleResponse(output=b"".join(piece.data for piece in pieces))
             return
-        async with open_console(vm.folder) as console:
-            if first.history:
-                yield vm_pb2.ConsoleResponse(output=console.history())
-            typing = asyncio.create_task(_pass_input(requests, console))
-            try:
-                while data := await console.read():
-                    yield vm_pb2.ConsoleResponse(output=data)
-            finally:
-                typing.cancel()
+        console = Follower(vm.folder)
+        typing = asyncio.create_task(_pass_input(requests, console))
+        try:
+            async for data in console.output(history=first.history):
+                yield vm_pb2.ConsoleResponse(output=data)
+        finally:
+            typing.cancel()
 
     async def GetTicks(self, request: vm_pb2.GetTicksRequest, context: Context) -> vm_pb2.Ticks:
         vm = self._manager.get(request.name)
@@ -80,7 +78,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         )
 
 
-async def _pass_input(requests: AsyncIterator[vm_pb2.ConsoleRequest], console: ConsoleStream) -> None:
+async def _pass_input(requests: AsyncIterator[vm_pb2.ConsoleRequest], console: Follower) -> None:
     async for request in requests:
         if request.input:
             await console.write(request.input)

@@ -24,24 +24,29 @@ class ConsoleClosedError(ConflictError):
 
 @dataclass
 class ConsoleStream:
-    """An open console; live bytes begin at offset `start`."""
+    """An open console; live bytes begin at offset `start`, and were read up to offset `end`."""
 
     folder: VmFolder
     start: int
     _reader: asyncio.StreamReader
     _writer: asyncio.StreamWriter
+    end: int
 
-    def history(self) -> bytes:
-        """What is kept of the output before `start`."""
+    def history(self, since: int = 0) -> bytes:
+        """What is kept of the output from offset `since` on and before `start`."""
         pieces = read_history(self.folder.console_record)
-        return b"".join(piece.data for piece in pieces if piece.end <= self.start)
+        return b"".join(
+            piece.data[max(0, since - piece.start) :] for piece in pieces if since < piece.end <= self.start
+        )
 
     async def read(self) -> bytes:
         """Live bytes, empty when the VM's QEMU has ended or we were too slow for the keeper."""
         try:
-            return await self._reader.read(_CHUNK)
+            data = await self._reader.read(_CHUNK)
         except ConnectionResetError:
             return b""
+        self.end += len(data)
+        return data
 
     async def write(self, data: bytes) -> None:
         """Send to the guest."""
@@ -58,9 +63,41 @@ async def open_console(folder: VmFolder) -> AsyncIterator[ConsoleStream]:
     except (OSError, asyncio.IncompleteReadError) as error:
         raise ConsoleClosedError("the VM's console is closed", "its QEMU has ended") from error
     try:
-        yield ConsoleStream(folder, start, reader, writer)
+        yield ConsoleStream(folder, start, reader, writer, end=start)
     finally:
         writer.close()
+
+
+class Follower:
+    """A VM's output to its end, also when the keeper drops us because we are slow for a while."""
+
+    def __init__(self, folder: VmFolder) -> None:
+        self._folder = folder
+        self._console: ConsoleStream | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Send to the guest; lost while the console is not open."""
+        if self._console:
+            await self._console.write(data)
+
+    async def output(self, *, history: bool) -> AsyncIterator[bytes]:
+        """What comes from now on, after what is kept of before if `history`; nothing is left out.
+
+        Raises ConsoleClosedError if the console is closed already.
+        """
+        since = 0 if history else None
+        while True:
+            try:
+                async with open_console(self._folder) as self._console:
+                    if since is not None and (missed := self._console.history(since)):
+                        yield missed
+                    while data := await self._console.read():
+                        yield data
+                    since = self._console.end
+            except ConsoleClosedError:
+                if self._console is None:
+                    raise
+                return
 
 
 async def wait_for_ticks(vm: Instance, count: int) -> Stretch:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from multiroot.vm import console
 from multiroot.vm.console import RECORD, START, Log
 from multiroot.vm.folder import VmFolder
 from multiroot.vm.history import parse, read_history
-from multiroot.vm.stream import open_console
+from multiroot.vm.stream import Follower, open_console
 
 
 @contextmanager
@@ -79,6 +80,25 @@ async def test_it_ends_with_the_serial_port(tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="console is closed"):
         async with open_console(folder):
             pass
+
+
+async def test_who_was_dropped_for_being_slow_misses_nothing(tmp_path: Path) -> None:
+    folder = VmFolder(tmp_path, "vm0")
+    sent = bytes(range(256)) * (8 << 10)
+    with keeper(folder) as guest:
+        guest.sendall(b"before")
+        async with open_console(folder) as probe:
+            if probe.start < 6:
+                await probe.read()
+        output = Follower(folder).output(history=True)
+        seen = await anext(output)
+        # More than the keeper's sockets hold, and nobody reads.
+        await asyncio.to_thread(guest.sendall, sent)
+        while len(seen) < 6 + len(sent):
+            seen += await anext(output)
+        guest.close()
+        assert [more async for more in output] == []
+    assert seen == b"before" + sent
 
 
 def test_a_client_that_does_not_read_delays_nobody(tmp_path: Path) -> None:
