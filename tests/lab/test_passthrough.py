@@ -64,9 +64,9 @@ def test_dma_that_is_not_mapped_is_blocked(cli: Cli) -> None:
 @pytest.mark.timeout(1500)
 def test_the_card_works_on_through_handoffs(cli: Cli) -> None:
     """Proves that of a stream of numbered frames none is lost and none comes twice while the VM goes to
-    another kernel and back, ten times in all, that interrupts come in the root that runs it, that the IOMMU
-    translates the same before and after, that
-    nobody resets the card (by the emulator's own account), and that the guest's driver says nothing.
+    another kernel and back, ten times in all; that interrupts come in the root that runs it, that the IOMMU
+    translates the same before and after, that nobody resets the card (by the emulator's own account), and
+    that the guest's driver says nothing.
     """
     cli.ok("vm", "run", "owner", "--device", device.CARD, "--guest", device.GUEST, "--append", device.APPEND)
     cli.refused(3, "owned by VM owner", "vm", "run", "second", "--device", device.CARD)
