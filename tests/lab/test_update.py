@@ -164,8 +164,14 @@ def test_a_new_root_that_dies_is_noticed_and_everything_comes_back(cli: Cli) -> 
     cli.ok("root", "launch", "--kernel", "6.12")
     cli.ok("handoff", "steady")
     (vm,) = [vm for vm in cli.data("vm", "list") if vm["state"] == "running"]  # type: ignore[attr-defined]
-    assert (vm["name"], vm["owner"]) == ("steady", 4)
+    assert (vm["name"], vm["owner"]) == ("steady", root_number(cli, "new"))
     assert cli.lab.state.resets() == 0
+
+
+def root_number(cli: Cli, name: str) -> int:
+    shown = cli.data("root", "show", name)
+    assert isinstance(shown, dict)
+    return int(shown["root"])
 
 
 def peer_states(cli: Cli) -> list[str]:

@@ -69,7 +69,11 @@ def test_a_driver_that_clings_is_named_and_the_others_get_their_devices_back(tmp
 
 
 def test_only_programs_are_counted_and_none_of_our_own() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+    program = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        # For a moment after its start a process has no command line yet.
+        assert other.stdout
+        other.stdout.readline()
         found = retire.processes()
         assert other.pid in found
         assert not {1, os.getpid(), os.getppid()} & set(found)
