@@ -83,11 +83,11 @@ def test_bad_requests_get_one_line_and_change_nothing(
     cli.refused(code, says, *words)
 
 
-@pytest.mark.parametrize("step", ["carve", "offline", "load", "start", "join"])
+@pytest.mark.parametrize("step", ["carve", "offline", "load", "start"])
 def test_an_update_is_taken_back_from_each_step(cli: Cli, step: str) -> None:
     """Proves that after an abort every CPU is online and works, memory is as it was, and the VM ticks on.
 
-    From after the handover it is taken back in test_retire.py.
+    With a new root that has joined and taken the VM it is taken back in test_retire.py.
     """
     before = cli.standing()
     cli.ok("update", "--kernel", "6.12", "--until", step)
