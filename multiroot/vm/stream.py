@@ -74,11 +74,20 @@ class Follower:
     def __init__(self, folder: VmFolder) -> None:
         self._folder = folder
         self._console: ConsoleStream | None = None
+        self._open = asyncio.Event()
 
     async def write(self, data: bytes) -> None:
-        """Send to the guest; lost while the console is not open."""
-        if self._console:
-            await self._console.write(data)
+        """Send to the guest, once the console is open; who follows no output waits for ever."""
+        while True:
+            await self._open.wait()
+            console = self._console
+            assert console
+            try:
+                return await console.write(data)
+            except ConnectionError:
+                # Dropped; what is read opens it again, if it has not done so already.
+                if console is self._console:
+                    self._open.clear()
 
     async def output(self, *, history: bool) -> AsyncIterator[bytes]:
         """What comes from now on, after what is kept of before if `history`; nothing is left out.
@@ -89,10 +98,12 @@ class Follower:
         while True:
             try:
                 async with open_console(self._folder) as self._console:
+                    self._open.set()
                     if since is not None and (missed := self._console.history(since)):
                         yield missed
                     while data := await self._console.read():
                         yield data
+                    self._open.clear()
                     since = self._console.end
             except ConsoleClosedError:
                 if self._console is None:

@@ -101,6 +101,22 @@ async def test_who_was_dropped_for_being_slow_misses_nothing(tmp_path: Path) -> 
     assert seen == b"before" + sent
 
 
+async def test_what_is_typed_before_the_console_is_open_is_not_lost(tmp_path: Path) -> None:
+    folder = VmFolder(tmp_path, "vm0")
+    with keeper(folder) as guest:
+        guest.sendall(b"before")
+        follower = Follower(folder)
+        typing = asyncio.create_task(follower.write(b"early"))
+        await asyncio.sleep(0)
+        assert not typing.done()
+        output = follower.output(history=True)
+        assert await anext(output) == b"before"
+        await typing
+        assert await asyncio.to_thread(guest.recv, 100) == b"early"
+        guest.close()
+        assert [more async for more in output] == []
+
+
 def test_a_client_that_does_not_read_delays_nobody(tmp_path: Path) -> None:
     folder = VmFolder(tmp_path, "vm0")
     amount = 3 << 20
