@@ -96,7 +96,7 @@ class Scenario:
         with translated("the old root's agent"):
             with self._phases.phase("wait for the agent"):
                 before = _status(self._old, wait=True)
-            self._offset = offset = self._clock_offset()
+            self._offset = self._clock_offset()
             wanted = guests.definitions(self._options.vms, self._options.vm_memory, card=self._options.card)
             retries = guests.boot(self._old, wanted, TICKS_BEFORE, self._phases)
             sender = self._send_frames(stack, wanted[0].name) if self._options.card else None
@@ -117,8 +117,8 @@ class Scenario:
             guest_boot_retries=retries,
             launch_retries=len(self.launch_failures),
             vms=vms,
-            launch=self._launch_seen(launched, new, offset),
-            phases=self._all_phases(offset),
+            launch=self._launch_seen(launched, new),
+            phases=self._all_phases(),
             context={
                 "lab": {
                     "machine": self._machine.state.machine.name,
@@ -233,18 +233,16 @@ class Scenario:
         assert best is not None
         return best[1]
 
-    def _all_phases(self, offset: int) -> tuple[Phase, ...]:
-        ours = [replace(phase, start_ns=phase.start_ns + offset) for phase in self._phases.finished]
+    def _all_phases(self) -> tuple[Phase, ...]:
+        ours = [replace(phase, start_ns=phase.start_ns + self._offset) for phase in self._phases.finished]
         return (*ours, *self._remote)
 
-    def _launch_seen(
-        self, launched: coordinator.LaunchResult, new: root_pb2.RootStatus, offset: int
-    ) -> LaunchSeen:
+    def _launch_seen(self, launched: coordinator.LaunchResult, new: root_pb2.RootStatus) -> LaunchSeen:
         seconds = {phase.name: (phase.duration_ns or 0) / 1e9 for phase in self._remote}
         marks = {mark.name: mark.at_ns for mark in new.marks}
         first = first_line_ns(
             (self._machine.state.folder / console_log("new")).read_text(errors="replace"),
-            not_before=launched.start_ns - offset,
+            not_before=launched.start_ns - self._offset,
         )
 
         def since_start(at_ns: int) -> float:
@@ -254,7 +252,7 @@ class Scenario:
             offline=round(seconds["offline"], 3),
             load=round(seconds["load"], 3),
             start=round(seconds["start"], 3),
-            first_message=since_start(first + offset),
+            first_message=since_start(first + self._offset),
             userspace=since_start(marks["initramfs"]),
             agent_ready=since_start(launched.ready_ns),
         )
