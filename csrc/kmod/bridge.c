@@ -163,18 +163,40 @@ static void scan(void)
 {
 	pci_scan_child_bus(root_bus);
 	pci_bus_claim_resources(root_bus);
-	pci_assign_unassigned_bus_resources(root_bus);
+	/* Only then: to functions that are not let in belong addresses that look free. */
+	if (bitmap_full(let_in, FUNCTIONS))
+		pci_assign_unassigned_bus_resources(root_bus);
 	pci_bus_add_devices(root_bus);
+}
+
+/* The bridges above a bus; none of them is on a bus with a higher number. */
+static void let_in_above(u32 bus)
+{
+	u32 rid;
+
+	for (rid = bus_first << 8; rid < bus << 8; rid++) {
+		void __iomem *config = config_of(rid);
+
+		if (readl(config) != ABSENT && (readb(config + PCI_HEADER_TYPE) & 0x7f) == PCI_HEADER_TYPE_BRIDGE &&
+		    readb(config + PCI_SECONDARY_BUS) <= bus && readb(config + PCI_SUBORDINATE_BUS) >= bus)
+			set_bit(rid, let_in);
+	}
+}
+
+/* The kernel looks for others only behind a device's first function. */
+static bool found_by_scan(u32 rid)
+{
+	return !PCI_FUNC(rid) || test_bit(rid & ~7, let_in);
 }
 
 /**
  * mr_bridge_let_in() - make a PCI function this kernel's, or all
  * @rid: bus << 8 | device << 3 | function, or MULTIROOT_PCI_ALL
  *
- * The bridges above it must be in, too. The first call stops all DMA that is still under way.
+ * The bridges above it come along. The first call stops all DMA that is still under way.
  *
- * Return: 0; -EINVAL: no such function; -EBUSY: another root is alive; -ENODEV: the ledger has no ECAM, or this root
- * found its own PCI; -ENOMEM.
+ * Return: 0; -EINVAL: no such function; -ENXIO: function 0 of its device must be let in before; -EBUSY: another root is
+ * alive; -ENODEV: the ledger has no ECAM, or this root found its own PCI; -ENOMEM.
  */
 int mr_bridge_let_in(u32 rid)
 {
@@ -191,16 +213,20 @@ int mr_bridge_let_in(u32 rid)
 	if (rid != MULTIROOT_PCI_ALL && (rid >= FUNCTIONS || rid >> 8 < bus_first || rid >> 8 > bus_last ||
 					 readl(config_of(rid)) == ABSENT))
 		return -EINVAL;
+	if (rid != MULTIROOT_PCI_ALL && !found_by_scan(rid))
+		return -ENXIO;
 	pci_lock_rescan_remove();
 	if (!root_bus) {
 		silence();
 		err = create();
 	}
 	if (!err) {
-		if (rid == MULTIROOT_PCI_ALL)
+		if (rid == MULTIROOT_PCI_ALL) {
 			bitmap_fill(let_in, FUNCTIONS);
-		else
+		} else {
+			let_in_above(rid >> 8);
 			set_bit(rid, let_in);
+		}
 		scan();
 	}
 	pci_unlock_rescan_remove();

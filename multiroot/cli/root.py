@@ -133,17 +133,25 @@ def release(force: bool, as_json: bool) -> None:
 
 
 @root.command()
-def adopt() -> None:
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="FUNCTION",
+    help="Only this PCI function, such as 0000:00:02.0, and what has been adopted before. Default: all.",
+)
+def adopt(devices: tuple[str, ...]) -> None:
     """Have the new root take over the machine once the old one has ended, in whatever way.
 
-    `multiroot update` does this by itself; this is for an old root that died.
+    `multiroot update` does this by itself; this is for an old root that died, and for PCI functions that an
+    update left out.
     """
     from multiroot.rpc.client import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect() as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-        state = stub.TakeOver(coordinator_pb2.TakeOverRequest(), timeout=10)
+        state = stub.TakeOver(coordinator_pb2.TakeOverRequest(devices=devices), timeout=10)
     click.echo(f"root {state.root} is {state.taking_over}")
 
 

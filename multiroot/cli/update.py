@@ -24,6 +24,13 @@ from multiroot.units import format_size
 )
 @click.option("--keep-old", is_flag=True, help="Hand all VMs over and leave the old root alive.")
 @click.option("--verify", is_flag=True, help="Have the old root's memory summed up twice before it is used.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="FUNCTION",
+    help="A PCI function for the new root to adopt, such as 0000:00:02.0; may be repeated. Default: all.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @json_option
 @click.pass_context
@@ -34,6 +41,7 @@ def update(
     until: str,
     keep_old: bool,
     verify: bool,
+    devices: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -58,7 +66,7 @@ def update(
             click.echo(coordinator_pb2_grpc.CoordinatorServiceStub(channel).Plan(request).plan_json)
         return
     until = "handover" if keep_old else until
-    data = _run(coordinator_pb2.UpdateRequest(launch=request, until=until, verify=verify))
+    data = _run(coordinator_pb2.UpdateRequest(launch=request, until=until, verify=verify, devices=devices))
     if as_json:
         print_json(data)
         return

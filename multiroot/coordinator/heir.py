@@ -7,15 +7,17 @@ There is no journal: the ledger and the kernel say what is adopted already, and 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 from multiroot.device.handle import Device
 from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
 from multiroot.launch import adopt, carve, retire
+from multiroot.passthrough.functions import parse_address
 from multiroot.phases import Phases
 
 log = logging.getLogger("multirootd")
@@ -54,6 +56,7 @@ class Heir:
         self._services = services
         self._task: asyncio.Task[None] | None = None
         self._verify = False
+        self._functions: tuple[int, ...] = ()
         self.state = Heirdom.NONE
         self.error = ""
 
@@ -62,16 +65,20 @@ class Heir:
         """True while something is being taken over, or is to be."""
         return self._task is not None and not self._task.done()
 
-    def begin(self, *, verify: bool = False) -> None:
+    def begin(self, *, verify: bool = False, devices: Sequence[str] = ()) -> None:
         """Take over as soon as the old root has ended; asked twice it goes on with what it does.
 
         With `verify` all memory is summed up twice before its use: a difference is DMA that nobody stopped.
+        Of the PCI functions only `devices` are adopted, by their addresses; all when there are none.
+        BadRequestError for what is no address.
         """
+        functions = tuple(sorted(parse_address(device) for device in devices))
         if self.busy:
             return
         self._verify = verify
+        self._functions = functions
         # Kept outside of the agent: its successor goes on.
-        self._told.touch()
+        self._told.write_text(json.dumps({"verify": verify, "devices": list(devices)}))
         self.error = ""
         self.state = Heirdom.WAITING
         self._task = asyncio.create_task(self._run())
@@ -79,7 +86,7 @@ class Heir:
     def resume(self) -> None:
         """After a restart of the agent."""
         if self._told.exists():
-            self.begin()
+            self.begin(**json.loads(self._told.read_text()))
 
     async def _run(self) -> None:
         try:
@@ -126,7 +133,12 @@ class Heir:
                 attributes["online_s"] = cpu.seconds
 
     def _adopt_devices(self, device: Device) -> None:
-        device.adopt_pci()
+        if self._functions:
+            # In their order, for the kernel finds a device's others only behind its function 0.
+            for function in self._functions:
+                device.adopt_pci(function)
+        else:
+            device.adopt_pci()
         retire.services(self._services, "adopted")
 
     async def _adopt_memory(self, device: Device) -> None:

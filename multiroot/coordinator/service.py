@@ -13,6 +13,7 @@ from multiroot.coordinator.heir import Heir
 from multiroot.coordinator.machine import State
 from multiroot.coordinator.requests import request_data
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
+from multiroot.passthrough.functions import Functions, parse_address
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as wire
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
@@ -120,6 +121,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: coordinator_pb2.UpdateRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
         self._refuse_an_heir()
+        for device in request.devices:
+            Functions().need(parse_address(device))
         retiring = request.until in ("", "retire")
 
         async def work() -> coordinator_pb2.Progress:
@@ -133,10 +136,11 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             yield progress
         if retiring:
             # The network card goes with this root, and with it the caller's connection: the call ends first.
-            context.add_done_callback(lambda _: self._retire(request.verify))
+            context.add_done_callback(lambda _: self._retire(request))
 
-    def _retire(self, verify: bool) -> None:
-        self._retiring = asyncio.create_task(self._coordinator.retire({"verify": verify}))
+    def _retire(self, request: coordinator_pb2.UpdateRequest) -> None:
+        what = {"verify": request.verify, "devices": list(request.devices)}
+        self._retiring = asyncio.create_task(self._coordinator.retire(what))
         self._retiring.add_done_callback(_log_failure)
 
     async def AbortUpdate(
@@ -158,7 +162,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> coordinator_pb2.CoordinatorState:
         for phase in request.phases:
             self._phases.add(wire.from_proto(phase))
-        self._heir.begin(verify=request.verify)
+        self._heir.begin(verify=request.verify, devices=request.devices)
         return await self.GetState(coordinator_pb2.GetStateRequest(), context)
 
     def _refuse_an_heir(self) -> None:

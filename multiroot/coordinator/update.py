@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,14 +22,15 @@ class UpdateContext:
 
     `here` and `there` name the VMs that this root, or the new one, owns; `hand_over` and `hand_back`
     move one; `announce` tells the new root that this one is about to end, and to take over, with the
-    phases so far and whether to verify that nothing writes to what this root leaves.
+    phases so far, whether to verify that nothing writes to what this root leaves, and the PCI functions to
+    adopt.
     """
 
     here: Callable[[], list[str]]
     there: Callable[[], list[str]]
     hand_over: Callable[[str], Awaitable[object]]
     hand_back: Callable[[str], Awaitable[object]]
-    announce: Callable[[list[Phase], bool], Awaitable[object]]
+    announce: Callable[[list[Phase], bool, Sequence[str]], Awaitable[object]]
     phases: Phases
     services: Path = SERVICES
     unbound: tuple[retire.Bound, ...] = field(default=())
@@ -94,7 +95,8 @@ class RetireStep:
                 self.context.unbound = await asyncio.to_thread(retire.unbind_all)
         finally:
             forget()
-        await self.context.announce(mine, bool(data["retire"].get("verify")))
+        told = data["retire"]
+        await self.context.announce(mine, bool(told.get("verify")), told.get("devices", ()))
         await asyncio.to_thread(retire.end_kernel)
         return {}
 

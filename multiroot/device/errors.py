@@ -115,6 +115,11 @@ _PCI_ADOPT: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
     errno.EINVAL: (BadRequestError, "there is no such function", ""),
     errno.EBUSY: _NOT_ALONE,
+    errno.ENXIO: (
+        ConflictError,
+        "only function 0 of its device makes the others be found",
+        "adopt function 0 before it",
+    ),
     errno.ENODEV: (ConflictError, "this root has PCI of its own, or the machine has no ECAM", ""),
     errno.ENOMEM: (ConflictError, "this kernel has no memory left to map it", ""),
 }

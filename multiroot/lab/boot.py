@@ -22,7 +22,7 @@ from typing import Any
 from multiroot import proc
 from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
 from multiroot.lab import paths, state
-from multiroot.lab.machine import Machine, qemu_argv
+from multiroot.lab.machine import Machine, make_disks, qemu_argv
 from multiroot.lab.recorder import FEED_SOCKET
 from multiroot.lab.state import Attempt, LabState
 from multiroot.lab.watchdog import Limits, Watchdog
@@ -68,6 +68,7 @@ def up(machine: Machine, image_digest: str, phases: Phases, *, limits: Limits | 
         if machine.name in state.names() and state.load(machine.name).alive():
             raise ConflictError(f"lab {machine.name!r} is running already", "'multiroot lab down' ends it")
         lab = state.create(machine, image_digest)
+        make_disks(machine)
         for number in range(1, ATTEMPTS + 1):
             with phases.phase("boot", kernel=machine.release, attempt=number) as attributes:
                 attempt = _boot_once(lab, limits or Limits())

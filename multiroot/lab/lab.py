@@ -113,7 +113,7 @@ def decide(options: Options, built: Built, accelerator: str) -> Machine:
         cmdline=recipe.cmdline,
         hold=options.hold,
         iommu=recipe.iommu,
-        devices=tuple(MachineDevice(each.model, each.network) for each in recipe.device),
+        devices=tuple(MachineDevice(each.model, each.network, each.disk or 0) for each in recipe.device),
         agent_port=agent_port,
         exec_port=exec_port,
         state=state.folder(options.name),

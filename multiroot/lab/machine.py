@@ -29,6 +29,7 @@ class MachineDevice:
 
     model: str
     network: bool
+    disk: int = 0  # bytes, 0: none
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,30 @@ def card_sockets(machine: Machine, number: int) -> tuple[Path, Path]:
     return machine.state / f"card{number}.sock", machine.state / f"wire{number}.sock"
 
 
+def disk_name(number: int) -> str:
+    """What QEMU calls the disk of device `number` (from 1)."""
+    return f"disk{number}"
+
+
+def disk_file(machine: Machine, number: int) -> Path:
+    """Where the contents of the disk of device `number` are."""
+    return machine.state / f"{disk_name(number)}.img"
+
+
+def disk_marker(number: int) -> bytes:
+    """What the first sector of a new disk begins with."""
+    return f"multiroot lab disk {number}\n".encode()
+
+
+def make_disks(machine: Machine) -> None:
+    """New disks, all zeros behind their markers."""
+    for number, device in enumerate(machine.devices, 1):
+        if device.disk:
+            with disk_file(machine, number).open("wb") as file:
+                file.write(disk_marker(number))
+                file.truncate(device.disk)
+
+
 def _passthrough_options(machine: Machine) -> list[tuple[str, str]]:
     options: list[tuple[str, str]] = []
     if machine.iommu:
@@ -125,6 +150,10 @@ def _passthrough_options(machine: Machine) -> list[tuple[str, str]]:
             ends = f"local.type=unix,local.path={into},remote.type=unix,remote.path={out}"
             options.append(("-netdev", f"dgram,id=card{number},{ends}"))
             backend = f",netdev=card{number}"
+        if device.disk:
+            file = f"file={disk_file(machine, number)},format=raw"
+            options.append(("-drive", f"if=none,id={disk_name(number)},{file}"))
+            backend = f",drive={disk_name(number)}"
         options.append(("-device", f"{device.model},bus=port{number}{backend}"))
     return options
 

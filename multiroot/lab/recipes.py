@@ -88,11 +88,13 @@ class KernelRecipes(Recipe):
 class DeviceRecipe(Recipe):
     """A PCI device behind a root port of its own: bus 1 for the first one, and so on.
 
-    `model` is QEMU's, with options behind commas; a network card is connected to a socket of the lab's.
+    `model` is QEMU's, with options behind commas; a network card is connected to a socket of the lab's, a
+    disk is a file of the size given, with a marker in its first sector.
     """
 
     model: str
     network: bool = False
+    disk: Size | None = None
 
 
 class MachineRecipe(Recipe):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -163,10 +164,10 @@ class Machinery:
                 if progress.WhichOneof("event") == "phase":
                     self._root.phases.publish(wire.from_proto(progress.phase))
 
-    async def _announce(self, phases: list[Phase], verify: bool) -> None:
+    async def _announce(self, phases: list[Phase], verify: bool, devices: Sequence[str]) -> None:
         """Tell the new root that this one ends, and how far it has come."""
         request = coordinator_pb2.TakeOverRequest(
-            phases=[wire.to_proto(phase) for phase in phases], verify=verify
+            phases=[wire.to_proto(phase) for phase in phases], verify=verify, devices=devices
         )
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
         with translated("the new root's agent"):

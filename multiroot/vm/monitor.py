@@ -31,13 +31,16 @@ class Monitor:
         self._receive()
         self.execute("qmp_capabilities")
 
-    def execute(self, command: str) -> None:
-        """Run a command without arguments.
+    def execute(self, command: str, **arguments: object) -> None:
+        """Run a command.
 
         Raises CommandError with QEMU's own words when it refuses, QemuGoneError when it went away.
         """
         try:
-            self._sock.sendall(json.dumps({"execute": command}).encode() + b"\n")
+            message: dict[str, Any] = {"execute": command}
+            if arguments:
+                message["arguments"] = arguments
+            self._sock.sendall(json.dumps(message).encode() + b"\n")
             while "event" in (message := self._receive()):
                 self._events.append(message)
         except (QemuGoneError, OSError) as error:
