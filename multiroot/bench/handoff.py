@@ -10,7 +10,8 @@ from typing import Any
 
 from multiroot.bench import kexec, launch, provenance
 from multiroot.bench.contender import Contender, interleave
-from multiroot.bench.contenders import SAME_KERNEL, MultiRoot, SameKernel, SameKernelVm
+from multiroot.bench.contenders import SAME_KERNEL, SameKernel, SameKernelVm
+from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.samples import Recorder, Run, read
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
@@ -110,7 +111,7 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
             vm_pb2.VmDefinition(name=f"vm{number + 1}", guest="ticker", **fields)
             for number in range(options.vms)
         ]
-        made.append(MultiRoot(OURS, machine, agents, definitions, show))
+        made.append(MultiRoot(OURS, Pool(machine, agents, show), definitions))
     shared = SameKernelVm(machine, name="rival", **fields)
     made += [SameKernel(name, shared) for name in SAME_KERNEL if name in options.contenders]
     return made

@@ -19,7 +19,7 @@ from typing import Any
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device
-from multiroot.bench import leave
+from multiroot.bench import footprint, leave
 from multiroot.bench.rival import ROOT, RUN_DIR, Rival
 from multiroot.device.handle import Device
 from multiroot.errors import BadRequestError, CommandError, MultirootError
@@ -107,6 +107,21 @@ class Bench:
             "missing_ticks": len(judged.missing) if judged else -1,
             "bad_bytes": judged.bad_bytes if judged else -1,
         }
+
+    async def footprint(self) -> dict[str, Any]:
+        """Memory of the VM's QEMU and of a second one that waits for the VM, bytes."""
+        source = self._current()
+        waiting = self._instance(source.entry)
+        try:
+            await waiting.start(giver=source.owner)
+            assert source.process
+            assert waiting.process
+            return {
+                "running": footprint.process(source.process.pid),
+                "waiting": footprint.process(waiting.process.pid),
+            }
+        finally:
+            await waiting.discard()
 
     async def _move(self, way: str, source: Rival, target: Rival) -> tuple[Event, Event, Any]:
         if way == "save-and-restore":
@@ -239,7 +254,7 @@ async def serve() -> None:
 
 
 async def _answer(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
-    verbs = ("start", "pause", "go", "sample", "preload", "leave")
+    verbs = ("start", "pause", "go", "sample", "footprint", "preload", "leave")
     try:
         do = request.pop("do")
         verb: Any = getattr(bench, do) if do in verbs else None

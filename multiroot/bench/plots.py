@@ -32,7 +32,7 @@ def contenders(run: Run, metric: str) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.2 + 0.45 * max(len(ordered), 1)), layout="constrained")
     axes = figure.subplots()
     for row, name in enumerate(ordered):
-        values = [value / 1e6 for value in found[name]]
+        values = [render.shown(metric, value) for value in found[name]]
         axes.plot(values, [row] * len(values), "o", color=DOT, alpha=0.6, markersize=6)
         middle = quantile(values, 0.5)
         axes.plot([middle, middle], [row - 0.3, row + 0.3], color=BAR, linewidth=2.5)

@@ -13,6 +13,16 @@ from multiroot.bench.summary import Ratio, noise, ratio, summarise
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
+# What the end of a metric's name says of its unit, and the unit it is shown in.
+_UNITS = {
+    "_ns": "ms",
+    "_us": "\u00b5s",
+    "_bytes": "bytes",
+    "_mib": "MiB",
+    "_mb_per_s": "MB/s",
+    "_ns_per_kb": "ns per kB",
+}
+
 
 def ratios(run: Run, metric: str, base: str) -> dict[str, Ratio]:
     """How many times `base`'s median each other contender's is."""
@@ -25,8 +35,14 @@ def ratios(run: Run, metric: str, base: str) -> dict[str, Ratio]:
     return found
 
 
-def to_json(run: Run, metric: str, base: str) -> dict[str, Any]:
-    """Summaries of all metrics, ratios of one, warnings; raw samples are in the run's file."""
+def to_json(run: Run, metric: str, base: str, also: Sequence[str] = ()) -> dict[str, Any]:
+    """Summaries of all metrics, ratios of one and of those in `also`, warnings; raw samples are in the run's
+    file."""
+
+    def ratios_of(each: str) -> dict[str, Any]:
+        of = {name: asdict(found) for name, found in ratios(run, each, base).items()}
+        return {"metric": each, "to": base, "of": of}
+
     return {
         "bench": run.header.bench,
         "header": asdict(run.header),
@@ -38,11 +54,8 @@ def to_json(run: Run, metric: str, base: str) -> dict[str, Any]:
             }
             for contender in run.contenders()
         },
-        "ratios": {
-            "metric": metric,
-            "to": base,
-            "of": {name: asdict(found) for name, found in ratios(run, metric, base).items()},
-        },
+        "ratios": ratios_of(metric),
+        "more_ratios": [ratios_of(each) for each in also],
         "failed": [asdict(sample) for sample in run.samples if sample.failed],
         "skipped": run.skipped,
         "noise": noise(run, metric),
@@ -77,22 +90,36 @@ def ratio_table(run: Run, metric: str, base: str) -> Table:
 def seed_table(rows: Sequence[Row]) -> Table:
     """The seed's table with ours beside it, in ms."""
 
-    def shown(value: float | None) -> str:
+    def ms(value: float | None) -> str:
         return "-" if value is None else f"{value / 1e6:.1f}"
 
-    body: list[tuple[str, ...]] = [(r.phase, shown(r.theirs), shown(r.ours), r.where) for r in rows]
+    body: list[tuple[str, ...]] = [(r.phase, ms(r.theirs), ms(r.ours), r.where) for r in rows]
     return ("phase", "kexec + PMEM, ms >", "multi-root, ms >", "ours lies"), body
 
 
 def title(metric: str) -> str:
     """The metric as a heading, with the unit it is shown in."""
-    words = metric.removesuffix("_ns").removesuffix("_bytes").replace("_", " ")
-    unit = "ms" if metric.endswith("_ns") else "bytes" if metric.endswith("_bytes") else ""
+    name, unit, _ = _split(metric)
+    words = name.replace("_", " ")
     return f"{words}, {unit}" if unit else words
 
 
+def shown(metric: str, value: float) -> float:
+    """The number in the unit that `title` names."""
+    return value / _split(metric)[2]
+
+
 def figure(metric: str, value: float) -> str:
-    """The number as shown: times in ms."""
-    return (
-        f"{value / 1e6:.1f}" if metric.endswith("_ns") else f"{value:.0f}" if value > 100 else f"{value:.3g}"
-    )
+    """The number as shown."""
+    number = shown(metric, value)
+    if metric.endswith("_ns"):
+        return f"{number:.1f}"
+    return f"{number:.0f}" if number > 100 else f"{number:.3g}"
+
+
+def _split(metric: str) -> tuple[str, str, float]:
+    """A metric's name, the unit it is shown in, and how many of its own unit make one of that."""
+    for suffix, unit in _UNITS.items():
+        if metric.endswith(suffix):
+            return metric.removesuffix(suffix), unit, 1e6 if suffix == "_ns" else 1.0
+    return metric, "", 1.0

@@ -23,14 +23,25 @@ svg { max-width: 100%; height: auto }
 """
 
 
-def write(run: Run, folder: Path, metric: str, base: str, metrics: tuple[str, ...], ours: str) -> Path:
-    """Write everything into `folder`; returns the HTML file."""
+def write(
+    run: Run,
+    folder: Path,
+    metric: str,
+    base: str,
+    metrics: tuple[str, ...],
+    ours: str,
+    also: tuple[str, ...] = (),
+) -> Path:
+    """Write everything into `folder`, a plot for `metric` and each of `also`; returns the HTML file."""
     parts = [f"<h1>multiroot bench {escape(run.header.bench)}</h1>", _provenance(run)]
     warnings = noise(run, metric)
     if warnings:
         parts.append(f'<p class="warn">Noisy: {escape("; ".join(warnings))}</p>')
     parts += ["<h2>Contenders</h2>", plots.save(plots.contenders(run, metric), folder, "contenders")]
     parts.append(_table(render.ratio_table(run, metric, base)))
+    for each in also:
+        parts.append(plots.save(plots.contenders(run, each), folder, f"contenders-{each}"))
+        parts.append(_table(render.ratio_table(run, each, base)))
     parts.append(_table(render.summary_table(run, metrics)))
     parts += _skipped(run)
     if run.values(KEXEC, "total_ns"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from multiroot.cli.output import Progress, console, json_option, print_json, print_table
+from multiroot.errors import BadRequestError
 from multiroot.units import parse_size
 
 if TYPE_CHECKING:
@@ -81,6 +82,66 @@ def launch(out: Path | None, as_json: bool, **chosen: Any) -> None:
 
 
 @bench.command()
+@click.option("--ram", default="128M", show_default=True, metavar="SIZE", help="RAM of the VM, not counted.")
+@click.option("--rounds", default=3, show_default=True, help="Samples of each.")
+@common_options
+def memory(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """What a second root, its agent, and a waiting QEMU take of memory."""
+    from multiroot.bench import memory as work
+
+    options = work.Options(lab=lab_options(chosen), ram=parse_size(ram), **chosen)
+    folder = out or results_folder("memory")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    show(run, folder, work.METRIC, work.RUNNING, (work.METRIC,), work.ROOT, as_json)
+
+
+@bench.command()
+@click.option("--vms", default="1,2,4,8", show_default=True, metavar="LIST", help="Numbers of VMs.")
+@click.option("--ram", default="128M,512M,2G,4G", show_default=True, metavar="LIST", help="Sizes of one VM.")
+@click.option("--rounds", default=3, show_default=True, help="Samples of each.")
+@common_options
+def scale(vms: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """How the handoff grows with the number of VMs and with their RAM."""
+    from multiroot.bench import scale as work
+
+    options = work.Options(
+        lab=lab_options(chosen),
+        vms=tuple(parse_count(each) for each in vms.split(",")),
+        ram=tuple(parse_size(each) for each in ram.split(",")),
+        **chosen,
+    ).checked()
+    folder = out or results_folder("scale")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    one = work.label(1, min(options.ram))
+    show(run, folder, "blackout_ns", one, (*OUR_METRICS, "all_ns"), one, as_json)
+    if not as_json:
+        rows = [(line.what, f"{line.per / 1e6:.1f}", f"{line.fixed / 1e6:.1f}") for line in work.slopes(run)]
+        print_table(("slope", "ms for one more >", "ms for none >"), rows)
+
+
+@bench.command()
+@click.option("--rounds", default=5, show_default=True, help="Samples of each.")
+@common_options
+def link(out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """The link between roots, beside loopback TCP and virtio-net between two machines; the doorbell."""
+    from multiroot.bench import link as work
+
+    options = work.Options(lab=lab_options(chosen), **chosen)
+    folder = out or results_folder("link")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    show(
+        run,
+        folder,
+        work.RTT,
+        work.LOOPBACK,
+        tuple(run.metrics()),
+        work.LINK,
+        as_json,
+        (work.STREAM, work.CPU),
+    )
+
+
+@bench.command()
 @click.option("--record", is_flag=True, help="Make this run's ratios the recorded ones.")
 @common_options
 def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
@@ -112,6 +173,13 @@ def lab_options(chosen: dict[str, Any]) -> Any:
     )
 
 
+def parse_count(text: str) -> int:
+    """A number of something; raises BadRequestError for anything else."""
+    if not text.strip().isdecimal():
+        raise BadRequestError(f"not a number: {text!r}")
+    return int(text)
+
+
 def results_folder(bench_name: str) -> Path:
     """A folder of its own for this run."""
     from multiroot.lab import paths
@@ -131,21 +199,29 @@ def watched(work: Callable[[Phases], Run]) -> Run:
 
 
 def show(
-    run: Run, folder: Path, metric: str, base: str, metrics: tuple[str, ...], ours: str, as_json: bool
+    run: Run,
+    folder: Path,
+    metric: str,
+    base: str,
+    metrics: tuple[str, ...],
+    ours: str,
+    as_json: bool,
+    also: tuple[str, ...] = (),
 ) -> None:
-    """Leave a summary and a report in `folder`; print it, or data."""
+    """Leave a summary and a report in `folder`; print it, or data. `also` has ratios beside `metric`."""
     from multiroot.bench import kexec, render, report, seed
     from multiroot.bench.launch import NEW_ROOT
 
-    data = render.to_json(run, metric, base)
+    data = render.to_json(run, metric, base, also)
     (folder / "summary.json").write_text(json.dumps(data, indent=2) + "\n")
-    page = report.write(run, folder, metric, base, metrics, ours)
+    page = report.write(run, folder, metric, base, metrics, ours, also)
     if as_json:
         print_json(data)
         return
     print_table(*render.summary_table(run, metrics), title=f"bench {run.header.bench}")
-    if data["ratios"]["of"]:
-        print_table(*render.ratio_table(run, metric, base), title=f"{render.title(metric)}: ratios")
+    for each in (metric, *also):
+        if render.ratios(run, each, base):
+            print_table(*render.ratio_table(run, each, base), title=f"{render.title(each)}: ratios")
     if run.values(kexec.NAME, "total_ns"):
         rows = seed.table(run, kexec.NAME, ours, NEW_ROOT)
         print_table(*render.seed_table(rows), title="The seed's ten phases")

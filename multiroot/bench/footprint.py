@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a root and its programs take of memory; `python3 -m multiroot.bench.footprint` prints it, in bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from multiroot.plan import iomem
+
+_KIB = 1024
+_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+\s*(.*)")
+_AGENT = "multirootd"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of a root: RAM it was given, what its kernel left of it for others, what is still available (proc(5):
+    MemTotal, MemAvailable); its agent's share."""
+
+    given: int
+    total: int
+    available: int
+    agent: int
+
+
+def take(top: Path = Path("/")) -> Footprint:
+    """This root's."""
+    ram = [item.range.size for item in iomem.parse((top / "proc/iomem").read_text()) if item.is_ram]
+    info = {
+        words[0].rstrip(":"): int(words[1]) * _KIB
+        for line in (top / "proc/meminfo").read_text().splitlines()
+        if len(words := line.split()) >= 2
+    }
+    return Footprint(sum(ram), info["MemTotal"], info["MemAvailable"], _agent(top))
+
+
+def process(pid: int, top: Path = Path("/")) -> int:
+    """A process's proportional share of memory (proc(5): Pss), without what it maps of the arena."""
+    total, counts = 0, False
+    for line in (top / f"proc/{pid}/smaps").read_text().splitlines():
+        mapping = _MAPPING.fullmatch(line)
+        if mapping:
+            counts = not mapping[1].startswith("/dev/dax")
+        elif counts and line.startswith("Pss:"):
+            total += int(line.split()[1]) * _KIB
+    return total
+
+
+def _agent(top: Path) -> int:
+    for comm in (top / "proc").glob("[0-9]*/comm"):
+        command = (comm.parent / "cmdline").read_bytes().split(b"\0")
+        if any(word.endswith(_AGENT.encode()) for word in command[:2]):
+            return process(int(comm.parent.name), top)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(take())) + "\n")

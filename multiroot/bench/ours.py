@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Our own way of taking VMs from one QEMU to another: between two kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from multiroot.bench.samples import Sample
+from multiroot.lab.agents import Agents
+from multiroot.lab.lab import Lab
+from multiroot.phases import Phase
+from multiroot.rpc.v1 import coordinator_pb2, vm_pb2
+from multiroot.vm import ticks
+from multiroot.vm.messages import ticks_from_proto
+
+TICKS = 120  # on either side of a handoff: more than a second of the guest's life
+OTHER = {"old": "new", "new": "old"}
+
+Show = Callable[[Phase], None]
+
+
+class Pool:
+    """VMs that contenders share, each in one of the roots; stopped as long as nobody wants it."""
+
+    def __init__(self, lab: Lab, agents: Agents, show: Show) -> None:
+        self._lab = lab
+        self._agents = agents
+        self._show = show
+        self._where: dict[str, str] = {}
+
+    def need(self, definitions: Sequence[vm_pb2.VmDefinition]) -> None:
+        """Have these run, and then stop; those that do already are left alone."""
+        started = [each for each in definitions if each.name not in self._where]
+        for definition in started:
+            self._agents.run(definition)
+            self._where[definition.name] = "old"
+        for definition in started:
+            self._agents.ticks(definition.name, "old", TICKS)
+            self._signal("STOP", definition.name)
+
+    def wake(self, names: Sequence[str]) -> None:
+        """Let VMs run, and wait until each has for a while."""
+        for name in names:
+            self._signal("CONT", name)
+        for name in names:
+            seen = len(self._agents.ticks(name, self._where[name]).counter)
+            self._agents.ticks(name, self._where[name], seen + TICKS)
+
+    def rest(self, names: Sequence[str]) -> None:
+        """Keep the guests off the CPUs while others are measured; a stopped QEMU takes no time at all."""
+        for name in names:
+            self._signal("STOP", name)
+
+    def hand_over(self, name: str) -> tuple[coordinator_pb2.HandoffResult, list[Phase]]:
+        """To the other root."""
+        there = OTHER[self._where[name]]
+        done = self._agents.hand_over(name, there, self._show)
+        self._where[name] = there
+        return done
+
+    def judge(self, result: coordinator_pb2.HandoffResult, phases: list[Phase]) -> dict[str, float]:
+        """What one handoff was like, once the guest has run for a while after it."""
+        there = self._where[result.name]
+        before = ticks_from_proto(self._agents.ticks(result.name, OTHER[there]))
+        after = ticks_from_proto(self._agents.ticks(result.name, there, TICKS))
+        joined = before.then(after).ticks
+        judged = ticks.continuity(joined)
+        return {
+            "blackout_ns": result.resumed_ns - result.stopped_ns,
+            "gap_ns": ticks.gap_around(joined, result.stopped_ns, result.resumed_ns),
+            "total_ns": result.resumed_ns - min(phase.start_ns for phase in phases),
+            "sent_bytes": result.device_state_bytes,
+            "missing_ticks": len(judged.missing) if judged else -1,
+            "bad_bytes": judged.bad_bytes if judged else -1,
+        }
+
+    def close(self) -> None:
+        """End all of them; twice is fine."""
+        for name, root in self._where.items():
+            self._signal("CONT", name)
+            self._agents.stop(name, root)
+        self._where = {}
+
+    def _signal(self, signal: str, name: str) -> None:
+        root = self._where[name]
+        pid = self._agents.vm(name, root).pid
+        self._lab.run(["kill", f"-{signal}", str(pid)], root=root)
+
+
+class MultiRoot:
+    """Our handoff of some VMs, one after the other, each to the root where it is not.
+
+    Gives a sample for each VM, and in the last one of them `all_ns`, from the first handoff's start until
+    the last VM ran.
+    """
+
+    def __init__(self, name: str, pool: Pool, definitions: Sequence[vm_pb2.VmDefinition]) -> None:
+        self.name = name
+        self._pool = pool
+        self._definitions = definitions
+        self._names = [definition.name for definition in definitions]
+
+    def prepare(self) -> None:
+        self._pool.need(self._definitions)
+
+    def sample(self) -> list[Sample]:
+        self._pool.wake(self._names)
+        done = [self._pool.hand_over(name) for name in self._names]
+        samples = [
+            Sample(self.name, 0, self._pool.judge(result, phases), tuple(phases)) for result, phases in done
+        ]
+        self._pool.rest(self._names)
+        began = min(phase.start_ns for phase in done[0][1])
+        samples[-1].values["all_ns"] = max(result.resumed_ns for result, _ in done) - began
+        return samples
+
+    def close(self) -> None:
+        self._pool.close()

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`bench scale`: how our handoff grows with the number of VMs and with their RAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from multiroot.bench import launch, provenance
+from multiroot.bench.contender import interleave
+from multiroot.bench.ours import MultiRoot, Pool
+from multiroot.bench.samples import Recorder, Run, read
+from multiroot.bench.summary import slope
+from multiroot.errors import BadRequestError
+from multiroot.lab import lab as labs
+from multiroot.lab.agents import Agents
+from multiroot.phases import Phases
+from multiroot.rpc.v1 import vm_pb2
+from multiroot.units import GIB, MIB, format_size
+
+CARVE = 2 * GIB  # room for the QEMUs of all VMs
+
+
+@dataclass(frozen=True)
+class Options:
+    """`vms`: how many VMs of the smallest size; `ram`: sizes, in bytes, of a single one."""
+
+    lab: labs.Options
+    vms: tuple[int, ...] = (1, 2, 4, 8)
+    ram: tuple[int, ...] = (128 * MIB, 512 * MIB, 2 * GIB, 4 * GIB)
+    rounds: int = 3
+    seed: int = 1
+
+    def checked(self) -> Options:
+        """Raises BadRequestError for what makes no sense."""
+        if not self.vms or not self.ram or min(self.vms) < 1 or min(self.ram) < MIB or self.rounds < 1:
+            raise BadRequestError("numbers of VMs, sizes and rounds must be positive")
+        return self
+
+    @property
+    def arena(self) -> int:
+        """RAM of all VMs together, bytes."""
+        return max(self.vms) * min(self.ram) + sum(sorted(self.ram)[1:])
+
+
+def label(vms: int, ram: int) -> str:
+    """A contender's name."""
+    return f"{vms} x {format_size(ram)}"
+
+
+def run(options: Options, out: Path, phases: Phases) -> Run:
+    """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
+    options = options.checked()
+    recorder = Recorder(out / "samples.jsonl")
+    try:
+        machine = labs.up(replace(options.lab, vms=1, vm_memory=options.arena, carve=CARVE), phases)
+        try:
+            with Agents(machine.agent_address) as agents:
+                kept = {
+                    "kernel": options.lab.kernel,
+                    "vms": list(options.vms),
+                    "ram": list(options.ram),
+                    "rounds": options.rounds,
+                }
+                found = provenance.versions(machine, agents)
+                recorder.header(provenance.header("scale", options.seed, kept, found))
+                kernel = labs.kernel_name(options.lab.kernels[0])
+                recorder.sample(launch.launch(machine, agents, kernel, phases.publish))
+                points = contenders(options, Pool(machine, agents, phases.publish))
+                interleave(points, options.rounds, options.seed, recorder, phases)
+        finally:
+            with phases.phase("shut the lab down"):
+                machine.down()
+    finally:
+        recorder.close()
+    return read(recorder.path)
+
+
+def contenders(options: Options, pool: Pool) -> list[MultiRoot]:
+    """A contender for each number and each size. Those of one size share VMs."""
+    smallest = min(options.ram)
+    many = [_definition(f"vm{number + 1}", smallest) for number in range(max(options.vms))]
+    found = [MultiRoot(label(count, smallest), pool, many[:count]) for count in sorted(set(options.vms))]
+    for ram in sorted(set(options.ram)):
+        if label(1, ram) not in [each.name for each in found]:
+            name = "vm1" if ram == smallest else f"large{ram // MIB}"
+            found.append(MultiRoot(label(1, ram), pool, [_definition(name, ram)]))
+    return found
+
+
+def _definition(name: str, ram: int) -> vm_pb2.VmDefinition:
+    return vm_pb2.VmDefinition(name=name, guest="ticker", ram_bytes=ram, cpus=1)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A least-squares line: `per` of one more, and what it would be for none."""
+
+    what: str
+    per: float
+    fixed: float
+
+
+def slopes(run: Run) -> list[Slope]:
+    """Per VM, and per GiB of RAM, of whichever a run has at least two of; ns."""
+    counts, sizes = run.header.options["vms"], run.header.options["ram"]
+    lines = {
+        "all, per VM": [(n, each) for n in counts for each in run.values(label(n, min(sizes)), "all_ns")],
+        "blackout, per VM": [
+            (n, each) for n in counts for each in run.values(label(n, min(sizes)), "blackout_ns")
+        ],
+        "blackout, per GiB": [
+            (ram / GIB, each) for ram in sizes for each in run.values(label(1, ram), "blackout_ns")
+        ],
+    }
+    return [Slope(what, *slope(points)) for what, points in lines.items() if len({x for x, _ in points}) > 1]
