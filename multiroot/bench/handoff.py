@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from multiroot.bench import kexec, launch, provenance
+from multiroot.bench import cpr, kexec, launch, provenance
 from multiroot.bench.contender import Contender, interleave
 from multiroot.bench.contenders import SAME_KERNEL, SameKernel, SameKernelVm
 from multiroot.bench.ours import MultiRoot, Pool
@@ -22,7 +22,7 @@ from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB
 
 OURS = "multi-root"
-CONTENDERS = (OURS, *SAME_KERNEL, kexec.NAME)
+CONTENDERS = (OURS, *SAME_KERNEL, cpr.NAME, kexec.NAME)
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Options:
 def run(options: Options, out: Path, phases: Phases) -> Run:
     """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
     options = options.checked()
-    # Ours has VMs of its own, the others one that may need a second place.
-    machine_options = replace(options.lab, vms=options.vms + 2, vm_memory=options.ram)
+    # Ours has VMs of its own, the others one that may need a second place, and one for cpr-transfer.
+    machine_options = replace(options.lab, vms=options.vms + 3, vm_memory=options.ram)
     recorder = Recorder(out / "samples.jsonl")
     try:
         for boot in range(options.boots):
@@ -114,6 +114,10 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
         made.append(MultiRoot(OURS, Pool(machine, agents, show), definitions))
     shared = SameKernelVm(machine, name="rival", **fields)
     made += [SameKernel(name, shared) for name in SAME_KERNEL if name in options.contenders]
+    if cpr.NAME in options.contenders:
+        machine_option = f"{options.machine},{cpr.MACHINE_OPTION}"
+        own = SameKernelVm(machine, name="cpr", **{**fields, "machine": machine_option})
+        made.append(SameKernel(cpr.NAME, own))
     return made
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device
-from multiroot.bench import footprint, leave
+from multiroot.bench import cpr, footprint, leave
 from multiroot.bench.rival import ROOT, RUN_DIR, Rival
 from multiroot.device.handle import Device
 from multiroot.errors import BadRequestError, CommandError, MultirootError
@@ -80,7 +80,7 @@ class Bench:
         """Take the VM to another QEMU; what it cost."""
         source = self._current()
         entry = await self._room() if way in COPYING else source.entry
-        target = self._instance(entry)
+        target = self._instance(entry, cpr.CprRival if way == cpr.NAME else Rival)
         started = self._host.clock()
         try:
             stopped, resumed, status = await self._move(way, source, target)
@@ -126,6 +126,8 @@ class Bench:
     async def _move(self, way: str, source: Rival, target: Rival) -> tuple[Event, Event, Any]:
         if way == "save-and-restore":
             return await self._through_a_file(source, target)
+        if isinstance(target, cpr.CprRival):
+            return await cpr.transfer(source, target)
         await target.start(giver=source.owner)
         for vm in (source, target):
             # An earlier turn may have left the source the other way round.
@@ -201,11 +203,11 @@ class Bench:
         size, checksum = self._definition.ram_bytes, self._definition.checksum()
         return await asyncio.to_thread(self._host.arena.allocate, name, size, checksum)
 
-    def _instance(self, entry: Entry) -> Rival:
+    def _instance(self, entry: Entry, kind: type[Rival] = Rival) -> Rival:
         """Each has a folder of its own: two of them exist at a time."""
         self._count += 1
         host = replace(self._host, run_dir=RUN_DIR / str(self._count % 2))
-        return Rival(host, self._definition, entry)
+        return kind(host, self._definition, entry)
 
     def _current(self) -> Rival:
         if self._vm is None:
