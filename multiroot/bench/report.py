@@ -38,7 +38,8 @@ def write(
     if warnings:
         parts.append(f'<p class="warn">Noisy: {escape("; ".join(warnings))}</p>')
     parts += ["<h2>Contenders</h2>", plots.save(plots.contenders(run, metric), folder, "contenders")]
-    parts.append(_table(render.ratio_table(run, metric, base)))
+    if render.ratios(run, metric, base):
+        parts.append(_table(render.ratio_table(run, metric, base)))
     for each in also:
         parts.append(plots.save(plots.contenders(run, each), folder, f"contenders-{each}"))
         parts.append(_table(render.ratio_table(run, each, base)))

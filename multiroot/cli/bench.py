@@ -92,7 +92,7 @@ def memory(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
     options = work.Options(lab=lab_options(chosen), ram=parse_size(ram), **chosen)
     folder = out or results_folder("memory")
     run = watched(lambda phases: work.run(options, folder, phases))
-    show(run, folder, work.METRIC, work.RUNNING, (work.METRIC,), work.ROOT, as_json)
+    show(run, folder, work.METRIC, "", (work.METRIC,), work.ROOT, as_json)
 
 
 @bench.command()
