@@ -19,9 +19,12 @@ GUEST = "ticker-full"
 CARD = "01:00.0"
 APPEND = "ticker.card=eth1 loglevel=7"  # eth0 is the card on the bridge
 FRAMES_AFTER = 100
+# Of numbered writes: bytes of one, how many places there are, how many are under way at most.
+BLOCK, PLACES, UNDER_WAY = 512, 8192, 4
 
 _LINE = re.compile(rb"(?<=\n)F (\d+) (\d+) count=(\d+) lost=(\d+) again=(\d+) dropped=(\d+)\r?\n")
-_OWN = re.compile(rb"[TRF] ")
+_WRITES = re.compile(rb"(?<=\n)B (\d+) begun=(\d+) bad=(\d+)\r?\n")
+_OWN = re.compile(rb"[TRFB] ")
 # The machine stood still, or its emulator was slow: about clocks, not about the device.
 _CLOCKS = re.compile(rb"\[ *[0-9.]+\] (clocksource|hrtimer|timekeeping|tsc|TSC|sched_clock)\b")
 
@@ -41,6 +44,15 @@ class Frames:
     def unbroken(self) -> bool:
         """Every number from the first to the last exactly once."""
         return not self.lost and not self.again and self.count == self.last - self.first + 1
+
+
+@dataclass(frozen=True)
+class Writes:
+    """The guest's own account of its numbered writes: ended well, the last one's number, ended badly."""
+
+    done: int
+    begun: int
+    bad: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,31 @@ def parse(output: bytes) -> list[Frames]:
     return [Frames(*map(int, match)) for match in _LINE.findall(output)]
 
 
+def parse_writes(output: bytes) -> list[Writes]:
+    """All accounts of writes that came whole."""
+    return [Writes(*map(int, match)) for match in _WRITES.findall(output)]
+
+
+def misplaced(disk: bytes, seen: Writes) -> list[int]:
+    """Places of the numbered writes, which `disk` begins with, whose block is not the one that belongs there.
+
+    Every block holds one number, that of the last write to its place; those under way may be there or not.
+    """
+    wrong = []
+    for place in range(PLACES):
+        block = disk[place * BLOCK : (place + 1) * BLOCK]
+        number = int.from_bytes(block[:8], "little")
+        whole = block == number.to_bytes(8, "little") * (BLOCK // 8)
+        # The account is older than the disk: what was begun since is there already.
+        newest = seen.begun - (seen.begun - place) % PLACES
+        expected = newest if newest > 0 else 0
+        later = number > seen.begun and number % PLACES == place
+        earlier = number == max(newest - PLACES, 0) and newest > seen.begun - UNDER_WAY
+        if not whole or not (number == expected or later or earlier):
+            wrong.append(place)
+    return wrong
+
+
 def foreign_lines(output: bytes) -> int:
     """Lines of a stretch of the guest's output that are neither the ticker's nor its kernel's about clocks.
 
@@ -80,7 +117,7 @@ def foreign_lines(output: bytes) -> int:
 
 
 def output_until(channel: grpc.Channel, name: str, above: int, timeout: float) -> bytes:
-    """All output of a VM in a root up to an account of a frame numbered above `above`.
+    """All output of a VM in a root up to an account of a frame, or a write, numbered above `above`.
 
     Without such an account: what there is of a VM that does not run there, else WaitTimeoutError.
     """
@@ -90,13 +127,13 @@ def output_until(channel: grpc.Channel, name: str, above: int, timeout: float) -
     try:
         for answer in call:
             output += answer.output
-            seen = parse(output)
-            if seen and seen[-1].last > above:
+            frames, writes = parse(output), parse_writes(output)
+            if (frames and frames[-1].last > above) or (writes and writes[-1].done > above):
                 break
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
             raise
-        raise WaitTimeoutError(f"the guest of {name} tells of no frame above {above}") from error
+        raise WaitTimeoutError(f"the guest of {name} tells of nothing above {above}") from error
     finally:
         call.cancel()
     return output

@@ -5,18 +5,20 @@
  * lines are short because every byte on a serial port is a VM exit.
  *
  * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
- * ticker.dirty=MIB/S (default 0).
+ * ticker.dirty=MIB/S (default 0), ticker.card=NAME and ticker.disk=NAME (default: none).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/aio_abi.h>
 #include <linux/ethtool.h>
 #include <linux/if_packet.h>
 #include <linux/sockios.h>
 #include <net/ethernet.h>
 #include <net/if.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +40,10 @@ enum {
 	TICK_NS = 10 * 1000 * 1000,
 	REPORT_EVERY = 64,		/* ticks */
 	FRAMES_EVERY = 8,		/* ticks */
+	BLOCK = 512,			/* bytes of a numbered write */
+	BLOCKS = 1 << 13,		/* of the disk's beginning that these go round and round in */
+	WRITES = 4,			/* under way at a time */
+	DISK_WAIT_MS = 30 * 1000,	/* its driver may take so long */
 	ETH_P_NUMBERED = 0x88b5,	/* IEEE 802: for local experiments */
 	LATE_NS = 50 * 1000 * 1000,	/* later than this, ticks are not caught up with */
 	DEFAULT_REGION_MIB = 32,
@@ -190,6 +196,74 @@ static void take_frames(struct frames *frames)
 			frames->lost += number - frames->last - 1;
 		frames->last = number;
 	}
+}
+
+/* Numbered blocks to a disk; number N goes to place N % BLOCKS behind the first block, and the first is 1. */
+struct writes {
+	int disk;		/* -1: none wanted */
+	aio_context_t context;
+	struct iocb request[WRITES];
+	uint64_t *block[WRITES];
+	bool busy[WRITES];
+	uint64_t begun;		/* number of the last one begun */
+	uint64_t done;		/* so many have ended well */
+	uint64_t bad;		/* and so many have not */
+	uint64_t told;		/* done in the last line */
+};
+
+static void open_disk(struct writes *writes, const char *name)
+{
+	char path[64];
+	uint8_t *room;
+
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	for (int ms = 0; access(path, F_OK) && ms < DISK_WAIT_MS; ms += 10)
+		usleep(10 * 1000);
+	writes->disk = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+	room = mmap(NULL, WRITES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (writes->disk < 0 || room == MAP_FAILED || syscall(SYS_io_setup, WRITES, &writes->context))
+		fprintf(stderr, "ticker: %s: %s\n", name, strerror(errno));
+	for (int i = 0; i < WRITES; i++)
+		writes->block[i] = (uint64_t *)(room + i * 4096);
+}
+
+static void begin_write(struct writes *writes, int slot)
+{
+	struct iocb *request = &writes->request[slot], *list[] = { request };
+	uint64_t number = writes->begun + 1;
+
+	for (size_t i = 0; i < BLOCK / sizeof(number); i++)
+		writes->block[slot][i] = number;
+	*request = (struct iocb){
+		.aio_data = slot,
+		.aio_lio_opcode = IOCB_CMD_PWRITE,
+		.aio_fildes = writes->disk,
+		.aio_buf = (uintptr_t)writes->block[slot],
+		.aio_nbytes = BLOCK,
+		.aio_offset = (number % BLOCKS + 1) * BLOCK,
+	};
+	if (syscall(SYS_io_submit, writes->context, 1, list) == 1) {
+		writes->busy[slot] = true;
+		writes->begun = number;
+	}
+}
+
+static void go_on_writing(struct writes *writes)
+{
+	struct io_event events[WRITES];
+	struct timespec no_time = { 0 };
+	int n = syscall(SYS_io_getevents, writes->context, 0, WRITES, events, &no_time);
+
+	for (int i = 0; i < n; i++) {
+		writes->busy[events[i].data] = false;
+		if (events[i].res == BLOCK)
+			writes->done++;
+		else
+			writes->bad++;
+	}
+	for (int slot = 0; slot < WRITES; slot++)
+		if (!writes->busy[slot])
+			begin_write(writes, slot);
 }
 
 static int open_serial(void)
@@ -346,7 +420,20 @@ static void tell_frames(int serial, struct frames *frames)
 		     frames->first, frames->last, frames->count, frames->lost, frames->again, frames->dropped));
 }
 
-static void tick_for_ever(int serial, struct region *region, struct frames *frames, const char *boot_id)
+static void tell_writes(int serial, struct writes *writes)
+{
+	char line[96];
+
+	if (writes->done == writes->told)
+		return;
+	writes->told = writes->done;
+	say(serial, line,
+	    snprintf(line, sizeof(line), "B %" PRIu64 " begun=%" PRIu64 " bad=%" PRIu64 "\n", writes->done,
+		     writes->begun, writes->bad));
+}
+
+static void tick_for_ever(int serial, struct region *region, struct frames *frames, struct writes *writes,
+			  const char *boot_id)
 {
 	uint64_t due = now(CLOCK_MONOTONIC), last = due, gap = 0;
 	char line[192];
@@ -376,11 +463,14 @@ static void tick_for_ever(int serial, struct region *region, struct frames *fram
 		}
 		say(serial, line, length);
 		work(region);
-		if (frames->socket < 0)
-			continue;
-		take_frames(frames);
-		if (counter % FRAMES_EVERY == 0)
+		if (frames->socket >= 0)
+			take_frames(frames);
+		if (writes->disk >= 0)
+			go_on_writing(writes);
+		if (counter % FRAMES_EVERY == 0) {
 			tell_frames(serial, frames);
+			tell_writes(serial, writes);
+		}
 	}
 }
 
@@ -389,6 +479,7 @@ int main(void)
 	char cmdline[4096], boot_id[64], ready[96];
 	struct region region = { 0 };
 	struct frames frames = { .socket = -1 };
+	struct writes writes = { .disk = -1 };
 	const char *value;
 	int serial;
 
@@ -404,6 +495,9 @@ int main(void)
 	value = parameter(cmdline, "ticker.card=");
 	if (value)
 		frames.socket = open_card(value);
+	value = parameter(cmdline, "ticker.disk=");
+	if (value)
+		open_disk(&writes, value);
 	value = parameter(cmdline, "ticker.region=");
 	make_region(&region, value && atoi(value) > 0 ? atoi(value) : DEFAULT_REGION_MIB);
 	value = parameter(cmdline, "ticker.dirty=");
@@ -411,5 +505,5 @@ int main(void)
 	mlockall(MCL_CURRENT | MCL_FUTURE);
 	serial = open_serial();
 	say(serial, ready, snprintf(ready, sizeof(ready), "READY boot=%s\n", boot_id));
-	tick_for_ever(serial, &region, &frames, boot_id);
+	tick_for_ever(serial, &region, &frames, &writes, boot_id);
 }

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from multiroot.demo.device import Frames, foreign_lines, interrupts, judge, parse
+from multiroot.demo.device import (
+    BLOCK,
+    PLACES,
+    Frames,
+    Writes,
+    foreign_lines,
+    interrupts,
+    judge,
+    misplaced,
+    parse,
+    parse_writes,
+)
 from multiroot.demo.report import _device_checks
 from multiroot.rpc.v1.device_pb2 import DeviceMoved, DeviceTranslation
 
@@ -80,3 +91,42 @@ def test_each_claim_about_the_card_can_fail() -> None:
     ):
         worse = replace(seen, **change)
         assert sum(not check.held for check in _device_checks("vm", worse)) == 1, change
+
+
+def disk_after(last: int, lost: tuple[int, ...] = ()) -> bytes:
+    """What numbered writes up to `last` leave, but for those that were lost."""
+    disk = bytearray(BLOCK * PLACES)
+    for number in range(1, last + 1):
+        if number not in lost:
+            at = number % PLACES * BLOCK
+            disk[at : at + BLOCK] = number.to_bytes(8, "little") * (BLOCK // 8)
+    return bytes(disk)
+
+
+def test_accounts_of_writes_are_found() -> None:
+    output = b"T 1\nB 7 begun=9 bad=0\nT 2\nB 8 beg"
+    assert parse_writes(output) == [Writes(7, 9, 0)]
+    assert foreign_lines(b"cut\nB 7 begun=9 bad=0\ncut") == 0
+
+
+@pytest.mark.parametrize("last", [3, 100, PLACES - 1, PLACES, PLACES + 70, 2 * PLACES + 1])
+@pytest.mark.parametrize("since", [0, 5])
+def test_all_writes_in_their_places(last: int, since: int) -> None:
+    assert misplaced(disk_after(last + since), Writes(last, last, 0)) == []
+
+
+def test_a_write_that_is_missing_is_found() -> None:
+    last = PLACES + 70
+    assert misplaced(disk_after(last, lost=(PLACES + 20,)), Writes(last, last, 0)) == [20]
+    assert misplaced(disk_after(last, lost=(500,)), Writes(last, last, 0)) == [500]
+
+
+def test_one_under_way_may_be_missing() -> None:
+    last = PLACES + 70
+    assert misplaced(disk_after(last, lost=(last - 1,)), Writes(last - 2, last, 0)) == []
+
+
+def test_a_torn_block_is_found() -> None:
+    disk = bytearray(disk_after(100))
+    disk[50 * BLOCK + 8] ^= 1
+    assert misplaced(bytes(disk), Writes(100, 100, 0)) == [50]
