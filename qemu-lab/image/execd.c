@@ -252,7 +252,10 @@ static int serve(int client)
 	return converse(client, pid, pidfd, in[1], out[0], err[0]);
 }
 
-/* Standard output leads to the console, where the lab waits for this line; marks is where the root keeps its own. */
+/*
+ * Standard output leads to the kernel's log (<3>: shown even by one that is quiet) and so to the console, where the lab
+ * waits for this line; marks is where the root keeps its own.
+ */
 static void mark(const char *name, const char *marks)
 {
 	char up[32] = "", line[64];
@@ -261,7 +264,7 @@ static void mark(const char *name, const char *marks)
 	if (read(fd, up, sizeof(up) - 1) > 0)
 		up[strcspn(up, " ")] = 0;
 	close(fd);
-	printf("multiroot: mark %s %s\n", name, up);
+	printf("<3>multiroot: mark %s %s\n", name, up);
 	fflush(stdout);
 	if (!marks)
 		return;
