@@ -41,13 +41,18 @@ class Cli:
     def refused(self, code: int, says: str, *words: str) -> None:
         """The command ends with `code` and one line that says `says`, and nothing is different afterwards."""
         before = self.standing()
+        self.fails(code, says, *words)
+        after = self.standing()
+        assert after == before, (before, after)
+
+    def fails(self, code: int, says: str, *words: str) -> None:
+        """The command ends with `code` and one line that says `says`."""
         done = self.run(*words)
         lines = [line for line in done.stderr.splitlines() if line.startswith("multiroot: ")]
         assert len(lines) == 1, done.stderr
         assert says in lines[0]
         assert "Traceback" not in done.stderr
         assert done.returncode == code
-        assert self.standing() == before
 
     def standing(self) -> object:
         """What must not change by a refusal: CPUs and memory of all roots, and all VMs."""
