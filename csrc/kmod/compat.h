@@ -50,6 +50,14 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flag
 #define MR_WAKE_ARGUMENTS	(id, start)
 #endif
 
+/* A device's driver_override moved from struct pci_dev to struct device within stable series; Kbuild looks. */
+#ifdef MR_DEVICE_DRIVER_OVERRIDE
+#define mr_driver_override(pdev, name)	device_set_driver_override(&(pdev)->dev, name)
+#else
+#define mr_driver_override(pdev, name) \
+	driver_set_override(&(pdev)->dev, &(pdev)->driver_override, name, strlen(name))
+#endif
+
 /* iotlb_sync_map() may fail from 6.7 on. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
 #define MR_SYNC_MAP_TYPE int

@@ -7,6 +7,8 @@
 
 #include "uapi/multiroot_pci.h"
 
+#define MR_VFIO_DRIVER	"multiroot-vfio"
+
 /**
  * enum mr_pci_hold - what of Linux's writes to a function's configuration space reaches it
  * @MR_PCI_FREE: all; the function is this root's

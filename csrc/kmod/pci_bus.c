@@ -8,8 +8,10 @@
 #include <linux/log2.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <asm/pci.h>
 
+#include "compat.h"
 #include "pci.h"
 
 #define CONFIG_SIZE	4096
@@ -233,17 +235,40 @@ static int add_windows(struct handed *handed, struct list_head *resources)
 	return 0;
 }
 
+/*
+ * The kernel's own driver, were it there already, would begin by resetting what it finds, through registers that no hold
+ * sees. Until user space says something else the function is for ours.
+ */
+static int reserve(struct pci_dev *pdev, void *data)
+{
+	int err = mr_driver_override(pdev, MR_VFIO_DRIVER);
+
+	if (err)
+		*(int *)data = err;
+	return err;
+}
+
 static int scan(struct handed *handed, struct list_head *resources)
 {
+	int err = -ENOMEM;
+
 	pci_lock_rescan_remove();
 	handed->bus = pci_create_root_bus(NULL, handed->function.rid >> 8, &handed_ops, &handed->sysdata, resources);
 	if (handed->bus) {
 		pci_scan_child_bus(handed->bus);
 		pci_bus_claim_resources(handed->bus);
-		pci_bus_add_devices(handed->bus);
+		err = 0;
+		pci_walk_bus(handed->bus, reserve, &err);
+		if (!err) {
+			pci_bus_add_devices(handed->bus);
+		} else {
+			pci_stop_root_bus(handed->bus);
+			pci_remove_root_bus(handed->bus);
+			handed->bus = NULL;
+		}
 	}
 	pci_unlock_rescan_remove();
-	return handed->bus ? 0 : -ENOMEM;
+	return err;
 }
 
 /* Make the segment. -EINVAL, -EEXIST, -EBUSY when a BAR's place is taken here, -ENODEV when nothing answers. */

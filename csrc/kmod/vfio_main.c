@@ -107,7 +107,7 @@ static struct file *open_stream(struct mr_vfio *mine, const struct file_operatio
 
 	if (!transfer)
 		return ERR_PTR(-ENOMEM);
-	file = anon_inode_getfile("multiroot-vfio", fops, transfer, flags);
+	file = anon_inode_getfile(MR_VFIO_DRIVER, fops, transfer, flags);
 	if (IS_ERR(file)) {
 		kfree(transfer);
 		return file;
@@ -314,7 +314,7 @@ static int init_device(struct vfio_device *vdev)
 }
 
 static const struct vfio_device_ops device_ops = {
-	.name = "multiroot-vfio",
+	.name = MR_VFIO_DRIVER,
 	.init = init_device,
 	.release = vfio_pci_core_release_dev,
 	.open_device = open_device,
@@ -358,7 +358,7 @@ static const struct pci_device_id ids[] = {
 };
 
 static struct pci_driver mr_vfio_driver = {
-	.name = "multiroot-vfio",
+	.name = MR_VFIO_DRIVER,
 	.id_table = ids,
 	.probe = probe,
 	.remove = remove,
