@@ -204,6 +204,7 @@ def describe(found: LabState) -> dict[str, Any]:
     return {
         "name": machine.name,
         "running": found.alive(),
+        "held": found.held(),
         "pid": found.pid,
         "kernel": machine.release,
         "accelerator": machine.accelerator,

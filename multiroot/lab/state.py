@@ -80,6 +80,10 @@ class LabState:
         why = f" ({reasons[-1]})" if reasons else ""
         return f"the lab machine ended{why}, what its CPUs did last is in {self.folder / CPU_LOG}"
 
+    def held(self) -> bool:
+        """Whether it has come to its end and is kept there, paused (`lab up --hold`)."""
+        return self.alive() and bool(self.ending())
+
     def retries(self) -> int:
         """Boots that had to be given up before the one that counts."""
         return sum(attempt.outcome != "ready" for attempt in self.attempts)

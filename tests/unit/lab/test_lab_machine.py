@@ -133,6 +133,18 @@ def test_resets_are_counted_from_events(machine: Machine) -> None:
     assert lab.resets() == 1
 
 
+def test_a_machine_that_has_ended_and_is_alive_is_held(machine: Machine) -> None:
+    lab = state.create(machine, "digest")
+    lab.pid, lab.started = os.getpid(), state.process_start(os.getpid())
+    assert not lab.held()
+    (lab.folder / state.EVENTS_LOG).write_text(
+        json.dumps({"event": "SHUTDOWN", "data": {"reason": "guest-reset"}}) + "\n"
+    )
+    assert lab.held()
+    lab.pid = 0
+    assert not lab.held()
+
+
 def test_a_process_that_is_gone_or_another_is_not_ours(machine: Machine) -> None:
     mine = LabState(machine, "d", pid=os.getpid(), started=state.process_start(os.getpid()))
     assert mine.alive()
