@@ -12,7 +12,7 @@ from multiroot.bench import cpr, kexec, launch, provenance
 from multiroot.bench.contender import Contender, interleave
 from multiroot.bench.contenders import SAME_KERNEL, SameKernel, SameKernelVm
 from multiroot.bench.ours import MultiRoot, Pool
-from multiroot.bench.samples import Recorder, Run, read
+from multiroot.bench.samples import Recorder, Run, Sample, read
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
@@ -22,6 +22,7 @@ from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB
 
 OURS = "multi-root"
+CLOCKS = "clocks of both roots"
 CONTENDERS = (OURS, *SAME_KERNEL, cpr.NAME, kexec.NAME)
 
 
@@ -91,6 +92,7 @@ def _one_boot(
     if OURS in options.contenders:
         launched = launch.launch(machine, agents, kernel, phases.publish)
         recorder.sample(replace(launched, round=boot))
+        recorder.sample(replace(compare_clocks(agents), round=boot))
     contenders = make(options, machine, agents, phases.publish)
     interleave(contenders, options.rounds, options.seed + boot, recorder, phases)
     if kexec.NAME in options.contenders:
@@ -100,6 +102,12 @@ def _one_boot(
         vm = SameKernelVm(machine, name="carried", **definition_fields(options))
         last = kexec.KexecPmem(machine, agents, vm, kernel)
         interleave([last], 1, options.seed + boot, recorder, phases)
+
+
+def compare_clocks(agents: Agents) -> Sample:
+    """How far the roots' TSC clocks are apart, which must be one: moments in both are compared."""
+    (old, old_bound), (new, new_bound) = agents.clock("old"), agents.clock("new")
+    return Sample(CLOCKS, 0, {"apart_us": (new - old) / 1e3, "bound_us": (old_bound + new_bound) / 1e3})
 
 
 def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., None]) -> list[Contender]:

@@ -97,6 +97,18 @@ def seed_table(rows: Sequence[Row]) -> Table:
     return ("phase", "kexec + PMEM, ms >", "multi-root, ms >", "ours lies"), body
 
 
+def clocks(run: Run) -> str:
+    """How far the roots' clocks were apart, the worst of all boots, in words; "" if nobody looked."""
+    seen = [s.values for s in run.samples if "apart_us" in s.values]
+    if not seen:
+        return ""
+    worst = max(seen, key=lambda values: abs(values["apart_us"]))
+    return (
+        f"the TSC clocks of both roots were seen {worst['apart_us']:+.0f} \u00b5s apart, "
+        f"by exchanges that can't tell better than {worst['bound_us']:.0f} \u00b5s"
+    )
+
+
 def title(metric: str) -> str:
     """The metric as a heading, with the unit it is shown in."""
     name, unit, _ = _split(metric)

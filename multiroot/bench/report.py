@@ -59,6 +59,7 @@ def write(
         parts.append(
             "<p>The sample nearest to the median; trace.json beside this file has all of its phases.</p>"
         )
+        parts.append(f"<p>One clock: {escape(render.clocks(run))}.</p>" if render.clocks(run) else "")
     page = folder / "report.html"
     body = "\n".join(parts)
     page.write_text(

@@ -226,6 +226,8 @@ def show(
         rows = seed.table(run, kexec.NAME, ours, NEW_ROOT)
         print_table(*render.seed_table(rows), title="The seed's ten phases")
     out = console()
+    if clocks := render.clocks(run):
+        out.print(f"  {clocks}")
     for name, why in run.skipped.items():
         out.print(f"  left out: {name}: {why}")
     for failed in data["failed"]:

@@ -97,16 +97,21 @@ class Agents:
         return last.handed_off, phases
 
     def clock_offset(self) -> int:
-        """TSC clock minus this workstation's monotonic clock, ns: the tightest of a few exchanges."""
+        """The old root's TSC clock minus this workstation's monotonic clock, ns."""
+        return self.clock("old")[0]
+
+    def clock(self, root: str) -> tuple[int, int]:
+        """A root's TSC clock minus this workstation's monotonic one, and by how much that may be wrong: half
+        of the tightest of a few exchanges; ns."""
         best: tuple[int, int] | None = None
         for _ in range(8):
             asked = time.monotonic_ns()
-            answer = self.status().now_ns
+            answer = self.status(root).now_ns
             back = time.monotonic_ns()
             candidate = (back - asked, answer - (asked + back) // 2)
             best = min(best, candidate) if best else candidate
         assert best is not None
-        return best[1]
+        return best[1], best[0] // 2
 
     def _on(self, root: str) -> grpc.Channel:
         return self._channels[root]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from multiroot.bench import render
 from multiroot.bench.samples import Header, Run, Sample
@@ -38,3 +39,12 @@ def test_as_tables() -> None:
     assert rows[1][:3] == ("ours", "sent, bytes", "240000")
     assert render.ratio_table(RUN, "blackout_ns", "floor")[1] == [("ours", "1.40", "1.20 - 1.60")]
     assert render.ratio_table(RUN, "blackout_ns", "nobody")[1] == []
+
+
+def test_the_worst_of_the_clocks_is_named() -> None:
+    run = replace(RUN, samples=())
+    assert render.clocks(run) == ""
+    seen = [(3.0, 900.0), (-40.4, 500.0), (12.0, 700.0)]
+    samples = tuple(Sample("clocks", 0, {"apart_us": apart, "bound_us": bound}) for apart, bound in seen)
+    assert "-40 µs apart" in render.clocks(replace(RUN, samples=samples))
+    assert "than 500 µs" in render.clocks(replace(RUN, samples=samples))
