@@ -100,7 +100,7 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
         guest = next(kernel for kernel in ready if kernel.name == recipes.kernels().guest)
         programs = [guests.program_artifact(paths.recipes_dir() / "image/execd.c", made.emulator, cache)]
         mend = guests.program_artifact(
-            paths.recipes_dir() / "emulator/vmrun.c", made.emulator, cache, library=True
+            paths.recipes_dir() / "emulator/svm.c", made.emulator, cache, library=True
         )
         tickers = [guests.ticker_artifact(guests.TICKER, guest, made.emulator, cache)]
         names = {each.name: each.guest for each in recipes.kernels().kernel if each.guest}
@@ -124,7 +124,7 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
     }
     return Built(
         cache.path(made.emulator) / roots.TREE,
-        cache.path(mend) / "vmrun",
+        cache.path(mend) / "svm",
         folder / image.FILE,
         whole.digest,
         boot,

@@ -43,7 +43,7 @@ class Machine:
     initrd: Path
     image: Path
     emulator: Path
-    emulator_mend: Path  # library that keeps an emulated VMRUN from injecting twice (qemu-lab/emulator)
+    emulator_mend: Path  # library that mends its emulation of SVM (qemu-lab/emulator)
     accelerator: str  # "tcg" or "kvm"
     cpus: int
     old_cpus: tuple[int, ...]

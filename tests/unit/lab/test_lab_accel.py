@@ -39,7 +39,7 @@ class Host:
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Built:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernel = BootKernel("6.1", "6.1.0", Path("/vmlinuz"), Path("/initrd"))
-    return Built(Path("/emulator"), Path("/vmrun"), Path("/image"), "digest", {"6.1": kernel})
+    return Built(Path("/emulator"), Path("/svm"), Path("/image"), "digest", {"6.1": kernel})
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         initrd=Path("/cache/initramfs/initrd"),
         image=Path("/cache/image/system.erofs"),
         emulator=Path("/cache/emulator/tree"),
-        emulator_mend=Path("/cache/program-vmrun/vmrun"),
+        emulator_mend=Path("/cache/program-svm/svm"),
         accelerator="tcg",
         cpus=4,
         old_cpus=(0, 1),
@@ -100,7 +100,7 @@ def test_accelerator(machine: Machine, accelerator: str, option_value: str) -> N
 
 
 def test_only_the_software_emulation_is_mended(machine: Machine) -> None:
-    assert option(qemu_argv(machine), "--preload") == ["/cache/program-vmrun/vmrun"]
+    assert option(qemu_argv(machine), "--preload") == ["/cache/program-svm/svm"]
     assert "--preload" not in qemu_argv(dataclasses.replace(machine, accelerator="kvm"))
 
 

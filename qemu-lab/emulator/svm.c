@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Loaded into the lab machine's QEMU: mends two faults of its software emulation of SVM, as of QEMU 11.1.
+ *
+ * The helper for VMRUN that injects an external interrupt leaves the vector behind as the CPU's exception_index
+ * (target/i386/tcg/system/svm_helper.c). Whatever takes the CPU out of its execution loop next without an interrupt
+ * of its own - a change of the memory map, "stop" and "cont", a flush of translated code - finds it there and
+ * delivers it to the nested guest once more, as an exception, also with interrupts disabled. A guest that holds a
+ * lock then waits for itself for ever. The helper is called through a table that QEMU exports, as it does its
+ * functions. Here the helper's work is followed by a way out of the execution loop that forgets the index; execution
+ * goes on in the nested guest as it would have.
+ *
+ * cpu_clear_ignne() (target/i386/tcg/system/fpu_helper.c) clears a bit in hflags2 of the machine's first CPU, and
+ * every CPU calls it when it restores FPU state. It reads, changes and writes without a lock, so that a change which
+ * the first CPU makes to its own hflags2 meanwhile is undone. When that is the end of nested paging at a #VMEXIT, the
+ * kernel that runs the guest goes on translating its addresses as if they were the guest's: it triple-faults, or
+ * leaves the guest a second time, with its own state in place of the guest's. The bit stands for IGNNE#, which only a
+ * write to port F0h sets: nobody does. So the function is made to do nothing.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* DEF_HELPER_3(vmrun, void, env, int, int) */
+typedef void (*vmrun_helper)(void *env, int aflag, int next_eip_addend);
+
+enum { RET = 0xc3 };	/* the x86 instruction */
+
+extern __thread void *current_cpu;
+
+static vmrun_helper vmrun;
+static void (*leave)(void *cpu);
+
+static void vmrun_and_leave(void *env, int aflag, int next_eip_addend)
+{
+	vmrun(env, aflag, next_eip_addend);
+	leave(current_cpu);
+}
+
+static void give_up(void)
+{
+	fprintf(stderr, "this QEMU is not one that qemu-lab/emulator/svm.c knows\n");
+	exit(1);
+}
+
+static void make_empty(uint8_t *function)
+{
+	size_t size = sysconf(_SC_PAGESIZE);
+	void *page = function - (uintptr_t)function % size;
+
+	if (mprotect(page, size, PROT_READ | PROT_WRITE | PROT_EXEC))
+		give_up();
+	*(volatile uint8_t *)function = RET;
+	if (mprotect(page, size, PROT_READ | PROT_EXEC))
+		give_up();
+}
+
+__attribute__((constructor)) static void mend(void)
+{
+	/* Of struct TCGHelperInfo the function comes first. */
+	vmrun_helper *called = dlsym(RTLD_DEFAULT, "helper_info_vmrun");
+	uint8_t *clear_ignne = dlsym(RTLD_DEFAULT, "cpu_clear_ignne");
+
+	vmrun = (vmrun_helper)(uintptr_t)dlsym(RTLD_DEFAULT, "helper_vmrun");
+	leave = (void (*)(void *))(uintptr_t)dlsym(RTLD_DEFAULT, "cpu_loop_exit_noexc");
+	if (!called || !clear_ignne || !vmrun || !leave || *called != vmrun)
+		give_up();
+	*called = vmrun_and_leave;
+	make_empty(clear_ignne);
+}
