@@ -39,7 +39,7 @@ def port(execd: Path) -> Iterator[int]:
         number: int = probe.getsockname()[1]
     with subprocess.Popen([execd, "listen", str(number)], stdout=subprocess.PIPE) as server:
         assert server.stdout
-        assert server.stdout.readline().startswith(b"multiroot: mark exec ")
+        assert server.stdout.readline().startswith(b"<3>multiroot: mark exec ")
         yield number
         server.kill()
 
