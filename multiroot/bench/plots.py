@@ -19,6 +19,7 @@ if importlib.util.find_spec("matplotlib") is None:
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 WIDTH = 9.0  # inches
 INK, DOT, BAR = "#222222", "#4477aa", "#cc6677"
@@ -38,7 +39,7 @@ def contenders(run: Run, metric: str) -> Figure:
         axes.plot([middle, middle], [row - 0.3, row + 0.3], color=BAR, linewidth=2.5)
         label = f"{middle:.0f}" if middle >= 10 else f"{middle:.1f}"
         axes.annotate(label, (middle, row + 0.32), color=INK, ha="center", va="bottom", fontsize=8)
-    axes.set_xscale("log")
+    _logarithmic(axes)
     axes.set_yticks(range(len(ordered)), ordered)
     axes.set_ylim(-0.6, len(ordered) - 0.2)
     axes.set_xlabel(f"{render.title(metric)} (logarithmic); dots: samples, bar: median")
@@ -81,7 +82,7 @@ def seed(rows: Sequence[Row]) -> Figure:
                     color="none" if hollow else colour,
                     edgecolor=colour,
                 )
-    axes.set_xscale("log")
+    _logarithmic(axes)
     axes.set_yticks(range(len(shown)), [each.phase for each in shown])
     axes.invert_yaxis()
     axes.set_xlabel("ms (logarithmic); blue: kexec + PMEM, red: multi-root, hollow: while the guest runs")
@@ -96,6 +97,16 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     figure.savefig(path)
     text = path.read_text(encoding="utf-8")
     return text[text.index("<svg") :]
+
+
+def _logarithmic(axes: Axes) -> None:
+    """Plain numbers at powers of ten, and between them where there is less than one."""
+    axes.set_xscale("log")
+    axes.autoscale_view()
+    low, high = axes.get_xlim()
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_major_formatter(plain)
+    axes.xaxis.set_minor_formatter(plain if high < 10 * low else NullFormatter())
 
 
 def _plain(axes: Axes) -> None:
