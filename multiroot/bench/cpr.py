@@ -11,11 +11,9 @@ from typing import Any
 from multiroot.bench.rival import Rival
 from multiroot.errors import CommandError, WaitTimeoutError
 from multiroot.vm.command import Descriptors, Paths
-from multiroot.vm.instance import VmState
 from multiroot.vm.qmp import Event
 
-MODE = "cpr-transfer"
-NAME = MODE
+NAME = "cpr-transfer"  # as QEMU calls the mode, too
 MACHINE_OPTION = "aux-ram-share=on"  # a QEMU that does not know it has no cpr-transfer either
 _SOCKETS_S = 60.0
 _POLL_S = 0.002
@@ -63,7 +61,7 @@ async def transfer(source: Rival, target: CprRival) -> tuple[Event, Event, Any]:
     await target.listen()
     off = [{"capability": "x-ignore-shared", "state": False}]
     await source.qmp.execute("migrate-set-capabilities", capabilities=off)
-    await source.qmp.execute("migrate-set-parameters", mode=MODE)
+    await source.qmp.execute("migrate-set-parameters", mode=NAME)
     with source.qmp.watch("STOP") as stops:
         await source.qmp.execute("migrate", channels=target.channels())
         await target.qmp.connect(target.folder.qmp)
@@ -75,6 +73,5 @@ async def transfer(source: Rival, target: CprRival) -> tuple[Event, Event, Any]:
         stopped = await stops.next()
     account = await source.qmp.execute("query-migrate")
     if account["status"] != "completed":
-        raise CommandError(f"{MODE} {account['status']}")
-    target.state = VmState.RUNNING
+        raise CommandError(f"{NAME} {account['status']}")
     return stopped, resumed, account

@@ -51,10 +51,10 @@ def process(pid: int, top: Path = Path("/")) -> int:
 
 
 def _agent(top: Path) -> int:
-    for comm in (top / "proc").glob("[0-9]*/comm"):
-        command = (comm.parent / "cmdline").read_bytes().split(b"\0")
+    for path in (top / "proc").glob("[0-9]*/cmdline"):
+        command = path.read_bytes().split(b"\0")
         if any(word.endswith(_AGENT.encode()) for word in command[:2]):
-            return process(int(comm.parent.name), top)
+            return process(int(path.parent.name), top)
     return 0
 
 

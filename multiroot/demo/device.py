@@ -99,10 +99,9 @@ def misplaced(disk: bytes, seen: Writes) -> list[int]:
         whole = block == number.to_bytes(8, "little") * (BLOCK // 8)
         # The account is older than the disk: what was begun since is there already.
         newest = seen.begun - (seen.begun - place) % PLACES
-        expected = newest if newest > 0 else 0
         later = number > seen.begun and number % PLACES == place
         earlier = number == max(newest - PLACES, 0) and newest > seen.begun - UNDER_WAY
-        if not whole or not (number == expected or later or earlier):
+        if not whole or not (number == max(newest, 0) or later or earlier):
             wrong.append(place)
     return wrong
 
