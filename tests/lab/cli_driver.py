@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 from multiroot.lab.lab import Lab
 
 TIMEOUT = 240
+CRASH_TIMEOUT = 60
 
 
 class Cli:
@@ -53,6 +55,21 @@ class Cli:
         assert says in lines[0]
         assert "Traceback" not in done.stderr
         assert done.returncode == code
+
+    def crash_new_root(self) -> None:
+        """Its kernel panics; back as soon as the old root has seen the end of it."""
+        # Nobody waits for the answer of a kernel that is to die: it comes first.
+        crash = "(sleep 1; echo c > /proc/sysrq-trigger) >/dev/null 2>&1 &"
+        self.lab.run(["sh", "-c", crash], root="new")
+        until = time.monotonic() + CRASH_TIMEOUT
+        while self.peer_states() != ["parked"]:
+            assert time.monotonic() < until, self.peer_states()
+
+    def peer_states(self) -> list[str]:
+        """What the old root has seen of the other ones."""
+        shown = self.data("root", "show", "old")
+        assert isinstance(shown, dict)
+        return [peer["state"] for peer in shown["peers"]]
 
     def standing(self) -> object:
         """What must not change by a refusal: CPUs and memory of all roots, and all VMs."""
