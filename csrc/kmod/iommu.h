@@ -8,20 +8,38 @@
 
 #include "uapi/multiroot_iommu.h"
 
+struct msi_msg;
 struct pci_dev;
 
 #define MR_IOMMU_MAGIC		0x31554d4d4f49524dULL
 #define MR_IOMMU_SHARED_END	0x200000	/* root and context tables lie below, each root's own tables above */
 #define MR_DID_THROUGH		1
 #define MR_DID_FIRST		16
+#define MR_REMAP_ENTRIES	4096		/* of 16 bytes */
 
 /* iommu_unit.c: the unit's registers. */
-int mr_unit_open(phys_addr_t registers);
+/**
+ * struct mr_queue - where the unit takes its orders from; in shared memory, under the lock of the tables
+ * @orders: one page, 256 of two words
+ * @orders_at: its physical address
+ * @done: the unit writes 1 to it when it has carried out all orders
+ * @done_at: its physical address
+ */
+struct mr_queue {
+	u64 *orders;
+	phys_addr_t orders_at;
+	u32 *done;
+	phys_addr_t done_at;
+};
+
+int mr_unit_open(phys_addr_t registers, const struct mr_queue *queue);
 void mr_unit_close(void);
 void mr_unit_info(struct multiroot_iommu_info *info);
 bool mr_unit_translates(phys_addr_t root_table);
-int mr_unit_turn_on(phys_addr_t root_table);
+bool mr_unit_can_remap(void);
+int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping);
 void mr_unit_flush_contexts(void);
+void mr_unit_flush_interrupts(void);
 void mr_unit_flush_domain(u16 did);
 
 /* iommu_tables.c: memory that roots share, and what they keep in it. */
@@ -41,6 +59,7 @@ int mr_tables_take(int slot, u32 from);
 u64 *mr_tables_entry(int slot);
 phys_addr_t mr_tables_context(int slot);
 u32 mr_tables_owner(int slot);
+u64 *mr_tables_remapping(void);
 void mr_tables_lock(unsigned long *flags);
 void mr_tables_unlock(unsigned long flags);
 
@@ -53,6 +72,9 @@ u64 mr_walk_find(phys_addr_t top, u64 iova, u64 *rights);
 void mr_walk_leaves(phys_addr_t top, mr_leaf_fn leaf, void *data);
 void mr_walk_free(phys_addr_t top);
 
+/* iommu_remap.c: the interrupt remapping table. */
+u32 mr_remap_count(int slot);
+
 /* iommu_domain.c: Linux's view of it. */
 int mr_domain_register(void);
 phys_addr_t mr_domain_of(u16 rid);
@@ -61,7 +83,9 @@ phys_addr_t mr_domain_of(u16 rid);
 int mr_switch(struct multiroot_iommu_switch *request);
 int mr_switch_device(struct multiroot_iommu_device *device);
 
-/* Whether this root may touch a device: false once another root has taken it over. For multiroot_vfio.ko. */
+/* For multiroot_vfio.ko. Whether this root may touch a device: false once another root has taken it over. */
 bool multiroot_iommu_owned(struct pci_dev *pdev);
+bool multiroot_iommu_remap(struct pci_dev *pdev, unsigned int vector, const struct msi_msg *message, u32 *address);
+void multiroot_iommu_unmap_interrupts(struct pci_dev *pdev);
 
 #endif /* _MR_IOMMU_H */

@@ -149,6 +149,7 @@ int mr_switch_device(struct multiroot_iommu_device *device)
 	device->flags = !(entry[0] & ENTRY_PRESENT) ? MULTIROOT_IOMMU_BLOCKED :
 			device->table		    ? 0 :
 						      MULTIROOT_IOMMU_THROUGH;
+	device->remapped = mr_remap_count(slot);
 	device->leaves = 0;
 	device->crc = ~0U;
 	if (device->table)

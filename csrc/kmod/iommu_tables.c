@@ -11,6 +11,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <asm/apic.h>
 
 #include "iommu.h"
 
@@ -117,6 +118,12 @@ phys_addr_t mr_tables_root(void)
 	return tables->root_table;
 }
 
+/* The interrupt remapping table, NULL when interrupts are not remapped. */
+u64 *mr_tables_remapping(void)
+{
+	return tables->remapping ? mr_tables_at(tables->remapping) : NULL;
+}
+
 u32 mr_tables_self(void)
 {
 	return self;
@@ -127,6 +134,7 @@ void mr_tables_fill_info(struct multiroot_iommu_info *info)
 	info->tables = base;
 	info->size = size;
 	info->registers = tables->registers;
+	info->remapping = tables->remapping;
 }
 
 /* Slot of a device, -ENOENT when it never had tables of its own. */
@@ -230,11 +238,36 @@ static bool is_good(const struct multiroot_iommu_start *start)
 {
 	u64 first = start->tables, length = start->size;
 
-	return start->root && !start->pad && length >= MULTIROOT_IOMMU_SIZE_MIN && length <= SZ_1G &&
+	return start->root && !(start->flags & ~MULTIROOT_IOMMU_REMAP) &&
+	       length >= MULTIROOT_IOMMU_SIZE_MIN && length <= SZ_1G &&
 	       IS_ALIGNED(first | length, SZ_2M) && first + length > first &&
 	       (region_intersects(first, length, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY) == REGION_INTERSECTS ||
 		region_intersects(first, length, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY_LEGACY) ==
 			REGION_INTERSECTS);
+}
+
+/* -ENODEV when a root that made the tables wrote nonsense. */
+static int open_unit(void)
+{
+	struct mr_queue queue = {
+		.orders = mr_tables_at(tables->queue),
+		.orders_at = tables->queue,
+		.done = &tables->done,
+		.done_at = base + offsetof(struct multiroot_iommu_tables, done),
+	};
+
+	return queue.orders ? mr_unit_open(tables->registers, &queue) : -ENODEV;
+}
+
+/* Pages of the shared part follow each other: as long as nobody else takes any, they are one table. */
+static phys_addr_t remapping_table(void)
+{
+	phys_addr_t table = shared_page();
+	int i;
+
+	for (i = 1; i < MR_REMAP_ENTRIES * 16 / PAGE_SIZE; i++)
+		shared_page();
+	return table;
 }
 
 int mr_tables_create(const struct multiroot_iommu_start *start)
@@ -253,18 +286,22 @@ int mr_tables_create(const struct multiroot_iommu_start *start)
 	tables->size = size;
 	tables->registers = start->registers;
 	tables->next = PAGE_SIZE;
+	tables->queue = shared_page();
 	tables->root_table = shared_page();
 	common = shared_page();
 	fill_through(mr_tables_at(common));
 	root = mr_tables_at(tables->root_table);
 	for (i = 0; i < 256; i++)
 		root[2 * i] = common | ENTRY_PRESENT;
-	/* Tables with a magic number are complete; pairs with mr_tables_join(). */
-	smp_store_release(&tables->magic, MR_IOMMU_MAGIC);
-	err = mr_unit_open(start->registers);
+	err = open_unit();
 	if (err)
 		goto undo;
-	err = mr_unit_turn_on(tables->root_table);
+	/* With 32-bit APIC ids every interrupt would have to be remapped. */
+	if ((start->flags & MULTIROOT_IOMMU_REMAP) && mr_unit_can_remap() && !x2apic_enabled())
+		tables->remapping = remapping_table();
+	/* Tables with a magic number are complete; pairs with mr_tables_join(). */
+	smp_store_release(&tables->magic, MR_IOMMU_MAGIC);
+	err = mr_unit_turn_on(tables->root_table, tables->remapping);
 	if (!err)
 		return 0;
 	mr_unit_close();
@@ -292,7 +329,7 @@ int mr_tables_join(const struct multiroot_iommu_start *start)
 {
 	int err;
 
-	if (!is_good(start) || start->registers)
+	if (!is_good(start) || start->registers || start->flags)
 		return -EINVAL;
 	err = map_tables(start);
 	if (err)
@@ -305,7 +342,7 @@ int mr_tables_join(const struct multiroot_iommu_start *start)
 	err = -EBUSY;
 	if (!part_is_free())
 		goto undo;
-	err = mr_unit_open(tables->registers);
+	err = open_unit();
 	if (err)
 		goto undo;
 	if (mr_unit_translates(tables->root_table))

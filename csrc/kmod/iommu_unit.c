@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The registers of one VT-d unit in legacy mode (VT-d specification 4.1, section 11.4). Invalidation is by register,
- * which is only allowed as long as nobody uses the invalidation queue.
+ * The registers of one VT-d unit in legacy mode (VT-d specification 4.1, section 11.4). Invalidation is by its queue
+ * (section 6.5.2), which all roots share: the interrupt remapping table's can't be had by register.
  */
 #include <linux/bitfield.h>
 #include <linux/io.h>
 #include <linux/io-64-nonatomic-lo-hi.h>
 #include <linux/iopoll.h>
+#include <linux/processor.h>
+#include <linux/sizes.h>
 #include <linux/workqueue.h>
 
 #include "iommu.h"
@@ -16,17 +18,29 @@
 #define REG_GCMD	0x18
 #define REG_GSTS	0x1c
 #define REG_RTADDR	0x20
-#define REG_CCMD	0x28
 #define REG_FSTS	0x34
+#define REG_IQT		0x88
+#define REG_IQA		0x90
+#define REG_IRTA	0xb8
 
+/* Each has its bit in the status register too. */
 #define GCMD_TE		BIT(31)
 #define GCMD_SRTP	BIT(30)
-#define GSTS_QIES	BIT(26)
+#define GCMD_QIE	BIT(26)
+#define GCMD_IRE	BIT(25)
+#define GCMD_SIRTP	BIT(24)
+#define GCMD_CFI	BIT(23)
 #define GSTS_KEPT	0x96ffffff	/* without the one-shot bits, which must not be written again */
-#define CCMD_GLOBAL	(BIT_ULL(63) | BIT_ULL(61))
-#define IOTLB_IVT	BIT_ULL(63)
-#define IOTLB_DOMAIN	(2ULL << 60)
-#define IOTLB_DRAIN	(BIT_ULL(49) | BIT_ULL(48))
+#define ECAP_QI		BIT_ULL(1)
+#define ECAP_IR		BIT_ULL(3)
+
+#define ORDER_SIZE	16
+#define ORDER_CONTEXTS	(0x1ULL | 1ULL << 4)	/* of all domains */
+#define ORDER_DOMAIN	(0x2ULL | 2ULL << 4 | BIT_ULL(6) | BIT_ULL(7))	/* and reads and writes under way end */
+#define ORDER_IOTLB	(0x2ULL | 1ULL << 4 | BIT_ULL(6) | BIT_ULL(7))
+#define ORDER_INTERRUPTS 0x4ULL			/* all entries */
+#define ORDER_TELL	(0x5ULL | BIT_ULL(5) | 1ULL << 32)	/* write 1 when all before is done */
+
 #define FSTS_OVERFLOW	BIT(0)
 #define FAULT_VALID	BIT_ULL(63)
 #define FAULT_READ	BIT_ULL(62)
@@ -34,38 +48,56 @@
 #define UNIT_SIZE	0x1000
 #define FAULT_PERIOD	(HZ / 4)
 #define REGISTER_US	100000
+#define REASON_REMAP	0x20		/* and above: it was an interrupt */
 
 static void __iomem *unit;
+static struct mr_queue queue;
 static u64 cap, ecap;
 static u64 faults, fault_address, fault_high;
 
 static void poll_faults(struct work_struct *work);
 static DECLARE_DELAYED_WORK(fault_work, poll_faults);
 
-static u32 iotlb_register(void)
+static u64 put(u64 tail, u64 low, u64 high)
 {
-	return FIELD_GET(GENMASK_ULL(17, 8), ecap) * 16 + 8;
+	u64 *order = queue.orders + tail / sizeof(*order);
+
+	WRITE_ONCE(order[0], low);
+	WRITE_ONCE(order[1], high);
+	return (tail + ORDER_SIZE) % SZ_4K;
 }
 
-/* A unit that does not answer is broken hardware: said once, there is no way on. */
-static void wait_clear(u32 reg)
+/*
+ * Where the queue ends is in the unit's own register, the same for all roots. A unit that does not answer is broken
+ * hardware: said once, there is no way on.
+ */
+static void carry_out(u64 order)
 {
-	u64 value;
+	u64 tail = readq(unit + REG_IQT);
+	u32 done;
 
-	if (readq_poll_timeout_atomic(unit + reg, value, !(value & BIT_ULL(63)), 1, REGISTER_US))
+	WRITE_ONCE(*queue.done, 0);
+	tail = put(tail, order, 0);
+	tail = put(tail, ORDER_TELL, queue.done_at);
+	writeq(tail, unit + REG_IQT);
+	if (read_poll_timeout_atomic(READ_ONCE, done, done, 1, REGISTER_US, false, *queue.done))
 		pr_err_once("the unit does not end an invalidation\n");
 }
 
 void mr_unit_flush_contexts(void)
 {
-	writeq(CCMD_GLOBAL, unit + REG_CCMD);
-	wait_clear(REG_CCMD);
+	carry_out(ORDER_CONTEXTS);
 }
 
 void mr_unit_flush_domain(u16 did)
 {
-	writeq(IOTLB_IVT | IOTLB_DOMAIN | IOTLB_DRAIN | (u64)did << 32, unit + iotlb_register());
-	wait_clear(iotlb_register());
+	carry_out(ORDER_DOMAIN | (u64)did << 16);
+}
+
+/* What the unit remembers of the interrupt remapping table. */
+void mr_unit_flush_interrupts(void)
+{
+	carry_out(ORDER_INTERRUPTS);
 }
 
 static int command(u32 bit)
@@ -81,32 +113,61 @@ bool mr_unit_translates(phys_addr_t root_table)
 	return (readl(unit + REG_GSTS) & GCMD_TE) && readq(unit + REG_RTADDR) == root_table;
 }
 
-/* Nobody may have turned it on before: whose tables those are we can't know. */
-int mr_unit_turn_on(phys_addr_t root_table)
+bool mr_unit_can_remap(void)
+{
+	return ecap & ECAP_IR;
+}
+
+/* Interrupts that name no entry of the table pass as before: those of devices that no VM owns. */
+static int turn_remapping_on(phys_addr_t remapping)
 {
 	int err;
 
-	if (readl(unit + REG_GSTS) & (GCMD_TE | GSTS_QIES))
+	writeq(remapping | (ilog2(MR_REMAP_ENTRIES) - 1), unit + REG_IRTA);
+	err = command(GCMD_SIRTP);
+	if (err)
+		return err;
+	mr_unit_flush_interrupts();
+	/* QEMU's unit has them pass always, and does not confirm what it does not know. */
+	if (command(GCMD_CFI))
+		pr_info("the unit does not confirm that interrupts in compatibility format pass\n");
+	return command(GCMD_IRE);
+}
+
+/* Nobody may have turned it on before: whose tables those are we can't know. No remapping if that is 0. */
+int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping)
+{
+	int err;
+
+	if (readl(unit + REG_GSTS) & (GCMD_TE | GCMD_QIE | GCMD_IRE))
 		return -EBUSY;
+	writeq(0, unit + REG_IQT);
+	writeq(queue.orders_at, unit + REG_IQA);
+	err = command(GCMD_QIE);
+	if (err)
+		return err;
 	writeq(root_table, unit + REG_RTADDR);
 	err = command(GCMD_SRTP);
 	if (err)
 		return err;
 	mr_unit_flush_contexts();
-	writeq(IOTLB_IVT | 1ULL << 60 | IOTLB_DRAIN, unit + iotlb_register());
-	wait_clear(iotlb_register());
-	return command(GCMD_TE);
+	carry_out(ORDER_IOTLB);
+	if (remapping)
+		err = turn_remapping_on(remapping);
+	return err ? err : command(GCMD_TE);
 }
 
 static void tell_fault(u64 low, u64 high)
 {
 	u16 rid = high & 0xffff;
+	u64 reason = (high >> 32) & 0xff;
+	const char *what = reason >= REASON_REMAP ? "interrupt" : high & FAULT_READ ? "read" : "write";
 
 	faults++;
-	fault_address = low & PAGE_MASK;
+	fault_address = reason >= REASON_REMAP ? low >> 48 : low & PAGE_MASK;
 	fault_high = high;
 	pr_warn_ratelimited("device %02x:%02x.%x: %s of %#llx blocked (reason %llu)\n", rid >> 8, (rid >> 3) & 31,
-			    rid & 7, high & FAULT_READ ? "read" : "write", low & PAGE_MASK, (high >> 32) & 0xff);
+			    rid & 7, what, fault_address, reason);
 }
 
 /* Polled: the unit's own interrupt would need a vector from an irq domain that modules can't have. */
@@ -138,8 +199,8 @@ void mr_unit_info(struct multiroot_iommu_info *info)
 	info->fault_write = faults && !(fault_high & FAULT_READ);
 }
 
-/* What our tables need: four levels, 2 MiB pages. ENODEV when there is no such unit there. */
-int mr_unit_open(phys_addr_t registers)
+/* What our tables need: four levels, 2 MiB pages, the queue. ENODEV when there is no such unit there. */
+int mr_unit_open(phys_addr_t registers, const struct mr_queue *shared)
 {
 	u32 version;
 
@@ -149,8 +210,9 @@ int mr_unit_open(phys_addr_t registers)
 	version = readl(unit);
 	cap = readq(unit + REG_CAP);
 	ecap = readq(unit + REG_ECAP);
+	queue = *shared;
 	if (version == ~0U || !(version & 0xf0) || !(FIELD_GET(GENMASK_ULL(12, 8), cap) & BIT(2)) ||
-	    !(FIELD_GET(GENMASK_ULL(37, 34), cap) & BIT(0)) || iotlb_register() + 8 > UNIT_SIZE ||
+	    !(FIELD_GET(GENMASK_ULL(37, 34), cap) & BIT(0)) || !(ecap & ECAP_QI) ||
 	    FIELD_GET(GENMASK_ULL(33, 24), cap) * 16 + 16 * (FIELD_GET(GENMASK_ULL(47, 40), cap) + 1) > UNIT_SIZE) {
 		iounmap(unit);
 		return -ENODEV;

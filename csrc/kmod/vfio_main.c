@@ -170,6 +170,50 @@ static int go_on(struct mr_vfio *mine)
 	return 0;
 }
 
+/* Linux wrote a message to the device's table: where the interrupts are remapped, the device gets an entry's name. */
+static void remap(struct msi_desc *desc, void *data)
+{
+	void __iomem *entry = desc->pci.mask_base + desc->msi_index * PCI_MSIX_ENTRY_SIZE;
+	struct mr_vfio *mine = data;
+	u32 address;
+
+	if (!multiroot_iommu_remap(mine->core.pdev, desc->msi_index, &desc->msg, &address))
+		return;
+	writel(desc->pci.msix_ctrl | PCI_MSIX_ENTRY_CTRL_MASKBIT, entry + PCI_MSIX_ENTRY_VECTOR_CTRL);
+	writel(address, entry + PCI_MSIX_ENTRY_LOWER_ADDR);
+	writel(0, entry + PCI_MSIX_ENTRY_UPPER_ADDR);
+	writel(0, entry + PCI_MSIX_ENTRY_DATA);
+	writel(desc->pci.msix_ctrl, entry + PCI_MSIX_ENTRY_VECTOR_CTRL);
+	readl(entry + PCI_MSIX_ENTRY_DATA);	/* the device has it all */
+}
+
+/* From now on Linux calls remap() for each message of these interrupts, whenever it is written. */
+static void remap_vectors(struct mr_vfio *mine)
+{
+	struct pci_dev *pdev = mine->core.pdev;
+	int i, vectors = pdev->msix_enabled ? pci_msix_vec_count(pdev) : 0;
+
+	for (i = 0; i < vectors; i++) {
+		int irq = pci_irq_vector(pdev, i);
+		struct msi_desc *desc = irq < 0 ? NULL : irq_get_msi_desc(irq);
+
+		if (!desc || desc->write_msi_msg == remap)
+			continue;
+		desc->write_msi_msg_data = mine;
+		desc->write_msi_msg = remap;
+		remap(desc, mine);
+	}
+}
+
+static long device_ioctl(struct vfio_device *vdev, unsigned int command, unsigned long arg)
+{
+	long ret = vfio_pci_core_ioctl(vdev, command, arg);
+
+	if (!ret && command == VFIO_DEVICE_SET_IRQS)
+		remap_vectors(to_mr(vdev));
+	return ret;
+}
+
 static struct file *step(struct mr_vfio *mine, enum vfio_device_mig_state next)
 {
 	int err = 0;
@@ -299,6 +343,7 @@ static void close_device(struct vfio_device *vdev)
 		table = divert_table(pdev);
 	}
 	vfio_pci_core_close_device(vdev);
+	multiroot_iommu_unmap_interrupts(mine->core.pdev);
 	drop_incoming(mine);
 	kfree(table);
 }
@@ -319,7 +364,7 @@ static const struct vfio_device_ops device_ops = {
 	.release = vfio_pci_core_release_dev,
 	.open_device = open_device,
 	.close_device = close_device,
-	.ioctl = vfio_pci_core_ioctl,
+	.ioctl = device_ioctl,
 	.device_feature = vfio_pci_core_ioctl_feature,
 	.read = vfio_pci_core_read,
 	.write = vfio_pci_core_write,

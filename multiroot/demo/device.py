@@ -61,7 +61,7 @@ class DeviceSeen:
     `frames` its account in the new one, `driver_lines` what its kernel logged there; times in ns.
     `in_blackout` frames came while no vCPU ran. `resets_before` resets of the card, by its driver, came
     before the handoff and `resets` since. `interrupts` are those that the old root had counted for it
-    before the handoff, and the new one after it.
+    before the handoff, and the new one after it; `remapped` vectors go through the IOMMU's table.
     """
 
     told_before: int
@@ -75,6 +75,7 @@ class DeviceSeen:
     resets_before: int
     resets: int
     interrupts: tuple[int, int]
+    remapped: int
 
 
 def parse(output: bytes) -> list[Frames]:
@@ -149,7 +150,7 @@ def judge(before: bytes, after: bytes, moved: device_pb2.DeviceMoved, **seen: An
 
     `seen` are the fields that these do not tell.
     """
-    kept = ("did", "context", "leaves", "crc")
+    kept = ("did", "context", "leaves", "crc", "remapped")
     return DeviceSeen(
         told_before=parse(before)[-1].last,
         frames=parse(after)[-1],
@@ -159,6 +160,7 @@ def judge(before: bytes, after: bytes, moved: device_pb2.DeviceMoved, **seen: An
         pages=moved.same,
         verify_ns=moved.verify_ns,
         switch_ns=moved.switch_ns,
+        remapped=moved.after.remapped,
         **seen,
     )
 

@@ -173,7 +173,8 @@ def _device_checks(name: str, device: DeviceSeen) -> list[Check]:
         Check(
             f"{name}'s interrupts come in the root that runs it",
             min(device.interrupts) > 0,
-            f"{device.interrupts[0]} in the old root, {device.interrupts[1]} in the new one",
+            f"{device.interrupts[0]} in the old root, {device.interrupts[1]} in the new one,"
+            f" {device.remapped} vectors remapped",
         ),
         Check(
             f"{name}'s driver noticed nothing",

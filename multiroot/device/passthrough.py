@@ -33,12 +33,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class Unit:
-    """The IOMMU; `on` when this root takes part, `last` the last of the `faults` it saw."""
+    """The IOMMU; `on` when this root takes part, `last` the last of the `faults` it saw. `remapping` is
+    where the interrupt remapping table is, 0 when interrupts are not remapped.
+    """
 
     on: bool
     tables: int
     size: int
     registers: int
+    remapping: int
     capabilities: int
     faults: int
     last: Fault | None
@@ -46,7 +49,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class Translation:
-    """What is in place for a device. `leaves` counts 4 KiB pages into the range asked for, with `crc`."""
+    """What is in place for a device. `leaves` counts 4 KiB pages into the range asked for, with `crc`;
+    `remapped` its interrupts that go through the remapping table.
+    """
 
     owner: int
     did: int
@@ -54,6 +59,7 @@ class Translation:
     table: int
     leaves: int
     crc: int
+    remapped: int
 
 
 @dataclass(frozen=True)
@@ -106,14 +112,18 @@ class Iommu:
             tables=raw.tables,
             size=raw.size,
             registers=raw.registers,
+            remapping=raw.remapping,
             capabilities=raw.capabilities,
             faults=raw.faults,
             last=last if raw.faults else None,
         )
 
-    def start(self, tables: int, size: int, registers: int, root: int) -> None:
-        """Make tables at a physical address and turn translation on, all devices passed through."""
-        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, registers, root, 0))
+    def start(self, tables: int, size: int, registers: int, root: int, *, remap: bool) -> None:
+        """Make tables at a physical address and turn translation on, all devices passed through; with `remap`
+        interrupts of devices that VMs own are remapped, if the unit can.
+        """
+        flags = lib.MULTIROOT_IOMMU_REMAP if remap else 0
+        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, registers, root, flags))
         self._call("IOMMU_IOC_START", raw, f"cannot start the IOMMU at {registers:#x}")
 
     def join(self, tables: int, size: int, root: int) -> None:
@@ -127,7 +137,15 @@ class Iommu:
             "struct multiroot_iommu_device *", {"rid": rid, "ram_base": ram_base, "ram_size": ram_size}
         )
         self._call("IOMMU_IOC_DEVICE", raw, f"cannot look at {address(rid)}")
-        return Translation(raw.owner, raw.did, raw.context, raw.table, raw.leaves, raw.crc)
+        return Translation(raw.owner, raw.did, raw.context, raw.table, raw.leaves, raw.crc, raw.remapped)
+
+    def owner(self, rid: int) -> int:
+        """Root that has a device, 0 when no VM ever owned it."""
+        raw = ffi.new("struct multiroot_iommu_device *", {"rid": rid})
+        number = self._ioctl("IOMMU_IOC_DEVICE", raw)
+        if number not in (0, errno.ENOENT):
+            raise refusal("IOMMU_IOC_DEVICE", f"cannot look at {address(rid)}", number)
+        return 0 if number else int(raw.owner)
 
     def switch(
         self, rid: int, owner: int, ram_base: int, ram_size: int, *, verify: bool = False

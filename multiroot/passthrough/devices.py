@@ -59,6 +59,9 @@ class Devices:
         address = self._functions.need(rid)
         self._take_part()
         self._functions.check(address)
+        owner = self._iommu.owner(rid)
+        if owner not in (0, self._root):
+            raise ConflictError(f"{address} belongs to root {owner}", "run the VM there")
         self._functions.bind(address)
         return address
 
@@ -123,10 +126,12 @@ class Devices:
         if entry is not None:
             self._iommu.join(*self._physical(entry.extent), self._root)
             return
-        registers = firmware.vtd_registers(self._table("DMAR"))
+        dmar = self._table("DMAR")
+        registers = firmware.vtd_registers(dmar)
+        remap = firmware.remaps_interrupts(dmar)
         entry = self._arena.allocate(TABLES, TABLES_SIZE, 0)
         try:
-            self._iommu.start(*self._physical(entry.extent), registers, self._root)
+            self._iommu.start(*self._physical(entry.extent), registers, self._root, remap=remap)
         except BaseException:
             self._arena.free(TABLES, entry.owner)
             raise

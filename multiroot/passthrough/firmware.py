@@ -10,6 +10,8 @@ from multiroot.errors import BadRequestError, ConflictError
 
 _HEADER = 36  # bytes of every ACPI table before its own fields
 _DMAR_UNITS = 48
+_DMAR_FLAGS = 37
+_DMAR_REMAPPING = 1
 _MCFG_ENTRIES = 44
 _DRHD = 0
 
@@ -43,6 +45,11 @@ def vtd_registers(dmar: bytes) -> int:
     if len(units) > 1:
         raise ConflictError(f"this machine has {len(units)} IOMMUs, only one is supported so far")
     return int(units[0])
+
+
+def remaps_interrupts(dmar: bytes) -> bool:
+    """Whether interrupts can be remapped (DMAR's INTR_REMAP flag, same section)."""
+    return len(dmar) > _DMAR_FLAGS and bool(dmar[_DMAR_FLAGS] & _DMAR_REMAPPING)
 
 
 def ecams(mcfg: bytes) -> list[Ecam]:

@@ -26,6 +26,7 @@ def translation_from_proto(message: device_pb2.DeviceTranslation) -> Translation
         table=message.table,
         leaves=message.leaves,
         crc=message.crc,
+        remapped=message.remapped,
     )
 
 

@@ -12,12 +12,15 @@
 #define MULTIROOT_IOMMU_IOC_MAGIC 0xb6
 
 enum multiroot_iommu_constants {
-	MULTIROOT_IOMMU_ABI = 1,
+	MULTIROOT_IOMMU_ABI = 2,
 	MULTIROOT_IOMMU_DEVICES = 32,
 	MULTIROOT_IOMMU_SIZE_MIN = 0x800000,	/* 8 MiB */
 
 	/* struct multiroot_iommu_info.flags */
 	MULTIROOT_IOMMU_ON = 1,			/* this root takes part */
+
+	/* struct multiroot_iommu_start.flags */
+	MULTIROOT_IOMMU_REMAP = 1,		/* remap interrupts of devices that get tables, if the unit can */
 
 	/* struct multiroot_iommu_switch.flags */
 	MULTIROOT_IOMMU_VERIFY = 1,		/* compare, and change nothing */
@@ -34,26 +37,28 @@ struct multiroot_iommu_info {
 	__u64 tables;
 	__u64 size;
 	__u64 registers;
+	__u64 remapping;			/* interrupt remapping table, 0: interrupts are not remapped */
 	__u64 capabilities;			/* CAP_REG */
 	__u64 extended;				/* ECAP_REG */
 	__u64 faults;				/* seen by this root */
 	__u64 fault_address;			/* of the last one */
 	__u32 fault_device;			/* its requester id */
-	__u32 fault_reason;			/* VT-d specification, appendix A */
+	__u32 fault_reason;			/* VT-d specification, appendix A; 0x20 and above: of an interrupt, */
+						/* and the address is its place in the remapping table */
 	__u32 fault_write;			/* 1: the device tried to write */
 	__u32 pad;
 };
 
 /*
  * MULTIROOT_IOMMU_IOC_START: make tables in a range of persistent memory, all devices passed through, and turn
- * translation on. MULTIROOT_IOMMU_IOC_JOIN: take part in tables another root made; registers is 0.
+ * translation on. MULTIROOT_IOMMU_IOC_JOIN: take part in tables another root made; registers and flags are 0.
  */
 struct multiroot_iommu_start {
 	__u64 tables;				/* page aligned */
 	__u64 size;
 	__u64 registers;			/* page aligned */
 	__u32 root;				/* number of this root in the ledger */
-	__u32 pad;
+	__u32 flags;
 };
 
 /* MULTIROOT_IOMMU_IOC_DEVICE: what is in place for a device. */
@@ -68,7 +73,7 @@ struct multiroot_iommu_device {
 	__u64 ram_size;				/* in: bytes */
 	__u64 leaves;				/* translations into that range */
 	__u32 crc;				/* CRC-32C of these: both addresses and the rights of each 4 KiB */
-	__u32 pad;
+	__u32 remapped;				/* interrupts that go through the remapping table */
 };
 
 /*
@@ -113,6 +118,10 @@ struct multiroot_iommu_tables {
 	__u64 size;
 	__u64 registers;
 	__u64 root_table;
+	__u64 remapping;			/* interrupt remapping table, 0: none */
+	__u64 queue;				/* page of the invalidation queue */
+	__u32 done;				/* written by the unit */
+	__u32 pad;
 	__u64 next;				/* first page of the shared part not handed out, bytes from the start */
 	struct multiroot_iommu_record device[32];
 };

@@ -61,6 +61,7 @@ class DeviceTranslation(_message.Message):
     TABLE_FIELD_NUMBER: _builtins.int
     LEAVES_FIELD_NUMBER: _builtins.int
     CRC_FIELD_NUMBER: _builtins.int
+    REMAPPED_FIELD_NUMBER: _builtins.int
     owner: _builtins.int
     """root that may change it"""
     did: _builtins.int
@@ -73,6 +74,8 @@ class DeviceTranslation(_message.Message):
     """4 KiB pages of the VM's memory it reaches"""
     crc: _builtins.int
     """CRC-32C of their addresses on both sides and rights"""
+    remapped: _builtins.int
+    """interrupts that go through the remapping table"""
     def __init__(
         self,
         *,
@@ -82,10 +85,11 @@ class DeviceTranslation(_message.Message):
         table: _builtins.int = ...,
         leaves: _builtins.int = ...,
         crc: _builtins.int = ...,
+        remapped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "crc", b"crc", "did", b"did", "leaves", b"leaves", "owner", b"owner", "table", b"table"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "crc", b"crc", "did", b"did", "leaves", b"leaves", "owner", b"owner", "remapped", b"remapped", "table", b"table"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

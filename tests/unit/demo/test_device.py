@@ -26,7 +26,7 @@ from multiroot.rpc.v1.device_pb2 import DeviceMoved, DeviceTranslation
 OLD = b"READY boot=x\nT 1\nF 3 9 count=7 lost=0 again=0 dropped=0\nT 2"
 NEW = b"a\nF 3 20 count=18 lost=0 again=0 dropped=0\nT 5\nF 3 30 cou"
 REST: Any = {"in_blackout": 3, "resets_before": 2, "resets": 0, "interrupts": (5, 6)}
-PLACE = {"did": 16, "context": 1, "leaves": 5, "crc": 7}
+PLACE = {"did": 16, "context": 1, "leaves": 5, "crc": 7, "remapped": 3}
 
 
 def test_only_whole_lines_count() -> None:
@@ -59,7 +59,10 @@ def test_a_handoff_is_judged_by_what_stayed() -> None:
     )
     seen = judge(OLD, NEW, same, **REST)
     assert (seen.told_before, seen.frames.last, seen.same_translations, seen.pages) == (9, 20, True, 5)
-    same.after.crc = 8
+    assert seen.remapped == 3
+    same.after.remapped = 2
+    assert not judge(OLD, NEW, same, **REST).same_translations
+    same.after.MergeFrom(DeviceTranslation(remapped=3, crc=8))
     assert not judge(OLD, NEW, same, **REST).same_translations
     assert not judge(OLD, NEW, DeviceMoved(), **REST).same_translations
 

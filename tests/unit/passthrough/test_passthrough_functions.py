@@ -62,6 +62,14 @@ def test_configuration_space_is_found_by_bus() -> None:
         firmware.config_address(table, 0x4000)
 
 
+@pytest.mark.parametrize(("flags", "remaps"), [(0, False), (1, True), (2, False), (3, True)])
+def test_whether_interrupts_can_be_remapped(flags: int, remaps: bool) -> None:
+    table = bytearray(dmar(0xFED90000))
+    table[37] = flags
+    assert firmware.remaps_interrupts(bytes(table)) == remaps
+    assert not firmware.remaps_interrupts(bytes(table[:36]))
+
+
 @pytest.mark.parametrize(("text", "rid"), [("01:00.0", 0x100), ("0000:01:10.1", 0x181), ("FF:1F.7", 0xFFFF)])
 def test_addresses(text: str, rid: int) -> None:
     assert parse_address(text) == rid
@@ -170,7 +178,7 @@ def test_the_state_survives_its_message() -> None:
     bars = tuple(Bar(index << 20, 1 << 14, 4) for index in range(6))
     function = Function(0x181, 0xB0181000, True, 0x8086, 0x10CA, 0x8086, 0xA03C, 0x02000001, bars)
     state = DeviceState(
-        1, function, Extent(2 << 20, 16 << 20), 0x100400000, 7, Translation(1, 16, 2, 3, 4, 5)
+        1, function, Extent(2 << 20, 16 << 20), 0x100400000, 7, Translation(1, 16, 2, 3, 4, 5, 6)
     )
     assert state_from_proto(state_to_proto(state)) == state
     with pytest.raises(BadRequestError, match="0 BARs"):
