@@ -129,6 +129,7 @@ class Devices:
         dmar = self._table("DMAR")
         registers = firmware.vtd_registers(dmar)
         remap = firmware.remaps_interrupts(dmar)
+        self._functions.isolate()
         entry = self._arena.allocate(TABLES, TABLES_SIZE, 0)
         try:
             self._iommu.start(*self._physical(entry.extent), registers, self._root, remap=remap)

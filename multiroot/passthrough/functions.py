@@ -22,7 +22,9 @@ _BRIDGE = 0x0604  # class of a PCI-to-PCI bridge
 _STATUS_CAPABILITIES = 0x10
 _MSIX = 0x11
 _EXTENDED = 0x100
-_ATS, _PRI, _PASID = 0x0F, 0x13, 0x1B
+_ATS, _PRI, _PASID, _ACS = 0x0F, 0x13, 0x1B, 0x0D
+# Source validation, request and completion redirect, upstream forwarding: what Linux wants for a group.
+_ACS_ISOLATION = 0x1D
 _REFUSED = {_ATS: "ATS", _PRI: "page requests", _PASID: "PASID"}
 
 
@@ -73,6 +75,21 @@ class Functions:
         driver = self.driver(address)
         if driver not in ("", DRIVER) and self._in_use(folder):
             raise ConflictError(f"{address} is in use by {driver}", "take its interface down first")
+
+    def isolate(self) -> None:
+        """Have the ports send everything up to the IOMMU (PCI Express specification 6.0, section 6.12).
+
+        A kernel told at its start that there is no IOMMU has not done so, and would put all functions of a
+        card in one group, its virtual ones among them. It must come before the IOMMU, which makes the groups.
+        """
+        for folder in sorted(self._devices.glob("*")):
+            if not _is_bridge(folder):
+                continue
+            config = folder / "config"
+            for at, control in acs_wanted(config.read_bytes()):
+                with config.open("r+b", buffering=0) as file:
+                    file.seek(at)
+                    file.write(control.to_bytes(2, "little"))
 
     def driver(self, address: str) -> str:
         """Name of the driver that has it, "" for none."""
@@ -139,6 +156,17 @@ def check_capabilities(address: str, config: bytes) -> None:
             control = int.from_bytes(config[at + 4 : at + 6], "little")
         if control & (0x8000 if kind == _ATS else 1):
             raise ConflictError(f"{address} has {_REFUSED[kind]} turned on", "that can't be handed over")
+
+
+def acs_wanted(config: bytes) -> list[tuple[int, int]]:
+    """Where a port's ACS control word is and what it should be, empty when it has none or is right."""
+    wanted = []
+    for kind, at in _extended(config):
+        if kind == _ACS:
+            can, is_on = (int.from_bytes(config[at + off : at + off + 2], "little") for off in (4, 6))
+            if is_on != (should := is_on | can & _ACS_ISOLATION):
+                wanted.append((at + 6, should))
+    return wanted
 
 
 def _capabilities(config: bytes) -> dict[int, int]:

@@ -26,6 +26,7 @@ from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 from multiroot.units import MIB
 
 EDU, DISK, VIRTIO = "02:00.0", "03:00.0", "04:00.0"
+FUNCTION = "01:10.0"  # the card's first virtual function
 # There and back; MULTIROOT_ROUNDS=5 makes it ten handoffs, which takes some minutes more.
 ROUNDS = int(os.environ.get("MULTIROOT_ROUNDS", "1"))
 NO_REMAPPING = recipes.machine("no-remapping", {}).iommu
@@ -168,6 +169,61 @@ def test_the_card_works_on_through_handoffs(cli: Cli, roots: Channels, sender: S
         assert cli.lab.state.card_resets() == resets
     assert cli.lab.state.resets() == 0
     cli.ok("vm", "stop", "owner")
+
+
+def give_to(cli: Cli, address: str, driver: str, root: str) -> None:
+    """A device whose VM has ended goes to a driver of the root's kernel, the way a person would do it."""
+    steps = (
+        f"modprobe {driver}",
+        f"cd /sys/bus/pci/devices/{address}",
+        "echo > driver_override",
+        f"echo {address} > driver/unbind",
+        f"echo {address} > /sys/bus/pci/drivers_probe",
+        "ip link set $(ls net) up",
+    )
+    done = cli.lab.run(["sh", "-c", " && ".join(steps)], root=root)
+    assert done.returncode == 0, done.stderr
+    assert received(cli, address, root) > 0
+
+
+def received(cli: Cli, address: str, root: str) -> int:
+    """Frames that a card of the root's own has received, from now on at least one."""
+    count = f"cat /sys/bus/pci/devices/{address}/net/*/statistics/rx_packets"
+    before = int(cli.lab.run(["sh", "-c", count], root=root).stdout)
+    more = f"until [ $({count}) -gt {before} ]; do :; done; {count}"
+    return int(cli.lab.run(["sh", "-c", more], root=root).stdout)
+
+
+@pytest.mark.timeout(900)
+def test_a_virtual_function_goes_along_and_its_card_stays(cli: Cli, roots: Channels, sender: Sender) -> None:
+    """Proves that an SR-IOV function goes to another kernel and back while the card it is a part of works on
+    for the old root, no frame lost and the guest's driver silent; that a device is the kernel's again when
+    its VM has ended: the card in the old root, which makes the function, and the function in the new root,
+    where it can be reset and its driver there receives frames.
+    """
+    give_to(cli, f"0000:{device.CARD}", "igb", "old")
+    enable = f"echo 1 > /sys/bus/pci/devices/0000:{device.CARD}/sriov_numvfs"
+    assert cli.lab.run(["sh", "-c", enable]).returncode == 0
+    own = ("--device", FUNCTION, "--append", device.APPEND)
+    cli.ok("vm", "run", "function", "--guest", device.GUEST, *own)
+    frames_until(roots, "old", "function", sender.sent)
+    resets = cli.lab.state.card_resets()
+    for taker in ("new", "old", "new"):
+        hand(cli, "function", taker)
+        output = frames_until(roots, taker, "function", sender.sent + 50)
+        assert device.foreign_lines(output) == 0, output[-2000:]
+        assert received(cli, f"0000:{device.CARD}", "old") > 0
+    assert cli.lab.state.card_resets() == resets
+    cli.refused(3, "belongs to root 2", "vm", "run", "other", "--device", FUNCTION)
+    cli.ok("vm", "stop", "function", "--root", "new")
+    (there,) = cli.lab.run(
+        ["sh", "-c", f"cd /sys/bus/pci/devices; echo *{FUNCTION}"], root="new"
+    ).stdout.split()
+    assert (
+        cli.lab.run(["sh", "-c", f"echo 1 > /sys/bus/pci/devices/{there}/reset"], root="new").returncode == 0
+    )
+    give_to(cli, there, "igbvf", "new")
+    assert cli.lab.state.resets() == 0
 
 
 def writes_until(cli: Cli, roots: Channels, root: str, above: int) -> int:

@@ -16,6 +16,7 @@ from multiroot.passthrough.devices import DeviceState
 from multiroot.passthrough.functions import (
     DRIVER,
     Functions,
+    acs_wanted,
     check_capabilities,
     parse_address,
     parse_resources,
@@ -111,6 +112,15 @@ def test_what_an_iommu_would_have_to_remember_is_refused_only_when_it_is_on(make
     check_capabilities(IGB, config(extended=make(False)))
     with pytest.raises(ConflictError, match=f"{name} turned on"):
         check_capabilities(IGB, config(extended=make(True)))
+
+
+@pytest.mark.parametrize(
+    ("can", "is_on", "wanted"), [(0x1F, 0, 0x1D), (0x1F, 0x2, 0x1F), (0x5D, 0x1D, None), (0x05, 0x01, 0x05)]
+)
+def test_a_port_is_to_send_all_it_can_to_the_iommu(can: int, is_on: int, wanted: int | None) -> None:
+    port = config(extended=struct.pack("<IHH", 0x0001000D, can, is_on))
+    assert acs_wanted(port) == ([] if wanted is None else [(0x106, wanted)])
+    assert acs_wanted(config()) == []
 
 
 def test_a_device_without_msix_is_refused() -> None:
