@@ -5,6 +5,7 @@
 
 #include <linux/eventfd.h>
 #include <linux/mm.h>
+#include <linux/pci.h>
 #include <linux/types.h>
 #include <linux/version.h>
 #include <asm/msr.h>
@@ -51,12 +52,14 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flag
 #endif
 
 /* A device's driver_override moved from struct pci_dev to struct device within stable series; Kbuild looks. */
+static inline int mr_driver_override(struct pci_dev *pdev, const char *name)
+{
 #ifdef MR_DEVICE_DRIVER_OVERRIDE
-#define mr_driver_override(pdev, name)	device_set_driver_override(&(pdev)->dev, name)
+	return device_set_driver_override(&pdev->dev, name);
 #else
-#define mr_driver_override(pdev, name) \
-	driver_set_override(&(pdev)->dev, &(pdev)->driver_override, name, strlen(name))
+	return driver_set_override(&pdev->dev, &pdev->driver_override, name, strlen(name));
 #endif
+}
 
 /* iotlb_sync_map() may fail from 6.7 on. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)

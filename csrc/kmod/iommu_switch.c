@@ -13,7 +13,6 @@
 
 #define ENTRY_PRESENT	1ULL
 #define ENTRY_TYPE	(3ULL << 2)
-#define RIGHT_WRITE	2ULL
 
 static unsigned long inject = ULONG_MAX;
 module_param(inject, ulong, 0600);
@@ -40,13 +39,12 @@ static void compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 
 		if (iova + offset < request->iova_base)
 			continue;
-		found = mr_walk_find(comparison->ours, iova + offset, &got);
 		if (!inside(request->ram_base, request->ram_size, phys + offset)) {
 			request->elsewhere++;
-			/* ROMs of the owner's VMM can only be read. What a device may write to must stay in place. */
-			if (!(rights & RIGHT_WRITE) || found == phys + offset)
-				continue;
-		} else if (found == phys + offset && got == rights && iova + offset != inject) {
+			continue;
+		}
+		found = mr_walk_find(comparison->ours, iova + offset, &got);
+		if (found == phys + offset && got == rights && iova + offset != inject) {
 			request->same++;
 			continue;
 		}

@@ -236,8 +236,8 @@ static int add_windows(struct handed *handed, struct list_head *resources)
 }
 
 /*
- * The kernel's own driver, were it there already, would begin by resetting what it finds, through registers that no hold
- * sees. Until user space says something else the function is for ours.
+ * The kernel's own driver, were it there already, would begin by resetting what it finds, through registers that no
+ * hold sees. Until user space says something else the function is for ours.
  */
 static int reserve(struct pci_dev *pdev, void *data)
 {

@@ -78,8 +78,7 @@ struct multiroot_iommu_device {
 
 /*
  * MULTIROOT_IOMMU_IOC_SWITCH: make this root the owner of a device that another one owns. Every live translation
- * into the range must be the same in the domain that the device has been attached to here (EXDEV otherwise), and so
- * must those to elsewhere that the device may write to: memory of a VM that is not in the range can't go along;
+ * into the range must be the same in the domain that the device has been attached to here (EXDEV otherwise);
  * then one store puts that domain into the context entry.
  */
 struct multiroot_iommu_switch {
