@@ -68,7 +68,7 @@ typedef void (*mr_leaf_fn)(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 int mr_walk_map(phys_addr_t top, u64 iova, u64 phys, u64 size, u64 rights, phys_addr_t *stale);
 void mr_walk_free_stale(phys_addr_t table, u64 size);
 u64 mr_walk_unmap(phys_addr_t top, u64 iova);
-u64 mr_walk_find(phys_addr_t top, u64 iova, u64 *rights);
+u64 mr_walk_find(phys_addr_t top, u64 iova, u64 *rights, u64 *left);
 void mr_walk_leaves(phys_addr_t top, mr_leaf_fn leaf, void *data);
 void mr_walk_free(phys_addr_t top);
 

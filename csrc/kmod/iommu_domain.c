@@ -111,7 +111,7 @@ static MR_SYNC_MAP_TYPE sync_map(struct iommu_domain *domain, unsigned long iova
 
 static phys_addr_t iova_to_phys(struct iommu_domain *domain, dma_addr_t iova)
 {
-	u64 rights, phys = mr_walk_find(to_mr(domain)->top, iova, &rights);
+	u64 rights, left, phys = mr_walk_find(to_mr(domain)->top, iova, &rights, &left);
 
 	return phys ? phys | (iova & ~PAGE_MASK) : 0;
 }

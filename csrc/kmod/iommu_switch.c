@@ -32,24 +32,28 @@ static void compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 {
 	struct comparison *comparison = data;
 	struct multiroot_iommu_switch *request = comparison->request;
-	u64 offset;
+	u64 offset, step;
 
-	for (offset = 0; offset < size; offset += SZ_4K) {
-		u64 got, found;
+	for (offset = 0; offset < size; offset += step) {
+		u64 at = iova + offset, to = phys + offset, got, left;
 
-		if (iova + offset < request->iova_base)
+		step = SZ_4K;
+		if (at < request->iova_base)
 			continue;
-		if (!inside(request->ram_base, request->ram_size, phys + offset)) {
+		if (!inside(request->ram_base, request->ram_size, to)) {
 			request->elsewhere++;
 			continue;
 		}
-		found = mr_walk_find(comparison->ours, iova + offset, &got);
-		if (found == phys + offset && got == rights && iova + offset != inject) {
-			request->same++;
+		if (mr_walk_find(comparison->ours, at, &got, &left) == to && got == rights && at != inject) {
+			/* The guest may be waiting: not page by page where both have large ones. */
+			step = min3(left, size - offset, request->ram_base + request->ram_size - to);
+			if (inject > at)
+				step = min_t(u64, step, inject - at);
+			request->same += step / SZ_4K;
 			continue;
 		}
 		if (!request->different++)
-			request->first = iova + offset;
+			request->first = at;
 	}
 }
 

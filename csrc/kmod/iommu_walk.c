@@ -144,14 +144,15 @@ u64 mr_walk_unmap(phys_addr_t top, u64 iova)
 	return 1ULL << shift_of(level);
 }
 
-/* Where iova leads, 0 if nowhere. */
-u64 mr_walk_find(phys_addr_t top, u64 iova, u64 *rights)
+/* Where iova leads, 0 if nowhere, and for how many bytes from there on that is one translation. */
+u64 mr_walk_find(phys_addr_t top, u64 iova, u64 *rights, u64 *left)
 {
 	int level;
 	u64 *entry = descend(top, iova, &level), value = entry ? READ_ONCE(*entry) : 0;
 	u64 inside = (1ULL << shift_of(level)) - 1;
 
 	*rights = value & RIGHTS;
+	*left = inside + 1 - (iova & inside);
 	return *rights ? (value & ADDRESS & ~inside) | (iova & inside & PAGE_MASK) : 0;
 }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from multiroot.bench.samples import Sample
+from multiroot.bench.samples import Sample, variant_name
 from multiroot.errors import CommandError
 from multiroot.lab.execution import Conversation
 from multiroot.lab.lab import Lab
@@ -52,10 +52,11 @@ class SameKernelVm:
 
 
 class SameKernel:
-    """One of `SAME_KERNEL`. They share a VM."""
+    """One of `SAME_KERNEL`. They share a VM, one for each `kind` when there are several."""
 
-    def __init__(self, name: str, vm: SameKernelVm) -> None:
-        self.name = name
+    def __init__(self, way: str, vm: SameKernelVm, kind: str = "") -> None:
+        self.name = variant_name(way, kind)
+        self._way = way
         self._vm = vm
 
     def prepare(self) -> None:
@@ -64,7 +65,7 @@ class SameKernel:
     def sample(self) -> list[Sample]:
         self._vm.ask("go")
         try:
-            return [Sample(self.name, 0, self._vm.ask("sample", way=self.name))]
+            return [Sample(self.name, 0, self._vm.ask("sample", way=self._way))]
         finally:
             self._vm.ask("pause")
 

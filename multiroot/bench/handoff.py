@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from multiroot.bench import cpr, kexec, launch, provenance
 from multiroot.bench.contender import Contender, interleave
 from multiroot.bench.contenders import SAME_KERNEL, SameKernel, SameKernelVm
 from multiroot.bench.ours import MultiRoot, Pool
-from multiroot.bench.samples import Recorder, Run, Sample, read
+from multiroot.bench.samples import Recorder, Run, Sample, read, variant_name
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import vm_pb2
-from multiroot.units import MIB
+from multiroot.units import MIB, format_size
 
 OURS = "multi-root"
 CLOCKS = "clocks of both roots"
@@ -27,14 +28,23 @@ CONTENDERS = (OURS, *SAME_KERNEL, cpr.NAME, kexec.NAME)
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A kind of VM that takes part; `label` tells it from the others, "" when there are none."""
+
+    ram: int
+    machine: str
+    label: str
+
+
+@dataclass(frozen=True)
 class Options:
-    """`ram` in bytes; `region_mib` is what the guest rewrites all the time, `dirty` MiB/s on top of that."""
+    """`ram` in bytes; each size is measured with each machine. `dirty`: MiB/s that the guest rewrites."""
 
     lab: labs.Options
     contenders: tuple[str, ...] = CONTENDERS
-    ram: int = 128 * MIB
+    ram: tuple[int, ...] = (128 * MIB,)
     vms: int = 1
-    machine: str = "q35"
+    machine: tuple[str, ...] = ("q35",)
     rounds: int = 5
     boots: int = 1
     seed: int = 1
@@ -56,14 +66,28 @@ class Options:
         """As kept in a run's header."""
         kept = asdict(self)
         kept["lab"] = {"kernel": self.lab.kernel, "kernels": list(self.lab.kernels)}
-        return {**kept, "contenders": list(self.contenders)}
+        return {**kept, **{name: list(kept[name]) for name in ("contenders", "ram", "machine")}}
+
+    def kinds(self) -> list[Kind]:
+        """All kinds of VM, each labelled with what not all have in common."""
+        made = []
+        for ram, machine in product(self.ram, self.machine):
+            words = [format_size(ram)] * (len(self.ram) > 1) + [machine] * (len(self.machine) > 1)
+            made.append(Kind(ram, machine, " ".join(words)))
+        return made
+
+    @property
+    def arena(self) -> int:
+        """RAM of all VMs together, bytes: ours, one for the others that may need a second place, and one for
+        cpr-transfer.
+        """
+        return (self.vms + 3) * len(self.machine) * sum(self.ram)
 
 
 def run(options: Options, out: Path, phases: Phases) -> Run:
     """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
     options = options.checked()
-    # Ours has VMs of its own, the others one that may need a second place, and one for cpr-transfer.
-    machine_options = replace(options.lab, vms=options.vms + 3, vm_memory=options.ram)
+    machine_options = replace(options.lab, vms=1, vm_memory=options.arena)
     recorder = Recorder(out / "samples.jsonl")
     try:
         for boot in range(options.boots):
@@ -99,7 +123,7 @@ def _one_boot(
         # Last, for it takes the kernel away; alone, for it takes the new root's CPUs too.
         if OURS in options.contenders:
             agents.release(phases.publish)
-        vm = SameKernelVm(machine, name="carried", **definition_fields(options))
+        vm = SameKernelVm(machine, name="carried", **definition_fields(options, options.kinds()[0]))
         last = kexec.KexecPmem(machine, agents, vm, kernel)
         interleave([last], 1, options.seed + boot, recorder, phases)
 
@@ -111,25 +135,27 @@ def compare_clocks(agents: Agents) -> Sample:
 
 
 def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., None]) -> list[Contender]:
-    """The contenders that were asked for."""
-    fields = definition_fields(options)
+    """The contenders that were asked for, with each kind of VM."""
+    pool = Pool(machine, agents, show)
     made: list[Contender] = []
-    if OURS in options.contenders:
-        definitions = [
-            vm_pb2.VmDefinition(name=f"vm{number + 1}", guest="ticker", **fields)
-            for number in range(options.vms)
-        ]
-        made.append(MultiRoot(OURS, Pool(machine, agents, show), definitions))
-    shared = SameKernelVm(machine, name="rival", **fields)
-    made += [SameKernel(name, shared) for name in SAME_KERNEL if name in options.contenders]
-    if cpr.NAME in options.contenders:
-        machine_option = f"{options.machine},{cpr.MACHINE_OPTION}"
-        own = SameKernelVm(machine, name="cpr", **{**fields, "machine": machine_option})
-        made.append(SameKernel(cpr.NAME, own))
+    for number, kind in enumerate(options.kinds(), 1):
+        fields = definition_fields(options, kind)
+        if OURS in options.contenders:
+            definitions = [
+                vm_pb2.VmDefinition(name=f"vm{number}-{each + 1}", guest="ticker", **fields)
+                for each in range(options.vms)
+            ]
+            made.append(MultiRoot(variant_name(OURS, kind.label), pool, definitions))
+        shared = SameKernelVm(machine, name=f"rival{number}", **fields)
+        made += [SameKernel(way, shared, kind.label) for way in SAME_KERNEL if way in options.contenders]
+        if cpr.NAME in options.contenders:
+            machine_option = f"{kind.machine},{cpr.MACHINE_OPTION}"
+            own = SameKernelVm(machine, name=f"cpr{number}", **{**fields, "machine": machine_option})
+            made.append(SameKernel(cpr.NAME, own, kind.label))
     return made
 
 
-def definition_fields(options: Options) -> dict[str, Any]:
-    """What every contender's VM has in common."""
+def definition_fields(options: Options, kind: Kind) -> dict[str, Any]:
+    """What every contender's VM of this kind has in common."""
     append = f"ticker.dirty={options.dirty}" if options.dirty else ""
-    return {"ram_bytes": options.ram, "cpus": 1, "machine": options.machine, "append": append}
+    return {"ram_bytes": kind.ram, "cpus": 1, "machine": kind.machine, "append": append}

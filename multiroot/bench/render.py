@@ -25,12 +25,12 @@ _UNITS = {
 
 
 def ratios(run: Run, metric: str, base: str) -> dict[str, Ratio]:
-    """How many times `base`'s median each other contender's is."""
-    floor = run.values(base, metric)
+    """How many times `base`'s median, with the same kind of VM, each other contender's is."""
     found = {}
     for contender in run.contenders():
-        values = run.values(contender, metric)
-        if contender != base and values and floor and min(floor) > 0:
+        own_base = run.beside(contender, base)
+        values, floor = run.values(contender, metric), run.values(own_base, metric)
+        if contender != own_base and values and floor and min(floor) > 0:
             found[contender] = ratio(values, floor)
     return found
 

@@ -46,10 +46,10 @@ def write(
     parts.append(_table(render.summary_table(run, metrics)))
     parts += _skipped(run)
     if run.values(KEXEC, "total_ns"):
-        rows = seed.table(run, KEXEC, ours, NEW_ROOT)
+        rows = seed.table(run, KEXEC, run.any_kind(ours), NEW_ROOT)
         parts += ["<h2>The seed's ten phases</h2>", plots.save(plots.seed(rows), folder, "seed")]
         parts.append(_table(render.seed_table(rows)))
-    sample = typical(run, ours, metric)
+    sample = typical(run, run.any_kind(ours), metric)
     if sample and trace.blackout_parts(sample.phases):
         (folder / "trace.json").write_text(json.dumps(trace.chrome(sample.phases)))
         parts += [

@@ -13,6 +13,12 @@ from multiroot.errors import BadRequestError
 from multiroot.phases import Phase
 
 FORMAT = 1
+_VARIANT = ", "
+
+
+def variant_name(contender: str, variant: str) -> str:
+    """What a contender is called with one of several kinds of VM; just its own name if there is one kind."""
+    return f"{contender}{_VARIANT}{variant}" if variant else contender
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,16 @@ class Run:
     def contenders(self) -> list[str]:
         """Who has samples, in the order they first came."""
         return list(dict.fromkeys(sample.contender for sample in self.samples))
+
+    def beside(self, contender: str, base: str) -> str:
+        """`base` with the same kind of VM as `contender`; plain `base` when it has no kinds."""
+        with_kind = variant_name(base, contender.partition(_VARIANT)[2])
+        return with_kind if with_kind in self.contenders() else base
+
+    def any_kind(self, contender: str) -> str:
+        """The contender itself, or the first kind of it that has samples."""
+        names = self.contenders()
+        return next((name for name in names if name.partition(_VARIANT)[0] == contender), contender)
 
     def metrics(self) -> list[str]:
         """Every metric that occurs, in the order they first came."""

@@ -45,22 +45,28 @@ def bench() -> None:
 
 @bench.command()
 @click.option("--contenders", default="", metavar="LIST", help="Only these, separated by commas.")
-@click.option("--ram", default="128M", show_default=True, metavar="SIZE", help="RAM of the VM.")
+@click.option("--ram", default="128M", show_default=True, metavar="LIST", help="RAM of the VM.")
 @click.option("--vms", default=1, show_default=True, help="VMs of the multi-root handoff.")
-@click.option("--machine", default="q35", show_default=True, help="QEMU machine of the VM.")
+@click.option(
+    "--machine", default="q35", show_default=True, metavar="LIST", help="QEMU machines: q35, microvm."
+)
 @click.option("--dirty", default=0, metavar="RATE", help="MiB/s of memory the guest keeps writing.")
 @click.option("--rounds", default=5, show_default=True, help="Samples of each contender in a boot.")
 @click.option("--boots", default=1, show_default=True, help="Boots of the lab machine.")
 @common_options
-def handoff(contenders: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
-    """Blackout of the multi-root handoff, beside what QEMU does within one kernel."""
+def handoff(contenders: str, ram: str, machine: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """Blackout of the multi-root handoff, beside what QEMU does within one kernel.
+
+    With several sizes or machines every contender takes turns with each; ratios are between equals.
+    """
     from multiroot.bench import handoff as work
 
     lab = lab_options(chosen)
     options = work.Options(
         lab=lab,
         contenders=tuple(contenders.split(",")) if contenders else work.CONTENDERS,
-        ram=parse_size(ram),
+        ram=tuple(parse_size(each) for each in ram.split(",")),
+        machine=parse_machines(machine),
         **chosen,
     ).checked()
     folder = out or results_folder("handoff")
@@ -178,6 +184,17 @@ def parse_count(text: str) -> int:
     if not text.strip().isdecimal():
         raise BadRequestError(f"not a number: {text!r}")
     return int(text)
+
+
+def parse_machines(text: str) -> tuple[str, ...]:
+    """QEMU machines in a list; what has a "=" is an option of the one before it."""
+    machines: list[str] = []
+    for word in text.split(","):
+        if "=" in word and machines:
+            machines[-1] += f",{word}"
+        else:
+            machines.append(word)
+    return tuple(machines)
 
 
 def results_folder(bench_name: str) -> Path:

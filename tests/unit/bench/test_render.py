@@ -33,6 +33,21 @@ def test_as_data() -> None:
     assert any("few" in warning for warning in data["noise"])
 
 
+def test_ratios_are_between_contenders_with_the_same_kind_of_vm() -> None:
+    values = {
+        "ours, 1 GiB": 30.0,
+        "floor, 1 GiB": 10.0,
+        "ours, 2 GiB": 50.0,
+        "floor, 2 GiB": 25.0,
+        "other": 20.0,
+    }
+    run = replace(RUN, samples=tuple(Sample(name, 0, {"blackout_ns": at}) for name, at in values.items()))
+    found = {name: each.value for name, each in render.ratios(run, "blackout_ns", "floor").items()}
+    assert found == {"ours, 1 GiB": 3.0, "ours, 2 GiB": 2.0}
+    assert run.any_kind("ours") == "ours, 1 GiB"
+    assert run.any_kind("other") == "other"
+
+
 def test_as_tables() -> None:
     _, rows = render.summary_table(RUN, ("blackout_ns", "sent_bytes"))
     assert rows[0] == ("ours", "blackout, ms", "70.0", "79.0", "60.0", "80.0", "2")

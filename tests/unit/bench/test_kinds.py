@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sizes and machines that `bench handoff` measures."""
+
+from __future__ import annotations
+
+import pytest
+
+from multiroot.bench.handoff import Kind, Options
+from multiroot.cli.bench import parse_machines
+from multiroot.lab import lab as labs
+from multiroot.units import GIB, MIB
+
+
+@pytest.mark.parametrize(
+    ("ram", "machine", "labels"),
+    [
+        ((128 * MIB,), ("q35",), [""]),
+        ((128 * MIB, 2 * GIB), ("q35",), ["128 MiB", "2 GiB"]),
+        ((128 * MIB,), ("q35", "microvm"), ["q35", "microvm"]),
+        (
+            (128 * MIB, 2 * GIB),
+            ("q35", "microvm"),
+            ["128 MiB q35", "128 MiB microvm", "2 GiB q35", "2 GiB microvm"],
+        ),
+    ],
+)
+def test_kinds_are_labelled_by_what_they_do_not_share(
+    ram: tuple[int, ...], machine: tuple[str, ...], labels: list[str]
+) -> None:
+    options = Options(labs.Options(), ram=ram, machine=machine)
+    assert [kind.label for kind in options.kinds()] == labels
+    assert options.kinds()[-1] == Kind(ram[-1], machine[-1], labels[-1])
+    assert options.arena == 4 * sum(kind.ram for kind in options.kinds())
+
+
+@pytest.mark.parametrize(
+    ("text", "machines"),
+    [
+        ("q35", ("q35",)),
+        ("q35,microvm", ("q35", "microvm")),
+        ("q35,hpet=on,smm=on,microvm,rtc=on", ("q35,hpet=on,smm=on", "microvm,rtc=on")),
+    ],
+)
+def test_machines_keep_their_options(text: str, machines: tuple[str, ...]) -> None:
+    assert parse_machines(text) == machines
