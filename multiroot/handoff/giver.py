@@ -153,6 +153,7 @@ class _Attempt:
             with translated(TAKER):
                 # It may refuse; the guest need not even notice.
                 await self._next(call, "ready")
+                self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
                 await self._vm.qmp.execute("migrate", uri=wire.URI)
                 return (await self._next(call, "taken")).taken
@@ -225,6 +226,7 @@ class _Attempt:
     async def _go_on(self) -> None:
         """Let the guest go on here, wherever in its migration QEMU is."""
         vm = self._vm
+        vm.hurry(False)
         try:
             with self._phases.phase("resume in the giver", vm=vm.name), vm.qmp.watch("MIGRATION") as events:
                 status = await vm.qmp.execute("query-migrate")
@@ -252,6 +254,7 @@ class _Attempt:
     async def _gone(self, owner: Owner) -> None:
         """The VM is another root's: end what is left of it here."""
         self._vm.owner = owner
+        self._vm.hurry(False)
         await self._vm.end(VmState.HANDED)
 
     async def _sent(self) -> int:

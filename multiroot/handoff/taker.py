@@ -156,6 +156,7 @@ class Taker:
         incoming.expiry.cancel()
         try:
             await asyncio.shield(incoming.connected)
+            incoming.vm.hurry(True)
         except BaseException:
             self._in_background(self.abort(name))
             raise
@@ -248,6 +249,7 @@ class Taker:
                 await self._give_back(incoming)
             raise
         vm.state = VmState.RUNNING
+        vm.hurry(False)
         vm.drop_monitor()
         phases = Phases(self._side, self._host.clock)
         resumed_ns = self._stamp(vm, end.resumed)
@@ -335,6 +337,7 @@ class Taker:
         vm.keep()
 
     async def _discard(self, vm: Instance) -> None:
+        vm.hurry(False)
         self._manager.unregister(vm)
         await vm.discard()
 

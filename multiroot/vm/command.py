@@ -12,10 +12,11 @@ from multiroot.vm.definition import VmDefinition
 
 # State is saved, sent and loaded while the guest stands still. So: no devices that no guest here needs, no
 # ACPI hot-plug registers for 256 buses, and virtio's legacy interface, because for the modern one QEMU saves
-# all 1024 queues a device could have (45 kB, field by field).
+# all 1024 queues a device could have (45 kB, field by field). ROMs are sent too, so the small firmware, which
+# starts a kernel given directly and no more than that; microvm's own is as small.
 # suppress-vmdesc also matters for safety: nothing may follow the end mark of the stream, see docs/handoff.md.
 _MACHINE_OPTIONS = {
-    "q35": "suppress-vmdesc=on,hpet=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off",
+    "q35": "firmware=qboot.rom,suppress-vmdesc=on,hpet=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off",
     "microvm": "suppress-vmdesc=on,acpi=on,pcie=on",
 }
 _MACHINE_WORDS = {

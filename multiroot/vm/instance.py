@@ -25,7 +25,7 @@ from multiroot.vm.command import Descriptors, Paths, Qemu, command, guest_paths
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.monitor import Monitor
-from multiroot.vm.process import Process, started
+from multiroot.vm.process import Process, set_urgent, started
 from multiroot.vm.qmp import QemuGoneError, Qmp
 
 GUESTS = Path("/usr/lib/multiroot/guests")
@@ -170,6 +170,7 @@ class Instance:
     async def adopt(self, record: VmRecord) -> None:
         """Take over an earlier agent's QEMU; raises ConflictError or QemuGoneError if it is gone."""
         self.process = Process(record.qemu)
+        self.process.urgent(False)  # that agent may have ended in the middle of a handoff
         self.tap = record.tap
         await self.qmp.connect(self.folder.qmp)
         self._watch = asyncio.create_task(self._watch_end())
@@ -177,6 +178,12 @@ class Instance:
     def keep(self) -> None:
         """Note that this VM is no longer incoming but ours."""
         self.folder.write(self._record(None))
+
+    def hurry(self, urgent: bool) -> None:
+        """Before it stands still for a handoff: its QEMU and this agent first. After it: as usual."""
+        if self.process:
+            self.process.urgent(urgent)
+        set_urgent(os.getpid(), urgent)
 
     async def resume(self) -> None:
         """Let the guest go on if it is stopped; only the owner may call this."""
@@ -234,6 +241,7 @@ class Instance:
             descriptors = Descriptors(qmp.fileno(), serial.fileno(), tap.fd if tap else None, monitor)
             argv = self._argv(paths, descriptors, incoming)
             self.process = started(proc.spawn(argv, log=self.folder.qemu_log, pass_fds=descriptors.all()))
+            self.process.urgent(False)  # not what this agent may be just now
 
     def _add_monitor(self, stack: ExitStack) -> int:
         """QEMU's end of a connection that needs no listening."""

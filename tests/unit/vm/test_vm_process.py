@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Processes that run before others for a while."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from multiroot.vm.process import URGENT, USUAL, set_urgent
+
+THREADS = """
+import threading
+started = threading.Event()
+thread = threading.Thread(target=lambda: (started.set(), input()), daemon=True)
+thread.start()
+started.wait()
+print(flush=True)
+thread.join()
+"""
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    with subprocess.Popen(
+        [sys.executable, "-c", THREADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+
+
+def niceness(pid: int) -> set[int]:
+    return {os.getpriority(os.PRIO_PROCESS, int(task)) for task in os.listdir(f"/proc/{pid}/task")}  # noqa: PTH208
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")
+def test_all_threads_are_urgent_and_as_usual_again(child: int) -> None:
+    assert len(os.listdir(f"/proc/{child}/task")) == 2  # noqa: PTH208
+    set_urgent(child, True)
+    assert niceness(child) == {URGENT}
+    set_urgent(child, False)
+    assert niceness(child) == {USUAL}
+
+
+def test_a_process_that_has_ended_is_no_error() -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    set_urgent(process.pid, True)
