@@ -18,6 +18,9 @@
 #include "multiroot.h"
 #include "shared.h"
 
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
 /* An emulated CPU may be kept from running for a while; one that works answers within microseconds. */
 #define SELF_TEST_US	(5 * USEC_PER_SEC)
 
@@ -47,6 +50,7 @@ void mr_doorbell_deliver(struct mr_peer *peer)
 
 	if (!events)
 		return;
+	trace_doorbell_heard(peer->root, events);
 	if (events & MULTIROOT_EVENT_STATE) {
 		mr_link_carrier(peer);
 		mr_dev_uevent(peer, "state");
@@ -117,8 +121,10 @@ void mr_doorbell_ring(struct mr_peer *peer, u32 events)
 	vector = smp_load_acquire(&theirs->vector);
 	apic_id = READ_ONCE(theirs->apic_id);
 	/* What the peer wrote must not make us interrupt anybody else. */
-	if (vector >= FIRST_EXTERNAL_VECTOR && vector < NR_VECTORS && mr_ledger_cpu_root(apic_id) == peer->root)
+	if (vector >= FIRST_EXTERNAL_VECTOR && vector < NR_VECTORS && mr_ledger_cpu_root(apic_id) == peer->root) {
+		trace_doorbell_ring(peer->root, events);
 		mr_apic_send_fixed(apic_id, vector);
+	}
 }
 
 /**

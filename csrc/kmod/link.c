@@ -10,6 +10,7 @@
 #include <linux/virtio_net.h>
 
 #include "multiroot.h"
+#include "trace.h"
 
 #define RING_SIZE	SZ_512K		/* bytes of records, a power of two */
 #define RECORD_ALIGN	8
@@ -157,6 +158,7 @@ static netdev_tx_t link_xmit(struct sk_buff *skb, struct net_device *dev)
 	smp_mb();
 	if (READ_ONCE(link->tx->wake_reader) && xchg(&link->tx->wake_reader, 0))
 		mr_doorbell_ring(link->peer, MULTIROOT_EVENT_LINK);
+	trace_link_sent(link->peer->root, size);
 	dev_sw_netstats_tx_add(dev, 1, size);
 	dev_consume_skb_any(skb);
 	return NETDEV_TX_OK;
@@ -202,6 +204,7 @@ static bool receive(struct mr_link *link)
 		kfree_skb(skb);
 		return true;
 	}
+	trace_link_received(link->peer->root, size);
 	skb->protocol = eth_type_trans(skb, dev);
 	dev_sw_netstats_rx_add(dev, size);
 	napi_gro_receive(&link->napi, skb);

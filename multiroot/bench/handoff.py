@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from multiroot.bench import cpr, kexec, launch, provenance
+from multiroot.bench import cpr, kexec, launch, marks, provenance
 from multiroot.bench.contender import Contender, interleave
 from multiroot.bench.contenders import SAME_KERNEL, SameKernel, SameKernelVm
 from multiroot.bench.ours import MultiRoot, Pool
@@ -49,6 +49,7 @@ class Options:
     boots: int = 1
     seed: int = 1
     dirty: int = 0
+    traced: bool = True  # one more handoff of ours, with the module's tracepoints on
 
     def checked(self) -> Options:
         """Raises BadRequestError for what makes no sense."""
@@ -146,6 +147,8 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
                 for each in range(options.vms)
             ]
             made.append(MultiRoot(variant_name(OURS, kind.label), pool, definitions))
+            if options.traced and number == 1:
+                made.append(marks.Traced(machine, agents, pool, definitions[:1]))
         shared = SameKernelVm(machine, name=f"rival{number}", **fields)
         made += [SameKernel(way, shared, kind.label) for way in SAME_KERNEL if way in options.contenders]
         if cpr.NAME in options.contenders:

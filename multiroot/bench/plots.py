@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from multiroot.bench import render
+from multiroot.bench import marks, render
 from multiroot.bench.samples import Run, Sample
 from multiroot.bench.seed import Row
 from multiroot.bench.summary import quantile
@@ -48,9 +48,12 @@ def contenders(run: Run, metric: str) -> Figure:
 
 
 def blackout(sample: Sample) -> Figure:
-    """One blackout, each part with its owner."""
+    """One blackout, each part with its owner, and below them what the modules saw of it."""
     parts = blackout_parts(sample.phases)
-    figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * max(len(parts), 1)), layout="constrained")
+    seen = [phase for phase in sample.phases if phase.side.startswith(marks.MODULE)]
+    kinds = sorted({(mark.side, mark.name) for mark in seen})
+    rows = len(parts) + len(kinds)
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * max(rows, 1)), layout="constrained")
     axes = figure.subplots()
     first = parts[0].start_ns if parts else 0
     whole = (parts[-1].end_ns - first) / 1e6 if parts else 1.0
@@ -58,9 +61,14 @@ def blackout(sample: Sample) -> Figure:
         start, length = (part.start_ns - first) / 1e6, (part.end_ns - part.start_ns) / 1e6
         axes.barh(row, length, left=start, color=COLOURS[row % len(COLOURS)], height=0.6)
         axes.annotate(f" {length:.2f} ms", (start + length, row), va="center", fontsize=8, color=INK)
-    axes.set_yticks(range(len(parts)), [part.owner for part in parts])
+    for row, kind in enumerate(kinds, len(parts)):
+        moments = [(mark.start_ns - first) / 1e6 for mark in seen if (mark.side, mark.name) == kind]
+        axes.plot(moments, [row] * len(moments), "|", color=INK, markersize=9)
+        axes.annotate(f" {len(moments)}", (whole, row), va="center", fontsize=8, color=INK)
+    labels = [part.owner for part in parts] + [f"{side}: {name.replace('_', ' ')}" for side, name in kinds]
+    axes.set_yticks(range(rows), labels)
     axes.invert_yaxis()
-    axes.set_xlim(0, whole * 1.15)
+    axes.set_xlim(-marks.MARGIN_NS / 1e6 if kinds else 0, whole * 1.15)
     axes.set_xlabel("ms since the first event of the blackout")
     _plain(axes)
     return figure

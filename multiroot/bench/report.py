@@ -7,7 +7,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from multiroot.bench import plots, render, seed, trace
+from multiroot.bench import marks, plots, render, seed, trace
 from multiroot.bench.kexec import NAME as KEXEC
 from multiroot.bench.launch import NEW_ROOT
 from multiroot.bench.samples import Run, Sample
@@ -49,16 +49,16 @@ def write(
         rows = seed.table(run, KEXEC, run.any_kind(ours), NEW_ROOT)
         parts += ["<h2>The seed's ten phases</h2>", plots.save(plots.seed(rows), folder, "seed")]
         parts.append(_table(render.seed_table(rows)))
-    sample = typical(run, run.any_kind(ours), metric)
+    traced = marks.traced(run.samples)
+    sample = traced or typical(run, run.any_kind(ours), metric)
     if sample and trace.blackout_parts(sample.phases):
         (folder / "trace.json").write_text(json.dumps(trace.chrome(sample.phases)))
         parts += [
             "<h2>One blackout from the inside</h2>",
             plots.save(plots.blackout(sample), folder, "blackout"),
         ]
-        parts.append(
-            "<p>The sample nearest to the median; trace.json beside this file has all of its phases.</p>"
-        )
+        which = "One with the modules' tracepoints on" if traced else "The sample nearest to the median"
+        parts.append(f"<p>{which}; trace.json beside this file has all of its phases.</p>")
         parts.append(f"<p>One clock: {escape(render.clocks(run))}.</p>" if render.clocks(run) else "")
     page = folder / "report.html"
     body = "\n".join(parts)

@@ -156,7 +156,11 @@ def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
     from multiroot.bench import handoff as work
 
     options = work.Options(
-        lab=lab_options(chosen), contenders=guard.CONTENDERS, rounds=guard.ROUNDS, **chosen
+        lab=lab_options(chosen),
+        contenders=guard.CONTENDERS,
+        rounds=guard.ROUNDS,
+        traced=False,
+        **chosen,
     )
     folder = out or results_folder("quick")
     run = watched(lambda phases: work.run(options, folder, phases))
