@@ -156,7 +156,8 @@ class _Attempt:
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
                 await self._vm.qmp.execute("migrate", uri=wire.URI)
-                return (await self._next(call, "taken")).taken
+                with self._vm.qmp.unread():
+                    return (await self._next(call, "taken")).taken
         finally:
             call.cancel()
 

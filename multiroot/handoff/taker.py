@@ -243,7 +243,8 @@ class Taker:
     async def _take_over(self, incoming: Incoming) -> Taken:
         vm = incoming.vm
         try:
-            end = await asyncio.to_thread(self._resume, incoming)
+            with vm.qmp.unread():
+                end = await asyncio.to_thread(self._resume, incoming)
         except (CommandError, ConflictError):
             if incoming.taken:
                 await self._give_back(incoming)

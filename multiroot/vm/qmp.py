@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, QMPClient, QMPError, Runstate
 from qemu.qmp.message import Message
@@ -68,11 +68,26 @@ def wall_ns(timestamp: dict[str, int]) -> int:
     return timestamp["seconds"] * 1_000_000_000 + timestamp["microseconds"] * 1_000
 
 
+class _Client(QMPClient):
+    """The library's client, which can also leave what QEMU says where it is."""
+
+    def leave_unread(self, unread: bool) -> None:
+        """Nothing if there is no connection (any more)."""
+        if self._writer is None or self._writer.is_closing():
+            return
+        # A socket's transport reads and writes; the library has only the writing side's type for it.
+        transport = cast(asyncio.Transport, self._writer.transport)
+        if unread:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+
 class Qmp:
     """A connection; `to_ns` maps wall-clock ns of this root to the TSC clock."""
 
     def __init__(self, name: str, to_ns: Callable[[int], int]) -> None:
-        self._client = QMPClient(name)
+        self._client = _Client(name)
         self._to_ns = to_ns
         self._watches: set[Events] = set()
         # Used for its filter, which sees every event as it comes; it keeps none.
@@ -128,6 +143,19 @@ class Qmp:
         except _LOST as error:
             raise QemuGoneError("QEMU went away") from error
         await self.execute("getfd", fdname=name)
+
+    @contextmanager
+    def unread(self) -> Iterator[None]:
+        """What QEMU says meanwhile is taken in only afterwards.
+
+        While a guest stands still in a handoff nobody needs it, and taking it in would keep a CPU from what
+        the guest waits for.
+        """
+        self._client.leave_unread(True)
+        try:
+            yield
+        finally:
+            self._client.leave_unread(False)
 
     @contextmanager
     def watch(self, *names: str) -> Iterator[Events]:
