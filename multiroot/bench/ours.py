@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from multiroot.bench.samples import Sample
+from multiroot.errors import MultirootError
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
 from multiroot.phases import Phase
@@ -34,9 +35,20 @@ class Pool:
         for definition in started:
             self._agents.run(definition)
             self._where[definition.name] = "old"
-        for definition in started:
-            self._agents.ticks(definition.name, "old", TICKS)
-            self._signal("STOP", definition.name)
+        try:
+            for definition in started:
+                self._agents.ticks(definition.name, "old", TICKS)
+                self._signal("STOP", definition.name)
+        except MultirootError:
+            # One whose guest does not come up would take time from all others.
+            self.drop([each.name for each in started])
+            raise
+
+    def drop(self, names: Sequence[str]) -> None:
+        """End these."""
+        for name in names:
+            self._signal("CONT", name)
+            self._agents.stop(name, self._where.pop(name))
 
     def wake(self, names: Sequence[str]) -> None:
         """Let VMs run, and wait until each has for a while."""
@@ -76,10 +88,7 @@ class Pool:
 
     def close(self) -> None:
         """End all of them; twice is fine."""
-        for name, root in self._where.items():
-            self._signal("CONT", name)
-            self._agents.stop(name, root)
-        self._where = {}
+        self.drop(list(self._where))
 
     def _signal(self, signal: str, name: str) -> None:
         root = self._where[name]
