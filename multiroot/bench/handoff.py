@@ -24,6 +24,7 @@ from multiroot.units import MIB, format_size
 
 OURS = "multi-root"
 CLOCKS = "clocks of both roots"
+DIRTY_NEEDS = 256 * MIB
 CONTENDERS = (OURS, *SAME_KERNEL, cpr.NAME, kexec.NAME)
 
 
@@ -61,6 +62,8 @@ class Options:
         for number, what in ((self.rounds, "round"), (self.boots, "boot"), (self.vms, "VM")):
             if number < 1:
                 raise BadRequestError(f"at least one {what} is needed")
+        if self.dirty and min(self.ram) < DIRTY_NEEDS:
+            raise BadRequestError("a guest that dirties memory does not fit into less than 256M", "say --ram")
         return self
 
     def data(self) -> dict[str, Any]:

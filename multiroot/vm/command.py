@@ -13,11 +13,11 @@ from multiroot.vm.definition import VmDefinition
 # State is saved, sent and loaded while the guest stands still. So: no devices that no guest here needs, no
 # ACPI hot-plug registers for 256 buses, and virtio's legacy interface, because for the modern one QEMU saves
 # all 1024 queues a device could have (45 kB, field by field). ROMs are sent too, so the smallest firmware
-# that starts a kernel given directly.
+# that starts a kernel given directly. (With its usual one microvm starts no kernel in 2 GiB.)
 # suppress-vmdesc also matters for safety: nothing may follow the end mark of the stream, see docs/handoff.md.
 _MACHINE_OPTIONS = {
     "q35": "firmware=qboot.rom,suppress-vmdesc=on,hpet=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off",
-    "microvm": "suppress-vmdesc=on,acpi=on,pcie=on",
+    "microvm": "firmware=qboot.rom,suppress-vmdesc=on,acpi=on,pcie=on",
 }
 _MACHINE_WORDS = {
     "q35": ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"],

@@ -7,6 +7,7 @@ import pytest
 
 from multiroot.bench.handoff import Kind, Options
 from multiroot.cli.bench import parse_machines
+from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.units import GIB, MIB
 
@@ -31,6 +32,12 @@ def test_kinds_are_labelled_by_what_they_do_not_share(
     assert [kind.label for kind in options.kinds()] == labels
     assert options.kinds()[-1] == Kind(ram[-1], machine[-1], labels[-1])
     assert options.arena == 4 * sum(kind.ram for kind in options.kinds())
+
+
+def test_a_guest_that_dirties_memory_needs_room_for_it() -> None:
+    Options(labs.Options(), ram=(256 * MIB,), dirty=40).checked()
+    with pytest.raises(BadRequestError, match="256M"):
+        Options(labs.Options(), ram=(2 * GIB, 128 * MIB), dirty=40).checked()
 
 
 @pytest.mark.parametrize(
