@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 VERSION = 1
 TABLES = ".iommu-tables"  # an extent's name that no VM can have
 ACPI = Path("/sys/firmware/acpi/tables")
+WHAT = {"DMAR": "IOMMU", "MCFG": "memory-mapped PCI configuration space"}
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ class Devices:
         try:
             return (self._acpi / name).read_bytes()
         except FileNotFoundError as error:
-            raise ConflictError(f"the firmware has no table {name}") from error
+            what = f"this machine has no {WHAT[name]}: its firmware has no table {name}"
+            raise ConflictError(what) from error
 
 
 def load_modules() -> None:
