@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,10 @@ def set_urgent(pid: int, urgent: bool) -> None:
     While a guest stands still, what it waits for must not wait for other guests' turns on the CPU. A user who
     may not do that does without.
     """
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
+    # Any of its threads, too, may end meanwhile.
+    for task in Path("/proc").glob(f"{pid}/task/*"):
+        with suppress(ProcessLookupError, PermissionError):
             os.setpriority(os.PRIO_PROCESS, int(task.name), URGENT if urgent else USUAL)
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return
 
 
 @dataclass(frozen=True)
