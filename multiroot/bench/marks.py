@@ -49,11 +49,15 @@ class Traced(MultiRoot):
         self._done = True
         for root in ROOTS:
             self._trace(root, _START)
-        sample = super().sample()[-1]
+        try:
+            sample = super().sample()[-1]
+        finally:
+            # Also after a failure: the samples of others are not to be traced.
+            taken = {root: self._trace(root, _TAKE) for root in ROOTS}
         marks: list[Phase] = []
-        for root in ROOTS:
+        for root, text in taken.items():
             status = self._agents.status(root)
-            marks += parse(self._trace(root, _TAKE), status.root, status.tsc_khz)
+            marks += parse(text, status.root, status.tsc_khz)
         values = {"traced_blackout_ns": sample.values["blackout_ns"]}
         return [replace(sample, values=values, phases=(*sample.phases, *near(marks, sample.phases)))]
 

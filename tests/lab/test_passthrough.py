@@ -31,6 +31,7 @@ FUNCTION = "01:10.0"  # the card's first virtual function
 ROUNDS = int(os.environ.get("MULTIROOT_ROUNDS", "1"))
 NO_REMAPPING = recipes.machine("no-remapping", {}).iommu
 Channels = dict[str, grpc.Channel]
+takes_longer = pytest.mark.skipif(ROUNDS < 2, reason="takes two minutes more; MULTIROOT_ROUNDS=2 has it, too")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def hand(cli: Cli, name: str, taker: str) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(ROUNDS < 2, reason="takes two minutes more; MULTIROOT_ROUNDS=2 has it, too")
+@takes_longer
 def test_without_interrupt_remapping_the_card_goes_the_same_way(labs_factory: Labs) -> None:
     """Proves that an IOMMU which does not remap interrupts will do: then the new root writes messages of its
     own into the card's table."""
@@ -257,7 +258,7 @@ def test_a_disk_goes_the_same_way(cli: Cli, roots: Channels) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(ROUNDS < 2, reason="takes two minutes more; MULTIROOT_ROUNDS=2 has it, too")
+@takes_longer
 def test_a_virtio_card_goes_the_same_way(cli: Cli, roots: Channels) -> None:
     """Proves that the new root's own driver, which is part of its kernel, leaves the device alone: a virtio
     card, with frames as the other one."""
