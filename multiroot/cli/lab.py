@@ -215,7 +215,7 @@ def describe(found: LabState) -> dict[str, Any]:
         "carve": asdict(memory.carve),
         "carve_reserved": memory.carve_reserved,
         "image": asdict(memory.image),
-        "agent": f"127.0.0.1:{machine.agent_port}",
+        "agent": found.agent_address,
         "resets": found.resets(),
         "boot_retries": found.retries(),
         "boots": [asdict(attempt) for attempt in found.attempts],

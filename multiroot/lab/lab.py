@@ -151,7 +151,7 @@ class Lab:
     @property
     def agent_address(self) -> str:
         """Where the old root's agent answers on this workstation."""
-        return f"127.0.0.1:{self.state.machine.agent_port}"
+        return self.state.agent_address
 
     def channel(self, root: str = "old") -> Channel:
         """A fresh way to the exec service of a root: "old", "new" or its number. The caller closes it."""

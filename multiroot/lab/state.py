@@ -51,8 +51,13 @@ class LabState:
         partial.write_text(json.dumps(data, default=str, indent=1) + "\n")
         partial.replace(path)
 
+    @property
+    def agent_address(self) -> str:
+        """Where the old root's agent answers on this workstation."""
+        return f"127.0.0.1:{self.machine.agent_port}"
+
     def alive(self) -> bool:
-        return bool(self.pid) and process_start(self.pid) == self.started
+        return _lives(self.pid, self.started)
 
     def events(self) -> list[dict[str, Any]]:
         """QMP events so far, oldest first."""
@@ -127,6 +132,28 @@ def load_alive(name: str) -> LabState:
 def names() -> list[str]:
     """All labs that left a state folder."""
     return sorted(path.parent.name for path in (paths.state_dir() / "labs").glob(f"*/{_STATE}"))
+
+
+def running() -> LabState | None:
+    """The lab that runs: the only one, or the one called "default". BadRequestError if others do."""
+    states = [load(name) for name in names() if _has_machine(name)]
+    if len(states) < 2:
+        return states[0] if states else None
+    for state in states:
+        if state.machine.name == "default":
+            return state
+    there = ", ".join(f"{state.machine.name} ({state.agent_address})" for state in states)
+    raise BadRequestError(f"several labs run: {there}", "say which: MULTIROOT_AGENT=127.0.0.1:PORT")
+
+
+def _has_machine(name: str) -> bool:
+    """Whether a lab's QEMU runs, whatever version of multiroot started it."""
+    data = json.loads((folder(name) / _STATE).read_text())
+    return _lives(data["pid"], data["started"])
+
+
+def _lives(pid: int, started: int) -> bool:
+    return bool(pid) and process_start(pid) == started
 
 
 def create(machine: Machine, image_digest: str) -> LabState:

@@ -27,26 +27,22 @@ def link_target(root: int) -> str:
     return f"{link_address(root)}:{AGENT_PORT}"
 
 
-def state_dir() -> Path:
-    """Where the user's labs keep their state."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "multiroot"
-
-
 def agent_target() -> str:
     """The gRPC target of the agent to ask: $MULTIROOT_AGENT, this root's own, or the running lab's.
 
-    `multiroot lab up` leaves its forwarded loopback address in the state folder's file "agent".
-    Raises PeerLostError when there is none.
+    Raises PeerLostError when there is none, BadRequestError when labs run and it could be any of them.
     """
     target = os.environ.get("MULTIROOT_AGENT")
     if target:
         return target
     if AGENT_SOCKET.exists():
         return f"unix:{AGENT_SOCKET}"
-    lab = state_dir() / "agent"
-    if lab.exists():
-        return lab.read_text().strip()
+    # Only a workstation has labs, and a root need not load what knows of them.
+    from multiroot.lab.state import running
+
+    lab = running()
+    if lab:
+        return lab.agent_address
     raise PeerLostError("no agent to talk to", "run this in a root, or start a lab with `multiroot lab up`")
 
 

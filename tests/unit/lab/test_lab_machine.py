@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, PeerLostError
 from multiroot.lab import state
 from multiroot.lab.layout import lay_out
 from multiroot.lab.machine import Machine, MachineDevice, kernel_cmdline, qemu_argv
 from multiroot.lab.state import Attempt, LabState
+from multiroot.rpc import client
 from multiroot.units import GIB, MIB
 
 
@@ -183,3 +184,49 @@ def test_devices_sit_behind_ports_of_their_own(machine: Machine) -> None:
         "pcie-root-port,id=port2,bus=pcie.0,chassis=2,addr=0x11",
     ]
     assert any(str(machine.state / "card1.sock") in word for word in option(argv, "-netdev"))
+
+
+def up(machine: Machine, name: str, port: int) -> LabState:
+    """A lab whose QEMU lives: this process plays it."""
+    named = dataclasses.replace(machine, name=name, agent_port=port, state=state.folder(name))
+    lab = state.create(named, "digest")
+    lab.pid, lab.started = os.getpid(), state.process_start(os.getpid())
+    lab.save()
+    return lab
+
+
+@pytest.fixture
+def workstation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MULTIROOT_AGENT", raising=False)
+    monkeypatch.setattr(client, "AGENT_SOCKET", tmp_path / "no agent here")
+
+
+@pytest.mark.usefixtures("workstation")
+def test_commands_go_to_the_lab_that_runs(machine: Machine) -> None:
+    with pytest.raises(PeerLostError, match="no agent to talk to"):
+        client.agent_target()
+    dead = up(machine, "dead", 40009)
+    dead.pid = 0
+    dead.save()
+    with pytest.raises(PeerLostError, match="no agent to talk to"):
+        client.agent_target()
+    up(machine, "demo", 40011)
+    assert client.agent_target() == "127.0.0.1:40011"
+
+
+@pytest.mark.usefixtures("workstation")
+def test_of_several_labs_commands_go_to_the_default_one(machine: Machine) -> None:
+    up(machine, "demo", 40011)
+    up(machine, "bench", 40012)
+    with pytest.raises(BadRequestError, match=r"bench \(127.0.0.1:40012\), demo \(127.0.0.1:40011\)"):
+        client.agent_target()
+    up(machine, "default", 40013)
+    assert client.agent_target() == "127.0.0.1:40013"
+
+
+@pytest.mark.usefixtures("workstation")
+def test_a_dead_lab_of_another_version_is_in_nobodys_way(machine: Machine) -> None:
+    old = up(machine, "old", 40009).folder / "lab.json"
+    old.write_text(json.dumps({"pid": 0, "started": 0, "machine": {}}))
+    up(machine, "demo", 40011)
+    assert client.agent_target() == "127.0.0.1:40011"
