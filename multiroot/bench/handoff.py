@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from multiroot.bench import cpr, kexec, launch, marks, provenance
+from multiroot.bench import cpr, kexec, launch, marks, provenance, workload
 from multiroot.bench.contender import Contender, interleave
 from multiroot.bench.contenders import SAME_KERNEL, SameKernel, SameKernelVm
 from multiroot.bench.ours import MultiRoot, Pool
@@ -39,7 +39,9 @@ class Kind:
 
 @dataclass(frozen=True)
 class Options:
-    """`ram` in bytes; each size is measured with each machine. `dirty`: MiB/s that the guest rewrites."""
+    """`ram` in bytes; each size is measured with each machine. `dirty`: MiB/s that the guest rewrites,
+    `tick`: ms from one of its ticks to the next.
+    """
 
     lab: labs.Options
     contenders: tuple[str, ...] = CONTENDERS
@@ -50,6 +52,7 @@ class Options:
     boots: int = 1
     seed: int = 1
     dirty: int = 0
+    tick: int = workload.PERIOD_MS
     traced: bool = True  # one more handoff of ours, with the module's tracepoints on
 
     def checked(self) -> Options:
@@ -59,7 +62,8 @@ class Options:
             raise BadRequestError(
                 f"no contender called {unknown[0]!r}", f"there are: {', '.join(CONTENDERS)}"
             )
-        for number, what in ((self.rounds, "round"), (self.boots, "boot"), (self.vms, "VM")):
+        numbers = {"round": self.rounds, "boot": self.boots, "VM": self.vms, "ms a tick": self.tick}
+        for what, number in numbers.items():
             if number < 1:
                 raise BadRequestError(f"at least one {what} is needed")
         if self.dirty and min(self.ram) < DIRTY_NEEDS:
@@ -163,5 +167,5 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
 
 def definition_fields(options: Options, kind: Kind) -> dict[str, Any]:
     """What every contender's VM of this kind has in common."""
-    append = f"ticker.dirty={options.dirty}" if options.dirty else ""
+    append = workload.words(period_ms=options.tick, dirty=options.dirty)
     return {"ram_bytes": kind.ram, "cpus": 1, "machine": kind.machine, "append": append}

@@ -21,6 +21,7 @@ from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device
 from multiroot.bench import cpr, footprint, leave
 from multiroot.bench.rival import ROOT, RUN_DIR, Rival
+from multiroot.bench.workload import enough_ticks
 from multiroot.device.handle import Device
 from multiroot.errors import BadRequestError, CommandError, MultirootError
 from multiroot.net.network import RootNetwork
@@ -34,7 +35,6 @@ STATE_FILE = Path("/tmp/bench-state")
 FD_NAME = "bench"
 UNLIMITED = 100 << 30  # bytes/s
 DOWNTIME_LIMIT_MS = 300  # QEMU's own default
-TICKS = 120
 CONVERGE_TIMEOUT_S = 60.0
 
 # Ways in which RAM travels too, and so needs room of its own on the other side.
@@ -60,7 +60,7 @@ class Bench:
         vm = self._instance(entry)
         await vm.start()
         self._vm = vm
-        await self._ticks(vm, TICKS)
+        await self._ticks(vm, self._enough())
         return {"qemu": vm.qmp.version}
 
     async def pause(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Bench:
         vm = self._current()
         await vm.qmp.execute("cont")
         seen = await self._ticks(vm, 0)
-        await self._ticks(vm, len(seen.ticks) + TICKS)
+        await self._ticks(vm, len(seen.ticks) + self._enough())
         return {}
 
     async def sample(self, way: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Bench:
         if way in COPYING:
             self._spare = source.entry
         self._vm = target
-        after = await self._ticks(target, TICKS)
+        after = await self._ticks(target, self._enough())
         joined = before.then(after)
         judged = ticks.continuity(joined.ticks)
         ram = status["ram"]
@@ -213,6 +213,9 @@ class Bench:
         if self._vm is None:
             raise BadRequestError("no VM was started")
         return self._vm
+
+    def _enough(self) -> int:
+        return enough_ticks(self._definition.append)
 
     async def _ticks(self, vm: Instance, count: int) -> ticks.Stretch:
         return await wait_for_ticks(vm, count)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from multiroot.bench.samples import Sample
+from multiroot.bench.workload import enough_ticks
 from multiroot.errors import MultirootError
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
@@ -14,7 +15,6 @@ from multiroot.rpc.v1 import coordinator_pb2, vm_pb2
 from multiroot.vm import ticks
 from multiroot.vm.messages import ticks_from_proto
 
-TICKS = 120  # on either side of a handoff: more than a second of the guest's life
 OTHER = {"old": "new", "new": "old"}
 
 Show = Callable[[Phase], None]
@@ -28,6 +28,7 @@ class Pool:
         self._agents = agents
         self._show = show
         self._where: dict[str, str] = {}
+        self._ticks: dict[str, int] = {}  # so many on either side of a handoff
 
     def need(self, definitions: Sequence[vm_pb2.VmDefinition]) -> None:
         """Have these run, and then stop; those that do already are left alone."""
@@ -35,9 +36,10 @@ class Pool:
         for definition in started:
             self._agents.run(definition)
             self._where[definition.name] = "old"
+            self._ticks[definition.name] = enough_ticks(definition.append)
         try:
             for definition in started:
-                self._agents.ticks(definition.name, "old", TICKS)
+                self._agents.ticks(definition.name, "old", self._ticks[definition.name])
                 self._signal("STOP", definition.name)
         except MultirootError:
             # One whose guest does not come up would take time from all others.
@@ -56,7 +58,7 @@ class Pool:
             self._signal("CONT", name)
         for name in names:
             seen = len(self._agents.ticks(name, self._where[name]).counter)
-            self._agents.ticks(name, self._where[name], seen + TICKS)
+            self._agents.ticks(name, self._where[name], seen + self._ticks[name])
 
     def rest(self, names: Sequence[str]) -> None:
         """Keep the guests off the CPUs while others are measured; a stopped QEMU takes no time at all."""
@@ -74,7 +76,7 @@ class Pool:
         """What one handoff was like, once the guest has run for a while after it."""
         there = self._where[result.name]
         before = ticks_from_proto(self._agents.ticks(result.name, OTHER[there]))
-        after = ticks_from_proto(self._agents.ticks(result.name, there, TICKS))
+        after = ticks_from_proto(self._agents.ticks(result.name, there, self._ticks[result.name]))
         joined = before.then(after).ticks
         judged = ticks.continuity(joined)
         return {

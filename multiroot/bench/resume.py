@@ -20,13 +20,13 @@ from multiroot.arena.backing import find_device, opened
 from multiroot.bench import relay
 from multiroot.bench.carried import unpack
 from multiroot.bench.rival import RESULT, ROOT, RUN_DIR, STATE, Rival, UnpluggedTaps
+from multiroot.bench.workload import enough_ticks
 from multiroot.errors import CommandError, MultirootError
 from multiroot.root.marks import Marks
 from multiroot.vm import ticks
 from multiroot.vm.instance import Host, VmState
 from multiroot.vm.stream import wait_for_ticks
 
-TICKS = 120
 LOCK = Path("/run/multiroot/devices.lock")
 
 
@@ -50,7 +50,7 @@ async def resume() -> dict[str, Any]:
     moments["qemu"] = clock()
     await _load(vm, state, moments)
     vm.state = VmState.RUNNING
-    seen = await wait_for_ticks(vm, TICKS)
+    seen = await wait_for_ticks(vm, enough_ticks(carried.definition.append))
     judged = ticks.continuity(seen.ticks)
     marks = {mark.name: mark.at_ns for mark in Marks(clock).all()}
     return {

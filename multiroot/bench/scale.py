@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multiroot.bench import launch, provenance
+from multiroot.bench import launch, provenance, workload
 from multiroot.bench.contender import interleave
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.samples import Recorder, Run, read
@@ -23,18 +23,22 @@ CARVE = 2 * GIB  # room for the QEMUs of all VMs
 
 @dataclass(frozen=True)
 class Options:
-    """`vms`: how many VMs of the smallest size; `ram`: sizes, in bytes, of a single one."""
+    """`vms`: how many VMs of the smallest size; `ram`: sizes, in bytes, of a single one; `tick`: ms from one
+    of a guest's ticks to the next.
+    """
 
     lab: labs.Options
     vms: tuple[int, ...] = (1, 2, 4, 8)
     ram: tuple[int, ...] = (128 * MIB, 512 * MIB, 2 * GIB, 4 * GIB)
     rounds: int = 3
+    tick: int = workload.PERIOD_MS
     seed: int = 1
 
     def checked(self) -> Options:
         """Raises BadRequestError for what makes no sense."""
-        if not self.vms or not self.ram or min(self.vms) < 1 or min(self.ram) < MIB or self.rounds < 1:
-            raise BadRequestError("numbers of VMs, sizes and rounds must be positive")
+        numbers = (*self.vms, self.rounds, self.tick)
+        if not self.vms or not self.ram or min(numbers) < 1 or min(self.ram) < MIB:
+            raise BadRequestError("numbers of VMs, sizes, rounds and ms a tick must be positive")
         return self
 
     @property
@@ -61,6 +65,7 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
                     "vms": list(options.vms),
                     "ram": list(options.ram),
                     "rounds": options.rounds,
+                    "tick": options.tick,
                 }
                 found = provenance.versions(machine, agents)
                 recorder.header(provenance.header("scale", options.seed, kept, found))
@@ -79,17 +84,18 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
 def contenders(options: Options, pool: Pool) -> list[MultiRoot]:
     """A contender for each number and each size. Those of one size share VMs."""
     smallest = min(options.ram)
-    many = [_definition(f"vm{number + 1}", smallest) for number in range(max(options.vms))]
+    append = workload.words(period_ms=options.tick)
+    many = [_definition(f"vm{number + 1}", smallest, append) for number in range(max(options.vms))]
     found = [MultiRoot(label(count, smallest), pool, many[:count]) for count in sorted(set(options.vms))]
     for ram in sorted(set(options.ram)):
         if label(1, ram) not in [each.name for each in found]:
             name = "vm1" if ram == smallest else f"large{ram // MIB}"
-            found.append(MultiRoot(label(1, ram), pool, [_definition(name, ram)]))
+            found.append(MultiRoot(label(1, ram), pool, [_definition(name, ram, append)]))
     return found
 
 
-def _definition(name: str, ram: int) -> vm_pb2.VmDefinition:
-    return vm_pb2.VmDefinition(name=name, guest="ticker", ram_bytes=ram, cpus=1)
+def _definition(name: str, ram: int, append: str) -> vm_pb2.VmDefinition:
+    return vm_pb2.VmDefinition(name=name, guest="ticker", ram_bytes=ram, cpus=1, append=append)
 
 
 @dataclass(frozen=True)

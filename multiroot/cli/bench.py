@@ -38,6 +38,11 @@ def common_options(function: Function) -> Function:
     return function
 
 
+tick_option = click.option(
+    "--tick", default=10, show_default=True, metavar="MS", help="Time from one tick of a guest to the next."
+)
+
+
 @click.group()
 def bench() -> None:
     """Measure what this does beside what others do, in one lab machine and one run."""
@@ -51,6 +56,7 @@ def bench() -> None:
     "--machine", default="q35", show_default=True, metavar="LIST", help="QEMU machines: q35, microvm."
 )
 @click.option("--dirty", default=0, metavar="RATE", help="MiB/s of memory the guest keeps writing.")
+@tick_option
 @click.option("--rounds", default=5, show_default=True, help="Samples of each contender in a boot.")
 @click.option("--boots", default=1, show_default=True, help="Boots of the lab machine.")
 @common_options
@@ -104,6 +110,7 @@ def memory(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
 @bench.command()
 @click.option("--vms", default="1,2,4,8", show_default=True, metavar="LIST", help="Numbers of VMs.")
 @click.option("--ram", default="128M,512M,2G,4G", show_default=True, metavar="LIST", help="Sizes of one VM.")
+@tick_option
 @click.option("--rounds", default=3, show_default=True, help="Samples of each.")
 @common_options
 def scale(vms: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:

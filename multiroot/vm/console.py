@@ -5,9 +5,10 @@ Runs on its own (python -I -S console.py ...), with the standard library alone, 
 how the blackout is measured from outside: nothing else that the agent does may delay it.
 
 What the guest writes is appended to a file, per read a record of (CLOCK_MONOTONIC_RAW ns, offset, length) and
-then the bytes; multiroot.vm.history reads it. It is also sent on to whoever connects to the listening socket,
-and their input is passed to the guest. A client first gets the offset at which its live bytes begin, 8
-bytes; what lies before is in the file.
+then the bytes; multiroot.vm.history reads it. QEMU passes on byte by byte, so a read waits a moment for
+more (GATHER_S); its time is that of the first byte. It is also sent on to whoever connects to the listening
+socket, and their input is passed to the guest. A client first gets the offset at which its live bytes
+begin, 8 bytes; what lies before is in the file.
 
 Offsets count from the guest's first byte. A file that has reached SEGMENT bytes is renamed to *.1 (which
 replaces the one before), so that a chatty guest does not fill the memory that /run lives in. The keeper
@@ -25,6 +26,7 @@ import time
 RECORD = struct.Struct("<QQI")  # CLOCK_MONOTONIC_RAW ns, offset of the first byte, length
 START = struct.Struct("<Q")
 SEGMENT = 4 << 20
+GATHER_S = 0.003  # what an emulated UART needs for a short line
 _READ_SIZE = 1 << 16
 _PRIORITY = -15
 
@@ -78,11 +80,14 @@ class Keeper:
                     self._from_client(self._clients[fd])
 
     def _from_guest(self) -> bool:
+        at_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+        # Not an event to wait for: whether more comes nobody knows. Without it all VMs' keepers together
+        # take as much of the CPUs as a guest.
+        time.sleep(GATHER_S)
         try:
             data = self._serial.recv(_READ_SIZE)
         except ConnectionResetError:
             return False
-        at_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
         if not data:
             return False
         self._log.append(data, at_ns)

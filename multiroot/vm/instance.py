@@ -25,7 +25,7 @@ from multiroot.vm.command import Descriptors, Paths, Qemu, command, guest_paths
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.monitor import Monitor
-from multiroot.vm.process import Process, set_urgent, started
+from multiroot.vm.process import AGENT_URGENCY, Process, set_urgent, started
 from multiroot.vm.qmp import QemuGoneError, Qmp
 
 GUESTS = Path("/usr/lib/multiroot/guests")
@@ -183,7 +183,7 @@ class Instance:
         """Before it stands still for a handoff: its QEMU and this agent first. After it: as usual."""
         if self.process:
             self.process.urgent(urgent)
-        set_urgent(os.getpid(), urgent)
+        set_urgent(os.getpid(), AGENT_URGENCY if urgent else 0)
 
     async def resume(self) -> None:
         """Let the guest go on if it is stopped; only the owner may call this."""

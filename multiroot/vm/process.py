@@ -13,19 +13,21 @@ from pathlib import Path
 
 from multiroot.errors import ConflictError
 
-URGENT, USUAL = -20, 0  # nice(2) values
+QEMU_URGENCY, AGENT_URGENCY = 1, 2  # sched(7) priorities: an agent must be able to stop what it let run
 
 
-def set_urgent(pid: int, urgent: bool) -> None:
-    """Have all threads of a process run before others, or as usual again; nothing if it has ended.
+def set_urgent(pid: int, urgency: int) -> None:
+    """Have all threads of a process run before others, or, with 0, as usual again; nothing if it has ended.
 
-    While a guest stands still, what it waits for must not wait for other guests' turns on the CPU. A user who
-    may not do that does without.
+    While a guest stands still, what it waits for must not wait for other guests' turns on the CPU: no nice
+    value makes those give it up in the middle of their turn, a real-time policy does. A user who may not do
+    that does without.
     """
+    policy = os.SCHED_RR if urgency else os.SCHED_OTHER
     # Any of its threads, too, may end meanwhile.
     for task in Path("/proc").glob(f"{pid}/task/*"):
         with suppress(ProcessLookupError, PermissionError):
-            os.setpriority(os.PRIO_PROCESS, int(task.name), URGENT if urgent else USUAL)
+            os.sched_setscheduler(int(task.name), policy, os.sched_param(urgency))
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Process:
 
     def urgent(self, urgent: bool) -> None:
         """See `set_urgent`."""
-        set_urgent(self.pid, urgent)
+        set_urgent(self.pid, QEMU_URGENCY if urgent else 0)
 
     async def wait(self) -> int | None:
         """Wait for its end; its exit code (negative: signal), None for an adopted process."""

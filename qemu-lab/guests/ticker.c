@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The lab's guest: a counter that ticks every 10 ms, and a region of memory that is rewritten and checked all
+ * The lab's guest: a counter that ticks, usually every 10 ms, and a region of memory that is rewritten and checked all
  * the time. It is the guest's init and its only process. README.md beside this file describes the output;
  * lines are short because every byte on a serial port is a VM exit.
  *
  * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
- * ticker.dirty=MIB/S (default 0), ticker.card=NAME and ticker.disk=NAME (default: none).
+ * ticker.period=MS (default 10), ticker.dirty=MIB/S (default 0), ticker.card=NAME and ticker.disk=NAME (default: none).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -37,7 +37,7 @@
 enum {
 	WORDS = 4096 / 8,		/* in a page */
 	PAGES_A_TICK = 16,
-	TICK_NS = 10 * 1000 * 1000,
+	DEFAULT_PERIOD_MS = 10,
 	REPORT_EVERY = 64,		/* ticks */
 	FRAMES_EVERY = 8,		/* ticks */
 	BLOCK = 512,			/* bytes of a numbered write */
@@ -45,7 +45,7 @@ enum {
 	WRITES = 4,			/* under way at a time */
 	DISK_WAIT_MS = 30 * 1000,	/* its driver may take so long */
 	ETH_P_NUMBERED = 0x88b5,	/* IEEE 802: for local experiments */
-	LATE_NS = 50 * 1000 * 1000,	/* later than this, ticks are not caught up with */
+	LATE_PERIODS = 5,		/* later than this, ticks are not caught up with */
 	DEFAULT_REGION_MIB = 32,
 	DIRTY_PAGES = 64 << 8,		/* 64 MiB that are only made dirty */
 	QUEUE_BYTES = 32 << 20,		/* of frames, while this program does something else */
@@ -90,6 +90,14 @@ static const char *parameter(const char *cmdline, const char *name)
 	at += strlen(name);
 	snprintf(value, sizeof(value), "%.*s", (int)strcspn(at, " "), at);
 	return value;
+}
+
+/* A positive number given as a parameter. */
+static int number(const char *cmdline, const char *name, int otherwise)
+{
+	const char *value = parameter(cmdline, name);
+
+	return value && atoi(value) > 0 ? atoi(value) : otherwise;
 }
 
 static void load_modules(void)
@@ -293,7 +301,7 @@ struct region {
 	uint64_t checked;	/* bytes */
 	uint64_t bad;		/* bytes */
 	uint64_t *dirty;	/* DIRTY_PAGES pages, NULL without ticker.dirty= */
-	size_t dirty_rate;	/* pages a second */
+	size_t dirty_a_tick;	/* pages */
 	size_t dirty_next;
 };
 
@@ -362,10 +370,10 @@ static void make_region(struct region *region, size_t mib)
 		write_page(region, i, (i + 1) * UINT64_C(0x9e3779b97f4a7c15));
 }
 
-static void make_dirty(struct region *region, size_t mib_a_second)
+static void make_dirty(struct region *region, size_t mib_a_second, uint64_t period)
 {
-	region->dirty_rate = mib_a_second << 8;
-	if (!region->dirty_rate)
+	region->dirty_a_tick = (mib_a_second << 8) * period / 1000000000;
+	if (!region->dirty_a_tick)
 		return;
 	region->dirty = mmap(NULL, DIRTY_PAGES << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (region->dirty == MAP_FAILED)
@@ -374,9 +382,7 @@ static void make_dirty(struct region *region, size_t mib_a_second)
 
 static void work(struct region *region)
 {
-	size_t dirty = region->dirty_rate / (1000000000 / TICK_NS);
-
-	for (; dirty; dirty--) {
+	for (size_t i = 0; i < region->dirty_a_tick; i++) {
 		region->dirty[region->dirty_next * WORDS]++;
 		region->dirty_next = (region->dirty_next + 1) % DIRTY_PAGES;
 	}
@@ -433,7 +439,7 @@ static void tell_writes(int serial, struct writes *writes)
 }
 
 static void tick_for_ever(int serial, struct region *region, struct frames *frames, struct writes *writes,
-			  const char *boot_id)
+			  const char *boot_id, uint64_t period)
 {
 	uint64_t due = now(CLOCK_MONOTONIC), last = due, gap = 0;
 	char line[192];
@@ -443,14 +449,14 @@ static void tick_for_ever(int serial, struct region *region, struct frames *fram
 		struct timespec until;
 		uint64_t at;
 
-		due += TICK_NS;
+		due += period;
 		until = (struct timespec){ due / 1000000000, due % 1000000000 };
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 		at = now(CLOCK_MONOTONIC);
 		if (at - last > gap)
 			gap = at - last;
 		last = at;
-		if (at > due + LATE_NS)
+		if (at > due + LATE_PERIODS * period)
 			due = at;
 		if (counter % REPORT_EVERY) {
 			length = snprintf(line, sizeof(line), "T %" PRIx64 "\n", counter);
@@ -480,6 +486,7 @@ int main(void)
 	struct region region = { 0 };
 	struct frames frames = { .socket = -1 };
 	struct writes writes = { .disk = -1 };
+	uint64_t period;	/* ns */
 	const char *value;
 	int serial;
 
@@ -498,12 +505,11 @@ int main(void)
 	value = parameter(cmdline, "ticker.disk=");
 	if (value)
 		open_disk(&writes, value);
-	value = parameter(cmdline, "ticker.region=");
-	make_region(&region, value && atoi(value) > 0 ? atoi(value) : DEFAULT_REGION_MIB);
-	value = parameter(cmdline, "ticker.dirty=");
-	make_dirty(&region, value && atoi(value) > 0 ? atoi(value) : 0);
+	period = number(cmdline, "ticker.period=", DEFAULT_PERIOD_MS) * UINT64_C(1000000);
+	make_region(&region, number(cmdline, "ticker.region=", DEFAULT_REGION_MIB));
+	make_dirty(&region, number(cmdline, "ticker.dirty=", 0), period);
 	mlockall(MCL_CURRENT | MCL_FUTURE);
 	serial = open_serial();
 	say(serial, ready, snprintf(ready, sizeof(ready), "READY boot=%s\n", boot_id));
-	tick_for_ever(serial, &region, &frames, &writes, boot_id);
+	tick_for_ever(serial, &region, &frames, &writes, boot_id, period);
 }

@@ -29,7 +29,7 @@ def test_each_number_and_each_size_is_a_contender_and_the_smallest_size_is_share
     assert options.arena == 4 * 128 * MIB + 2 * GIB
 
 
-@pytest.mark.parametrize("wrong", [{"vms": (0,)}, {"vms": ()}, {"ram": (1,)}, {"rounds": 0}])
+@pytest.mark.parametrize("wrong", [{"vms": (0,)}, {"vms": ()}, {"ram": (1,)}, {"rounds": 0}, {"tick": 0}])
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(BadRequestError):
         scale.Options(labs.Options(), **wrong).checked()  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from multiroot.vm.process import URGENT, USUAL, set_urgent
+from multiroot.vm.process import QEMU_URGENCY, set_urgent
 
 THREADS = """
 import threading
@@ -34,20 +34,22 @@ def child() -> Iterator[int]:
         process.kill()
 
 
-def niceness(pid: int) -> set[int]:
-    return {os.getpriority(os.PRIO_PROCESS, int(task)) for task in os.listdir(f"/proc/{pid}/task")}  # noqa: PTH208
+def urgencies(pid: int) -> set[tuple[int, int]]:
+    """Policy and priority of its threads."""
+    tasks = [int(task) for task in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208
+    return {(os.sched_getscheduler(task), os.sched_getparam(task).sched_priority) for task in tasks}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")
 def test_all_threads_are_urgent_and_as_usual_again(child: int) -> None:
     assert len(os.listdir(f"/proc/{child}/task")) == 2  # noqa: PTH208
-    set_urgent(child, True)
-    assert niceness(child) == {URGENT}
-    set_urgent(child, False)
-    assert niceness(child) == {USUAL}
+    set_urgent(child, QEMU_URGENCY)
+    assert urgencies(child) == {(os.SCHED_RR, QEMU_URGENCY)}
+    set_urgent(child, 0)
+    assert urgencies(child) == {(os.SCHED_OTHER, 0)}
 
 
 def test_a_process_that_has_ended_is_no_error() -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
-    set_urgent(process.pid, True)
+    set_urgent(process.pid, QEMU_URGENCY)
