@@ -285,13 +285,14 @@ class Taker:
         owned = clock()
         seen = self._switch(incoming)
         switched = clock()
-        vm.monitor.execute("cont")
+        vm.monitor.finish()
         resumed = vm.monitor.event("RESUME")
         return _Resumed(loaded, heard, owned, switched, resumed, seen)
 
     def _loaded(self, vm: Instance, monitor: Monitor) -> dict[str, Any]:
         refused = f"QEMU did not accept the device state of {vm.name}"
         try:
+            monitor.begin("cont")
             event = monitor.event("MIGRATION", "completed", "failed")
         except QemuGoneError as error:
             raise CommandError(f"{refused}: {vm.folder.last_words()}") from error

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,6 @@ from multiroot.errors import MultirootError
 from multiroot.net.plan import AddAddress, AddBridge, AddPort, Link, Step
 
 _IFF_UP = 1
-_NEW_LINK = "RTM_NEWLINK"
 
 
 def _load() -> Any:
@@ -83,17 +82,6 @@ class Netlink:
                 await self._ipr.link("set", index=index, master=await self._index(step.bridge))
             else:
                 await self._ipr.link("set", index=index, state="up")
-
-    async def listen(self) -> None:
-        """Collect what the kernel says of devices from now on, for `new_links`."""
-        await self._ipr.bind()
-
-    async def new_links(self) -> AsyncIterator[str]:
-        """Names of devices as they appear or change, since `listen`; never ends."""
-        while True:
-            async for message in self._ipr.get():  # one batch of what the kernel sent
-                if message.get("event") == _NEW_LINK:
-                    yield message.get("ifname")
 
     async def _index(self, name: str) -> int:
         found = await self._ipr.link_lookup(ifname=name)

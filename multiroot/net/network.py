@@ -11,6 +11,7 @@ from multiroot.errors import MultirootError
 from multiroot.net.netlink import Netlink
 from multiroot.net.plan import BRIDGE, LINKS, AddPort, BringUp, plan_network
 from multiroot.net.tap import TapDevice, open_tap
+from multiroot.net.uevents import DeviceEvents
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +28,8 @@ class RootNetwork:
     async def start(self) -> None:
         """Make the bridge and give it its address; from now on link devices are attached as they come."""
         self._netlink = Netlink()
-        events = Netlink()
         # First listen, then look: a device that appears in between is seen by one of them.
-        await events.listen()
+        events = DeviceEvents()
         await self.ensure()
         self._watching = asyncio.create_task(self._watch(events))
 
@@ -65,13 +65,13 @@ class RootNetwork:
         """Let frames through."""
         await self._open().apply(BringUp(tap))
 
-    async def _watch(self, events: Netlink) -> None:
+    async def _watch(self, events: DeviceEvents) -> None:
         try:
-            async for name in events.new_links():
-                if name in LINKS:
-                    await self._attach(name)
+            async for name in events.appeared():
+                if name is None or name in LINKS:
+                    await self._attach(name or "what has appeared")
         finally:
-            await events.close()
+            events.close()
 
     async def _attach(self, name: str) -> None:
         try:

@@ -38,16 +38,9 @@ def arrange(moment: str) -> None:
     elif moment == "loaded":
         taker.Taker._loaded = die  # type: ignore[method-assign]
     elif moment == "owned":
-        Monitor.execute = die_at_cont(Monitor.execute)  # type: ignore[method-assign]
+        Monitor.finish = die  # type: ignore[method-assign]
     elif moment == "resumed":
         taker.Taker._settle_in = die_async  # type: ignore[method-assign]
-
-
-def die_at_cont(original: Any) -> Any:
-    def execute(self: Monitor, command: str) -> Any:
-        return die() if command == "cont" else original(self, command)
-
-    return execute
 
 
 def die_stopped(original: Any) -> Any:

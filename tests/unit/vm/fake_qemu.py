@@ -143,17 +143,19 @@ class Qemu:
                 return
             self._pending += fds
             buffer += data
-            *lines, buffer = buffer.split(b"\n")
-            decoder = json.JSONDecoder()
-            for text in [line.decode() for line in lines] + [buffer.decode()]:
-                self._commands(decoder, text.strip(), client)
-            buffer = b""
+            buffer = self._commands(buffer.decode().strip(), client).encode()
 
-    def _commands(self, decoder: json.JSONDecoder, text: str, client: socket.socket) -> None:
+    def _commands(self, text: str, client: socket.socket) -> str:
+        """Run the whole ones, wherever lines end; returns what is left."""
+        decoder = json.JSONDecoder()
         while text:
-            command, end = decoder.raw_decode(text)
+            try:
+                command, end = decoder.raw_decode(text)
+            except json.JSONDecodeError:
+                break
             text = text[end:].strip()
             self._command(command, client)
+        return text
 
     def _command(self, command: dict[str, Any], client: socket.socket) -> None:
         name, arguments = command["execute"], command.get("arguments", {})

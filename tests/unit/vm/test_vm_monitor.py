@@ -42,6 +42,20 @@ def test_an_event_before_the_answer_is_kept(ends: tuple[Monitor, socket.socket])
     assert monitor.event("RESUME")["timestamp"] == STAMP
 
 
+def test_a_command_begun_is_whole_when_it_is_finished(ends: tuple[Monitor, socket.socket]) -> None:
+    monitor, qemu = ends
+    monitor.begin("cont")
+    begun = qemu.recv(1000)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(begun)
+    say(qemu, event("MIGRATION", status="completed"))
+    assert monitor.event("MIGRATION", "completed")
+    say(qemu, {"error": {"class": "GenericError", "desc": "not now"}})
+    with pytest.raises(CommandError, match="QEMU refused cont: not now"):
+        monitor.finish()
+    assert json.loads(begun + qemu.recv(1000)) == {"execute": "cont"}
+
+
 def test_other_events_and_statuses_are_passed_over(ends: tuple[Monitor, socket.socket]) -> None:
     monitor, qemu = ends
     say(qemu, event("MIGRATION", status="setup"), event("STOP"), event("MIGRATION", status="failed"))
