@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from multiroot.bench import cpr, kexec, launch, marks, provenance, workload
 from multiroot.bench.contender import Contender, interleave
 from multiroot.bench.contenders import SAME_KERNEL, SameKernel, SameKernelVm
+from multiroot.bench.machine import lab_machine
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.samples import Recorder, Run, Sample, read, variant_name
 from multiroot.errors import BadRequestError
@@ -95,25 +97,14 @@ class Options:
 def run(options: Options, out: Path, phases: Phases) -> Run:
     """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
     options = options.checked()
-    machine_options = replace(options.lab, vms=1, vm_memory=options.arena)
-    recorder = Recorder(out / "samples.jsonl")
-    try:
+    wanted = replace(options.lab, vms=1, vm_memory=options.arena)
+    with closing(Recorder(out / "samples.jsonl")) as recorder:
         for boot in range(options.boots):
-            machine = labs.up(machine_options, phases)
-            try:
-                with Agents(machine.agent_address) as agents:
-                    if boot == 0:
-                        recorder.header(
-                            provenance.header(
-                                "handoff", options.seed, options.data(), provenance.versions(machine, agents)
-                            )
-                        )
-                    _one_boot(options, boot, machine, agents, recorder, phases)
-            finally:
-                with phases.phase("shut the lab down"):
-                    machine.down()
-    finally:
-        recorder.close()
+            with lab_machine(wanted, phases) as (machine, agents):
+                if boot == 0:
+                    found = provenance.versions(machine, agents)
+                    recorder.header(provenance.header("handoff", options.seed, options.data(), found))
+                _one_boot(options, boot, machine, agents, recorder, phases)
     return read(recorder.path)
 
 

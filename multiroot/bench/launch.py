@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multiroot.bench import provenance
 from multiroot.bench.contender import interleave
+from multiroot.bench.machine import lab_machine
 from multiroot.bench.samples import Recorder, Run, Sample, read
 from multiroot.demo.scenario import first_line_ns
 from multiroot.errors import MultirootError
@@ -40,22 +42,18 @@ class Options:
 
 def run(options: Options, out: Path, phases: Phases) -> Run:
     """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
-    recorder = Recorder(out / "samples.jsonl")
-    machine = labs.up(options.lab, phases)
-    try:
-        with Agents(machine.agent_address) as agents:
-            kept = {"kernel": options.lab.kernel, "new_kernel": options.kernel, "rounds": options.rounds}
-            found = provenance.versions(machine, agents)
-            recorder.header(provenance.header("launch", options.seed, kept, found))
-            both = (
-                NewRoot(machine, agents, options.kernel, phases.publish),
-                FreshMachine(options, phases),
-            )
-            interleave(both, options.rounds, options.seed, recorder, phases)
-    finally:
-        recorder.close()
-        with phases.phase("shut the lab down"):
-            machine.down()
+    with (
+        closing(Recorder(out / "samples.jsonl")) as recorder,
+        lab_machine(options.lab, phases) as (machine, agents),
+    ):
+        kept = {"kernel": options.lab.kernel, "new_kernel": options.kernel, "rounds": options.rounds}
+        found = provenance.versions(machine, agents)
+        recorder.header(provenance.header("launch", options.seed, kept, found))
+        both = (
+            NewRoot(machine, agents, options.kernel, phases.publish),
+            FreshMachine(options, phases),
+        )
+        interleave(both, options.rounds, options.seed, recorder, phases)
     return read(recorder.path)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from multiroot.bench import provenance
 from multiroot.bench.contender import interleave
+from multiroot.bench.machine import lab_machine
 from multiroot.bench.samples import Recorder, Run, Sample, read
 from multiroot.bench.summary import quantile
 from multiroot.errors import CommandError
 from multiroot.lab import lab as labs
-from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import card_sockets
 from multiroot.phases import Phases
@@ -53,18 +53,17 @@ class Options:
 
 def run(options: Options, out: Path, phases: Phases) -> Run:
     """Measure, writing to `out`/samples.jsonl as it goes on. Both machines end with it."""
-    recorder = Recorder(out / "samples.jsonl")
     wanted = replace(options.lab, machine=RECIPE)
-    with ExitStack() as stack:
-        stack.callback(recorder.close)
-        machine = _up(wanted, stack, phases)
-        other = _up(replace(wanted, name=f"{wanted.name}-other"), stack, phases)
-        agents = stack.enter_context(Agents(machine.agent_address))
+    with (
+        closing(Recorder(out / "samples.jsonl")) as recorder,
+        lab_machine(wanted, phases) as (machine, agents),
+        lab_machine(replace(wanted, name=f"{wanted.name}-other"), phases) as (other, _),
+        (out / RAW).open("w") as raw,
+    ):
         kept = {"kernel": options.lab.kernel, "rounds": options.rounds}
         found = provenance.versions(machine, agents)
         recorder.header(provenance.header("link", options.seed, kept, found))
         new = agents.launch(labs.kernel_name(wanted.kernels[0]), phases.publish)[0].root
-        raw = stack.enter_context((out / RAW).open("w"))
 
         def keep(name: str, trips: list[int]) -> None:
             raw.write(json.dumps({"contender": name, "ns": trips}) + "\n")
@@ -77,17 +76,6 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
         )
         interleave(contenders, options.rounds, options.seed, recorder, phases)
     return read(recorder.path)
-
-
-def _up(options: labs.Options, stack: ExitStack, phases: Phases) -> Lab:
-    machine = labs.up(options, phases)
-
-    def down() -> None:
-        with phases.phase("shut the lab down", lab=options.name):
-            machine.down()
-
-    stack.callback(down)
-    return machine
 
 
 def connect(one: Lab, two: Lab) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from multiroot.bench import provenance
 from multiroot.bench.contender import interleave
 from multiroot.bench.contenders import SameKernelVm
 from multiroot.bench.footprint import Footprint
+from multiroot.bench.machine import lab_machine
 from multiroot.bench.samples import Recorder, Run, Sample, read
 from multiroot.errors import CommandError
 from multiroot.lab import lab as labs
@@ -37,21 +39,17 @@ class Options:
 
 def run(options: Options, out: Path, phases: Phases) -> Run:
     """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
-    recorder = Recorder(out / "samples.jsonl")
-    machine = labs.up(options.lab, phases)
-    try:
-        with Agents(machine.agent_address) as agents:
-            kernel = labs.kernel_name(options.lab.kernels[0])
-            kept = {"kernel": options.lab.kernel, "new_kernel": kernel, "ram": options.ram}
-            found = provenance.versions(machine, agents)
-            recorder.header(provenance.header("memory", options.seed, kept, found))
-            vm = SameKernelVm(machine, name="vm", ram_bytes=options.ram, cpus=1)
-            both = (NewRoot(machine, agents, kernel, phases.publish), Emulators(vm))
-            interleave(both, options.rounds, options.seed, recorder, phases)
-    finally:
-        recorder.close()
-        with phases.phase("shut the lab down"):
-            machine.down()
+    with (
+        closing(Recorder(out / "samples.jsonl")) as recorder,
+        lab_machine(options.lab, phases) as (machine, agents),
+    ):
+        kernel = labs.kernel_name(options.lab.kernels[0])
+        kept = {"kernel": options.lab.kernel, "new_kernel": kernel, "ram": options.ram}
+        found = provenance.versions(machine, agents)
+        recorder.header(provenance.header("memory", options.seed, kept, found))
+        vm = SameKernelVm(machine, name="vm", ram_bytes=options.ram, cpus=1)
+        both = (NewRoot(machine, agents, kernel, phases.publish), Emulators(vm))
+        interleave(both, options.rounds, options.seed, recorder, phases)
     return read(recorder.path)
 
 

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multiroot.bench import launch, provenance, workload
 from multiroot.bench.contender import interleave
+from multiroot.bench.machine import lab_machine
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.samples import Recorder, Run, read
 from multiroot.bench.summary import slope
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
-from multiroot.lab.agents import Agents
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import GIB, MIB, format_size
@@ -55,29 +56,24 @@ def label(vms: int, ram: int) -> str:
 def run(options: Options, out: Path, phases: Phases) -> Run:
     """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
     options = options.checked()
-    recorder = Recorder(out / "samples.jsonl")
-    try:
-        machine = labs.up(replace(options.lab, vms=1, vm_memory=options.arena, carve=CARVE), phases)
-        try:
-            with Agents(machine.agent_address) as agents:
-                kept = {
-                    "kernel": options.lab.kernel,
-                    "vms": list(options.vms),
-                    "ram": list(options.ram),
-                    "rounds": options.rounds,
-                    "tick": options.tick,
-                }
-                found = provenance.versions(machine, agents)
-                recorder.header(provenance.header("scale", options.seed, kept, found))
-                kernel = labs.kernel_name(options.lab.kernels[0])
-                recorder.sample(launch.launch(machine, agents, kernel, phases.publish))
-                points = contenders(options, Pool(machine, agents, phases.publish))
-                interleave(points, options.rounds, options.seed, recorder, phases)
-        finally:
-            with phases.phase("shut the lab down"):
-                machine.down()
-    finally:
-        recorder.close()
+    wanted = replace(options.lab, vms=1, vm_memory=options.arena, carve=CARVE)
+    with (
+        closing(Recorder(out / "samples.jsonl")) as recorder,
+        lab_machine(wanted, phases) as (machine, agents),
+    ):
+        kept = {
+            "kernel": options.lab.kernel,
+            "vms": list(options.vms),
+            "ram": list(options.ram),
+            "rounds": options.rounds,
+            "tick": options.tick,
+        }
+        found = provenance.versions(machine, agents)
+        recorder.header(provenance.header("scale", options.seed, kept, found))
+        kernel = labs.kernel_name(options.lab.kernels[0])
+        recorder.sample(launch.launch(machine, agents, kernel, phases.publish))
+        points = contenders(options, Pool(machine, agents, phases.publish))
+        interleave(points, options.rounds, options.seed, recorder, phases)
     return read(recorder.path)
 
 

@@ -95,7 +95,9 @@ def build(refresh: bool, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the command that would be run, and run nothing.")
 @json_option
 def up(name: str, dry_run: bool, as_json: bool, **chosen: Any) -> None:
-    """Boot the lab machine and wait until its old root takes commands."""
+    """Boot the lab machine and wait until its old root's agent answers."""
+    from multiroot.lab.agents import Agents
+
     phases, progress = _phases()
     options = Options(name=name, **chosen)
     if dry_run:
@@ -104,6 +106,8 @@ def up(name: str, dry_run: bool, as_json: bool, **chosen: Any) -> None:
         return
     with progress.live():
         started = labs.up(options, phases)
+        with phases.phase("wait for the agent"), Agents(started.agent_address) as agents:
+            agents.status(wait=True)
     _show(started.state, as_json)
 
 
