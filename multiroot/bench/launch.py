@@ -121,15 +121,11 @@ class FreshMachine:
         """Each sample boots its own."""
 
     def sample(self) -> list[Sample]:
-        machine = labs.up(self._options, self._phases)
-        try:
-            with Agents(machine.agent_address) as agents:
-                userspace = _mark(agents, "old", "initramfs")
-                first = agents.clock_offset() + first_line_ns(_console(machine, "old"), not_before=0)
-                # Asked last: an agent answers a moment before it sets this mark.
-                ready = _mark(agents, "old", "ready")
-        finally:
-            machine.down()
+        with lab_machine(self._options, self._phases) as (machine, agents):
+            userspace = _mark(agents, "old", "initramfs")
+            first = agents.clock_offset() + first_line_ns(_console(machine, "old"), not_before=0)
+            # Asked last: an agent answers a moment before it sets this mark.
+            ready = _mark(agents, "old", "ready")
         values = {
             "from_kernel_to_userspace_ns": float(userspace - first),
             "from_kernel_to_ready_ns": float(ready - first),

@@ -241,7 +241,6 @@ class Instance:
             descriptors = Descriptors(qmp.fileno(), serial.fileno(), tap.fd if tap else None, monitor)
             argv = self._argv(paths, descriptors, incoming)
             self.process = started(proc.spawn(argv, log=self.folder.qemu_log, pass_fds=descriptors.all()))
-            self.process.urgent(False)  # not what this agent may be just now
 
     def _add_monitor(self, stack: ExitStack) -> int:
         """QEMU's end of a connection that needs no listening."""

@@ -101,6 +101,11 @@ class Process:
 
 
 def started(child: subprocess.Popen[bytes]) -> Process:
-    """The process just started; raises ConflictError if it is gone already."""
+    """The process just started; raises ConflictError if it is gone already.
+
+    It begins as usual, although an agent in the middle of another VM's handoff passes its policy on.
+    """
     identity = read_process(child.pid) or ProcessId(child.pid, 0)
-    return Process(identity, child)
+    process = Process(identity, child)
+    process.urgent(False)
+    return process

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from multiroot.vm.process import QEMU_URGENCY, set_urgent
+from multiroot.vm.process import AGENT_URGENCY, QEMU_URGENCY, set_urgent, started
 
 THREADS = """
 import threading
@@ -53,3 +53,15 @@ def test_a_process_that_has_ended_is_no_error() -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
     set_urgent(process.pid, QEMU_URGENCY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")
+async def test_what_an_urgent_agent_starts_is_as_usual() -> None:
+    set_urgent(os.getpid(), AGENT_URGENCY)
+    try:
+        child = subprocess.Popen(["sleep", "60"])
+        process = started(child)
+        assert urgencies(child.pid) == {(os.SCHED_OTHER, 0)}
+    finally:
+        set_urgent(os.getpid(), 0)
+    await process.kill()
