@@ -25,9 +25,10 @@ from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
+from multiroot.vm import memory_map
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.messages import definition_to_proto, extent_to_proto
+from multiroot.vm.messages import definition_to_proto, extent_to_proto, memory_map_to_proto
 from multiroot.vm.qmp import Event, Events, QemuGoneError
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class _Attempt:
             epoch=vm.owner.epoch,
             qemu_version=vm.qmp.version,
             device=await self._describe_device(),
+            memory_map=memory_map_to_proto(await memory_map.read(vm.qmp, vm.definition.machine)),
         )
         with translated(TAKER):
             answer = await self._stub.Prepare(request, timeout=PREPARE_TIMEOUT_S)

@@ -14,7 +14,7 @@ from multiroot.handoff.taker import Taker
 from multiroot.passthrough import messages as device
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.v1 import handoff_pb2, handoff_pb2_grpc
-from multiroot.vm.messages import definition_from_proto
+from multiroot.vm.messages import definition_from_proto, memory_map_from_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,6 +34,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             Owner(request.giver, request.epoch),
             request.qemu_version,
             device.state_from_proto(request.device) if request.HasField("device") else None,
+            memory_map_from_proto(request.memory_map),
         )
         return handoff_pb2.PrepareResponse(
             phases=[phase_messages.to_proto(phase) for phase in phases],

@@ -21,9 +21,11 @@ from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.handoff import wire
 from multiroot.passthrough.devices import Devices, DeviceState
 from multiroot.phases import Phase, Phases
+from multiroot.vm import memory_map
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
+from multiroot.vm.memory_map import MemoryMap
 from multiroot.vm.monitor import Monitor
 from multiroot.vm.qmp import QemuGoneError, wall_ns
 
@@ -108,11 +110,13 @@ class Taker:
         giver: Owner,
         qemu_version: str,
         device: DeviceState | None = None,
+        begin: MemoryMap = memory_map.NOTHING,
     ) -> tuple[list[Phase], wire.Endpoint]:
         """Start a QEMU on the VM's memory that waits for its device state, and say where the giver's is to
         connect. The guest runs on in the giver.
 
-        `device` is the soft state of the device that the VM owns, which works on meanwhile. Raises
+        `device` is the soft state of the device that the VM owns, which works on meanwhile; `begin` is the
+        guest's memory map, which need not be built any more when the guest stands still. Raises
         BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
         """
         await self.abort(definition.name)
@@ -132,6 +136,8 @@ class Taker:
                         f"the giver's QEMU is {qemu_version}, ours {vm.qmp.version}",
                         "device state passes between equal versions only",
                     )
+            with phases.phase("set memory map", vm=vm.name):
+                await self._set_memory_map(vm, begin)
             if device is not None:
                 with phases.phase("verify translations", vm=vm.name):
                     self._devices().verify(definition.device, giver.root, vm.entry.extent)
@@ -223,6 +229,13 @@ class Taker:
                 f" not by root {giver.root} in epoch {giver.epoch}"
             )
         return Instance(self._host, definition, entry)
+
+    async def _set_memory_map(self, vm: Instance, begin: MemoryMap) -> None:
+        assert vm.monitor
+        try:
+            await asyncio.to_thread(memory_map.give, vm.monitor, vm.definition.machine, begin)
+        except CommandError as error:
+            log.warning("loading the state of %s will take longer: %s", vm.name, error)
 
     def _listen(self) -> wire.Listener:
         try:

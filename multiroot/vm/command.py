@@ -17,15 +17,15 @@ from multiroot.vm.definition import VmDefinition
 # suppress-vmdesc also matters for safety: nothing may follow the end mark of the stream, see docs/handoff.md.
 _MACHINE_OPTIONS = {
     "q35": "firmware=qboot.rom,suppress-vmdesc=on,hpet=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off",
-    "microvm": "firmware=qboot.rom,suppress-vmdesc=on,acpi=on,pcie=on",
+    "microvm": "firmware=qboot.rom,suppress-vmdesc=on,acpi=on",
 }
 _MACHINE_WORDS = {
     "q35": ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"],
     "microvm": [],
 }
 _CARDS = {
-    "q35": "virtio-net-pci,disable-modern=on,disable-legacy=off,romfile=",
-    "microvm": "virtio-net-pci,romfile=",  # the legacy interface needs I/O ports; its bridge has none
+    "q35": "virtio-net-pci,addr=1,disable-modern=on,disable-legacy=off,romfile=",
+    "microvm": "virtio-net-device",
 }
 RAM_BLOCK = "ram"
 

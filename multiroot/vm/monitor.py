@@ -32,15 +32,19 @@ class Monitor:
         self._receive()
         self.execute("qmp_capabilities")
 
-    def execute(self, command: str, **arguments: object) -> None:
-        """Run a command.
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Run a command and return its answer; `_` in argument names stands for `-`.
 
         Raises CommandError with QEMU's own words when it refuses, QemuGoneError when it went away.
         """
         message: dict[str, Any] = {"execute": command}
         if arguments:
-            message["arguments"] = arguments
-        self._run(command, json.dumps(message).encode() + b"\n")
+            message["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
+        return self._run(command, json.dumps(message).encode() + b"\n")
+
+    def human(self, line: str) -> str:
+        """Run a line of the human monitor and return what it says; raises what `execute` raises."""
+        return str(self.execute("human-monitor-command", command_line=line))
 
     def begin(self, command: str) -> None:
         """Send a command but for its last byte: QEMU reads QMP byte by byte, with five system calls for each.
@@ -54,7 +58,7 @@ class Monitor:
         """Run the command that was begun; raises what `execute` raises."""
         self._run(self._begun, b"}")
 
-    def _run(self, command: str, data: bytes) -> None:
+    def _run(self, command: str, data: bytes) -> Any:
         self._send(command, data)
         try:
             while "event" in (answer := self._receive()):
@@ -63,6 +67,7 @@ class Monitor:
             raise QemuGoneError(f"QEMU went away during {command}") from error
         if "error" in answer:
             raise CommandError(f"QEMU refused {command}: {answer['error']['desc']}")
+        return answer["return"]
 
     def _send(self, command: str, data: bytes) -> None:
         try:

@@ -136,6 +136,10 @@ class Qmp:
         except _LOST as error:
             raise QemuGoneError(f"QEMU went away during {command}") from error
 
+    async def human(self, line: str) -> str:
+        """Run a line of the human monitor and return what it says; raises what `execute` raises."""
+        return str(await self.execute("human-monitor-command", command_line=line))
+
     async def give_fd(self, name: str, fd: int) -> None:
         """Hand QEMU a duplicate of `fd`, to be called `name` in later commands."""
         try:

@@ -35,6 +35,7 @@ class PrepareRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     QEMU_VERSION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    MEMORY_MAP_FIELD_NUMBER: _builtins.int
     giver: _builtins.int
     """root that owns the VM now"""
     epoch: _builtins.int
@@ -48,6 +49,10 @@ class PrepareRequest(_message.Message):
     def device(self) -> _device_pb2.DeviceState:
         """of a VM that owns one"""
 
+    @_builtins.property
+    def memory_map(self) -> Global___MemoryMap:
+        """for the taker's VMM to begin with"""
+
     def __init__(
         self,
         *,
@@ -57,14 +62,76 @@ class PrepareRequest(_message.Message):
         epoch: _builtins.int = ...,
         qemu_version: _builtins.str = ...,
         device: _device_pb2.DeviceState | None = ...,
+        memory_map: Global___MemoryMap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "memory_map", b"memory_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "qemu_version", b"qemu_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "memory_map", b"memory_map", "qemu_version", b"qemu_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PrepareRequest: _TypeAlias = PrepareRequest  # noqa: Y015
+
+@_typing.final
+class MemoryMap(_message.Message):
+    """Where the guest's devices are in its address spaces, as registers of the machine. A taker sets those that it knows to be
+    harmless; the device state that comes later decides.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGISTERS_FIELD_NUMBER: _builtins.int
+    MODERN_HOTPLUG_FIELD_NUMBER: _builtins.int
+    modern_hotplug: _builtins.bool
+    """CPU hot-plug: its modern interface is on"""
+    @_builtins.property
+    def registers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigRegister]: ...
+    def __init__(
+        self,
+        *,
+        registers: _abc.Iterable[Global___ConfigRegister] | None = ...,
+        modern_hotplug: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["modern_hotplug", b"modern_hotplug", "registers", b"registers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryMap: _TypeAlias = MemoryMap  # noqa: Y015
+
+@_typing.final
+class ConfigRegister(_message.Message):
+    """A register in the configuration space of a function of PCI bus 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    function: _builtins.int
+    """device << 3 | function"""
+    offset: _builtins.int
+    """bytes"""
+    size: _builtins.int
+    """bytes"""
+    value: _builtins.int
+    def __init__(
+        self,
+        *,
+        function: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        size: _builtins.int = ...,
+        value: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "offset", b"offset", "size", b"size", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigRegister: _TypeAlias = ConfigRegister  # noqa: Y015
 
 @_typing.final
 class PrepareResponse(_message.Message):

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's memory map, given to a waiting QEMU before the device state comes.
+
+A QEMU that loads registers which place something in the guest's address spaces (shadow RAM, the ECAM window,
+ACPI's ports, BARs) builds its memory map anew for one device after the other, and KVM its slots: most of what
+loading a q35 takes. If the waiting QEMU has these registers as the giver has them, nothing is left to build.
+They decide nothing: the device state comes whole all the same, so it does no harm when the guest changes one
+in between.
+
+QEMU's human monitor is what reads and writes them: `xp` reads configuration space through ECAM, which unlike
+the ports has no address latch that the running guest could be using; `o` writes through the ports of the
+waiting QEMU, whose guest does not run. Registers: Intel 3 Series (q35) and ICH9 datasheets, PCI 3.0 6.2, and
+QEMU's docs/specs/acpi_cpu_hotplug.rst.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from multiroot.errors import CommandError
+from multiroot.vm.monitor import Monitor
+from multiroot.vm.qmp import Qmp
+
+ECAM = 0xB000_0000  # where firmware leaves q35's window; what is there must look like it
+_ENABLED = 1  # in the register that places it, with 256 MiB
+_ADDRESS_PORT, _DATA_PORT = 0xCF8, 0xCFC
+_CPU_HOTPLUG = 0xCD8  # a bitmap of CPUs until 0 is written to it, then the registers of the modern interface
+_LINE = re.compile(r"^([0-9a-f]+):((?: 0x[0-9a-f]{8})+)\s*$")
+_PORT = re.compile(r"= (0x[0-9a-f]+)\s*$")
+
+
+@dataclass(frozen=True, order=True)
+class Register:
+    """Configuration space of bus 0: device and function (8 bits), offset and size in bytes."""
+
+    function: int
+    offset: int
+    size: int = 4
+
+
+@dataclass(frozen=True)
+class Function:
+    """What is read of one PCI function; `identity` is its device (high half) and vendor."""
+
+    number: int
+    identity: int
+    registers: tuple[Register, ...]
+
+
+def _function(number: int, identity: int, *registers: tuple[int, int]) -> Function:
+    return Function(number, identity, tuple(Register(number, offset, size) for offset, size in registers))
+
+
+# In the order in which they are written: the command register, which enables BARs, is the card's last. Not
+# among them: the root complex's register block (QEMU adds it to the map when it loads a state that has it on,
+# and fails if it is there already), and a VM's own device (its configuration space is real hardware).
+_ECAM_LOW, _ECAM_HIGH = (0x60, 4), (0x64, 4)
+_SHADOW = (0x90, 4), (0x94, 4)
+_HOST = _function(0x00, 0x29C0_8086, _ECAM_HIGH, _ECAM_LOW, *_SHADOW)
+_LPC = _function(0xF8, 0x2918_8086, (0x40, 4), (0x44, 1))  # base of ACPI's ports, and whether they are there
+_BARS = tuple((0x10 + 4 * bar, 4) for bar in range(6))
+_CARD = _function(0x08, 0x1000_1AF4, *_BARS, (0x04, 1))
+FUNCTIONS = {"q35": (_HOST, _LPC, _CARD)}
+
+
+@dataclass(frozen=True)
+class MemoryMap:
+    """Registers with their values; whether CPU hot-plug has its modern interface."""
+
+    registers: Mapping[Register, int]
+    modern_hotplug: bool = False
+
+
+NOTHING = MemoryMap({})
+
+
+async def read(qmp: Qmp, machine: str) -> MemoryMap:
+    """What a running QEMU's guest has set; NOTHING for machines of which no registers are known here.
+
+    Raises QemuGoneError. That a guest has its ECAM elsewhere is no error: nothing is known then.
+    """
+    spaces = {
+        function: await _space(qmp, function) for function in FUNCTIONS.get(machine.partition(",")[0], ())
+    }
+    registers = known(spaces)
+    if not registers:
+        return NOTHING
+    answer = _PORT.search(await qmp.human(f"i /b {_CPU_HOTPLUG:#x}"))
+    return MemoryMap(registers, answer is not None and int(answer[1], 16) == 0)
+
+
+def give(monitor: Monitor, machine: str, memory_map: MemoryMap) -> None:
+    """Set them in a waiting QEMU; what is not in FUNCTIONS is left alone. Blocks, some milliseconds a line.
+
+    Raises CommandError with QEMU's own words when it does not take one, QemuGoneError.
+    """
+    for line in lines(machine, memory_map):
+        if said := monitor.human(line):
+            raise CommandError(f"QEMU refused {line!r}: {said.strip()}")
+
+
+def lines(machine: str, memory_map: MemoryMap) -> list[str]:
+    """The commands for it; pure. Zeros are left out: they are what a QEMU begins with."""
+    commands = [f"o /b {_CPU_HOTPLUG:#x} 0"] if memory_map.modern_hotplug else []
+    for function in FUNCTIONS.get(machine.partition(",")[0], ()):
+        for register in function.registers:
+            if value := memory_map.registers.get(register, 0):
+                commands += _write(register, value)
+    return commands
+
+
+def known(spaces: Mapping[Function, bytes]) -> dict[Register, int]:
+    """The registers' values in configuration spaces; none if these are not the functions they should be.
+
+    A card may be missing; that its registers are the host bridge's tells that ECAM is where we think it is.
+    """
+    host = spaces.get(_HOST, b"")
+    if not _is(_HOST, host) or _value(host, *_ECAM_LOW) != ECAM | _ENABLED:
+        return {}
+    return {
+        register: _value(space, register.offset, register.size)
+        for function, space in spaces.items()
+        if _is(function, space)
+        for register in function.registers
+    }
+
+
+def parse_dump(text: str) -> bytes:
+    """Memory as `xp /Nxw` prints it: lines of an address, a colon and words; empty if it is not that."""
+    words: list[bytes] = []
+    for line in text.splitlines():
+        if not (match := _LINE.match(line)):
+            return b""
+        words += [int(word, 16).to_bytes(4, "little") for word in match[2].split()]
+    return b"".join(words)
+
+
+async def _space(qmp: Qmp, function: Function) -> bytes:
+    """As much of its configuration space as registers are wanted of."""
+    end = max(register.offset + register.size for register in function.registers)
+    return parse_dump(await qmp.human(f"xp /{(end + 3) // 4}xw {ECAM + (function.number << 12):#x}"))
+
+
+def _is(function: Function, space: bytes) -> bool:
+    end = max(register.offset + register.size for register in function.registers)
+    return len(space) >= end and _value(space, 0, 4) == function.identity
+
+
+def _value(space: bytes, offset: int, size: int) -> int:
+    return int.from_bytes(space[offset : offset + size], "little")
+
+
+def _write(register: Register, value: int) -> Iterable[str]:
+    address = 0x8000_0000 | register.function << 8 | register.offset & ~3
+    port = _DATA_PORT + (register.offset & 3)
+    form = {1: "b", 4: "w"}[register.size]
+    return (f"o /w {_ADDRESS_PORT:#x} {address:#x}", f"o /{form} {port:#x} {value:#x}")
