@@ -20,6 +20,7 @@ from multiroot.handoff import taker as taker_module
 from multiroot.handoff.giver import hand_over, ram_copied
 from multiroot.phases import Phases
 from multiroot.units import MIB
+from multiroot.vm import memory_map
 from multiroot.vm.instance import Instance, VmState
 
 from .harness import SMALL, Root, assert_runs_only_in, clashes, ended, hand, no_qemu, seen_across, start_vm
@@ -70,6 +71,25 @@ async def test_phases_of_both_roots_come_back(roots: Roots) -> None:
         ("root 2", "commit"),
         ("root 2", "resume"),
     }
+
+
+async def test_the_memory_map_goes_ahead(roots: Roots) -> None:
+    giver, taker = roots
+    vm = await start_vm(giver)
+    before = await memory_map.read(vm.qmp, "q35")
+    assert before.modern_hotplug
+    assert any(before.registers.values())
+    await hand(giver, taker)
+    assert await memory_map.read(taker.manager.running("vm0").qmp, "q35") == before
+
+
+@pytest.mark.parametrize("refusing", [0, 1])
+async def test_it_goes_without_a_memory_map_too(roots: Roots, refusing: int) -> None:
+    giver, taker = roots
+    roots[refusing].faults("refuse:human-monitor-command")
+    await start_vm(giver)
+    await hand(giver, taker)
+    await assert_runs_only_in(taker, giver)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,41 @@ ROM = b"\x55\xaa" * 65536
 END = b"<end of state>"
 PAGE = 4096
 RAM = struct.Struct("<QQQ")  # counter, pid of who runs, times that someone else ran too
+ECAM = 0xB0000000
+# What a booted guest has set, by function and offset; a QEMU just started has the identities alone.
+IDENTITIES = {(0x00, 0): 0x29C08086, (0xF8, 0): 0x29188086, (0x08, 0): 0x10001AF4}
+SET_BY_GUEST = {(0x00, 0x60): ECAM | 1, (0x00, 0x90): 0x33333310, (0xF8, 0x44): 0x80, (0x08, 0x10): 0x1001}
+
+
+class Machine:
+    """Registers, as far as the human monitor's x, i and o reach."""
+
+    def __init__(self) -> None:
+        self._config = dict(IDENTITIES)
+        self._address = 0
+        self._hotplug = 1
+
+    def boot(self) -> None:
+        self._config.update(SET_BY_GUEST)
+        self._hotplug = 0
+
+    def run(self, line: str) -> str:
+        command, form, *numbers = line.split()
+        address, *value = (int(number, 16) for number in numbers)
+        if command == "xp":
+            count = int(form.removeprefix("/").removesuffix("xw"))
+            function, offset = divmod(address - ECAM, 4096)
+            words = [self._config.get((function, offset + 4 * word), 0) for word in range(count)]
+            return f"{address:016x}:" + "".join(f" {word:#010x}" for word in words) + "\r\n"
+        if command == "i":
+            return f"portb[{address:#06x}] = {self._hotplug:#04x}\r\n"
+        if address == 0xCD8:
+            self._hotplug = value[0]
+        elif address == 0xCF8:
+            self._address = value[0]
+        else:
+            self._config[(self._address >> 8 & 0xFF, self._address & 0xFF)] = value[0]
+        return ""
 
 
 class Guest:
@@ -107,7 +142,9 @@ class Qemu:
         self._monitor = socket.socket(fileno=chardevs["monitor"]) if "monitor" in chardevs else None
         self._migration: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._machine = Machine()
         if not self._incoming:
+            self._machine.boot()
             self._guest.boot()
             self._guest.start()
 
@@ -191,6 +228,9 @@ class Qemu:
     def do_cont(self) -> dict[str, Any]:
         self._guest.start()
         return {}
+
+    def do_human_monitor_command(self, command_line: str) -> str:
+        return self._machine.run(command_line)
 
     def do_query_migrate(self) -> dict[str, Any]:
         return self._migration
