@@ -107,11 +107,15 @@ class _Attempt:
     async def run(self) -> coordinator_pb2.HandoffResult:
         vm = self._vm
         with self._phases.phase("prepare", vm=vm.name):
-            await self._prepare_qemu(await self._prepare_taker())
+            # The map takes QEMU some time, during which the taker's starts.
+            begin, _ = await asyncio.gather(self._memory_map(), self._connect())
         with vm.qmp.watch("STOP", "MIGRATION") as events:
-            answer = await self._transfer()
+            answer = await self._transfer(begin)
             saved = await self._saved(events)
         return await self._let_go(answer, saved)
+
+    async def _connect(self) -> None:
+        await self._prepare_qemu(await self._prepare_taker())
 
     async def _prepare_taker(self) -> wire.Endpoint:
         vm = self._vm
@@ -122,7 +126,6 @@ class _Attempt:
             epoch=vm.owner.epoch,
             qemu_version=vm.qmp.version,
             device=await self._describe_device(),
-            memory_map=memory_map_to_proto(await self._memory_map()),
         )
         with translated(TAKER):
             answer = await self._stub.Prepare(request, timeout=PREPARE_TIMEOUT_S)
@@ -156,11 +159,10 @@ class _Attempt:
         with sock:
             await self._vm.qmp.give_fd(wire.FD_NAME, sock.fileno())
 
-    async def _transfer(self) -> handoff_pb2.Taken:
+    async def _transfer(self, begin: MemoryMap) -> handoff_pb2.Taken:
         """Only when the taker's QEMU reads from the connection let ours stop the guest and write."""
-        call = self._stub.Transfer(
-            handoff_pb2.TransferRequest(name=self._vm.name), timeout=TRANSFER_TIMEOUT_S
-        )
+        request = handoff_pb2.TransferRequest(name=self._vm.name, memory_map=memory_map_to_proto(begin))
+        call = self._stub.Transfer(request, timeout=TRANSFER_TIMEOUT_S)
         try:
             with translated(TAKER):
                 # It may refuse; the guest need not even notice.

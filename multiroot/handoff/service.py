@@ -34,7 +34,6 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             Owner(request.giver, request.epoch),
             request.qemu_version,
             device.state_from_proto(request.device) if request.HasField("device") else None,
-            memory_map_from_proto(request.memory_map),
         )
         return handoff_pb2.PrepareResponse(
             phases=[phase_messages.to_proto(phase) for phase in phases],
@@ -44,7 +43,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
     async def Transfer(
         self, request: handoff_pb2.TransferRequest, context: Context
     ) -> AsyncIterator[handoff_pb2.TransferProgress]:
-        await self._taker.ready(request.name)
+        await self._taker.ready(request.name, memory_map_from_proto(request.memory_map))
         # From here on nothing but QEMU's bytes is needed.
         yield handoff_pb2.TransferProgress(ready=handoff_pb2.Ready())
         taken = await self._taker.transfer(request.name)

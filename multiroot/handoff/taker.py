@@ -47,6 +47,7 @@ class Incoming:
     stream: wire.Listener
     expiry: asyncio.TimerHandle
     connected: asyncio.Task[None]
+    phases: Phases  # of the transfer
     transferring: bool = False
     device: DeviceState | None = None
     taken: bool = False
@@ -110,13 +111,11 @@ class Taker:
         giver: Owner,
         qemu_version: str,
         device: DeviceState | None = None,
-        begin: MemoryMap = memory_map.NOTHING,
     ) -> tuple[list[Phase], wire.Endpoint]:
         """Start a QEMU on the VM's memory that waits for its device state, and say where the giver's is to
         connect. The guest runs on in the giver.
 
-        `device` is the soft state of the device that the VM owns, which works on meanwhile; `begin` is the
-        guest's memory map, which need not be built any more when the guest stands still. Raises
+        `device` is the soft state of the device that the VM owns, which works on meanwhile. Raises
         BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
         """
         await self.abort(definition.name)
@@ -136,8 +135,6 @@ class Taker:
                         f"the giver's QEMU is {qemu_version}, ours {vm.qmp.version}",
                         "device state passes between equal versions only",
                     )
-            with phases.phase("set memory map", vm=vm.name):
-                await self._set_memory_map(vm, begin)
             if device is not None:
                 with phases.phase("verify translations", vm=vm.name):
                     self._devices().verify(definition.device, giver.root, vm.entry.extent)
@@ -147,11 +144,12 @@ class Taker:
             raise
         expiry = asyncio.get_running_loop().call_later(PREPARED_FOR_S, self._expire, vm.name)
         connected = self._in_background(self._connect(vm, stream))
-        self._incoming[vm.name] = Incoming(vm, giver, stream, expiry, connected, device=device)
+        transfer = Phases(self._side, self._host.clock)
+        self._incoming[vm.name] = Incoming(vm, giver, stream, expiry, connected, transfer, device=device)
         return phases.finished, stream.endpoint
 
-    async def ready(self, name: str) -> None:
-        """Wait until the giver's connection has come and QEMU reads from it.
+    async def ready(self, name: str, begin: MemoryMap = memory_map.NOTHING) -> None:
+        """Wait until the giver's connection has come and QEMU, which is given the memory map, reads from it.
 
         Raises BadRequestError if the VM has not been prepared here, or is being transferred already.
         """
@@ -161,6 +159,8 @@ class Taker:
         incoming.transferring = True
         incoming.expiry.cancel()
         try:
+            with incoming.phases.phase("set memory map", vm=name):
+                await self._set_memory_map(incoming.vm, begin)
             await asyncio.shield(incoming.connected)
             incoming.vm.hurry(True)
         except BaseException:
@@ -265,7 +265,7 @@ class Taker:
         vm.state = VmState.RUNNING
         vm.hurry(False)
         vm.drop_monitor()
-        phases = Phases(self._side, self._host.clock)
+        phases = incoming.phases
         resumed_ns = self._stamp(vm, end.resumed)
         before = self._stamp(vm, end.loaded)
         # When loading began only the giver can tell: it wrote meanwhile.

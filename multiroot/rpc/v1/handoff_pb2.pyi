@@ -35,7 +35,6 @@ class PrepareRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     QEMU_VERSION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
-    MEMORY_MAP_FIELD_NUMBER: _builtins.int
     giver: _builtins.int
     """root that owns the VM now"""
     epoch: _builtins.int
@@ -49,10 +48,6 @@ class PrepareRequest(_message.Message):
     def device(self) -> _device_pb2.DeviceState:
         """of a VM that owns one"""
 
-    @_builtins.property
-    def memory_map(self) -> Global___MemoryMap:
-        """for the taker's VMM to begin with"""
-
     def __init__(
         self,
         *,
@@ -62,15 +57,92 @@ class PrepareRequest(_message.Message):
         epoch: _builtins.int = ...,
         qemu_version: _builtins.str = ...,
         device: _device_pb2.DeviceState | None = ...,
-        memory_map: Global___MemoryMap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "memory_map", b"memory_map"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "memory_map", b"memory_map", "qemu_version", b"qemu_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "qemu_version", b"qemu_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PrepareRequest: _TypeAlias = PrepareRequest  # noqa: Y015
+
+@_typing.final
+class PrepareResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASES_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]: ...
+    @_builtins.property
+    def stream(self) -> Global___Endpoint:
+        """where the taker's VMM waits for the device state"""
+
+    def __init__(
+        self,
+        *,
+        phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
+        stream: Global___Endpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stream", b"stream"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases", b"phases", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareResponse: _TypeAlias = PrepareResponse  # noqa: Y015
+
+@_typing.final
+class Endpoint(_message.Message):
+    """A TCP port, and what to say first there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    port: _builtins.int
+    key: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "key", b"key", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
+
+@_typing.final
+class TransferRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MEMORY_MAP_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def memory_map(self) -> Global___MemoryMap:
+        """for the taker's VMM to begin with"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        memory_map: Global___MemoryMap | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory_map", b"memory_map"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_map", b"memory_map", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferRequest: _TypeAlias = TransferRequest  # noqa: Y015
 
 @_typing.final
 class MemoryMap(_message.Message):
@@ -134,80 +206,8 @@ class ConfigRegister(_message.Message):
 Global___ConfigRegister: _TypeAlias = ConfigRegister  # noqa: Y015
 
 @_typing.final
-class PrepareResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PHASES_FIELD_NUMBER: _builtins.int
-    STREAM_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def phases(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]: ...
-    @_builtins.property
-    def stream(self) -> Global___Endpoint:
-        """where the taker's VMM waits for the device state"""
-
-    def __init__(
-        self,
-        *,
-        phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
-        stream: Global___Endpoint | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["stream", b"stream"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases", b"phases", "stream", b"stream"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PrepareResponse: _TypeAlias = PrepareResponse  # noqa: Y015
-
-@_typing.final
-class Endpoint(_message.Message):
-    """A TCP port, and what to say first there."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HOST_FIELD_NUMBER: _builtins.int
-    PORT_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    host: _builtins.str
-    port: _builtins.int
-    key: _builtins.bytes
-    def __init__(
-        self,
-        *,
-        host: _builtins.str = ...,
-        port: _builtins.int = ...,
-        key: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "key", b"key", "port", b"port"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
-
-@_typing.final
-class TransferRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TransferRequest: _TypeAlias = TransferRequest  # noqa: Y015
-
-@_typing.final
 class TransferProgress(_message.Message):
-    """Two messages: `ready` when the giver's connection has come and the taker's VMM reads from it, `taken` at the end."""
+    """Two messages: `ready` when the giver's connection has come and the taker's VMM, memory map set, reads from it, `taken` at the end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
