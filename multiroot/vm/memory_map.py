@@ -79,11 +79,10 @@ NOTHING = MemoryMap({})
 async def read(qmp: Qmp, machine: str) -> MemoryMap:
     """What a running QEMU's guest has set; NOTHING for machines of which no registers are known here.
 
-    Raises QemuGoneError. That a guest has its ECAM elsewhere is no error: nothing is known then.
+    Raises CommandError when QEMU refuses, QemuGoneError. A guest that has its ECAM elsewhere is no error:
+    nothing is known then.
     """
-    spaces = {
-        function: await _space(qmp, function) for function in FUNCTIONS.get(machine.partition(",")[0], ())
-    }
+    spaces = {function: await _space(qmp, function) for function in _functions(machine)}
     registers = known(spaces)
     if not registers:
         return NOTHING
@@ -103,12 +102,17 @@ def give(monitor: Monitor, machine: str, memory_map: MemoryMap) -> None:
 
 def lines(machine: str, memory_map: MemoryMap) -> list[str]:
     """The commands for it; pure. Zeros are left out: they are what a QEMU begins with."""
-    commands = [f"o /b {_CPU_HOTPLUG:#x} 0"] if memory_map.modern_hotplug else []
-    for function in FUNCTIONS.get(machine.partition(",")[0], ()):
+    functions = _functions(machine)
+    commands = [f"o /b {_CPU_HOTPLUG:#x} 0"] if functions and memory_map.modern_hotplug else []
+    for function in functions:
         for register in function.registers:
             if value := memory_map.registers.get(register, 0):
                 commands += _write(register, value)
     return commands
+
+
+def _functions(machine: str) -> tuple[Function, ...]:
+    return FUNCTIONS.get(machine.partition(",")[0], ())
 
 
 def known(spaces: Mapping[Function, bytes]) -> dict[Register, int]:

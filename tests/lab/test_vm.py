@@ -87,6 +87,7 @@ def test_a_real_guest_survives_a_failed_handoff_and_a_good_one(lab: Lab, machine
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout.splitlines()[-1])
     assert "ordered by the test" in outcome["refused"]
+    assert (outcome["registers"] > 0) == (machine == "q35")
     assert outcome["unbroken"], outcome["continuity"]
     assert outcome["epochs"] == 2  # raised once by taking it back, once by the handoff
     assert outcome["ram_bytes_copied"] == 0

@@ -29,9 +29,11 @@ from multiroot.phases import Phases
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
+from multiroot.vm import memory_map
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.instance import Host
+from multiroot.vm.instance import Host, Instance
 from multiroot.vm.manager import VmManager
+from multiroot.vm.memory_map import MemoryMap
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.service import VmService
 from multiroot.vm.ticks import continuity
@@ -41,9 +43,18 @@ NAME = "twice"
 
 
 class FailingTaker(Taker):
-    """Loads the device state and then, before it owns the VM, finds something wrong; `failures` times."""
+    """Loads the device state and then, before it owns the VM, finds something wrong; `failures` times.
+
+    It refuses a VM whose waiting QEMU did not take on the whole memory map that came with it.
+    """
 
     failures = 0
+
+    async def _set_memory_map(self, vm: Instance, begin: MemoryMap) -> None:
+        await super()._set_memory_map(vm, begin)
+        taken = await memory_map.read(vm.qmp, vm.definition.machine)
+        if taken != begin:
+            raise CommandError(f"the memory map is {taken}, not {begin}")
 
     def _loaded(self, vm: Any, monitor: Any) -> Any:
         event = super()._loaded(vm, monitor)
@@ -110,8 +121,10 @@ async def drive(machine: str, script: str) -> dict[str, Any]:
     definition = VmDefinition(
         NAME, ram_bytes=128 * MIB, machine=machine, address="10.77.1.77/16", append="ticker.region=16"
     )
-    first = (await old.manager.run(definition)).owner.epoch
+    vm = await old.manager.run(definition)
+    first = vm.owner.epoch
     await ticks_of(OLD, 100)
+    known = await memory_map.read(vm.qmp, machine)
     refused = ""
     try:
         await hand_over(old.manager, NAME, channel_to(NEW), old.phases)
@@ -130,6 +143,7 @@ async def drive(machine: str, script: str) -> dict[str, Any]:
     assert seen is not None
     return {
         "refused": refused,
+        "registers": len(known.registers),
         "epochs": result.epoch - first,
         "device_state_bytes": result.device_state_bytes,
         "ram_bytes_copied": result.ram_bytes_copied,
