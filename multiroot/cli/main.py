@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
@@ -59,12 +61,21 @@ def cli() -> None:
     """Run two Linux kernels on one machine and hand running VMs from one to the other."""
 
 
+class Terminated(SystemExit):
+    """SIGTERM came. Like Ctrl-C it takes everything down that a command has begun: labs, helpers, files."""
+
+
 def main() -> None:
-    """The console script; exit codes are those of multiroot.errors (2 for bad usage, 130 for Ctrl-C)."""
+    """The console script; exit codes are those of multiroot.errors (2 for bad usage, 130 for Ctrl-C, 143 for
+    SIGTERM).
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         fail("interrupted", 130)
+    except Terminated:
+        fail("terminated", 143)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -80,6 +91,10 @@ def main() -> None:
         ours = decode(error, "the agent")
         fail(str(ours), ours.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def fail(message: str, code: int) -> None:
