@@ -23,6 +23,7 @@ _MACHINE_WORDS = {
     "q35": ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"],
     "microvm": [],
 }
+# addr=1 is where memory_map.py looks for it.
 _CARDS = {
     "q35": "virtio-net-pci,addr=1,disable-modern=on,disable-legacy=off,romfile=",
     "microvm": "virtio-net-device",
