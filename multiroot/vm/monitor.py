@@ -33,18 +33,18 @@ class Monitor:
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, **arguments: object) -> Any:
-        """Run a command and return its answer; `_` in argument names stands for `-`.
+        """Run a command, its arguments named as QEMU names them, and return its answer.
 
         Raises CommandError with QEMU's own words when it refuses, QemuGoneError when it went away.
         """
         message: dict[str, Any] = {"execute": command}
         if arguments:
-            message["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
+            message["arguments"] = arguments
         return self._run(command, json.dumps(message).encode() + b"\n")
 
     def human(self, line: str) -> str:
         """Run a line of the human monitor and return what it says; raises what `execute` raises."""
-        return str(self.execute("human-monitor-command", command_line=line))
+        return str(self.execute("human-monitor-command", **{"command-line": line}))
 
     def begin(self, command: str) -> None:
         """Send a command but for its last byte: QEMU reads QMP byte by byte, with five system calls for each.
