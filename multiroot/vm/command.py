@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.arena.allocator import Extent
-from multiroot.vm.definition import VmDefinition
+from multiroot.vm.definition import VmDefinition, machine_kind
 
 # State is saved, sent and loaded while the guest stands still. So: no devices that no guest here needs, no
 # ACPI hot-plug registers for 256 buses, and virtio's legacy interface, because for the modern one QEMU saves
@@ -23,9 +23,9 @@ _MACHINE_WORDS = {
     "q35": ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"],
     "microvm": [],
 }
-# addr=1 is where memory_map.py looks for it.
+CARD_SLOT = 1  # on q35's bus 0
 _CARDS = {
-    "q35": "virtio-net-pci,addr=1,disable-modern=on,disable-legacy=off,romfile=",
+    "q35": f"virtio-net-pci,addr={CARD_SLOT:#x},disable-modern=on,disable-legacy=off,romfile=",
     "microvm": "virtio-net-device",
 }
 RAM_BLOCK = "ram"
@@ -103,7 +103,7 @@ def command(
         os.fspath(qemu.program), "-name", f"guest={definition.name}",
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", machine(definition.machine), "-accel", qemu.accel, "-cpu", qemu.cpu,
-        *_MACHINE_WORDS[_kind(definition.machine)],
+        *_MACHINE_WORDS[machine_kind(definition.machine)],
         "-smp", str(definition.cpus), "-m", f"size={size}B",
         "-object", _memory(paths.arena, extent),
         "-kernel", os.fspath(paths.kernel), "-initrd", os.fspath(paths.initrd),
@@ -116,7 +116,7 @@ def command(
     if descriptors.tap is not None:
         words += [
             "-netdev", f"tap,id=net,fd={descriptors.tap}",
-            "-device", f"{_CARDS[_kind(definition.machine)]},netdev=net,mac={definition.mac}",
+            "-device", f"{_CARDS[machine_kind(definition.machine)]},netdev=net,mac={definition.mac}",
         ]  # fmt: skip
     if device:
         # Without its ROM, which QEMU would read from the device.
@@ -139,12 +139,8 @@ def command(
 def machine(text: str) -> str:
     """QEMU's -machine value for a definition's machine; the definition's own options win."""
     options = text.partition(",")[2]
-    parts = [_kind(text), _MACHINE_OPTIONS[_kind(text)], f"memory-backend={RAM_BLOCK}"]
+    parts = [machine_kind(text), _MACHINE_OPTIONS[machine_kind(text)], f"memory-backend={RAM_BLOCK}"]
     return ",".join([*parts, options] if options else parts)
-
-
-def _kind(text: str) -> str:
-    return text.partition(",")[0]
 
 
 def _memory(arena: Path, extent: Extent) -> str:

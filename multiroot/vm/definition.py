@@ -85,6 +85,11 @@ def check_name(name: str) -> None:
         )
 
 
+def machine_kind(machine: str) -> str:
+    """A definition's `machine` without its options."""
+    return machine.partition(",")[0]
+
+
 def _check_machine(machine: str) -> None:
     kind, *options = machine.split(",")
     if kind not in MACHINES:
@@ -115,9 +120,9 @@ def _device(device: str, machine: str) -> str:
     match = _PCI_ADDRESS.fullmatch(device.lower())
     if not match:
         raise BadRequestError(f"not a PCI address: {device!r}", "write it like 01:00.0")
-    if not machine.startswith("q35"):
+    if machine_kind(machine) != "q35":
         raise BadRequestError(
-            "only a q35 machine can own a device", f"the machine is {machine.partition(',')[0]}"
+            "only a q35 machine can own a device", f"the machine is {machine_kind(machine)}"
         )
     return match[1]
 

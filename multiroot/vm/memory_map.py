@@ -16,10 +16,12 @@ QEMU's docs/specs/acpi_cpu_hotplug.rst.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from multiroot.errors import CommandError
+from multiroot.vm.command import CARD_SLOT
+from multiroot.vm.definition import machine_kind
 from multiroot.vm.monitor import Monitor
 from multiroot.vm.qmp import Qmp
 
@@ -31,9 +33,9 @@ _LINE = re.compile(r"^([0-9a-f]+):((?: 0x[0-9a-f]{8})+)\s*$")
 _PORT = re.compile(r"= (0x[0-9a-f]+)\s*$")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Register:
-    """Configuration space of bus 0: device and function (8 bits), offset and size in bytes."""
+    """Configuration space of bus 0: device and function (8 bits), offset (a dword's) and size in bytes."""
 
     function: int
     offset: int
@@ -48,6 +50,11 @@ class Function:
     identity: int
     registers: tuple[Register, ...]
 
+    @property
+    def end(self) -> int:
+        """As many bytes of its configuration space have to be read, a multiple of 4."""
+        return max(register.offset for register in self.registers) + 4
+
 
 def _function(number: int, identity: int, *registers: tuple[int, int]) -> Function:
     return Function(number, identity, tuple(Register(number, offset, size) for offset, size in registers))
@@ -61,7 +68,7 @@ _SHADOW = (0x90, 4), (0x94, 4)
 _HOST = _function(0x00, 0x29C0_8086, _ECAM_HIGH, _ECAM_LOW, *_SHADOW)
 _LPC = _function(0xF8, 0x2918_8086, (0x40, 4), (0x44, 1))  # base of ACPI's ports, and whether they are there
 _BARS = tuple((0x10 + 4 * bar, 4) for bar in range(6))
-_CARD = _function(0x08, 0x1000_1AF4, *_BARS, (0x04, 1))
+_CARD = _function(CARD_SLOT << 3, 0x1000_1AF4, *_BARS, (0x04, 1))
 FUNCTIONS = {"q35": (_HOST, _LPC, _CARD)}
 
 
@@ -112,7 +119,7 @@ def lines(machine: str, memory_map: MemoryMap) -> list[str]:
 
 
 def _functions(machine: str) -> tuple[Function, ...]:
-    return FUNCTIONS.get(machine.partition(",")[0], ())
+    return FUNCTIONS.get(machine_kind(machine), ())
 
 
 def known(spaces: Mapping[Function, bytes]) -> dict[Register, int]:
@@ -142,22 +149,18 @@ def parse_dump(text: str) -> bytes:
 
 
 async def _space(qmp: Qmp, function: Function) -> bytes:
-    """As much of its configuration space as registers are wanted of."""
-    end = max(register.offset + register.size for register in function.registers)
-    return parse_dump(await qmp.human(f"xp /{(end + 3) // 4}xw {ECAM + (function.number << 12):#x}"))
+    return parse_dump(await qmp.human(f"xp /{function.end // 4}xw {ECAM + (function.number << 12):#x}"))
 
 
 def _is(function: Function, space: bytes) -> bool:
-    end = max(register.offset + register.size for register in function.registers)
-    return len(space) >= end and _value(space, 0, 4) == function.identity
+    return len(space) >= function.end and _value(space, 0, 4) == function.identity
 
 
 def _value(space: bytes, offset: int, size: int) -> int:
     return int.from_bytes(space[offset : offset + size], "little")
 
 
-def _write(register: Register, value: int) -> Iterable[str]:
-    address = 0x8000_0000 | register.function << 8 | register.offset & ~3
-    port = _DATA_PORT + (register.offset & 3)
+def _write(register: Register, value: int) -> list[str]:
+    address = 0x8000_0000 | register.function << 8 | register.offset
     form = {1: "b", 4: "w"}[register.size]
-    return (f"o /w {_ADDRESS_PORT:#x} {address:#x}", f"o /{form} {port:#x} {value:#x}")
+    return [f"o /w {_ADDRESS_PORT:#x} {address:#x}", f"o /{form} {_DATA_PORT:#x} {value:#x}"]
