@@ -21,7 +21,7 @@ from multiroot.audit.trace import Access
 from multiroot.errors import MultirootError
 from multiroot.lab.machine import QMP_SOCKET
 from multiroot.units import MIB
-from multiroot.vm.qmp import Qmp
+from multiroot.vm.qemu.qmp import Qmp
 
 PIPE = "trace.pipe"
 _CHUNK = 1 << 16

@@ -10,8 +10,8 @@ from typing import Any
 
 from multiroot.bench.rival import Rival
 from multiroot.errors import CommandError, WaitTimeoutError
-from multiroot.vm.command import Descriptors, Paths
-from multiroot.vm.qmp import Event
+from multiroot.vm.qemu.command import Descriptors, Paths
+from multiroot.vm.qemu.qmp import Event
 
 NAME = "cpr-transfer"  # as QEMU calls the mode, too
 MACHINE_OPTION = "aux-ram-share=on"  # a QEMU that does not know it has no cpr-transfer either

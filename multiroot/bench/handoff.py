@@ -129,8 +129,9 @@ def _one_boot(
 
 def compare_clocks(agents: Agents) -> Sample:
     """How far the roots' TSC clocks are apart, which must be one: moments in both are compared."""
-    (old, old_bound), (new, new_bound) = agents.clock("old"), agents.clock("new")
-    return Sample(CLOCKS, 0, {"apart_us": (new - old) / 1e3, "bound_us": (old_bound + new_bound) / 1e3})
+    old, new = agents.clock("old"), agents.clock("new")
+    apart, bound = new.ns - old.ns, old.error_ns + new.error_ns
+    return Sample(CLOCKS, 0, {"apart_us": apart / 1e3, "bound_us": bound / 1e3})
 
 
 def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., None]) -> list[Contender]:

@@ -28,7 +28,7 @@ from multiroot.net.network import RootNetwork
 from multiroot.vm import ticks
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Host, Instance, VmState
-from multiroot.vm.qmp import Event, Events
+from multiroot.vm.qemu.qmp import Event, Events
 from multiroot.vm.stream import wait_for_ticks
 
 STATE_FILE = Path("/tmp/bench-state")

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from multiroot.net.tap import TapDevice, open_tap
-from multiroot.vm.command import Descriptors, Paths
 from multiroot.vm.instance import Instance
+from multiroot.vm.qemu.command import Descriptors, Paths
 
 ROOT = 200  # owner of our extents: a number that no root of a lab reaches
 RUN_DIR = Path("/tmp/bench")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from multiroot.arena.atomics import tsc_clock
+from multiroot.clocks import wall_clock
 from multiroot.coordinator.coordinator import Data, Step
 from multiroot.coordinator.requests import request_data
 from multiroot.device.handle import Device
@@ -30,7 +31,6 @@ from multiroot.rpc.client import link_target
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list, parse_cpu_list
-from multiroot.vm.clock import wall_clock
 
 JOIN_TIMEOUT_S = 180
 ANSWER_TIMEOUT_S = 10

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from multiroot.clocks import difference
 from multiroot.demo import device, guests
 from multiroot.demo.device import DeviceSeen
 from multiroot.demo.report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
@@ -96,7 +97,8 @@ class Scenario:
         with translated("the old root's agent"):
             with self._phases.phase("wait for the agent"):
                 before = _status(self._old, wait=True)
-            self._offset = self._clock_offset()
+            # The old root's TSC clock minus our monotonic one, ns.
+            self._offset = difference(lambda: _status(self._old).now_ns, time.monotonic_ns, tries=8).ns
             wanted = guests.definitions(self._options.vms, self._options.vm_memory, card=self._options.card)
             retries = guests.boot(self._old, wanted, TICKS_BEFORE, self._phases)
             sender = self._send_frames(stack, wanted[0].name) if self._options.card else None
@@ -220,18 +222,6 @@ class Scenario:
             guest=judge(here, there),
             device=self._look_at_card(result, sender) if sender else None,
         )
-
-    def _clock_offset(self) -> int:
-        """TSC clock minus our monotonic clock, ns: the tightest of a few question and answer pairs."""
-        best: tuple[int, int] | None = None
-        for _ in range(8):
-            asked = time.monotonic_ns()
-            answer = _status(self._old).now_ns
-            back = time.monotonic_ns()
-            if best is None or back - asked < best[0]:
-                best = (back - asked, answer - (asked + back) // 2)
-        assert best is not None
-        return best[1]
 
     def _all_phases(self) -> tuple[Phase, ...]:
         ours = [replace(phase, start_ns=phase.start_ns + self._offset) for phase in self._phases.finished]

@@ -25,12 +25,12 @@ from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
-from multiroot.vm import memory_map
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.memory_map import MemoryMap
 from multiroot.vm.messages import definition_to_proto, extent_to_proto, memory_map_to_proto
-from multiroot.vm.qmp import Event, Events, QemuGoneError
+from multiroot.vm.qemu import memory_map
+from multiroot.vm.qemu.memory_map import MemoryMap
+from multiroot.vm.qemu.qmp import Event, Events, QemuGoneError
 
 log = logging.getLogger(__name__)
 

@@ -21,13 +21,13 @@ from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.handoff import wire
 from multiroot.passthrough.devices import Devices, DeviceState
 from multiroot.phases import Phase, Phases
-from multiroot.vm import memory_map
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.memory_map import MemoryMap
-from multiroot.vm.monitor import Monitor
-from multiroot.vm.qmp import QemuGoneError, wall_ns
+from multiroot.vm.qemu import memory_map
+from multiroot.vm.qemu.memory_map import MemoryMap
+from multiroot.vm.qemu.monitor import Monitor
+from multiroot.vm.qemu.qmp import QemuGoneError, wall_ns
 
 T = TypeVar("T")
 

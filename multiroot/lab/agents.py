@@ -11,6 +11,7 @@ from typing import Self
 
 import grpc
 
+from multiroot.clocks import Difference, difference
 from multiroot.errors import MultirootError
 from multiroot.phases import Phase
 from multiroot.rpc import client
@@ -98,20 +99,11 @@ class Agents:
 
     def clock_offset(self) -> int:
         """The old root's TSC clock minus this workstation's monotonic clock, ns."""
-        return self.clock("old")[0]
+        return self.clock("old").ns
 
-    def clock(self, root: str) -> tuple[int, int]:
-        """A root's TSC clock minus this workstation's monotonic one, and by how much that may be wrong: half
-        of the tightest of a few exchanges; ns."""
-        best: tuple[int, int] | None = None
-        for _ in range(8):
-            asked = time.monotonic_ns()
-            answer = self.status(root).now_ns
-            back = time.monotonic_ns()
-            candidate = (back - asked, answer - (asked + back) // 2)
-            best = min(best, candidate) if best else candidate
-        assert best is not None
-        return best[1], best[0] // 2
+    def clock(self, root: str) -> Difference:
+        """A root's TSC clock minus this workstation's monotonic clock."""
+        return difference(lambda: self.status(root).now_ns, time.monotonic_ns, tries=8)
 
     def _on(self, root: str) -> grpc.Channel:
         return self._channels[root]

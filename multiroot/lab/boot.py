@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from multiroot import proc
+from multiroot import proc, processes
 from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
 from multiroot.lab import paths, state
 from multiroot.lab.machine import Machine, make_disks, qemu_argv
@@ -95,7 +95,7 @@ def _boot_once(lab: LabState, limits: Limits) -> Attempt:
     with closing(Feed(lab.folder / FEED_SOCKET)) as feed:
         start = time.monotonic_ns()
         qemu = proc.spawn(qemu_argv(lab.machine), log=lab.folder / "qemu.log")
-        lab.pid, lab.started = qemu.pid, state.process_start(qemu.pid)
+        lab.pid, lab.started = qemu.pid, processes.start_time(qemu.pid)
         lab.save()
         outcome = _watch(feed, Watchdog(limits, start), qemu, lab.folder / "qemu.log")
     return Attempt(outcome, round((time.monotonic_ns() - start) / 1e9, 3))
@@ -125,7 +125,7 @@ def _start_recorder(lab: LabState) -> None:
     argv = [sys.executable, "-m", "multiroot.lab.recorder", str(folder), str(writer)]
     log = folder / "recorder.log"
     process = proc.spawn(argv, log=log, pass_fds=[writer], cwd=paths.source_dir())
-    lab.recorder_pid, lab.recorder_started = process.pid, state.process_start(process.pid)
+    lab.recorder_pid, lab.recorder_started = process.pid, processes.start_time(process.pid)
     os.close(writer)
     ready = select.select([reader], [], [], _RECORDER_START)[0] and os.read(reader, 1)
     os.close(reader)
@@ -160,7 +160,7 @@ def _gone(pid: int, started: int, timeout: float) -> bool:
         return True
     try:
         # The number may be another process's by now; it cannot change once we hold it open.
-        return state.process_start(pid) != started or bool(select.select([pidfd], [], [], timeout)[0])
+        return processes.start_time(pid) != started or bool(select.select([pidfd], [], [], timeout)[0])
     finally:
         os.close(pidfd)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multiroot import processes
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
 from multiroot.lab.layout import Layout, Range
@@ -153,7 +154,7 @@ def _has_machine(name: str) -> bool:
 
 
 def _lives(pid: int, started: int) -> bool:
-    return bool(pid) and process_start(pid) == started
+    return bool(pid) and processes.start_time(pid) == started
 
 
 def create(machine: Machine, image_digest: str) -> LabState:
@@ -164,15 +165,6 @@ def create(machine: Machine, image_digest: str) -> LabState:
     state = LabState(machine, image_digest)
     state.save()
     return state
-
-
-def process_start(pid: int) -> int:
-    """Start time of a process (proc(5), stat field 22), 0 when there is no such process or it is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def _machine(data: dict[str, Any]) -> Machine:

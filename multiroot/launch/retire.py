@@ -17,6 +17,7 @@ from pathlib import Path
 
 from multiroot import proc
 from multiroot.errors import ConflictError, MultirootError
+from multiroot.processes import parent_of
 
 log = logging.getLogger("multirootd")
 
@@ -54,8 +55,7 @@ def _ancestors(proc_dir: Path, pid: int) -> set[int]:
     chain = set()
     while pid > 0:
         chain.add(pid)
-        status = (proc_dir / f"{pid}/stat").read_text()
-        pid = int(status.rpartition(")")[2].split()[1])
+        pid = parent_of(pid, proc_dir)
     return chain
 
 

@@ -20,7 +20,7 @@ from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
 from multiroot.coordinator.update import UpdateContext, make_update_steps
 from multiroot.errors import MultirootError, PeerLostError
 from multiroot.handoff.giver import hand_over
-from multiroot.handoff.service import HandoffService
+from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
 from multiroot.net.network import RootNetwork
 from multiroot.passthrough.devices import Devices
@@ -34,7 +34,7 @@ from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, handoff_pb2_grpc, vm_pb2_grpc
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
-from multiroot.vm.service import VmService
+from multiroot.vm.vm_service import VmService
 
 if TYPE_CHECKING:
     from multiroot.root.agent import Root

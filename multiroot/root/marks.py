@@ -7,10 +7,10 @@ adds its own.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from multiroot.clocks import Clock, boot_clock
 
 MARKS_FILE = Path("/run/multiroot/marks")
 
@@ -33,23 +33,10 @@ def parse_marks(text: str) -> list[tuple[str, float]]:
     return marks
 
 
-def boot_offset_ns(clock: Callable[[], int]) -> int:
-    """TSC clock minus CLOCK_BOOTTIME, ns, from the closest of a few paired readings."""
-    best: tuple[int, int] | None = None
-    for _ in range(5):
-        before = clock()
-        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        after = clock()
-        if best is None or after - before < best[0]:
-            best = (after - before, (before + after) // 2 - boot)
-    assert best is not None
-    return best[1]
-
-
 class Marks:
     """The marks file seen on the TSC clock, and the agent's own marks."""
 
-    def __init__(self, clock: Callable[[], int], path: Path = MARKS_FILE) -> None:
+    def __init__(self, clock: Clock, path: Path = MARKS_FILE) -> None:
         self._clock = clock
         self._path = path
         self._own: list[Mark] = []
@@ -60,7 +47,7 @@ class Marks:
 
     def all(self) -> list[Mark]:
         """Every mark, oldest first."""
-        offset = boot_offset_ns(self._clock)
+        offset = boot_clock(self._clock).offset()
         text = self._path.read_text() if self._path.exists() else ""
         early = [Mark(name, int(seconds * 1e9) + offset) for name, seconds in parse_marks(text)]
         return sorted([*early, *self._own], key=lambda mark: mark.at_ns)

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiroot.arena.layout import Owner
+from multiroot.processes import ProcessId
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.history import read_history
-from multiroot.vm.process import ProcessId
 
 RUN_DIR = Path("/run/multiroot/vms")
 

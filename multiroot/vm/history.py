@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from multiroot.clocks import Clock, raw_clock
 from multiroot.vm import ticks
-from multiroot.vm.clock import Clock, raw_clock
 from multiroot.vm.console import RECORD
 from multiroot.vm.ticks import Stretch
 

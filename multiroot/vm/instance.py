@@ -17,16 +17,16 @@ from typing import Protocol
 from multiroot import proc
 from multiroot.arena.arena import Arena, Entry, OwnerWord
 from multiroot.arena.layout import Owner
+from multiroot.clocks import Clock, wall_clock
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.passthrough.devices import Devices
 from multiroot.vm import console
-from multiroot.vm.clock import Clock, wall_clock
-from multiroot.vm.command import Descriptors, Paths, Qemu, command, guest_paths
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
-from multiroot.vm.monitor import Monitor
 from multiroot.vm.process import AGENT_URGENCY, Process, set_urgent, started
-from multiroot.vm.qmp import QemuGoneError, Qmp
+from multiroot.vm.qemu.command import Descriptors, Paths, Qemu, command, guest_paths
+from multiroot.vm.qemu.monitor import Monitor
+from multiroot.vm.qemu.qmp import QemuGoneError, Qmp
 
 GUESTS = Path("/usr/lib/multiroot/guests")
 

@@ -13,7 +13,7 @@ from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.folder import VmFolder, VmRecord, folders
 from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.process import Process
-from multiroot.vm.qmp import QemuGoneError
+from multiroot.vm.qemu.qmp import QemuGoneError
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from multiroot.arena.allocator import Extent
 from multiroot.rpc.v1 import handoff_pb2, vm_pb2
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.memory_map import MemoryMap, Register
+from multiroot.vm.qemu.memory_map import MemoryMap, Register
 from multiroot.vm.ticks import Report, Stretch, Tick
 
 

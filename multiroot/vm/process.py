@@ -8,10 +8,10 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.errors import ConflictError
+from multiroot.processes import ProcessId, read_process
 
 QEMU_URGENCY, AGENT_URGENCY = 1, 2  # sched(7) priorities: an agent must be able to stop what it let run
 
@@ -28,30 +28,6 @@ def set_urgent(pid: int, urgency: int) -> None:
     for task in Path("/proc").glob(f"{pid}/task/*"):
         with suppress(ProcessLookupError, PermissionError):
             os.sched_setscheduler(int(task.name), policy, os.sched_param(urgency))
-
-
-@dataclass(frozen=True)
-class ProcessId:
-    """A pid and its start in clock ticks since boot, which no later process of the same pid has."""
-
-    pid: int
-    start: int
-
-    def alive(self) -> bool:
-        """Whether it still runs (a zombie does not)."""
-        return read_process(self.pid) == self
-
-
-def read_process(pid: int) -> ProcessId | None:
-    """The process that has `pid` now, from /proc/PID/stat (proc(5)); None if none has, or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The command name, in parentheses, may itself hold blanks and parentheses.
-    fields = stat.rpartition(")")[2].split()
-    state, start = fields[0], int(fields[19])
-    return None if state in "ZX" else ProcessId(pid, start)
 
 
 class Process:

@@ -26,7 +26,7 @@ from multiroot.rpc.v1 import (
     vm_pb2_grpc,
 )
 from multiroot.units import KIB, MIB
-from multiroot.vm.monitor import Monitor
+from multiroot.vm.qemu.monitor import Monitor
 
 DISK = 1  # number of the recipe's device
 DISK_FUNCTION = "0000:01:00.0"

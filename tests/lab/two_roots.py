@@ -22,21 +22,21 @@ from multiroot.arena.atomics import tsc, tsc_clock
 from multiroot.arena.backing import find_device
 from multiroot.errors import CommandError, MultirootError
 from multiroot.handoff.giver import hand_over
-from multiroot.handoff.service import HandoffService
+from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
 from multiroot.net.network import RootNetwork
 from multiroot.phases import Phases
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
-from multiroot.vm import memory_map
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Host, Instance
 from multiroot.vm.manager import VmManager
-from multiroot.vm.memory_map import MemoryMap
 from multiroot.vm.messages import ticks_from_proto
-from multiroot.vm.service import VmService
+from multiroot.vm.qemu import memory_map
+from multiroot.vm.qemu.memory_map import MemoryMap
 from multiroot.vm.ticks import continuity
+from multiroot.vm.vm_service import VmService
 
 OLD, NEW = 101, 102  # numbers that no real root of the lab has
 NAME = "twice"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from multiroot.handoff import giver, taker
-from multiroot.vm.monitor import Monitor
+from multiroot.vm.qemu.monitor import Monitor
 
 from .harness import Root, hand, make_root, start_vm
 

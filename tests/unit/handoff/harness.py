@@ -16,19 +16,19 @@ import pytest
 
 from multiroot.arena.arena import Arena
 from multiroot.handoff.giver import Lost, hand_over
-from multiroot.handoff.service import HandoffService
+from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
 from multiroot.phases import Phases
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import coordinator_pb2, handoff_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
-from multiroot.vm.command import Qemu
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Host, Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import ticks_from_proto
-from multiroot.vm.service import VmService
+from multiroot.vm.qemu.command import Qemu
 from multiroot.vm.ticks import Continuity, continuity
+from multiroot.vm.vm_service import VmService
 
 FAKE = Path(__file__).parents[1] / "vm" / "fake_qemu.py"
 RAM = struct.Struct("<QQQ")  # as in fake_qemu.py

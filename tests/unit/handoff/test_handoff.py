@@ -20,8 +20,8 @@ from multiroot.handoff import taker as taker_module
 from multiroot.handoff.giver import hand_over, ram_copied
 from multiroot.phases import Phases
 from multiroot.units import MIB
-from multiroot.vm import memory_map
 from multiroot.vm.instance import Instance, VmState
+from multiroot.vm.qemu import memory_map
 
 from .harness import SMALL, Root, assert_runs_only_in, clashes, ended, hand, no_qemu, seen_across, start_vm
 

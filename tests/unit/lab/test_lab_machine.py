@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from multiroot import processes
 from multiroot.errors import BadRequestError, PeerLostError
 from multiroot.lab import state
 from multiroot.lab.layout import lay_out
@@ -136,7 +137,7 @@ def test_resets_are_counted_from_events(machine: Machine) -> None:
 
 def test_a_machine_that_has_ended_and_is_alive_is_held(machine: Machine) -> None:
     lab = state.create(machine, "digest")
-    lab.pid, lab.started = os.getpid(), state.process_start(os.getpid())
+    lab.pid, lab.started = os.getpid(), processes.start_time(os.getpid())
     assert not lab.held()
     (lab.folder / state.EVENTS_LOG).write_text(
         json.dumps({"event": "SHUTDOWN", "data": {"reason": "guest-reset"}}) + "\n"
@@ -147,7 +148,7 @@ def test_a_machine_that_has_ended_and_is_alive_is_held(machine: Machine) -> None
 
 
 def test_a_process_that_is_gone_or_another_is_not_ours(machine: Machine) -> None:
-    mine = LabState(machine, "d", pid=os.getpid(), started=state.process_start(os.getpid()))
+    mine = LabState(machine, "d", pid=os.getpid(), started=processes.start_time(os.getpid()))
     assert mine.alive()
     assert not dataclasses.replace(mine, started=mine.started + 1).alive()
     assert not LabState(machine, "d").alive()
@@ -190,7 +191,7 @@ def up(machine: Machine, name: str, port: int) -> LabState:
     """A lab whose QEMU lives: this process plays it."""
     named = dataclasses.replace(machine, name=name, agent_port=port, state=state.folder(name))
     lab = state.create(named, "digest")
-    lab.pid, lab.started = os.getpid(), state.process_start(os.getpid())
+    lab.pid, lab.started = os.getpid(), processes.start_time(os.getpid())
     lab.save()
     return lab
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from multiroot.root import identity
-from multiroot.root.marks import Marks, boot_offset_ns, parse_marks
+from multiroot.root.marks import Marks, parse_marks
 
 IOMEM = """\
 00000000-00000fff : Reserved
@@ -50,11 +50,3 @@ def test_marks_skip_torn_lines_and_land_on_the_shared_clock(tmp_path: Path) -> N
     found = marks.all()
     assert [mark.name for mark in found] == ["userspace", "init", "agent"]
     assert found[1].at_ns - found[0].at_ns == 690_000_000
-
-
-def test_the_boot_offset_is_the_clock_minus_the_boot_clock() -> None:
-    ahead = 10**18
-    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    offset = boot_offset_ns(lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) + ahead)
-    after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    assert abs(offset - ahead) <= after - before

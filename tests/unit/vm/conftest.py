@@ -12,9 +12,9 @@ import pytest
 
 from multiroot.arena.arena import Arena, format_arena
 from multiroot.units import MIB
-from multiroot.vm.command import Qemu
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
+from multiroot.vm.qemu.command import Qemu
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 

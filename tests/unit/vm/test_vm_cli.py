@@ -18,7 +18,7 @@ from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.manager import VmManager
-from multiroot.vm.service import VmService
+from multiroot.vm.vm_service import VmService
 
 REPO = Path(__file__).parents[3]
 

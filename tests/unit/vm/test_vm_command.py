@@ -6,8 +6,8 @@ from pathlib import Path
 
 from multiroot.arena.allocator import Extent
 from multiroot.units import MIB
-from multiroot.vm.command import Descriptors, Qemu, command, guest_command_line, guest_paths, machine
 from multiroot.vm.definition import VmDefinition
+from multiroot.vm.qemu.command import Descriptors, Qemu, command, guest_command_line, guest_paths, machine
 
 DEFINITION = VmDefinition("vm0", cpus=2, address="10.77.1.1/16", append="ticker.region=8").checked()
 EXTENT = Extent(2 * MIB, 256 * MIB)

@@ -24,9 +24,9 @@ from multiroot.vm.folder import folders
 from multiroot.vm.instance import Host, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, ticks_from_proto
-from multiroot.vm.qmp import QemuGoneError
-from multiroot.vm.service import VmService
+from multiroot.vm.qemu.qmp import QemuGoneError
 from multiroot.vm.ticks import continuity
+from multiroot.vm.vm_service import VmService
 
 SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny").checked()
 SetFaults = Callable[[str], Path]

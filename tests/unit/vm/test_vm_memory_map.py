@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import CommandError
-from multiroot.vm.memory_map import (
+from multiroot.vm.qemu.memory_map import (
     ECAM,
     FUNCTIONS,
     NOTHING,
@@ -23,7 +23,7 @@ from multiroot.vm.memory_map import (
     lines,
     parse_dump,
 )
-from multiroot.vm.monitor import Monitor
+from multiroot.vm.qemu.monitor import Monitor
 
 HOST, LPC, CARD = FUNCTIONS["q35"]
 

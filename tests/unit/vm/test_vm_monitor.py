@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from multiroot.errors import CommandError
-from multiroot.vm.monitor import Monitor
-from multiroot.vm.qmp import QemuGoneError
+from multiroot.vm.qemu.monitor import Monitor
+from multiroot.vm.qemu.qmp import QemuGoneError
 
 STAMP = {"seconds": 1, "microseconds": 2}
 

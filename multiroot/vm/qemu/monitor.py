@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any
 
 from multiroot.errors import CommandError
-from multiroot.vm.qmp import QemuGoneError
+from multiroot.vm.qemu.qmp import QemuGoneError
 
 _CHUNK = 65536
 

@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from multiroot.errors import CommandError
-from multiroot.vm.command import CARD_SLOT
 from multiroot.vm.definition import machine_kind
-from multiroot.vm.monitor import Monitor
-from multiroot.vm.qmp import Qmp
+from multiroot.vm.qemu.command import CARD_SLOT
+from multiroot.vm.qemu.monitor import Monitor
+from multiroot.vm.qemu.qmp import Qmp
 
 ECAM = 0xB000_0000  # where firmware leaves q35's window; what is there must look like it
 _ENABLED = 1  # in the register that places it, with 256 MiB

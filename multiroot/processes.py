@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Processes, known by pid and start time, so that a later process with the same pid is not taken for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A pid and the process's start in clock ticks since boot."""
+
+    pid: int
+    start: int
+
+    def alive(self) -> bool:
+        """Whether it still runs. A zombie does not."""
+        return read_process(self.pid) == self
+
+
+def read_process(pid: int, proc_dir: Path = PROC) -> ProcessId | None:
+    """The process that has `pid` now; None if there is none or it is a zombie."""
+    try:
+        fields = stat_fields(pid, proc_dir)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else ProcessId(pid, int(fields[19]))
+
+
+def start_time(pid: int) -> int:
+    """The start of the process that has `pid` now, as in ProcessId; 0 if there is none or it is a zombie."""
+    process = read_process(pid)
+    return process.start if process else 0
+
+
+def parent_of(pid: int, proc_dir: Path = PROC) -> int:
+    """The parent's pid, 0 for a process without one; raises OSError when no process has `pid`."""
+    return int(stat_fields(pid, proc_dir)[1])
+
+
+def stat_fields(pid: int, proc_dir: Path = PROC) -> list[str]:
+    """/proc/PID/stat (proc(5)) from field 3, the state, on; raises OSError when no process has `pid`."""
+    text = (proc_dir / str(pid) / "stat").read_text()
+    # Field 2, the command name in parentheses, may itself hold blanks and parentheses.
+    return text.rpartition(")")[2].split()

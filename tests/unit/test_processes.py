@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A process is known by its pid and its start, whatever its name looks like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from multiroot.processes import ProcessId, parent_of, read_process, start_time
+
+
+def test_this_process() -> None:
+    me = read_process(os.getpid())
+    assert me is not None
+    assert me.alive()
+    assert me == ProcessId(os.getpid(), start_time(os.getpid()))
+    assert not ProcessId(me.pid, me.start + 1).alive()
+    assert parent_of(me.pid) == os.getppid()
+
+
+def test_a_zombie_and_a_process_that_is_gone_have_ended() -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{child.pid}").exists()
+        assert read_process(child.pid) is None
+    assert read_process(child.pid) is None
+    assert start_time(child.pid) == 0
+
+
+def test_a_name_may_hold_parentheses_and_blanks(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    rest = ["S", "3", *("0" for _ in range(17)), "4711", "0"]
+    (tmp_path / "7/stat").write_text(f"7 (a) b (c)) {' '.join(rest)}\n")
+    assert read_process(7, tmp_path) == ProcessId(7, 4711)
+    assert parent_of(7, tmp_path) == 3
