@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one place that runs other programs."""
+"""The one place that runs other programs.
+
+With `show_commands` each of them is shown on stderr, in a form that can be pasted into a shell.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +21,14 @@ from multiroot.errors import CommandError
 
 Arg = str | os.PathLike[str]
 
+DEBUG_VARIABLE = "MULTIROOT_DEBUG"
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Completed:
-    """What a program left behind; `stdout` and `stderr` are text (undecodable bytes replaced)."""
+    """The outcome of a program; `stdout` and `stderr` are text (undecodable bytes are replaced)."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -26,13 +36,47 @@ class Completed:
     stderr: str
 
 
+def debug_wanted() -> bool:
+    """Whether the environment asks for `show_commands`: MULTIROOT_DEBUG is set to anything but 0."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def show_commands() -> None:
+    """From now on, write every command to stderr when it starts, and its exit code when it ends.
+
+    The command is a line of its own, without a time or a name in front, so that it can be pasted. What
+    else there is to say about it follows as a shell comment.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _log.handlers = [handler]
+    _log.propagate = False
+    _log.setLevel(logging.DEBUG)
+
+
 def quote(argv: Sequence[Arg]) -> str:
     """The command line as a person could paste it into a shell."""
     return shlex.join(os.fspath(arg) for arg in argv)
 
 
+def shell_line(
+    argv: Sequence[Arg],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+) -> str:
+    """The whole command for a shell: `quote`, the folder it runs in, what is added to the environment, and
+    the file that gets its output.
+    """
+    assignments = "".join(f"{name}={shlex.quote(value)} " for name, value in (env or {}).items())
+    output = f" >>{shlex.quote(os.fspath(log.absolute()))} 2>&1" if log else ""
+    line = assignments + quote(argv) + output
+    return f"(cd {shlex.quote(os.fspath(cwd))} && {line})" if cwd else line
+
+
 def find(program: str) -> str | None:
-    """Path of `program`, looking into the sbin folders too (absent from PATH for ordinary users)."""
+    """Path of `program`. The sbin folders are searched too, which ordinary users do not have in PATH."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
     return shutil.which(program, path=path)
 
@@ -44,39 +88,38 @@ def run(
     timeout: float | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: str | bytes | None = None,
     log: Path | None = None,
 ) -> Completed:
-    """Run a program to its end.
+    """Run a program and wait for its end; it reads nothing from stdin.
 
-    `env` is added to ours. With `log`, both outputs are appended to that file and the result's are empty.
-    Raises CommandError (with the last lines of stderr or of the log) when the program is missing, exceeds
-    `timeout` seconds or, with `check`, exits with anything but 0.
+    `env` is added to our environment. With `log`, both outputs are appended to that file and those of the
+    result are empty. Raises CommandError when the program cannot be started, when it runs for longer than
+    `timeout` seconds and, with `check`, when it exits with anything but 0; the error quotes the last lines
+    of stderr or of the log.
     """
     words = tuple(os.fspath(arg) for arg in argv)
-    data = stdin.encode() if isinstance(stdin, str) else stdin
+    _log.debug("%s", shell_line(words, cwd=cwd, env=env, log=log))
+    began = time.monotonic()
     sink = log.open("ab") if log else subprocess.PIPE
     try:
-        done = subprocess.run(
-            words,
-            check=False,
-            timeout=timeout,
-            cwd=cwd,
-            env={**os.environ, **env} if env else None,
-            input=data,
-            stdin=subprocess.DEVNULL if data is None else None,
-            stdout=sink,
-            stderr=subprocess.STDOUT if log else subprocess.PIPE,
-        )
-    except FileNotFoundError as error:
-        raise CommandError(
-            f"cannot run {words[0]}: {error.strerror}", "is it installed?", returncode=127
-        ) from error
+        with _starting(words, cwd):
+            done = subprocess.run(
+                words,
+                check=False,
+                timeout=timeout,
+                cwd=cwd,
+                env={**os.environ, **env} if env else None,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT if log else subprocess.PIPE,
+            )
     except subprocess.TimeoutExpired as error:
+        _log.debug("# %s: killed after %.3f s", words[0], time.monotonic() - began)
         raise CommandError(f"{words[0]} did not finish within {timeout:g} s", quote(words)) from error
     finally:
         if log and not isinstance(sink, int):
             sink.close()
+    _log.debug("# %s: exit code %d after %.3f s", words[0], done.returncode, time.monotonic() - began)
     result = Completed(words, done.returncode, _text(done.stdout), _text(done.stderr))
     if check and done.returncode:
         tail = _tail(log.read_text(errors="replace") if log else result.stderr or result.stdout)
@@ -97,23 +140,41 @@ def spawn(
     cwd: Path | None = None,
     new_session: bool = True,
 ) -> subprocess.Popen[bytes]:
-    """Start a program that lives on by itself, its output going to `log`; the caller owns the handle."""
+    """Start a program and return at once. It appends its output to `log` and inherits `pass_fds`.
+
+    It goes on when we end; the caller owns the handle. Raises CommandError when it cannot be started.
+    """
     words = [os.fspath(arg) for arg in argv]
-    with log.open("ab") as sink:
-        try:
-            return subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                pass_fds=tuple(pass_fds),
-                cwd=cwd,
-                start_new_session=new_session,
-            )
-        except FileNotFoundError as error:
+    _log.debug("%s", shell_line(words, cwd=cwd, log=log))
+    with log.open("ab") as sink, _starting(words, cwd):
+        child = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            pass_fds=tuple(pass_fds),
+            cwd=cwd,
+            start_new_session=new_session,
+        )
+    inherited = f", inherits descriptors {', '.join(map(str, pass_fds))}" if pass_fds else ""
+    _log.debug("# %s: started as process %d%s", words[0], child.pid, inherited)
+    return child
+
+
+@contextmanager
+def _starting(words: Sequence[str], cwd: Path | None) -> Iterator[None]:
+    """Turns a failure to start the program into a CommandError with the exit code that a shell would give."""
+    try:
+        yield
+    except OSError as error:
+        _log.debug("# %s: not started: %s", words[0], error.strerror)
+        code = 127 if isinstance(error, FileNotFoundError) else 126
+        if cwd and str(error.filename) == str(cwd):
             raise CommandError(
-                f"cannot run {words[0]}: {error.strerror}", "is it installed?", returncode=127
+                f"cannot run {words[0]} in {cwd}: {error.strerror}", returncode=code
             ) from error
+        hint = "is it installed?" if code == 127 else ""
+        raise CommandError(f"cannot run {words[0]}: {error.strerror}", hint, returncode=code) from error
 
 
 def _text(data: bytes | None) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sizes and lists as people write them ("256M", "2-3,6"), and back."""
+"""Reads sizes and CPU lists as people write them ("256M", "2-3,6"), and writes them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,35 @@ PAGE = 4 * KIB
 HUGE_PAGE = 2 * MIB
 
 _SUFFIX = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1 << 40}
+_SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+_LARGEST = (1 << 64) - 1  # sizes travel as 64-bit numbers
+_DIGITS = 32  # more than any size has; Python refuses to convert thousands of them
+
+_CPUS = re.compile(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*")
+_MAX_CPUS = 8192
 
 
 def parse_size(text: str) -> int:
-    """Bytes for "256M", "1G", "0x1000"; raises BadRequestError for anything else or for zero."""
-    match = re.fullmatch(r"(0[xX][0-9a-fA-F]+|[0-9]+)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match:
+    """Bytes for "256M", "1G", "0x1000", "256 MiB"; raises BadRequestError for anything else or for zero.
+
+    A leading zero is refused, because the kernel reads such a number as octal.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match or len(match[1]) > _DIGITS:
         raise BadRequestError(f"not a size: {text!r}", "write it like 256M or 1G")
-    size = int(match[1], 0) * _SUFFIX[match[2].upper()]
-    if size <= 0:
+    digits = match[1]
+    if digits[0] == "0" and digits[1:].isdecimal():
+        raise BadRequestError(f"not a size: {text!r}", "write it without the leading zero")
+    size = int(digits, 0) * _SUFFIX[match[2].upper()]
+    if size == 0:
         raise BadRequestError(f"not a size: {text!r}", "it must be greater than zero")
+    if size > _LARGEST:
+        raise BadRequestError(f"not a size: {text!r}", "it must be less than 2^64 bytes")
     return size
 
 
 def format_size(size: int) -> str:
-    """The shortest exact form: 256 MiB, 1 GiB, 4 KiB, 513 B."""
+    """The size in the largest unit that leaves no remainder: 256 MiB, 1 GiB, 4 KiB, 513 B."""
     for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if size and size % unit == 0:
             return f"{size // unit} {name}"
@@ -36,17 +50,17 @@ def format_size(size: int) -> str:
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """Logical CPU numbers of a kernel-style list ("2-3,6"), sorted, without repeats.
+    """CPU numbers of a list in the kernel's format ("2-3,6"), sorted, without repeats.
 
-    Format: Documentation/admin-guide/cputopology.rst. Raises BadRequestError.
+    An empty list is valid. Format: Documentation/admin-guide/cputopology.rst. Raises BadRequestError.
     """
     cpus: set[int] = set()
     for part in filter(None, text.strip().split(",")):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = _CPUS.fullmatch(part)
         if not match:
             raise BadRequestError(f"not a CPU list: {text!r}", "write it like 2-3,6")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last < first or last >= 8192:
+        if last < first or last >= _MAX_CPUS:
             raise BadRequestError(f"not a CPU list: {text!r}", f"the range {part.strip()} makes no sense")
         cpus.update(range(first, last + 1))
     return tuple(sorted(cpus))

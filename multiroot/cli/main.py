@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from multiroot import __version__
+from multiroot import __version__, proc
 from multiroot.errors import MultirootError
 
 # Loaded only when used: the agent's machine is slow to import what a command does not need.
@@ -57,8 +57,13 @@ class LazyGroup(click.Group):
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="multiroot")
-def cli() -> None:
+@click.option(
+    "--debug", is_flag=True, help="Show every program that is run, ready to paste (or MULTIROOT_DEBUG=1)."
+)
+def cli(debug: bool) -> None:
     """Run two Linux kernels on one machine and hand running VMs from one to the other."""
+    if debug or proc.debug_wanted():
+        proc.show_commands()
 
 
 class Terminated(SystemExit):

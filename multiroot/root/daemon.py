@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from multiroot import proc
 from multiroot.errors import MultirootError
 from multiroot.root.agent import Agent, Options
 from multiroot.rpc.client import AGENT_SOCKET
@@ -27,7 +28,7 @@ SWITCH_INTERVAL = 0.0002
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Options from the command line."""
+    """Options from the command line; `--debug` takes effect at once."""
     parser = argparse.ArgumentParser(prog="multirootd", description="The multiroot agent of this root.")
     parser.add_argument(
         "--listen",
@@ -39,7 +40,12 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--socket", type=Path, default=AGENT_SOCKET, help="unix socket for local commands")
     parser.add_argument("--kernels", type=Path, default=Path("/usr/lib/multiroot/kernels"))
     parser.add_argument("--guests", type=Path, default=Path("/usr/lib/multiroot/guests"))
+    parser.add_argument(
+        "--debug", action="store_true", help="show every program that is run (or MULTIROOT_DEBUG=1)"
+    )
     words = parser.parse_args(argv)
+    if words.debug or proc.debug_wanted():
+        proc.show_commands()
     return Options(
         socket=words.socket, listen=tuple(words.listen), kernels=words.kernels, guests=words.guests
     )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""However a command is ended, what it has begun is taken down first."""
+"""The command line as a whole: how commands end, and what --debug shows."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -46,3 +47,35 @@ def test_a_signal_takes_down_what_was_begun(number: signal.Signals, word: str, c
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (out, err.strip(), process.returncode) == ("taken down\n", f"multiroot: {word}", code)
+
+
+# A command that runs a program.
+RUNS = """
+import sys
+from multiroot import proc
+from multiroot.cli import main
+
+@main.cli.command("work")
+def work():
+    proc.run(["true"])
+
+main.LazyGroup.get_command = lambda self, context, name: self.commands.get(name)
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "shown"),
+    [((), "", False), (("--debug",), "", True), ((), "1", True), ((), "0", False)],
+)
+def test_debug_shows_the_programs_that_are_run(words: tuple[str, ...], variable: str, shown: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS, *words, "work"],
+        env={**os.environ, "MULTIROOT_DEBUG": variable}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert bool(lines) is shown
+    if shown:
+        assert lines[0] == "true"
+        assert lines[1].startswith("# true: exit code 0 after ")
