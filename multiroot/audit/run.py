@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from multiroot.audit import looks, rows
+from multiroot.audit.audit_report import Audit
 from multiroot.audit.judge import Doorbell, Judge
 from multiroot.audit.looks import Look
 from multiroot.audit.owners import Owners
-from multiroot.audit.report import Audit
 from multiroot.audit.rows import Phase, Role, Span
 from multiroot.audit.tap import Tap, logical_ids
 from multiroot.demo import scenario

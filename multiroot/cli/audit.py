@@ -10,7 +10,7 @@ import click
 from multiroot.cli.output import Progress, console, json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    from multiroot.audit.report import Audit
+    from multiroot.audit.audit_report import Audit
     from multiroot.audit.rows import Rows
 
 FAILED = 1

@@ -150,7 +150,7 @@ def _command_line(own: str, reuse: bool) -> str:
     """The user's part of the command line."""
     if not reuse:
         return own
-    from multiroot.kexec.cmdline import reusable
+    from multiroot.kexec.x86.cmdline import reusable
 
     return " ".join((reusable(Path("/proc/cmdline").read_text()), own)).strip()
 

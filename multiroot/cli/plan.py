@@ -33,7 +33,7 @@ def show(as_json: bool, **options: Any) -> None:
     """Plan a new root and print the plan, and what it can't have after this one; nothing is changed."""
     from dataclasses import asdict
 
-    from multiroot.launch.machine import take_inventory
+    from multiroot.launch.facts import take_inventory
     from multiroot.plan.devices import stays
     from multiroot.plan.planner import plan as make_plan
 
@@ -55,7 +55,7 @@ def inventory(as_json: bool) -> None:
     """Print the CPUs and the memory that plans are made from."""
     from dataclasses import asdict
 
-    from multiroot.launch.machine import take_inventory
+    from multiroot.launch.facts import take_inventory
 
     device = open_device(required=False)
     found = take_inventory(device, known_facts(device))

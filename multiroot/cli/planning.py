@@ -14,7 +14,7 @@ from multiroot.units import format_cpu_list, format_size, parse_cpu_list, parse_
 if TYPE_CHECKING:
     from multiroot.device.handle import Device
     from multiroot.kexec.ranges import Range
-    from multiroot.launch.machine import Facts
+    from multiroot.launch.facts import Facts
     from multiroot.plan.planner import Plan
     from multiroot.plan.request import Request
 
@@ -92,7 +92,7 @@ def open_device(required: bool) -> Device | None:
 
 def known_facts(device: Device | None) -> Facts:
     """The module's facts, or an estimate without it."""
-    from multiroot.launch.machine import facts_of, facts_without_module
+    from multiroot.launch.facts import facts_of, facts_without_module
 
     return facts_of(device) if device else facts_without_module()
 

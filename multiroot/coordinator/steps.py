@@ -20,7 +20,7 @@ from multiroot.device.handle import Device
 from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.launch import carve as carving
 from multiroot.launch import kernels, load
-from multiroot.launch.machine import facts_of
+from multiroot.launch.facts import facts_of
 from multiroot.launch.session import Prepared, prepare
 from multiroot.net.network import RootNetwork
 from multiroot.plan.planner import Plan

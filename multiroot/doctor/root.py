@@ -11,8 +11,8 @@ from multiroot.arena import backing
 from multiroot.device.handle import Device
 from multiroot.device.uapi import Info
 from multiroot.doctor.checks import Answer, Check, failed, ok, warning
+from multiroot.launch.facts import facts_of, facts_without_module, take_inventory
 from multiroot.launch.kernels import KERNELS
-from multiroot.launch.machine import facts_of, facts_without_module, take_inventory
 from multiroot.net.plan import BRIDGE, LINKS
 from multiroot.plan.planner import plan
 from multiroot.plan.request import PlanConflictError, Request

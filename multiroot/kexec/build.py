@@ -6,11 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec import acpi, bootparams, cmdline, e820, image, layout, pagetables
-from multiroot.kexec.e820 import E820Entry
-from multiroot.kexec.image import ENTRY_64, KernelImage
-from multiroot.kexec.layout import BootLayout
 from multiroot.kexec.ranges import Range
+from multiroot.kexec.x86 import acpi, bootparams, cmdline, e820, image, layout, pagetables
+from multiroot.kexec.x86.e820 import E820Entry
+from multiroot.kexec.x86.image import ENTRY_64, KernelImage
+from multiroot.kexec.x86.layout import BootLayout
 from multiroot.units import KIB, PAGE
 
 LEDGER = Range(64 * KIB, 64 * KIB)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from multiroot.device.handle import Device
 from multiroot.device.uapi import CpuState, PeerIndex, Started, lib
 from multiroot.errors import ConflictError
-from multiroot.kexec import image, layout
 from multiroot.kexec.build import BootPlan, build
+from multiroot.kexec.x86 import image, layout
 from multiroot.launch import carve
 from multiroot.launch import load as loading
+from multiroot.launch.facts import Facts, root_spec, take_inventory
 from multiroot.launch.kernels import KernelFiles, config_hz
 from multiroot.launch.load import Entry
-from multiroot.launch.machine import Facts, root_spec, take_inventory
 from multiroot.launch.record import Loaded, this_boot
 from multiroot.phases import Phases
 from multiroot.plan.planner import Plan, plan

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from multiroot.errors import BadRequestError
 from multiroot.kexec.build import LEDGER
-from multiroot.kexec.layout import CARVE_ALIGNMENT, check_low_window
 from multiroot.kexec.ranges import Range, align_down, align_up
+from multiroot.kexec.x86.layout import CARVE_ALIGNMENT, check_low_window
 from multiroot.plan import iomem
 from multiroot.plan.inventory import Inventory, MemoryBlock, blocks_in, is_ram_only
 from multiroot.plan.refusal import Refusal

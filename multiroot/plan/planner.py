@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.layout import SHARED_OFFSET
 from multiroot.kexec.ranges import Range
+from multiroot.kexec.x86.layout import SHARED_OFFSET
 from multiroot.plan import cpus, memory
 from multiroot.plan.inventory import Inventory
 from multiroot.plan.memory import Way

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from kexec.bzimage import BzImage
+from kexec.x86.bzimage import BzImage
 from plan.strategies import machine
 
 from multiroot.cli import planning
@@ -18,9 +18,9 @@ from multiroot.cli.plan import plan
 from multiroot.cli.planning import parse_request
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.kexec.ranges import Range
-from multiroot.launch import machine as machines
+from multiroot.launch import facts as machines
 from multiroot.launch import record, session
-from multiroot.launch.machine import Facts
+from multiroot.launch.facts import Facts
 from multiroot.plan.request import SMALLEST_CARVE, Request
 from multiroot.units import GIB, MIB
 

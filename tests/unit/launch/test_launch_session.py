@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from kexec.bzimage import BzImage
+from kexec.x86.bzimage import BzImage
 from plan.strategies import machine
 
 from multiroot.device.handle import Device
@@ -15,9 +15,9 @@ from multiroot.device.uapi import CpuState
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.launch import carve, kernels, record, session
 from multiroot.launch.carve import Taken
+from multiroot.launch.facts import facts_of, facts_without_module
 from multiroot.launch.kernels import KernelFiles
 from multiroot.launch.load import Entry
-from multiroot.launch.machine import facts_of, facts_without_module
 from multiroot.launch.session import Prepared
 from multiroot.plan.request import Request
 

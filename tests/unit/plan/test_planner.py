@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.kexec.build import LEDGER
-from multiroot.kexec.layout import check_carve, check_low_window
 from multiroot.kexec.ranges import Range, intersect, subtract
+from multiroot.kexec.x86.layout import check_carve, check_low_window
 from multiroot.plan.inventory import Inventory
 from multiroot.plan.memory import Way
 from multiroot.plan.planner import Plan, plan

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.kexec import aml
+from multiroot.kexec.x86 import aml
 
 
 @given(st.integers(0, (1 << 64) - 1))

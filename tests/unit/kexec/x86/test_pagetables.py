@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.pagetables import identity_map, reach
 from multiroot.kexec.ranges import Range
+from multiroot.kexec.x86.pagetables import identity_map, reach
 from multiroot.units import GIB, MIB, PAGE
 
 from .walker import Memory, translate

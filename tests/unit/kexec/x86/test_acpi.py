@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec import acpi
-from multiroot.kexec.acpi import ForeignBsp, Hardware, foreign_bsp
 from multiroot.kexec.ranges import Range
+from multiroot.kexec.x86 import acpi
+from multiroot.kexec.x86.acpi import ForeignBsp, Hardware, foreign_bsp
 from multiroot.lab import lab
 from multiroot.lab.build import emulator_artifact
 from multiroot.phases import Phases

@@ -6,10 +6,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from multiroot.kexec import e820
-from multiroot.kexec.e820 import E820Entry
-from multiroot.kexec.image import HEADER_START, LOADED_HIGH, KernelImage
 from multiroot.kexec.ranges import Range
+from multiroot.kexec.x86 import e820
+from multiroot.kexec.x86.e820 import E820Entry
+from multiroot.kexec.x86.image import HEADER_START, LOADED_HIGH, KernelImage
 from multiroot.units import PAGE
 
 # Offsets into boot_params.

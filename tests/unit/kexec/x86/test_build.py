@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.kexec.build import LEDGER, BootPlan, RootSpec, build
-from multiroot.kexec.e820 import E820Type
-from multiroot.kexec.image import parse
-from multiroot.kexec.layout import minimum_carve
 from multiroot.kexec.ranges import Range, align_up
+from multiroot.kexec.x86.e820 import E820Type
+from multiroot.kexec.x86.image import parse
+from multiroot.kexec.x86.layout import minimum_carve
 from multiroot.units import GIB, MIB, PAGE
 
 from .bzimage import BzImage

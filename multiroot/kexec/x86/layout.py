@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.image import KernelImage
 from multiroot.kexec.ranges import Range, align_up
+from multiroot.kexec.x86.image import KernelImage
 from multiroot.units import HUGE_PAGE, KIB, MIB, PAGE, format_size
 
 CARVE_ALIGNMENT = HUGE_PAGE  # the shared area is aligned like this, and sits at a fixed offset

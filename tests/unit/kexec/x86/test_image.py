@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.image import _CRC_DROPPED_IN, parse, release_version
+from multiroot.kexec.x86.image import _CRC_DROPPED_IN, parse, release_version
 
 from .bzimage import BzImage
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec import aml
 from multiroot.kexec.ranges import Range, align_up
+from multiroot.kexec.x86 import aml
 
 OEM_ID = b"MULTRT"
 OEM_TABLE_ID = b"MULTROOT"

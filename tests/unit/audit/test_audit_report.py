@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from multiroot.audit import rows, run
+from multiroot.audit.audit_report import Audit
 from multiroot.audit.judge import Seen, Violation
-from multiroot.audit.report import Audit
 from multiroot.audit.rows import Phase, Role
 from multiroot.cli.lab import lab
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.kexec.layout import BootLayout
 from multiroot.kexec.ranges import Range
+from multiroot.kexec.x86.layout import BootLayout
 
 ENTRY_SIZE = 20
 MAX_ENTRIES = 128  # E820_MAX_ENTRIES_ZEROPAGE

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.cmdline import CommandLine, assemble, required, reusable
+from multiroot.kexec.x86.cmdline import CommandLine, assemble, required, reusable
 
 SPEC = CommandLine(root=2, shared=0x1_1820_0000, tsc_khz=2_000_000, x2apic=False)
 
