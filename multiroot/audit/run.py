@@ -65,7 +65,7 @@ class Run:
 
     def __init__(self, machine: Lab, options: scenario.Options, phases: Phases) -> None:
         if machine.state.machine.accelerator != "tcg":
-            hint = "KVM keeps LAPIC, IOAPIC, PIC and PIT in the host's kernel, where no trace sees them"
+            hint = "KVM keeps LAPIC, IOAPIC, PIC and PIT in the kernel, where no trace sees: --accel tcg"
             raise BadRequestError("an audit needs a lab machine under TCG", hint)
         self._machine = machine
         self._options = replace(options, append=f"{looks.TRACE_FROM_START} {options.append}".strip())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import Progress, console, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -19,18 +20,24 @@ FAILED = 1
 @click.command()
 @click.option("--old-kernel", default="6.12", show_default=True, help="Kernel of the old root.")
 @click.option("--new-kernel", default="6.12", show_default=True, help="Kernel of the new root.")
-@click.option("--name", default="audit", show_default=True, help="Name of the lab it runs in.")
+@lab_options("audit")
 @click.option("--keep-old", is_flag=True, help="Leave the old root alive: no retire.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be judged, and run nothing.")
 @json_option
 def audit(
-    old_kernel: str, new_kernel: str, name: str, keep_old: bool, keep: bool, dry_run: bool, as_json: bool
+    lab: LabChoice,
+    old_kernel: str,
+    new_kernel: str,
+    keep_old: bool,
+    keep: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Play an update under QEMU's trace; fail when a root touches what is not its own."""
     from multiroot.audit import rows, run
     from multiroot.demo import scenario
-    from multiroot.lab import lab
+    from multiroot.lab.lab import kernel_name
     from multiroot.phases import Phases
     from multiroot.units import MIB
 
@@ -39,8 +46,8 @@ def audit(
         return
     memory = 256 * MIB
     options = scenario.Options(
-        lab=lab.Options(name=name, kernel=old_kernel, kernels=(new_kernel,), vms=1, vm_memory=memory),
-        new_kernel=lab.kernel_name(new_kernel),
+        lab=lab.options(kernel=old_kernel, kernels=(new_kernel,), vms=1, vm_memory=memory),
+        new_kernel=kernel_name(new_kernel),
         vm_memory=memory,
         keep=keep,
     )

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -15,10 +14,10 @@ import click
 from multiroot import proc
 from multiroot.cli.audit import audit
 from multiroot.cli.doctor import lab_doctor
+from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import Progress, json_option, print_json, print_table
 from multiroot.lab import boot, execution, state
 from multiroot.lab import lab as labs
-from multiroot.lab.lab import Options
 from multiroot.lab.machine import qemu_argv
 from multiroot.lab.recorder import console_log, console_socket
 from multiroot.lab.state import LabState
@@ -40,11 +39,9 @@ class SizeType(click.ParamType[int]):
 
 
 def machine_options(function: Function) -> Function:
-    """The options that decide a machine, shared with the demo."""
+    """The options of `up` alone: what of the machine's recipe to change."""
     for option in reversed((
-        click.option("--machine", default="default", show_default=True, help="Recipe in qemu-lab/machines."),
         click.option("--kernel", default="6.12", show_default=True, help="Name, newest, or a path."),
-        click.option("--modules", type=click.Path(path_type=Path), help="Modules of kernels given by path."),
         click.option("--vms", type=click.IntRange(1), help="How many VMs the arena must hold."),
         click.option("--vm-memory", type=SizeType(), help="Memory of each VM."),
         click.option("--carve", type=SizeType(), help="Memory of the new root."),
@@ -89,17 +86,17 @@ def build(refresh: bool, as_json: bool) -> None:
 
 
 @lab.command()
-@name_option
+@lab_options("default")
 @machine_options
 @click.option("--hold", is_flag=True, help="Leave it paused where it resets or powers off, for a debugger.")
 @click.option("--dry-run", is_flag=True, help="Print the command that would be run, and run nothing.")
 @json_option
-def up(name: str, dry_run: bool, as_json: bool, **chosen: Any) -> None:
+def up(lab: LabChoice, dry_run: bool, as_json: bool, **chosen: Any) -> None:
     """Boot the lab machine and wait until its old root's agent answers."""
     from multiroot.lab.agents import Agents
 
     phases, progress = _phases()
-    options = Options(name=name, **chosen)
+    options = lab.options(**chosen)
     if dry_run:
         machine, _ = labs.prepare(options, phases)
         click.echo(proc.quote(qemu_argv(machine)))

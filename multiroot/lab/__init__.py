@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lab: builds images, boots a QEMU lab machine and talks to it. Nothing outside lab/, demo/ and
-cli/ imports it.
+"""The lab: it builds images, boots lab machines (QEMU) and runs commands in their roots.
 
-Modules: recipes (what `qemu-lab/` asks for), artifacts (what is built, by content hash), cache (where
-it is kept), build and its helpers (how), layout and machine (the QEMU command), boot and state (a
-running lab).
+It drives everything else from the workstation. Only `demo`, `audit`, `bench`, their commands in `cli` and the
+client's choice of an agent look at it; nothing that runs inside a root imports it.
+
+Modules by what they do: `recipes` reads what `qemu-lab/` asks for. `artifacts` names what is built by the
+hash of its inputs, and `cache` keeps it. `build` and its helpers (`roots`, `kernels`, `image`, ...) build it.
+`layout` and `machine` make QEMU's command line. `boot` starts a machine, `state` knows what runs. `lab` is
+what others call.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which accelerator the lab machine gets: KVM only where a probe showed that it works, else TCG."""
+"""Which accelerator a lab machine gets: KVM where a probe showed that it works, else TCG."""
 
 from __future__ import annotations
 
@@ -9,24 +9,45 @@ import platform
 from pathlib import Path
 
 from multiroot import proc
-from multiroot.errors import CommandError
+from multiroot.errors import BadRequestError, CommandError
 from multiroot.lab import paths
 from multiroot.lab.artifacts import Artifact
 from multiroot.lab.build import BootKernel, Built
 from multiroot.lab.machine import emulator_argv
 from multiroot.phases import Phases
 
+KVM = "kvm"
+TCG = "tcg"
+ACCELERATORS = (KVM, TCG)
 _PROBE_SECONDS = 20.0
 # With no initramfs a kernel that got that far panics and, with panic=-1, resets: the probe ends by itself.
 _PROBE_SAYS = "Unable to mount root fs"
 
 
-def choose(built: Built, phases: Phases) -> str:
-    """ "kvm" or "tcg". The answer is kept per host kernel and emulator; a host without KVM is not asked
-    twice.
+def choose(built: Built, phases: Phases, wish: str | None = None) -> str:
+    """The accelerator: what somebody wishes, or KVM where it works and TCG elsewhere.
+
+    Raises BadRequestError for a wish that this host cannot meet.
     """
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK) or not _nested():
-        return "tcg"
+    if wish == TCG:
+        return TCG
+    problem = _kvm_problem(built, phases)
+    if not problem:
+        return KVM
+    if wish == KVM:
+        raise BadRequestError(f"KVM cannot be used here: {problem}", f"--accel {TCG} works everywhere")
+    return TCG
+
+
+def _kvm_problem(built: Built, phases: Phases) -> str:
+    """What keeps lab machines from using KVM, "" if nothing does.
+
+    The answer of a probe is kept per host kernel and emulator. A host without KVM is not probed.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "/dev/kvm is missing, or not yours to open"
+    if not _nested():
+        return "it is not nested, and the roots need KVM of their own"
     known = paths.make_dir(paths.cache_dir() / "probes") / f"{_key(built)}.json"
     if not known.exists():
         with phases.phase("probe KVM") as attributes:
@@ -34,7 +55,7 @@ def choose(built: Built, phases: Phases) -> str:
             attributes["works"] = works
         known.write_text(json.dumps({"kvm": works}) + "\n")
         paths.give_to_user(known)
-    return "kvm" if json.loads(known.read_text())["kvm"] else "tcg"
+    return "" if json.loads(known.read_text())["kvm"] else "a kernel that was tried did not boot"
 
 
 def probe(emulator: Path, kernel: BootKernel) -> bool:

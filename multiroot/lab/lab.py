@@ -27,6 +27,8 @@ _ADDRESS = "10.77.0.{root}"
 class Options:
     """What a person may choose; None leaves it to the machine's recipe. Sizes in bytes.
 
+    `machine` names a recipe in qemu-lab/machines or is the path of one. `accelerator` is "kvm" or "tcg"; None
+    takes KVM where it works.
     `kernel` and each of `kernels` is a name from qemu-lab/kernels.toml, "newest" or the path of a
     bzImage; `kernels` are those that must be in the image too. `modules` is where the modules of
     bzImages given by path are. A machine that is to `hold` is left paused where it resets or powers off.
@@ -42,6 +44,7 @@ class Options:
     carve: int | None = None
     cpus: int | None = None
     hold: bool = False
+    accelerator: str | None = None
 
 
 def cache(phases: Phases) -> Cache:
@@ -71,7 +74,7 @@ def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
             there = ", ".join(known)
             raise BadRequestError(f"no kernel called {name!r}", f"there is {there}, newest, or give a path")
     built = build.build(cache(phases), own_kernels(options), [kernel_name(name) for name in wanted])
-    return decide(options, built, accel.choose(built, phases)), built
+    return decide(options, built, accel.choose(built, phases, options.accelerator)), built
 
 
 def decide(options: Options, built: Built, accelerator: str) -> Machine:

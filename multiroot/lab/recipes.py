@@ -133,6 +133,8 @@ def read(path: Path, model: type[Model], *, overrides: dict[str, object] | None 
         data = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
         raise BadRequestError(f"no recipe {path.name}", f"looked in {path.parent}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequestError(f"cannot read recipe {path}: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise BadRequestError(f"{path.name} is not valid TOML: {error}", str(path)) from error
     try:
@@ -155,8 +157,12 @@ def roots() -> RootRecipes:
 
 
 def machine(name: str, overrides: dict[str, object] | None = None) -> MachineRecipe:
+    """The recipe `name` of qemu-lab/machines, or, for a path or a name in .toml, that file."""
+    if "/" in name or name.endswith(".toml"):
+        return read(Path(name), MachineRecipe, overrides=overrides)
     folder = paths.recipes_dir() / "machines"
     known = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in known:
-        raise BadRequestError(f"no machine called {name!r}", f"there is {', '.join(known)}")
+        hint = f"there is {', '.join(known)}, or give the path of a .toml file"
+        raise BadRequestError(f"no machine called {name!r}", hint)
     return read(folder / f"{name}.toml", MachineRecipe, overrides=overrides)

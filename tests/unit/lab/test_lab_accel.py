@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from multiroot import proc
-from multiroot.errors import CommandError
+from multiroot.errors import BadRequestError, CommandError
 from multiroot.lab import accel
 from multiroot.lab.build import BootKernel, Built
 from multiroot.phases import Phases
@@ -74,3 +74,28 @@ def test_another_emulator_is_probed_anew(built: Built, monkeypatch: pytest.Monke
     newer = Built(Path("/newer"), built.emulator_mend, built.image, built.image_digest, built.kernels)
     accel.choose(newer, Phases("workstation"))
     assert host.probes == 2
+
+
+def test_a_wish_for_tcg_asks_nobody(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, kvm=True, nested=True, says=BOOTS)
+    assert accel.choose(built, Phases("workstation"), "tcg") == "tcg"
+    assert host.probes == 0
+
+
+def test_a_wish_for_kvm_is_met_where_it_works(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    Host(monkeypatch, kvm=True, nested=True, says=BOOTS)
+    assert accel.choose(built, Phases("workstation"), "kvm") == "kvm"
+
+
+@pytest.mark.parametrize(
+    ("kvm", "nested", "says"),
+    [(False, True, "/dev/kvm is missing"), (True, False, "not nested"), (True, True, "did not boot")],
+)
+def test_a_wish_for_kvm_that_cannot_be_met_says_why(
+    built: Built, monkeypatch: pytest.MonkeyPatch, kvm: bool, nested: bool, says: str
+) -> None:
+    Host(monkeypatch, kvm=kvm, nested=nested, says="KVM internal error\n")
+    with pytest.raises(BadRequestError, match=says) as error:
+        accel.choose(built, Phases("workstation"), "kvm")
+    assert "--accel tcg" in error.value.hint
+    assert "\n" not in str(error.value)

@@ -68,6 +68,18 @@ def test_a_wrong_machine_is_one_clear_line(tmp_path: Path, old: str, new: str, s
     assert "\n" not in error.value.message
 
 
+def test_a_machine_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, GOOD.replace("cpus = 4", "cpus = 6", 1))
+    assert recipes.machine(str(path)).cpus == 6
+    assert recipes.machine(str(path), {"cpus": 8}).cpus == 8
+    monkeypatch.chdir(tmp_path)
+    assert recipes.machine("machine.toml").cpus == 6
+    with pytest.raises(BadRequestError, match=r"no recipe other\.toml"):
+        recipes.machine(str(tmp_path / "other.toml"))
+    with pytest.raises(BadRequestError, match="cannot read recipe"):
+        recipes.machine(f"{tmp_path}/")
+
+
 def test_an_unknown_machine_names_those_there_are() -> None:
     with pytest.raises(BadRequestError, match=r"default, .*hotplug"):
         recipes.machine("toaster")
