@@ -15,7 +15,7 @@ from multiroot.audit.owners import Owners
 from multiroot.audit.rows import Phase, Role, Span
 from multiroot.audit.tap import Tap, logical_ids
 from multiroot.demo import scenario
-from multiroot.demo.report import Report
+from multiroot.demo.demo_report import Report
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.lab.lab import Lab

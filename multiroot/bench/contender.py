@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
-from multiroot.bench.samples import Recorder, Sample
+from multiroot.bench.results.samples import Recorder, Sample
 from multiroot.errors import MultirootError
 from multiroot.phases import Phases
 

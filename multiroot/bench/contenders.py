@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from multiroot.bench.samples import Sample, variant_name
+from multiroot.bench.results.samples import Sample, variant_name
 from multiroot.errors import CommandError
 from multiroot.lab.execution import Conversation
 from multiroot.lab.lab import Lab
@@ -39,7 +39,9 @@ class SameKernelVm:
 
     def _running(self) -> Conversation:
         if self._driver is None:
-            self._driver = Conversation(self._lab.channel("old"), ["python3", "-m", "multiroot.bench.inside"])
+            self._driver = Conversation(
+                self._lab.channel("old"), ["python3", "-m", "multiroot.bench.in_root.driver"]
+            )
             self.ask("start", **self._definition)
             self.ask("pause")
         return self._driver

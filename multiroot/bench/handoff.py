@@ -10,12 +10,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from multiroot.bench import cpr, kexec, launch, marks, provenance, workload
+from multiroot.bench import kexec, launch, marks, workload
 from multiroot.bench.contender import Contender, interleave
 from multiroot.bench.contenders import SAME_KERNEL, SameKernel, SameKernelVm
-from multiroot.bench.machine import lab_machine
+from multiroot.bench.in_root import cpr
+from multiroot.bench.lab_machine import lab_machine
 from multiroot.bench.ours import MultiRoot, Pool
-from multiroot.bench.samples import Recorder, Run, Sample, read, variant_name
+from multiroot.bench.results import provenance
+from multiroot.bench.results.samples import Recorder, Run, Sample, read, variant_name
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents

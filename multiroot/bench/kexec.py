@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 
 from multiroot.bench.contenders import SameKernelVm
-from multiroot.bench.samples import Sample
+from multiroot.bench.results.samples import Sample
 from multiroot.errors import CommandError, WaitTimeoutError
 from multiroot.lab.agents import Agents
 from multiroot.lab.boot import Feed

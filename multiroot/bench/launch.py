@@ -8,10 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multiroot.bench import provenance
 from multiroot.bench.contender import interleave
-from multiroot.bench.machine import lab_machine
-from multiroot.bench.samples import Recorder, Run, Sample, read
+from multiroot.bench.lab_machine import lab_machine
+from multiroot.bench.results import provenance
+from multiroot.bench.results.samples import Recorder, Run, Sample, read
 from multiroot.demo.scenario import first_line_ns
 from multiroot.errors import MultirootError
 from multiroot.lab import lab as labs

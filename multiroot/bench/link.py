@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from multiroot.bench import provenance
 from multiroot.bench.contender import interleave
-from multiroot.bench.machine import lab_machine
-from multiroot.bench.samples import Recorder, Run, Sample, read
-from multiroot.bench.summary import quantile
+from multiroot.bench.lab_machine import lab_machine
+from multiroot.bench.results import provenance
+from multiroot.bench.results.samples import Recorder, Run, Sample, read
+from multiroot.bench.results.summary import quantile
 from multiroot.errors import CommandError
 from multiroot.lab import lab as labs
 from multiroot.lab.lab import Lab
@@ -29,7 +29,7 @@ FIRST, SECOND = "10.78.0.1", "10.78.0.2"
 LOCALHOST = "127.0.0.1"
 RTT, STREAM, CPU = "rtt_p50_us", "stream_mb_per_s", "cpu_ns_per_kb"
 RAW = "trips.jsonl"  # every single round trip, beside the samples
-_PROBE = ("python3", "-m", "multiroot.bench.probe")
+_PROBE = ("python3", "-m", "multiroot.bench.in_root.probe")
 # The card is the network device that is behind a port, not on the root bus.
 _CARD_UP = """
 set -e

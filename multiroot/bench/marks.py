@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from multiroot.bench.ours import MultiRoot, Pool
-from multiroot.bench.samples import Sample
+from multiroot.bench.results.samples import Sample
 from multiroot.errors import CommandError
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab

@@ -9,12 +9,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from multiroot.bench import provenance
 from multiroot.bench.contender import interleave
 from multiroot.bench.contenders import SameKernelVm
-from multiroot.bench.footprint import Footprint
-from multiroot.bench.machine import lab_machine
-from multiroot.bench.samples import Recorder, Run, Sample, read
+from multiroot.bench.in_root.footprint import Footprint
+from multiroot.bench.lab_machine import lab_machine
+from multiroot.bench.results import provenance
+from multiroot.bench.results.samples import Recorder, Run, Sample, read
 from multiroot.errors import CommandError
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
@@ -69,7 +69,7 @@ class NewRoot:
 
     def sample(self) -> list[Sample]:
         self._agents.launch(self._kernel, self._show)
-        done = self._machine.run(["python3", "-m", "multiroot.bench.footprint"], root="new")
+        done = self._machine.run(["python3", "-m", "multiroot.bench.in_root.footprint"], root="new")
         self._agents.release(self._show)
         if done.returncode:
             raise CommandError("the new root could not be measured", stderr=done.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from multiroot.bench.samples import Sample
+from multiroot.bench.results.samples import Sample
 from multiroot.bench.workload import enough_ticks
 from multiroot.errors import MultirootError
 from multiroot.lab.agents import Agents

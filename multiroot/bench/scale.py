@@ -7,12 +7,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multiroot.bench import launch, provenance, workload
+from multiroot.bench import launch, workload
 from multiroot.bench.contender import interleave
-from multiroot.bench.machine import lab_machine
+from multiroot.bench.lab_machine import lab_machine
 from multiroot.bench.ours import MultiRoot, Pool
-from multiroot.bench.samples import Recorder, Run, read
-from multiroot.bench.summary import slope
+from multiroot.bench.results import provenance
+from multiroot.bench.results.samples import Recorder, Run, read
+from multiroot.bench.results.summary import slope
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.phases import Phases

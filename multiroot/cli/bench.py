@@ -16,7 +16,7 @@ from multiroot.errors import BadRequestError
 from multiroot.units import parse_size
 
 if TYPE_CHECKING:
-    from multiroot.bench.samples import Run
+    from multiroot.bench.results.samples import Run
     from multiroot.phases import Phases
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -159,8 +159,8 @@ def link(out: Path | None, as_json: bool, **chosen: Any) -> None:
 @common_options
 def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
     """A few minutes of `handoff`: its ratios, and their change against the recorded ones."""
-    from multiroot.bench import guard
     from multiroot.bench import handoff as work
+    from multiroot.bench.results import guard
 
     options = work.Options(
         lab=lab_options(chosen),
@@ -237,12 +237,13 @@ def show(
     also: tuple[str, ...] = (),
 ) -> None:
     """Leave a summary and a report in `folder`; print it, or data. `also` has ratios beside `metric`."""
-    from multiroot.bench import kexec, render, report, seed
+    from multiroot.bench import kexec
     from multiroot.bench.launch import NEW_ROOT
+    from multiroot.bench.results import html_report, kexec_phases, render
 
     data = render.to_json(run, metric, base, also)
     (folder / "summary.json").write_text(json.dumps(data, indent=2) + "\n")
-    page = report.write(run, folder, metric, base, metrics, ours, also)
+    page = html_report.write(run, folder, metric, base, metrics, ours, also)
     if as_json:
         print_json(data)
         return
@@ -251,7 +252,7 @@ def show(
         if render.ratios(run, each, base):
             print_table(*render.ratio_table(run, each, base), title=f"{render.title(each)}: ratios")
     if run.values(kexec.NAME, "total_ns"):
-        rows = seed.table(run, kexec.NAME, ours, NEW_ROOT)
+        rows = kexec_phases.table(run, kexec.NAME, ours, NEW_ROOT)
         print_table(*render.seed_table(rows), title="The seed's ten phases")
     out = console()
     if clocks := render.clocks(run):

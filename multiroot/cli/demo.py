@@ -13,7 +13,7 @@ from multiroot.cli.output import Progress, console, print_table
 from multiroot.units import parse_size
 
 if TYPE_CHECKING:
-    from multiroot.demo.report import Report, VmSeen
+    from multiroot.demo.demo_report import Report, VmSeen
     from multiroot.demo.scenario import Options
 
 FAILED = 1

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from multiroot.demo import clocks, guests
-from multiroot.demo.report import GuestSeen
+from multiroot.demo.demo_report import GuestSeen
 from multiroot.demo.scenario import TICKS_AFTER, TICKS_BEFORE, judge
 from multiroot.errors import MultirootError
 from multiroot.lab.lab import Lab

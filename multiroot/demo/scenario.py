@@ -13,8 +13,8 @@ import grpc
 
 from multiroot.clocks import difference
 from multiroot.demo import device, guests
+from multiroot.demo.demo_report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
 from multiroot.demo.device import DeviceSeen
-from multiroot.demo.report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
 from multiroot.errors import BadRequestError, MultirootError, WaitTimeoutError
 from multiroot.lab import lab
 from multiroot.lab.lab import Lab

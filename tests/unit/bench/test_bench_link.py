@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.bench import link, probe, render
+from multiroot.bench import link
+from multiroot.bench.in_root import probe
+from multiroot.bench.results import render
 
 LOCALHOST = "127.0.0.1"
 

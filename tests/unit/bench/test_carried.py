@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.bench.carried import Carried, unpack
+from multiroot.bench.in_root.carried import Carried, unpack
 from multiroot.errors import BadRequestError
 from multiroot.vm.definition import VmDefinition
 

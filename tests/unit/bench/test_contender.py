@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.bench.contender import interleave
-from multiroot.bench.samples import Recorder, Sample
+from multiroot.bench.results.samples import Recorder, Sample
 from multiroot.errors import CommandError, ConflictError
 from multiroot.phases import Phases
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from multiroot.bench import footprint
-from multiroot.bench.footprint import Footprint
+from multiroot.bench.in_root import footprint
+from multiroot.bench.in_root.footprint import Footprint
 
 SMAPS = """\
 55d0c0000000-55d0c0100000 r-xp 00000000 fe:00 123                        /usr/bin/qemu-system-x86_64

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.bench import guard
-from multiroot.bench.samples import Header, Run, Sample
+from multiroot.bench.results import guard
+from multiroot.bench.results.samples import Header, Run, Sample
 from multiroot.errors import BadRequestError
 
 HEADER = Header("handoff", "2026-01-01T00:00:00Z", "abc", {"cpus": 2}, {}, 0.1, 1, {})

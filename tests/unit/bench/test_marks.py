@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from multiroot.bench import marks
-from multiroot.bench.samples import Sample
+from multiroot.bench.results.samples import Sample
 from multiroot.phases import Phase
 
 KHZ = 2_000_000  # half a ns each tick

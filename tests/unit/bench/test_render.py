@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from multiroot.bench import render
-from multiroot.bench.samples import Header, Run, Sample
+from multiroot.bench.results import render
+from multiroot.bench.results.samples import Header, Run, Sample
 
 RUN = Run(
     Header("handoff", "2026-01-01T00:00:00Z", "abc", {"cpus": 2}, {}, 0.1, 1, {}),

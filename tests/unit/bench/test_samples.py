@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.bench.samples import Header, Recorder, Run, Sample, read
+from multiroot.bench.results.samples import Header, Recorder, Run, Sample, read
 from multiroot.errors import BadRequestError
 from multiroot.phases import Phase
 

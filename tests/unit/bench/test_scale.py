@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from multiroot.bench import scale
-from multiroot.bench.samples import Header, Run, Sample
+from multiroot.bench.results.samples import Header, Run, Sample
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.units import GIB, MIB

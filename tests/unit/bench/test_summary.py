@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.bench import summary
-from multiroot.bench.samples import Header, Run, Sample
+from multiroot.bench.results import summary
+from multiroot.bench.results.samples import Header, Run, Sample
 
 VALUES = st.lists(st.floats(min_value=1e-3, max_value=1e9), min_size=1, max_size=20)
 HEADER = Header("handoff", "2026-01-01T00:00:00Z", "abc", {"cpus": 2}, {}, 0.1, 1, {})

@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.bench.trace import blackout_parts, chrome
+from multiroot.bench.results.trace import blackout_parts, chrome
 from multiroot.phases import Phase
 
 PHASES = st.lists(

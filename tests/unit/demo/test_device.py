@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from multiroot.demo.demo_report import _device_checks
 from multiroot.demo.device import (
     BLOCK,
     PLACES,
@@ -20,7 +21,6 @@ from multiroot.demo.device import (
     parse,
     parse_writes,
 )
-from multiroot.demo.report import _device_checks
 from multiroot.rpc.v1.device_pb2 import DeviceMoved, DeviceTranslation
 
 OLD = b"READY boot=x\nT 1\nF 3 9 count=7 lost=0 again=0 dropped=0\nT 2"

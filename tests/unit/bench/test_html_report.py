@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from multiroot.bench import report
-from multiroot.bench.samples import Header, Run, Sample
+from multiroot.bench.results import html_report
+from multiroot.bench.results.samples import Header, Run, Sample
 from multiroot.phases import Phase
 
 HEADER = Header("handoff", "2026-01-01T00:00:00Z", "abc", {"cpus": 2}, {}, 0.1, 1, {})
@@ -23,7 +23,7 @@ def test_a_page_of_its_own(tmp_path: Path) -> None:
         Sample("pre-copy", 0, failed="<no end>"),
     )
     run = Run(HEADER, samples, {"cpr": "not in this QEMU"})
-    page = report.write(run, tmp_path, "blackout_ns", "in-place", ("blackout_ns",), "multi-root")
+    page = html_report.write(run, tmp_path, "blackout_ns", "in-place", ("blackout_ns",), "multi-root")
     text = page.read_text()
     assert "&lt;no end&gt;" in text
     assert "not in this QEMU" in text
@@ -34,5 +34,7 @@ def test_a_page_of_its_own(tmp_path: Path) -> None:
 
 
 def test_nothing_measured_is_still_a_page(tmp_path: Path) -> None:
-    page = report.write(Run(HEADER, ()), tmp_path, "blackout_ns", "in-place", ("blackout_ns",), "multi-root")
+    page = html_report.write(
+        Run(HEADER, ()), tmp_path, "blackout_ns", "in-place", ("blackout_ns",), "multi-root"
+    )
     assert "multiroot bench handoff" in page.read_text()

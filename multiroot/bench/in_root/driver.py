@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs inside a root: what others do with a VM within one kernel, measured on the same kind of VM as ours.
 
-`python3 -m multiroot.bench.inside` reads requests, a JSON object a line, and answers each with one. QEMU, its
-command line, its console keeper and its guest are those of `multiroot.vm`; only what happens between the
-two QEMUs differs. The RAM of both lies in the arena.
+`python3 -m multiroot.bench.in_root.driver` reads requests, a JSON object a line, and answers each with one.
+QEMU, its command line, its console keeper and its guest are those of `multiroot.vm`; only what happens
+between the two QEMUs differs. The RAM of both lies in the arena.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device
-from multiroot.bench import cpr, footprint, leave
-from multiroot.bench.rival import ROOT, RUN_DIR, Rival
+from multiroot.bench.in_root import cpr, footprint, leave
+from multiroot.bench.in_root.baseline_vm import ROOT, RUN_DIR, Rival
 from multiroot.bench.workload import enough_ticks
 from multiroot.device.handle import Device
 from multiroot.errors import BadRequestError, CommandError, MultirootError

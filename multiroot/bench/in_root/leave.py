@@ -14,9 +14,9 @@ from pathlib import Path
 from multiroot import proc
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.backing import opened
-from multiroot.bench import relay
-from multiroot.bench.carried import Carried
-from multiroot.bench.rival import STATE, STATE_SIZE, Rival
+from multiroot.bench.in_root import relay
+from multiroot.bench.in_root.baseline_vm import STATE, STATE_SIZE, Rival
+from multiroot.bench.in_root.carried import Carried
 from multiroot.launch import kernels
 from multiroot.vm.instance import VmState
 

@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from multiroot.bench import launch, render
+from multiroot.bench import launch
 from multiroot.bench.handoff import OURS
 from multiroot.bench.kexec import NAME as KEXEC
-from multiroot.bench.samples import Run
-from multiroot.bench.summary import Ratio, ratio
+from multiroot.bench.results import render
+from multiroot.bench.results.samples import Run
+from multiroot.bench.results.summary import Ratio, ratio
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
 

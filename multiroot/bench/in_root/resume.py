@@ -17,9 +17,9 @@ from typing import Any
 from multiroot.arena.arena import Arena
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device, opened
-from multiroot.bench import relay
-from multiroot.bench.carried import unpack
-from multiroot.bench.rival import RESULT, ROOT, RUN_DIR, STATE, Rival, UnpluggedTaps
+from multiroot.bench.in_root import relay
+from multiroot.bench.in_root.baseline_vm import RESULT, ROOT, RUN_DIR, STATE, Rival, UnpluggedTaps
+from multiroot.bench.in_root.carried import unpack
 from multiroot.bench.workload import enough_ticks
 from multiroot.errors import CommandError, MultirootError
 from multiroot.root.marks import Marks

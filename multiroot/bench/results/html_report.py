@@ -7,11 +7,12 @@ import json
 from html import escape
 from pathlib import Path
 
-from multiroot.bench import marks, plots, render, seed, trace
+from multiroot.bench import marks
 from multiroot.bench.kexec import NAME as KEXEC
 from multiroot.bench.launch import NEW_ROOT
-from multiroot.bench.samples import Run, Sample
-from multiroot.bench.summary import noise
+from multiroot.bench.results import kexec_phases, plots, render, trace
+from multiroot.bench.results.samples import Run, Sample
+from multiroot.bench.results.summary import noise
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -46,7 +47,7 @@ def write(
     parts.append(_table(render.summary_table(run, metrics)))
     parts += _skipped(run)
     if run.values(KEXEC, "total_ns"):
-        rows = seed.table(run, KEXEC, run.any_kind(ours), NEW_ROOT)
+        rows = kexec_phases.table(run, KEXEC, run.any_kind(ours), NEW_ROOT)
         parts += ["<h2>The seed's ten phases</h2>", plots.save(plots.seed(rows), folder, "seed")]
         parts.append(_table(render.seed_table(rows)))
     traced = marks.traced(run.samples)

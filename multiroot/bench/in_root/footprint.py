@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a root and its programs take of memory; `python3 -m multiroot.bench.footprint` prints it, in bytes."""
+"""How much memory a root and its programs take.
+
+`python3 -m multiroot.bench.in_root.footprint` prints it as JSON, in bytes.
+"""
 
 from __future__ import annotations
 

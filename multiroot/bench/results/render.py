@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from multiroot.bench.samples import Run
-from multiroot.bench.seed import Row
-from multiroot.bench.summary import Ratio, noise, ratio, summarise
+from multiroot.bench.results.kexec_phases import Row
+from multiroot.bench.results.samples import Run
+from multiroot.bench.results.summary import Ratio, noise, ratio, summarise
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 

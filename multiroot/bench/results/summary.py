@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from multiroot.bench.samples import Run
+from multiroot.bench.results.samples import Run
 
 # Half of the samples further apart than this share of their median, and one run does not tell much.
 NOISY_SPREAD = 0.3

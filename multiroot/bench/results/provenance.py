@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multiroot import __version__, proc
-from multiroot.bench.samples import Header
+from multiroot.bench.results.samples import Header
 from multiroot.lab import paths
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from multiroot.demo.report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
+from multiroot.demo.demo_report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
 from multiroot.phases import Phase
 
 OLD = RootSeen("6.1.0-amd64", "aaaa", "0-1", (0, 1), ((0x100000, 1 << 30, "System RAM"),), 20.0)

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from multiroot.bench.rival import Rival
+from multiroot.bench.in_root.baseline_vm import Rival
 from multiroot.errors import CommandError, WaitTimeoutError
 from multiroot.vm.qemu.command import Descriptors, Paths
 from multiroot.vm.qemu.qmp import Event

@@ -6,8 +6,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from multiroot.bench.kexec import PHASES, seed_phases
-from multiroot.bench.samples import Header, Run, Sample
-from multiroot.bench.seed import ABSENT, INSIDE, OVERLAPPED, table
+from multiroot.bench.results.kexec_phases import ABSENT, INSIDE, OVERLAPPED, table
+from multiroot.bench.results.samples import Header, Run, Sample
 from multiroot.phases import Phase
 
 MOMENTS = (

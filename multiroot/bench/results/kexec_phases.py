@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multiroot.bench.samples import Run
-from multiroot.bench.summary import quantile
+from multiroot.bench.results.samples import Run
+from multiroot.bench.results.summary import quantile
 from multiroot.phases import Phase
 
 INSIDE, OVERLAPPED, ABSENT = "inside the blackout", "overlapped", "does not happen"

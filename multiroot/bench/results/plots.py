@@ -7,11 +7,12 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from multiroot.bench import marks, render
-from multiroot.bench.samples import Run, Sample
-from multiroot.bench.seed import Row
-from multiroot.bench.summary import quantile
-from multiroot.bench.trace import blackout_parts
+from multiroot.bench import marks
+from multiroot.bench.results import render
+from multiroot.bench.results.kexec_phases import Row
+from multiroot.bench.results.samples import Run, Sample
+from multiroot.bench.results.summary import quantile
+from multiroot.bench.results.trace import blackout_parts
 from multiroot.errors import MultirootError
 
 if importlib.util.find_spec("matplotlib") is None:

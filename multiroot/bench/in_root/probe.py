@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What `bench link` runs in a root: one end that answers, one that asks and prints what it saw as JSON.
 
-python3 -m multiroot.bench.probe serve ADDRESS        # prints its pid when it listens, and stays
-python3 -m multiroot.bench.probe network ADDRESS
-python3 -m multiroot.bench.probe doorbell
+python3 -m multiroot.bench.in_root.probe serve ADDRESS        # prints its pid when it listens, and stays
+python3 -m multiroot.bench.in_root.probe network ADDRESS
+python3 -m multiroot.bench.in_root.probe doorbell
 """
 
 from __future__ import annotations
