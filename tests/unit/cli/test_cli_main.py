@@ -18,8 +18,8 @@ from multiroot.cli import main
 
 @contextmanager
 def begun():
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         yield
     finally:
         print("taken down", flush=True)
