@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -27,17 +27,14 @@ from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.messages import definition_to_proto, extent_to_proto, memory_map_to_proto
-from multiroot.vm.qemu import memory_map
-from multiroot.vm.qemu.memory_map import MemoryMap
-from multiroot.vm.qemu.qmp import Event, Events, QemuGoneError
+from multiroot.vm.messages import definition_to_proto, extent_to_proto
+from multiroot.vm.vmm import Saved, VmmGoneError
 
 log = logging.getLogger(__name__)
 
 PREPARE_TIMEOUT_S = 60.0
 TRANSFER_TIMEOUT_S = 30.0
 ABORT_TIMEOUT_S = 5.0
-TAKER = "the new root's agent"
 
 TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2.TransferProgress]
 
@@ -45,20 +42,15 @@ TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2
 Lost = Callable[[], Awaitable[object]]
 
 
-@dataclass(frozen=True)
-class Saved:
-    """The giver's QEMU after it wrote the device state."""
-
-    stopped_ns: int
-    saved_ns: int
-    sent_bytes: int
-    ram_bytes_copied: int
-
-
 async def hand_over(
-    manager: VmManager, name: str, taker: grpc.aio.Channel, phases: Phases, lost: Lost | None = None
+    manager: VmManager,
+    name: str,
+    taker: grpc.aio.Channel,
+    to: int,
+    phases: Phases,
+    lost: Lost | None = None,
 ) -> coordinator_pb2.HandoffResult:
-    """Hand the running VM `name` to the root behind `taker`.
+    """Hand the running VM `name` to root `to`, whose agent is behind `taker`.
 
     Whatever happens, exactly one root runs it afterwards. Returns once the taker does; if its answer got lost
     but the arena shows that it is the owner, the result lacks what only the taker knows (resumed_ns is 0).
@@ -66,7 +58,7 @@ async def hand_over(
     """
     vm = manager.running(name)
     with vm.busy("handed over"):
-        attempt = _Attempt(vm, taker, phases)
+        attempt = _Attempt(vm, taker, to, phases)
         work = asyncio.create_task(attempt.run())
         try:
             return await _unless_lost(work, lost, vm.name)
@@ -97,25 +89,31 @@ async def _unless_lost(
 class _Attempt:
     """One handoff, from preparing to success or to the VM going on here."""
 
-    def __init__(self, vm: Instance, taker: grpc.aio.Channel, phases: Phases) -> None:
+    def __init__(self, vm: Instance, taker: grpc.aio.Channel, to: int, phases: Phases) -> None:
         self._vm = vm
         self._root = vm.host.root
         self._phases = phases
         self._stub = handoff_pb2_grpc.HandoffServiceStub(taker)
-        self._stopped_ns = 0
+        self._taker = f"root {to}'s agent"
 
     async def run(self) -> coordinator_pb2.HandoffResult:
         vm = self._vm
         with self._phases.phase("prepare", vm=vm.name):
-            # The map takes QEMU some time, during which the taker's starts.
-            begin, _ = await asyncio.gather(self._memory_map(), self._connect())
-        with vm.qmp.watch("STOP", "MIGRATION") as events:
-            answer = await self._transfer(begin)
-            saved = await self._saved(events)
+            # The hints take our VMM some time, during which the taker's starts.
+            hints, _ = await asyncio.gather(self._hints(), self._connect())
+        answer = await self._transfer(hints)
+        saved = await vm.vmm.saved()
         return await self._let_go(answer, saved)
 
     async def _connect(self) -> None:
-        await self._prepare_qemu(await self._prepare_taker())
+        """Connect our VMM with the taker's; from now on it alone has the connection."""
+        stream = await self._prepare_taker()
+        try:
+            sock = await wire.connect(stream)
+        except OSError as error:
+            raise PeerLostError(f"{self._taker} does not answer on {stream.host}:{stream.port}") from error
+        with sock:
+            await self._vm.vmm.connect(sock.fileno())
 
     async def _prepare_taker(self) -> wire.Endpoint:
         vm = self._vm
@@ -124,23 +122,23 @@ class _Attempt:
             extents=[extent_to_proto(vm.entry.extent)],
             giver=self._root,
             epoch=vm.owner.epoch,
-            qemu_version=vm.qmp.version,
+            vmm=vm.vmm.name,
+            vmm_version=vm.vmm.version,
             device=await self._describe_device(),
         )
-        with translated(TAKER):
+        with translated(self._taker):
             answer = await self._stub.Prepare(request, timeout=PREPARE_TIMEOUT_S)
         for phase in answer.phases:
             self._phases.add(phase_messages.from_proto(phase))
         return wire.Endpoint(answer.stream.host, answer.stream.port, answer.stream.key)
 
-    async def _memory_map(self) -> MemoryMap:
+    async def _hints(self) -> bytes:
         """What makes the taker faster, and nothing that it needs."""
-        vm = self._vm
         try:
-            return await memory_map.read(vm.qmp, vm.definition.machine)
+            return await self._vm.vmm.hints()
         except CommandError as error:
-            log.warning("the taker of %s will load its state more slowly: %s", vm.name, error)
-            return memory_map.NOTHING
+            log.warning("the taker of %s will load its state more slowly: %s", self._vm.name, error)
+            return b""
 
     async def _describe_device(self) -> device_pb2.DeviceState | None:
         """Soft state of the device that the VM owns; it does not change before the switch."""
@@ -150,27 +148,18 @@ class _Attempt:
         state = await asyncio.to_thread(vm.host.devices.describe, vm.definition.device, vm.entry.extent)
         return device.state_to_proto(state)
 
-    async def _prepare_qemu(self, stream: wire.Endpoint) -> None:
-        """Connect our QEMU with the taker's; from now on it alone has the connection."""
-        try:
-            sock = await wire.connect(stream)
-        except OSError as error:
-            raise PeerLostError(f"{TAKER} does not answer on {stream.host}:{stream.port}") from error
-        with sock:
-            await self._vm.qmp.give_fd(wire.FD_NAME, sock.fileno())
-
-    async def _transfer(self, begin: MemoryMap) -> handoff_pb2.Taken:
-        """Only when the taker's QEMU reads from the connection let ours stop the guest and write."""
-        request = handoff_pb2.TransferRequest(name=self._vm.name, memory_map=memory_map_to_proto(begin))
+    async def _transfer(self, hints: bytes) -> handoff_pb2.Taken:
+        """Only when the taker's VMM reads from the connection let ours stop the guest and write."""
+        request = handoff_pb2.TransferRequest(name=self._vm.name, hints=hints)
         call = self._stub.Transfer(request, timeout=TRANSFER_TIMEOUT_S)
         try:
-            with translated(TAKER):
+            with translated(self._taker):
                 # It may refuse; the guest need not even notice.
                 await self._next(call, "ready")
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
-                await self._vm.qmp.execute("migrate", uri=wire.URI)
-                with self._vm.qmp.unread():
+                await self._vm.vmm.send()
+                with self._vm.vmm.unread():
                     return (await self._next(call, "taken")).taken
         finally:
             call.cancel()
@@ -179,23 +168,8 @@ class _Attempt:
         """What the taker says next, which has to be this; its errors come as grpc's."""
         progress = await call.read()
         if not isinstance(progress, handoff_pb2.TransferProgress) or progress.WhichOneof("event") != event:
-            raise PeerLostError(f"{TAKER} broke off the transfer of {self._vm.name}")
+            raise PeerLostError(f"{self._taker} broke off the transfer of {self._vm.name}")
         return progress
-
-    async def _saved(self, events: Events) -> Saved:
-        """When the guest stopped, when its state was written, and whether any of its RAM went along."""
-        stopped = await self._until(events, lambda event: event.name == "STOP")
-        self._stopped_ns = stopped.at_ns
-        saved = await self._until(events, lambda event: event.data.get("status") == "completed")
-        ram = (await self._vm.qmp.execute("query-migrate"))["ram"]
-        copied = ram_copied(ram, self._vm.definition.ram_bytes)
-        return Saved(stopped.at_ns, saved.at_ns, ram["transferred"], copied)
-
-    async def _until(self, events: Events, wanted: Callable[[Event], bool]) -> Event:
-        while not wanted(event := await events.next()):
-            if event.data.get("status") == "failed":
-                raise CommandError("QEMU could not write the device state", self._vm.folder.last_words())
-        return event
 
     async def _let_go(self, answer: handoff_pb2.Taken, saved: Saved) -> coordinator_pb2.HandoffResult:
         for phase in map(phase_messages.from_proto, answer.phases):
@@ -229,9 +203,9 @@ class _Attempt:
         except FencedError as fenced:
             owner = Owner(fenced.root, fenced.epoch)
             if owner.root != self._root:
-                sent = await self._sent()
+                saved = await vm.vmm.so_far()
                 await self._gone(owner)
-                return self._without_answer(owner, sent) if _answer_lost(error) else None
+                return self._without_answer(owner, saved) if _answer_lost(error) else None
             vm.owner = owner  # The taker could not run it and gave it back.
         await self._go_on()
         if not isinstance(error, PeerLostError):
@@ -239,21 +213,18 @@ class _Attempt:
         return None
 
     async def _go_on(self) -> None:
-        """Let the guest go on here, wherever in its migration QEMU is."""
+        """Let the guest go on here, however far the VMM has come with sending."""
         vm = self._vm
         vm.hurry(False)
         try:
-            with self._phases.phase("resume in the giver", vm=vm.name), vm.qmp.watch("MIGRATION") as events:
-                status = await vm.qmp.execute("query-migrate")
-                if status.get("status") in ("setup", "active", "device", "cancelling"):
-                    await vm.qmp.execute("migrate_cancel")
-                    await events.until("cancelled", "completed", "failed")
+            with self._phases.phase("resume in the giver", vm=vm.name):
+                failure = await vm.vmm.cancel()
                 if vm.definition.device and vm.host.devices is not None:
                     vm.host.devices.take_back(vm.definition.device, vm.entry.extent)
-                if "error-desc" in status:
-                    log.warning("QEMU's migration of %s: %s", vm.name, status["error-desc"])
+                if failure:
+                    log.warning("the VMM of %s did not send its state: %s", vm.name, failure)
                 await vm.resume()
-        except (QemuGoneError, ConflictError) as error:
+        except (VmmGoneError, ConflictError) as error:
             log.error("%s cannot go on: %s", vm.name, error)
             await vm.fail()
 
@@ -261,7 +232,7 @@ class _Attempt:
         """Let the taker clean up; it is fenced already, so this may fail."""
         request = handoff_pb2.AbortRequest(name=self._vm.name)
         try:
-            with translated(TAKER):
+            with translated(self._taker):
                 await self._stub.Abort(request, timeout=ABORT_TIMEOUT_S)
         except MultirootError as error:
             log.warning("the taker of %s does not know of the abort: %s", self._vm.name, error)
@@ -272,32 +243,13 @@ class _Attempt:
         self._vm.hurry(False)
         await self._vm.end(VmState.HANDED)
 
-    async def _sent(self) -> int:
-        """Bytes that our QEMU wrote, as long as it can be asked."""
-        try:
-            status = await self._vm.qmp.execute("query-migrate")
-        except QemuGoneError:
-            return 0
-        return int(status.get("ram", {}).get("transferred", 0))
-
-    def _without_answer(self, owner: Owner, sent: int) -> coordinator_pb2.HandoffResult:
+    def _without_answer(self, owner: Owner, saved: Saved) -> coordinator_pb2.HandoffResult:
         return coordinator_pb2.HandoffResult(
             name=self._vm.name,
-            device_state_bytes=sent,
+            device_state_bytes=saved.sent_bytes,
             epoch=owner.epoch,
-            stopped_ns=self._stopped_ns,
+            stopped_ns=saved.stopped_ns,
         )
-
-
-def ram_copied(statistics: dict[str, int], ram_bytes: int) -> int:
-    """Guest RAM that a migration sent, from query-migrate's `ram` (bytes).
-
-    `total` is the size of all memory blocks that the migration covers: those that x-ignore-shared leaves out
-    do not count, ROMs do. If it is smaller than the guest's RAM, that block was left out, every page of it.
-    """
-    if statistics["total"] < ram_bytes:
-        return 0
-    return statistics["normal"] * statistics["page-size"]
 
 
 def _since(phase: Phase, start_ns: int) -> Phase:

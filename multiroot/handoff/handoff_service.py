@@ -14,7 +14,8 @@ from multiroot.handoff.taker import Taker
 from multiroot.passthrough import messages as device
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.v1 import handoff_pb2, handoff_pb2_grpc
-from multiroot.vm.messages import definition_from_proto, memory_map_from_proto
+from multiroot.vm.messages import definition_from_proto
+from multiroot.vm.vmm import VmmVersion
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,7 +33,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             definition_from_proto(request.definition),
             [Extent(extent.offset, extent.size) for extent in request.extents],
             Owner(request.giver, request.epoch),
-            request.qemu_version,
+            VmmVersion(request.vmm, request.vmm_version),
             device.state_from_proto(request.device) if request.HasField("device") else None,
         )
         return handoff_pb2.PrepareResponse(
@@ -43,8 +44,8 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
     async def Transfer(
         self, request: handoff_pb2.TransferRequest, context: Context
     ) -> AsyncIterator[handoff_pb2.TransferProgress]:
-        await self._taker.ready(request.name, memory_map_from_proto(request.memory_map))
-        # From here on nothing but QEMU's bytes is needed.
+        await self._taker.ready(request.name, request.hints)
+        # From here on nothing but the VMM's bytes is needed.
         yield handoff_pb2.TransferProgress(ready=handoff_pb2.Ready())
         taken = await self._taker.transfer(request.name)
         move = taken.device

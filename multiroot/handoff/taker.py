@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The taker's half: a QEMU waits on the same memory, loads the device state, goes on once the VM is ours.
+"""The taker's half: a VMM waits on the same memory, loads the device state, goes on once the VM is ours.
 
 The owner word in the arena is the only thing that decides. Before it changes, anything that goes wrong ends
-our QEMU, which has never run the guest. After it has changed, the guest goes on here, whoever else is gone.
+our VMM, which has never run the guest. After it has changed, the guest goes on here, whoever else is gone.
 """
 
 from __future__ import annotations
@@ -24,10 +24,7 @@ from multiroot.phases import Phase, Phases
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.qemu import memory_map
-from multiroot.vm.qemu.memory_map import MemoryMap
-from multiroot.vm.qemu.monitor import Monitor
-from multiroot.vm.qemu.qmp import QemuGoneError, wall_ns
+from multiroot.vm.vmm import Resumed, VmmVersion
 
 T = TypeVar("T")
 
@@ -82,14 +79,13 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class _Resumed:
-    """The end of a blackout: QEMU's events with their stamps, the rest in ns on the machine-wide clock."""
+class _Blackout:
+    """The taker's part of a blackout; times in ns on the machine-wide clock."""
 
-    loaded: dict[str, Any]
+    resumed: Resumed
     heard_ns: int
     owned_ns: int
     switched_ns: int
-    resumed: dict[str, Any]
     seen: Comparison | None
 
 
@@ -109,16 +105,17 @@ class Taker:
         definition: VmDefinition,
         extents: list[Extent],
         giver: Owner,
-        qemu_version: str,
+        vmm: VmmVersion,
         device: DeviceState | None = None,
     ) -> tuple[list[Phase], wire.Endpoint]:
-        """Start a QEMU on the VM's memory that waits for its device state, and say where the giver's is to
+        """Start a VMM on the VM's memory that waits for its device state, and say where the giver's is to
         connect. The guest runs on in the giver.
 
         `device` is the soft state of the device that the VM owns, which works on meanwhile. Raises
         BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
         """
         await self.abort(definition.name)
+        _check_equal(VmmVersion(vmm.name), VmmVersion(self._host.vmm.name))
         vm = self._candidate(definition, extents, giver)
         if bool(definition.device) != (device is not None):
             raise BadRequestError(f"the state of {definition.name}'s own device does not come with it")
@@ -130,11 +127,7 @@ class Taker:
                     vm.device = await asyncio.to_thread(self._devices().prepare, definition.device, device)
             with vm.busy("prepared"), phases.phase("start waiting QEMU", vm=vm.name):
                 await vm.start(giver=giver)
-                if vm.qmp.version != qemu_version:
-                    raise ConflictError(
-                        f"the giver's QEMU is {qemu_version}, ours {vm.qmp.version}",
-                        "device state passes between equal versions only",
-                    )
+                _check_equal(vmm, VmmVersion(vm.vmm.name, vm.vmm.version))
             if device is not None:
                 with phases.phase("verify translations", vm=vm.name):
                     self._devices().verify(definition.device, giver.root, vm.entry.extent)
@@ -148,8 +141,8 @@ class Taker:
         self._incoming[vm.name] = Incoming(vm, giver, stream, expiry, connected, transfer, device=device)
         return phases.finished, stream.endpoint
 
-    async def ready(self, name: str, begin: MemoryMap = memory_map.NOTHING) -> None:
-        """Wait until the giver's connection has come and QEMU, which is given the memory map, reads from it.
+    async def ready(self, name: str, hints: bytes = b"") -> None:
+        """Wait until the giver's connection has come and the VMM, which is given the hints, reads from it.
 
         Raises BadRequestError if the VM has not been prepared here, or is being transferred already.
         """
@@ -160,7 +153,7 @@ class Taker:
         incoming.expiry.cancel()
         try:
             with incoming.phases.phase("set memory map", vm=name):
-                await self._set_memory_map(incoming.vm, begin)
+                await self._take_hints(incoming.vm, hints)
             await asyncio.shield(incoming.connected)
             incoming.vm.hurry(True)
         except BaseException:
@@ -168,10 +161,10 @@ class Taker:
             raise
 
     async def transfer(self, name: str) -> Taken:
-        """After `ready`: when QEMU has loaded the device state, take ownership, resume the guest.
+        """After `ready`: when the VMM has loaded the device state, take ownership, resume the guest.
 
-        Raises FencedError when the giver took the VM back meanwhile, CommandError when QEMU does not accept
-        the state; our QEMU is gone then.
+        Raises FencedError when the giver took the VM back meanwhile, CommandError when the VMM does not
+        accept the state; it is gone then.
         """
         incoming = self._incoming[name]
         taking = self._in_background(self._take_over(incoming))
@@ -230,10 +223,9 @@ class Taker:
             )
         return Instance(self._host, definition, entry)
 
-    async def _set_memory_map(self, vm: Instance, begin: MemoryMap) -> None:
-        assert vm.monitor
+    async def _take_hints(self, vm: Instance, hints: bytes) -> None:
         try:
-            await asyncio.to_thread(memory_map.give, vm.monitor, vm.definition.machine, begin)
+            await vm.vmm.take_hints(hints)
         except CommandError as error:
             log.warning("loading the state of %s will take longer: %s", vm.name, error)
 
@@ -244,19 +236,18 @@ class Taker:
             raise ConflictError(f"cannot listen on {self._address}: {error.strerror}") from error
 
     async def _connect(self, vm: Instance, stream: wire.Listener) -> None:
-        """Connect QEMU's incoming side before the guest stops: nothing but bytes is left for the blackout."""
+        """Connect our VMM before the guest stops: nothing but bytes is left for the blackout."""
         try:
             sock = await stream.accept()
         finally:
             stream.close()
         with sock:
-            await vm.qmp.give_fd(wire.FD_NAME, sock.fileno())
-        await vm.qmp.execute("migrate-incoming", uri=wire.URI)
+            await vm.vmm.receive(sock.fileno())
 
     async def _take_over(self, incoming: Incoming) -> Taken:
         vm = incoming.vm
         try:
-            with vm.qmp.unread():
+            with vm.vmm.unread():
                 end = await asyncio.to_thread(self._resume, incoming)
         except (CommandError, ConflictError):
             if incoming.taken:
@@ -264,10 +255,8 @@ class Taker:
             raise
         vm.state = VmState.RUNNING
         vm.hurry(False)
-        vm.drop_monitor()
         phases = incoming.phases
-        resumed_ns = self._stamp(vm, end.resumed)
-        before = self._stamp(vm, end.loaded)
+        resumed_ns, before = end.resumed.resumed_ns, end.resumed.loaded_ns
         # When loading began only the giver can tell: it wrote meanwhile.
         phases.add(_span(LOADING, self._side, before, before, blackout=True))
         marks = {
@@ -284,11 +273,10 @@ class Taker:
         await self._settle_in(vm, phases)
         return Taken(vm.owner.epoch, resumed_ns, self._move(incoming, end.seen), phases.finished)
 
-    def _resume(self, incoming: Incoming) -> _Resumed:
-        """The taker's part of the blackout, in a thread of its own: see vm/monitor.py."""
+    def _resume(self, incoming: Incoming) -> _Blackout:
+        """The taker's part of the blackout, in a thread of its own: see Vmm.wait_loaded."""
         vm, clock = incoming.vm, self._host.clock
-        assert vm.monitor
-        loaded = self._loaded(vm, vm.monitor)
+        vm.vmm.wait_loaded()
         heard = clock()
         with incoming.decide:
             if incoming.aborted:
@@ -298,24 +286,7 @@ class Taker:
         owned = clock()
         seen = self._switch(incoming)
         switched = clock()
-        vm.monitor.finish()
-        resumed = vm.monitor.event("RESUME")
-        return _Resumed(loaded, heard, owned, switched, resumed, seen)
-
-    def _loaded(self, vm: Instance, monitor: Monitor) -> dict[str, Any]:
-        refused = f"QEMU did not accept the device state of {vm.name}"
-        try:
-            monitor.begin("cont")
-            event = monitor.event("MIGRATION", "completed", "failed")
-        except QemuGoneError as error:
-            raise CommandError(f"{refused}: {vm.folder.last_words()}") from error
-        if event["data"]["status"] == "failed":
-            raise CommandError(refused, vm.folder.last_words())
-        return event
-
-    def _stamp(self, vm: Instance, event: dict[str, Any]) -> int:
-        """When QEMU emitted an event, in ns on the machine-wide clock."""
-        return vm.to_ns(wall_ns(event["timestamp"]))
+        return _Blackout(vm.vmm.resume_loaded(), heard, owned, switched, seen)
 
     def _devices(self) -> Devices:
         """Raises BadRequestError if this root can take no devices."""
@@ -338,7 +309,7 @@ class Taker:
         return DeviceMove(incoming.device.translation, after, seen)
 
     async def _give_back(self, incoming: Incoming) -> None:
-        """QEMU refused to let the guest run, so it never ran here: the giver may have it back."""
+        """The VMM refused to let the guest run, so it never ran here: the giver may have it back."""
         vm = incoming.vm
         await self._discard(vm)
         vm.owner = vm.word.take(vm.owner, incoming.giver.root)
@@ -348,7 +319,7 @@ class Taker:
         with phases.phase("bring up link", vm=vm.name):
             if vm.tap and self._host.network:
                 await self._host.network.bring_up(vm.tap)
-                await vm.qmp.execute("announce-self", initial=50, max=550, rounds=5, step=100)
+                await vm.vmm.announce()
         vm.keep()
 
     async def _discard(self, vm: Instance) -> None:
@@ -366,6 +337,13 @@ class Taker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _check_equal(giver: VmmVersion, ours: VmmVersion) -> None:
+    if giver != ours:
+        raise ConflictError(
+            f"the giver's VMM is {giver}, ours {ours}", "device state passes between equal versions only"
+        )
 
 
 def _span(name: str, side: str, start_ns: int, end_ns: int, *, blackout: bool) -> Phase:

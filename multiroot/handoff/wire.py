@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Device state on its way: one TCP connection from the giver's QEMU to the taker's.
+"""Device state on its way: one TCP connection from the giver's VMM to the taker's.
 
 The agents connect it before the guest stops and then have nothing more to do with it: no byte passes through
 them.
@@ -13,11 +13,9 @@ import secrets
 import socket
 from dataclasses import dataclass
 
-FD_NAME = "handoff"  # what QEMU calls its end
-URI = f"fd:{FD_NAME}"
 CONNECT_TIMEOUT_S = 10.0
 
-_BUFFER = 1 << 20  # room for a whole device state: QEMU need not wait for the other one
+_BUFFER = 1 << 20  # room for a whole device state: the giver's VMM need not wait for the other one
 _KEY_SIZE = 16
 # Linux; exceed net.core.wmem_max and rmem_max for root.
 _SO_SNDBUFFORCE = getattr(socket, "SO_SNDBUFFORCE", 32)
@@ -72,7 +70,7 @@ class Listener:
 
 
 async def connect(to: Endpoint) -> socket.socket:
-    """The giver's end, blocking as QEMU expects it.
+    """The giver's end, blocking as a VMM expects it.
 
     Raises OSError, TimeoutError among them, when nobody is there.
     """
@@ -93,7 +91,7 @@ async def connect(to: Endpoint) -> socket.socket:
 
 
 async def _read(sock: socket.socket, size: int) -> bytes:
-    """So many bytes, fewer if the other end closes; not one more, they are QEMU's."""
+    """So many bytes, fewer if the other end closes; not one more, they are the VMM's."""
     loop = asyncio.get_running_loop()
     data = b""
     while len(data) < size:

@@ -34,6 +34,7 @@ from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, handoff_pb2_grpc, vm_pb2_grpc
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
+from multiroot.vm.qemu.vmm import QemuFactory
 from multiroot.vm.vm_service import VmService
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Machinery:
                 arena=arena,
                 clock=root.clock,
                 run_dir=root.options.run_dir / "vms",
+                vmm=QemuFactory(),
                 network=network,
                 devices=Devices(arena, root.me.root),
                 guests=root.options.guests,
@@ -154,7 +156,8 @@ class Machinery:
         async def lost() -> object:
             return await peers.wait(lambda: taker.gone or peers.get(taker.role) is not taker, None)
 
-        return await hand_over(self._manager, name, self._root.neighbours.channel(to), phases, lost)
+        channel = self._root.neighbours.channel(to)
+        return await hand_over(self._manager, name, channel, taker.root, phases, lost)
 
     async def _hand_back(self, name: str) -> None:
         """Have the new root hand a VM to this one."""

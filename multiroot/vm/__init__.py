@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""VMs of one root: what they are, their QEMU processes, their consoles."""
+"""VMs of one root: what they are, the VMMs that run them, their consoles."""

@@ -33,7 +33,7 @@ _FIXED_OPTIONS = {"accel", "kernel", "initrd", "append", "memory-backend", "supp
 class VmDefinition:
     """All that a root needs to run a VM exactly as another root does.
 
-    `ram_bytes` is a multiple of 2 MiB; `machine` is "q35" or "microvm" with QEMU's options behind commas;
+    `ram_bytes` is a multiple of 2 MiB; `machine` is "q35" or "microvm" with the VMM's options behind commas;
     `guest` names a folder of kernel and initrd in the system image; `append` is added to the guest's command
     line; `address` is the guest's own, with prefix length, or empty; `device` is the PCI address of a device
     that the VM owns, bus:device.function, or empty.
@@ -102,7 +102,7 @@ def _check_machine(machine: str) -> None:
 
 
 def _mac(mac: str, name: str) -> str:
-    """`mac` in lower case; made from the name if empty, with QEMU's prefix for such addresses."""
+    """`mac` in lower case; made from the name if empty, with the prefix 52:54:00 that virtual cards have."""
     if not mac:
         low = zlib.crc32(name.encode()) & 0xFFFFFF
         return f"52:54:00:{low >> 16:02x}:{low >> 8 & 0xFF:02x}:{low & 0xFF:02x}"

@@ -21,8 +21,9 @@ class VmRecord:
     """Written when a VM starts or changes hands; `giver` is the owner an incoming VM is to be taken from."""
 
     definition: VmDefinition
-    qemu: ProcessId
-    qemu_version: str
+    vmm: str
+    vmm_version: str
+    process: ProcessId
     tap: str
     giver: Owner | None = None
 
@@ -32,11 +33,10 @@ class VmFolder:
 
     def __init__(self, base: Path, name: str) -> None:
         self.path = base / name
-        self.qmp = self.path / "qmp.sock"
         self.console = self.path / "console.sock"
         self.console_record = self.path / "console.rec"
         self.console_log = self.path / "console.log"
-        self.qemu_log = self.path / "qemu.log"
+        self.vmm_log = self.path / "vmm.log"
         self._record = self.path / "vm.json"
 
     def make(self) -> None:
@@ -63,23 +63,29 @@ class VmFolder:
             return None
         return VmRecord(
             definition=VmDefinition(**data["definition"]),
-            qemu=ProcessId(**data["qemu"]),
-            qemu_version=data["qemu_version"],
+            vmm=data["vmm"],
+            vmm_version=data["vmm_version"],
+            process=ProcessId(**data["process"]),
             tap=data["tap"],
             giver=Owner(**data["giver"]) if data["giver"] else None,
         )
 
     def last_words(self) -> str:
-        """The end of what QEMU said on its own outputs."""
-        try:
-            return _end(self.qemu_log.read_text(errors="replace"))
-        except FileNotFoundError:
-            return ""
+        """The end of what the VMM said on its own outputs."""
+        return last_words(self.vmm_log)
 
     def guest_words(self) -> str:
         """The end of what the guest said on its console."""
         said = b"".join(piece.data for piece in read_history(self.console_record))
         return _end(said.decode(errors="replace"))
+
+
+def last_words(log: Path) -> str:
+    """The end of what is in a log; empty if there is none."""
+    try:
+        return _end(log.read_text(errors="replace"))
+    except FileNotFoundError:
+        return ""
 
 
 def _end(text: str, lines: int = 3) -> str:

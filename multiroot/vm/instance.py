@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One VM in one root: its QEMU, its console keeper, its place in the arena."""
+"""One VM in one root: its VMM, its console keeper, its place in the arena."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -23,26 +23,9 @@ from multiroot.passthrough.devices import Devices
 from multiroot.vm import console
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
-from multiroot.vm.process import AGENT_URGENCY, Process, set_urgent, started
-from multiroot.vm.qemu.command import Descriptors, Paths, Qemu, command, guest_paths
-from multiroot.vm.qemu.monitor import Monitor
-from multiroot.vm.qemu.qmp import QemuGoneError, Qmp
-
-GUESTS = Path("/usr/lib/multiroot/guests")
-
-# ROMs are sent while the guest still runs, then QEMU stops it at once: what has not arrived by then arrives
-# during the blackout. So let QEMU send them in small portions, one every 100 ms (the limit
-# does not apply to device state), and not stop the guest before the last.
-_BANDWIDTH = 640_000  # bytes/s
-_DOWNTIME_LIMIT = 1  # ms
-# A VM's own device may write anywhere at any time, so to QEMU all its memory, ROMs included, is dirty for
-# ever: it must be content to send the ROMs (some 200 kB) once more while the guest stands still.
-_BANDWIDTH_WITH_DEVICE = 1 << 30
-_DOWNTIME_LIMIT_WITH_DEVICE = 2000
-
-# Reasons of QMP's SHUTDOWN event that are not a guest's own wish to power off. QEMU runs with -no-reboot, so
-# a reset, which is also what a triple fault looks like, ends it.
-_GUEST_FAULTS = {"guest-reset": "the guest reset itself", "guest-panic": "the guest panicked"}
+from multiroot.vm.guests import GUESTS, GuestImage, check_image
+from multiroot.vm.process import AGENT_URGENCY, listen, set_urgent, started
+from multiroot.vm.vmm import VmmFactory, VmmGoneError, VmmSetup, Wiring
 
 
 class VmState(StrEnum):
@@ -88,26 +71,20 @@ class Host:
     arena: Arena
     clock: Clock
     run_dir: Path
+    vmm: VmmFactory
     network: Network | None = None
     devices: Devices | None = None
-    qemu: Qemu = field(default_factory=Qemu)
     guests: Path = GUESTS
 
     def check(self, definition: VmDefinition) -> None:
-        """Raises BadRequestError if this root lacks the guest image."""
-        paths = guest_paths(self.arena.path, self.guests, definition.guest)
-        if not (paths.kernel.is_file() and paths.initrd.is_file()):
-            known = sorted(path.name for path in self.guests.glob("*")) if self.guests.is_dir() else []
-            raise BadRequestError(
-                f"no guest image {definition.guest!r} in {self.guests}",
-                f"there are: {', '.join(known) or 'none'}",
-            )
+        """Raises BadRequestError if this root lacks the guest image or has no devices to give."""
+        check_image(self.guests, definition.guest)
         if definition.device and self.devices is None:
             raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
 
 
 class Instance:
-    """A VM whose QEMU was started or adopted here."""
+    """A VM whose VMM was started or adopted here."""
 
     def __init__(self, host: Host, definition: VmDefinition, entry: Entry) -> None:
         self.host = host
@@ -118,10 +95,16 @@ class Instance:
         self.state = VmState.STARTING
         self.error = ""
         self.folder = VmFolder(host.run_dir, definition.name)
-        self.to_ns = wall_clock(host.clock)
-        self.qmp = Qmp(definition.name, self.to_ns)
-        self.monitor: Monitor | None = None  # while it waits for a device state
-        self.process: Process | None = None
+        setup = VmmSetup(
+            definition,
+            host.arena.path,
+            entry.extent,
+            GuestImage.of(host.guests, definition.guest),
+            self.folder.path,
+            self.folder.vmm_log,
+            wall_clock(host.clock),
+        )
+        self.vmm = host.vmm(setup)
         self.tap = ""
         self.device = ""  # address in this root of the device it owns
         self._busy = ""
@@ -147,20 +130,17 @@ class Instance:
             self._busy = ""
 
     async def start(self, *, giver: Owner | None = None) -> None:
-        """Start QEMU and wait until it answers; with `giver` it awaits the device state of that owner's VM.
+        """Start the VMM and wait until it answers; with `giver` it awaits the state of that owner's VM.
 
-        Raises CommandError with QEMU's own words if it does not start; nothing is left then.
+        Raises CommandError with the VMM's own words if it does not start; nothing is left then.
         """
         self.folder.make()
         try:
             await self._spawn(incoming=giver is not None)
-            await self._connect()
-            if self.monitor:
-                await asyncio.to_thread(self.monitor.greet)
-        except (QemuGoneError, CommandError) as error:
+        except (VmmGoneError, CommandError) as error:
             words = self.folder.last_words() or str(error)
             await self.discard()
-            raise CommandError(f"QEMU did not start {self.name}: {words}") from error
+            raise CommandError(f"{self.vmm.name} did not start {self.name}: {words}") from error
         self.folder.write(self._record(giver))
         self._watch = asyncio.create_task(self._watch_end())
         self.state = VmState.INCOMING if giver else VmState.RUNNING
@@ -168,11 +148,12 @@ class Instance:
             await self.host.network.bring_up(self.tap)
 
     async def adopt(self, record: VmRecord) -> None:
-        """Take over an earlier agent's QEMU; raises ConflictError or QemuGoneError if it is gone."""
-        self.process = Process(record.qemu)
-        self.process.urgent(False)  # that agent may have ended in the middle of a handoff
+        """Take over an earlier agent's VMM; raises ConflictError or VmmGoneError if it is gone."""
+        if record.vmm != self.vmm.name:
+            raise ConflictError(f"{self.name} is run by {record.vmm}, this agent knows {self.vmm.name}")
         self.tap = record.tap
-        await self.qmp.connect(self.folder.qmp)
+        await self.vmm.adopt(record.process)
+        self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
         self._watch = asyncio.create_task(self._watch_end())
 
     def keep(self) -> None:
@@ -180,89 +161,55 @@ class Instance:
         self.folder.write(self._record(None))
 
     def hurry(self, urgent: bool) -> None:
-        """Before it stands still for a handoff: its QEMU and this agent first. After it: as usual."""
-        if self.process:
-            self.process.urgent(urgent)
+        """Before the guest stands still for a handoff: its VMM and this agent first. After it: as usual."""
+        self.vmm.urgent(urgent)
         set_urgent(os.getpid(), AGENT_URGENCY if urgent else 0)
 
     async def resume(self) -> None:
         """Let the guest go on if it is stopped; only the owner may call this."""
-        status = await self.qmp.execute("query-status")
-        if not status["running"]:
-            await self.qmp.execute("cont")
+        await self.vmm.resume()
         self.state = VmState.RUNNING
 
     async def ended(self) -> None:
-        """Wait until QEMU has ended by itself and `state` and `error` tell why."""
+        """Wait until the VMM has ended by itself and `state` and `error` tell why."""
         if self._watch:
             await asyncio.wait({self._watch})
 
     async def end(self, state: VmState) -> None:
-        """End QEMU for good; what the console saw is kept."""
+        """End the VMM for good; what the console saw is kept."""
         self.state = state
-        if self.process:
-            await self.process.kill()
-        await self.qmp.disconnect()
-        self.drop_monitor()
+        await self.vmm.end()
 
     async def fail(self) -> None:
-        """End a QEMU that does not answer any more, if it has not ended already."""
-        if self.process and self._watch:
-            await self.process.kill()
+        """End a VMM that does not answer any more, if it has not ended already."""
+        if self._watch:
+            await self.vmm.end()
             await self._watch
 
-    def drop_monitor(self) -> None:
-        """The device state has come, or will not; QEMU goes on without it."""
-        if self.monitor:
-            self.monitor.close()
-            self.monitor = None
-
     async def discard(self) -> None:
-        """End QEMU and forget all about the VM; the arena is not touched."""
+        """End the VMM and forget all about the VM; the arena is not touched."""
         await self.end(VmState.STOPPED)
         self.folder.remove()
 
     def _record(self, giver: Owner | None) -> VmRecord:
-        assert self.process is not None
-        return VmRecord(self.definition, self.process.identity, self.qmp.version, self.tap, giver)
+        assert self.vmm.process is not None
+        return VmRecord(self.definition, self.vmm.name, self.vmm.version, self.vmm.process, self.tap, giver)
 
     async def _spawn(self, *, incoming: bool) -> None:
         host = self.host
-        paths = guest_paths(host.arena.path, host.guests, self.definition.guest)
         with ExitStack() as stack:
-            qmp = stack.enter_context(_listener(self.folder.qmp))
             serial, keeper_serial = (stack.enter_context(end) for end in socket.socketpair())
             tap = await host.network.add_tap(self.name) if host.network else None
             if tap:
                 stack.callback(os.close, tap.fd)
                 self.tap = tap.name
             self._spawn_keeper(stack, keeper_serial)
-            monitor = self._add_monitor(stack) if incoming else None
-            descriptors = Descriptors(qmp.fileno(), serial.fileno(), tap.fd if tap else None, monitor)
-            argv = self._argv(paths, descriptors, incoming)
-            self.process = started(proc.spawn(argv, log=self.folder.qemu_log, pass_fds=descriptors.all()))
-
-    def _add_monitor(self, stack: ExitStack) -> int:
-        """QEMU's end of a connection that needs no listening."""
-        ours, theirs = socket.socketpair()
-        stack.enter_context(theirs)
-        self.monitor = Monitor(ours)
-        return theirs.fileno()
-
-    def _argv(self, paths: Paths, descriptors: Descriptors, incoming: bool) -> list[str]:
-        return command(
-            self.host.qemu,
-            self.definition,
-            self.entry.extent,
-            paths,
-            descriptors,
-            incoming=incoming,
-            device=self.device,
-        )
+            wiring = Wiring(serial.fileno(), (tap.fd,) if tap else (), (self.device,) if self.device else ())
+            await self.vmm.start(wiring, incoming=incoming)
 
     def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:
-        """It ends by itself when QEMU's end of the serial port closes."""
-        listener = stack.enter_context(_listener(self.folder.console))
+        """It ends by itself when the VMM's end of the serial port closes."""
+        listener = stack.enter_context(listen(self.folder.console))
         argv: list[proc.Arg] = [
             sys.executable, "-I", "-S", console.__file__,
             str(serial.fileno()), str(listener.fileno()), self.folder.console_record,
@@ -270,38 +217,11 @@ class Instance:
         child = proc.spawn(argv, log=self.folder.console_log, pass_fds=(serial.fileno(), listener.fileno()))
         started(child)
 
-    async def _connect(self) -> None:
-        await self.qmp.connect(self.folder.qmp)
-        await self.set_up_migration()
-
-    async def set_up_migration(self) -> None:
-        """Set now so that a handoff finds it set, on either side of it."""
-        wanted = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
-        await self.qmp.execute("migrate-set-capabilities", capabilities=wanted)
-        own = bool(self.definition.device)
-        await self.qmp.execute(
-            "migrate-set-parameters",
-            max_bandwidth=_BANDWIDTH_WITH_DEVICE if own else _BANDWIDTH,
-            downtime_limit=_DOWNTIME_LIMIT_WITH_DEVICE if own else _DOWNTIME_LIMIT,
-        )
-
     async def _watch_end(self) -> None:
-        assert self.process is not None
-        code = await self.process.wait()
-        # What QEMU said last is still on its way.
-        await self.qmp.ended()
+        end = await self.vmm.wait_end()
         if not self.active:
             return
-        reason = self.qmp.shutdown_reason
-        if code:
-            self.error = f"QEMU ended with {code}: {self.folder.last_words()}"
-        elif reason in _GUEST_FAULTS:
-            self.error = f"{_GUEST_FAULTS[reason]}; its last words: {self.folder.guest_words() or 'none'}"
+        self.error = end.error
+        if end.fault:
+            self.error = f"{end.fault}; its last words: {self.folder.guest_words() or 'none'}"
         self.state = VmState.FAILED if self.error else VmState.STOPPED
-
-
-def _listener(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    listener.listen(8)
-    return listener

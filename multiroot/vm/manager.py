@@ -13,7 +13,7 @@ from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.folder import VmFolder, VmRecord, folders
 from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.process import Process
-from multiroot.vm.qemu.qmp import QemuGoneError
+from multiroot.vm.vmm import VmmGoneError
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class VmManager:
         self._vms: dict[str, Instance] = {}
 
     async def run(self, definition: VmDefinition) -> Instance:
-        """Start a new VM in an extent of its own and return once its QEMU runs the guest.
+        """Start a new VM in an extent of its own and return once the guest runs.
 
         Raises BadRequestError or ConflictError, having changed nothing, for a definition that cannot be run
         here.
@@ -90,7 +90,7 @@ class VmManager:
     async def stop(self, name: str) -> None:
         """Power a VM off at once, give its memory back and forget it.
 
-        Also for VMs whose QEMU is gone, as long as this root owns their memory. Raises BadRequestError for an
+        Also for VMs whose VMM is gone, as long as this root owns their memory. Raises BadRequestError for an
         unknown name, ConflictError if another root owns it.
         """
         check_name(name)
@@ -134,7 +134,7 @@ class VmManager:
         record = folder.read()
         entry = next((entry for entry in self.host.arena.entries() if entry.name == name), None)
         if record is None or entry is None or entry.record.definition != record.definition.checksum():
-            if record is not None and record.qemu.alive():
+            if record is not None and record.process.alive():
                 await _kill(record)
             folder.remove()
             return
@@ -144,7 +144,7 @@ class VmManager:
             return
         try:
             await vm.adopt(record)
-        except (ConflictError, QemuGoneError) as error:
+        except (ConflictError, VmmGoneError) as error:
             vm.state, vm.error = VmState.FAILED, str(error)
         else:
             await self._adopt_owned(vm)
@@ -152,7 +152,7 @@ class VmManager:
 
     async def _adopt_foreign(self, vm: Instance, record: VmRecord) -> None:
         """Another root owns it: whatever runs here must not."""
-        if record.qemu.alive():
+        if record.process.alive():
             await _kill(record)
         if record.giver is not None:
             vm.folder.remove()
@@ -163,11 +163,7 @@ class VmManager:
     async def _adopt_owned(self, vm: Instance) -> None:
         """Raise the epoch, so that a taker of a handoff cut short comes too late, and let the guest go on."""
         vm.owner = vm.word.take(vm.owner, self.host.root)
-        status = await vm.qmp.execute("query-migrate")
-        if status.get("status") in ("setup", "active", "device", "wait-unplug"):
-            with vm.qmp.watch("MIGRATION") as events:
-                await vm.qmp.execute("migrate_cancel")
-                await events.until("cancelled", "completed", "failed")
+        await vm.vmm.cancel()
         await vm.resume()
         vm.keep()
 
@@ -192,9 +188,8 @@ class VmManager:
 
 
 async def _kill(record: VmRecord) -> None:
-
     try:
-        await Process(record.qemu).kill()
+        await Process(record.process).kill()
     except ConflictError:
         # It ended in between.
         return

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""VMs, extents, memory maps and ticks as protocol messages, and back."""
+"""VMs, extents and ticks as protocol messages, and back."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
 from multiroot.arena.allocator import Extent
-from multiroot.rpc.v1 import handoff_pb2, vm_pb2
+from multiroot.rpc.v1 import vm_pb2
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.qemu.memory_map import MemoryMap, Register
 from multiroot.vm.ticks import Report, Stretch, Tick
 
 
@@ -34,19 +33,6 @@ def definition_from_proto(message: vm_pb2.VmDefinition) -> VmDefinition:
 
 def extent_to_proto(extent: Extent) -> vm_pb2.Extent:
     return vm_pb2.Extent(offset=extent.offset, size=extent.size)
-
-
-def memory_map_to_proto(memory_map: MemoryMap) -> handoff_pb2.MemoryMap:
-    registers = [
-        handoff_pb2.ConfigRegister(**asdict(register), value=value)
-        for register, value in memory_map.registers.items()
-    ]
-    return handoff_pb2.MemoryMap(registers=registers, modern_hotplug=memory_map.modern_hotplug)
-
-
-def memory_map_from_proto(message: handoff_pb2.MemoryMap) -> MemoryMap:
-    registers = {Register(each.function, each.offset, each.size): each.value for each in message.registers}
-    return MemoryMap(registers, message.modern_hotplug)
 
 
 def ticks_to_proto(stretch: Stretch) -> vm_pb2.Ticks:

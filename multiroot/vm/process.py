@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Processes that outlive the agent that started them: QEMU and the console keeper."""
+"""Processes that outlive the agent that started them: VMMs and console keepers."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from multiroot.errors import ConflictError
 from multiroot.processes import ProcessId, read_process
 
-QEMU_URGENCY, AGENT_URGENCY = 1, 2  # sched(7) priorities: an agent must be able to stop what it let run
+VMM_URGENCY, AGENT_URGENCY = 1, 2  # sched(7) priorities: an agent must be able to stop what it let run
 
 
 def set_urgent(pid: int, urgency: int) -> None:
@@ -55,9 +56,9 @@ class Process:
     def running(self) -> bool:
         return not self._ended.done()
 
-    def urgent(self, urgent: bool) -> None:
+    def urgent(self, urgency: int) -> None:
         """See `set_urgent`."""
-        set_urgent(self.pid, QEMU_URGENCY if urgent else 0)
+        set_urgent(self.pid, urgency)
 
     async def wait(self) -> int | None:
         """Wait for its end; its exit code (negative: signal), None for an adopted process."""
@@ -83,5 +84,13 @@ def started(child: subprocess.Popen[bytes]) -> Process:
     """
     identity = read_process(child.pid) or ProcessId(child.pid, 0)
     process = Process(identity, child)
-    process.urgent(False)
+    process.urgent(0)
     return process
+
+
+def listen(path: Path) -> socket.socket:
+    """A Unix socket to be inherited. It listens before that process starts: connecting is never retried."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(8)
+    return listener

@@ -19,7 +19,7 @@ _CHUNK = 1 << 16
 
 
 class ConsoleClosedError(ConflictError):
-    """The console keeper has ended, and with it the VM's QEMU."""
+    """The console keeper has ended, as it does when the VM's VMM ends."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class ConsoleStream:
         )
 
     async def read(self) -> bytes:
-        """Live bytes, empty when the VM's QEMU has ended or we were too slow for the keeper."""
+        """Live bytes, empty when the VMM has ended or we were too slow for the keeper."""
         try:
             data = await self._reader.read(_CHUNK)
         except ConnectionResetError:
@@ -61,7 +61,7 @@ async def open_console(folder: VmFolder) -> AsyncIterator[ConsoleStream]:
         reader, writer = await asyncio.open_unix_connection(folder.console)
         start = START.unpack(await reader.readexactly(START.size))[0]
     except (OSError, asyncio.IncompleteReadError) as error:
-        raise ConsoleClosedError("the VM's console is closed", "its QEMU has ended") from error
+        raise ConsoleClosedError("the VM's console is closed", "its VMM has ended") from error
     try:
         yield ConsoleStream(folder, start, reader, writer, end=start)
     finally:
@@ -131,7 +131,7 @@ async def wait_for_ticks(vm: Instance, count: int) -> Stretch:
                 stretch = await asyncio.to_thread(read)
                 await _lines(console, count - len(stretch.ticks))
         except ConsoleClosedError:
-            # QEMU has just ended; what became of the VM is told next.
+            # The VMM has just ended; what became of the VM is told next.
             await vm.ended()
         stretch = await asyncio.to_thread(read)
     return stretch

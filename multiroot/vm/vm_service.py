@@ -73,7 +73,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
             extents=[extent_to_proto(vm.entry.extent)],
             owner=owner.root,
             epoch=owner.epoch,
-            pid=vm.process.pid if vm.process and vm.active else 0,
+            pid=vm.vmm.process.pid if vm.vmm.process and vm.active else 0,
             error=vm.error,
         )
 

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from multiroot.arena.arena import Entry
 from multiroot.net.tap import TapDevice, open_tap
-from multiroot.vm.instance import Instance
-from multiroot.vm.qemu.command import Descriptors, Paths
+from multiroot.vm.definition import VmDefinition
+from multiroot.vm.instance import Host, Instance
+from multiroot.vm.qemu.command import Incoming
+from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
 
 ROOT = 200  # owner of our extents: a number that no root of a lab reaches
 RUN_DIR = Path("/tmp/bench")
@@ -16,11 +20,22 @@ STATE_SIZE = 4 << 20
 RESULT = Path("/run/multiroot/bench.json")
 
 
-class Rival(Instance):
-    """A VM whose waiting QEMU goes on by itself when it has loaded a state, as everybody's does."""
+class OrdinaryQemu(QemuVmm):
+    """When it has loaded a device state the guest goes on by itself, as without -S it always does."""
 
-    def _argv(self, paths: Paths, descriptors: Descriptors, incoming: bool) -> list[str]:
-        return [word for word in super()._argv(paths, descriptors, incoming) if word != "-S"]
+    incoming = Incoming(stopped=False)
+
+
+class Rival(Instance):
+    """A VM of which the QEMU is driven directly."""
+
+    kind: type[QemuVmm] = OrdinaryQemu
+
+    def __init__(self, host: Host, definition: VmDefinition, entry: Entry) -> None:
+        super().__init__(replace(host, vmm=QemuFactory(kind=self.kind)), definition, entry)
+        assert isinstance(self.vmm, QemuVmm)
+        self.qemu = self.vmm
+        self.qmp = self.vmm.qmp
 
 
 class UnpluggedTaps:

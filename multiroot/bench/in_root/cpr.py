@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 from multiroot.bench.in_root.baseline_vm import Rival
 from multiroot.errors import CommandError, WaitTimeoutError
-from multiroot.vm.qemu.command import Descriptors, Paths
+from multiroot.vm.folder import last_words
+from multiroot.vm.qemu.command import Incoming, Qemu
 from multiroot.vm.qemu.qmp import Event
+from multiroot.vm.qemu.vmm import QemuVmm
+from multiroot.vm.vmm import VmmSetup, Wiring
 
 NAME = "cpr-transfer"  # as QEMU calls the mode, too
 MACHINE_OPTION = "aux-ram-share=on"  # a QEMU that does not know it has no cpr-transfer either
@@ -19,52 +21,53 @@ _SOCKETS_S = 60.0
 _POLL_S = 0.002
 
 
-class CprRival(Rival):
+class CprQemu(QemuVmm):
     """A waiting one listens at two sockets and answers no QMP before the giver's first words have come."""
 
-    @property
-    def sockets(self) -> tuple[Path, Path]:
-        """For the device state, and for what comes before it."""
-        return self.folder.path / "main.sock", self.folder.path / "cpr.sock"
-
-    def channels(self) -> list[dict[str, Any]]:
-        """As QMP's `migrate` wants them."""
-        return [
+    def __init__(self, qemu: Qemu, setup: VmmSetup) -> None:
+        super().__init__(qemu, setup)
+        # For the device state, and for what comes before it.
+        self._sockets = {"main": setup.folder / "main.sock", "cpr": setup.folder / "cpr.sock"}
+        # As QMP's `migrate` wants them.
+        self.channels: list[dict[str, Any]] = [
             {"channel-type": kind, "addr": {"transport": "socket", "type": "unix", "path": str(path)}}
-            for kind, path in zip(("main", "cpr"), self.sockets, strict=True)
+            for kind, path in self._sockets.items()
         ]
-
-    def _argv(self, paths: Paths, descriptors: Descriptors, incoming: bool) -> list[str]:
-        words = super()._argv(paths, descriptors, incoming)
-        if not incoming:
-            return words
-        at = words.index("-incoming")
-        listening = [word for channel in self.channels() for word in ("-incoming", json.dumps(channel))]
         # Stopped when it has loaded: when it went on by itself could not be seen, for lack of events.
-        return [*words[:at], *listening, *words[at + 2 :], "-S"]
+        self.incoming = Incoming(tuple(json.dumps(channel) for channel in self.channels), stopped=True)
 
-    async def listen(self) -> None:
-        """Start QEMU; returns when its socket for what comes first is there, the other one follows that."""
-        self.folder.make()
-        await self._spawn(incoming=True)
+    async def start(self, wiring: Wiring, *, incoming: bool = False) -> None:
+        """A waiting one has started when both of its sockets are there; `connect_qmp` comes later."""
+        if not incoming:
+            await super().start(wiring)
+            return
+        self.spawn(wiring, incoming=True)
         self.drop_monitor()
         try:
             async with asyncio.timeout(_SOCKETS_S):
-                while not self.sockets[1].exists():
-                    await asyncio.sleep(_POLL_S)  # QEMU tells nobody
+                # This socket comes last. QEMU tells nobody.
+                while not self._sockets["cpr"].exists():
+                    await asyncio.sleep(_POLL_S)
         except TimeoutError:
-            raise WaitTimeoutError(f"QEMU does not listen: {self.folder.last_words()}") from None
+            raise WaitTimeoutError(f"QEMU does not listen: {last_words(self.setup.log)}") from None
+
+
+class CprRival(Rival):
+    """A VM with such a QEMU."""
+
+    kind = CprQemu
 
 
 async def transfer(source: Rival, target: CprRival) -> tuple[Event, Event, Any]:
     """From one QEMU to the other: the STOP event, the RESUME event, the giver's account of it."""
-    await target.listen()
+    await target.start(giver=source.owner)
+    assert isinstance(target.qemu, CprQemu)
     off = [{"capability": "x-ignore-shared", "state": False}]
     await source.qmp.execute("migrate-set-capabilities", capabilities=off)
     await source.qmp.execute("migrate-set-parameters", mode=NAME)
     with source.qmp.watch("STOP") as stops:
-        await source.qmp.execute("migrate", channels=target.channels())
-        await target.qmp.connect(target.folder.qmp)
+        await source.qmp.execute("migrate", channels=target.qemu.channels)
+        await target.qemu.connect_qmp()
         with target.qmp.watch("RESUME") as resumes:
             while (await target.qmp.execute("query-status"))["status"] == "inmigrate":
                 await asyncio.sleep(_POLL_S)

@@ -29,6 +29,7 @@ from multiroot.vm import ticks
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.qemu.qmp import Event, Events
+from multiroot.vm.qemu.vmm import QemuFactory
 from multiroot.vm.stream import wait_for_ticks
 
 STATE_FILE = Path("/tmp/bench-state")
@@ -114,11 +115,11 @@ class Bench:
         waiting = self._instance(source.entry)
         try:
             await waiting.start(giver=source.owner)
-            assert source.process
-            assert waiting.process
+            assert source.vmm.process
+            assert waiting.vmm.process
             return {
-                "running": footprint.process(source.process.pid),
-                "waiting": footprint.process(waiting.process.pid),
+                "running": footprint.process(source.vmm.process.pid),
+                "waiting": footprint.process(waiting.vmm.process.pid),
             }
         finally:
             await waiting.discard()
@@ -131,7 +132,7 @@ class Bench:
         await target.start(giver=source.owner)
         for vm in (source, target):
             # An earlier turn may have left the source the other way round.
-            await (_copy_ram(vm) if way in COPYING else vm.set_up_migration())
+            await (_copy_ram(vm) if way in COPYING else vm.qemu.set_up_migration())
         return await self._directly(source, target, stop_first=way == "stop-and-copy")
 
     async def _directly(self, source: Rival, target: Rival, stop_first: bool) -> tuple[Event, Event, Any]:
@@ -141,7 +142,10 @@ class Bench:
             await target.qmp.give_fd(FD_NAME, theirs.fileno())
             await source.qmp.give_fd(FD_NAME, ours.fileno())
         await target.qmp.execute("migrate-incoming", uri=f"fd:{FD_NAME}")
-        with source.qmp.watch("STOP", "MIGRATION") as sent, target.qmp.watch("MIGRATION", "RESUME") as came:
+        with (
+            source.qmp.watch("STOP", "MIGRATION") as sent,
+            target.qmp.watch("MIGRATION", "RESUME") as came,
+        ):
             if stop_first:
                 await source.qmp.execute("stop")
             await source.qmp.execute("migrate", uri=f"fd:{FD_NAME}")
@@ -221,7 +225,7 @@ class Bench:
         return await wait_for_ticks(vm, count)
 
 
-async def _copy_ram(vm: Instance) -> None:
+async def _copy_ram(vm: Rival) -> None:
     """Migrate as QEMU does when nobody tells it that RAM is shared."""
     off = [{"capability": "x-ignore-shared", "state": False}]
     await vm.qmp.execute("migrate-set-capabilities", capabilities=off)
@@ -248,7 +252,9 @@ async def serve() -> None:
         khz = device.info().tsc_khz
     network = RootNetwork(1)
     await network.start()
-    bench = Bench(Host(ROOT, Arena(find_device().node, ROOT), tsc_clock(khz), RUN_DIR, network), khz)
+    bench = Bench(
+        Host(ROOT, Arena(find_device().node, ROOT), tsc_clock(khz), RUN_DIR, QemuFactory(), network), khz
+    )
     try:
         while line := await asyncio.to_thread(sys.stdin.readline):
             sys.stdout.write(json.dumps(await _answer(bench, json.loads(line))) + "\n")

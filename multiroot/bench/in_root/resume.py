@@ -25,6 +25,7 @@ from multiroot.errors import CommandError, MultirootError
 from multiroot.root.marks import Marks
 from multiroot.vm import ticks
 from multiroot.vm.instance import Host, VmState
+from multiroot.vm.qemu.vmm import QemuFactory
 from multiroot.vm.stream import wait_for_ticks
 
 LOCK = Path("/run/multiroot/devices.lock")
@@ -41,7 +42,7 @@ async def resume() -> dict[str, Any]:
     clock = tsc_clock(carried.tsc_khz)
     moments = dict(carried.moments)
     vm = Rival(
-        Host(ROOT, arena, clock, RUN_DIR, UnpluggedTaps()),
+        Host(ROOT, arena, clock, RUN_DIR, QemuFactory(), UnpluggedTaps()),
         carried.definition,
         arena.find(carried.definition.name),
     )

@@ -28,7 +28,7 @@ from multiroot.rpc.v1 import device_pb2 as multiroot_dot_v1_dot_device__pb2
 from multiroot.rpc.v1 import vm_pb2 as multiroot_dot_v1_dot_vm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amultiroot/v1/handoff.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\x1a\x19multiroot/v1/device.proto\x1a\x15multiroot/v1/vm.proto\"\xc6\x01\n\x0ePrepareRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12%\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05giver\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x14\n\x0cqemu_version\x18\x05 \x01(\t\x12)\n\x06\x64\x65vice\x18\x06 \x01(\x0b\x32\x19.multiroot.v1.DeviceState\"^\n\x0fPrepareResponse\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12&\n\x06stream\x18\x02 \x01(\x0b\x32\x16.multiroot.v1.Endpoint\"3\n\x08\x45ndpoint\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0b\n\x03key\x18\x03 \x01(\x0c\"L\n\x0fTransferRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\nmemory_map\x18\x02 \x01(\x0b\x32\x17.multiroot.v1.MemoryMap\"T\n\tMemoryMap\x12/\n\tregisters\x18\x01 \x03(\x0b\x32\x1c.multiroot.v1.ConfigRegister\x12\x16\n\x0emodern_hotplug\x18\x02 \x01(\x08\"O\n\x0e\x43onfigRegister\x12\x10\n\x08\x66unction\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\r\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\r\n\x05value\x18\x04 \x01(\r\"g\n\x10TransferProgress\x12$\n\x05ready\x18\x01 \x01(\x0b\x32\x13.multiroot.v1.ReadyH\x00\x12$\n\x05taken\x18\x02 \x01(\x0b\x32\x13.multiroot.v1.TakenH\x00\x42\x07\n\x05\x65vent\"\x07\n\x05Ready\"z\n\x05Taken\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\nresumed_ns\x18\x02 \x01(\x03\x12#\n\x06phases\x18\x03 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12)\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x19.multiroot.v1.DeviceMoved\"\x1c\n\x0c\x41\x62ortRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x0f\n\rAbortResponse2\xe7\x01\n\x0eHandoffService\x12\x46\n\x07Prepare\x12\x1c.multiroot.v1.PrepareRequest\x1a\x1d.multiroot.v1.PrepareResponse\x12K\n\x08Transfer\x12\x1d.multiroot.v1.TransferRequest\x1a\x1e.multiroot.v1.TransferProgress0\x01\x12@\n\x05\x41\x62ort\x12\x1a.multiroot.v1.AbortRequest\x1a\x1b.multiroot.v1.AbortResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amultiroot/v1/handoff.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\x1a\x19multiroot/v1/device.proto\x1a\x15multiroot/v1/vm.proto\"\xd2\x01\n\x0ePrepareRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12%\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05giver\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0b\n\x03vmm\x18\x05 \x01(\t\x12\x13\n\x0bvmm_version\x18\x06 \x01(\t\x12)\n\x06\x64\x65vice\x18\x07 \x01(\x0b\x32\x19.multiroot.v1.DeviceState\"^\n\x0fPrepareResponse\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12&\n\x06stream\x18\x02 \x01(\x0b\x32\x16.multiroot.v1.Endpoint\"3\n\x08\x45ndpoint\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0b\n\x03key\x18\x03 \x01(\x0c\".\n\x0fTransferRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05hints\x18\x02 \x01(\x0c\"g\n\x10TransferProgress\x12$\n\x05ready\x18\x01 \x01(\x0b\x32\x13.multiroot.v1.ReadyH\x00\x12$\n\x05taken\x18\x02 \x01(\x0b\x32\x13.multiroot.v1.TakenH\x00\x42\x07\n\x05\x65vent\"\x07\n\x05Ready\"z\n\x05Taken\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\nresumed_ns\x18\x02 \x01(\x03\x12#\n\x06phases\x18\x03 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12)\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x19.multiroot.v1.DeviceMoved\"\x1c\n\x0c\x41\x62ortRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x0f\n\rAbortResponse2\xe7\x01\n\x0eHandoffService\x12\x46\n\x07Prepare\x12\x1c.multiroot.v1.PrepareRequest\x1a\x1d.multiroot.v1.PrepareResponse\x12K\n\x08Transfer\x12\x1d.multiroot.v1.TransferRequest\x1a\x1e.multiroot.v1.TransferProgress0\x01\x12@\n\x05\x41\x62ort\x12\x1a.multiroot.v1.AbortRequest\x1a\x1b.multiroot.v1.AbortResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +36,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'multiroot.rpc.v1.handoff_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PREPAREREQUEST']._serialized_start=122
-  _globals['_PREPAREREQUEST']._serialized_end=320
-  _globals['_PREPARERESPONSE']._serialized_start=322
-  _globals['_PREPARERESPONSE']._serialized_end=416
-  _globals['_ENDPOINT']._serialized_start=418
-  _globals['_ENDPOINT']._serialized_end=469
-  _globals['_TRANSFERREQUEST']._serialized_start=471
-  _globals['_TRANSFERREQUEST']._serialized_end=547
-  _globals['_MEMORYMAP']._serialized_start=549
-  _globals['_MEMORYMAP']._serialized_end=633
-  _globals['_CONFIGREGISTER']._serialized_start=635
-  _globals['_CONFIGREGISTER']._serialized_end=714
-  _globals['_TRANSFERPROGRESS']._serialized_start=716
-  _globals['_TRANSFERPROGRESS']._serialized_end=819
-  _globals['_READY']._serialized_start=821
-  _globals['_READY']._serialized_end=828
-  _globals['_TAKEN']._serialized_start=830
-  _globals['_TAKEN']._serialized_end=952
-  _globals['_ABORTREQUEST']._serialized_start=954
-  _globals['_ABORTREQUEST']._serialized_end=982
-  _globals['_ABORTRESPONSE']._serialized_start=984
-  _globals['_ABORTRESPONSE']._serialized_end=999
-  _globals['_HANDOFFSERVICE']._serialized_start=1002
-  _globals['_HANDOFFSERVICE']._serialized_end=1233
+  _globals['_PREPAREREQUEST']._serialized_end=332
+  _globals['_PREPARERESPONSE']._serialized_start=334
+  _globals['_PREPARERESPONSE']._serialized_end=428
+  _globals['_ENDPOINT']._serialized_start=430
+  _globals['_ENDPOINT']._serialized_end=481
+  _globals['_TRANSFERREQUEST']._serialized_start=483
+  _globals['_TRANSFERREQUEST']._serialized_end=529
+  _globals['_TRANSFERPROGRESS']._serialized_start=531
+  _globals['_TRANSFERPROGRESS']._serialized_end=634
+  _globals['_READY']._serialized_start=636
+  _globals['_READY']._serialized_end=643
+  _globals['_TAKEN']._serialized_start=645
+  _globals['_TAKEN']._serialized_end=767
+  _globals['_ABORTREQUEST']._serialized_start=769
+  _globals['_ABORTREQUEST']._serialized_end=797
+  _globals['_ABORTRESPONSE']._serialized_start=799
+  _globals['_ABORTRESPONSE']._serialized_end=814
+  _globals['_HANDOFFSERVICE']._serialized_start=817
+  _globals['_HANDOFFSERVICE']._serialized_end=1048
 # @@protoc_insertion_point(module_scope)

@@ -33,13 +33,16 @@ class PrepareRequest(_message.Message):
     EXTENTS_FIELD_NUMBER: _builtins.int
     GIVER_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
-    QEMU_VERSION_FIELD_NUMBER: _builtins.int
+    VMM_FIELD_NUMBER: _builtins.int
+    VMM_VERSION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     giver: _builtins.int
     """root that owns the VM now"""
     epoch: _builtins.int
     """epoch it owns it with"""
-    qemu_version: _builtins.str
+    vmm: _builtins.str
+    """the program that runs it, and its version: device state passes between equal ones only"""
+    vmm_version: _builtins.str
     @_builtins.property
     def definition(self) -> _vm_pb2.VmDefinition: ...
     @_builtins.property
@@ -55,12 +58,13 @@ class PrepareRequest(_message.Message):
         extents: _abc.Iterable[_vm_pb2.Extent] | None = ...,
         giver: _builtins.int = ...,
         epoch: _builtins.int = ...,
-        qemu_version: _builtins.str = ...,
+        vmm: _builtins.str = ...,
+        vmm_version: _builtins.str = ...,
         device: _device_pb2.DeviceState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "qemu_version", b"qemu_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -124,90 +128,27 @@ class TransferRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    MEMORY_MAP_FIELD_NUMBER: _builtins.int
+    HINTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    @_builtins.property
-    def memory_map(self) -> Global___MemoryMap:
-        """for the taker's VMM to begin with"""
-
+    hints: _builtins.bytes
+    """what the giver's VMM says to the taker's so that it loads the device state faster; never needed"""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        memory_map: Global___MemoryMap | None = ...,
+        hints: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["memory_map", b"memory_map"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_map", b"memory_map", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hints", b"hints", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferRequest: _TypeAlias = TransferRequest  # noqa: Y015
 
 @_typing.final
-class MemoryMap(_message.Message):
-    """Where the guest's devices are in its address spaces, as registers of the machine. A taker sets those that it knows to be
-    harmless; the device state that comes later decides.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REGISTERS_FIELD_NUMBER: _builtins.int
-    MODERN_HOTPLUG_FIELD_NUMBER: _builtins.int
-    modern_hotplug: _builtins.bool
-    """CPU hot-plug: its modern interface is on"""
-    @_builtins.property
-    def registers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigRegister]: ...
-    def __init__(
-        self,
-        *,
-        registers: _abc.Iterable[Global___ConfigRegister] | None = ...,
-        modern_hotplug: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["modern_hotplug", b"modern_hotplug", "registers", b"registers"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___MemoryMap: _TypeAlias = MemoryMap  # noqa: Y015
-
-@_typing.final
-class ConfigRegister(_message.Message):
-    """A register in the configuration space of a function of PCI bus 0."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FUNCTION_FIELD_NUMBER: _builtins.int
-    OFFSET_FIELD_NUMBER: _builtins.int
-    SIZE_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    function: _builtins.int
-    """device << 3 | function"""
-    offset: _builtins.int
-    """bytes"""
-    size: _builtins.int
-    """bytes"""
-    value: _builtins.int
-    def __init__(
-        self,
-        *,
-        function: _builtins.int = ...,
-        offset: _builtins.int = ...,
-        size: _builtins.int = ...,
-        value: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "offset", b"offset", "size", b"size", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ConfigRegister: _TypeAlias = ConfigRegister  # noqa: Y015
-
-@_typing.final
 class TransferProgress(_message.Message):
-    """Two messages: `ready` when the giver's connection has come and the taker's VMM, memory map set, reads from it, `taken` at the end."""
+    """Two messages: `ready` when the giver's connection has come and the taker's VMM, hints taken, reads from it, `taken` at the end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -108,7 +108,7 @@ class Vm(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     state: _builtins.str
-    """starting, running, incoming, frozen, stopped, failed"""
+    """starting, running, incoming, frozen, handed (another root runs it), stopped, failed"""
     owner: _builtins.int
     """root number in the owner word"""
     epoch: _builtins.int

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.arena.allocator import Extent
-from multiroot.vm.definition import VmDefinition, machine_kind
+from multiroot.vm.definition import machine_kind
+from multiroot.vm.guests import guest_command_line
+from multiroot.vm.vmm import VmmSetup
 
 # State is saved, sent and loaded while the guest stands still. So: no devices that no guest here needs, no
 # ACPI hot-plug registers for 256 buses, and virtio's legacy interface, because for the modern one QEMU saves
@@ -45,94 +47,76 @@ class Qemu:
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What QEMU inherits: a listening socket for QMP, a connected one for the serial port, a tap or None, and
-    for a QEMU that waits for a device state a connected socket for QMP.
+    """What QEMU inherits: a listening socket for QMP, a connected one for the serial port, open taps, and for
+    a QEMU that waits for a device state a connected socket for a second QMP monitor.
     """
 
     qmp: int
     serial: int
-    tap: int | None = None
+    taps: tuple[int, ...] = ()
     monitor: int | None = None
 
     def all(self) -> tuple[int, ...]:
-        return tuple(fd for fd in (self.qmp, self.serial, self.tap, self.monitor) if fd is not None)
+        return tuple(fd for fd in (self.qmp, self.serial, *self.taps, self.monitor) if fd is not None)
 
 
 @dataclass(frozen=True)
-class Paths:
-    """Where the arena and the guest's kernel and initrd are."""
+class Incoming:
+    """How QEMU waits for a device state: `sources` are values of -incoming.
 
-    arena: Path
-    kernel: Path
-    initrd: Path
+    With `stopped` it stays stopped when it has loaded the state (-S): the guest goes on when, and only when,
+    the owner word in the arena is ours.
+    """
 
-
-def guest_paths(arena: Path, guests: Path, guest: str) -> Paths:
-    """The files of guest image `guest` below the folder `guests`."""
-    folder = guests / guest
-    return Paths(arena, folder / "vmlinuz", folder / "initrd")
-
-
-def guest_command_line(definition: VmDefinition) -> str:
-    """The guest kernel's command line; guest image NAME or NAME-VARIANT takes its address as NAME.ip=."""
-    words = ["console=ttyS0", "quiet"]
-    if definition.address:
-        words.append(f"{definition.guest.partition('-')[0]}.ip={definition.address}")
-    if definition.append:
-        words.append(definition.append)
-    return " ".join(words)
+    sources: tuple[str, ...] = ("defer",)
+    stopped: bool = True
 
 
 def command(
     qemu: Qemu,
-    definition: VmDefinition,
-    extent: Extent,
-    paths: Paths,
+    setup: VmmSetup,
     descriptors: Descriptors,
     *,
-    incoming: bool = False,
-    device: str = "",
+    functions: tuple[str, ...] = (),
+    incoming: Incoming | None = None,
 ) -> list[str]:
-    """The whole argument vector; `device` is the address in this root of the PCI device that the VM owns.
-
-    With `incoming` QEMU waits for a device state and then stays stopped (-S): the guest goes on when, and
-    only when, the owner word in the arena is ours.
+    """The whole argument vector; `functions` are the addresses in this root of the PCI functions that the VM
+    owns.
     """
-    size = definition.ram_bytes
+    definition = setup.definition
     words = [
         os.fspath(qemu.program), "-name", f"guest={definition.name}",
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", machine(definition.machine), "-accel", qemu.accel, "-cpu", qemu.cpu,
         *_MACHINE_WORDS[machine_kind(definition.machine)],
-        "-smp", str(definition.cpus), "-m", f"size={size}B",
-        "-object", _memory(paths.arena, extent),
-        "-kernel", os.fspath(paths.kernel), "-initrd", os.fspath(paths.initrd),
+        "-smp", str(definition.cpus), "-m", f"size={definition.ram_bytes}B",
+        "-object", _memory(setup.arena, setup.extent),
+        "-kernel", os.fspath(setup.image.kernel), "-initrd", os.fspath(setup.image.initrd),
         "-append", guest_command_line(definition),
         "-chardev", f"socket,id=qmp,fd={descriptors.qmp},server=on,wait=off",
         "-mon", "chardev=qmp,mode=control",
         "-chardev", f"socket,id=serial,fd={descriptors.serial}",
         "-serial", "chardev:serial",
     ]  # fmt: skip
-    if descriptors.tap is not None:
+    for tap in descriptors.taps:
         words += [
-            "-netdev", f"tap,id=net,fd={descriptors.tap}",
+            "-netdev", f"tap,id=net,fd={tap}",
             "-device", f"{_CARDS[machine_kind(definition.machine)]},netdev=net,mac={definition.mac}",
         ]  # fmt: skip
-    if device:
+    for address in functions:
         # Without its ROM, which QEMU would read from the device.
         words += [
             "-device", "pcie-root-port,id=owned,chassis=1",
-            "-device", f"vfio-pci,host={device},bus=owned,rombar=0,enable-migration=on",
+            "-device", f"vfio-pci,host={address},bus=owned,rombar=0,enable-migration=on",
         ]  # fmt: skip
     if descriptors.monitor is not None:
         words += [
-            "-chardev",
-            f"socket,id=monitor,fd={descriptors.monitor}",
-            "-mon",
-            "chardev=monitor,mode=control",
-        ]
-    if incoming:
-        words += ["-S", "-incoming", "defer"]
+            "-chardev", f"socket,id=monitor,fd={descriptors.monitor}",
+            "-mon", "chardev=monitor,mode=control",
+        ]  # fmt: skip
+    if incoming is not None:
+        words += ["-S"] if incoming.stopped else []
+        words += [word for source in incoming.sources for word in ("-incoming", source)]
     return words
 
 

@@ -15,9 +15,10 @@ QEMU's docs/specs/acpi_cpu_hotplug.rst.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from multiroot.errors import CommandError
 from multiroot.vm.definition import machine_kind
@@ -83,10 +84,33 @@ class MemoryMap:
 NOTHING = MemoryMap({})
 
 
+def pack(memory_map: MemoryMap) -> bytes:
+    """As hints for another QEMU; empty for NOTHING."""
+    if memory_map == NOTHING:
+        return b""
+    registers = [[*astuple(register), value] for register, value in memory_map.registers.items()]
+    return json.dumps({"registers": registers, "modern_hotplug": memory_map.modern_hotplug}).encode()
+
+
+def unpack(hints: bytes) -> MemoryMap:
+    """What was packed; raises CommandError for anything else."""
+    if not hints:
+        return NOTHING
+    try:
+        data = json.loads(hints)
+        registers = {
+            Register(int(function), int(offset), int(size)): int(value)
+            for function, offset, size, value in data["registers"]
+        }
+        return MemoryMap(registers, bool(data["modern_hotplug"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CommandError(f"the giver's hints are no memory map: {error}") from error
+
+
 async def read(qmp: Qmp, machine: str) -> MemoryMap:
     """What a running QEMU's guest has set; NOTHING for machines of which no registers are known here.
 
-    Raises CommandError when QEMU refuses, QemuGoneError. A guest that has its ECAM elsewhere is no error:
+    Raises CommandError when QEMU refuses, VmmGoneError. A guest that has its ECAM elsewhere is no error:
     nothing is known then.
     """
     spaces = {function: await _space(qmp, function) for function in _functions(machine)}
@@ -100,7 +124,7 @@ async def read(qmp: Qmp, machine: str) -> MemoryMap:
 def give(monitor: Monitor, machine: str, memory_map: MemoryMap) -> None:
     """Set them in a waiting QEMU; what is not in FUNCTIONS is left alone. Blocks, some milliseconds a line.
 
-    Raises CommandError with QEMU's own words when it does not take one, QemuGoneError.
+    Raises CommandError with QEMU's own words when it does not take one, VmmGoneError.
     """
     for line in lines(machine, memory_map):
         if said := monitor.human(line):

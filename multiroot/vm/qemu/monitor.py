@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any
 
 from multiroot.errors import CommandError
-from multiroot.vm.qemu.qmp import QemuGoneError
+from multiroot.vm.vmm import VmmGoneError
 
 _CHUNK = 65536
 
@@ -28,14 +28,14 @@ class Monitor:
         self._begun = ""
 
     def greet(self) -> None:
-        """Wait for QEMU's greeting and leave negotiation; raises QemuGoneError if QEMU ends before."""
+        """Wait for QEMU's greeting and leave negotiation; raises VmmGoneError if QEMU ends before."""
         self._receive()
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, **arguments: object) -> Any:
         """Run a command, its arguments named as QEMU names them, and return its answer.
 
-        Raises CommandError with QEMU's own words when it refuses, QemuGoneError when it went away.
+        Raises CommandError with QEMU's own words when it refuses, VmmGoneError when it went away.
         """
         message: dict[str, Any] = {"execute": command}
         if arguments:
@@ -49,7 +49,7 @@ class Monitor:
     def begin(self, command: str) -> None:
         """Send a command but for its last byte: QEMU reads QMP byte by byte, with five system calls for each.
 
-        Raises QemuGoneError when it went away.
+        Raises VmmGoneError when it went away.
         """
         self._send(command, json.dumps({"execute": command}).encode()[:-1])
         self._begun = command
@@ -63,8 +63,8 @@ class Monitor:
         try:
             while "event" in (answer := self._receive()):
                 self._events.append(answer)
-        except QemuGoneError as error:
-            raise QemuGoneError(f"QEMU went away during {command}") from error
+        except VmmGoneError as error:
+            raise VmmGoneError(f"QEMU went away during {command}") from error
         if "error" in answer:
             raise CommandError(f"QEMU refused {command}: {answer['error']['desc']}")
         return answer["return"]
@@ -73,12 +73,12 @@ class Monitor:
         try:
             self._sock.sendall(data)
         except OSError as error:
-            raise QemuGoneError(f"QEMU went away during {command}") from error
+            raise VmmGoneError(f"QEMU went away during {command}") from error
 
     def event(self, name: str, *statuses: str) -> dict[str, Any]:
         """The next event of that name, with one of these in its `status` if any are given; others are lost.
 
-        Raises QemuGoneError when QEMU ends before.
+        Raises VmmGoneError when QEMU ends before.
         """
         while True:
             message = self._events.popleft() if self._events else self._receive()
@@ -96,9 +96,9 @@ class Monitor:
             try:
                 data = self._sock.recv(_CHUNK)
             except OSError as error:
-                raise QemuGoneError("QEMU went away") from error
+                raise VmmGoneError("QEMU went away") from error
             if not data:
-                raise QemuGoneError("QEMU went away")
+                raise VmmGoneError("QEMU went away")
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         message: dict[str, Any] = json.loads(line)

@@ -14,16 +14,13 @@ from typing import Any, cast
 from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, QMPClient, QMPError, Runstate
 from qemu.qmp.message import Message
 
-from multiroot.errors import CommandError, MultirootError
+from multiroot.errors import CommandError
+from multiroot.vm.vmm import VmmGoneError
 
-# The client logs every lost connection with a traceback; here they become QemuGoneError.
+# The client logs every lost connection with a traceback; here they become VmmGoneError.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 _LOST = (ExecInterruptedError, QMPError, OSError, EOFError)
-
-
-class QemuGoneError(MultirootError):
-    """The QEMU at the other end ended, or the connection to it."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,11 @@ class Events:
             self._queue.put_nowait(event)
 
     async def next(self) -> Event:
-        """The next event; waits for it. Raises QemuGoneError when none can come any more."""
+        """The next event; waits for it. Raises VmmGoneError when none can come any more."""
         event = await self._queue.get()
         if event is None:
             self._queue.put_nowait(None)
-            raise QemuGoneError("QEMU went away")
+            raise VmmGoneError("QEMU went away")
         return event
 
     async def until(self, *statuses: str) -> Event:
@@ -101,12 +98,12 @@ class Qmp:
         """Connect to the socket QEMU was given; returns once QEMU greeted.
 
         The socket listens from before QEMU starts, so this waits for QEMU without polling. Raises
-        QemuGoneError if QEMU ends before it greets.
+        VmmGoneError if QEMU ends before it greets.
         """
         try:
             await self._client.connect(str(path))
         except _LOST as error:
-            raise QemuGoneError("QEMU did not come up") from error
+            raise VmmGoneError("QEMU did not come up") from error
         self._guard = asyncio.create_task(self._watch_connection())
         version = await self.execute("query-version")
         number = version["qemu"]
@@ -126,7 +123,7 @@ class Qmp:
     async def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command; `_` in argument names stands for `-`.
 
-        Raises CommandError with QEMU's own words when it refuses, QemuGoneError when it went away.
+        Raises CommandError with QEMU's own words when it refuses, VmmGoneError when it went away.
         """
         named = {key.replace("_", "-"): value for key, value in arguments.items()}
         try:
@@ -134,7 +131,7 @@ class Qmp:
         except ExecuteError as error:
             raise CommandError(f"QEMU refused {command}: {error}") from error
         except _LOST as error:
-            raise QemuGoneError(f"QEMU went away during {command}") from error
+            raise VmmGoneError(f"QEMU went away during {command}") from error
 
     async def human(self, line: str) -> str:
         """Run a line of the human monitor and return what it says; raises what `execute` raises."""
@@ -145,7 +142,7 @@ class Qmp:
         try:
             self._client.send_fd_scm(fd)
         except _LOST as error:
-            raise QemuGoneError("QEMU went away") from error
+            raise VmmGoneError("QEMU went away") from error
         await self.execute("getfd", fdname=name)
 
     @contextmanager
@@ -164,12 +161,20 @@ class Qmp:
     @contextmanager
     def watch(self, *names: str) -> Iterator[Events]:
         """Collect events of these names from now on, also while nobody waits for one."""
-        events = Events(names)
-        self._watches.add(events)
+        events = self.start_watch(*names)
         try:
             yield events
         finally:
-            self._watches.discard(events)
+            self.stop_watch(events)
+
+    def start_watch(self, *names: str) -> Events:
+        """The same, until `stop_watch`."""
+        events = Events(names)
+        self._watches.add(events)
+        return events
+
+    def stop_watch(self, events: Events) -> None:
+        self._watches.discard(events)
 
     def _dispatch(self, message: Message) -> bool:
         stamp: Any = message["timestamp"]

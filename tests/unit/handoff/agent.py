@@ -14,8 +14,9 @@ from typing import Any
 
 from multiroot.handoff import giver, taker
 from multiroot.vm.qemu.monitor import Monitor
+from multiroot.vm.qemu.vmm import QemuVmm
 
-from .harness import Root, hand, make_root, start_vm
+from .harness import Root, hand, make_root, qmp_of, start_vm
 
 
 def die(*_: Any) -> Any:
@@ -34,9 +35,9 @@ def arrange(moment: str) -> None:
     elif moment == "stopped":
         giver._Attempt._transfer = die_stopped(giver._Attempt._transfer)  # type: ignore[method-assign]
     elif moment == "all-sent":
-        giver._Attempt._saved = die_async  # type: ignore[method-assign]
+        QemuVmm.saved = die_async  # type: ignore[method-assign]
     elif moment == "loaded":
-        taker.Taker._loaded = die  # type: ignore[method-assign]
+        QemuVmm.wait_loaded = die  # type: ignore[method-assign]
     elif moment == "owned":
         Monitor.finish = die  # type: ignore[method-assign]
     elif moment == "resumed":
@@ -45,7 +46,7 @@ def arrange(moment: str) -> None:
 
 def die_stopped(original: Any) -> Any:
     async def transfer(self: giver._Attempt) -> Any:
-        with self._vm.qmp.watch("STOP") as events:
+        with qmp_of(self._vm).watch("STOP") as events:
             going = asyncio.create_task(original(self))
             await events.next()
             die()

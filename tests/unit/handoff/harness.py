@@ -27,8 +27,11 @@ from multiroot.vm.instance import Host, Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.qemu.command import Qemu
+from multiroot.vm.qemu.qmp import Qmp
+from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
 from multiroot.vm.ticks import Continuity, continuity
 from multiroot.vm.vm_service import VmService
+from multiroot.vm.vmm import VmmFactory
 
 FAKE = Path(__file__).parents[1] / "vm" / "fake_qemu.py"
 RAM = struct.Struct("<QQQ")  # as in fake_qemu.py
@@ -75,13 +78,18 @@ class Root:
         return await stub.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=at_least))
 
 
-def make_root(number: int, folder: Path) -> Root:
-    """A root on the ground that conftest.py lays; it does not answer yet."""
+def make_root(number: int, folder: Path, vmm: VmmFactory | None = None) -> Root:
+    """A root on the ground that conftest.py lays, with fake QEMUs unless told otherwise; silent yet."""
     arena = Arena(folder / "arena", number)
     program = folder / f"qemu{number}"
     run_dir = folder / f"vms{number}"
     host = Host(
-        number, arena, time.monotonic_ns, run_dir, qemu=Qemu(program, "tcg"), guests=folder / "guests"
+        number,
+        arena,
+        time.monotonic_ns,
+        run_dir,
+        vmm or QemuFactory(Qemu(program, "tcg")),
+        guests=folder / "guests",
     )
     manager = VmManager(host)
     taker = Taker(manager, f"root {number}", "127.0.0.1")
@@ -102,7 +110,7 @@ async def start_vm(root: Root) -> Instance:
 
 async def hand(giver: Root, taker: Root, lost: Lost | None = None) -> coordinator_pb2.HandoffResult:
     phases = Phases(f"root {giver.number}", time.monotonic_ns)
-    return await hand_over(giver.manager, "vm0", taker.channel, phases, lost)
+    return await hand_over(giver.manager, "vm0", taker.channel, taker.number, phases, lost)
 
 
 async def assert_runs_only_in(root: Root, other: Root) -> None:
@@ -116,6 +124,12 @@ async def assert_runs_only_in(root: Root, other: Root) -> None:
     assert clashes(vm) == 0
 
 
+def qmp_of(vm: Instance) -> Qmp:
+    """The connection to the fake QEMU that runs it."""
+    assert isinstance(vm.vmm, QemuVmm)
+    return vm.vmm.qmp
+
+
 async def ended(vm: Instance) -> None:
     """Wait until the VM's end has been noticed, which is a task of its own."""
     while vm.active:
@@ -125,9 +139,9 @@ async def ended(vm: Instance) -> None:
 async def no_qemu(root: Root) -> None:
     """Wait until no process runs a VM for this root, not even unknown to its manager."""
     for vm in root.manager.all():
-        if vm.process:
+        if vm.vmm.process:
             await ended(vm)
-            await vm.process.wait()
+            await vm.vmm.wait_end()
     while any(str(root.host.run_dir) in line for line in command_lines()):
         await asyncio.sleep(0.01)
 

@@ -17,13 +17,26 @@ from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError, PeerLostError
 from multiroot.handoff import giver as giver_module
 from multiroot.handoff import taker as taker_module
-from multiroot.handoff.giver import hand_over, ram_copied
+from multiroot.handoff.giver import hand_over
 from multiroot.phases import Phases
 from multiroot.units import MIB
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.qemu import memory_map
+from multiroot.vm.qemu.vmm import QemuVmm, ram_copied
+from multiroot.vm.vmm import VmmVersion
 
-from .harness import SMALL, Root, assert_runs_only_in, clashes, ended, hand, no_qemu, seen_across, start_vm
+from .harness import (
+    SMALL,
+    Root,
+    assert_runs_only_in,
+    clashes,
+    ended,
+    hand,
+    no_qemu,
+    qmp_of,
+    seen_across,
+    start_vm,
+)
 
 Roots = tuple[Root, Root]
 
@@ -60,7 +73,7 @@ async def test_phases_of_both_roots_come_back(roots: Roots) -> None:
     giver, taker = roots
     await start_vm(giver)
     phases = Phases("root 1", giver.host.clock)
-    await hand_over(giver.manager, "vm0", taker.channel, phases)
+    await hand_over(giver.manager, "vm0", taker.channel, 2, phases)
     sides = {(phase.side, phase.name): phase for phase in phases.finished}
     assert ("root 1", "prepare") in sides
     blackout = {key for key, phase in sides.items() if phase.blackout}
@@ -76,11 +89,11 @@ async def test_phases_of_both_roots_come_back(roots: Roots) -> None:
 async def test_the_memory_map_goes_ahead(roots: Roots) -> None:
     giver, taker = roots
     vm = await start_vm(giver)
-    before = await memory_map.read(vm.qmp, "q35")
+    before = await memory_map.read(qmp_of(vm), "q35")
     assert before.modern_hotplug
     assert any(before.registers.values())
     await hand(giver, taker)
-    assert await memory_map.read(taker.manager.running("vm0").qmp, "q35") == before
+    assert await memory_map.read(qmp_of(taker.manager.running("vm0")), "q35") == before
 
 
 @pytest.mark.parametrize("refusing", [0, 1])
@@ -99,7 +112,7 @@ async def test_it_goes_without_a_memory_map_too(roots: Roots, refusing: int) -> 
         ("refuse:getfd", "not to be had"),
         ("refuse:migrate-incoming", "not to be had"),
         ("die:migrate-incoming", "went away"),
-        ("version=2", "ours 9.9.92"),
+        ("version=2", "ours qemu 9.9.92"),
         ("refuse-state", "did not accept the device state"),
         ("refuse:cont", "not to be had"),
     ],
@@ -195,7 +208,7 @@ async def test_taker_lost_while_the_state_is_on_its_way(roots: Roots) -> None:
 
     async def lost() -> None:
         vm = giver.manager.get("vm0")
-        with vm.qmp.watch("MIGRATION") as events:
+        with qmp_of(vm).watch("MIGRATION") as events:
             await events.until("completed")
 
     with pytest.raises(PeerLostError, match="is gone"):
@@ -208,16 +221,15 @@ async def test_slow_taker_is_fenced(roots: Roots, monkeypatch: pytest.MonkeyPatc
     giver, taker = roots
     vm = await start_vm(giver)
     loaded, proceed = asyncio.Event(), threading.Event()
-    original = taker_module.Taker._loaded
+    original = QemuVmm.wait_loaded
     loop = asyncio.get_running_loop()
 
-    def slowly(*args: Any) -> Any:
-        event = original(*args)
+    def slowly(*args: Any) -> None:
+        original(*args)
         loop.call_soon_threadsafe(loaded.set)
         proceed.wait()
-        return event
 
-    monkeypatch.setattr(taker_module.Taker, "_loaded", slowly)
+    monkeypatch.setattr(QemuVmm, "wait_loaded", slowly)
     # It does not learn that the call was given up, as when the link is dead.
     monkeypatch.setattr(grpc.aio.UnaryStreamCall, "cancel", lambda call: False)
     monkeypatch.setattr(giver_module._Attempt, "_tell_taker", lambda attempt: asyncio.sleep(0))
@@ -254,7 +266,7 @@ async def test_a_cancelled_handoff_is_settled(roots: Roots) -> None:
     taker.faults("hang-load")
     handing = asyncio.create_task(hand(giver, taker))
     vm = giver.manager.get("vm0")
-    with vm.qmp.watch("MIGRATION") as events:
+    with qmp_of(vm).watch("MIGRATION") as events:
         await events.until("completed")
     handing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -273,7 +285,7 @@ async def prepare(taker: Root, vm: Instance, **changes: object) -> None:
         "definition": vm.definition,
         "extents": [vm.entry.extent],
         "giver": vm.owner,
-        "qemu_version": vm.qmp.version,
+        "vmm": VmmVersion(vm.vmm.name, vm.vmm.version),
     } | changes
     await taker.taker.prepare(**request)  # type: ignore[arg-type]
 
@@ -289,6 +301,7 @@ async def prepare(taker: Root, vm: Instance, **changes: object) -> None:
         ({"extents": []}, "other extents"),
         ({"giver": Owner(1, 7)}, "owned by root 1 in epoch 1, not by root 1 in epoch 7"),
         ({"giver": Owner(3, 1)}, "not by root 3"),
+        ({"vmm": VmmVersion("other", "1")}, "the giver's VMM is other, ours qemu"),
     ],
 )
 async def test_taker_checks_what_it_is_told(roots: Roots, changes: dict[str, object], words: str) -> None:
@@ -315,8 +328,8 @@ async def test_preparing_again_replaces_the_first(roots: Roots) -> None:
     first = taker.manager.get("vm0")
     await prepare(taker, vm)
     assert taker.manager.get("vm0") is not first
-    assert first.process
-    assert not first.process.running
+    assert first.vmm.process
+    assert not first.vmm.process.alive()
     await taker.taker.abort("vm0")
     await assert_runs_only_in(giver, taker)
 
@@ -326,9 +339,7 @@ async def test_prepared_in_vain(roots: Roots, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(taker_module, "PREPARED_FOR_S", 0.0)
     vm = await start_vm(giver)
     await prepare(taker, vm)
-    process = taker.manager.get("vm0").process
-    assert process
-    await process.wait()
+    await taker.manager.get("vm0").vmm.wait_end()
     await assert_runs_only_in(giver, taker)
 
 

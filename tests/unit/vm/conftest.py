@@ -15,6 +15,7 @@ from multiroot.units import MIB
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu.command import Qemu
+from multiroot.vm.qemu.vmm import QemuFactory
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 
@@ -57,7 +58,7 @@ def host(arena_path: Path, guests: Path, tmp_path: Path, set_faults: Callable[[s
         arena=Arena(arena_path, 1),
         clock=time.monotonic_ns,
         run_dir=tmp_path / "vms",
-        qemu=Qemu(set_faults(""), "tcg"),
+        vmm=QemuFactory(Qemu(set_faults(""), "tcg")),
         guests=guests,
     )
 

@@ -5,13 +5,24 @@ from itertools import pairwise
 from pathlib import Path
 
 from multiroot.arena.allocator import Extent
+from multiroot.clocks import wall_clock
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.qemu.command import Descriptors, Qemu, command, guest_command_line, guest_paths, machine
+from multiroot.vm.guests import GuestImage, guest_command_line
+from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command, machine
+from multiroot.vm.vmm import VmmSetup
 
 DEFINITION = VmDefinition("vm0", cpus=2, address="10.77.1.1/16", append="ticker.region=8").checked()
 EXTENT = Extent(2 * MIB, 256 * MIB)
-PATHS = guest_paths(Path("/dev/dax0.0"), Path("/guests"), "ticker")
+SETUP = VmmSetup(
+    DEFINITION,
+    Path("/dev/dax0.0"),
+    EXTENT,
+    GuestImage.of(Path("/guests"), "ticker"),
+    Path("/run/vm0"),
+    Path("/run/vm0/log"),
+    wall_clock(lambda: 0),
+)
 
 
 def values(argv: list[str], option: str) -> list[str]:
@@ -19,7 +30,7 @@ def values(argv: list[str], option: str) -> list[str]:
 
 
 def test_ram_is_the_extent_shared() -> None:
-    argv = command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6))
+    argv = command(Qemu(), SETUP, Descriptors(5, 6))
     assert values(argv, "-object") == [
         "memory-backend-file,id=ram,size=268435456B,mem-path=/dev/dax0.0,offset=2097152B,align=2M,share=on"
     ]
@@ -28,8 +39,8 @@ def test_ram_is_the_extent_shared() -> None:
 
 
 def test_descriptors_are_all_used() -> None:
-    descriptors = Descriptors(5, 6, 7)
-    argv = command(Qemu(), DEFINITION, EXTENT, PATHS, descriptors)
+    descriptors = Descriptors(5, 6, (7,))
+    argv = command(Qemu(), SETUP, descriptors)
     assert descriptors.all() == (5, 6, 7)
     text = " ".join(argv)
     for fd in descriptors.all():
@@ -40,21 +51,28 @@ def test_descriptors_are_all_used() -> None:
 
 
 def test_without_tap_there_is_no_card() -> None:
-    argv = command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6))
+    argv = command(Qemu(), SETUP, Descriptors(5, 6))
     assert not {"-netdev", "-device", "-nic"} & set(argv)
     assert "-nodefaults" in argv
 
 
 def test_incoming_stays_stopped() -> None:
-    waiting = command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6), incoming=True)
-    plain = command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6))
+    waiting = command(Qemu(), SETUP, Descriptors(5, 6), incoming=Incoming())
+    plain = command(Qemu(), SETUP, Descriptors(5, 6))
     assert waiting == [*plain, "-S", "-incoming", "defer"]
 
 
+def test_baselines_wait_in_other_ways() -> None:
+    other = Incoming(("tcp:1", "tcp:2"), stopped=False)
+    argv = command(Qemu(), SETUP, Descriptors(5, 6), incoming=other)
+    assert values(argv, "-incoming") == ["tcp:1", "tcp:2"]
+    assert "-S" not in argv
+
+
 def test_kvm_passes_the_host_cpu_on() -> None:
-    assert values(command(Qemu(), DEFINITION, EXTENT, PATHS, Descriptors(5, 6)), "-cpu") == ["host"]
+    assert values(command(Qemu(), SETUP, Descriptors(5, 6)), "-cpu") == ["host"]
     other = Qemu(Path("/q"), "tcg")
-    argv = command(other, DEFINITION, EXTENT, PATHS, Descriptors(5, 6))
+    argv = command(other, SETUP, Descriptors(5, 6))
     assert (argv[0], values(argv, "-cpu"), values(argv, "-accel")) == ("/q", ["max"], ["tcg"])
 
 

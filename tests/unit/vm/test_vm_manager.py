@@ -21,12 +21,16 @@ from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import folders
-from multiroot.vm.instance import Host, VmState
+from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, ticks_from_proto
-from multiroot.vm.qemu.qmp import QemuGoneError
+from multiroot.vm.process import Process
+from multiroot.vm.qemu.command import Qemu
+from multiroot.vm.qemu.qmp import Qmp
+from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
 from multiroot.vm.ticks import continuity
 from multiroot.vm.vm_service import VmService
+from multiroot.vm.vmm import VmmGoneError
 
 SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny").checked()
 SetFaults = Callable[[str], Path]
@@ -36,15 +40,25 @@ def nothing_left(host: Host) -> bool:
     return host.arena.entries() == [] and folders(host.run_dir) == []
 
 
+def process_of(vm: Instance) -> Process:
+    assert isinstance(vm.vmm, QemuVmm)
+    assert vm.vmm.running
+    return vm.vmm.running
+
+
+def qmp_of(vm: Instance) -> Qmp:
+    assert isinstance(vm.vmm, QemuVmm)
+    return vm.vmm.qmp
+
+
 async def test_run_and_stop(host: Host, manager: VmManager) -> None:
     vm = await manager.run(SMALL)
     assert vm.state is VmState.RUNNING
     assert manager.owner(vm) == Owner(1, 1)
     assert manager.running("vm0") is vm
-    assert vm.process
-    assert vm.process.running
+    assert process_of(vm).running
     await manager.stop("vm0")
-    assert not vm.process.running
+    assert not process_of(vm).running
     assert nothing_left(host)
     with pytest.raises(BadRequestError, match="no VM named 'vm0'"):
         manager.get("vm0")
@@ -80,7 +94,7 @@ async def test_refused_before_anything_changes(
     ("faults", "words"),
     [
         ("exit", "unsupported machine"),
-        ("die:query-version", "QEMU did not start vm0"),
+        ("die:query-version", "qemu did not start vm0"),
         ("refuse:migrate-set-capabilities", "not to be had"),
     ],
 )
@@ -97,7 +111,7 @@ async def test_qemu_that_does_not_start_leaves_nothing(
 
 
 async def test_no_qemu_at_all(host: Host) -> None:
-    manager = VmManager(replace(host, qemu=replace(host.qemu, program=Path("/nonexistent/qemu"))))
+    manager = VmManager(replace(host, vmm=QemuFactory(Qemu(Path("/nonexistent/qemu")))))
     with pytest.raises(CommandError, match="cannot run /nonexistent/qemu"):
         await manager.run(SMALL)
     assert nothing_left(host)
@@ -105,8 +119,7 @@ async def test_no_qemu_at_all(host: Host) -> None:
 
 async def test_qemu_that_dies_is_noticed(manager: VmManager) -> None:
     vm = await manager.run(SMALL)
-    assert vm.process
-    os.kill(vm.process.pid, 9)
+    os.kill(process_of(vm).pid, 9)
     await vm.ended()
     assert vm.state is VmState.FAILED
     assert "-9" in vm.error
@@ -128,8 +141,8 @@ async def test_a_guest_that_resets_itself_has_failed_and_its_last_words_are_told
     waiting = asyncio.create_task(
         service.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=1 << 40), ANY)
     )
-    with pytest.raises(QemuGoneError):
-        await vm.qmp.execute("query-balloon")
+    with pytest.raises(VmmGoneError):
+        await qmp_of(vm).execute("query-balloon")
     with pytest.raises(ConflictError, match="vm0 is failed and ticks no more") as told:
         await waiting
     assert vm.state is VmState.FAILED
@@ -156,13 +169,11 @@ async def test_stop_leaves_other_roots_vms_alone(host: Host, manager: VmManager)
 
 async def test_a_new_agent_adopts_a_running_vm(host: Host, manager: VmManager) -> None:
     before = await manager.run(SMALL)
-    assert before.process
-    await before.qmp.disconnect()  # as when the agent dies
+    await qmp_of(before).disconnect()  # as when the agent dies
     again = VmManager(host)
     await again.adopt()
     vm = again.running("vm0")
-    assert vm.process
-    assert vm.process.pid == before.process.pid
+    assert process_of(vm).pid == process_of(before).pid
     assert vm.owner == Owner(1, 2)  # fences whoever the dead agent was handing it to
     await again.stop("vm0")
     assert nothing_left(host)
@@ -170,8 +181,7 @@ async def test_a_new_agent_adopts_a_running_vm(host: Host, manager: VmManager) -
 
 async def test_a_new_agent_sees_that_qemu_is_gone(host: Host, manager: VmManager) -> None:
     vm = await manager.run(SMALL)
-    assert vm.process
-    await vm.process.kill()
+    await process_of(vm).kill()
     again = VmManager(host)
     await again.adopt()
     assert again.get("vm0").state is VmState.FAILED
@@ -181,11 +191,10 @@ async def test_a_new_agent_sees_that_qemu_is_gone(host: Host, manager: VmManager
 
 async def test_a_new_agent_ends_what_another_root_owns(host: Host, manager: VmManager) -> None:
     vm = await manager.run(SMALL)
-    assert vm.process
     host.arena.take("vm0", vm.owner, 2)
     again = VmManager(host)
     await again.adopt()
-    await vm.process.wait()
+    await process_of(vm).wait()
     assert again.get("vm0").state is VmState.HANDED
     with pytest.raises(ConflictError, match="handed to root 2"):
         again.running("vm0")
@@ -253,8 +262,7 @@ async def test_console_of_a_vm_that_failed_shows_its_end(
 ) -> None:
     await stub.Run(vm_pb2.RunVmRequest(definition=definition_to_proto(SMALL)))
     await stub.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=5))
-    process = manager.get("vm0").process
-    assert process
+    process = process_of(manager.get("vm0"))
     await process.kill()
     await asyncio.sleep(0)
     call = stub.Console()

@@ -21,7 +21,9 @@ from multiroot.vm.qemu.memory_map import (
     give,
     known,
     lines,
+    pack,
     parse_dump,
+    unpack,
 )
 from multiroot.vm.qemu.monitor import Monitor
 
@@ -115,6 +117,19 @@ def test_other_registers_and_machines_are_left_alone() -> None:
     assert lines("q35", MemoryMap(others)) == []
     assert lines("microvm", MemoryMap({Register(0x08, 0x10): 0x1001}, modern_hotplug=True)) == []
     assert lines("q35", NOTHING) == []
+
+
+def test_it_travels_as_hints() -> None:
+    memory_map = MemoryMap({Register(0xF8, 0x44, 1): 0x80, Register(0x08, 0x10): 0x1001}, modern_hotplug=True)
+    assert unpack(pack(memory_map)) == memory_map
+    assert pack(NOTHING) == b""
+    assert unpack(b"") == NOTHING
+
+
+@pytest.mark.parametrize("hints", [b"\xff", b"[]", b"{}", b'{"registers": [[1]], "modern_hotplug": true}'])
+def test_hints_that_are_none(hints: bytes) -> None:
+    with pytest.raises(CommandError, match="no memory map"):
+        unpack(hints)
 
 
 def test_what_qemu_says_to_a_write_is_an_error() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from multiroot.errors import CommandError
 from multiroot.vm.qemu.monitor import Monitor
-from multiroot.vm.qemu.qmp import QemuGoneError
+from multiroot.vm.vmm import VmmGoneError
 
 STAMP = {"seconds": 1, "microseconds": 2}
 
@@ -82,7 +82,7 @@ def test_a_message_in_pieces(ends: tuple[Monitor, socket.socket]) -> None:
 def test_qemu_goes_away(ends: tuple[Monitor, socket.socket]) -> None:
     monitor, qemu = ends
     qemu.close()
-    with pytest.raises(QemuGoneError):
+    with pytest.raises(VmmGoneError):
         monitor.event("RESUME")
-    with pytest.raises(QemuGoneError, match="during cont"):
+    with pytest.raises(VmmGoneError, match="during cont"):
         monitor.execute("cont")

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from multiroot.vm.process import AGENT_URGENCY, QEMU_URGENCY, set_urgent, started
+from multiroot.vm.process import AGENT_URGENCY, VMM_URGENCY, set_urgent, started
 
 THREADS = """
 import threading
@@ -43,16 +44,24 @@ def urgencies(pid: int) -> set[tuple[int, int]]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")
 def test_all_threads_are_urgent_and_as_usual_again(child: int) -> None:
     assert len(os.listdir(f"/proc/{child}/task")) == 2  # noqa: PTH208
-    set_urgent(child, QEMU_URGENCY)
-    assert urgencies(child) == {(os.SCHED_RR, QEMU_URGENCY)}
+    set_urgent(child, VMM_URGENCY)
+    assert urgencies(child) == {(os.SCHED_RR, VMM_URGENCY)}
     set_urgent(child, 0)
     assert urgencies(child) == {(os.SCHED_OTHER, 0)}
 
 
-def test_a_process_that_has_ended_is_no_error() -> None:
-    with subprocess.Popen(["true"]) as process:
-        process.wait()
-    set_urgent(process.pid, QEMU_URGENCY)
+def test_a_thread_that_ends_meanwhile_is_passed_over(child: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def set_scheduler(task: int, policy: int, param: os.sched_param) -> None:
+        tried.append(task)
+        if len(tried) == 1:
+            raise ProcessLookupError
+
+    monkeypatch.setattr(os, "sched_setscheduler", set_scheduler)
+    set_urgent(child, VMM_URGENCY)
+    assert sorted(tried) == sorted(int(path.name) for path in Path(f"/proc/{child}/task").iterdir())
+    assert len(tried) == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One QEMU as a VMM: its process, its QMP connections, its migration."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+
+from multiroot import proc
+from multiroot.errors import CommandError
+from multiroot.processes import ProcessId
+from multiroot.vm.folder import last_words
+from multiroot.vm.process import VMM_URGENCY, Process, listen, started
+from multiroot.vm.qemu import memory_map
+from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command
+from multiroot.vm.qemu.monitor import Monitor
+from multiroot.vm.qemu.qmp import Event, Events, Qmp, wall_ns
+from multiroot.vm.vmm import End, Resumed, Saved, VmmGoneError, VmmSetup, Wiring
+
+NAME = "qemu"
+
+# ROMs are sent while the guest still runs, then QEMU stops it at once: what has not arrived by then arrives
+# during the blackout. So let QEMU send them in small portions, one every 100 ms (the limit
+# does not apply to device state), and not stop the guest before the last.
+_BANDWIDTH = 640_000  # bytes/s
+_DOWNTIME_LIMIT = 1  # ms
+# A VM's own device may write anywhere at any time, so to QEMU all its memory, ROMs included, is dirty for
+# ever: it must be content to send the ROMs (some 200 kB) once more while the guest stands still.
+_BANDWIDTH_WITH_DEVICE = 1 << 30
+_DOWNTIME_LIMIT_WITH_DEVICE = 2000
+
+_FD_NAME = "handoff"  # what QEMU calls its end of the connection
+_URI = f"fd:{_FD_NAME}"
+# Statuses of query-migrate in which QEMU is at work on it.
+_UNDER_WAY = ("setup", "active", "device", "cancelling", "wait-unplug")
+# Reasons of QMP's SHUTDOWN event that are not a guest's own wish to power off. QEMU runs with -no-reboot, so
+# a reset, which is also what a triple fault looks like, ends it.
+_GUEST_FAULTS = {"guest-reset": "the guest reset itself", "guest-panic": "the guest panicked"}
+
+
+class QemuVmm:
+    """A Vmm (multiroot/vm/vmm.py says what each method does)."""
+
+    incoming = Incoming()
+
+    def __init__(self, qemu: Qemu, setup: VmmSetup) -> None:
+        self.setup = setup
+        self.qmp = Qmp(setup.definition.name, setup.to_ns)
+        self._qemu = qemu
+        self._socket = setup.folder / "qmp.sock"
+        self.running: Process | None = None
+        self._monitor: Monitor | None = None  # while it waits for a device state
+        self._sending: Events | None = None  # since `send`
+        self._stopped_ns = 0
+        self._loaded_wall_ns = 0
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    @property
+    def version(self) -> str:
+        return self.qmp.version
+
+    @property
+    def process(self) -> ProcessId | None:
+        return self.running.identity if self.running else None
+
+    async def start(self, wiring: Wiring, *, incoming: bool = False) -> None:
+        self.spawn(wiring, incoming=incoming)
+        await self.connect_qmp()
+        await self.set_up_migration()
+        if self._monitor:
+            await asyncio.to_thread(self._monitor.greet)
+
+    def spawn(self, wiring: Wiring, *, incoming: bool) -> None:
+        """Start the process; whether it comes up is not waited for."""
+        with ExitStack() as stack:
+            qmp = stack.enter_context(listen(self._socket))
+            monitor = self._add_monitor(stack) if incoming else None
+            descriptors = Descriptors(qmp.fileno(), wiring.serial, wiring.taps, monitor)
+            argv = command(
+                self._qemu,
+                self.setup,
+                descriptors,
+                functions=wiring.functions,
+                incoming=self.incoming if incoming else None,
+            )
+            self.running = started(proc.spawn(argv, log=self.setup.log, pass_fds=descriptors.all()))
+
+    def _add_monitor(self, stack: ExitStack) -> int:
+        """QEMU's end of a connection that needs no listening."""
+        ours, theirs = socket.socketpair()
+        stack.enter_context(theirs)
+        self._monitor = Monitor(ours)
+        return theirs.fileno()
+
+    async def connect_qmp(self) -> None:
+        """Wait until QEMU answers."""
+        await self.qmp.connect(self._socket)
+
+    async def set_up_migration(self) -> None:
+        """Set what a handoff is to find set on either side of it: RAM stays, ROMs go in small portions."""
+        wanted = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
+        await self.qmp.execute("migrate-set-capabilities", capabilities=wanted)
+        own = bool(self.setup.definition.device)
+        await self.qmp.execute(
+            "migrate-set-parameters",
+            max_bandwidth=_BANDWIDTH_WITH_DEVICE if own else _BANDWIDTH,
+            downtime_limit=_DOWNTIME_LIMIT_WITH_DEVICE if own else _DOWNTIME_LIMIT,
+        )
+
+    async def adopt(self, process: ProcessId) -> None:
+        self.running = Process(process)
+        await self.connect_qmp()
+
+    def urgent(self, urgent: bool) -> None:
+        if self.running:
+            self.running.urgent(VMM_URGENCY if urgent else 0)
+
+    async def resume(self) -> None:
+        status = await self.qmp.execute("query-status")
+        if not status["running"]:
+            await self.qmp.execute("cont")
+
+    async def announce(self) -> None:
+        await self.qmp.execute("announce-self", initial=50, max=550, rounds=5, step=100)
+
+    def unread(self) -> AbstractContextManager[None]:
+        return self.qmp.unread()
+
+    async def wait_end(self) -> End:
+        assert self.running is not None
+        code = await self.running.wait()
+        # What QEMU said last is still on its way.
+        await self.qmp.ended()
+        if code:
+            return End(error=f"QEMU ended with {code}: {self._last_words()}")
+        return End(fault=_GUEST_FAULTS.get(self.qmp.shutdown_reason, ""))
+
+    async def end(self) -> None:
+        if self.running:
+            await self.running.kill()
+        await self.qmp.disconnect()
+        self.drop_monitor()
+
+    def drop_monitor(self) -> None:
+        """Close the second connection; QEMU goes on without it."""
+        if self._monitor:
+            self._monitor.close()
+            self._monitor = None
+
+    async def hints(self) -> bytes:
+        """The guest's memory map."""
+        return memory_map.pack(await memory_map.read(self.qmp, self.setup.definition.machine))
+
+    async def connect(self, fd: int) -> None:
+        await self.qmp.give_fd(_FD_NAME, fd)
+
+    async def send(self) -> None:
+        self._drop_sending()
+        self._stopped_ns = 0
+        self._sending = self.qmp.start_watch("STOP", "MIGRATION")
+        await self.qmp.execute("migrate", uri=_URI)
+
+    async def saved(self) -> Saved:
+        self._stopped_ns = (await self._until(lambda event: event.name == "STOP")).at_ns
+        saved = await self._until(lambda event: event.data.get("status") == "completed")
+        self._drop_sending()
+        ram = (await self.qmp.execute("query-migrate"))["ram"]
+        copied = ram_copied(ram, self.setup.definition.ram_bytes)
+        return Saved(self._stopped_ns, saved.at_ns, ram["transferred"], copied)
+
+    async def _until(self, wanted: Callable[[Event], bool]) -> Event:
+        assert self._sending
+        while not wanted(event := await self._sending.next()):
+            if event.data.get("status") == "failed":
+                raise CommandError("QEMU could not write the device state", self._last_words())
+        return event
+
+    def _drop_sending(self) -> None:
+        if self._sending:
+            self.qmp.stop_watch(self._sending)
+            self._sending = None
+
+    async def so_far(self) -> Saved:
+        try:
+            status = await self.qmp.execute("query-migrate")
+        except VmmGoneError:
+            status = {}
+        return Saved(self._stopped_ns, 0, int(status.get("ram", {}).get("transferred", 0)), 0)
+
+    async def cancel(self) -> str:
+        self._drop_sending()
+        with self.qmp.watch("MIGRATION") as events:
+            status = await self.qmp.execute("query-migrate")
+            if status.get("status") in _UNDER_WAY:
+                await self.qmp.execute("migrate_cancel")
+                await events.until("cancelled", "completed", "failed")
+        return str(status.get("error-desc", ""))
+
+    async def take_hints(self, hints: bytes) -> None:
+        assert self._monitor
+        known = memory_map.unpack(hints)
+        await asyncio.to_thread(memory_map.give, self._monitor, self.setup.definition.machine, known)
+
+    async def receive(self, fd: int) -> None:
+        await self.qmp.give_fd(_FD_NAME, fd)
+        await self.qmp.execute("migrate-incoming", uri=_URI)
+
+    def wait_loaded(self) -> None:
+        assert self._monitor
+        refused = f"QEMU did not accept the device state of {self.setup.definition.name}"
+        try:
+            # All of it but the last byte, long before it is needed.
+            self._monitor.begin("cont")
+            event = self._monitor.event("MIGRATION", "completed", "failed")
+        except VmmGoneError as error:
+            raise CommandError(f"{refused}: {self._last_words()}") from error
+        if event["data"]["status"] == "failed":
+            raise CommandError(refused, self._last_words())
+        self._loaded_wall_ns = wall_ns(event["timestamp"])
+
+    def resume_loaded(self) -> Resumed:
+        assert self._monitor
+        self._monitor.finish()
+        resumed = self._monitor.event("RESUME")
+        # The guest runs: what is left need not be quick.
+        to_ns = self.setup.to_ns
+        self.drop_monitor()
+        return Resumed(to_ns(self._loaded_wall_ns), to_ns(wall_ns(resumed["timestamp"])))
+
+    def _last_words(self) -> str:
+        return last_words(self.setup.log)
+
+
+@dataclass(frozen=True)
+class QemuFactory:
+    """Makes QEMUs of one program."""
+
+    qemu: Qemu = field(default_factory=Qemu)
+    kind: Callable[[Qemu, VmmSetup], QemuVmm] = QemuVmm
+    name: str = NAME
+
+    def __call__(self, setup: VmmSetup) -> QemuVmm:
+        return self.kind(self.qemu, setup)
+
+
+def ram_copied(statistics: dict[str, int], ram_bytes: int) -> int:
+    """Guest RAM that a migration sent, from query-migrate's `ram` (bytes).
+
+    `total` is the size of all memory blocks that the migration covers: those that x-ignore-shared leaves out
+    do not count, ROMs do. If it is smaller than the guest's RAM, that block was left out, every page of it.
+    """
+    if statistics["total"] < ram_bytes:
+        return 0
+    return statistics["normal"] * statistics["page-size"]

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the rest of the project asks of a VMM: the program that runs one VM.
+
+Everything outside of a VMM's own folder speaks this protocol and nothing else. `multiroot/vm/qemu` is the one
+implementation that runs guests; the tests have another.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from multiroot.arena.allocator import Extent
+from multiroot.clocks import Mapped
+from multiroot.errors import MultirootError
+from multiroot.processes import ProcessId
+from multiroot.vm.definition import VmDefinition
+from multiroot.vm.guests import GuestImage
+
+
+class VmmGoneError(MultirootError):
+    """The VMM ended, or the connection to it was lost."""
+
+
+@dataclass(frozen=True)
+class VmmVersion:
+    """Which VMM, and its version: device state passes between equal ones only."""
+
+    name: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}".strip()
+
+
+@dataclass(frozen=True)
+class VmmSetup:
+    """What a VMM must know of its VM: the guest's RAM is `extent` of the file `arena`.
+
+    `folder` is the VM's own, where the VMM puts its control socket; `log` takes its standard outputs.
+    `to_ns` maps this root's wall clock to the machine-wide clock.
+    """
+
+    definition: VmDefinition
+    arena: Path
+    extent: Extent
+    image: GuestImage
+    folder: Path
+    log: Path
+    to_ns: Mapped
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a VMM is connected with when it starts.
+
+    `serial` is an open socket for the guest's serial port. `taps` are open taps, one for each network card of
+    the definition; none if this root has no network, and then the VM gets no cards. `functions` are the
+    addresses in this root of the PCI functions that the VM owns.
+    """
+
+    serial: int
+    taps: tuple[int, ...] = ()
+    functions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A device state that was written; times in ns on the machine-wide clock, sizes in bytes."""
+
+    stopped_ns: int
+    saved_ns: int
+    sent_bytes: int
+    ram_bytes_copied: int
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """When the device state had been loaded and when the guest went on, ns on the machine-wide clock."""
+
+    loaded_ns: int
+    resumed_ns: int
+
+
+@dataclass(frozen=True)
+class End:
+    """Why a VMM ended by itself. Both empty: the guest powered off.
+
+    `error` is the VMM's own failure with its last words; `fault` is what the guest did.
+    """
+
+    error: str = ""
+    fault: str = ""
+
+
+class Vmm(Protocol):
+    """One VMM process and the connection to it.
+
+    Calls raise CommandError with the VMM's own words when it refuses, and VmmGoneError when it went away.
+    """
+
+    @property
+    def name(self) -> str:
+        """Which program it is; device state passes between equal ones only."""
+
+    @property
+    def version(self) -> str:
+        """Its version, known once it has started; device state passes between equal ones only."""
+
+    @property
+    def process(self) -> ProcessId | None:
+        """Its process, once it has started."""
+
+    async def start(self, wiring: Wiring, *, incoming: bool = False) -> None:
+        """Start it, and return once it answers. With `incoming` it waits for a device state and the guest
+        stays stopped when that has been loaded.
+        """
+
+    async def adopt(self, process: ProcessId) -> None:
+        """Connect to one that an earlier agent started; raises ConflictError if that has ended."""
+
+    def urgent(self, urgent: bool) -> None:
+        """Run it before other processes of this root, or as usual again."""
+
+    async def resume(self) -> None:
+        """Let the guest go on if it stands still."""
+
+    async def announce(self) -> None:
+        """Tell the network where the guest's cards are now."""
+
+    def unread(self) -> AbstractContextManager[None]:
+        """In the body, nothing that the VMM says is taken in.
+
+        While a guest stands still in a handoff nobody needs it, and taking it in would keep a CPU from what
+        the guest waits for.
+        """
+
+    async def wait_end(self) -> End:
+        """Wait until it has ended and all that it said has been taken in."""
+
+    async def end(self) -> None:
+        """End it at once. Afterwards it touches no memory any more."""
+
+    async def hints(self) -> bytes:
+        """What makes the loading of this guest's device state faster in another VMM; never needed for it."""
+
+    async def connect(self, fd: int) -> None:
+        """Pass it the connected socket that `send` is to write to. The guest runs on."""
+
+    async def send(self) -> None:
+        """Have it stop the guest and write the device state; returns when it has begun."""
+
+    async def saved(self) -> Saved:
+        """Wait until what `send` began is written; raises CommandError if that failed."""
+
+    async def so_far(self) -> Saved:
+        """What is known of it by now; 0 for what is not, which may be everything."""
+
+    async def cancel(self) -> str:
+        """Give up what `send` began, wherever that is; the VMM's own words if it failed by itself, else "".
+
+        Nothing happens if there was no `send`. Whether the guest runs afterwards is left open.
+        """
+
+    async def take_hints(self, hints: bytes) -> None:
+        """Prepare a waiting VMM by what the giver's said in `hints`."""
+
+    async def receive(self, fd: int) -> None:
+        """Have a waiting VMM read the device state from this connected socket."""
+
+    def wait_loaded(self) -> None:
+        """Block until the device state has been loaded; raises CommandError if it was not accepted.
+
+        This call and `resume_loaded` are the VMM's part of the blackout. They run in a thread of their own,
+        which blocks on a connection of its own: no event loop has to come round.
+        """
+
+    def resume_loaded(self) -> Resumed:
+        """Let the guest go on and block until it does."""
+
+
+class VmmFactory(Protocol):
+    """Makes VMMs of one kind for VMs of this root."""
+
+    @property
+    def name(self) -> str:
+        """Which program they are, as in Vmm."""
+
+    def __call__(self, setup: VmmSetup) -> Vmm:
+        """A VMM that is not started yet."""
