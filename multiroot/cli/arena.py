@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size
 
@@ -16,12 +17,12 @@ device_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def arena() -> None:
     """Look at the arena, the memory that guests live in. Works inside a root."""
 
 
-@arena.command()
+@arena.command(example="multiroot arena show --json")
 @device_option
 @json_option
 def show(device: Path | None, as_json: bool) -> None:
@@ -46,7 +47,7 @@ def show(device: Path | None, as_json: bool) -> None:
     print_table(("extent", "offset >", "size >", "root >", "epoch >", "definition"), rows)
 
 
-@arena.command("format")
+@arena.command("format", example="multiroot arena format --device /dev/dax0.0")
 @device_option
 @click.option("--force", is_flag=True, help="Even if there is something already; VMs in it are forgotten.")
 def format_device(device: Path | None, force: bool) -> None:

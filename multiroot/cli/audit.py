@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import Progress, console, json_option, print_json, print_table
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
-@click.command()
+@click.command(cls=Command, example="multiroot lab audit --old-kernel 6.1 --new-kernel 6.12")
 @click.option("--old-kernel", default="6.12", show_default=True, help="Kernel of the old root.")
 @click.option("--new-kernel", default="6.12", show_default=True, help="Kernel of the new root.")
 @lab_options("audit")

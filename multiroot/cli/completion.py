@@ -6,13 +6,17 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from multiroot.cli.commands import Command
 from multiroot.errors import BadRequestError
 
 
-@click.command()
+@click.command(cls=Command, example="multiroot completion bash")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script for SHELL, to be sourced: `. <(multiroot completion bash)`."""
+    """Print the completion script for SHELL.
+
+    Source it where your shell starts: `. <(multiroot completion bash)`.
+    """
     from multiroot.cli.main import cli
 
     kind = get_completion_class(shell)

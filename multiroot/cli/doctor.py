@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from multiroot.cli.commands import Command
 from multiroot.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 UNHEALTHY = 1
 
 
-@click.command()
+@click.command(cls=Command, example="multiroot doctor --json")
 @json_option
 def doctor(as_json: bool) -> None:
     """Look at this root and say what works, what does not, and how to mend it. Changes nothing.
@@ -29,7 +30,7 @@ def doctor(as_json: bool) -> None:
     report(RootDoctor().checks(), as_json)
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command, example="multiroot lab doctor")
 @json_option
 def lab_doctor(as_json: bool) -> None:
     """Look at this workstation: can it build and run a lab? Changes nothing.

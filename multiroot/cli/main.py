@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
@@ -13,48 +12,42 @@ from typing import Any, NoReturn
 import click
 
 from multiroot import __version__, proc
+from multiroot.cli.commands import Group
 from multiroot.errors import MultirootError
 
-# Loaded only when used: the agent's machine is slow to import what a command does not need.
+# Each with the first sentence of its own help, so that listing them imports none.
 COMMANDS = {
     "arena": ("multiroot.cli.arena:arena", "Look at the arena, the memory that guests live in."),
-    "bench": ("multiroot.cli.bench:bench", "Measure, beside what others do."),
-    "completion": ("multiroot.cli.completion:completion", "Print the shell's completion script."),
-    "demo": ("multiroot.cli.demo:demo", "Show the main job: hand a running VM to a second kernel."),
+    "bench": (
+        "multiroot.cli.bench:bench",
+        "Measure what this does beside what others do, in one lab machine and one run.",
+    ),
+    "completion": ("multiroot.cli.completion:completion", "Print the completion script for SHELL."),
+    "demo": ("multiroot.cli.demo:demo", "Hand a running VM from one kernel to another, and prove it."),
     "doctor": (
         "multiroot.cli.doctor:doctor",
-        "Look at this root: what works, what does not, how to mend it.",
+        "Look at this root and say what works, what does not, and how to mend it.",
     ),
-    "handoff": ("multiroot.cli.handoff:handoff", "Hand a running VM to the other root."),
+    "handoff": (
+        "multiroot.cli.handoff:handoff",
+        "Hand the running VM to the new root, or back to the old one.",
+    ),
     "kexec": ("multiroot.cli.kexec:kexec", "Load, start and stop a second kernel by hand."),
     "lab": ("multiroot.cli.lab:lab", "Build and run the lab machine."),
     "plan": ("multiroot.cli.plan:plan", "See what a new root would get."),
     "root": ("multiroot.cli.root:root", "See the roots; start and release a new one."),
-    "update": ("multiroot.cli.update:update", "Go over to another kernel, with all VMs and the machine."),
-    "vm": ("multiroot.cli.vm:vm", "Run and look at VMs."),
+    "update": (
+        "multiroot.cli.update:update",
+        "Start a new kernel, hand all VMs to it, and give it the whole machine.",
+    ),
+    "vm": ("multiroot.cli.vm:vm", "Run VMs in a root and look at them."),
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when first used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in sorted(COMMANDS.items())])
-
-
 @click.group(
-    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=Group,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="multiroot")
 @click.option(

@@ -8,17 +8,23 @@ from typing import Any
 
 import click
 
+from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True, example="multiroot update --kernel 6.12 --cpus 2-3")
 @click.option("--kernel", help="The new kernel: a lab kernel's name (6.12), or a bzImage's path in the root.")
 @click.option("--initrd", default="", help="Its initrd's path, when KERNEL is a path.")
 @click.option("--cpus", default="", help="CPUs for the new root to begin with, such as 2-3.")
 @click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it to begin with, such as 1G.")
 @click.option("--append", default="", help="More kernel parameters.")
-@click.option("--timeout", default=0, help="Seconds to wait for its agent (0: the default).")
+@click.option(
+    "--timeout",
+    type=click.IntRange(0, 86400),
+    default=0,
+    help="Seconds to wait for its agent (0: the default).",
+)
 @click.option(
     "--until", default="", metavar="STEP", help="Stop after a step; a later update goes on from there."
 )
@@ -119,7 +125,7 @@ def _run(request: Any) -> dict[str, Any]:
     }
 
 
-@update.command()
+@update.command(example="multiroot update abort")
 @json_option
 def abort(as_json: bool) -> None:
     """Give everything back: VMs, CPUs, memory. Possible until the update is committed."""
@@ -139,7 +145,7 @@ def abort(as_json: bool) -> None:
         click.echo(f"given back in {seconds:.3f} s: CPUs {result.cpus or 'none'}, {memory} of memory")
 
 
-@update.command()
+@update.command(example="multiroot update show --json")
 @json_option
 def show(as_json: bool) -> None:
     """How far the update is, and how far a new root is with taking over."""

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot update` and `multiroot handoff`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli.conftest import FakeAgent, Run
+
+from multiroot.errors import ConflictError
+from multiroot.rpc.v1 import common_pb2, coordinator_pb2, device_pb2
+from multiroot.units import GIB
+
+CARVE = common_pb2.Phase(name="carve", side="old root", start_ns=5, duration_ns=1_500_000, ok=True)
+MEMORY = common_pb2.Phase(name="adopt memory", side="new root", start_ns=9, duration_ns=2_000_000, ok=True)
+
+
+def updated(agent: FakeAgent, *, retiring: bool) -> None:
+    """An update that works; if the old root retires, the new one answers next at its address."""
+    agent.answer("GetState", coordinator_pb2.CoordinatorState(root=1))
+    agent.answer("Plan", coordinator_pb2.PlanResponse(plan_json='{"cpus": [2]}'))
+    result = coordinator_pb2.UpdateResult(
+        state="retiring" if retiring else "handed over", root=2, retiring=retiring
+    )
+    agent.answer("Update", coordinator_pb2.Progress(phase=CARVE), coordinator_pb2.Progress(updated=result))
+
+
+@pytest.fixture
+def new_root_answers(agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second question for a state goes to the new root."""
+    from multiroot.rpc import successor
+
+    wait = successor.wait
+
+    def then(*arguments: object, **named: object) -> coordinator_pb2.CoordinatorState:
+        state = coordinator_pb2.CoordinatorState(root=2, taking_over="done", phases=[MEMORY])
+        agent.answer("GetState", state)
+        return wait(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(successor, "wait", then)
+
+
+@pytest.mark.usefixtures("new_root_answers")
+def test_an_update_is_followed_to_the_new_root(run: Run, agent: FakeAgent) -> None:
+    updated(agent, retiring=True)
+    done = run("update", "--kernel", "6.12", "--verify", "--device", "0000:00:02.0", "--carve", "1G")
+    assert done.code == 0
+    rows = [line.split() for line in done.out.splitlines() if "root" in line]
+    assert rows == [
+        ["old", "root", "carve", "1.5"],
+        ["new", "root", "adopt", "memory", "2.0"],
+        ["root", "2", "has", "the", "machine;", "its", "memory", "is", "done"],
+    ]
+    assert agent.requests("Update") == [
+        coordinator_pb2.UpdateRequest(
+            launch=coordinator_pb2.LaunchRequest(kernel="6.12", carve_size=GIB),
+            verify=True,
+            devices=["0000:00:02.0"],
+        )
+    ]
+
+
+@pytest.mark.usefixtures("new_root_answers")
+def test_an_update_as_data(run: Run, agent: FakeAgent) -> None:
+    updated(agent, retiring=True)
+    data = json.loads(run("update", "--kernel", "6.12", "--json").out)
+    assert (data["root"], data["retired"], data["taking_over"]) == (2, True, "done")
+    assert [(phase["name"], phase["ms"]) for phase in data["phases"]] == [
+        ("carve", 1.5),
+        ("adopt memory", 2.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "until"), [(("--keep-old",), "handover"), (("--until", "join"), "join"), ((), "")]
+)
+def test_where_an_update_stops(run: Run, agent: FakeAgent, words: tuple[str, ...], until: str) -> None:
+    updated(agent, retiring=False)
+    done = run("update", "--kernel", "6.12", *words)
+    assert done.code == 0
+    assert done.out.endswith("the update is handed over\n")
+    assert agent.requests("Update")[0].until == until
+
+
+def test_update_dry_run(run: Run, agent: FakeAgent) -> None:
+    updated(agent, retiring=True)
+    done = run("update", "--kernel", "6.12", "--dry-run")
+    assert (done.code, json.loads(done.out)) == (0, {"cpus": [2]})
+    assert [name for name, _, _ in agent.calls] == ["Plan"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ((), "say which kernel: --kernel NAME"),
+        (("--kernel", "6.12", "--keep-old", "--until", "join"), "--keep-old is --until handover"),
+        (("--kernel", "6.12", "--timeout", "-1"), "-1 is not in the range"),
+    ],
+)
+def test_an_update_that_makes_no_sense(run: Run, agent: FakeAgent, words: tuple[str, ...], line: str) -> None:
+    done = run("update", *words)
+    assert (done.code, done.out) == (2, "")
+    assert line in done.err.splitlines()[-1]
+    assert agent.calls == []
+
+
+def test_an_update_that_is_refused(run: Run, agent: FakeAgent) -> None:
+    updated(agent, retiring=True)
+    agent.answer("Update", ConflictError("an update runs already", "abort it"))
+    done = run("update", "--kernel", "6.12")
+    assert (done.code, done.out, done.err) == (3, "", "multiroot: an update runs already (abort it)\n")
+
+
+def test_abort(run: Run, agent: FakeAgent) -> None:
+    result = coordinator_pb2.ReleaseResult(memory_bytes=GIB)
+    agent.answer("AbortUpdate", coordinator_pb2.Progress(released=result))
+    done = run("update", "abort")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("given back in 0.")
+    assert done.out.endswith(" s: CPUs none, 1 GiB of memory\n")
+    data = json.loads(run("update", "abort", "--json").out)
+    assert (data["cpus"], data["memory_bytes"]) == ("", GIB)
+    agent.answer("AbortUpdate", ConflictError("the update is committed"))
+    done = run("update", "abort")
+    assert (done.code, done.out, done.err) == (3, "", "multiroot: the update is committed\n")
+
+
+def test_show(run: Run, agent: FakeAgent) -> None:
+    agent.answer("GetState", coordinator_pb2.CoordinatorState(root=1, state="joined", error="no answer"))
+    lines = [line.split(maxsplit=1) for line in run("update", "show").out.splitlines()]
+    assert ["state", "joined"] in [[word.strip() for word in line] for line in lines]
+    assert json.loads(run("update", "show", "--json").out) == {
+        "root": 1,
+        "state": "joined",
+        "error": "no answer",
+        "taking_over": "",
+        "taking_over_error": "",
+    }
+
+
+HANDED = coordinator_pb2.HandoffResult(
+    name="vm0", epoch=2, device_state_bytes=70_000, stopped_ns=1_000_000, resumed_ns=43_500_000
+)
+
+
+@pytest.mark.parametrize(("to", "giver"), [("new", "old"), ("old", "new")])
+def test_the_giver_is_asked_for_a_handoff(run: Run, agent: FakeAgent, to: str, giver: str) -> None:
+    agent.answer("Handoff", coordinator_pb2.Progress(handed_off=HANDED), root=giver)
+    done = run("handoff", "vm0", "--to", to)
+    assert done.code == 0
+    assert done.out == (
+        "vm0 handed over, epoch 2: 70000 bytes of device state, 0 bytes of RAM copied, "
+        "no vCPU ran for 42.5 ms\n"
+    )
+    assert agent.requests("Handoff") == [coordinator_pb2.HandoffRequest(name="vm0", to=to)]
+
+
+def test_a_handoff_as_data(run: Run, agent: FakeAgent) -> None:
+    moved = device_pb2.DeviceMoved(same=512, switch_ns=1_250_000)
+    result = coordinator_pb2.HandoffResult(name="vm0", epoch=3, stopped_ns=5, device=moved)
+    agent.answer("Handoff", coordinator_pb2.Progress(handed_off=result), root="old")
+    data = json.loads(run("handoff", "vm0", "--json").out)
+    assert (data["epoch"], data["blackout_ms"], data["device"]["same"]) == (3, None, 512)
+    text = run("handoff", "vm0").out
+    assert "the new root's answer was lost" in text
+    assert "512 pages translate the same, switched in 1.25 ms" in text
+
+
+def test_a_handoff_that_is_refused(run: Run, agent: FakeAgent) -> None:
+    agent.answer("Handoff", ConflictError("there is no new root", "launch one"), root="old")
+    done = run("handoff", "vm0")
+    assert (done.code, done.out, done.err) == (3, "", "multiroot: there is no new root (launch one)\n")
