@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What multiroot.ko sees of a handoff: the tracepoints of both roots' modules, on the clock that they share.
 
-Kernel: Documentation/trace/ftrace.rst, trace_clock "x86-tsc"; csrc/kmod/trace.h.
+Kernel: Documentation/trace/ftrace.rst, trace_clock "x86-tsc"; csrc/kmod/core/trace.h.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ def dsdt(hardware: Hardware) -> bytes:
 
 
 def processor_name(apic_id: int) -> str:
-    """What csrc/kmod/adopt.c calls the device of a CPU that may come, below \\_SB."""
+    """What csrc/kmod/core/adopt.c calls the device of a CPU that may come, below \\_SB."""
     return f"C{apic_id:03X}"
 
 

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What roots that have ended leave behind: this one, the only one alive, takes it over. The order is user space's,
+ * but nothing is touched before every CPU of theirs is known to be parked or asleep.
+ */
+#include <linux/acpi.h>
+#include <linux/io.h>
+#include <linux/memory.h>
+#include <linux/memory_hotplug.h>
+#include <linux/nodemask.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
+
+#include "core/core.h"
+
+#define MEMORY_NAME	"System RAM (multiroot)"
+#define CHUNK		SZ_2M
+
+/*
+ * I/O APIC registers (Intel I/O APIC datasheet): an index and a window, redirection entries of two words from
+ * 0x10.
+ */
+#define IOAPIC_WINDOW	0x10
+#define IOAPIC_VERSION	1
+#define IOAPIC_ENTRY	0x10
+#define IOAPIC_MASKED	BIT(16)
+
+/* True when nobody is left but this root, and none is being made. */
+bool mr_adopt_alone(void)
+{
+	return !mr_ledger_others() && !mr_peer(MULTIROOT_CHILD);
+}
+
+/* Nobody but its owner runs there: parked, or offline, where an INIT finds it. */
+static bool at_rest(u32 apic_id)
+{
+	u32 state = mr_ledger_cpu_state(apic_id);
+
+	return mr_park_has(apic_id) || state == MULTIROOT_CPU_OFFLINE || state == MULTIROOT_CPU_GRANTED;
+}
+
+static int mask_ioapic(phys_addr_t phys)
+{
+	void __iomem *ioapic = ioremap(phys, PAGE_SIZE);
+	u32 entries, i, low;
+
+	if (!ioapic)
+		return -ENOMEM;
+	writel(IOAPIC_VERSION, ioapic);
+	entries = (readl(ioapic + IOAPIC_WINDOW) >> 16 & 0xff) + 1;
+	for (i = 0; i < entries; i++) {
+		writel(IOAPIC_ENTRY + 2 * i, ioapic);
+		low = readl(ioapic + IOAPIC_WINDOW);
+		if (!(low & IOAPIC_MASKED))
+			writel(low | IOAPIC_MASKED, ioapic + IOAPIC_WINDOW);
+	}
+	iounmap(ioapic);
+	return 0;
+}
+
+/**
+ * mr_adopt_inherit() - the parent has ended: detach from it and silence its interrupts
+ *
+ * Return: 0, also when there is no parent any more; -ENOENT: the first root never had one; -EBUSY: another root is
+ * alive, or user space has the parent's control page mapped; -EAGAIN: a CPU is not parked yet; -ENOMEM.
+ */
+int mr_adopt_inherit(void)
+{
+	struct mr_peer *parent = mr_peer(MULTIROOT_PARENT);
+	u32 id;
+	int err, i;
+
+	/* The first root has none; one that is told twice has detached from it. */
+	if (!parent)
+		return mr_ledger_root() == 1 ? -ENOENT : 0;
+	if (!mr_adopt_alone())
+		return -EBUSY;
+	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++)
+		if (mr_ledger_cpu_root(id) && mr_ledger_cpu_root(id) != mr_ledger_root() && !at_rest(id))
+			return -EAGAIN;
+	for (i = 0; i < MULTIROOT_LEDGER_IOAPICS && mr_ledger->ioapic[i]; i++) {
+		err = mask_ioapic(mr_ledger->ioapic[i]);
+		if (err)
+			return err;
+	}
+	if (!mr_map_close(MULTIROOT_PARENT))
+		return -EBUSY;
+	mr_peer_detach(parent);
+	return 0;
+}
+
+/* The new root's tables name a CPU's device after its APIC id, and its _STA reads the owner in the ledger. */
+static int plug(u32 apic_id)
+{
+	acpi_handle handle;
+	char name[16];
+	int err;
+
+	snprintf(name, sizeof(name), "\\_SB.C%03X", apic_id);
+	if (ACPI_FAILURE(acpi_get_handle(NULL, name, &handle)))
+		return -ENODEV;
+	acpi_scan_lock_acquire();
+	err = acpi_bus_scan(handle);
+	acpi_scan_lock_release();
+	return err;
+}
+
+/**
+ * mr_adopt_cpu() - make a CPU of a root that has ended one of this root
+ * @cpu: the CPU by its apic_id; the rest is filled in
+ *
+ * Return: 0, the CPU is present and offline; -EBUSY: another root is alive; -EINVAL: no such CPU in the ledger;
+ * -EAGAIN: it is not parked; -ENODEV: this root's tables or this kernel have no place for it.
+ */
+int mr_adopt_cpu(struct multiroot_cpu *cpu)
+{
+	u32 apic_id = cpu->apic_id, owner;
+	int err;
+
+	if (apic_id >= MULTIROOT_LEDGER_CPUS || !mr_ledger_cpu_root(apic_id))
+		return -EINVAL;
+	if (!mr_adopt_alone())
+		return -EBUSY;
+	owner = mr_ledger_cpu_root(apic_id);
+	if (owner == mr_ledger_root())
+		return mr_cpu_find(apic_id, cpu);
+	if (!at_rest(apic_id) || (apic_id == mr_ledger->boot_apic_id && !mr_park_has(apic_id)))
+		return -EAGAIN;
+	if (!mr_park_has(apic_id))
+		mr_apic_send_init(apic_id);
+	mr_ledger_set_cpu(apic_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
+	err = plug(apic_id) ?: mr_cpu_find(apic_id, cpu);
+	if (err)
+		mr_ledger_set_cpu(apic_id, owner, MULTIROOT_CPU_PARKED);
+	return err;
+}
+
+static int check_memory(const struct multiroot_memory *memory)
+{
+	u64 unit = memory->action == MULTIROOT_MEMORY_ADD ? memory_block_size_bytes() : PAGE_SIZE;
+
+	if (memory->pad || memory->action > MULTIROOT_MEMORY_ADD)
+		return -EINVAL;
+	if (!memory->size || memory->size > MULTIROOT_MEMORY_MOST || memory->base < SZ_1M ||
+	    !IS_ALIGNED(memory->base, unit) || !IS_ALIGNED(memory->size, unit) ||
+	    memory->base + memory->size < memory->base)
+		return -EINVAL;
+	if (!mr_e820_is_ram(mr_ledger, memory->base, memory->size))
+		return -EINVAL;
+	if (!mr_adopt_alone() || mr_peer(MULTIROOT_PARENT) || !mr_memory_foreign(memory->base, memory->size))
+		return -EBUSY;
+	return 0;
+}
+
+static u64 sum_up(const u64 *words, u64 count)
+{
+	u64 sum = 0;
+
+	/* By position, so that words that changed places show. */
+	while (count--)
+		sum = sum * 31 + *words++;
+	return sum;
+}
+
+/*
+ * Nobody reads it soon, and VMs run beside this: stores that pass the caches by. And they are plain stores: an emulated
+ * CPU takes memset()'s string instruction byte by byte.
+ */
+static void zero_out(u64 *words, u64 count)
+{
+	u64 *end = words + count;
+
+	for (; words < end; words += 4)
+		asm volatile("movnti %4, %0\n\tmovnti %4, %1\n\tmovnti %4, %2\n\tmovnti %4, %3"
+			     : "=m" (words[0]), "=m" (words[1]), "=m" (words[2]), "=m" (words[3]) : "r" (0UL));
+	wmb();	/* they are weakly ordered */
+}
+
+static int go_through(struct multiroot_memory *memory)
+{
+	u64 done, part;
+
+	for (done = 0; done < memory->size; done += part) {
+		void *chunk;
+
+		part = min_t(u64, memory->size - done, CHUNK);
+		chunk = memremap(memory->base + done, part, MEMREMAP_WB);
+		if (!chunk)
+			return -ENOMEM;
+		if (memory->action == MULTIROOT_MEMORY_ZERO)
+			zero_out(chunk, part / sizeof(u64));
+		else
+			memory->sum = memory->sum * 31 + sum_up(chunk, part / sizeof(u64));
+		memunmap(chunk);
+		cond_resched();
+	}
+	return 0;
+}
+
+/**
+ * mr_adopt_memory() - look at, zero or add memory that nobody has any more
+ * @memory: what to do with which range; sum is filled in
+ *
+ * Return: 0; -EINVAL: a bad range, or no RAM; -EBUSY: another root is alive, or this kernel uses it; -ENOMEM; what
+ * memory hotplug returns.
+ */
+int mr_adopt_memory(struct multiroot_memory *memory)
+{
+	int err = check_memory(memory);
+
+	memory->sum = 0;
+	if (err)
+		return err;
+	if (memory->action == MULTIROOT_MEMORY_ADD)
+		return add_memory_driver_managed(first_memory_node, memory->base, memory->size, MEMORY_NAME, MHP_NONE);
+	return go_through(memory);
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The machine's PCI devices in a root that came up without PCI: a host bridge of ours over the ECAM that the first
+ * root left in the ledger. Functions are let in one by one, or all; the others are not there for this kernel. BARs
+ * stay as they are.
+ */
+#include <linux/bitmap.h>
+#include <linux/io.h>
+#include <linux/ioport.h>
+#include <linux/pci.h>
+
+#include "core/core.h"
+
+#define FUNCTIONS	BIT(16)		/* of a segment: bus, device, function */
+#define ABSENT		0xffffffff	/* what reading a function that is not there gives */
+
+static void __iomem *ecam;
+static u32 bus_first, bus_last;
+static struct pci_bus *root_bus;
+static struct pci_sysdata sysdata = { .node = NUMA_NO_NODE };
+static struct resource windows[MULTIROOT_LEDGER_WINDOWS + 1];	/* the last one is of bus numbers */
+static DECLARE_BITMAP(let_in, FUNCTIONS);
+
+static void __iomem *config_of(u32 rid)
+{
+	return ecam + ((rid - (bus_first << 8)) << 12);
+}
+
+static u32 rid_of(const struct pci_bus *bus, unsigned int devfn)
+{
+	return bus->number << 8 | devfn;
+}
+
+static int read_config(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
+{
+	void __iomem *at = config_of(rid_of(bus, devfn)) + where;
+
+	if (bus->number > bus_last || !test_bit(rid_of(bus, devfn), let_in))
+		*value = ABSENT;
+	else
+		*value = size == 1 ? readb(at) : size == 2 ? readw(at) : readl(at);
+	return PCIBIOS_SUCCESSFUL;
+}
+
+static int write_config(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
+{
+	void __iomem *at = config_of(rid_of(bus, devfn)) + where;
+
+	if (bus->number > bus_last || !test_bit(rid_of(bus, devfn), let_in))
+		return PCIBIOS_DEVICE_NOT_FOUND;
+	if (size == 1)
+		writeb(value, at);
+	else if (size == 2)
+		writew(value, at);
+	else
+		writel(value, at);
+	return PCIBIOS_SUCCESSFUL;
+}
+
+static struct pci_ops ops = { .read = read_config, .write = write_config };
+
+/*
+ * Stop DMA of everything on a bus and below; what an ended root left running would write into memory that is
+ * others' now.
+ */
+static void silence_bus(u32 bus, u32 *last)
+{
+	u32 devfn;
+
+	for (devfn = 0; devfn < 256; devfn++) {
+		void __iomem *config = config_of(bus << 8 | devfn);
+		u16 command;
+
+		if (readl(config) == ABSENT)
+			continue;
+		command = readw(config + PCI_COMMAND);
+		if (command & PCI_COMMAND_MASTER)
+			writew(command & ~PCI_COMMAND_MASTER, config + PCI_COMMAND);
+		if ((readb(config + PCI_HEADER_TYPE) & 0x7f) == PCI_HEADER_TYPE_BRIDGE)
+			*last = max_t(u32, *last, readb(config + PCI_SUBORDINATE_BUS));
+	}
+}
+
+static void silence(void)
+{
+	u32 bus, last = bus_first;
+
+	for (bus = bus_first; bus <= min(last, bus_last); bus++)
+		silence_bus(bus, &last);
+}
+
+static void add_window(struct list_head *resources, struct resource *to, const struct multiroot_ledger_window *from)
+{
+	static const unsigned long flags[] = {
+		[MULTIROOT_WINDOW_PORTS] = IORESOURCE_IO,
+		[MULTIROOT_WINDOW_MEMORY] = IORESOURCE_MEM,
+		[MULTIROOT_WINDOW_PREFETCHABLE] = IORESOURCE_MEM | IORESOURCE_PREFETCH,
+	};
+
+	if (from->type >= ARRAY_SIZE(flags) || !flags[from->type])
+		return;
+	*to = (struct resource) {
+		.name = "multiroot PCI",
+		.start = from->addr,
+		.end = from->addr + from->size - 1,
+		.flags = flags[from->type],
+	};
+	/*
+	 * Overlaps with what this kernel has there already: then the window can't be used, and what needs it
+	 * says so.
+	 */
+	if (insert_resource(from->type == MULTIROOT_WINDOW_PORTS ? &ioport_resource : &iomem_resource, to))
+		to->flags = 0;
+	else
+		pci_add_resource(resources, to);
+}
+
+static int create(void)
+{
+	struct pci_host_bridge *bridge;
+	LIST_HEAD(resources);
+	int i;
+
+	for (i = 0; i < MULTIROOT_LEDGER_WINDOWS; i++)
+		add_window(&resources, &windows[i], &mr_ledger->window[i]);
+	windows[i] = (struct resource) {
+		.name = "multiroot PCI",
+		.start = bus_first,
+		.end = bus_last,
+		.flags = IORESOURCE_BUS,
+	};
+	pci_add_resource(&resources, &windows[i]);
+	root_bus = pci_create_root_bus(NULL, bus_first, &ops, &sysdata, &resources);
+	if (!root_bus) {
+		pci_free_resource_list(&resources);
+		return -ENODEV;
+	}
+	/* What the firmware's tables would have to grant; pciehp would switch slots off. */
+	bridge = to_pci_host_bridge(root_bus->bridge);
+	bridge->native_pcie_hotplug = 0;
+	bridge->native_shpc_hotplug = 0;
+	bridge->native_aer = 0;
+	bridge->native_pme = 0;
+	bridge->native_ltr = 0;
+	bridge->native_dpc = 0;
+	return 0;
+}
+
+static int map(void)
+{
+	if (ecam)
+		return 0;
+	if (!mr_ledger->ecam_base || mr_ledger->ecam_bus_last > 255 ||
+	    mr_ledger->ecam_bus_first > mr_ledger->ecam_bus_last)
+		return -ENODEV;
+	bus_first = mr_ledger->ecam_bus_first;
+	bus_last = mr_ledger->ecam_bus_last;
+	ecam = ioremap(mr_ledger->ecam_base + (bus_first << 20), (bus_last - bus_first + 1) << 20);
+	return ecam ? 0 : -ENOMEM;
+}
+
+static void scan(void)
+{
+	pci_scan_child_bus(root_bus);
+	pci_bus_claim_resources(root_bus);
+	/* Only then: to functions that are not let in belong addresses that look free. */
+	if (bitmap_full(let_in, FUNCTIONS))
+		pci_assign_unassigned_bus_resources(root_bus);
+	pci_bus_add_devices(root_bus);
+}
+
+/* The bridges above a bus; none of them is on a bus with a higher number. */
+static void let_in_above(u32 bus)
+{
+	u32 rid;
+
+	for (rid = bus_first << 8; rid < bus << 8; rid++) {
+		void __iomem *config = config_of(rid);
+
+		if (readl(config) != ABSENT && (readb(config + PCI_HEADER_TYPE) & 0x7f) == PCI_HEADER_TYPE_BRIDGE &&
+		    readb(config + PCI_SECONDARY_BUS) <= bus && readb(config + PCI_SUBORDINATE_BUS) >= bus)
+			set_bit(rid, let_in);
+	}
+}
+
+/* The kernel looks for others only behind a device's first function. */
+static bool found_by_scan(u32 rid)
+{
+	return !PCI_FUNC(rid) || test_bit(rid & ~7, let_in);
+}
+
+/**
+ * mr_bridge_let_in() - make a PCI function this kernel's, or all
+ * @rid: bus << 8 | device << 3 | function, or MULTIROOT_PCI_ALL
+ *
+ * The bridges above it come along. The first call stops all DMA that is still under way.
+ *
+ * Return: 0; -EINVAL: no such function; -ENXIO: function 0 of its device must be let in before; -EBUSY: another root is
+ * alive; -ENODEV: the ledger has no ECAM, or this root found its own PCI; -ENOMEM.
+ */
+int mr_bridge_let_in(u32 rid)
+{
+	int err;
+
+	if (!mr_adopt_alone())
+		return -EBUSY;
+	/* A root with PCI of its own has all functions. */
+	if (!root_bus && pci_find_bus(0, 0))
+		return -ENODEV;
+	err = map();
+	if (err)
+		return err;
+	if (rid != MULTIROOT_PCI_ALL && (rid >= FUNCTIONS || rid >> 8 < bus_first || rid >> 8 > bus_last ||
+					 readl(config_of(rid)) == ABSENT))
+		return -EINVAL;
+	if (rid != MULTIROOT_PCI_ALL && !found_by_scan(rid))
+		return -ENXIO;
+	pci_lock_rescan_remove();
+	if (!root_bus) {
+		silence();
+		err = create();
+	}
+	if (!err) {
+		if (rid == MULTIROOT_PCI_ALL) {
+			bitmap_fill(let_in, FUNCTIONS);
+		} else {
+			let_in_above(rid >> 8);
+			set_bit(rid, let_in);
+		}
+		scan();
+	}
+	pci_unlock_rescan_remove();
+	return err;
+}
+
+void mr_bridge_exit(void)
+{
+	int i;
+
+	if (root_bus) {
+		pci_lock_rescan_remove();
+		pci_stop_root_bus(root_bus);
+		pci_remove_root_bus(root_bus);
+		pci_unlock_rescan_remove();
+		root_bus = NULL;
+		for (i = 0; i < MULTIROOT_LEDGER_WINDOWS; i++)
+			if (windows[i].flags)
+				release_resource(&windows[i]);
+	}
+	if (ecam)
+		iounmap(ecam);
+}

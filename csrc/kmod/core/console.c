@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The console ring: a child's kernel messages go into the shared area, where its parent reads them from
+ * /dev/multiroot-console even when the child is dead. The writer never waits; what is not read in time is lost.
+ */
+#include <linux/console.h>
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/poll.h>
+#include <linux/sizes.h>
+#include <linux/uaccess.h>
+#include <linux/wait.h>
+
+#include "core/core.h"
+
+#define RING_SIZE	SZ_128K		/* a power of two */
+
+/* In shared memory; written by the child alone but for reader_waits. */
+struct mr_console_ring {
+	u64 written ____cacheline_aligned;
+	u32 reader_waits ____cacheline_aligned;
+	u8 data[] ____cacheline_aligned;
+};
+
+static_assert(sizeof(struct mr_console_ring) + RING_SIZE <= MR_CONSOLE_SIZE);
+
+/* An open file; under child_lock. */
+struct reader {
+	u32 root;		/* of the child it has read from */
+	u64 read;
+};
+
+static struct mr_peer *parent;		/* where this root's own messages go */
+
+static DEFINE_MUTEX(child_lock);	/* child stays while this is held; never taken with mmap_lock held */
+static struct mr_peer *child;		/* whose messages are read here */
+
+static atomic_t changes = ATOMIC_INIT(0);	/* count of what readers may want to look at */
+static DECLARE_WAIT_QUEUE_HEAD(readers);
+
+static struct mr_console_ring *ring_of(struct mr_peer *peer)
+{
+	return peer->shared + MR_CONSOLE_OFFSET;
+}
+
+static void console_write(struct console *console, const char *text, unsigned int size)
+{
+	struct mr_console_ring *ring = ring_of(parent);
+	u64 at = ring->written;
+	unsigned int i;
+
+	for (i = 0; i < size; i++)
+		ring->data[(at + i) & (RING_SIZE - 1)] = text[i];
+	/* Pairs with available(): first the text, then where it ends. */
+	smp_store_release(&ring->written, at + size);
+	/* Pairs with available(): the reader that has not seen this text is seen waiting. */
+	smp_mb();
+	if (READ_ONCE(ring->reader_waits) && xchg(&ring->reader_waits, 0))
+		mr_doorbell_ring(parent, MULTIROOT_EVENT_CONSOLE);
+}
+
+static struct console ring_console = {
+	.name = "multiroot",
+	.write = console_write,
+	.flags = CON_PRINTBUFFER | CON_ENABLED | CON_ANYTIME,
+	.index = -1,
+};
+
+/**
+ * mr_console_attach() - write to our parent from now on
+ * @peer: the parent
+ *
+ * Begins with all messages since this kernel started.
+ */
+void mr_console_attach(struct mr_peer *peer)
+{
+	parent = peer;
+	register_console(&ring_console);
+}
+
+void mr_console_detach(void)
+{
+	if (!parent)
+		return;
+	unregister_console(&ring_console);
+	parent = NULL;
+}
+
+/* The child has written. From its doorbell. */
+void mr_console_event(void)
+{
+	atomic_inc(&changes);
+	wake_up_interruptible(&readers);
+}
+
+/* There is a new child, or (NULL) none any more. */
+void mr_console_child_changed(struct mr_peer *peer)
+{
+	mutex_lock(&child_lock);
+	child = peer;
+	mutex_unlock(&child_lock);
+	mr_console_event();
+}
+
+static int console_open(struct inode *inode, struct file *file)
+{
+	struct reader *reader = kzalloc(sizeof(*reader), GFP_KERNEL);
+
+	if (!reader)
+		return -ENOMEM;
+	file->private_data = reader;
+	return stream_open(inode, file);
+}
+
+static int console_release(struct inode *inode, struct file *file)
+{
+	kfree(file->private_data);
+	return 0;
+}
+
+/* Bytes there are for @reader; asks for the doorbell when there are none. Called with child_lock held. */
+static u64 available(struct reader *reader)
+{
+	struct mr_console_ring *ring;
+	u64 there;
+
+	if (!child)
+		return 0;
+	ring = ring_of(child);
+	if (reader->root != child->root) {
+		reader->root = child->root;
+		reader->read = 0;
+	}
+	/* Pairs with console_write(). */
+	there = smp_load_acquire(&ring->written) - reader->read;
+	if (!there) {
+		WRITE_ONCE(ring->reader_waits, 1);
+		/* Either the writer sees us waiting, or we see what it wrote. */
+		smp_mb();
+		there = READ_ONCE(ring->written) - reader->read;
+	}
+	/* What was overwritten is skipped. */
+	if (there > RING_SIZE) {
+		reader->read += there - RING_SIZE;
+		there = RING_SIZE;
+	}
+	return there;
+}
+
+static ssize_t copy_out(struct reader *reader, char __user *to, size_t size)
+{
+	u64 there;
+	u32 offset;
+	ssize_t part;
+
+	mutex_lock(&child_lock);
+	there = available(reader);
+	offset = reader->read & (RING_SIZE - 1);
+	part = min3(there, (u64)size, (u64)(RING_SIZE - offset));
+	if (part && copy_to_user(to, ring_of(child)->data + offset, part))
+		part = -EFAULT;
+	else
+		reader->read += part;
+	mutex_unlock(&child_lock);
+	return part;
+}
+
+static ssize_t console_read(struct file *file, char __user *to, size_t size, loff_t *pos)
+{
+	struct reader *reader = file->private_data;
+	ssize_t done;
+	int seen;
+
+	if (!size)
+		return 0;
+	do {
+		seen = atomic_read(&changes);
+		done = copy_out(reader, to, size);
+		if (done)
+			break;
+		if (file->f_flags & O_NONBLOCK)
+			done = -EAGAIN;
+		else
+			done = wait_event_interruptible(readers, atomic_read(&changes) != seen);
+	} while (!done);
+	return done;
+}
+
+static __poll_t console_poll(struct file *file, poll_table *wait)
+{
+	struct reader *reader = file->private_data;
+	u64 there;
+
+	poll_wait(file, &readers, wait);
+	mutex_lock(&child_lock);
+	there = available(reader);
+	mutex_unlock(&child_lock);
+	return there ? EPOLLIN | EPOLLRDNORM : 0;
+}
+
+static const struct file_operations console_fops = {
+	.owner = THIS_MODULE,
+	.open = console_open,
+	.release = console_release,
+	.read = console_read,
+	.poll = console_poll,
+};
+
+static struct miscdevice reader_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "multiroot-console",
+	.fops = &console_fops,
+	.mode = 0400,
+};
+
+int mr_console_init(void)
+{
+	return misc_register(&reader_device);
+}
+
+void mr_console_exit(void)
+{
+	misc_deregister(&reader_device);
+}

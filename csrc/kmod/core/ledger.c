@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The ledger: 64 KiB below 1 MiB that outlive every root. Made by the machine's first root, read and written by all:
+ * who has which CPU, how many roots are alive, which number the next one gets.
+ */
+#include <linux/io.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+
+#include "core/core.h"
+#include "shared.h"
+
+#define LOW_END		0xa0000
+
+struct multiroot_ledger *mr_ledger;
+
+static phys_addr_t ledger_phys;
+static u32 this_root;
+
+/* Where the ledger is. */
+phys_addr_t mr_ledger_phys(void)
+{
+	return ledger_phys;
+}
+
+/* This root's number. */
+u32 mr_ledger_root(void)
+{
+	return this_root;
+}
+
+/* A root lives as long as the CPU it was started on is not marked parked or taken back. */
+static u16 *life_of(u32 apic_id)
+{
+	return &mr_ledger->cpu[apic_id].state;
+}
+
+static bool lives(u16 state)
+{
+	return state == MULTIROOT_CPU_ONLINE || state == MULTIROOT_CPU_STARTED;
+}
+
+/**
+ * mr_ledger_root_started() - a new root is about to run
+ * @root: its number
+ * @apic_id: the CPU it starts on
+ */
+void mr_ledger_root_started(u32 root, u32 apic_id)
+{
+	WRITE_ONCE(mr_ledger->next_root, root + 1);
+	mr_shared_add(&mr_ledger->roots_alive, 1);
+	mr_ledger_set_cpu(apic_id, root, MULTIROOT_CPU_STARTED);
+}
+
+/**
+ * mr_ledger_root_reclaimed() - a root's first CPU is taken back from it
+ * @apic_id: that CPU, which is this root's afterwards
+ */
+void mr_ledger_root_reclaimed(u32 apic_id)
+{
+	/* Atomically, for the root may come to its own end in this very moment. */
+	if (lives(xchg(life_of(apic_id), MULTIROOT_CPU_OFFLINE)))
+		mr_shared_add(&mr_ledger->roots_alive, -1);
+	mr_ledger_set_cpu(apic_id, this_root, MULTIROOT_CPU_OFFLINE);
+}
+
+/**
+ * mr_ledger_leave() - this root comes to its end
+ *
+ * May be called again, from any context.
+ *
+ * Return: true when another root lives on, so that the machine must go on, too; false when this is the last.
+ */
+bool mr_ledger_leave(void)
+{
+	u16 *life = life_of(per_cpu(x86_cpu_to_apicid, 0));
+	u16 was = xchg(life, MULTIROOT_CPU_PARKED);
+
+	/* Left before; or our parent, which is alive, has taken our CPU back and is about to stop it. */
+	if (!lives(was))
+		return true;
+	/* One atomic step decides who is the last when several roots end at once. */
+	if (mr_shared_add(&mr_ledger->roots_alive, -1) > 1)
+		return true;
+	mr_shared_add(&mr_ledger->roots_alive, 1);
+	xchg(life, was);
+	return false;
+}
+
+/* True while another root than this one is alive; also when this one has left for it. */
+bool mr_ledger_others(void)
+{
+	if (!lives(READ_ONCE(*life_of(per_cpu(x86_cpu_to_apicid, 0)))))
+		return true;
+	return READ_ONCE(mr_ledger->roots_alive) > 1;
+}
+
+/* Note who has a CPU and what it does there. */
+void mr_ledger_set_cpu(u32 apic_id, u32 root, u32 state)
+{
+	if (apic_id >= MULTIROOT_LEDGER_CPUS)
+		return;
+	WRITE_ONCE(mr_ledger->cpu[apic_id].root, root);
+	WRITE_ONCE(mr_ledger->cpu[apic_id].state, state);
+}
+
+/* What the CPU does, as its owner sees it. */
+u32 mr_ledger_cpu_state(u32 apic_id)
+{
+	return READ_ONCE(mr_ledger->cpu[apic_id].state);
+}
+
+/* Number of the root that has the CPU, 0 when the ledger does not know. */
+u32 mr_ledger_cpu_root(u32 apic_id)
+{
+	return apic_id < MULTIROOT_LEDGER_CPUS ? READ_ONCE(mr_ledger->cpu[apic_id].root) : 0;
+}
+
+/* Lay out a new ledger in @draft; 0 or a negative error. */
+static int draw_up(struct multiroot_ledger *draft)
+{
+	int cpu, err;
+
+	draft->abi = MULTIROOT_ABI;
+	draft->size = MULTIROOT_LEDGER_SIZE;
+	draft->next_root = this_root + 1;
+	draft->roots_alive = 1;
+	draft->boot_apic_id = per_cpu(x86_cpu_to_apicid, 0);
+	for_each_present_cpu(cpu) {
+		u32 apic_id = per_cpu(x86_cpu_to_apicid, cpu);
+
+		if (apic_id >= MULTIROOT_LEDGER_CPUS)
+			continue;
+		draft->cpu[apic_id].root = this_root;
+		draft->cpu[apic_id].state = cpu_online(cpu) ? MULTIROOT_CPU_ONLINE : MULTIROOT_CPU_OFFLINE;
+	}
+	mr_firmware_read(draft);
+	err = mr_e820_read(draft);
+	if (err)
+		pr_err("cannot read the firmware's memory map from /sys/firmware/memmap (%d)\n", err);
+	return err;
+}
+
+/*
+ * Make the machine's first ledger, whatever an earlier boot has left in RAM. A root that was started by another one
+ * does not see the ledger as RAM: there this fails before anything is overwritten.
+ */
+static int make(void)
+{
+	struct multiroot_ledger *draft = kzalloc(sizeof(*draft), GFP_KERNEL);
+	int err;
+
+	if (!draft)
+		return -ENOMEM;
+	err = draw_up(draft);
+	if (err)
+		goto out;
+	err = -EBUSY;
+	if (!mr_e820_is_ram(draft, ledger_phys, MULTIROOT_LEDGER_SIZE) ||
+	    !mr_memory_unused(ledger_phys, MULTIROOT_LEDGER_SIZE)) {
+		pr_err("the ledger cannot be at %pa: this kernel uses that memory, or it is no RAM\n", &ledger_phys);
+		goto out;
+	}
+	mr_ledger = memremap(ledger_phys, MULTIROOT_LEDGER_SIZE, MEMREMAP_WB);
+	err = -ENOMEM;
+	if (!mr_ledger)
+		goto out;
+	memset(mr_ledger, 0, MULTIROOT_LEDGER_SIZE);
+	memcpy(mr_ledger, draft, sizeof(*draft));
+	mr_park_build(mr_ledger, ledger_phys);
+	/* Whoever sees the magic sees a whole ledger. */
+	smp_store_release(&mr_ledger->magic, MR_LEDGER_MAGIC);
+	err = 0;
+out:
+	kfree(draft);
+	return err;
+}
+
+/* This kernel brought its CPUs online before there was anyone to note it. CPU 0's state says that the root lives. */
+static void take_seats(void)
+{
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		if (cpu)
+			mr_ledger_set_cpu(per_cpu(x86_cpu_to_apicid, cpu), this_root, MULTIROOT_CPU_ONLINE);
+}
+
+/* Find the ledger an earlier root has made, and ourselves in it. */
+static int join(void)
+{
+	u32 apic_id = per_cpu(x86_cpu_to_apicid, 0);
+
+	mr_ledger = memremap(ledger_phys, MULTIROOT_LEDGER_SIZE, MEMREMAP_WB);
+	if (!mr_ledger)
+		return -ENOMEM;
+	if (mr_ledger->magic != MR_LEDGER_MAGIC || mr_ledger->abi != MULTIROOT_ABI ||
+	    mr_ledger->size != MULTIROOT_LEDGER_SIZE) {
+		pr_err("no ledger of ABI %d at %pa\n", MULTIROOT_ABI, &ledger_phys);
+	} else if (mr_ledger_cpu_root(apic_id) != this_root) {
+		pr_err("by the ledger CPU %u is root %u's, not root %u's\n", apic_id, mr_ledger_cpu_root(apic_id),
+		       this_root);
+	} else {
+		take_seats();
+		return 0;
+	}
+	memunmap(mr_ledger);
+	return -EINVAL;
+}
+
+/**
+ * mr_ledger_init() - make the ledger in the machine's first root, find it in every other
+ * @phys: where it is, page aligned, below 1 MiB
+ * @root: this root's number
+ * @first: whether no other root can have made one
+ *
+ * Return: 0; -EINVAL for a bad place or, unless @first, no ledger there; -EBUSY for memory in use; -ENOMEM.
+ */
+int mr_ledger_init(phys_addr_t phys, u32 root, bool first)
+{
+	if (!PAGE_ALIGNED(phys) || !phys || phys > LOW_END - MULTIROOT_LEDGER_SIZE || !root || root > U16_MAX) {
+		pr_err("no ledger can be at %pa for root %u\n", &phys, root);
+		return -EINVAL;
+	}
+	ledger_phys = phys;
+	this_root = root;
+	return first ? make() : join();
+}
+
+void mr_ledger_exit(void)
+{
+	memunmap(mr_ledger);
+	mr_ledger = NULL;
+}

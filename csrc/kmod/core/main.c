@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * multiroot.ko: several kernels on one machine, each with CPUs and memory of its own. This file only wires the others
+ * up; see docs/kernel-module.md for what each does.
+ */
+#include <linux/module.h>
+#include <linux/mutex.h>
+
+#include "core/core.h"
+
+DEFINE_MUTEX(mr_lock);	/* whatever changes carve, CPUs or peers */
+
+static unsigned long shared;
+module_param(shared, ulong, 0444);
+MODULE_PARM_DESC(shared, "physical address of the area shared with the root that started this one");
+
+static unsigned long ledger = 0x10000;
+module_param(ledger, ulong, 0444);
+MODULE_PARM_DESC(ledger, "physical address of the ledger, 64 KiB below 1 MiB");
+
+static unsigned int root = 1;
+module_param(root, uint, 0444);
+MODULE_PARM_DESC(root, "this root's number");
+
+static int attach_parent(void)
+{
+	return shared ? mr_peer_attach_parent(shared) : 0;
+}
+
+static void detach_parent(void)
+{
+	struct mr_peer *parent = mr_peer(MULTIROOT_PARENT);
+
+	if (parent)
+		mr_peer_detach(parent);
+}
+
+static int start_ledger(void)
+{
+	return mr_ledger_init(ledger, root, !shared);
+}
+
+/* Nothing to do before somebody asks for a device. */
+static int start_bridge(void)
+{
+	return 0;
+}
+
+/* In the order they depend on each other; torn down backwards. */
+static const struct part {
+	const char *name;
+	int (*init)(void);
+	void (*exit)(void);
+} parts[] = {
+	{ "APIC", mr_apic_init, mr_apic_exit },
+	{ "ledger", start_ledger, mr_ledger_exit },
+	{ "parking", mr_park_init, mr_park_exit },
+	{ "doorbell", mr_doorbell_init, mr_doorbell_exit },
+	{ "containment", mr_contain_init, mr_contain_exit },
+	{ "online veto", mr_cpu_init, mr_cpu_exit },
+	{ "memory veto", mr_segments_init, mr_segments_exit },
+	{ "host bridge", start_bridge, mr_bridge_exit },
+	{ "console", mr_console_init, mr_console_exit },
+	{ "device", mr_dev_init, mr_dev_exit },
+	{ "parent", attach_parent, detach_parent },
+};
+
+static int __init multiroot_init(void)
+{
+	int i, err;
+
+	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		err = parts[i].init();
+		if (err)
+			goto undo;
+	}
+	pr_info("root %u is up, ABI %d\n", root, MULTIROOT_ABI);
+	return 0;
+undo:
+	pr_err("%s does not work here (%d)\n", parts[i].name, err);
+	while (i--)
+		parts[i].exit();
+	return err;
+}
+
+static void __exit multiroot_exit(void)
+{
+	int i = ARRAY_SIZE(parts);
+
+	while (i--)
+		parts[i].exit();
+}
+
+module_init(multiroot_init);
+module_exit(multiroot_exit);
+
+MODULE_DESCRIPTION("Several Linux kernels on one machine");
+MODULE_AUTHOR("The multiroot authors");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Which physical memory this kernel uses. What it does not use can be the ledger's or another root's.
+ */
+#include <linux/ioport.h>
+#include <linux/memory_hotplug.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
+
+#include "core/core.h"
+
+/*
+ * Linux keeps the first MiB out of its allocator after boot, and has its own real-mode code at the top of
+ * it (memblock hands it out from above): the part below this is as good as free.
+ */
+#define LOW_FREE_END	SZ_512K
+
+static bool is_pmem(u64 base, u64 size)
+{
+	return region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY) != REGION_DISJOINT ||
+	       region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY_LEGACY) !=
+		       REGION_DISJOINT;
+}
+
+/**
+ * mr_memory_unused() - whether this kernel leaves a range alone
+ * @base: physical address, page aligned
+ * @size: in bytes, page aligned
+ *
+ * A range is unused when it is no System RAM of this kernel (kept away by memmap= at boot), or when all of
+ * it is offline, or when it lies in the low memory that Linux does not use. PageReserved alone is no proof: the
+ * kernel's image and its struct pages are reserved, too. A mix of the above is refused as used.
+ */
+bool mr_memory_unused(u64 base, u64 size)
+{
+	bool low = base + size <= LOW_FREE_END, offline_only;
+	u64 phys;
+
+	if (is_pmem(base, size))
+		return false;
+	switch (region_intersects(base, size, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE)) {
+	case REGION_DISJOINT:
+		offline_only = false;
+		break;
+	case REGION_INTERSECTS:
+		offline_only = !low;
+		break;
+	default:
+		return false;
+	}
+	for (phys = base; phys < base + size; phys += PAGE_SIZE) {
+		struct page *page = pfn_to_online_page(PHYS_PFN(phys));
+
+		if (page && (offline_only || !PageReserved(page)))
+			return false;
+		if (IS_ALIGNED(phys, SZ_64M))
+			cond_resched();
+	}
+	return true;
+}
+
+/**
+ * mr_memory_foreign() - whether a range is no memory of this kernel at all
+ * @base: physical address, page aligned
+ * @size: in bytes, page aligned
+ *
+ * True when this kernel has no name for any byte of it: no RAM, online or not, nothing reserved for its own use, no
+ * PMEM.
+ */
+bool mr_memory_foreign(u64 base, u64 size)
+{
+	return region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_NONE) == REGION_DISJOINT &&
+	       region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_RESERVED) == REGION_DISJOINT &&
+	       region_intersects(base, size, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) == REGION_DISJOINT &&
+	       !is_pmem(base, size);
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The carve: physical memory this kernel gives to a new root. Taken only if this kernel does not use a page of it;
+ * filled by copying segments, like kexec_load(2); kept from coming back online while it is taken.
+ */
+#include <linux/io.h>
+#include <linux/memory.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/overflow.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
+#include <linux/uaccess.h>
+
+#include "core/core.h"
+
+#define CARVE_MIN	SZ_64M
+#define LOW_MIN		SZ_64K
+#define LOW_END		0xa0000	/* VGA memory from here on */
+#define COPY_CHUNK	SZ_1M
+#define PHYS_END	BIT_ULL(52)
+
+struct multiroot_carve mr_carve;
+
+static bool inside(u64 base, u64 size, u64 phys, u64 len)
+{
+	return len && len <= size && phys >= base && phys - base <= size - len;
+}
+
+static bool overlap(u64 a, u64 a_size, u64 b, u64 b_size)
+{
+	return a < b + b_size && b < a + a_size;
+}
+
+/* True when the range lies inside the registered carve and outside of the shared area. */
+bool mr_carve_has(u64 phys, u64 size)
+{
+	return inside(mr_carve.base, mr_carve.size, phys, size) &&
+	       !overlap(phys, size, mr_carve.shared, MULTIROOT_SHARED_SIZE);
+}
+
+/* True when the range lies inside the registered low window. */
+bool mr_low_has(u64 phys, u64 size)
+{
+	return inside(mr_carve.low_base, mr_carve.low_size, phys, size);
+}
+
+static bool aligned(u64 base, u64 size)
+{
+	u64 end;
+
+	return PAGE_ALIGNED(base) && PAGE_ALIGNED(size) && size && !check_add_overflow(base, size, &end) &&
+	       end <= PHYS_END;
+}
+
+static int check_shape(const struct multiroot_carve *want)
+{
+	if (!aligned(want->base, want->size) || want->size < CARVE_MIN || want->base < SZ_1M)
+		return -EINVAL;
+	if (!aligned(want->low_base, want->low_size) || want->low_size < LOW_MIN || !want->low_base ||
+	    want->low_base + want->low_size > LOW_END)
+		return -EINVAL;
+	if (overlap(want->low_base, want->low_size, mr_ledger_phys(), MULTIROOT_LEDGER_SIZE))
+		return -EINVAL;
+	if (!IS_ALIGNED(want->shared, SZ_2M) ||
+	    !inside(want->base, want->size, want->shared, MULTIROOT_SHARED_SIZE))
+		return -EINVAL;
+	return 0;
+}
+
+static int check_memory(u64 base, u64 size)
+{
+	if (!mr_e820_is_ram(mr_ledger, base, size))
+		return -EINVAL;
+	return mr_memory_unused(base, size) ? 0 : -EBUSY;
+}
+
+/**
+ * mr_carve_take() - register a carve and make the shared area in it
+ * @want: what user space asks for
+ *
+ * Return: 0; -EINVAL for a malformed request or what is no RAM; -EBUSY for memory in use or a second carve; -ENOMEM.
+ */
+int mr_carve_take(const struct multiroot_carve *want)
+{
+	int err;
+
+	/* Until its parent has ended, this root can't tell the parent's memory from memory that is nobody's. */
+	if (mr_carve.size || mr_peer(MULTIROOT_PARENT))
+		return -EBUSY;
+	err = check_shape(want);
+	if (err)
+		return err;
+	/* Before the check, so that no memory block in it comes online behind our back. */
+	mr_carve = *want;
+	err = check_memory(want->low_base, want->low_size) ?: check_memory(want->base, want->size);
+	if (!err)
+		err = mr_peer_create_child(want->shared, mr_ledger->next_root);
+	if (err)
+		memset(&mr_carve, 0, sizeof(mr_carve));
+	else
+		/* While another root may depend on this module it stays. */
+		__module_get(THIS_MODULE);
+	return err;
+}
+
+/**
+ * mr_carve_release() - let the carve go
+ *
+ * Return: 0; -ENOENT without one; -EBUSY while another root may run in it or its control page is mapped.
+ */
+int mr_carve_release(void)
+{
+	if (!mr_carve.size)
+		return -ENOENT;
+	if (mr_cpu_any_granted() || !mr_map_close(MULTIROOT_CHILD))
+		return -EBUSY;
+	mr_peer_detach(mr_peer(MULTIROOT_CHILD));
+	memset(&mr_carve, 0, sizeof(mr_carve));
+	module_put(THIS_MODULE);
+	return 0;
+}
+
+/**
+ * mr_segment_write() - copy from user space into the carve or its low window
+ * @segment: from where to where
+ *
+ * Return: 0; -EINVAL for a range outside; -EBUSY once a CPU was started there; -EFAULT; -ENOMEM.
+ */
+int mr_segment_write(const struct multiroot_segment *segment)
+{
+	u64 done, part;
+
+	if (!mr_carve_has(segment->phys, segment->size) && !mr_low_has(segment->phys, segment->size))
+		return -EINVAL;
+	if (mr_cpu_any_started())
+		return -EBUSY;
+	for (done = 0; done < segment->size; done += part) {
+		void __user *from = u64_to_user_ptr(segment->buf + done);
+		unsigned long left;
+		void *to;
+
+		part = min_t(u64, segment->size - done, COPY_CHUNK);
+		to = memremap(segment->phys + done, part, MEMREMAP_WB);
+		if (!to)
+			return -ENOMEM;
+		left = copy_from_user(to, from, part);
+		memunmap(to);
+		if (left)
+			return -EFAULT;
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Memory that another root has must not come online here. */
+static int memory_event(struct notifier_block *nb, unsigned long action, void *data)
+{
+	struct memory_notify *range = data;
+
+	if (action == MEM_GOING_ONLINE &&
+	    overlap(mr_carve.base, mr_carve.size, PFN_PHYS(range->start_pfn), PFN_PHYS(range->nr_pages))) {
+		pr_info("memory at %#llx stays offline: it is in the carve\n",
+			(u64)PFN_PHYS(range->start_pfn));
+		return notifier_from_errno(-EBUSY);
+	}
+	return NOTIFY_OK;
+}
+
+static struct notifier_block memory_notifier = { .notifier_call = memory_event };
+
+int mr_segments_init(void)
+{
+	return register_memory_notifier(&memory_notifier);
+}
+
+void mr_segments_exit(void)
+{
+	unregister_memory_notifier(&memory_notifier);
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Interrupts to CPUs by their APIC id. The kernel's own functions know only CPUs it has; these go to CPUs
+ * of other roots, so the interrupt command register is written by hand (Intel SDM vol. 3, 11.6 and 11.12).
+ */
+#include <linux/delay.h>
+#include <linux/io.h>
+#include <linux/irqflags.h>
+#include <asm/apicdef.h>
+#include <asm/msr-index.h>
+
+#include "compat.h"
+#include "core/core.h"
+
+#define X2APIC_ICR		(APIC_BASE_MSR + (APIC_ICR >> 4))
+#define ICR_WAIT_US		1000
+#define SIPI_GAP_US		300
+#define XAPIC_ID_SHIFT		24
+
+static void __iomem *xapic;
+
+/* True when the CPUs of this root run their APICs in x2APIC mode. */
+bool mr_apic_x2apic(void)
+{
+	return mr_rdmsr(MSR_IA32_APICBASE) & X2APIC_ENABLE;
+}
+
+static u32 read_register(u32 reg)
+{
+	return mr_apic_x2apic() ? mr_rdmsr(APIC_BASE_MSR + (reg >> 4)) : readl(xapic + reg);
+}
+
+static void write_register(u32 reg, u32 value)
+{
+	if (mr_apic_x2apic())
+		mr_wrmsr(APIC_BASE_MSR + (reg >> 4), value);
+	else
+		writel(value, xapic + reg);
+}
+
+static void wait_idle(void)
+{
+	int i;
+
+	for (i = 0; i < ICR_WAIT_US && readl(xapic + APIC_ICR) & APIC_ICR_BUSY; i++)
+		udelay(1);
+}
+
+static void send(u32 apic_id, u32 command)
+{
+	unsigned long flags;
+
+	/* Nothing else on this CPU may use the two halves of the register in between. */
+	local_irq_save(flags);
+	if (mr_apic_x2apic()) {
+		/* The write is not serialising: what was stored for the target must be visible first. */
+		mb();
+		mr_wrmsr(X2APIC_ICR, (u64)apic_id << 32 | command);
+	} else {
+		wait_idle();
+		writel(SET_XAPIC_DEST_FIELD(apic_id), xapic + APIC_ICR2);
+		writel(command, xapic + APIC_ICR);
+		wait_idle();
+	}
+	local_irq_restore(flags);
+}
+
+/**
+ * mr_apic_send_init() - put a CPU into wait-for-SIPI
+ * @apic_id: not the machine's boot CPU, which INIT resets
+ *
+ * Sleeps for 10 ms.
+ */
+void mr_apic_send_init(u32 apic_id)
+{
+	send(apic_id, APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT);
+	usleep_range(10 * USEC_PER_MSEC, 11 * USEC_PER_MSEC);
+	send(apic_id, APIC_INT_LEVELTRIG | APIC_DM_INIT);
+}
+
+/**
+ * mr_apic_send_startup() - start a CPU in real mode
+ * @apic_id: a CPU that waits for SIPI
+ * @page: where it begins, page aligned, below 1 MiB
+ *
+ * Sent twice, as the SDM's startup protocol does; sleeps in between.
+ */
+void mr_apic_send_startup(u32 apic_id, phys_addr_t page)
+{
+	u32 command = APIC_INT_ASSERT | APIC_DM_STARTUP | (u32)(page >> PAGE_SHIFT);
+
+	send(apic_id, command);
+	usleep_range(SIPI_GAP_US, 2 * SIPI_GAP_US);
+	send(apic_id, command);
+	usleep_range(SIPI_GAP_US, 2 * SIPI_GAP_US);
+}
+
+/* Interrupt a CPU; from any context. */
+void mr_apic_send_fixed(u32 apic_id, u8 vector)
+{
+	send(apic_id, APIC_INT_ASSERT | APIC_DM_FIXED | vector);
+}
+
+/* Send an NMI; from any context. */
+void mr_apic_send_nmi(u32 apic_id)
+{
+	send(apic_id, APIC_INT_ASSERT | APIC_DM_NMI);
+}
+
+/**
+ * mr_apic_start() - INIT, then startup IPIs, without sleeping
+ * @apic_id: not the machine's boot CPU
+ * @page: where it begins, page aligned, below 1 MiB
+ */
+void mr_apic_start(u32 apic_id, phys_addr_t page)
+{
+	u32 command = APIC_INT_ASSERT | APIC_DM_STARTUP | (u32)(page >> PAGE_SHIFT);
+
+	send(apic_id, APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT);
+	mdelay(10);
+	send(apic_id, APIC_INT_LEVELTRIG | APIC_DM_INIT);
+	send(apic_id, command);
+	udelay(SIPI_GAP_US);
+	send(apic_id, command);
+	udelay(SIPI_GAP_US);
+}
+
+/* APIC id of the CPU this runs on. */
+u32 mr_apic_id(void)
+{
+	u32 id = read_register(APIC_ID);
+
+	return mr_apic_x2apic() ? id : id >> XAPIC_ID_SHIFT;
+}
+
+/* Where this CPU's end-of-interrupt register is mapped; 0 in x2APIC mode, where it is an MSR. */
+unsigned long mr_apic_eoi_address(void)
+{
+	return mr_apic_x2apic() ? 0 : (unsigned long)xapic + APIC_EOI;
+}
+
+/**
+ * mr_apic_quiet() - end what this CPU's APIC does for this kernel
+ *
+ * Masks every local source and ends all interrupts in service. Those that are pending can be taken afterwards.
+ */
+void mr_apic_quiet(void)
+{
+	static const u16 sources[] = { APIC_LVTT, APIC_LVTTHMR, APIC_LVTPC, APIC_LVT0, APIC_LVT1, APIC_LVTERR };
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(sources); i++)
+		write_register(sources[i], APIC_LVT_MASKED);
+	if (GET_APIC_MAXLVT(read_register(APIC_LVR)) >= 6)
+		write_register(APIC_LVTCMCI, APIC_LVT_MASKED);
+	write_register(APIC_TMICT, 0);
+	/* A kernel on its way down may have disabled it; what is pending can't be taken then. */
+	write_register(APIC_SPIV, APIC_SPIV_APIC_ENABLED | 0xff);
+	write_register(APIC_TASKPRI, 0);
+	for (i = 0; i < 8 * 32; i++) {
+		u32 in_service = 0;
+		int word;
+
+		for (word = 0; word < 8; word++)
+			in_service |= read_register(APIC_ISR + 16 * word);
+		if (!in_service)
+			break;
+		write_register(APIC_EOI, 0);
+	}
+}
+
+int mr_apic_init(void)
+{
+	if (mr_apic_x2apic())
+		return 0;
+	xapic = ioremap(mr_rdmsr(MSR_IA32_APICBASE) & PAGE_MASK & GENMASK_ULL(51, 12), PAGE_SIZE);
+	return xapic ? 0 : -ENOMEM;
+}
+
+void mr_apic_exit(void)
+{
+	if (xapic)
+		iounmap(xapic);
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * From one root's domain to another's: the one moment at which tables of a device that is at work change. All that
+ * the device can reach in the VM's memory must stay where it is.
+ */
+#include <linux/crc32c.h>
+#include <linux/ktime.h>
+#include <linux/moduleparam.h>
+#include <linux/pci.h>
+#include <linux/sizes.h>
+
+#include "iommu/iommu.h"
+
+#define ENTRY_PRESENT	1ULL
+#define ENTRY_TYPE	(3ULL << 2)
+
+static unsigned long inject = ULONG_MAX;
+module_param(inject, ulong, 0600);
+MODULE_PARM_DESC(inject, "for tests: address whose translation is taken for a different one");
+
+struct comparison {
+	struct multiroot_iommu_switch *request;
+	phys_addr_t ours;
+};
+
+static bool inside(u64 base, u64 size, u64 phys)
+{
+	return phys >= base && phys - base < size;
+}
+
+static void compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
+{
+	struct comparison *comparison = data;
+	struct multiroot_iommu_switch *request = comparison->request;
+	u64 offset, step;
+
+	for (offset = 0; offset < size; offset += step) {
+		u64 at = iova + offset, to = phys + offset, got, left;
+
+		step = SZ_4K;
+		if (at < request->iova_base)
+			continue;
+		if (!inside(request->ram_base, request->ram_size, to)) {
+			request->elsewhere++;
+			continue;
+		}
+		if (mr_walk_find(comparison->ours, at, &got, &left) == to && got == rights && at != inject) {
+			/* The guest may be waiting: not page by page where both have large ones. */
+			step = min3(left, size - offset, request->ram_base + request->ram_size - to);
+			if (inject > at)
+				step = min_t(u64, step, inject - at);
+			request->same += step / SZ_4K;
+			continue;
+		}
+		if (!request->different++)
+			request->first = at;
+	}
+}
+
+/* The live top table of a device, 0 when it is blocked, passed through, or the entry is nonsense. */
+static phys_addr_t live_table(int slot)
+{
+	u64 *entry = mr_tables_entry(slot);
+	u64 low = entry ? READ_ONCE(entry[0]) : 0;
+
+	return (low & ENTRY_PRESENT) && !(low & ENTRY_TYPE) ? low & PAGE_MASK : 0;
+}
+
+/**
+ * mr_switch() - take a device over from the root that owns it
+ * @request: what user space asked, and what is answered
+ *
+ * -ENOENT for a device that has no tables, -ENODATA when nothing is attached to it here, -ESTALE when another root than
+ * the one named owns it, -EXDEV when translations differ. Nothing is changed then.
+ */
+int mr_switch(struct multiroot_iommu_switch *request)
+{
+	struct comparison comparison = { .request = request };
+	int slot = mr_tables_find(request->rid), err;
+	phys_addr_t live;
+	unsigned long flags;
+	u64 begin, *entry;
+
+	if (request->flags & ~MULTIROOT_IOMMU_VERIFY || request->pad || request->rid > 0xffff || !request->ram_size)
+		return -EINVAL;
+	if (slot < 0)
+		return slot;
+	if (mr_tables_owner(slot) != request->from)
+		return -ESTALE;
+	if (request->iova_base && !(request->flags & MULTIROOT_IOMMU_VERIFY))
+		return -EINVAL;
+	live = live_table(slot);
+	comparison.ours = mr_domain_of(request->rid);
+	if (!comparison.ours || !live)
+		return -ENODATA;
+	request->same = 0;
+	request->different = 0;
+	request->elsewhere = 0;
+	begin = ktime_get_ns();
+	mr_walk_leaves(live, compare, &comparison);
+	request->verify_ns = ktime_get_ns() - begin;
+	if (request->different)
+		return -EXDEV;
+	if (request->flags & MULTIROOT_IOMMU_VERIFY)
+		return 0;
+	entry = mr_tables_entry(slot);
+	begin = ktime_get_ns();
+	mr_tables_lock(&flags);
+	err = mr_tables_take(slot, request->from);
+	if (!err) {
+		WRITE_ONCE(entry[0], comparison.ours | ENTRY_PRESENT);
+		mr_unit_flush_contexts();
+		mr_unit_flush_domain(MR_DID_FIRST + slot);
+	}
+	mr_tables_unlock(flags);
+	request->switch_ns = ktime_get_ns() - begin;
+	return err;
+}
+
+static void count(u64 iova, u64 phys, u64 size, u64 rights, void *data)
+{
+	struct multiroot_iommu_device *device = data;
+	u64 offset;
+
+	for (offset = 0; offset < size; offset += SZ_4K) {
+		u64 leaf[3] = { iova + offset, phys + offset, rights };
+
+		if (!inside(device->ram_base, device->ram_size, phys + offset))
+			continue;
+		device->leaves++;
+		device->crc = crc32c(device->crc, leaf, sizeof(leaf));
+	}
+}
+
+/* What is in place for a device, whoever owns it. -ENOENT when it never had tables of its own. */
+int mr_switch_device(struct multiroot_iommu_device *device)
+{
+	int slot;
+	u64 *entry;
+
+	if (device->rid > 0xffff)
+		return -EINVAL;
+	slot = mr_tables_find(device->rid);
+	if (slot < 0)
+		return slot;
+	entry = mr_tables_entry(slot);
+	if (!entry)
+		return -EIO;
+	device->owner = mr_tables_owner(slot);
+	device->did = (entry[1] >> 8) & 0xffff;
+	device->context = mr_tables_context(slot);
+	device->table = live_table(slot);
+	device->flags = !(entry[0] & ENTRY_PRESENT) ? MULTIROOT_IOMMU_BLOCKED :
+			device->table		    ? 0 :
+						      MULTIROOT_IOMMU_THROUGH;
+	device->remapped = mr_remap_count(slot);
+	device->leaves = 0;
+	device->crc = ~0U;
+	if (device->table)
+		mr_walk_leaves(device->table, count, device);
+	device->crc = ~device->crc;
+	return 0;
+}
+
+bool multiroot_iommu_owned(struct pci_dev *pdev)
+{
+	int slot = mr_tables_self() ? mr_tables_find(pci_dev_id(pdev)) : -ENOENT;
+
+	return slot < 0 ? !pci_domain_nr(pdev->bus) : mr_tables_own(slot);
+}
+EXPORT_SYMBOL_GPL(multiroot_iommu_owned);

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A filter before a function's configuration space: what Linux does to a device that it closes, resets or opens must
+ * not reach one that is at work for another root. Reads always pass.
+ */
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+
+#include "pci/pci.h"
+
+/**
+ * struct filter - stands before a bus's own pci_ops
+ * @ops: ours; the rest of this struct is found from it
+ * @bus: the bus it was made for; buses below inherit the pointer to @ops
+ * @original: what it stands before
+ * @hold: enum mr_pci_hold by device and function
+ * @msix: where their MSI-X capabilities are, 0: none
+ */
+struct filter {
+	struct pci_ops ops;
+	struct pci_bus *bus;
+	struct pci_ops *original;
+	u8 hold[256];
+	u8 msix[256];
+};
+
+static DEFINE_MUTEX(lock);
+
+/**
+ * mr_pci_passes() - whether a write may reach the function
+ * @hold: how far it is held
+ * @msix: where its MSI-X capability is, 0: none
+ * @where: offset of the write
+ * @size: bytes
+ * @value: what is written
+ */
+bool mr_pci_passes(enum mr_pci_hold hold, int msix, int where, int size, u32 value)
+{
+	if (hold != MR_PCI_TAKING)
+		return hold == MR_PCI_FREE;
+	/* Linux turns MSI-X off when it finds a function; the device would raise INTx instead. */
+	return msix && where == msix + PCI_MSIX_FLAGS && size == 2 && (value & PCI_MSIX_FLAGS_ENABLE);
+}
+
+static int filtered_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
+{
+	struct filter *filter = container_of(bus->ops, struct filter, ops);
+	enum mr_pci_hold hold = READ_ONCE(filter->hold[devfn]);
+
+	if (bus == filter->bus && !mr_pci_passes(hold, filter->msix[devfn], where, size, value))
+		return PCIBIOS_SUCCESSFUL;
+	return filter->original->write(bus, devfn, where, size, value);
+}
+
+/* It stays for good: a write may be on its way through it, and costs nothing when nothing is held. */
+static struct filter *filter_for(struct pci_bus *bus)
+{
+	struct filter *filter = container_of(bus->ops, struct filter, ops);
+
+	if (bus->ops->write == filtered_write && filter->bus == bus)
+		return filter;
+	filter = kzalloc(sizeof(*filter), GFP_KERNEL);
+	if (!filter)
+		return NULL;
+	filter->bus = bus;
+	filter->ops = *bus->ops;
+	filter->original = bus->ops;
+	filter->ops.write = filtered_write;
+	pci_bus_set_ops(bus, &filter->ops);
+	__module_get(THIS_MODULE);
+	return filter;
+}
+
+static int hold_behind(struct pci_bus *bus, struct pci_dev *pdev, enum mr_pci_hold hold)
+{
+	struct filter *filter = filter_for(bus);
+
+	if (!filter)
+		return -ENOMEM;
+	filter->msix[pdev->devfn] = pdev->msix_cap;
+	WRITE_ONCE(filter->hold[pdev->devfn], hold);
+	return 0;
+}
+
+/**
+ * multiroot_pci_hold() - keep this root's writes from a function, or let them through
+ * @pdev: the function
+ * @hold: how far
+ *
+ * The port above it is held too: a bus reset would go through there. -ENOMEM.
+ */
+int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold)
+{
+	struct pci_dev *port = pdev->bus->self;
+	int err = 0;
+
+	mutex_lock(&lock);
+	if (mr_pci_is_handed(pdev->bus))
+		mr_pci_set_hold(pdev->bus, hold);
+	else
+		err = hold_behind(pdev->bus, pdev, hold);
+	if (!err && port)
+		err = hold_behind(port->bus, port, hold == MR_PCI_FREE ? MR_PCI_FREE : MR_PCI_HELD);
+	mutex_unlock(&lock);
+	return err;
+}
+EXPORT_SYMBOL_GPL(multiroot_pci_hold);

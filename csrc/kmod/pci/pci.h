@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the files of multiroot_pci.ko share, and what it offers to multiroot_vfio.ko. */
+#ifndef _MR_PCI_H
+#define _MR_PCI_H
+
+#include <linux/pci.h>
+
+#include "uapi/multiroot_pci.h"
+
+#define MR_VFIO_DRIVER	"multiroot-vfio"
+
+/**
+ * enum mr_pci_hold - what of Linux's writes to a function's configuration space reaches it
+ * @MR_PCI_FREE: all; the function is this root's
+ * @MR_PCI_TAKING: what sets MSI-X up, and nothing else; another root still has the function
+ * @MR_PCI_HELD: nothing; another root has it
+ */
+enum mr_pci_hold {
+	MR_PCI_FREE,
+	MR_PCI_TAKING,
+	MR_PCI_HELD,
+};
+
+/* hold.c: a filter before the functions that this root's firmware told of. */
+bool mr_pci_passes(enum mr_pci_hold hold, int msix, int where, int size, u32 value);
+int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold);
+
+/* bus.c: a root bus for a function that this root was handed. */
+int mr_pci_add(const struct multiroot_pci_function *function);
+int mr_pci_remove(u32 segment);
+bool mr_pci_is_handed(const struct pci_bus *bus);
+void mr_pci_set_hold(struct pci_bus *bus, enum mr_pci_hold hold);
+
+#endif /* _MR_PCI_H */
