@@ -10,14 +10,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from multiroot.bench import kexec, launch, marks, workload
+from multiroot.bench import launch, workload
 from multiroot.bench.contender import Contender, interleave
-from multiroot.bench.contenders import SAME_KERNEL, SameKernel, SameKernelVm
 from multiroot.bench.in_root import cpr
+from multiroot.bench.kexec_pmem import KexecPmem
 from multiroot.bench.lab_machine import lab_machine
+from multiroot.bench.names import CLOCKS, CPR, HANDOFF, KEXEC, OURS, SAME_KERNEL
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read, variant_name
+from multiroot.bench.same_kernel import SameKernel, SameKernelVm
+from multiroot.bench.traced import Traced
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
@@ -26,10 +29,7 @@ from multiroot.phases import Phases
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB, format_size
 
-OURS = "multi-root"
-CLOCKS = "clocks of both roots"
 DIRTY_NEEDS = 256 * MIB
-CONTENDERS = (OURS, *SAME_KERNEL, cpr.NAME, kexec.NAME)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Options:
     """
 
     lab: labs.Options
-    contenders: tuple[str, ...] = CONTENDERS
+    contenders: tuple[str, ...] = HANDOFF
     ram: tuple[int, ...] = (128 * MIB,)
     vms: int = 1
     machine: tuple[str, ...] = ("q35",)
@@ -61,11 +61,9 @@ class Options:
 
     def checked(self) -> Options:
         """Raises BadRequestError for what makes no sense."""
-        unknown = [name for name in self.contenders if name not in CONTENDERS]
+        unknown = [name for name in self.contenders if name not in HANDOFF]
         if unknown:
-            raise BadRequestError(
-                f"no contender called {unknown[0]!r}", f"there are: {', '.join(CONTENDERS)}"
-            )
+            raise BadRequestError(f"no contender called {unknown[0]!r}", f"there are: {', '.join(HANDOFF)}")
         numbers = {"round": self.rounds, "boot": self.boots, "VM": self.vms, "ms a tick": self.tick}
         for what, number in numbers.items():
             if number < 1:
@@ -120,12 +118,12 @@ def _one_boot(
         recorder.sample(replace(compare_clocks(agents), round=boot))
     contenders = make(options, machine, agents, phases.publish)
     interleave(contenders, options.rounds, options.seed + boot, recorder, phases)
-    if kexec.NAME in options.contenders:
+    if KEXEC in options.contenders:
         # Last, for it takes the kernel away; alone, for it takes the new root's CPUs too.
         if OURS in options.contenders:
             agents.release(phases.publish)
         vm = SameKernelVm(machine, name="carried", **definition_fields(options, options.kinds()[0]))
-        last = kexec.KexecPmem(machine, agents, vm, kernel)
+        last = KexecPmem(machine, agents, vm, kernel)
         interleave([last], 1, options.seed + boot, recorder, phases)
 
 
@@ -149,13 +147,13 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
             ]
             made.append(MultiRoot(variant_name(OURS, kind.label), pool, definitions))
             if options.traced and number == 1:
-                made.append(marks.Traced(machine, agents, pool, definitions[:1]))
-        shared = SameKernelVm(machine, name=f"rival{number}", **fields)
+                made.append(Traced(machine, agents, pool, definitions[:1]))
+        shared = SameKernelVm(machine, name=f"baseline{number}", **fields)
         made += [SameKernel(way, shared, kind.label) for way in SAME_KERNEL if way in options.contenders]
-        if cpr.NAME in options.contenders:
+        if CPR in options.contenders:
             machine_option = f"{kind.machine},{cpr.MACHINE_OPTION}"
             own = SameKernelVm(machine, name=f"cpr{number}", **{**fields, "machine": machine_option})
-            made.append(SameKernel(cpr.NAME, own, kind.label))
+            made.append(SameKernel(CPR, own, kind.label))
     return made
 
 

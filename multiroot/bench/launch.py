@@ -10,6 +10,7 @@ from pathlib import Path
 
 from multiroot.bench.contender import interleave
 from multiroot.bench.lab_machine import lab_machine
+from multiroot.bench.names import FRESH, NEW_ROOT
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read
 from multiroot.demo.scenario import first_line_ns
@@ -18,10 +19,9 @@ from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_log
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 
-NEW_ROOT = "new-root"
-FRESH = "fresh-machine"
 FRESH_RECIPE = "fresh"  # with as many CPUs as a new root has in the usual machine
 
 Show = Callable[[Phase], None]
@@ -65,8 +65,8 @@ def launch(machine: Lab, agents: Agents, kernel: str, show: Show) -> Sample:
     userspace = _mark(agents, "new", "initramfs")
     took = {phase.name: float(phase.duration_ns or 0) for phase in phases}
     values = {
-        "offline_ns": took["offline"],
-        "load_ns": took["load"],
+        "offline_ns": took[PhaseName.OFFLINE],
+        "load_ns": took[PhaseName.LOAD],
         "first_message_ns": float(first - result.start_ns),
         "userspace_ns": float(userspace - result.start_ns),
         "ready_ns": float(result.ready_ns - result.start_ns),
@@ -74,8 +74,8 @@ def launch(machine: Lab, agents: Agents, kernel: str, show: Show) -> Sample:
         "from_kernel_to_ready_ns": float(result.ready_ns - first),
     }
     parts = (
-        Phase("kernel startup", "new root", result.start_ns, userspace - result.start_ns),
-        Phase("userland startup", "new root", userspace, result.ready_ns - userspace),
+        Phase(PhaseName.KERNEL_STARTUP, "new root", result.start_ns, userspace - result.start_ns),
+        Phase(PhaseName.USERLAND_STARTUP, "new root", userspace, result.ready_ns - userspace),
     )
     return Sample(NEW_ROOT, 0, values, (*phases, *parts))
 

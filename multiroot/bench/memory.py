@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.bench.contender import interleave
-from multiroot.bench.contenders import SameKernelVm
 from multiroot.bench.in_root.footprint import Footprint
 from multiroot.bench.lab_machine import lab_machine
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read
+from multiroot.bench.same_kernel import SameKernelVm
 from multiroot.errors import CommandError
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents

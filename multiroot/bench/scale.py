@@ -6,6 +6,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import linear_regression
 
 from multiroot.bench import launch, workload
 from multiroot.bench.contender import interleave
@@ -13,7 +14,6 @@ from multiroot.bench.lab_machine import lab_machine
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, read
-from multiroot.bench.results.summary import slope
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.phases import Phases
@@ -116,4 +116,9 @@ def slopes(run: Run) -> list[Slope]:
             (ram / GIB, each) for ram in sizes for each in run.values(label(1, ram), "blackout_ns")
         ],
     }
-    return [Slope(what, *slope(points)) for what, points in lines.items() if len({x for x, _ in points}) > 1]
+    return [_line(what, points) for what, points in lines.items() if len({x for x, _ in points}) > 1]
+
+
+def _line(what: str, points: list[tuple[float, float]]) -> Slope:
+    found = linear_regression([x for x, _ in points], [y for _, y in points])
+    return Slope(what, found.slope, found.intercept)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from multiroot.bench import names
+from multiroot.bench.results.view import View
 from multiroot.cli.output import Progress, console, json_option, print_json, print_table
 from multiroot.errors import BadRequestError
 from multiroot.units import parse_size
@@ -70,14 +72,14 @@ def handoff(contenders: str, ram: str, machine: str, out: Path | None, as_json: 
     lab = lab_options(chosen)
     options = work.Options(
         lab=lab,
-        contenders=tuple(contenders.split(",")) if contenders else work.CONTENDERS,
+        contenders=tuple(contenders.split(",")) if contenders else names.HANDOFF,
         ram=tuple(parse_size(each) for each in ram.split(",")),
         machine=parse_machines(machine),
         **chosen,
     ).checked()
     folder = out or results_folder("handoff")
     run = watched(lambda phases: work.run(options, folder, phases))
-    show(run, folder, "blackout_ns", "in-place", OUR_METRICS, work.OURS, as_json)
+    show(run, View("blackout_ns", names.IN_PLACE, names.OURS, OUR_METRICS), folder, as_json)
 
 
 @bench.command()
@@ -90,7 +92,8 @@ def launch(out: Path | None, as_json: bool, **chosen: Any) -> None:
     options = work.Options(lab=lab_options(chosen), **chosen)
     folder = out or results_folder("launch")
     run = watched(lambda phases: work.run(options, folder, phases))
-    show(run, folder, "from_kernel_to_ready_ns", work.FRESH, tuple(run.metrics()), work.NEW_ROOT, as_json)
+    view = View("from_kernel_to_ready_ns", names.FRESH, names.NEW_ROOT, tuple(run.metrics()))
+    show(run, view, folder, as_json)
 
 
 @bench.command()
@@ -104,7 +107,7 @@ def memory(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
     options = work.Options(lab=lab_options(chosen), ram=parse_size(ram), **chosen)
     folder = out or results_folder("memory")
     run = watched(lambda phases: work.run(options, folder, phases))
-    show(run, folder, work.METRIC, "", (work.METRIC,), work.ROOT, as_json)
+    show(run, View(work.METRIC, "", work.ROOT, (work.METRIC,)), folder, as_json)
 
 
 @bench.command()
@@ -126,7 +129,7 @@ def scale(vms: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) ->
     folder = out or results_folder("scale")
     run = watched(lambda phases: work.run(options, folder, phases))
     one = work.label(1, min(options.ram))
-    show(run, folder, "blackout_ns", one, (*OUR_METRICS, "all_ns"), one, as_json)
+    show(run, View("blackout_ns", one, one, (*OUR_METRICS, "all_ns")), folder, as_json)
     if not as_json:
         rows = [(line.what, f"{line.per / 1e6:.1f}", f"{line.fixed / 1e6:.1f}") for line in work.slopes(run)]
         print_table(("slope", "ms for one more >", "ms for none >"), rows)
@@ -142,16 +145,8 @@ def link(out: Path | None, as_json: bool, **chosen: Any) -> None:
     options = work.Options(lab=lab_options(chosen), **chosen)
     folder = out or results_folder("link")
     run = watched(lambda phases: work.run(options, folder, phases))
-    show(
-        run,
-        folder,
-        work.RTT,
-        work.LOOPBACK,
-        tuple(run.metrics()),
-        work.LINK,
-        as_json,
-        (work.STREAM, work.CPU),
-    )
+    view = View(work.RTT, work.LOOPBACK, work.LINK, tuple(run.metrics()), also=(work.STREAM, work.CPU))
+    show(run, view, folder, as_json)
 
 
 @bench.command()
@@ -171,7 +166,7 @@ def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
     )
     folder = out or results_folder("quick")
     run = watched(lambda phases: work.run(options, folder, phases))
-    show(run, folder, "blackout_ns", "in-place", OUR_METRICS, work.OURS, as_json)
+    show(run, View("blackout_ns", names.IN_PLACE, names.OURS, OUR_METRICS), folder, as_json)
     now = guard.ratios(run)
     before = guard.recorded()
     if not as_json:
@@ -226,34 +221,23 @@ def watched(work: Callable[[Phases], Run]) -> Run:
         return work(phases)
 
 
-def show(
-    run: Run,
-    folder: Path,
-    metric: str,
-    base: str,
-    metrics: tuple[str, ...],
-    ours: str,
-    as_json: bool,
-    also: tuple[str, ...] = (),
-) -> None:
-    """Leave a summary and a report in `folder`; print it, or data. `also` has ratios beside `metric`."""
-    from multiroot.bench import kexec
-    from multiroot.bench.launch import NEW_ROOT
+def show(run: Run, view: View, folder: Path, as_json: bool) -> None:
+    """Leave a summary and a report in `folder`; print tables, or data."""
     from multiroot.bench.results import html_report, kexec_phases, render
 
-    data = render.to_json(run, metric, base, also)
+    data = render.to_json(run, view)
     (folder / "summary.json").write_text(json.dumps(data, indent=2) + "\n")
-    page = html_report.write(run, folder, metric, base, metrics, ours, also)
+    page = html_report.write(run, view, folder)
     if as_json:
         print_json(data)
         return
-    print_table(*render.summary_table(run, metrics), title=f"bench {run.header.bench}")
-    for each in (metric, *also):
-        if render.ratios(run, each, base):
-            print_table(*render.ratio_table(run, each, base), title=f"{render.title(each)}: ratios")
-    if run.values(kexec.NAME, "total_ns"):
-        rows = kexec_phases.table(run, kexec.NAME, ours, NEW_ROOT)
-        print_table(*render.seed_table(rows), title="The seed's ten phases")
+    print_table(*render.summary_table(run, view.metrics), title=f"bench {run.header.bench}")
+    for each in view.compared:
+        if render.ratios(run, each, view.base):
+            print_table(*render.ratio_table(run, each, view.base), title=f"{render.title(each)}: ratios")
+    if run.values(names.KEXEC, "total_ns"):
+        rows = kexec_phases.table(run, names.KEXEC, view.ours, names.NEW_ROOT)
+        print_table(*render.kexec_table(rows), title="The ten phases of kexec + PMEM (the LPC 2021 method)")
     out = console()
     if clocks := render.clocks(run):
         out.print(f"  {clocks}")
@@ -262,5 +246,5 @@ def show(
     for failed in data["failed"]:
         out.print(f"  [red]failed[/]: {failed['contender']}, round {failed['round']}: {failed['failed']}")
     for warning in data["noise"]:
-        out.print(f"  [yellow]noisy[/]: {warning}")
+        out.print(f"  [yellow]flagged noisy[/]: {warning}")
     out.print(f"  report: {page}; every sample: {folder / 'samples.jsonl'}")

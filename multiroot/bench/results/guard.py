@@ -7,26 +7,24 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from multiroot.bench import launch
-from multiroot.bench.handoff import OURS
-from multiroot.bench.kexec import NAME as KEXEC
+from multiroot.bench.names import IN_PLACE, KEXEC, NEW_ROOT, OURS
 from multiroot.bench.results import render
 from multiroot.bench.results.samples import Run
 from multiroot.bench.results.summary import Ratio, ratio
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
 
-CONTENDERS = (OURS, "in-place", KEXEC)
+CONTENDERS = (OURS, IN_PLACE, KEXEC)
 ROUNDS = 4
 FILE = paths.source_dir() / "qemu-lab" / "bench-ratios.json"
 
 # What is compared: numerator, denominator and metric, each a ratio within one run.
 WATCHED = {
-    "multi-root / in-place, blackout": (OURS, "in-place", "blackout_ns"),
-    "multi-root / in-place, gap": (OURS, "in-place", "gap_ns"),
+    "multi-root / in-place, blackout": (OURS, IN_PLACE, "blackout_ns"),
+    "multi-root / in-place, gap": (OURS, IN_PLACE, "gap_ns"),
     "kexec-pmem / multi-root, blackout": (KEXEC, OURS, "blackout_ns"),
-    "multi-root / in-place, bytes sent": (OURS, "in-place", "sent_bytes"),
-    "new root to agent / multi-root blackout": (launch.NEW_ROOT, OURS, "ready_ns"),
+    "multi-root / in-place, bytes sent": (OURS, IN_PLACE, "sent_bytes"),
+    "new root to agent / multi-root blackout": (NEW_ROOT, OURS, "ready_ns"),
 }
 _AGAINST = {"ready_ns": "blackout_ns"}
 

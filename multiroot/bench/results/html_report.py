@@ -7,12 +7,11 @@ import json
 from html import escape
 from pathlib import Path
 
-from multiroot.bench import marks
-from multiroot.bench.kexec import NAME as KEXEC
-from multiroot.bench.launch import NEW_ROOT
-from multiroot.bench.results import kexec_phases, plots, render, trace
+from multiroot.bench.names import KEXEC, NEW_ROOT
+from multiroot.bench.results import kexec_phases, module_events, plots, render, trace
 from multiroot.bench.results.samples import Run, Sample
 from multiroot.bench.results.summary import noise
+from multiroot.bench.results.view import View
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -24,34 +23,30 @@ svg { max-width: 100%; height: auto }
 """
 
 
-def write(
-    run: Run,
-    folder: Path,
-    metric: str,
-    base: str,
-    metrics: tuple[str, ...],
-    ours: str,
-    also: tuple[str, ...] = (),
-) -> Path:
-    """Write everything into `folder`, a plot for `metric` and each of `also`; returns the HTML file."""
+def write(run: Run, view: View, folder: Path) -> Path:
+    """Write everything into `folder`; returns the HTML file."""
+    metric, base = view.metric, view.base
     parts = [f"<h1>multiroot bench {escape(run.header.bench)}</h1>", _provenance(run)]
     warnings = noise(run, metric)
     if warnings:
-        parts.append(f'<p class="warn">Noisy: {escape("; ".join(warnings))}</p>')
+        parts.append(f'<p class="warn">Flagged noisy: {escape("; ".join(warnings))}</p>')
     parts += ["<h2>Contenders</h2>", plots.save(plots.contenders(run, metric), folder, "contenders")]
     if render.ratios(run, metric, base):
         parts.append(_table(render.ratio_table(run, metric, base)))
-    for each in also:
+    for each in view.also:
         parts.append(plots.save(plots.contenders(run, each), folder, f"contenders-{each}"))
         parts.append(_table(render.ratio_table(run, each, base)))
-    parts.append(_table(render.summary_table(run, metrics)))
+    parts.append(_table(render.summary_table(run, view.metrics)))
     parts += _skipped(run)
     if run.values(KEXEC, "total_ns"):
-        rows = kexec_phases.table(run, KEXEC, run.any_kind(ours), NEW_ROOT)
-        parts += ["<h2>The seed's ten phases</h2>", plots.save(plots.seed(rows), folder, "seed")]
-        parts.append(_table(render.seed_table(rows)))
-    traced = marks.traced(run.samples)
-    sample = traced or typical(run, run.any_kind(ours), metric)
+        rows = kexec_phases.table(run, KEXEC, run.any_kind(view.ours), NEW_ROOT)
+        parts += [
+            "<h2>The ten phases of kexec + PMEM (the LPC 2021 method)</h2>",
+            plots.save(plots.kexec_phases(rows), folder, "kexec-phases"),
+        ]
+        parts.append(_table(render.kexec_table(rows)))
+    traced = module_events.traced(run.samples)
+    sample = traced or typical(run, run.any_kind(view.ours), metric)
     if sample and trace.blackout_parts(sample.phases):
         (folder / "trace.json").write_text(json.dumps(trace.chrome(sample.phases)))
         parts += [

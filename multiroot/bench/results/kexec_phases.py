@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The seed's ten phases (LPC 2021), with what we have in place of each beside them. Pure."""
+"""The ten phases of kexec + PMEM (the LPC 2021 method), each beside multi-root's in its place.
+
+Pure: no I/O.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,24 @@ from dataclasses import dataclass
 
 from multiroot.bench.results.samples import Run
 from multiroot.bench.results.summary import quantile
+from multiroot.phase_names import KexecPhase, PhaseName
 from multiroot.phases import Phase
 
 INSIDE, OVERLAPPED, ABSENT = "inside the blackout", "overlapped", "does not happen"
+PART_OF_SAVING = "part of saving"
 
-# The seed's phase, ours in its place, and where ours lies.
+# Their phase, ours in its place, and where ours lies.
 ROWS = (
-    ("VM suspend", ("save device state",), "part of saving"),
-    ("VM save", ("save device state",), INSIDE),
-    ("QEMU shutdown", ("end old QEMU",), OVERLAPPED),
-    ("userland shutdown", (), ABSENT),
-    ("kernel shutdown", (), ABSENT),
-    ("kernel startup", ("kernel startup",), OVERLAPPED),
-    ("userland startup", ("userland startup",), OVERLAPPED),
-    ("QEMU startup", ("start waiting QEMU",), OVERLAPPED),
-    ("VM restore", ("load device state",), INSIDE),
-    ("VM resume", ("commit", "resume"), INSIDE),
+    (KexecPhase.VM_SUSPEND, (PhaseName.SAVE_DEVICE_STATE,), PART_OF_SAVING),
+    (KexecPhase.VM_SAVE, (PhaseName.SAVE_DEVICE_STATE,), INSIDE),
+    (KexecPhase.QEMU_SHUTDOWN, (PhaseName.END_OLD_QEMU,), OVERLAPPED),
+    (KexecPhase.USERLAND_SHUTDOWN, (), ABSENT),
+    (KexecPhase.KERNEL_SHUTDOWN, (), ABSENT),
+    (KexecPhase.KERNEL_STARTUP, (PhaseName.KERNEL_STARTUP,), OVERLAPPED),
+    (KexecPhase.USERLAND_STARTUP, (PhaseName.USERLAND_STARTUP,), OVERLAPPED),
+    (KexecPhase.QEMU_STARTUP, (PhaseName.START_WAITING_QEMU,), OVERLAPPED),
+    (KexecPhase.VM_RESTORE, (PhaseName.LOAD_DEVICE_STATE,), INSIDE),
+    (KexecPhase.VM_RESUME, (PhaseName.COMMIT, PhaseName.RESUME), INSIDE),
 )
 
 
@@ -37,13 +42,13 @@ class Row:
 
 
 def table(run: Run, theirs: str, ours: str, launch: str) -> list[Row]:
-    """In the seed's order, then a total: all of theirs, of ours the blackout."""
+    """The ten phases in their order, then a total: of theirs everything, of ours the blackout."""
     other = _medians(run, theirs)
     own = {**_medians(run, launch), **_medians(run, ours)}
     rows = []
     for phase, names, where in ROWS:
         parts = [own[name] for name in names if name in own]
-        counted = bool(parts) and where != "part of saving"
+        counted = bool(parts) and where != PART_OF_SAVING
         rows.append(Row(phase, other.get(phase), sum(parts) if counted else None, where))
     blackouts = run.values(ours, "blackout_ns")
     total = run.values(theirs, "total_ns")

@@ -7,8 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from multiroot.bench import marks
-from multiroot.bench.results import render
+from multiroot.bench.results import module_events, render
 from multiroot.bench.results.kexec_phases import Row
 from multiroot.bench.results.samples import Run, Sample
 from multiroot.bench.results.summary import quantile
@@ -51,7 +50,7 @@ def contenders(run: Run, metric: str) -> Figure:
 def blackout(sample: Sample) -> Figure:
     """One blackout, each part with its owner, and below them what the modules saw of it."""
     parts = blackout_parts(sample.phases)
-    seen = [phase for phase in sample.phases if phase.side.startswith(marks.MODULE)]
+    seen = [phase for phase in sample.phases if phase.side.startswith(module_events.MODULE)]
     kinds = sorted({(mark.side, mark.name) for mark in seen})
     rows = len(parts) + len(kinds)
     figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * max(rows, 1)), layout="constrained")
@@ -69,14 +68,14 @@ def blackout(sample: Sample) -> Figure:
     labels = [part.owner for part in parts] + [f"{side}: {name.replace('_', ' ')}" for side, name in kinds]
     axes.set_yticks(range(rows), labels)
     axes.invert_yaxis()
-    axes.set_xlim(-marks.MARGIN_NS / 1e6 if kinds else 0, whole * 1.15)
+    axes.set_xlim(-module_events.MARGIN_NS / 1e6 if kinds else 0, whole * 1.15)
     axes.set_xlabel("ms since the first event of the blackout")
     _plain(axes)
     return figure
 
 
-def seed(rows: Sequence[Row]) -> Figure:
-    """The ten phases of the seed's method, and ours in place of each."""
+def kexec_phases(rows: Sequence[Row]) -> Figure:
+    """The ten phases of kexec + PMEM, and what multi-root has in place of each."""
     shown = rows[:-1]
     figure = Figure(figsize=(WIDTH, 1.2 + 0.45 * len(shown)), layout="constrained")
     axes = figure.subplots()

@@ -10,6 +10,7 @@ from typing import Any
 from multiroot.bench.results.kexec_phases import Row
 from multiroot.bench.results.samples import Run
 from multiroot.bench.results.summary import Ratio, noise, ratio, summarise
+from multiroot.bench.results.view import View
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
@@ -35,13 +36,15 @@ def ratios(run: Run, metric: str, base: str) -> dict[str, Ratio]:
     return found
 
 
-def to_json(run: Run, metric: str, base: str, also: Sequence[str] = ()) -> dict[str, Any]:
-    """Summaries of all metrics, ratios of one and of those in `also`, warnings; raw samples are in the run's
-    file."""
+def to_json(run: Run, view: View) -> dict[str, Any]:
+    """Summaries of all metrics, the ratios that `view` compares, and warnings.
+
+    Raw samples are in the run's file.
+    """
 
     def ratios_of(each: str) -> dict[str, Any]:
-        of = {name: asdict(found) for name, found in ratios(run, each, base).items()}
-        return {"metric": each, "to": base, "of": of}
+        of = {name: asdict(found) for name, found in ratios(run, each, view.base).items()}
+        return {"metric": each, "to": view.base, "of": of}
 
     return {
         "bench": run.header.bench,
@@ -54,11 +57,11 @@ def to_json(run: Run, metric: str, base: str, also: Sequence[str] = ()) -> dict[
             }
             for contender in run.contenders()
         },
-        "ratios": ratios_of(metric),
-        "more_ratios": [ratios_of(each) for each in also],
+        "ratios": ratios_of(view.metric),
+        "more_ratios": [ratios_of(each) for each in view.also],
         "failed": [asdict(sample) for sample in run.samples if sample.failed],
         "skipped": run.skipped,
-        "noise": noise(run, metric),
+        "noise": noise(run, view.metric),
     }
 
 
@@ -87,8 +90,8 @@ def ratio_table(run: Run, metric: str, base: str) -> Table:
     return ("contender", f"times {base} >", "middle half of pairs >"), rows
 
 
-def seed_table(rows: Sequence[Row]) -> Table:
-    """The seed's table with ours beside it, in ms."""
+def kexec_table(rows: Sequence[Row]) -> Table:
+    """The ten phases of kexec + PMEM beside ours, in ms."""
 
     def ms(value: float | None) -> str:
         return "-" if value is None else f"{value / 1e6:.1f}"

@@ -83,20 +83,8 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     return Ratio(value, quantile(pairs, 0.25), quantile(pairs, 0.75))
 
 
-def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(slope, value at 0) of the least-squares line; raises ValueError if all x are the same."""
-    count = len(points)
-    mean_x = sum(x for x, _ in points) / count if count else 0.0
-    mean_y = sum(y for _, y in points) / count if count else 0.0
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    if not spread:
-        raise ValueError("one x alone makes no line")
-    steep = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
-    return steep, mean_y - steep * mean_x
-
-
 def noise(run: Run, metric: str) -> list[str]:
-    """Why this run's figures for `metric` are to be taken with care; empty when nothing was noticed."""
+    """Why this run is flagged noisy, as far as `metric` is concerned; empty when it is not."""
     warnings = []
     cpus = int(run.header.host.get("cpus", 1))
     if run.header.load > NOISY_LOAD * cpus:

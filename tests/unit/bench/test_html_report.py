@@ -7,6 +7,7 @@ from pathlib import Path
 
 from multiroot.bench.results import html_report
 from multiroot.bench.results.samples import Header, Run, Sample
+from multiroot.bench.results.view import View
 from multiroot.phases import Phase
 
 HEADER = Header("handoff", "2026-01-01T00:00:00Z", "abc", {"cpus": 2}, {}, 0.1, 1, {})
@@ -14,6 +15,7 @@ PHASES = (
     Phase("save device state", "root 1", 0, 10_000_000, blackout=True),
     Phase("load device state", "root 2", 12_000_000, 30_000_000, blackout=True),
 )
+VIEW = View("blackout_ns", "in-place", "multi-root", ("blackout_ns",))
 
 
 def test_a_page_of_its_own(tmp_path: Path) -> None:
@@ -23,7 +25,7 @@ def test_a_page_of_its_own(tmp_path: Path) -> None:
         Sample("pre-copy", 0, failed="<no end>"),
     )
     run = Run(HEADER, samples, {"cpr": "not in this QEMU"})
-    page = html_report.write(run, tmp_path, "blackout_ns", "in-place", ("blackout_ns",), "multi-root")
+    page = html_report.write(run, VIEW, tmp_path)
     text = page.read_text()
     assert "&lt;no end&gt;" in text
     assert "not in this QEMU" in text
@@ -34,7 +36,5 @@ def test_a_page_of_its_own(tmp_path: Path) -> None:
 
 
 def test_nothing_measured_is_still_a_page(tmp_path: Path) -> None:
-    page = html_report.write(
-        Run(HEADER, ()), tmp_path, "blackout_ns", "in-place", ("blackout_ns",), "multi-root"
-    )
+    page = html_report.write(Run(HEADER, ()), VIEW, tmp_path)
     assert "multiroot bench handoff" in page.read_text()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The seed's table keeps its order, and ours stands beside it with what it is."""
+"""The table of the ten phases of kexec + PMEM keeps their order, and says where ours lies beside each."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from multiroot.bench.kexec import PHASES, seed_phases
+from multiroot.bench.kexec_pmem import PHASES, ten_phases
 from multiroot.bench.results.kexec_phases import ABSENT, INSIDE, OVERLAPPED, table
 from multiroot.bench.results.samples import Header, Run, Sample
 from multiroot.phases import Phase
@@ -19,7 +19,7 @@ HEADER = Header("handoff", "2026-01-01T00:00:00Z", "abc", {"cpus": 2}, {}, 0.1, 
 
 def test_the_ten_phases_follow_one_another() -> None:
     moments = {name: 10 * number**2 for number, name in enumerate(MOMENTS)}
-    phases = seed_phases(moments)
+    phases = ten_phases(moments)
     assert [phase.name for phase in phases] == [name for name, _, _ in PHASES]
     assert all(one.end_ns == two.start_ns for one, two in pairwise(phases))
     assert (phases[0].start_ns, phases[-1].end_ns) == (moments["begin"], moments["resumed"])
@@ -27,7 +27,7 @@ def test_the_ten_phases_follow_one_another() -> None:
 
 
 def test_ours_beside_theirs() -> None:
-    theirs = seed_phases({name: 1000 * number for number, name in enumerate(MOMENTS)})
+    theirs = ten_phases({name: 1000 * number for number, name in enumerate(MOMENTS)})
     ours = (
         Phase("save device state", "root 1", 0, 11, blackout=True),
         Phase("commit", "root 2", 0, 1, blackout=True),

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from multiroot.bench.results import render
 from multiroot.bench.results.samples import Header, Run, Sample
+from multiroot.bench.results.view import View
 
 RUN = Run(
     Header("handoff", "2026-01-01T00:00:00Z", "abc", {"cpus": 2}, {}, 0.1, 1, {}),
@@ -23,7 +24,7 @@ RUN = Run(
 
 
 def test_as_data() -> None:
-    data = json.loads(json.dumps(render.to_json(RUN, "blackout_ns", "floor")))
+    data = json.loads(json.dumps(render.to_json(RUN, View("blackout_ns", "floor", "ours", ()))))
     assert data["summary"]["ours"]["blackout_ns"]["median"] == 70e6
     assert data["summary"]["copy"] == {}
     assert data["ratios"]["of"]["ours"]["value"] == 1.4

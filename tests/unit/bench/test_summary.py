@@ -62,17 +62,6 @@ def test_a_ratio_has_the_spread_of_its_samples() -> None:
         summary.ratio([1.0], [0.0])
 
 
-@given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.lists(st.integers(0, 100), min_size=2, unique=True))
-def test_a_line_is_found_again(steep: float, start: float, xs: list[int]) -> None:
-    found = summary.slope([(x, steep * x + start) for x in xs])
-    assert found == pytest.approx((steep, start), abs=1e-6, rel=1e-6)
-
-
-def test_one_point_makes_no_line() -> None:
-    with pytest.raises(ValueError, match="no line"):
-        summary.slope([(1, 2), (1, 3)])
-
-
 def test_noise_is_noticed() -> None:
     assert summary.noise(run(ours=[10, 10.1, 10.2, 10.3]), "x_ns") == []
     assert "busy" in summary.noise(run(load=1.5, ours=[10, 10, 10]), "x_ns")[0]

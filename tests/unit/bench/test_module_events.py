@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from multiroot.bench import marks
+from multiroot.bench.names import TRACED
+from multiroot.bench.results import module_events
 from multiroot.bench.results.samples import Sample
 from multiroot.phases import Phase
 
@@ -19,7 +20,7 @@ TEXT = """# tracer: nop
 
 
 def test_a_trace_is_read() -> None:
-    found = marks.parse(TEXT, 1, KHZ)
+    found = module_events.parse(TEXT, 1, KHZ)
     assert [(mark.name, mark.side, mark.start_ns, mark.duration_ns) for mark in found] == [
         ("doorbell_heard", "multiroot.ko, root 1", 10_000_000, 0),
         ("link_sent", "multiroot.ko, root 1", 10_000_200, 0),
@@ -29,13 +30,13 @@ def test_a_trace_is_read() -> None:
 
 
 def test_only_what_is_near_to_the_blackout_is_kept() -> None:
-    found = marks.parse(TEXT, 1, KHZ)
+    found = module_events.parse(TEXT, 1, KHZ)
     phases = [Phase("load", "root 2", 12_000_000, 100, blackout=True), Phase("prepare", "root 1", 0, 10**9)]
-    assert marks.near(found, phases) == found[:2]
-    assert marks.near(found, phases[1:]) == []
+    assert module_events.near(found, phases) == found[:2]
+    assert module_events.near(found, phases[1:]) == []
 
 
 def test_a_traced_sample_is_found_among_others() -> None:
-    sample = Sample(marks.NAME, 0, phases=(Phase("load", "root 2", 1, 1),))
-    assert marks.traced([Sample("multi-root", 0), Sample(marks.NAME, 0, failed="no"), sample]) == sample
-    assert marks.traced([]) is None
+    sample = Sample(TRACED, 0, phases=(Phase("load", "root 2", 1, 1),))
+    assert module_events.traced([Sample("multi-root", 0), Sample(TRACED, 0, failed="no"), sample]) == sample
+    assert module_events.traced([]) is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kexec + persistent memory, the seed's method, as a contender: the machine's one kernel is replaced."""
+"""kexec + PMEM (the LPC 2021 method) as a contender: kexec replaces the machine's one kernel."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ import json
 import time
 from contextlib import closing
 
-from multiroot.bench.contenders import SameKernelVm
+from multiroot.bench.names import KEXEC
 from multiroot.bench.results.samples import Sample
+from multiroot.bench.same_kernel import SameKernelVm
 from multiroot.errors import CommandError, WaitTimeoutError
 from multiroot.lab.agents import Agents
 from multiroot.lab.boot import Feed
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import FEED_SOCKET
+from multiroot.phase_names import KexecPhase
 from multiroot.phases import Phase
 
-NAME = "kexec-pmem"
 TIMEOUT_S = 300
 STARTING = "Starting new kernel"
 RESULT = "/run/multiroot/bench.json"
 
-# The seed's ten phases in its order: name, moment it begins with, moment it ends with.
+# Name, moment it begins with, moment it ends with.
 PHASES = (
-    ("VM suspend", "begin", "stopped"),
-    ("VM save", "stopped", "saved"),
-    ("QEMU shutdown", "saved", "ended"),
-    ("userland shutdown", "ended", "left"),
-    ("kernel shutdown", "left", "starting"),
-    ("kernel startup", "starting", "initramfs"),
-    ("userland startup", "initramfs", "found"),
-    ("QEMU startup", "found", "qemu"),
-    ("VM restore", "qemu", "loaded"),
-    ("VM resume", "loaded", "resumed"),
+    (KexecPhase.VM_SUSPEND, "begin", "stopped"),
+    (KexecPhase.VM_SAVE, "stopped", "saved"),
+    (KexecPhase.QEMU_SHUTDOWN, "saved", "ended"),
+    (KexecPhase.USERLAND_SHUTDOWN, "ended", "left"),
+    (KexecPhase.KERNEL_SHUTDOWN, "left", "starting"),
+    (KexecPhase.KERNEL_STARTUP, "starting", "initramfs"),
+    (KexecPhase.USERLAND_STARTUP, "initramfs", "found"),
+    (KexecPhase.QEMU_STARTUP, "found", "qemu"),
+    (KexecPhase.VM_RESTORE, "qemu", "loaded"),
+    (KexecPhase.VM_RESUME, "loaded", "resumed"),
 )
 
 
 class KexecPmem:
     """One sample a boot: afterwards the machine runs another kernel, and no new root can have the old one."""
 
-    name = NAME
+    name = KEXEC
 
     def __init__(self, lab: Lab, agents: Agents, vm: SameKernelVm, kernel: str) -> None:
         self._lab = lab
@@ -69,7 +70,7 @@ class KexecPmem:
             "missing_ticks": result["missing_ticks"],
             "bad_bytes": result["bad_bytes"],
         }
-        return [Sample(NAME, 0, values, seed_phases(moments))]
+        return [Sample(KEXEC, 0, values, ten_phases(moments))]
 
     def close(self) -> None:
         """The machine's kernel is gone, and all that ran under it."""
@@ -84,9 +85,15 @@ class KexecPmem:
         raise WaitTimeoutError(f"no {text!r} on the console within {TIMEOUT_S} s")
 
 
-def seed_phases(moments: dict[str, int]) -> tuple[Phase, ...]:
+def ten_phases(moments: dict[str, int]) -> tuple[Phase, ...]:
     """The ten phases from their moments, ns on the TSC clock."""
     return tuple(
-        Phase(name, "kexec", moments[begin], moments[end] - moments[begin], blackout=name != "VM suspend")
+        Phase(
+            name,
+            "kexec",
+            moments[begin],
+            moments[end] - moments[begin],
+            blackout=name is not KexecPhase.VM_SUSPEND,
+        )
         for name, begin, end in PHASES
     )

@@ -13,9 +13,6 @@ from multiroot.lab.lab import Lab
 
 ANSWER_TIMEOUT_S = 300.0
 
-# In the order in which they are explained; docs/performance.md says what each is.
-SAME_KERNEL = ("in-place", "pre-copy", "stop-and-copy", "save-and-restore")
-
 
 class SameKernelVm:
     """The one VM of all that happens within the old root's kernel, and the program that drives it there."""
@@ -54,7 +51,10 @@ class SameKernelVm:
 
 
 class SameKernel:
-    """One of `SAME_KERNEL`. They share a VM, one for each `kind` when there are several."""
+    """One of the ways in `names.SAME_KERNEL`, or cpr-transfer.
+
+    They share a VM, one for each `kind` when there are several.
+    """
 
     def __init__(self, way: str, vm: SameKernelVm, kind: str = "") -> None:
         self.name = variant_name(way, kind)

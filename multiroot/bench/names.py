@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What contenders are called in samples, tables and plots. Recorded results have these names too."""
+
+from __future__ import annotations
+
+OURS = "multi-root"
+TRACED = "multi-root (traced)"  # one handoff with tracepoints on, which is not compared
+CLOCKS = "clocks of both roots"  # not a contender: samples of how far the roots' clocks are apart
+
+# Within one kernel, in the order in which they are explained; docs/performance.md says what each is.
+IN_PLACE = "in-place"
+SAME_KERNEL = (IN_PLACE, "pre-copy", "stop-and-copy", "save-and-restore")
+CPR = "cpr-transfer"  # as QEMU calls the mode, too
+
+KEXEC = "kexec-pmem"  # kexec + PMEM (the LPC 2021 method)
+
+NEW_ROOT = "new-root"
+FRESH = "fresh-machine"
+
+HANDOFF = (OURS, *SAME_KERNEL, CPR, KEXEC)
