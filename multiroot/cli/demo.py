@@ -114,8 +114,10 @@ def _print_intent(options: Options) -> None:
     click.echo("in it:")
     wanted = guests.definitions(options.vms, options.vm_memory, card=options.card)
     for vm in wanted:
-        own = f" --guest {vm.guest} --device {vm.device} --append '{vm.append}'" if vm.device else ""
-        click.echo(f"  multiroot vm run {vm.name} --memory {vm.ram_bytes} --address {vm.address}{own}")
+        own = f" --guest {vm.guest} --device {vm.functions[0]} --append '{vm.append}'" if vm.functions else ""
+        click.echo(
+            f"  multiroot vm run {vm.name} --memory {vm.ram_bytes} --address {vm.cards[0].address}{own}"
+        )
     launch = f"  multiroot root launch --kernel {options.new_kernel}"
     launch += f" --cpus {options.cpus}" if options.cpus else ""
     click.echo(launch + (f" --carve {options.carve}" if options.carve else ""))

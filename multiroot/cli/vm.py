@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from multiroot.cli.output import json_option, print_json, print_table
-from multiroot.units import format_size, parse_size
+from multiroot.units import format_size
+from multiroot.vm.definition import VmDefinition
+from multiroot.vm.fields import as_text, from_options, options, to_data
 
 if TYPE_CHECKING:
     from multiroot.rpc.v1 import vm_pb2
@@ -23,24 +26,32 @@ def vm() -> None:
     """Run VMs in a root and look at them."""
 
 
+def definition_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for each field of a definition that has one."""
+    for option in reversed(list(options(VmDefinition))):
+        command = click.option(
+            option.flag,
+            option.key,
+            metavar=option.metavar,
+            default=option.default,
+            show_default=option.default != "",
+            help=option.help,
+        )(command)
+    return command
+
+
 @vm.command()
 @click.argument("name")
-@click.option("--memory", default="256M", show_default=True, help="RAM, a multiple of 2 MiB.")
-@click.option("--cpus", default=1, show_default=True, help="Virtual CPUs.")
-@click.option("--machine", default="q35", show_default=True, help="q35 or microvm, with QEMU's options.")
-@click.option("--guest", default="ticker", show_default=True, help="Guest image of the system image.")
-@click.option("--append", default="", help="More parameters for the guest's kernel.")
-@click.option("--mac", default="", help="MAC address of its card (default: made from NAME).")
-@click.option("--address", default="", metavar="ADDR/LEN", help="The guest's own address on the bridge.")
-@click.option("--device", default="", metavar="BB:DD.F", help="A PCI device that the VM owns.")
+@definition_options
 @root_option
 @json_option
-def run(root: str | None, as_json: bool, memory: str, **fields: Any) -> None:
+def run(name: str, root: str | None, as_json: bool, **given: Any) -> None:
     """Start the VM NAME with its RAM in the arena."""
     from multiroot.rpc.client import connect
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+    from multiroot.vm.messages import definition_to_proto
 
-    definition = vm_pb2.VmDefinition(ram_bytes=parse_size(memory), **fields)
+    definition = definition_to_proto(from_options(VmDefinition, given, name=name))
     with connect(root) as channel:
         started = vm_pb2_grpc.VmServiceStub(channel).Run(vm_pb2.RunVmRequest(definition=definition))
     if as_json:
@@ -67,7 +78,7 @@ def list_vms(root: str | None, as_json: bool) -> None:
             format_size(each["ram_bytes"]),
             each["cpus"],
             each["machine"],
-            each["address"] or "-",
+            ", ".join(card["address"] for card in each["cards"]) or "-",
         )
         for each in found
     ]
@@ -90,7 +101,10 @@ def show(name: str, root: str | None, as_json: bool) -> None:
         print_json(data)
         return
     extents = ", ".join(f"{e['size']:#x} at {e['offset']:#x}" for e in data.pop("extents"))
-    print_table(("property", "value"), [*data.items(), ("extents", extents)])
+    print_table(
+        ("property", "value"),
+        [*((name, as_text(value)) for name, value in data.items()), ("extents", extents)],
+    )
 
 
 @vm.command()
@@ -129,19 +143,15 @@ def vms_of(root: str | None) -> list[vm_pb2.Vm]:
 
 def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
     """A VM as plain data."""
-    definition = message.definition
+    from multiroot.vm.messages import definition_from_proto
+
+    name, *rest = to_data(definition_from_proto(message.definition)).items()
     return {
-        "name": definition.name,
+        **dict([name]),
         "state": message.state,
         "owner": message.owner,
         "epoch": message.epoch,
-        "ram_bytes": definition.ram_bytes,
-        "cpus": definition.cpus,
-        "machine": definition.machine,
-        "guest": definition.guest,
-        "append": definition.append,
-        "mac": definition.mac,
-        "address": definition.address,
+        **dict(rest),
         "pid": message.pid,
         "error": message.error,
         "extents": [{"offset": extent.offset, "size": extent.size} for extent in message.extents],

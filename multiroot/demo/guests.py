@@ -41,8 +41,8 @@ def definitions(count: int, ram_bytes: int, *, card: bool = False) -> list[vm_pb
             cpus=1,
             machine="q35",
             guest=device.GUEST if card else "ticker",
-            address=address(number) + "/16",
-            device=device.CARD if card else "",
+            cards=[vm_pb2.Card(address=address(number) + "/16")],
+            functions=[device.CARD] if card else [],
             append=device.APPEND if card else "",
         )
         for number in range(1, count + 1)

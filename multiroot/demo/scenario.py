@@ -205,7 +205,7 @@ class Scenario:
             for vm in _vms(self._old).List(vm_pb2.ListVmsRequest(), timeout=CALL_TIMEOUT).vms
             if vm.state in ("running", "starting", "frozen")
         ]
-        address = now.definition.address.partition("/")[0]
+        address = now.definition.cards[0].address.partition("/")[0]
         ping = self._machine.run(["busybox", "ping", "-c", "3", "-W", "2", address])
         return VmSeen(
             name=name,

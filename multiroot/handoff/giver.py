@@ -143,9 +143,9 @@ class _Attempt:
     async def _describe_device(self) -> device_pb2.DeviceState | None:
         """Soft state of the device that the VM owns; it does not change before the switch."""
         vm = self._vm
-        if not vm.definition.device or vm.host.devices is None:
+        if not vm.definition.function or vm.host.devices is None:
             return None
-        state = await asyncio.to_thread(vm.host.devices.describe, vm.definition.device, vm.entry.extent)
+        state = await asyncio.to_thread(vm.host.devices.describe, vm.definition.function, vm.entry.extent)
         return device.state_to_proto(state)
 
     async def _transfer(self, hints: bytes) -> handoff_pb2.Taken:
@@ -219,8 +219,8 @@ class _Attempt:
         try:
             with self._phases.phase("resume in the giver", vm=vm.name):
                 failure = await vm.vmm.cancel()
-                if vm.definition.device and vm.host.devices is not None:
-                    vm.host.devices.take_back(vm.definition.device, vm.entry.extent)
+                if vm.definition.function and vm.host.devices is not None:
+                    vm.host.devices.take_back(vm.definition.function, vm.entry.extent)
                 if failure:
                     log.warning("the VMM of %s did not send its state: %s", vm.name, failure)
                 await vm.resume()

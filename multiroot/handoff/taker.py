@@ -117,20 +117,21 @@ class Taker:
         await self.abort(definition.name)
         _check_equal(VmmVersion(vmm.name), VmmVersion(self._host.vmm.name))
         vm = self._candidate(definition, extents, giver)
-        if bool(definition.device) != (device is not None):
+        if bool(definition.function) != (device is not None):
             raise BadRequestError(f"the state of {definition.name}'s own device does not come with it")
         phases = Phases(self._side, self._host.clock)
         self._manager.register(vm)
         try:
             if device is not None:
                 with phases.phase("show device", vm=vm.name):
-                    vm.device = await asyncio.to_thread(self._devices().prepare, definition.device, device)
+                    address = await asyncio.to_thread(self._devices().prepare, definition.function, device)
+                    vm.functions = (address,)
             with vm.busy("prepared"), phases.phase("start waiting QEMU", vm=vm.name):
                 await vm.start(giver=giver)
                 _check_equal(vmm, VmmVersion(vm.vmm.name, vm.vmm.version))
             if device is not None:
                 with phases.phase("verify translations", vm=vm.name):
-                    self._devices().verify(definition.device, giver.root, vm.entry.extent)
+                    self._devices().verify(definition.function, giver.root, vm.entry.extent)
             stream = self._listen()
         except BaseException:
             await self._discard(vm)
@@ -299,13 +300,13 @@ class Taker:
         vm = incoming.vm
         if incoming.device is None:
             return None
-        return self._devices().take(vm.definition.device, incoming.giver.root, vm.entry.extent)
+        return self._devices().take(vm.definition.function, incoming.giver.root, vm.entry.extent)
 
     def _move(self, incoming: Incoming, seen: Comparison | None) -> DeviceMove | None:
         vm = incoming.vm
         if incoming.device is None or seen is None:
             return None
-        after = self._devices().translation(vm.definition.device, vm.entry.extent)
+        after = self._devices().translation(vm.definition.function, vm.entry.extent)
         return DeviceMove(incoming.device.translation, after, seen)
 
     async def _give_back(self, incoming: Incoming) -> None:
@@ -317,8 +318,8 @@ class Taker:
     async def _settle_in(self, vm: Instance, phases: Phases) -> None:
         """What the running guest need not wait for."""
         with phases.phase("bring up link", vm=vm.name):
-            if vm.tap and self._host.network:
-                await self._host.network.bring_up(vm.tap)
+            if vm.taps:
+                await vm.bring_up_taps()
                 await vm.vmm.announce()
         vm.keep()
 

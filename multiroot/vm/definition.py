@@ -7,18 +7,17 @@ import ipaddress
 import json
 import re
 import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from multiroot.arena.atomics import crc32c
 from multiroot.arena.layout import check_size
 from multiroot.errors import BadRequestError
-from multiroot.units import MIB, format_size
+from multiroot.units import MIB, format_size, parse_size
+from multiroot.vm.fields import Option, described, listed, to_data
 
 MIN_RAM = 32 * MIB
 MAX_CPUS = 255  # what QEMU's q35 takes without an emulated IOMMU
 MACHINES = ("q35", "microvm")
-DEFAULT_RAM = 256 * MIB
-DEFAULT_GUEST = "ticker"
 
 # A name becomes a folder, a table entry (64 bytes) and part of a process's command line.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -29,25 +28,53 @@ _PCI_ADDRESS = re.compile(r"(?:0000:)?([0-9a-f]{2}:[01][0-9a-f]\.[0-7])")
 _FIXED_OPTIONS = {"accel", "kernel", "initrd", "append", "memory-backend", "suppress-vmdesc", "dumpdtb"}
 
 
+def _one_or_none(text: str) -> tuple[str, ...]:
+    return (text,) if text else ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """A network card. `mac` empty: made from the VM's name. `address` is the guest's own, with prefix length,
+    or empty.
+    """
+
+    mac: str = described("", Option("--mac", "MAC address of its card (default: made from NAME)."))
+    address: str = described("", Option("--address", "The guest's own address on the bridge.", "ADDR/LEN"))
+
+
 @dataclass(frozen=True)
 class VmDefinition:
     """All that a root needs to run a VM exactly as another root does.
 
     `ram_bytes` is a multiple of 2 MiB; `machine` is "q35" or "microvm" with the VMM's options behind commas;
     `guest` names a folder of kernel and initrd in the system image; `append` is added to the guest's command
-    line; `address` is the guest's own, with prefix length, or empty; `device` is the PCI address of a device
-    that the VM owns, bus:device.function, or empty.
+    line; `functions` are the PCI functions that the VM owns, bus:device.function.
+
+    Messages, JSON, the options of `vm run` and what `vm show` prints are derived from these fields.
     """
 
     name: str
-    ram_bytes: int = DEFAULT_RAM
-    cpus: int = 1
-    machine: str = "q35"
-    guest: str = DEFAULT_GUEST
-    append: str = ""
-    mac: str = ""
-    address: str = ""
-    device: str = ""
+    ram_bytes: int = described(
+        256 * MIB, Option("--memory", "RAM, a multiple of 2 MiB.", default="256M", parse=parse_size)
+    )
+    cpus: int = described(1, Option("--cpus", "Virtual CPUs."))
+    machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))
+    guest: str = described("ticker", Option("--guest", "Guest image of the system image."))
+    append: str = described("", Option("--append", "More parameters for the guest's kernel."))
+    cards: tuple[Card, ...] = listed(Card, (Card(),))
+    functions: tuple[str, ...] = described(
+        (), Option("--device", "A PCI device that the VM owns.", "BB:DD.F", "", parse=_one_or_none)
+    )
+
+    @property
+    def card(self) -> Card:
+        """Its card; `checked` sees to it that there is one."""
+        return self.cards[0]
+
+    @property
+    def function(self) -> str:
+        """The PCI function that it owns, empty if none; `checked` sees to it that there is at most one."""
+        return self.functions[0] if self.functions else ""
 
     def checked(self) -> VmDefinition:
         """This definition with defaults filled in; raises BadRequestError naming the first thing wrong."""
@@ -65,16 +92,21 @@ class VmDefinition:
             raise BadRequestError(f"not a guest's name: {self.guest!r}")
         if not self.append.isprintable():
             raise BadRequestError("the guest's command line holds characters that are not printable")
+        if len(self.cards) != 1:
+            raise BadRequestError(f"a VM cannot have {len(self.cards)} network cards", "it has one, so far")
+        if len(self.functions) > 1:
+            raise BadRequestError(
+                f"a VM cannot own {len(self.functions)} PCI functions", "it can own one, so far"
+            )
         return replace(
             self,
-            mac=_mac(self.mac, self.name),
-            address=_address(self.address),
-            device=_device(self.device, self.machine),
+            cards=tuple(Card(_mac(card.mac, self.name), _address(card.address)) for card in self.cards),
+            functions=tuple(_function(function, self.machine) for function in self.functions),
         )
 
     def checksum(self) -> int:
         """CRC-32C over every field, as kept in the arena."""
-        return crc32c(json.dumps(asdict(self), sort_keys=True).encode())
+        return crc32c(json.dumps(to_data(self), sort_keys=True).encode())
 
 
 def check_name(name: str) -> None:
@@ -114,12 +146,10 @@ def _mac(mac: str, name: str) -> str:
     return mac
 
 
-def _device(device: str, machine: str) -> str:
-    if not device:
-        return ""
-    match = _PCI_ADDRESS.fullmatch(device.lower())
+def _function(function: str, machine: str) -> str:
+    match = _PCI_ADDRESS.fullmatch(function.lower())
     if not match:
-        raise BadRequestError(f"not a PCI address: {device!r}", "write it like 01:00.0")
+        raise BadRequestError(f"not a PCI address: {function!r}", "write it like 01:00.0")
     if machine_kind(machine) != "q35":
         raise BadRequestError(
             "only a q35 machine can own a device", f"the machine is {machine_kind(machine)}"

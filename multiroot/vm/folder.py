@@ -11,6 +11,7 @@ from pathlib import Path
 from multiroot.arena.layout import Owner
 from multiroot.processes import ProcessId
 from multiroot.vm.definition import VmDefinition
+from multiroot.vm.fields import from_data
 from multiroot.vm.history import read_history
 
 RUN_DIR = Path("/run/multiroot/vms")
@@ -24,7 +25,7 @@ class VmRecord:
     vmm: str
     vmm_version: str
     process: ProcessId
-    tap: str
+    taps: tuple[str, ...]
     giver: Owner | None = None
 
 
@@ -62,11 +63,11 @@ class VmFolder:
         except FileNotFoundError:
             return None
         return VmRecord(
-            definition=VmDefinition(**data["definition"]),
+            definition=from_data(data["definition"], VmDefinition),
             vmm=data["vmm"],
             vmm_version=data["vmm_version"],
             process=ProcessId(**data["process"]),
-            tap=data["tap"],
+            taps=tuple(data["taps"]),
             giver=Owner(**data["giver"]) if data["giver"] else None,
         )
 

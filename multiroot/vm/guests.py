@@ -38,8 +38,8 @@ def check_image(guests: Path, name: str) -> None:
 def guest_command_line(definition: VmDefinition) -> str:
     """The guest kernel's command line; guest image NAME or NAME-VARIANT takes its address as NAME.ip=."""
     words = ["console=ttyS0", "quiet"]
-    if definition.address:
-        words.append(f"{definition.guest.partition('-')[0]}.ip={definition.address}")
+    if address := definition.card.address:
+        words.append(f"{definition.guest.partition('-')[0]}.ip={address}")
     if definition.append:
         words.append(definition.append)
     return " ".join(words)

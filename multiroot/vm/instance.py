@@ -79,7 +79,7 @@ class Host:
     def check(self, definition: VmDefinition) -> None:
         """Raises BadRequestError if this root lacks the guest image or has no devices to give."""
         check_image(self.guests, definition.guest)
-        if definition.device and self.devices is None:
+        if definition.functions and self.devices is None:
             raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
 
 
@@ -105,8 +105,8 @@ class Instance:
             wall_clock(host.clock),
         )
         self.vmm = host.vmm(setup)
-        self.tap = ""
-        self.device = ""  # address in this root of the device it owns
+        self.taps: tuple[str, ...] = ()
+        self.functions: tuple[str, ...] = ()  # addresses in this root of those it owns
         self._busy = ""
         self._watch: asyncio.Task[None] | None = None
 
@@ -144,17 +144,23 @@ class Instance:
         self.folder.write(self._record(giver))
         self._watch = asyncio.create_task(self._watch_end())
         self.state = VmState.INCOMING if giver else VmState.RUNNING
-        if self.tap and self.host.network and not giver:
-            await self.host.network.bring_up(self.tap)
+        if not giver:
+            await self.bring_up_taps()
 
     async def adopt(self, record: VmRecord) -> None:
         """Take over an earlier agent's VMM; raises ConflictError or VmmGoneError if it is gone."""
         if record.vmm != self.vmm.name:
             raise ConflictError(f"{self.name} is run by {record.vmm}, this agent knows {self.vmm.name}")
-        self.tap = record.tap
+        self.taps = record.taps
         await self.vmm.adopt(record.process)
         self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
         self._watch = asyncio.create_task(self._watch_end())
+
+    async def bring_up_taps(self) -> None:
+        """Let its cards take part in the guests' network."""
+        for tap in self.taps if self.host.network else ():
+            assert self.host.network
+            await self.host.network.bring_up(tap)
 
     def keep(self) -> None:
         """Note that this VM is no longer incoming but ours."""
@@ -193,18 +199,20 @@ class Instance:
 
     def _record(self, giver: Owner | None) -> VmRecord:
         assert self.vmm.process is not None
-        return VmRecord(self.definition, self.vmm.name, self.vmm.version, self.vmm.process, self.tap, giver)
+        return VmRecord(self.definition, self.vmm.name, self.vmm.version, self.vmm.process, self.taps, giver)
 
     async def _spawn(self, *, incoming: bool) -> None:
         host = self.host
         with ExitStack() as stack:
             serial, keeper_serial = (stack.enter_context(end) for end in socket.socketpair())
-            tap = await host.network.add_tap(self.name) if host.network else None
-            if tap:
-                stack.callback(os.close, tap.fd)
-                self.tap = tap.name
+            taps: list[Tap] = []
+            for _ in self.definition.cards if host.network else ():
+                assert host.network
+                taps.append(await host.network.add_tap(self.name))
+                stack.callback(os.close, taps[-1].fd)
+            self.taps = tuple(tap.name for tap in taps)
             self._spawn_keeper(stack, keeper_serial)
-            wiring = Wiring(serial.fileno(), (tap.fd,) if tap else (), (self.device,) if self.device else ())
+            wiring = Wiring(serial.fileno(), tuple(tap.fd for tap in taps), self.functions)
             await self.vmm.start(wiring, incoming=incoming)
 
     def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:

@@ -39,13 +39,13 @@ class VmManager:
                 f"there is already a VM {known.name} ({known.state})",
                 f"end it: multiroot vm stop {known.name}",
             )
-        device = await self._acquire(definition)
+        functions = await self._acquire(definition)
         # Zeroing a large extent takes seconds; the agent has other things to answer meanwhile.
         entry = await asyncio.to_thread(
             self.host.arena.allocate, definition.name, definition.ram_bytes, definition.checksum()
         )
         vm = Instance(self.host, definition, entry)
-        vm.device = device
+        vm.functions = functions
         self._vms[vm.name] = vm
         try:
             with vm.busy("started"):
@@ -56,16 +56,18 @@ class VmManager:
             raise
         return vm
 
-    async def _acquire(self, definition: VmDefinition) -> str:
-        """Address of the VM's own device, ready for it; "" if it has none."""
-        if not definition.device or self.host.devices is None:
-            return ""
-        holder = next(
-            (vm for vm in self._vms.values() if vm.active and vm.definition.device == definition.device), None
+    async def _acquire(self, definition: VmDefinition) -> tuple[str, ...]:
+        """Addresses of the VM's own PCI functions, ready for it."""
+        devices = self.host.devices
+        if devices is None:
+            return ()
+        for vm in self._vms.values():
+            for function in definition.functions if vm.active else ():
+                if function in vm.definition.functions:
+                    raise ConflictError(f"{function} is owned by VM {vm.name}")
+        return tuple(
+            [await asyncio.to_thread(devices.acquire, function) for function in definition.functions]
         )
-        if holder:
-            raise ConflictError(f"{definition.device} is owned by VM {holder.name}")
-        return await asyncio.to_thread(self.host.devices.acquire, definition.device)
 
     def all(self) -> list[Instance]:
         """Every VM this root knows, by name."""

@@ -8,27 +8,17 @@ from dataclasses import asdict
 from multiroot.arena.allocator import Extent
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.vm.definition import VmDefinition
+from multiroot.vm.fields import from_message, to_message
 from multiroot.vm.ticks import Report, Stretch, Tick
 
 
 def definition_to_proto(definition: VmDefinition) -> vm_pb2.VmDefinition:
-    return vm_pb2.VmDefinition(**asdict(definition))
+    return to_message(definition, vm_pb2.VmDefinition)
 
 
 def definition_from_proto(message: vm_pb2.VmDefinition) -> VmDefinition:
     """The definition as sent, unset fields at their defaults, not checked yet."""
-    default = VmDefinition(message.name)
-    return VmDefinition(
-        name=message.name,
-        ram_bytes=message.ram_bytes or default.ram_bytes,
-        cpus=message.cpus or default.cpus,
-        machine=message.machine or default.machine,
-        guest=message.guest or default.guest,
-        append=message.append,
-        mac=message.mac,
-        address=message.address,
-        device=message.device,
-    )
+    return from_message(message, VmDefinition)
 
 
 def extent_to_proto(extent: Extent) -> vm_pb2.Extent:

@@ -41,7 +41,7 @@ def run(agent: vm_pb2_grpc.VmServiceStub, **fields: object) -> vm_pb2.Vm:
 
 
 def test_a_guest_runs_under_kvm_with_its_ram_in_the_arena(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:
-    vm = run(agent, address="10.77.1.1/16", append="ticker.region=16")
+    vm = run(agent, cards=[vm_pb2.Card(address="10.77.1.1/16")], append="ticker.region=16")
     assert (vm.state, vm.owner, vm.extents[0].size) == ("running", 1, 128 * MIB)
     ticks = agent.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=130), timeout=300)
     seen = continuity(ticks_from_proto(ticks).ticks)

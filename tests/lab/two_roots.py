@@ -29,7 +29,7 @@ from multiroot.phases import Phases
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
-from multiroot.vm.definition import VmDefinition
+from multiroot.vm.definition import Card, VmDefinition
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import ticks_from_proto
@@ -122,7 +122,11 @@ async def drive(machine: str, script: str) -> dict[str, Any]:
     old = Agent(OLD, khz)
     await old.start()
     definition = VmDefinition(
-        NAME, ram_bytes=128 * MIB, machine=machine, address="10.77.1.77/16", append="ticker.region=16"
+        NAME,
+        ram_bytes=128 * MIB,
+        machine=machine,
+        cards=(Card(address="10.77.1.77/16"),),
+        append="ticker.region=16",
     )
     vm = await old.manager.run(definition)
     first = vm.owner.epoch

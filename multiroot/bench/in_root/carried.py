@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from multiroot.errors import BadRequestError
 from multiroot.vm.definition import VmDefinition
+from multiroot.vm.fields import from_data
 
 _HEAD = struct.Struct("<8sII")  # magic, bytes of JSON, bytes of device state
 _MAGIC = b"MRBENCH1"
@@ -36,7 +37,7 @@ def unpack(memory: bytes) -> tuple[Carried, bytes]:
         if magic != _MAGIC or len(memory) < _HEAD.size + length + size:
             raise ValueError("no magic number, or cut off")
         data = json.loads(memory[_HEAD.size : _HEAD.size + length])
-        data["definition"] = VmDefinition(**data["definition"])
+        data["definition"] = from_data(data["definition"], VmDefinition)
         start = _HEAD.size + length
         return Carried(**data), bytes(memory[start : start + size])
     except (struct.error, ValueError, TypeError, KeyError) as error:

@@ -91,8 +91,7 @@ class Bench:
         target.state = VmState.RUNNING
         before = await self._ticks(source, 0)
         await source.end(VmState.HANDED)
-        if target.tap and self._host.network:
-            await self._host.network.bring_up(target.tap)
+        await target.bring_up_taps()
         if way in COPYING:
             self._spare = source.entry
         self._vm = target

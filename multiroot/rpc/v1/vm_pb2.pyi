@@ -33,23 +33,25 @@ class VmDefinition(_message.Message):
     MACHINE_FIELD_NUMBER: _builtins.int
     GUEST_FIELD_NUMBER: _builtins.int
     APPEND_FIELD_NUMBER: _builtins.int
-    MAC_FIELD_NUMBER: _builtins.int
-    ADDRESS_FIELD_NUMBER: _builtins.int
-    DEVICE_FIELD_NUMBER: _builtins.int
+    CARDS_FIELD_NUMBER: _builtins.int
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ram_bytes: _builtins.int
     cpus: _builtins.int
     machine: _builtins.str
-    """QEMU machine with its options"""
+    """machine type with its options"""
     guest: _builtins.str
     """name of a guest image in the system image"""
     append: _builtins.str
     """added to the guest's command line"""
-    mac: _builtins.str
-    address: _builtins.str
-    """guest's own address/len on the bridge, may be empty"""
-    device: _builtins.str
-    """PCI address of the device it owns, may be empty"""
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Card]:
+        """one, so far"""
+
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """PCI addresses of the functions it owns, one at most so far"""
+
     def __init__(
         self,
         *,
@@ -59,17 +61,42 @@ class VmDefinition(_message.Message):
         machine: _builtins.str = ...,
         guest: _builtins.str = ...,
         append: _builtins.str = ...,
-        mac: _builtins.str = ...,
-        address: _builtins.str = ...,
-        device: _builtins.str = ...,
+        cards: _abc.Iterable[Global___Card] | None = ...,
+        functions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "append", b"append", "cpus", b"cpus", "device", b"device", "guest", b"guest", "mac", b"mac", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "cards", b"cards", "cpus", b"cpus", "functions", b"functions", "guest", b"guest", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VmDefinition: _TypeAlias = VmDefinition  # noqa: Y015
+
+@_typing.final
+class Card(_message.Message):
+    """A network card of a VM."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAC_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    mac: _builtins.str
+    """empty: made from the VM's name"""
+    address: _builtins.str
+    """guest's own address/len on the bridge, may be empty"""
+    def __init__(
+        self,
+        *,
+        mac: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "mac", b"mac"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Card: _TypeAlias = Card  # noqa: Y015
 
 @_typing.final
 class Extent(_message.Message):

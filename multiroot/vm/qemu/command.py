@@ -98,11 +98,12 @@ def command(
         "-chardev", f"socket,id=serial,fd={descriptors.serial}",
         "-serial", "chardev:serial",
     ]  # fmt: skip
-    for tap in descriptors.taps:
-        words += [
-            "-netdev", f"tap,id=net,fd={tap}",
-            "-device", f"{_CARDS[machine_kind(definition.machine)]},netdev=net,mac={definition.mac}",
-        ]  # fmt: skip
+    if descriptors.taps:
+        for card, tap in zip(definition.cards, descriptors.taps, strict=True):
+            words += [
+                "-netdev", f"tap,id=net,fd={tap}",
+                "-device", f"{_CARDS[machine_kind(definition.machine)]},netdev=net,mac={card.mac}",
+            ]  # fmt: skip
     for address in functions:
         # Without its ROM, which QEMU would read from the device.
         words += [

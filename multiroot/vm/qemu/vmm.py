@@ -106,7 +106,7 @@ class QemuVmm:
         """Set what a handoff is to find set on either side of it: RAM stays, ROMs go in small portions."""
         wanted = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
         await self.qmp.execute("migrate-set-capabilities", capabilities=wanted)
-        own = bool(self.setup.definition.device)
+        own = bool(self.setup.definition.functions)
         await self.qmp.execute(
             "migrate-set-parameters",
             max_bandwidth=_BANDWIDTH_WITH_DEVICE if own else _BANDWIDTH,

@@ -20,6 +20,7 @@ from multiroot.handoff import taker as taker_module
 from multiroot.handoff.giver import hand_over
 from multiroot.phases import Phases
 from multiroot.units import MIB
+from multiroot.vm.definition import Card
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.qemu import memory_map
 from multiroot.vm.qemu.vmm import QemuVmm, ram_copied
@@ -294,7 +295,7 @@ async def prepare(taker: Root, vm: Instance, **changes: object) -> None:
     ("changes", "words"),
     [
         ({"definition": replace(SMALL, cpus=2)}, "another definition"),
-        ({"definition": replace(SMALL, mac="")}, "not complete"),
+        ({"definition": replace(SMALL, cards=(Card(),))}, "not complete"),
         ({"definition": replace(SMALL, name="vm1")}, "no extent named 'vm1'"),
         ({"definition": replace(SMALL, guest="absent")}, "no guest image"),
         ({"extents": [Extent(4 * MIB, 32 * MIB)]}, "other extents"),

@@ -7,12 +7,14 @@ from pathlib import Path
 from multiroot.arena.allocator import Extent
 from multiroot.clocks import wall_clock
 from multiroot.units import MIB
-from multiroot.vm.definition import VmDefinition
+from multiroot.vm.definition import Card, VmDefinition
 from multiroot.vm.guests import GuestImage, guest_command_line
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command, machine
 from multiroot.vm.vmm import VmmSetup
 
-DEFINITION = VmDefinition("vm0", cpus=2, address="10.77.1.1/16", append="ticker.region=8").checked()
+DEFINITION = VmDefinition(
+    "vm0", cpus=2, cards=(Card(address="10.77.1.1/16"),), append="ticker.region=8"
+).checked()
 EXTENT = Extent(2 * MIB, 256 * MIB)
 SETUP = VmmSetup(
     DEFINITION,
@@ -47,7 +49,7 @@ def test_descriptors_are_all_used() -> None:
         assert f"fd={fd}" in text
     (card,) = values(argv, "-device")
     assert card.startswith("virtio-net-pci,")
-    assert card.endswith(f",netdev=net,mac={DEFINITION.mac}")
+    assert card.endswith(f",netdev=net,mac={DEFINITION.card.mac}")
 
 
 def test_without_tap_there_is_no_card() -> None:

@@ -1,26 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import json
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multiroot.cli import vm as cli
 from multiroot.errors import BadRequestError
+from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import GIB, MIB
-from multiroot.vm.definition import VmDefinition
+from multiroot.vm.definition import Card, VmDefinition
+from multiroot.vm.fields import (
+    Option,
+    as_text,
+    described,
+    from_data,
+    from_options,
+    options,
+    to_data,
+    to_message,
+)
 from multiroot.vm.messages import definition_from_proto, definition_to_proto
 
-GOOD = VmDefinition("vm0", address="10.77.1.1/16").checked()
+GOOD = VmDefinition("vm0", cards=(Card(address="10.77.1.1/16"),)).checked()
 
 
 def test_defaults_are_filled_in() -> None:
     assert GOOD.ram_bytes == 256 * MIB
-    assert GOOD.mac.startswith("52:54:00:")
+    assert GOOD.card.mac.startswith("52:54:00:")
     assert GOOD.checked() == GOOD
-    assert VmDefinition("vm1").checked().mac != GOOD.mac
+    assert VmDefinition("vm1").checked().card.mac != GOOD.card.mac
 
 
 @pytest.mark.parametrize(
@@ -45,11 +58,16 @@ def test_defaults_are_filled_in() -> None:
         ({"machine": "q35,hpet=on -nographic"}, "not a machine option"),
         ({"guest": "../../etc"}, "not a guest"),
         ({"append": "a\nb"}, "not printable"),
-        ({"mac": "52:54:00:00:00"}, "not a MAC"),
-        ({"mac": "01:00:5e:00:00:01"}, "not a MAC"),
-        ({"address": "10.77.1.1"}, "prefix length"),
-        ({"address": "10.77.1/16"}, "not an IPv4"),
-        ({"address": "fe80::1/64"}, "not an IPv4"),
+        ({"cards": (Card(mac="52:54:00:00:00"),)}, "not a MAC"),
+        ({"cards": (Card(mac="01:00:5e:00:00:01"),)}, "not a MAC"),
+        ({"cards": (Card(address="10.77.1.1"),)}, "prefix length"),
+        ({"cards": (Card(address="10.77.1/16"),)}, "not an IPv4"),
+        ({"cards": (Card(address="fe80::1/64"),)}, "not an IPv4"),
+        ({"cards": ()}, "cannot have 0 network cards"),
+        ({"cards": (Card(), Card())}, "cannot have 2 network cards"),
+        ({"functions": ("1",)}, "not a PCI address: '1'"),
+        ({"functions": ("01:00.0", "02:00.0")}, "cannot own 2 PCI functions"),
+        ({"functions": ("01:00.0",), "machine": "microvm"}, "only a q35 machine"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, Any], words: str) -> None:
@@ -57,15 +75,80 @@ def test_what_is_wrong_is_named(change: dict[str, Any], words: str) -> None:
         replace(GOOD, **change).checked()
 
 
+# A value of each field that is not its default: a field that is added belongs here too.
+OTHERS: dict[str, Any] = {
+    "name": "vm1",
+    "ram_bytes": GIB,
+    "cpus": 2,
+    "machine": "q35,hpet=on",
+    "guest": "ticker-card",
+    "append": "ticker.region=8",
+    "cards": (Card("52:54:00:00:00:07", "10.77.1.7/16"),),
+    "functions": ("01:00.0",),
+}
+OTHER = VmDefinition(**OTHERS)
+
+
 def test_every_field_counts_in_the_checksum() -> None:
-    changes: dict[str, Any] = {"ram_bytes": GIB, "cpus": 2}
     sums = {GOOD.checksum()}
     for field in fields(GOOD):
-        sums.add(replace(GOOD, **{field.name: changes.get(field.name, "other")}).checksum())
+        sums.add(replace(GOOD, **{field.name: OTHERS[field.name]}).checksum())
     assert len(sums) == 1 + len(fields(GOOD))
+    assert OTHER.checked() == OTHER
 
 
-@given(st.builds(VmDefinition, *[st.text(min_size=1)], st.integers(1, 1 << 40), st.integers(1, 255)))
-def test_messages_carry_everything(definition: VmDefinition) -> None:
+def test_messages_and_json_carry_every_field() -> None:
+    assert [field.name for field in fields(OTHER) if field.default == OTHERS[field.name]] == []
+    for each in (OTHER, GOOD, VmDefinition("vm0")):
+        assert definition_from_proto(definition_to_proto(each)) == each
+        assert from_data(json.loads(json.dumps(to_data(each))), VmDefinition) == each
+
+
+def test_every_field_can_be_given_to_vm_run() -> None:
+    told = {
+        "--memory": "1G",
+        "--cpus": "2",
+        "--machine": "q35,hpet=on",
+        "--guest": "ticker-card",
+        "--append": "ticker.region=8",
+        "--mac": "52:54:00:00:00:07",
+        "--address": "10.77.1.7/16",
+        "--device": "01:00.0",
+    }
+    assert sorted(told) == sorted(option.flag for option in options(VmDefinition))
+    words = [word for pair in told.items() for word in pair]
+    context = cli.run.make_context("run", ["vm1", *words])
+    given = {key: value for key, value in context.params.items() if key not in ("root", "as_json")}
+    name = given.pop("name")
+    assert from_options(VmDefinition, given, name=name) == OTHER
+    plain = cli.run.make_context("run", ["vm0"]).params
+    assert from_options(VmDefinition, plain, name="vm0") == VmDefinition("vm0")
+
+
+def test_vm_show_has_every_field() -> None:
+    shown = cli.vm_json(vm_pb2.Vm(definition=definition_to_proto(OTHER)))
+    assert {field.name for field in fields(OTHER)} <= set(shown)
+    text = " ".join(as_text(value) for value in shown.values())
+    for word in ("52:54:00:00:00:07", "10.77.1.7/16", "01:00.0", "ticker.region=8"):
+        assert word in text
+
+
+@dataclass(frozen=True)
+class Longer(VmDefinition):
+    """A definition with a field more, as the next one who adds a field has it before all else."""
+
+    extra: str = described("", Option("--extra", "More."))
+
+
+def test_a_field_that_a_message_lacks_is_noticed() -> None:
+    with pytest.raises(ValueError, match="VmDefinition has no field extra"):
+        to_message(Longer("vm0"), vm_pb2.VmDefinition)
+    with pytest.raises(BadRequestError, match="VmDefinition has no field extra"):
+        from_data(to_data(Longer("vm0")), VmDefinition)
+    assert "--extra" in [option.flag for option in options(Longer)]
+
+
+@given(st.text(min_size=1), st.integers(1, 1 << 40), st.integers(1, 255), st.lists(st.text(min_size=1)))
+def test_messages_carry_any_value(name: str, ram: int, cpus: int, functions: list[str]) -> None:
+    definition = VmDefinition(name, ram, cpus, functions=tuple(functions))
     assert definition_from_proto(definition_to_proto(definition)) == definition
-    assert definition_from_proto(definition_to_proto(GOOD)) == GOOD
