@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The one way to fail: an exception with a message and a hint.
 
-`multiroot.cli.main` turns any of these into one line on stderr and the class's exit code; agents turn
-them into a gRPC status and back (`multiroot.rpc.status`), so a refusal in the other root reads the same here.
+`multiroot.cli.main` prints it as one line on stderr and exits with the code of its class. Agents send it as a
+gRPC status (`multiroot.rpc.status`), and the caller raises it again as it was. The first line of each
+docstring is the meaning of the exit code in docs/cli.md.
 """
 
 from __future__ import annotations
 
 
 class MultirootError(Exception):
-    """Something failed; `message` says what, `hint` says how to mend it (may be empty)."""
+    """Something failed.
+
+    `message` says what, `hint` says how to mend it; the hint may be empty.
+    """
 
     exit_code = 1
 
@@ -23,31 +27,31 @@ class MultirootError(Exception):
 
 
 class BadRequestError(MultirootError):
-    """The request itself is wrong (unknown name, malformed value, bad image); nothing was changed."""
+    """The request is wrong (unknown name, malformed value, bad image). Nothing was changed."""
 
     exit_code = 2
 
 
 class ConflictError(MultirootError):
-    """The request is well formed but something already holds what it asks for; nothing was changed."""
+    """Something else holds what the request asks for. Nothing was changed."""
 
     exit_code = 3
 
 
 class WaitTimeoutError(MultirootError):
-    """Something that should have happened did not happen in time."""
+    """Something that was waited for did not happen in time."""
 
     exit_code = 4
 
 
 class PeerLostError(MultirootError):
-    """The other root (or its agent) is gone."""
+    """The other root or its agent does not answer."""
 
     exit_code = 5
 
 
 class CommandError(MultirootError):
-    """A program we ran failed; `returncode` and `stderr` are its own."""
+    """A program that we ran failed; `returncode` and `stderr` are those of the program."""
 
     def __init__(self, message: str, hint: str = "", *, returncode: int = -1, stderr: str = "") -> None:
         super().__init__(message, hint)

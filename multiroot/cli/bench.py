@@ -13,6 +13,7 @@ import click
 
 from multiroot.bench import names
 from multiroot.bench.results.view import View
+from multiroot.cli.commands import Group
 from multiroot.cli.output import Progress, console, json_option, print_json, print_table
 from multiroot.errors import BadRequestError
 from multiroot.units import parse_size
@@ -45,12 +46,12 @@ tick_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
     """Measure what this does beside what others do, in one lab machine and one run."""
 
 
-@bench.command()
+@bench.command(example="multiroot bench handoff --ram 128M,1G --rounds 3")
 @click.option("--contenders", default="", metavar="LIST", help="Only these, separated by commas.")
 @click.option("--ram", default="128M", show_default=True, metavar="LIST", help="RAM of the VM.")
 @click.option("--vms", default=1, show_default=True, help="VMs of the multi-root handoff.")
@@ -82,7 +83,7 @@ def handoff(contenders: str, ram: str, machine: str, out: Path | None, as_json: 
     show(run, View("blackout_ns", names.IN_PLACE, names.OURS, OUR_METRICS), folder, as_json)
 
 
-@bench.command()
+@bench.command(example="multiroot bench launch --new-kernel 6.1")
 @click.option("--rounds", default=3, show_default=True, help="Samples of each.")
 @common_options
 def launch(out: Path | None, as_json: bool, **chosen: Any) -> None:
@@ -96,7 +97,7 @@ def launch(out: Path | None, as_json: bool, **chosen: Any) -> None:
     show(run, view, folder, as_json)
 
 
-@bench.command()
+@bench.command(example="multiroot bench memory --ram 512M")
 @click.option("--ram", default="128M", show_default=True, metavar="SIZE", help="RAM of the VM, not counted.")
 @click.option("--rounds", default=3, show_default=True, help="Samples of each.")
 @common_options
@@ -110,7 +111,7 @@ def memory(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
     show(run, View(work.METRIC, "", work.ROOT, (work.METRIC,)), folder, as_json)
 
 
-@bench.command()
+@bench.command(example="multiroot bench scale --vms 1,4 --ram 128M")
 @click.option("--vms", default="1,2,4,8", show_default=True, metavar="LIST", help="Numbers of VMs.")
 @click.option("--ram", default="128M,512M,2G,4G", show_default=True, metavar="LIST", help="Sizes of one VM.")
 @tick_option
@@ -135,7 +136,7 @@ def scale(vms: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) ->
         print_table(("slope", "ms for one more >", "ms for none >"), rows)
 
 
-@bench.command()
+@bench.command(example="multiroot bench link --rounds 3")
 @click.option("--rounds", default=5, show_default=True, help="Samples of each.")
 @common_options
 def link(out: Path | None, as_json: bool, **chosen: Any) -> None:
@@ -149,7 +150,7 @@ def link(out: Path | None, as_json: bool, **chosen: Any) -> None:
     show(run, view, folder, as_json)
 
 
-@bench.command()
+@bench.command(example="multiroot bench quick --record")
 @click.option("--record", is_flag=True, help="Make this run's ratios the recorded ones.")
 @common_options
 def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+_SENTENCE = 200  # characters; click would cut the first sentence of a help text at 45
+
 
 class Command(click.Command):
     """A command whose help ends with `example`, a command line that can be typed as it is."""
@@ -55,7 +57,7 @@ class Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         texts = {name: text for name, (_, text) in self.lazy.items()}
         for name, command in self.commands.items():
-            texts[name] = command.get_short_help_str(formatter.width)
+            texts[name] = command.get_short_help_str(_SENTENCE)
         with formatter.section("Commands"):
             formatter.write_dl(sorted(texts.items()))
 

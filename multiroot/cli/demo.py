@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from multiroot.cli.commands import Command
 from multiroot.cli.output import Progress, console, print_table
 from multiroot.units import parse_size
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
-@click.command()
+@click.command(cls=Command, example="multiroot demo --old-kernel 6.1 --new-kernel 6.12 --vms 2")
 @click.option("--old-kernel", show_default="6.12", help="Kernel of the old root: a name or a bzImage.")
 @click.option("--new-kernel", show_default="6.12", help="Kernel of the new root: a name or a bzImage.")
 @click.option("--modules", type=click.Path(path_type=Path), help="Modules of a bzImage given by path.")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from multiroot.cli.commands import Command
 from multiroot.cli.output import Progress, print_table
 from multiroot.demo.generations import Generation, Generations
 from multiroot.errors import BadRequestError
@@ -16,7 +17,7 @@ from multiroot.phases import Phases
 from multiroot.units import parse_size
 
 
-@click.command()
+@click.command(cls=Command, example="multiroot lab generations --n 4 --kernels 6.12,6.1")
 @click.option("--n", "count", type=click.IntRange(1), default=3, show_default=True, help="How many updates.")
 @click.option(
     "--kernels",

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.cli.commands import Command
 from multiroot.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
     from multiroot.rpc.v1 import coordinator_pb2, device_pb2
 
 
-@click.command()
+@click.command(cls=Command, example="multiroot handoff vm0 --to old")
 @click.argument("vm")
 @click.option(
     "--to", type=click.Choice(("new", "old")), default="new", show_default=True, help="Which root takes it."

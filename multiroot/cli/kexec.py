@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.cli.commands import Group
 from multiroot.cli.output import Progress, json_option, print_json, print_table
 from multiroot.cli.planning import (
     hex_rows,
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from multiroot.launch.session import Prepared
 
 
-@click.group()
+@click.group(cls=Group)
 def kexec() -> None:
     """Load, start and stop a second kernel by hand."""
 
 
-@kexec.command()
+@kexec.command(example="multiroot kexec load /boot/vmlinuz --initrd /boot/initrd.img --reuse-cmdline")
 @click.argument("kernel")
 @click.option("--initrd", default="", metavar="FILE", help="Its initial RAM disk.")
 @click.option(
@@ -79,7 +80,7 @@ def load(
         click.echo(f"loaded {loaded.release} as root {loaded.root}; `multiroot kexec start` starts it")
 
 
-@kexec.command()
+@kexec.command(example="multiroot kexec start --timeout 10")
 @click.option("--timeout", default=5.0, show_default=True, help="Seconds for it to reach its entry point.")
 @json_option
 def start(timeout: float, as_json: bool) -> None:
@@ -97,7 +98,7 @@ def start(timeout: float, as_json: bool) -> None:
         click.echo(f"root {loaded.root} ({loaded.release}) was entered after {entry_ms:.2f} ms")
 
 
-@kexec.command()
+@kexec.command(example="multiroot kexec stop")
 @json_option
 def stop(as_json: bool) -> None:
     """Stop or unload the new kernel; its CPUs and memory come back to this one."""
@@ -116,7 +117,7 @@ def stop(as_json: bool) -> None:
     )
 
 
-@kexec.command()
+@kexec.command(example="multiroot kexec status --json")
 @json_option
 def status(as_json: bool) -> None:
     """Say whether a kernel is loaded or running; exit code 0 if so, 1 if not (like kexec -S)."""

@@ -13,6 +13,7 @@ import click
 
 from multiroot import proc
 from multiroot.cli.audit import audit
+from multiroot.cli.commands import Group
 from multiroot.cli.doctor import lab_doctor
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import Progress, json_option, print_json, print_table
@@ -51,7 +52,16 @@ def machine_options(function: Function) -> Function:
     return function
 
 
-@click.group()
+# Imported only when used: it needs all of the client's side.
+LAZY = {
+    "generations": (
+        "multiroot.cli.generations:generations",
+        "Update N times, kernels in turn, with a VM living through all of it.",
+    ),
+}
+
+
+@click.group(cls=Group, lazy=LAZY)
 def lab() -> None:
     """Build and run the lab machine."""
 
@@ -60,7 +70,7 @@ lab.add_command(audit)
 lab.add_command(lab_doctor)
 
 
-@lab.command()
+@lab.command(example="multiroot lab build")
 @click.option("--refresh", is_flag=True, help="Take the newest packages of the archive.")
 @json_option
 def build(refresh: bool, as_json: bool) -> None:
@@ -85,7 +95,7 @@ def build(refresh: bool, as_json: bool) -> None:
     print_table(("kernel", "release"), [(kernel.name, kernel.release) for kernel in built.kernels.values()])
 
 
-@lab.command()
+@lab.command(example="multiroot lab up --kernel 6.12 --vms 2 --vm-memory 512M")
 @lab_options("default")
 @machine_options
 @click.option("--hold", is_flag=True, help="Leave it paused where it resets or powers off, for a debugger.")
@@ -108,7 +118,7 @@ def up(lab: LabChoice, dry_run: bool, as_json: bool, **chosen: Any) -> None:
     _show(started.state, as_json)
 
 
-@lab.command()
+@lab.command(example="multiroot lab status --json")
 @name_option
 @json_option
 def status(name: str, as_json: bool) -> None:
@@ -116,7 +126,11 @@ def status(name: str, as_json: bool) -> None:
     _show(state.load(name), as_json)
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True})
+@lab.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True},
+    example="multiroot lab exec --root new -- uname -r",
+)
 @name_option
 @root_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -133,7 +147,7 @@ def execute(name: str, root: str, command: tuple[str, ...]) -> int:
         )
 
 
-@lab.command()
+@lab.command(example="multiroot lab logs --root new")
 @name_option
 @root_option
 def logs(name: str, root: str) -> None:
@@ -144,9 +158,11 @@ def logs(name: str, root: str) -> None:
         click.echo(f"{int(stamp) / 1e9:12.6f} {text.decode(errors='replace')}")
 
 
-@lab.command()
+@lab.command(example="multiroot lab console --root new")
 @name_option
-@click.option("--root", type=click.Choice(["old", "new"]), default="old", show_default=True)
+@click.option(
+    "--root", type=click.Choice(["old", "new"]), default="old", show_default=True, help="Which root."
+)
 def console(name: str, root: str) -> None:
     """Join this terminal to a root's console; Ctrl-] leaves it."""
     from multiroot.lab import console as terminal
@@ -155,17 +171,7 @@ def console(name: str, root: str) -> None:
     terminal.attach(state.load_alive(name).folder / console_socket(root))
 
 
-@lab.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def generations(words: tuple[str, ...]) -> None:
-    """Update after update in one lab machine, a VM living through all of them."""
-    # Imported only here: it needs all of the client's side.
-    from multiroot.cli.generations import generations as command
-
-    command.main(list(words), prog_name="multiroot lab generations", standalone_mode=False)
-
-
-@lab.command()
+@lab.command(example="multiroot lab down --name demo")
 @name_option
 def down(name: str) -> None:
     """End the lab machine."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.cli.planning import (
     describe,
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from multiroot.plan.inventory import Inventory
 
 
-@click.group()
+@click.group(cls=Group)
 def plan() -> None:
     """See what a new root would get."""
 
 
-@plan.command()
+@plan.command(example="multiroot plan show --cpus 2-3 --carve 1G")
 @request_options
 @json_option
 def show(as_json: bool, **options: Any) -> None:
@@ -49,7 +50,7 @@ def show(as_json: bool, **options: Any) -> None:
         print_table(("root", str(facts.next_root)), [*plan_rows(made), *rows])
 
 
-@plan.command()
+@plan.command(example="multiroot plan inventory --json")
 @json_option
 def inventory(as_json: bool) -> None:
     """Print the CPUs and the memory that plans are made from."""

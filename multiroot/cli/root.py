@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size, parse_size
 
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
     from multiroot.rpc.v1 import root_pb2
 
 
-@click.group()
+@click.group(cls=Group)
 def root() -> None:
     """See the roots; start and release a new one."""
 
 
-@root.command("list")
+@root.command("list", example="multiroot root list --json")
 @json_option
 def list_roots(as_json: bool) -> None:
     """Every root that answers, and what it owns."""
@@ -43,7 +44,7 @@ def list_roots(as_json: bool) -> None:
     print_table(("root >", "kernel", "APIC ids", "RAM >", "PCI >", "VMs", "up >", "boot_id"), rows)
 
 
-@root.command()
+@root.command(example="multiroot root show new")
 @click.argument("name", default="old")
 @json_option
 def show(name: str, as_json: bool) -> None:
@@ -81,7 +82,7 @@ def show(name: str, as_json: bool) -> None:
         )
 
 
-@root.command()
+@root.command(example="multiroot root launch --kernel 6.12 --cpus 2-3 --carve 1G")
 @click.option(
     "--kernel", required=True, help="A lab kernel's name (6.12), or a bzImage's path in the old root."
 )
@@ -114,7 +115,7 @@ def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
         )
 
 
-@root.command()
+@root.command(example="multiroot root release --force")
 @click.option("--force", is_flag=True, help="Even if VMs run there; they are lost.")
 @json_option
 def release(force: bool, as_json: bool) -> None:
@@ -132,7 +133,7 @@ def release(force: bool, as_json: bool) -> None:
         click.echo(f"released: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
 
 
-@root.command()
+@root.command(example="multiroot root adopt --device 0000:00:02.0")
 @click.option(
     "--device",
     "devices",

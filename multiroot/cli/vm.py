@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size
 from multiroot.vm.definition import VmDefinition
@@ -21,7 +22,7 @@ root_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def vm() -> None:
     """Run VMs in a root and look at them."""
 
@@ -40,7 +41,7 @@ def definition_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@vm.command()
+@vm.command(example="multiroot vm run vm0 --memory 512M --cpus 2 --address 10.77.1.1/16")
 @click.argument("name")
 @definition_options
 @root_option
@@ -60,7 +61,7 @@ def run(name: str, root: str | None, as_json: bool, **given: Any) -> None:
         click.echo(f"{started.definition.name} runs in root {started.owner}, epoch {started.epoch}")
 
 
-@vm.command("list")
+@vm.command("list", example="multiroot vm list --root new")
 @root_option
 @json_option
 def list_vms(root: str | None, as_json: bool) -> None:
@@ -85,7 +86,7 @@ def list_vms(root: str | None, as_json: bool) -> None:
     print_table(("name", "state", "root >", "epoch >", "RAM >", "cpus >", "machine", "address"), rows)
 
 
-@vm.command()
+@vm.command(example="multiroot vm show vm0 --json")
 @click.argument("name")
 @root_option
 @json_option
@@ -107,7 +108,7 @@ def show(name: str, root: str | None, as_json: bool) -> None:
     )
 
 
-@vm.command()
+@vm.command(example="multiroot vm console vm0 --history")
 @click.argument("name")
 @click.option("--history", is_flag=True, help="First what was kept of its output.")
 @click.option("--no-follow", is_flag=True, help="Print what was kept and end.")
@@ -119,7 +120,7 @@ def console(name: str, history: bool, no_follow: bool, root: str | None) -> None
     attach(name, root, history=history or no_follow, follow=not no_follow)
 
 
-@vm.command()
+@vm.command(example="multiroot vm stop vm0")
 @click.argument("name")
 @root_option
 def stop(name: str, root: str | None) -> None:
