@@ -47,7 +47,7 @@ def doorbells() -> list[dict[str, int]]:
         except PeerLostError:
             return []
         for side in (page.mine, page.theirs):
-            found.append({"root": side.root, "apic_id": side.apic_id, "vector": side.vector})
+            found.append({"root": side.root, "apic_id": side.hardware_id, "vector": side.vector})
     return found
 
 

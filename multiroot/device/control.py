@@ -38,9 +38,9 @@ class Side:
         self._raw.root = value
 
     @property
-    def apic_id(self) -> int:
+    def hardware_id(self) -> int:
         """The CPU that takes this root's doorbell."""
-        return int(self._raw.apic_id)
+        return int(self._raw.hardware_id)
 
     @property
     def vector(self) -> int:

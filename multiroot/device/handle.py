@@ -144,10 +144,10 @@ class Device:
             raise refusal("INHERIT", "cannot inherit from the parent", number)
         return number == 0
 
-    def adopt_cpu(self, apic_id: int) -> Cpu:
+    def adopt_cpu(self, hardware_id: int) -> Cpu:
         """Make a CPU of a root that has ended one of this root; it is present and offline afterwards."""
-        raw = ffi.new("struct multiroot_cpu *", {"apic_id": apic_id})
-        self._call("CPU_ADOPT", raw, f"cannot adopt the CPU with APIC id {apic_id}")
+        raw = ffi.new("struct multiroot_cpu *", {"hardware_id": hardware_id})
+        self._call("CPU_ADOPT", raw, f"cannot adopt the CPU with hardware id {hardware_id}")
         return cpu_from_c(raw)
 
     def adopt_pci(self, function: int = lib.MULTIROOT_PCI_ALL) -> None:

@@ -82,7 +82,7 @@ class Info:
     carved: bool
     claimed: bool
     root: int
-    boot_apic_id: int
+    boot_hardware_id: int
     tsc_khz: int
     ledger: int
     parent_control: int
@@ -98,7 +98,7 @@ class Cpu:
     """struct multiroot_cpu: a CPU by this kernel's number, and the root that has it by the ledger."""
 
     cpu: int
-    apic_id: int
+    hardware_id: int
     state: CpuState
     root: int
 
@@ -149,11 +149,11 @@ class LedgerCpu:
 
 @dataclass(frozen=True)
 class Ledger:
-    """A copy of the ledger; `cpus` by APIC id, `ecam` None where the first root found none."""
+    """A copy of the ledger; `cpus` by hardware id, `ecam` None where the first root found none."""
 
     next_root: int
     roots_alive: int
-    boot_apic_id: int
+    boot_hardware_id: int
     e820: tuple[E820Range, ...]
     cpus: dict[int, LedgerCpu]
     ecam: Ecam | None = None
@@ -169,7 +169,7 @@ def info_from_c(raw: Any) -> Info:
         carved=bool(raw.flags & lib.MULTIROOT_INFO_CARVED),
         claimed=bool(raw.flags & lib.MULTIROOT_INFO_CLAIMED),
         root=raw.root,
-        boot_apic_id=raw.boot_apic_id,
+        boot_hardware_id=raw.boot_hardware_id,
         tsc_khz=raw.tsc_khz,
         ledger=raw.ledger,
         parent_control=raw.parent_control,
@@ -183,19 +183,19 @@ def info_from_c(raw: Any) -> Info:
 
 def cpu_from_c(raw: Any) -> Cpu:
     """`raw` is a struct multiroot_cpu."""
-    return Cpu(raw.cpu, raw.apic_id, CpuState(raw.state), raw.root)
+    return Cpu(raw.cpu, raw.hardware_id, CpuState(raw.state), raw.root)
 
 
 def ledger_from_c(raw: Any) -> Ledger:
     """`raw` is a struct multiroot_ledger."""
     ranges = (raw.e820[index] for index in range(min(raw.e820_entries, lib.MULTIROOT_LEDGER_E820)))
-    cpus = ((apic_id, raw.cpu[apic_id]) for apic_id in range(lib.MULTIROOT_LEDGER_CPUS))
+    cpus = ((hardware_id, raw.cpu[hardware_id]) for hardware_id in range(lib.MULTIROOT_LEDGER_CPUS))
     return Ledger(
         next_root=raw.next_root,
         roots_alive=raw.roots_alive,
-        boot_apic_id=raw.boot_apic_id,
+        boot_hardware_id=raw.boot_hardware_id,
         e820=tuple(E820Range(entry.addr, entry.size, entry.type) for entry in ranges),
-        cpus={apic_id: LedgerCpu(cpu.root, CpuState(cpu.state)) for apic_id, cpu in cpus if cpu.root},
+        cpus={hardware_id: LedgerCpu(cpu.root, CpuState(cpu.state)) for hardware_id, cpu in cpus if cpu.root},
         ecam=Ecam(raw.ecam_base, raw.ecam_bus_first, raw.ecam_bus_last) if raw.ecam_base else None,
         windows=tuple(Window(w.addr, w.size, WindowType(w.type)) for w in raw.window if w.type),
     )

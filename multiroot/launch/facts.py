@@ -45,7 +45,7 @@ def facts_of(device: Device) -> Facts:
     return Facts(
         root=info.root,
         next_root=ledger.next_root,
-        boot_apic_id=info.boot_apic_id,
+        boot_apic_id=info.boot_hardware_id,
         tsc_khz=info.tsc_khz,
         x2apic=info.x2apic,
         apic_ids=tuple(sorted(ledger.cpus)),
@@ -76,7 +76,7 @@ def take_inventory(device: Device | None, facts: Facts, top: Path = Path("/")) -
     def probe(number: int) -> ProbedCpu:
         assert device
         cpu = device.cpu(number)
-        return ProbedCpu(cpu.apic_id, cpu.root)
+        return ProbedCpu(cpu.hardware_id, cpu.root)
 
     return collect(
         top,

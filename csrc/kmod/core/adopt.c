@@ -16,15 +16,6 @@
 #define MEMORY_NAME	"System RAM (multiroot)"
 #define CHUNK		SZ_2M
 
-/*
- * I/O APIC registers (Intel I/O APIC datasheet): an index and a window, redirection entries of two words from
- * 0x10.
- */
-#define IOAPIC_WINDOW	0x10
-#define IOAPIC_VERSION	1
-#define IOAPIC_ENTRY	0x10
-#define IOAPIC_MASKED	BIT(16)
-
 /* True when nobody is left but this root, and none is being made. */
 bool mr_adopt_alone(void)
 {
@@ -32,30 +23,11 @@ bool mr_adopt_alone(void)
 }
 
 /* Nobody but its owner runs there: parked, or offline, where an INIT finds it. */
-static bool at_rest(u32 apic_id)
+static bool at_rest(u32 hardware_id)
 {
-	u32 state = mr_ledger_cpu_state(apic_id);
+	u32 state = mr_ledger_cpu_state(hardware_id);
 
-	return mr_park_has(apic_id) || state == MULTIROOT_CPU_OFFLINE || state == MULTIROOT_CPU_GRANTED;
-}
-
-static int mask_ioapic(phys_addr_t phys)
-{
-	void __iomem *ioapic = ioremap(phys, PAGE_SIZE);
-	u32 entries, i, low;
-
-	if (!ioapic)
-		return -ENOMEM;
-	writel(IOAPIC_VERSION, ioapic);
-	entries = (readl(ioapic + IOAPIC_WINDOW) >> 16 & 0xff) + 1;
-	for (i = 0; i < entries; i++) {
-		writel(IOAPIC_ENTRY + 2 * i, ioapic);
-		low = readl(ioapic + IOAPIC_WINDOW);
-		if (!(low & IOAPIC_MASKED))
-			writel(low | IOAPIC_MASKED, ioapic + IOAPIC_WINDOW);
-	}
-	iounmap(ioapic);
-	return 0;
+	return mr_park_has(hardware_id) || state == MULTIROOT_CPU_OFFLINE || state == MULTIROOT_CPU_GRANTED;
 }
 
 /**
@@ -79,24 +51,24 @@ int mr_adopt_inherit(void)
 		if (mr_ledger_cpu_root(id) && mr_ledger_cpu_root(id) != mr_ledger_root() && !at_rest(id))
 			return -EAGAIN;
 	for (i = 0; i < MULTIROOT_LEDGER_IOAPICS && mr_ledger->ioapic[i]; i++) {
-		err = mask_ioapic(mr_ledger->ioapic[i]);
+		err = mr_ioapic_mask(mr_ledger->ioapic[i]);
 		if (err)
 			return err;
 	}
 	if (!mr_map_close(MULTIROOT_PARENT))
 		return -EBUSY;
-	mr_peer_detach(parent);
+	mr_join_detach(parent);
 	return 0;
 }
 
-/* The new root's tables name a CPU's device after its APIC id, and its _STA reads the owner in the ledger. */
-static int plug(u32 apic_id)
+/* The new root's tables name a CPU's device after its hardware id, and its _STA reads the owner in the ledger. */
+static int plug(u32 hardware_id)
 {
 	acpi_handle handle;
 	char name[16];
 	int err;
 
-	snprintf(name, sizeof(name), "\\_SB.C%03X", apic_id);
+	snprintf(name, sizeof(name), "\\_SB.C%03X", hardware_id);
 	if (ACPI_FAILURE(acpi_get_handle(NULL, name, &handle)))
 		return -ENODEV;
 	acpi_scan_lock_acquire();
@@ -107,31 +79,31 @@ static int plug(u32 apic_id)
 
 /**
  * mr_adopt_cpu() - make a CPU of a root that has ended one of this root
- * @cpu: the CPU by its apic_id; the rest is filled in
+ * @cpu: the CPU by its hardware_id; the rest is filled in
  *
  * Return: 0, the CPU is present and offline; -EBUSY: another root is alive; -EINVAL: no such CPU in the ledger;
  * -EAGAIN: it is not parked; -ENODEV: this root's tables or this kernel have no place for it.
  */
 int mr_adopt_cpu(struct multiroot_cpu *cpu)
 {
-	u32 apic_id = cpu->apic_id, owner;
+	u32 hardware_id = cpu->hardware_id, owner;
 	int err;
 
-	if (apic_id >= MULTIROOT_LEDGER_CPUS || !mr_ledger_cpu_root(apic_id))
+	if (hardware_id >= MULTIROOT_LEDGER_CPUS || !mr_ledger_cpu_root(hardware_id))
 		return -EINVAL;
 	if (!mr_adopt_alone())
 		return -EBUSY;
-	owner = mr_ledger_cpu_root(apic_id);
+	owner = mr_ledger_cpu_root(hardware_id);
 	if (owner == mr_ledger_root())
-		return mr_cpu_find(apic_id, cpu);
-	if (!at_rest(apic_id) || (apic_id == mr_ledger->boot_apic_id && !mr_park_has(apic_id)))
+		return mr_cpu_find(hardware_id, cpu);
+	if (!at_rest(hardware_id) || (hardware_id == mr_ledger->boot_hardware_id && !mr_park_has(hardware_id)))
 		return -EAGAIN;
-	if (!mr_park_has(apic_id))
-		mr_apic_send_init(apic_id);
-	mr_ledger_set_cpu(apic_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
-	err = plug(apic_id) ?: mr_cpu_find(apic_id, cpu);
+	if (!mr_park_has(hardware_id))
+		mr_ipi_stop(hardware_id);
+	mr_ledger_set_cpu(hardware_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
+	err = plug(hardware_id) ?: mr_cpu_find(hardware_id, cpu);
 	if (err)
-		mr_ledger_set_cpu(apic_id, owner, MULTIROOT_CPU_PARKED);
+		mr_ledger_set_cpu(hardware_id, owner, MULTIROOT_CPU_PARKED);
 	return err;
 }
 
@@ -162,20 +134,6 @@ static u64 sum_up(const u64 *words, u64 count)
 	return sum;
 }
 
-/*
- * Nobody reads it soon, and VMs run beside this: stores that pass the caches by. And they are plain stores: an emulated
- * CPU takes memset()'s string instruction byte by byte.
- */
-static void zero_out(u64 *words, u64 count)
-{
-	u64 *end = words + count;
-
-	for (; words < end; words += 4)
-		asm volatile("movnti %4, %0\n\tmovnti %4, %1\n\tmovnti %4, %2\n\tmovnti %4, %3"
-			     : "=m" (words[0]), "=m" (words[1]), "=m" (words[2]), "=m" (words[3]) : "r" (0UL));
-	wmb();	/* they are weakly ordered */
-}
-
 static int go_through(struct multiroot_memory *memory)
 {
 	u64 done, part;
@@ -188,7 +146,7 @@ static int go_through(struct multiroot_memory *memory)
 		if (!chunk)
 			return -ENOMEM;
 		if (memory->action == MULTIROOT_MEMORY_ZERO)
-			zero_out(chunk, part / sizeof(u64));
+			mr_zero_out(chunk, part / sizeof(u64));
 		else
 			memory->sum = memory->sum * 31 + sum_up(chunk, part / sizeof(u64));
 		memunmap(chunk);

@@ -88,8 +88,8 @@ void mr_console_detach(void)
 	parent = NULL;
 }
 
-/* The child has written. From its doorbell. */
-void mr_console_event(void)
+/* The child has written: wake all readers up, which look for themselves. From its doorbell. */
+void mr_console_event(struct mr_peer *peer)
 {
 	atomic_inc(&changes);
 	wake_up_interruptible(&readers);
@@ -101,7 +101,7 @@ void mr_console_child_changed(struct mr_peer *peer)
 	mutex_lock(&child_lock);
 	child = peer;
 	mutex_unlock(&child_lock);
-	mr_console_event();
+	mr_console_event(peer);
 }
 
 static int console_open(struct inode *inode, struct file *file)

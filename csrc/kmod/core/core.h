@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the files of multiroot.ko share, one section a file. main.c wires them up; each *_init() undoes
- * itself on failure and has its *_exit().
+ * What the files of multiroot.ko share, one section a file, in the order of the floors (see the README): a file calls
+ * only those above its own section. main.c wires them up; each *_init() undoes itself on failure and has its *_exit().
  */
-#ifndef _MULTIROOT_H
-#define _MULTIROOT_H
+#ifndef _MR_CORE_H
+#define _MR_CORE_H
 
 #include <linux/types.h>
 
+#include "core/arch.h"
 #include "uapi/multiroot.h"
 
 struct eventfd_ctx;
 struct file;
+struct miscdevice;
 struct mr_link;
 struct vm_area_struct;
 
@@ -23,22 +25,6 @@ struct vm_area_struct;
 #define MR_CONSOLE_SIZE		0x3f000
 #define MR_LINK_OFFSET		0x40000
 #define MR_LINK_SIZE		0xe0000
-
-/* main.c: serialises everything that changes carve, CPUs or peers. Held while user memory is copied. */
-extern struct mutex mr_lock;
-
-/* apic.c: interrupts to CPUs by their APIC id, past the kernel's own bookkeeping. */
-int mr_apic_init(void);
-void mr_apic_exit(void);
-bool mr_apic_x2apic(void);
-void mr_apic_send_init(u32 apic_id);
-void mr_apic_send_startup(u32 apic_id, phys_addr_t page);
-void mr_apic_send_fixed(u32 apic_id, u8 vector);
-void mr_apic_send_nmi(u32 apic_id);
-void mr_apic_start(u32 apic_id, phys_addr_t page);
-u32 mr_apic_id(void);
-unsigned long mr_apic_eoi_address(void);
-void mr_apic_quiet(void);
 
 /**
  * struct mr_peer - another root, reached through a shared area
@@ -66,82 +52,56 @@ struct mr_peer {
 	struct mr_link *link;
 };
 
-/* peer.c: the shared areas. */
-struct mr_peer *mr_peer(u32 index);
-bool mr_peer_alive(const struct mr_peer *peer);
-int mr_peer_attach_parent(phys_addr_t shared);
-int mr_peer_create_child(phys_addr_t shared, u32 root);
-void mr_peer_detach(struct mr_peer *peer);
-void mr_peer_child_starts(struct mr_peer *child);
-void mr_peer_child_gone(struct mr_peer *child);
-void mr_peer_set_state(struct mr_peer *peer, u32 state);
-
-/* segments.c: the carve and what is copied into it. */
-extern struct multiroot_carve mr_carve;
-int mr_segments_init(void);
-void mr_segments_exit(void);
-bool mr_carve_has(u64 phys, u64 size);
-bool mr_low_has(u64 phys, u64 size);
-int mr_carve_take(const struct multiroot_carve *want);
-int mr_carve_release(void);
-int mr_segment_write(const struct multiroot_segment *segment);
-
-/* cpu.c: CPUs that other roots have. */
-int mr_cpu_init(void);
-void mr_cpu_exit(void);
-bool mr_cpu_any_granted(void);
-bool mr_cpu_any_started(void);
-int mr_cpu_get(struct multiroot_cpu *cpu);
-int mr_cpu_grant(struct multiroot_cpu *cpu);
-int mr_cpu_start(struct multiroot_cpu_start *start);
-int mr_cpu_reclaim(struct multiroot_cpu *cpu);
-int mr_cpu_find(u32 apic_id, struct multiroot_cpu *cpu);
-
-/* ledger.c: what outlives every root. */
-extern struct multiroot_ledger *mr_ledger;
-int mr_ledger_init(phys_addr_t phys, u32 root, bool first);
-void mr_ledger_exit(void);
-phys_addr_t mr_ledger_phys(void);
-u32 mr_ledger_root(void);
-void mr_ledger_root_started(u32 root, u32 apic_id);
-void mr_ledger_root_reclaimed(u32 apic_id);
-bool mr_ledger_leave(void);
-void mr_ledger_set_cpu(u32 apic_id, u32 root, u32 state);
-u32 mr_ledger_cpu_root(u32 apic_id);
-u32 mr_ledger_cpu_state(u32 apic_id);
-bool mr_ledger_others(void);
-
-/* firmware.c: what later roots must know of the machine and only the first can ask. */
-void mr_firmware_read(struct multiroot_ledger *ledger);
-
-/* park.c: CPUs between two roots. */
-int mr_park_init(void);
-void mr_park_exit(void);
-void mr_park_build(struct multiroot_ledger *ledger, phys_addr_t phys);
-bool mr_park_has(u32 apic_id);
-void mr_park_forget(u32 apic_id);
-void mr_park_self(void);
-
-/* adopt.c: what a root that has ended leaves to this one. */
-bool mr_adopt_alone(void);
-int mr_adopt_inherit(void);
-int mr_adopt_cpu(struct multiroot_cpu *cpu);
-int mr_adopt_memory(struct multiroot_memory *memory);
-
-/* bridge.c: the machine's PCI devices, in a root that came up without. */
-int mr_bridge_let_in(u32 rid);
-void mr_bridge_exit(void);
-
-/* e820.c: what memory the machine has. */
-int mr_e820_read(struct multiroot_ledger *ledger);
-bool mr_e820_is_ram(const struct multiroot_ledger *ledger, u64 base, u64 size);
+/**
+ * struct mr_listener - somebody who is told when a peer rings
+ * @event: one of MULTIROOT_EVENT_*
+ * @heard: called in the interrupt; NULL ends a list
+ */
+struct mr_listener {
+	u32 event;
+	void (*heard)(struct mr_peer *peer);
+};
 
 /* memory.c: what this kernel uses of it. */
 bool mr_memory_unused(u64 base, u64 size);
 bool mr_memory_foreign(u64 base, u64 size);
 
+/* firmware.c: what later roots must know of the machine and only the first can ask. */
+void mr_firmware_read(struct multiroot_ledger *ledger);
+
+/* ledger.c: what outlives every root. */
+extern struct multiroot_ledger *mr_ledger;
+int mr_ledger_init(phys_addr_t phys, u32 root, bool first);
+void mr_ledger_publish(void);
+void mr_ledger_exit(void);
+phys_addr_t mr_ledger_phys(void);
+u32 mr_ledger_root(void);
+void mr_ledger_root_started(u32 root, u32 hardware_id);
+void mr_ledger_root_reclaimed(u32 hardware_id);
+bool mr_ledger_leave(void);
+void mr_ledger_set_cpu(u32 hardware_id, u32 root, u32 state);
+u32 mr_ledger_cpu_root(u32 hardware_id);
+u32 mr_ledger_cpu_state(u32 hardware_id);
+bool mr_ledger_others(void);
+
+/* peer.c: the shared areas. */
+struct mr_peer *mr_peer(u32 index);
+bool mr_peer_alive(const struct mr_peer *peer);
+struct mr_peer *mr_peer_map(u32 index, phys_addr_t phys);
+bool mr_peer_is_ours(const struct mr_peer *peer);
+void mr_peer_lay_out(struct mr_peer *peer, u32 root);
+void mr_peer_enter(struct mr_peer *peer, phys_addr_t phys);
+void mr_peer_hide(struct mr_peer *peer);
+void mr_peer_unmap(struct mr_peer *peer);
+void mr_peer_child_starts(struct mr_peer *child);
+
+/* event.c: uevents. */
+int mr_event_init(const struct miscdevice *device);
+void mr_event_exit(void);
+void mr_event_send(const struct mr_peer *peer, const char *event);
+
 /* doorbell.c: the interrupt a peer can raise here, and the one we raise there. */
-int mr_doorbell_init(void);
+int mr_doorbell_init(const struct mr_listener *told);
 void mr_doorbell_exit(void);
 void mr_doorbell_wait(void);
 void mr_doorbell_publish(struct mr_peer *peer);
@@ -160,8 +120,53 @@ int mr_console_init(void);
 void mr_console_exit(void);
 void mr_console_attach(struct mr_peer *parent);
 void mr_console_detach(void);
-void mr_console_event(void);
+void mr_console_event(struct mr_peer *peer);
 void mr_console_child_changed(struct mr_peer *child);
+
+/* map.c: mmap of /dev/multiroot. */
+void mr_map_open(u32 index);
+bool mr_map_close(u32 index);
+int mr_map(struct file *file, struct vm_area_struct *vma);
+
+/* join.c: peers, with all that is between them and us. */
+extern const struct mr_listener mr_join_listeners[];
+int mr_join_attach_parent(phys_addr_t shared);
+int mr_join_create_child(phys_addr_t shared, u32 root);
+void mr_join_detach(struct mr_peer *peer);
+void mr_join_child_gone(struct mr_peer *child);
+void mr_join_set_state(struct mr_peer *peer, u32 state);
+
+/* segments.c: the carve and what is copied into it. */
+extern struct multiroot_carve mr_carve;
+int mr_segments_init(void);
+void mr_segments_exit(void);
+bool mr_carve_has(u64 phys, u64 size);
+bool mr_low_has(u64 phys, u64 size);
+int mr_carve_take(const struct multiroot_carve *want);
+int mr_carve_release(void);
+bool mr_segment_fits(const struct multiroot_segment *segment);
+int mr_segment_write(const struct multiroot_segment *segment);
+
+/* cpu.c: CPUs that other roots have. */
+int mr_cpu_init(void);
+void mr_cpu_exit(void);
+bool mr_cpu_any_granted(void);
+bool mr_cpu_any_started(void);
+int mr_cpu_get(struct multiroot_cpu *cpu);
+int mr_cpu_grant(struct multiroot_cpu *cpu);
+int mr_cpu_start(struct multiroot_cpu_start *start);
+int mr_cpu_reclaim(struct multiroot_cpu *cpu);
+int mr_cpu_find(u32 hardware_id, struct multiroot_cpu *cpu);
+
+/* adopt.c: what a root that has ended leaves to this one. */
+bool mr_adopt_alone(void);
+int mr_adopt_inherit(void);
+int mr_adopt_cpu(struct multiroot_cpu *cpu);
+int mr_adopt_memory(struct multiroot_memory *memory);
+
+/* bridge.c: the machine's PCI devices, in a root that came up without. */
+int mr_bridge_let_in(u32 rid);
+void mr_bridge_exit(void);
 
 /* contain.c: a root's end is its own, not the machine's. */
 int mr_contain_init(void);
@@ -170,12 +175,5 @@ void mr_contain_exit(void);
 /* dev.c: /dev/multiroot. */
 int mr_dev_init(void);
 void mr_dev_exit(void);
-bool mr_dev_claimed(void);
-void mr_dev_uevent(const struct mr_peer *peer, const char *event);
 
-/* map.c: mmap of it. */
-void mr_map_open(u32 index);
-bool mr_map_close(u32 index);
-int mr_map(struct file *file, struct vm_area_struct *vma);
-
-#endif /* _MULTIROOT_H */
+#endif /* _MR_CORE_H */

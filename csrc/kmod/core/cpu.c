@@ -12,11 +12,9 @@
 #include <asm/tsc.h>
 
 #include "core/core.h"
-#include "core/x86/trampoline.h"
 
 #define TIMEOUT_MAX_MS	10000
 #define POLL_US		100
-#define SELECTOR_CODE64	0x10
 
 static struct cpumask granted;
 static struct cpumask started;
@@ -33,15 +31,10 @@ bool mr_cpu_any_started(void)
 	return !cpumask_empty(&started);
 }
 
-static u32 apic_id_of(u32 cpu)
-{
-	return per_cpu(x86_cpu_to_apicid, cpu);
-}
-
 static void describe(struct multiroot_cpu *cpu)
 {
-	cpu->apic_id = apic_id_of(cpu->cpu);
-	cpu->root = mr_ledger_cpu_root(cpu->apic_id);
+	cpu->hardware_id = mr_hardware_id(cpu->cpu);
+	cpu->root = mr_ledger_cpu_root(cpu->hardware_id);
 	if (cpumask_test_cpu(cpu->cpu, &started))
 		cpu->state = MULTIROOT_CPU_STARTED;
 	else if (cpumask_test_cpu(cpu->cpu, &granted))
@@ -53,7 +46,7 @@ static void describe(struct multiroot_cpu *cpu)
 /* One that is there and has a place in the ledger. */
 static bool exists(u32 cpu)
 {
-	return cpu < nr_cpu_ids && cpu_present(cpu) && apic_id_of(cpu) < MULTIROOT_LEDGER_CPUS;
+	return cpu < nr_cpu_ids && cpu_present(cpu) && mr_hardware_id(cpu) < MULTIROOT_LEDGER_CPUS;
 }
 
 /* Fill in what is known of @cpu->cpu; -EINVAL when there is no such CPU. */
@@ -66,25 +59,25 @@ int mr_cpu_get(struct multiroot_cpu *cpu)
 }
 
 /* Out of whatever it executes, or out of the park. */
-static void take_out(u32 apic_id)
+static void take_out(u32 hardware_id)
 {
-	mr_apic_send_init(apic_id);
-	mr_park_forget(apic_id);
+	mr_ipi_stop(hardware_id);
+	mr_park_forget(hardware_id);
 }
 
 /**
- * mr_cpu_find() - look a CPU up by its APIC id
- * @apic_id: the CPU
+ * mr_cpu_find() - look a CPU up by its hardware id
+ * @hardware_id: the CPU
  * @cpu: filled in
  *
  * Return: 0; -ENODEV: this kernel has no such CPU.
  */
-int mr_cpu_find(u32 apic_id, struct multiroot_cpu *cpu)
+int mr_cpu_find(u32 hardware_id, struct multiroot_cpu *cpu)
 {
 	unsigned int number;
 
 	for_each_present_cpu(number) {
-		if (apic_id_of(number) != apic_id)
+		if (mr_hardware_id(number) != hardware_id)
 			continue;
 		cpu->cpu = number;
 		describe(cpu);
@@ -103,12 +96,12 @@ int mr_cpu_find(u32 apic_id, struct multiroot_cpu *cpu)
 int mr_cpu_grant(struct multiroot_cpu *cpu)
 {
 	struct mr_peer *child = mr_peer(MULTIROOT_CHILD);
-	u32 apic_id;
+	u32 hardware_id;
 
 	if (!exists(cpu->cpu))
 		return -EINVAL;
-	apic_id = apic_id_of(cpu->cpu);
-	if (apic_id == mr_ledger->boot_apic_id || !cpu->cpu)
+	hardware_id = mr_hardware_id(cpu->cpu);
+	if (hardware_id == mr_ledger->boot_hardware_id || !cpu->cpu)
 		return -EPERM;
 	if (!child)
 		return -ENOENT;
@@ -121,10 +114,10 @@ int mr_cpu_grant(struct multiroot_cpu *cpu)
 	}
 	cpumask_set_cpu(cpu->cpu, &granted);
 	cpus_read_unlock();
-	take_out(apic_id);
-	mr_ledger_set_cpu(apic_id, child->root, MULTIROOT_CPU_GRANTED);
+	take_out(hardware_id);
+	mr_ledger_set_cpu(hardware_id, child->root, MULTIROOT_CPU_GRANTED);
 	describe(cpu);
-	mr_dev_uevent(child, "cpu-granted");
+	mr_event_send(child, "cpu-granted");
 	return 0;
 }
 
@@ -146,26 +139,6 @@ static int check_start(const struct multiroot_cpu_start *start)
 	return 0;
 }
 
-static void fill_trampoline(u8 *page, const struct multiroot_cpu_start *start)
-{
-	struct mr_trampoline_params *params = (void *)(page + MR_TRAMPOLINE_PARAMS);
-	u32 base = start->trampoline;
-
-	memset(page, 0, PAGE_SIZE);
-	memcpy(page, mr_trampoline_start, mr_trampoline_end - mr_trampoline_start);
-	params->cr3 = start->cr3;
-	params->stack = start->stack;
-	params->entry = start->entry;
-	params->boot_params = start->boot_params;
-	params->far_offset = base + (mr_trampoline_long - mr_trampoline_start);
-	params->far_selector = SELECTOR_CODE64;
-	params->gdt_limit = sizeof(params->gdt) - 1;
-	params->gdt_base = base + MR_TRAMPOLINE_PARAMS + offsetof(struct mr_trampoline_params, gdt);
-	/* What the 64-bit boot protocol asks for: flat __BOOT_CS at 0x10, __BOOT_DS at 0x18. */
-	params->gdt[2] = 0x00af9b000000ffffULL;
-	params->gdt[3] = 0x00cf93000000ffffULL;
-}
-
 /**
  * mr_cpu_start() - send a granted CPU to the entry point
  * @start: see the uapi header; stage and times are filled in even on a timeout
@@ -175,8 +148,7 @@ static void fill_trampoline(u8 *page, const struct multiroot_cpu_start *start)
 int mr_cpu_start(struct multiroot_cpu_start *start)
 {
 	struct mr_peer *child = mr_peer(MULTIROOT_CHILD);
-	struct mr_trampoline_params *params;
-	u32 apic_id, stage;
+	u32 hardware_id, stage, *reached;
 	u8 *page;
 	int err;
 
@@ -193,24 +165,23 @@ int mr_cpu_start(struct multiroot_cpu_start *start)
 	page = memremap(start->trampoline, PAGE_SIZE, MEMREMAP_WB);
 	if (!page)
 		return -ENOMEM;
-	fill_trampoline(page, start);
-	params = (void *)(page + MR_TRAMPOLINE_PARAMS);
-	apic_id = apic_id_of(start->cpu);
+	reached = mr_trampoline_fill(page, start);
+	hardware_id = mr_hardware_id(start->cpu);
 
 	cpumask_set_cpu(start->cpu, &started);
-	mr_ledger_root_started(child->root, apic_id);
+	mr_ledger_root_started(child->root, hardware_id);
 	mr_peer_child_starts(child);
-	take_out(apic_id);
+	take_out(hardware_id);
 	start->tsc_sipi = rdtsc();
 	child->control->start_tsc = start->tsc_sipi;
-	mr_apic_send_startup(apic_id, start->trampoline);
+	mr_ipi_startup(hardware_id, start->trampoline);
 	err = read_poll_timeout(READ_ONCE, stage, stage == MULTIROOT_STAGE_ENTRY, POLL_US,
-				start->timeout_ms * USEC_PER_MSEC, false, params->stage);
+				start->timeout_ms * USEC_PER_MSEC, false, *reached);
 	if (!err)
 		start->tsc_entry = rdtsc();
 	start->stage = stage;
 	memunmap(page);
-	mr_dev_uevent(child, "started");
+	mr_event_send(child, "started");
 	return err;
 }
 
@@ -223,28 +194,28 @@ int mr_cpu_start(struct multiroot_cpu_start *start)
 int mr_cpu_reclaim(struct multiroot_cpu *cpu)
 {
 	struct mr_peer *child = mr_peer(MULTIROOT_CHILD);
-	u32 apic_id;
+	u32 hardware_id;
 
 	if (!exists(cpu->cpu))
 		return -EINVAL;
 	if (!cpumask_test_cpu(cpu->cpu, &granted))
 		return -EBUSY;
-	apic_id = apic_id_of(cpu->cpu);
+	hardware_id = mr_hardware_id(cpu->cpu);
 	if (cpumask_test_and_clear_cpu(cpu->cpu, &started)) {
 		/*
 		 * Without the CPU it was started on it is no root any more. The ledger says so before the CPU is
 		 * stopped, so that a root that ends by itself meanwhile can't take itself for the last one.
 		 */
-		mr_ledger_root_reclaimed(apic_id);
-		take_out(apic_id);
-		mr_peer_child_gone(child);
+		mr_ledger_root_reclaimed(hardware_id);
+		take_out(hardware_id);
+		mr_join_child_gone(child);
 	} else {
-		take_out(apic_id);
-		mr_ledger_set_cpu(apic_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
+		take_out(hardware_id);
+		mr_ledger_set_cpu(hardware_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
 	}
 	cpumask_clear_cpu(cpu->cpu, &granted);
 	describe(cpu);
-	mr_dev_uevent(child, "cpu-reclaimed");
+	mr_event_send(child, "cpu-reclaimed");
 	return 0;
 }
 
@@ -252,17 +223,17 @@ int mr_cpu_reclaim(struct multiroot_cpu *cpu)
 static int going_online(unsigned int cpu)
 {
 	if (cpumask_test_cpu(cpu, &granted)) {
-		pr_info("CPU %u stays offline: root %u has it\n", cpu, mr_ledger_cpu_root(apic_id_of(cpu)));
-		mr_dev_uevent(mr_peer(MULTIROOT_CHILD), "online-vetoed");
+		pr_info("CPU %u stays offline: root %u has it\n", cpu, mr_ledger_cpu_root(mr_hardware_id(cpu)));
+		mr_event_send(mr_peer(MULTIROOT_CHILD), "online-vetoed");
 		return -EBUSY;
 	}
-	mr_ledger_set_cpu(apic_id_of(cpu), mr_ledger_root(), MULTIROOT_CPU_ONLINE);
+	mr_ledger_set_cpu(mr_hardware_id(cpu), mr_ledger_root(), MULTIROOT_CPU_ONLINE);
 	return 0;
 }
 
 static int gone_offline(unsigned int cpu)
 {
-	mr_ledger_set_cpu(apic_id_of(cpu), mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
+	mr_ledger_set_cpu(mr_hardware_id(cpu), mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
 	return 0;
 }
 
@@ -272,7 +243,7 @@ static int gone_offline(unsigned int cpu)
  */
 static int going_offline(unsigned int cpu)
 {
-	if (apic_id_of(cpu) != mr_ledger->boot_apic_id)
+	if (mr_hardware_id(cpu) != mr_ledger->boot_hardware_id)
 		return 0;
 	pr_info("CPU %u stays online: it is the machine's boot CPU\n", cpu);
 	return -EBUSY;

@@ -3,59 +3,46 @@
  * /dev/multiroot: the ioctls of uapi/multiroot.h. One open file at a time may hold the coordinator's claim, without
  * which nothing can be changed.
  */
-#include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
-#include <linux/uaccess.h>
-#include <linux/workqueue.h>
 #include <asm/tsc.h>
 
 #include "core/core.h"
+#include "ioctl.h"
 
-static struct file *claimant;	/* under mr_lock */
-
-/* True while some file holds the claim. */
-bool mr_dev_claimed(void)
-{
-	return READ_ONCE(claimant);
-}
-
-static int dev_open(struct inode *inode, struct file *file)
-{
-	return capable(CAP_SYS_ADMIN) ? nonseekable_open(inode, file) : -EPERM;
-}
+static struct mr_ioctls mr_dev_calls;	/* its lock serialises whatever changes carve, CPUs or peers */
 
 static int dev_release(struct inode *inode, struct file *file)
 {
-	mutex_lock(&mr_lock);
-	if (claimant == file)
-		WRITE_ONCE(claimant, NULL);
-	mutex_unlock(&mr_lock);
+	mutex_lock(&mr_dev_calls.lock);
+	if (mr_dev_calls.claimant == file)
+		mr_dev_calls.claimant = NULL;
+	mutex_unlock(&mr_dev_calls.lock);
 	return 0;
 }
 
-static int claim(struct file *file)
+static int call_claim(struct file *file, void *argument)
 {
-	if (claimant && claimant != file)
+	if (mr_dev_calls.claimant && mr_dev_calls.claimant != file)
 		return -EBUSY;
-	WRITE_ONCE(claimant, file);
+	mr_dev_calls.claimant = file;
 	return 0;
 }
 
-static void fill_info(struct multiroot_info *info)
+static int call_info(struct file *file, void *argument)
 {
 	struct mr_peer *parent = mr_peer(MULTIROOT_PARENT), *child = mr_peer(MULTIROOT_CHILD);
+	struct multiroot_info *info = argument;
 
 	*info = (struct multiroot_info) {
 		.abi = MULTIROOT_ABI,
-		.flags = (mr_apic_x2apic() ? MULTIROOT_INFO_X2APIC : 0) |
+		.flags = mr_ipi_info_flags() |
 			 (parent ? MULTIROOT_INFO_PARENT : 0) |
 			 (mr_carve.size ? MULTIROOT_INFO_CARVED : 0) |
-			 (mr_dev_claimed() ? MULTIROOT_INFO_CLAIMED : 0),
+			 (mr_dev_calls.claimant ? MULTIROOT_INFO_CLAIMED : 0),
 		.root = mr_ledger_root(),
-		.boot_apic_id = mr_ledger->boot_apic_id,
+		.boot_hardware_id = mr_ledger->boot_hardware_id,
 		.tsc_khz = tsc_khz,
 		.ledger = mr_ledger_phys(),
 		.parent_control = parent ? parent->phys : 0,
@@ -65,10 +52,71 @@ static void fill_info(struct multiroot_info *info)
 		.low_base = mr_carve.low_base,
 		.low_size = mr_carve.low_size,
 	};
+	return 0;
 }
 
-static int set_doorbell(const struct multiroot_doorbell *doorbell)
+static int call_carve(struct file *file, void *argument)
 {
+	return mr_carve_take(argument);
+}
+
+static int call_uncarve(struct file *file, void *argument)
+{
+	return mr_cpu_any_granted() ? -EBUSY : mr_carve_release();
+}
+
+static int call_write(struct file *file, void *argument)
+{
+	if (!mr_segment_fits(argument))
+		return -EINVAL;
+	return mr_cpu_any_started() ? -EBUSY : mr_segment_write(argument);
+}
+
+static int call_cpu_get(struct file *file, void *argument)
+{
+	return mr_cpu_get(argument);
+}
+
+static int call_cpu_grant(struct file *file, void *argument)
+{
+	return mr_cpu_grant(argument);
+}
+
+static int call_cpu_start(struct file *file, void *argument)
+{
+	return mr_cpu_start(argument);
+}
+
+static int call_cpu_reclaim(struct file *file, void *argument)
+{
+	return mr_cpu_reclaim(argument);
+}
+
+static int call_inherit(struct file *file, void *argument)
+{
+	return mr_adopt_inherit();
+}
+
+static int call_cpu_adopt(struct file *file, void *argument)
+{
+	return mr_adopt_cpu(argument);
+}
+
+static int call_memory(struct file *file, void *argument)
+{
+	return mr_adopt_memory(argument);
+}
+
+static int call_pci_adopt(struct file *file, void *argument)
+{
+	const struct multiroot_pci *pci = argument;
+
+	return pci->pad ? -EINVAL : mr_bridge_let_in(pci->function);
+}
+
+static int call_doorbell(struct file *file, void *argument)
+{
+	const struct multiroot_doorbell *doorbell = argument;
 	struct mr_peer *peer = mr_peer(doorbell->peer);
 
 	if (doorbell->peer > MULTIROOT_CHILD || doorbell->pad || doorbell->fd < -1)
@@ -76,9 +124,10 @@ static int set_doorbell(const struct multiroot_doorbell *doorbell)
 	return peer ? mr_doorbell_set_eventfd(peer, doorbell->fd, doorbell->mask) : -ENOENT;
 }
 
-static int ring(const struct multiroot_ring *ring)
+static int call_ring(struct file *file, void *argument)
 {
 	const u32 reserved = MULTIROOT_EVENT_LINK | MULTIROOT_EVENT_CONSOLE;
+	const struct multiroot_ring *ring = argument;
 	struct mr_peer *peer = mr_peer(ring->peer);
 
 	if (ring->peer > MULTIROOT_CHILD || !ring->events || ring->events & reserved)
@@ -89,102 +138,34 @@ static int ring(const struct multiroot_ring *ring)
 	return 0;
 }
 
-union argument {
-	struct multiroot_info info;
-	struct multiroot_carve carve;
-	struct multiroot_segment segment;
-	struct multiroot_cpu cpu;
-	struct multiroot_cpu_start start;
-	struct multiroot_memory memory;
-	struct multiroot_pci pci;
-	struct multiroot_doorbell doorbell;
-	struct multiroot_ring ring;
+static const struct mr_ioctl call_table[] = {
+	MR_IOCTL(MULTIROOT_IOC_INFO, false, call_info),
+	MR_IOCTL(MULTIROOT_IOC_CLAIM, false, call_claim),
+	MR_IOCTL(MULTIROOT_IOC_CARVE, true, call_carve),
+	MR_IOCTL(MULTIROOT_IOC_UNCARVE, true, call_uncarve),
+	MR_IOCTL(MULTIROOT_IOC_WRITE, true, call_write),
+	MR_IOCTL(MULTIROOT_IOC_CPU_GET, false, call_cpu_get),
+	MR_IOCTL(MULTIROOT_IOC_CPU_GRANT, true, call_cpu_grant),
+	MR_IOCTL(MULTIROOT_IOC_CPU_START, true, call_cpu_start),
+	MR_IOCTL(MULTIROOT_IOC_CPU_RECLAIM, true, call_cpu_reclaim),
+	MR_IOCTL(MULTIROOT_IOC_INHERIT, true, call_inherit),
+	MR_IOCTL(MULTIROOT_IOC_CPU_ADOPT, true, call_cpu_adopt),
+	MR_IOCTL(MULTIROOT_IOC_MEMORY, true, call_memory),
+	MR_IOCTL(MULTIROOT_IOC_PCI_ADOPT, true, call_pci_adopt),
+	MR_IOCTL(MULTIROOT_IOC_DOORBELL, false, call_doorbell),
+	MR_IOCTL(MULTIROOT_IOC_RING, false, call_ring),
 };
 
-static bool needs_claim(unsigned int command)
-{
-	switch (command) {
-	case MULTIROOT_IOC_CARVE:
-	case MULTIROOT_IOC_UNCARVE:
-	case MULTIROOT_IOC_WRITE:
-	case MULTIROOT_IOC_CPU_GRANT:
-	case MULTIROOT_IOC_CPU_START:
-	case MULTIROOT_IOC_CPU_RECLAIM:
-	case MULTIROOT_IOC_INHERIT:
-	case MULTIROOT_IOC_CPU_ADOPT:
-	case MULTIROOT_IOC_MEMORY:
-	case MULTIROOT_IOC_PCI_ADOPT:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static int dispatch(struct file *file, unsigned int command, union argument *arg)
-{
-	if (needs_claim(command) && claimant != file)
-		return -EPERM;
-	switch (command) {
-	case MULTIROOT_IOC_INFO:
-		fill_info(&arg->info);
-		return 0;
-	case MULTIROOT_IOC_CLAIM:
-		return claim(file);
-	case MULTIROOT_IOC_CARVE:
-		return mr_carve_take(&arg->carve);
-	case MULTIROOT_IOC_UNCARVE:
-		return mr_carve_release();
-	case MULTIROOT_IOC_WRITE:
-		return mr_segment_write(&arg->segment);
-	case MULTIROOT_IOC_CPU_GET:
-		return mr_cpu_get(&arg->cpu);
-	case MULTIROOT_IOC_CPU_GRANT:
-		return mr_cpu_grant(&arg->cpu);
-	case MULTIROOT_IOC_CPU_START:
-		return mr_cpu_start(&arg->start);
-	case MULTIROOT_IOC_CPU_RECLAIM:
-		return mr_cpu_reclaim(&arg->cpu);
-	case MULTIROOT_IOC_INHERIT:
-		return mr_adopt_inherit();
-	case MULTIROOT_IOC_CPU_ADOPT:
-		return mr_adopt_cpu(&arg->cpu);
-	case MULTIROOT_IOC_MEMORY:
-		return mr_adopt_memory(&arg->memory);
-	case MULTIROOT_IOC_PCI_ADOPT:
-		return arg->pci.pad ? -EINVAL : mr_bridge_let_in(arg->pci.function);
-	case MULTIROOT_IOC_DOORBELL:
-		return set_doorbell(&arg->doorbell);
-	case MULTIROOT_IOC_RING:
-		return ring(&arg->ring);
-	default:
-		return -ENOTTY;
-	}
-}
+static struct mr_ioctls mr_dev_calls = MR_IOCTLS(mr_dev_calls, call_table);
 
 static long dev_ioctl(struct file *file, unsigned int command, unsigned long user)
 {
-	void __user *from = (void __user *)user;
-	unsigned int size = _IOC_SIZE(command);
-	union argument arg = {};
-	int err;
-
-	if (_IOC_TYPE(command) != MULTIROOT_IOC_MAGIC || size > sizeof(arg))
-		return -ENOTTY;
-	if ((_IOC_DIR(command) & _IOC_WRITE) && copy_from_user(&arg, from, size))
-		return -EFAULT;
-	if (mutex_lock_interruptible(&mr_lock))
-		return -ERESTARTSYS;
-	err = dispatch(file, command, &arg);
-	mutex_unlock(&mr_lock);
-	/* A start that timed out still says how far it came. */
-	if ((!err || err == -ETIMEDOUT) && (_IOC_DIR(command) & _IOC_READ) && copy_to_user(from, &arg, size))
-		return -EFAULT;
-	return err;
+	return mr_ioctl(&mr_dev_calls, file, command, user);
 }
 
 static const struct file_operations dev_fops = {
 	.owner = THIS_MODULE,
-	.open = dev_open,
+	.open = mr_ioctl_open,
 	.release = dev_release,
 	.unlocked_ioctl = dev_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
@@ -198,64 +179,22 @@ static struct miscdevice device = {
 	.mode = 0600,
 };
 
-static struct workqueue_struct *uevent_queue;	/* keeps them in order */
-
-struct uevent {
-	struct work_struct work;
-	u32 peer;
-	u32 state;
-	const char *event;
-};
-
-static void send_uevent(struct work_struct *work)
-{
-	struct uevent *uevent = container_of(work, struct uevent, work);
-	char event[40], peer[16], state[16];
-	char *env[] = { event, peer, state, NULL };
-
-	snprintf(event, sizeof(event), "MULTIROOT_EVENT=%s", uevent->event);
-	snprintf(peer, sizeof(peer), "PEER=%s", uevent->peer == MULTIROOT_PARENT ? "parent" : "child");
-	snprintf(state, sizeof(state), "STATE=%u", uevent->state);
-	kobject_uevent_env(&device.this_device->kobj, KOBJ_CHANGE, env);
-	kfree(uevent);
-}
-
-/**
- * mr_dev_uevent() - tell user space that something about a peer has changed
- * @peer: the peer, or NULL: nothing is told
- * @event: a string constant, MULTIROOT_EVENT of the uevent
- *
- * From any context but NMI.
- */
-void mr_dev_uevent(const struct mr_peer *peer, const char *event)
-{
-	struct uevent *uevent = kmalloc(sizeof(*uevent), GFP_ATOMIC);
-
-	if (!uevent || !peer) {
-		kfree(uevent);
-		return;
-	}
-	*uevent = (struct uevent) { .peer = peer->index, .state = READ_ONCE(peer->theirs->state), .event = event };
-	INIT_WORK(&uevent->work, send_uevent);
-	queue_work(uevent_queue, &uevent->work);
-}
-
 int mr_dev_init(void)
 {
 	int err;
 
-	uevent_queue = alloc_ordered_workqueue("multiroot", 0);
-	if (!uevent_queue)
-		return -ENOMEM;
+	err = mr_event_init(&device);
+	if (err)
+		return err;
 	err = misc_register(&device);
 	if (err)
-		destroy_workqueue(uevent_queue);
+		mr_event_exit();
 	return err;
 }
 
 void mr_dev_exit(void)
 {
 	/* No peer is left that could queue an event; those that are queued want the device. */
-	destroy_workqueue(uevent_queue);
+	mr_event_exit();
 	misc_deregister(&device);
 }

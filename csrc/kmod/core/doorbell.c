@@ -8,11 +8,8 @@
 #include <linux/iopoll.h>
 #include <linux/irq.h>
 #include <linux/irqdomain.h>
-#include <linux/smp.h>
 #include <linux/spinlock.h>
 #include <linux/time64.h>
-#include <asm/hw_irq.h>
-#include <asm/irqdomain.h>
 
 #include "compat.h"
 #include "core/core.h"
@@ -27,6 +24,7 @@
 static DEFINE_SPINLOCK(doorbell_lock);	/* every peer's eventfd and mask */
 static int doorbell_irq;
 static unsigned int taken;		/* interrupts, by anyone */
+static const struct mr_listener *listeners;
 
 static void signal_eventfd(struct mr_peer *peer, u32 events)
 {
@@ -39,26 +37,22 @@ static void signal_eventfd(struct mr_peer *peer, u32 events)
 }
 
 /**
- * mr_doorbell_deliver() - act on the events that are set for us
+ * mr_doorbell_deliver() - tell the listeners of the events that are set for us
  * @peer: by whom
  *
- * Called from the interrupt, and once when a peer is new.
+ * Called from the interrupt, and once when a peer is new. User space's eventfd is told last.
  */
 void mr_doorbell_deliver(struct mr_peer *peer)
 {
 	u32 events = xchg(&peer->mine->events, 0);
+	const struct mr_listener *listener;
 
 	if (!events)
 		return;
 	trace_doorbell_heard(peer->root, events);
-	if (events & MULTIROOT_EVENT_STATE) {
-		mr_link_carrier(peer);
-		mr_dev_uevent(peer, "state");
-	}
-	if (events & MULTIROOT_EVENT_LINK)
-		mr_link_event(peer);
-	if (events & MULTIROOT_EVENT_CONSOLE)
-		mr_console_event();
+	for (listener = listeners; listener->heard; listener++)
+		if (events & listener->event)
+			listener->heard(peer);
 	signal_eventfd(peer, events);
 }
 
@@ -79,23 +73,12 @@ static irqreturn_t interrupt(int irq, void *data)
 	return IRQ_HANDLED;
 }
 
-static u32 our_vector(void)
-{
-	return irqd_cfg(irq_get_irq_data(doorbell_irq))->vector;
-}
-
-/* Not irq_cfg's destination: that is a logical mask on small xAPIC machines. */
-static u32 our_apic_id(void)
-{
-	return per_cpu(x86_cpu_to_apicid, 0);
-}
-
 /* Tell a peer where to ring us. */
 void mr_doorbell_publish(struct mr_peer *peer)
 {
-	WRITE_ONCE(peer->mine->apic_id, our_apic_id());
+	WRITE_ONCE(peer->mine->hardware_id, mr_hardware_id(0));
 	/* Whoever sees the vector sees the CPU it is for. */
-	smp_store_release(&peer->mine->vector, our_vector());
+	smp_store_release(&peer->mine->vector, mr_vector_of(doorbell_irq));
 }
 
 /**
@@ -108,7 +91,7 @@ void mr_doorbell_publish(struct mr_peer *peer)
 void mr_doorbell_ring(struct mr_peer *peer, u32 events)
 {
 	struct multiroot_side *theirs = peer->theirs;
-	u32 vector, apic_id;
+	u32 vector, hardware_id;
 
 	/*
 	 * A full barrier, too: either we see below that the peer is up, or the peer, which marks itself up before it
@@ -119,11 +102,11 @@ void mr_doorbell_ring(struct mr_peer *peer, u32 events)
 		return;
 	/* Pairs with mr_doorbell_publish(). */
 	vector = smp_load_acquire(&theirs->vector);
-	apic_id = READ_ONCE(theirs->apic_id);
+	hardware_id = READ_ONCE(theirs->hardware_id);
 	/* What the peer wrote must not make us interrupt anybody else. */
-	if (vector >= FIRST_EXTERNAL_VECTOR && vector < NR_VECTORS && mr_ledger_cpu_root(apic_id) == peer->root) {
+	if (mr_vector_good(vector) && mr_ledger_cpu_root(hardware_id) == peer->root) {
 		trace_doorbell_ring(peer->root, events);
-		mr_apic_send_fixed(apic_id, vector);
+		mr_ipi_vector(hardware_id, vector);
 	}
 }
 
@@ -166,41 +149,40 @@ static bool on_cpu_0(void)
 	return !cpumask_first(irq_data_get_effective_affinity_mask(irq_get_irq_data(doorbell_irq)));
 }
 
-/* Ring ourselves as a peer would: by hand, by APIC id. */
+/* Ring ourselves as a peer would: by hand, by hardware id. */
 static int self_test(void)
 {
 	unsigned int before = READ_ONCE(taken), now;
+	u32 vector = mr_vector_of(doorbell_irq);
 
-	if (our_vector() < FIRST_EXTERNAL_VECTOR || !on_cpu_0()) {
+	if (!mr_vector_good(vector) || !on_cpu_0()) {
 		pr_err("self-test: the doorbell got no vector on CPU 0\n");
 		return -ENOSPC;
 	}
-	mr_apic_send_fixed(our_apic_id(), our_vector());
+	mr_ipi_vector(mr_hardware_id(0), vector);
 	if (read_poll_timeout(READ_ONCE, now, now != before, 10, SELF_TEST_US, false, taken)) {
-		pr_err("self-test: the doorbell (vector %#x of CPU %u) was rung and did not sound\n", our_vector(),
-		       our_apic_id());
+		pr_err("self-test: the doorbell (vector %#x of CPU %u) was rung and did not sound\n", vector,
+		       mr_hardware_id(0));
 		return -EIO;
 	}
 	return 0;
 }
 
-int mr_doorbell_init(void)
+/**
+ * mr_doorbell_init() - get an interrupt for the doorbell and ring it as a test
+ * @told: who is told of which event, in this order; ends with an entry that tells nobody
+ *
+ * Return: 0; -EIO: it does not sound; another negative error.
+ */
+int mr_doorbell_init(const struct mr_listener *told)
 {
-	/*
-	 * The vector is allocated where it is to stay: moving it later waits for an interrupt to come, and a peer
-	 * would ring the old place until then. IRQF_NOBALANCING keeps request_irq() from moving it.
-	 */
-	struct irq_alloc_info info = { .mask = cpumask_of(0) };
 	int err;
 
-	if (!x86_vector_domain) {
-		pr_err("this kernel has no vector domain\n");
-		return -ENODEV;
-	}
-	doorbell_irq = irq_domain_alloc_irqs(x86_vector_domain, 1, NUMA_NO_NODE, &info);
+	listeners = told;
+	doorbell_irq = mr_vector_alloc();
 	if (doorbell_irq < 0)
 		return doorbell_irq;
-	irq_set_handler(doorbell_irq, handle_edge_irq);
+	/* IRQF_NOBALANCING keeps request_irq() from moving it away from CPU 0. */
 	err = request_irq(doorbell_irq, interrupt, IRQF_NO_THREAD | IRQF_NOBALANCING, "multiroot", &doorbell_irq);
 	if (err)
 		goto dispose;

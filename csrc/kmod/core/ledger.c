@@ -31,9 +31,9 @@ u32 mr_ledger_root(void)
 }
 
 /* A root lives as long as the CPU it was started on is not marked parked or taken back. */
-static u16 *life_of(u32 apic_id)
+static u16 *life_of(u32 hardware_id)
 {
-	return &mr_ledger->cpu[apic_id].state;
+	return &mr_ledger->cpu[hardware_id].state;
 }
 
 static bool lives(u16 state)
@@ -44,25 +44,25 @@ static bool lives(u16 state)
 /**
  * mr_ledger_root_started() - a new root is about to run
  * @root: its number
- * @apic_id: the CPU it starts on
+ * @hardware_id: the CPU it starts on
  */
-void mr_ledger_root_started(u32 root, u32 apic_id)
+void mr_ledger_root_started(u32 root, u32 hardware_id)
 {
 	WRITE_ONCE(mr_ledger->next_root, root + 1);
 	mr_shared_add(&mr_ledger->roots_alive, 1);
-	mr_ledger_set_cpu(apic_id, root, MULTIROOT_CPU_STARTED);
+	mr_ledger_set_cpu(hardware_id, root, MULTIROOT_CPU_STARTED);
 }
 
 /**
  * mr_ledger_root_reclaimed() - a root's first CPU is taken back from it
- * @apic_id: that CPU, which is this root's afterwards
+ * @hardware_id: that CPU, which is this root's afterwards
  */
-void mr_ledger_root_reclaimed(u32 apic_id)
+void mr_ledger_root_reclaimed(u32 hardware_id)
 {
 	/* Atomically, for the root may come to its own end in this very moment. */
-	if (lives(xchg(life_of(apic_id), MULTIROOT_CPU_OFFLINE)))
+	if (lives(xchg(life_of(hardware_id), MULTIROOT_CPU_OFFLINE)))
 		mr_shared_add(&mr_ledger->roots_alive, -1);
-	mr_ledger_set_cpu(apic_id, this_root, MULTIROOT_CPU_OFFLINE);
+	mr_ledger_set_cpu(hardware_id, this_root, MULTIROOT_CPU_OFFLINE);
 }
 
 /**
@@ -74,7 +74,7 @@ void mr_ledger_root_reclaimed(u32 apic_id)
  */
 bool mr_ledger_leave(void)
 {
-	u16 *life = life_of(per_cpu(x86_cpu_to_apicid, 0));
+	u16 *life = life_of(mr_hardware_id(0));
 	u16 was = xchg(life, MULTIROOT_CPU_PARKED);
 
 	/* Left before; or our parent, which is alive, has taken our CPU back and is about to stop it. */
@@ -91,30 +91,30 @@ bool mr_ledger_leave(void)
 /* True while another root than this one is alive; also when this one has left for it. */
 bool mr_ledger_others(void)
 {
-	if (!lives(READ_ONCE(*life_of(per_cpu(x86_cpu_to_apicid, 0)))))
+	if (!lives(READ_ONCE(*life_of(mr_hardware_id(0)))))
 		return true;
 	return READ_ONCE(mr_ledger->roots_alive) > 1;
 }
 
 /* Note who has a CPU and what it does there. */
-void mr_ledger_set_cpu(u32 apic_id, u32 root, u32 state)
+void mr_ledger_set_cpu(u32 hardware_id, u32 root, u32 state)
 {
-	if (apic_id >= MULTIROOT_LEDGER_CPUS)
+	if (hardware_id >= MULTIROOT_LEDGER_CPUS)
 		return;
-	WRITE_ONCE(mr_ledger->cpu[apic_id].root, root);
-	WRITE_ONCE(mr_ledger->cpu[apic_id].state, state);
+	WRITE_ONCE(mr_ledger->cpu[hardware_id].root, root);
+	WRITE_ONCE(mr_ledger->cpu[hardware_id].state, state);
 }
 
 /* What the CPU does, as its owner sees it. */
-u32 mr_ledger_cpu_state(u32 apic_id)
+u32 mr_ledger_cpu_state(u32 hardware_id)
 {
-	return READ_ONCE(mr_ledger->cpu[apic_id].state);
+	return READ_ONCE(mr_ledger->cpu[hardware_id].state);
 }
 
 /* Number of the root that has the CPU, 0 when the ledger does not know. */
-u32 mr_ledger_cpu_root(u32 apic_id)
+u32 mr_ledger_cpu_root(u32 hardware_id)
 {
-	return apic_id < MULTIROOT_LEDGER_CPUS ? READ_ONCE(mr_ledger->cpu[apic_id].root) : 0;
+	return hardware_id < MULTIROOT_LEDGER_CPUS ? READ_ONCE(mr_ledger->cpu[hardware_id].root) : 0;
 }
 
 /* Lay out a new ledger in @draft; 0 or a negative error. */
@@ -126,14 +126,14 @@ static int draw_up(struct multiroot_ledger *draft)
 	draft->size = MULTIROOT_LEDGER_SIZE;
 	draft->next_root = this_root + 1;
 	draft->roots_alive = 1;
-	draft->boot_apic_id = per_cpu(x86_cpu_to_apicid, 0);
+	draft->boot_hardware_id = mr_hardware_id(0);
 	for_each_present_cpu(cpu) {
-		u32 apic_id = per_cpu(x86_cpu_to_apicid, cpu);
+		u32 hardware_id = mr_hardware_id(cpu);
 
-		if (apic_id >= MULTIROOT_LEDGER_CPUS)
+		if (hardware_id >= MULTIROOT_LEDGER_CPUS)
 			continue;
-		draft->cpu[apic_id].root = this_root;
-		draft->cpu[apic_id].state = cpu_online(cpu) ? MULTIROOT_CPU_ONLINE : MULTIROOT_CPU_OFFLINE;
+		draft->cpu[hardware_id].root = this_root;
+		draft->cpu[hardware_id].state = cpu_online(cpu) ? MULTIROOT_CPU_ONLINE : MULTIROOT_CPU_OFFLINE;
 	}
 	mr_firmware_read(draft);
 	err = mr_e820_read(draft);
@@ -144,7 +144,7 @@ static int draw_up(struct multiroot_ledger *draft)
 
 /*
  * Make the machine's first ledger, whatever an earlier boot has left in RAM. A root that was started by another one
- * does not see the ledger as RAM: there this fails before anything is overwritten.
+ * does not see the ledger as RAM: there this fails before anything is overwritten. It has no magic number yet.
  */
 static int make(void)
 {
@@ -168,9 +168,6 @@ static int make(void)
 		goto out;
 	memset(mr_ledger, 0, MULTIROOT_LEDGER_SIZE);
 	memcpy(mr_ledger, draft, sizeof(*draft));
-	mr_park_build(mr_ledger, ledger_phys);
-	/* Whoever sees the magic sees a whole ledger. */
-	smp_store_release(&mr_ledger->magic, MR_LEDGER_MAGIC);
 	err = 0;
 out:
 	kfree(draft);
@@ -184,13 +181,13 @@ static void take_seats(void)
 
 	for_each_online_cpu(cpu)
 		if (cpu)
-			mr_ledger_set_cpu(per_cpu(x86_cpu_to_apicid, cpu), this_root, MULTIROOT_CPU_ONLINE);
+			mr_ledger_set_cpu(mr_hardware_id(cpu), this_root, MULTIROOT_CPU_ONLINE);
 }
 
 /* Find the ledger an earlier root has made, and ourselves in it. */
 static int join(void)
 {
-	u32 apic_id = per_cpu(x86_cpu_to_apicid, 0);
+	u32 hardware_id = mr_hardware_id(0);
 
 	mr_ledger = memremap(ledger_phys, MULTIROOT_LEDGER_SIZE, MEMREMAP_WB);
 	if (!mr_ledger)
@@ -198,8 +195,8 @@ static int join(void)
 	if (mr_ledger->magic != MR_LEDGER_MAGIC || mr_ledger->abi != MULTIROOT_ABI ||
 	    mr_ledger->size != MULTIROOT_LEDGER_SIZE) {
 		pr_err("no ledger of ABI %d at %pa\n", MULTIROOT_ABI, &ledger_phys);
-	} else if (mr_ledger_cpu_root(apic_id) != this_root) {
-		pr_err("by the ledger CPU %u is root %u's, not root %u's\n", apic_id, mr_ledger_cpu_root(apic_id),
+	} else if (mr_ledger_cpu_root(hardware_id) != this_root) {
+		pr_err("by the ledger CPU %u is root %u's, not root %u's\n", hardware_id, mr_ledger_cpu_root(hardware_id),
 		       this_root);
 	} else {
 		take_seats();
@@ -213,7 +210,7 @@ static int join(void)
  * mr_ledger_init() - make the ledger in the machine's first root, find it in every other
  * @phys: where it is, page aligned, below 1 MiB
  * @root: this root's number
- * @first: whether no other root can have made one
+ * @first: whether no other root can have made one; then park code and mr_ledger_publish() must follow
  *
  * Return: 0; -EINVAL for a bad place or, unless @first, no ledger there; -EBUSY for memory in use; -ENOMEM.
  */
@@ -226,6 +223,13 @@ int mr_ledger_init(phys_addr_t phys, u32 root, bool first)
 	ledger_phys = phys;
 	this_root = root;
 	return first ? make() : join();
+}
+
+/* The ledger that mr_ledger_init() made is complete: other roots may use it. */
+void mr_ledger_publish(void)
+{
+	/* Whoever sees the magic sees a whole ledger. */
+	smp_store_release(&mr_ledger->magic, MR_LEDGER_MAGIC);
 }
 
 void mr_ledger_exit(void)

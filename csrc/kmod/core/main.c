@@ -4,11 +4,8 @@
  * up; see docs/kernel-module.md for what each does.
  */
 #include <linux/module.h>
-#include <linux/mutex.h>
 
 #include "core/core.h"
-
-DEFINE_MUTEX(mr_lock);	/* whatever changes carve, CPUs or peers */
 
 static unsigned long shared;
 module_param(shared, ulong, 0444);
@@ -24,7 +21,7 @@ MODULE_PARM_DESC(root, "this root's number");
 
 static int attach_parent(void)
 {
-	return shared ? mr_peer_attach_parent(shared) : 0;
+	return shared ? mr_join_attach_parent(shared) : 0;
 }
 
 static void detach_parent(void)
@@ -32,12 +29,24 @@ static void detach_parent(void)
 	struct mr_peer *parent = mr_peer(MULTIROOT_PARENT);
 
 	if (parent)
-		mr_peer_detach(parent);
+		mr_join_detach(parent);
 }
 
 static int start_ledger(void)
 {
-	return mr_ledger_init(ledger, root, !shared);
+	int err = mr_ledger_init(ledger, root, !shared);
+
+	if (err || shared)
+		return err;
+	/* The first root's ledger: every other finds the park code in it. */
+	mr_park_build(mr_ledger, ledger);
+	mr_ledger_publish();
+	return 0;
+}
+
+static int start_doorbell(void)
+{
+	return mr_doorbell_init(mr_join_listeners);
 }
 
 /* Nothing to do before somebody asks for a device. */
@@ -52,10 +61,10 @@ static const struct part {
 	int (*init)(void);
 	void (*exit)(void);
 } parts[] = {
-	{ "APIC", mr_apic_init, mr_apic_exit },
+	{ "APIC", mr_ipi_init, mr_ipi_exit },
 	{ "ledger", start_ledger, mr_ledger_exit },
 	{ "parking", mr_park_init, mr_park_exit },
-	{ "doorbell", mr_doorbell_init, mr_doorbell_exit },
+	{ "doorbell", start_doorbell, mr_doorbell_exit },
 	{ "containment", mr_contain_init, mr_contain_exit },
 	{ "online veto", mr_cpu_init, mr_cpu_exit },
 	{ "memory veto", mr_segments_init, mr_segments_exit },

@@ -75,6 +75,12 @@ static int check_memory(u64 base, u64 size)
 	return mr_memory_unused(base, size) ? 0 : -EBUSY;
 }
 
+/* True when the range may be written to: it lies inside the carve or its low window. */
+bool mr_segment_fits(const struct multiroot_segment *segment)
+{
+	return mr_carve_has(segment->phys, segment->size) || mr_low_has(segment->phys, segment->size);
+}
+
 /**
  * mr_carve_take() - register a carve and make the shared area in it
  * @want: what user space asks for
@@ -95,7 +101,7 @@ int mr_carve_take(const struct multiroot_carve *want)
 	mr_carve = *want;
 	err = check_memory(want->low_base, want->low_size) ?: check_memory(want->base, want->size);
 	if (!err)
-		err = mr_peer_create_child(want->shared, mr_ledger->next_root);
+		err = mr_join_create_child(want->shared, mr_ledger->next_root);
 	if (err)
 		memset(&mr_carve, 0, sizeof(mr_carve));
 	else
@@ -107,15 +113,15 @@ int mr_carve_take(const struct multiroot_carve *want)
 /**
  * mr_carve_release() - let the carve go
  *
- * Return: 0; -ENOENT without one; -EBUSY while another root may run in it or its control page is mapped.
+ * No CPU may be granted to it. Return: 0; -ENOENT without one; -EBUSY while its control page is mapped.
  */
 int mr_carve_release(void)
 {
 	if (!mr_carve.size)
 		return -ENOENT;
-	if (mr_cpu_any_granted() || !mr_map_close(MULTIROOT_CHILD))
+	if (!mr_map_close(MULTIROOT_CHILD))
 		return -EBUSY;
-	mr_peer_detach(mr_peer(MULTIROOT_CHILD));
+	mr_join_detach(mr_peer(MULTIROOT_CHILD));
 	memset(&mr_carve, 0, sizeof(mr_carve));
 	module_put(THIS_MODULE);
 	return 0;
@@ -123,18 +129,14 @@ int mr_carve_release(void)
 
 /**
  * mr_segment_write() - copy from user space into the carve or its low window
- * @segment: from where to where
+ * @segment: from where to where, one that fits; no CPU was started there
  *
- * Return: 0; -EINVAL for a range outside; -EBUSY once a CPU was started there; -EFAULT; -ENOMEM.
+ * Return: 0; -EFAULT; -ENOMEM.
  */
 int mr_segment_write(const struct multiroot_segment *segment)
 {
 	u64 done, part;
 
-	if (!mr_carve_has(segment->phys, segment->size) && !mr_low_has(segment->phys, segment->size))
-		return -EINVAL;
-	if (mr_cpu_any_started())
-		return -EBUSY;
 	for (done = 0; done < segment->size; done += part) {
 		void __user *from = u64_to_user_ptr(segment->buf + done);
 		unsigned long left;

@@ -2,6 +2,8 @@
 /*
  * The whole border between multiroot.ko and user space. cffi parses this very file: constants are enums,
  * every struct has explicit padding, and ioctl lines have the form _IOx(MULTIROOT_IOC_MAGIC, nr, type).
+ *
+ * A hardware id is the number by which interrupts reach a CPU, the same in every root: its APIC id on x86.
  */
 #ifndef _UAPI_MULTIROOT_H
 #define _UAPI_MULTIROOT_H
@@ -85,7 +87,7 @@ struct multiroot_info {
 	__u32 abi;
 	__u32 flags;
 	__u32 root;				/* this root's number in the ledger, from 1 */
-	__u32 boot_apic_id;			/* APIC id of the machine's boot CPU */
+	__u32 boot_hardware_id;			/* of the machine's boot CPU */
 	__u64 tsc_khz;
 	__u64 ledger;
 	__u64 parent_control;
@@ -118,7 +120,7 @@ struct multiroot_segment {
 /* MULTIROOT_IOC_CPU_GET/GRANT/RECLAIM, by logical CPU number. */
 struct multiroot_cpu {
 	__u32 cpu;
-	__u32 apic_id;				/* out */
+	__u32 hardware_id;				/* out */
 	__u32 state;				/* out: MULTIROOT_CPU_* */
 	__u32 root;				/* out: owner in the ledger */
 };
@@ -190,7 +192,7 @@ struct multiroot_ring {
 
 /*
  * INHERIT: the parent has ended. Detach from it, mask the machine's I/O APICs. EAGAIN until all its CPUs are parked.
- * CPU_ADOPT: make apic_id, a CPU of a root that has ended, a CPU of this one; it is offline then, its number in cpu.
+ * CPU_ADOPT: make hardware_id, a CPU of a root that has ended, a CPU of this one; it is offline then, its number in cpu.
  */
 #define MULTIROOT_IOC_INHERIT	_IO(MULTIROOT_IOC_MAGIC, 0x0b)
 #define MULTIROOT_IOC_CPU_ADOPT	_IOWR(MULTIROOT_IOC_MAGIC, 0x0c, struct multiroot_cpu)
@@ -201,7 +203,7 @@ struct multiroot_ring {
 struct multiroot_side {
 	__u32 state;				/* MULTIROOT_SIDE_* */
 	__u32 root;				/* number in the ledger */
-	__u32 apic_id;				/* doorbell destination */
+	__u32 hardware_id;				/* doorbell destination */
 	__u32 vector;				/* doorbell vector, 0: none yet */
 	__u32 events;				/* set by the peer, cleared by us */
 	__u32 pad;
@@ -231,7 +233,7 @@ struct multiroot_control {
 	struct multiroot_side side[2];
 };
 
-/* Who has a CPU, by APIC id. */
+/* Who has a CPU, by hardware id. */
 struct multiroot_ledger_cpu {
 	__u16 root;				/* owner, 0: nobody yet */
 	__u16 state;				/* MULTIROOT_CPU_*, as its owner sees it */
@@ -267,7 +269,7 @@ struct multiroot_ledger {
 	__u32 pm1a_off;				/* what to write to it to power off */
 	__u32 reset_port;			/* I/O port, 0: unknown */
 	__u32 reset_value;
-	__u32 boot_apic_id;
+	__u32 boot_hardware_id;
 	__u32 e820_entries;
 	__u32 park_offset;			/* of the park area, from the start of the ledger */
 	__u32 pad;

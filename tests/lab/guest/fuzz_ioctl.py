@@ -115,7 +115,7 @@ def valid_sequence(base, size, cpu):
         must("granted", device.grant(cpu).state is CpuState.GRANTED)
         must("online vetoed", refused(OSError, lambda: online(cpu, 1)))
         must("uncarve refused while granted", refused(ConflictError, device.uncarve))
-        must("ledger names the new root", device.ledger().cpus[device.cpu(cpu).apic_id].root > 1)
+        must("ledger names the new root", device.ledger().cpus[device.cpu(cpu).hardware_id].root > 1)
         must("reclaimed", device.reclaim(cpu).state is CpuState.OFFLINE)
         online(cpu, 1)
         page = device.control(PeerIndex.CHILD)

@@ -38,7 +38,7 @@ class FakeDevice:
             carved=bool(self.carved),
             claimed=self.claimed,
             root=1,
-            boot_apic_id=0,
+            boot_hardware_id=0,
             tsc_khz=2_000_000,
             ledger=0x10000,
             parent_control=0,
@@ -50,7 +50,7 @@ class FakeDevice:
         )
 
     def ledger(self) -> Ledger:
-        return Ledger(next_root=2, roots_alive=1, boot_apic_id=0, e820=(), cpus={})
+        return Ledger(next_root=2, roots_alive=1, boot_hardware_id=0, e820=(), cpus={})
 
     def carve(self, base: int, size: int, *, low_base: int, low_size: int, shared: int) -> None:
         self._maybe("carve")

@@ -6,11 +6,14 @@
 #include <linux/delay.h>
 #include <linux/io.h>
 #include <linux/irqflags.h>
+#include <linux/smp.h>
 #include <asm/apicdef.h>
 #include <asm/msr-index.h>
 
 #include "compat.h"
-#include "core/core.h"
+#include "core/arch.h"
+#include "core/x86/x86.h"
+#include "uapi/multiroot.h"
 
 #define X2APIC_ICR		(APIC_BASE_MSR + (APIC_ICR >> 4))
 #define ICR_WAIT_US		1000
@@ -20,22 +23,34 @@
 static void __iomem *xapic;
 
 /* True when the CPUs of this root run their APICs in x2APIC mode. */
-bool mr_apic_x2apic(void)
+static bool is_x2apic(void)
 {
 	return mr_rdmsr(MSR_IA32_APICBASE) & X2APIC_ENABLE;
 }
 
 static u32 read_register(u32 reg)
 {
-	return mr_apic_x2apic() ? mr_rdmsr(APIC_BASE_MSR + (reg >> 4)) : readl(xapic + reg);
+	return is_x2apic() ? mr_rdmsr(APIC_BASE_MSR + (reg >> 4)) : readl(xapic + reg);
 }
 
 static void write_register(u32 reg, u32 value)
 {
-	if (mr_apic_x2apic())
+	if (is_x2apic())
 		mr_wrmsr(APIC_BASE_MSR + (reg >> 4), value);
 	else
 		writel(value, xapic + reg);
+}
+
+/* What struct multiroot_info.flags says of this root's APICs. */
+u32 mr_ipi_info_flags(void)
+{
+	return is_x2apic() ? MULTIROOT_INFO_X2APIC : 0;
+}
+
+/* The APIC id of a CPU that this kernel has, present or not. */
+u32 mr_hardware_id(unsigned int cpu)
+{
+	return per_cpu(x86_cpu_to_apicid, cpu);
 }
 
 static void wait_idle(void)
@@ -52,7 +67,7 @@ static void send(u32 apic_id, u32 command)
 
 	/* Nothing else on this CPU may use the two halves of the register in between. */
 	local_irq_save(flags);
-	if (mr_apic_x2apic()) {
+	if (is_x2apic()) {
 		/* The write is not serialising: what was stored for the target must be visible first. */
 		mb();
 		mr_wrmsr(X2APIC_ICR, (u64)apic_id << 32 | command);
@@ -66,12 +81,12 @@ static void send(u32 apic_id, u32 command)
 }
 
 /**
- * mr_apic_send_init() - put a CPU into wait-for-SIPI
+ * mr_ipi_stop() - put a CPU into wait-for-SIPI
  * @apic_id: not the machine's boot CPU, which INIT resets
  *
  * Sleeps for 10 ms.
  */
-void mr_apic_send_init(u32 apic_id)
+void mr_ipi_stop(u32 apic_id)
 {
 	send(apic_id, APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT);
 	usleep_range(10 * USEC_PER_MSEC, 11 * USEC_PER_MSEC);
@@ -79,13 +94,13 @@ void mr_apic_send_init(u32 apic_id)
 }
 
 /**
- * mr_apic_send_startup() - start a CPU in real mode
+ * mr_ipi_startup() - start a CPU in real mode
  * @apic_id: a CPU that waits for SIPI
  * @page: where it begins, page aligned, below 1 MiB
  *
  * Sent twice, as the SDM's startup protocol does; sleeps in between.
  */
-void mr_apic_send_startup(u32 apic_id, phys_addr_t page)
+void mr_ipi_startup(u32 apic_id, phys_addr_t page)
 {
 	u32 command = APIC_INT_ASSERT | APIC_DM_STARTUP | (u32)(page >> PAGE_SHIFT);
 
@@ -96,13 +111,13 @@ void mr_apic_send_startup(u32 apic_id, phys_addr_t page)
 }
 
 /* Interrupt a CPU; from any context. */
-void mr_apic_send_fixed(u32 apic_id, u8 vector)
+void mr_ipi_vector(u32 apic_id, u8 vector)
 {
 	send(apic_id, APIC_INT_ASSERT | APIC_DM_FIXED | vector);
 }
 
 /* Send an NMI; from any context. */
-void mr_apic_send_nmi(u32 apic_id)
+void mr_ipi_nmi(u32 apic_id)
 {
 	send(apic_id, APIC_INT_ASSERT | APIC_DM_NMI);
 }
@@ -130,13 +145,13 @@ u32 mr_apic_id(void)
 {
 	u32 id = read_register(APIC_ID);
 
-	return mr_apic_x2apic() ? id : id >> XAPIC_ID_SHIFT;
+	return is_x2apic() ? id : id >> XAPIC_ID_SHIFT;
 }
 
 /* Where this CPU's end-of-interrupt register is mapped; 0 in x2APIC mode, where it is an MSR. */
 unsigned long mr_apic_eoi_address(void)
 {
-	return mr_apic_x2apic() ? 0 : (unsigned long)xapic + APIC_EOI;
+	return is_x2apic() ? 0 : (unsigned long)xapic + APIC_EOI;
 }
 
 /**
@@ -169,15 +184,15 @@ void mr_apic_quiet(void)
 	}
 }
 
-int mr_apic_init(void)
+int mr_ipi_init(void)
 {
-	if (mr_apic_x2apic())
+	if (is_x2apic())
 		return 0;
 	xapic = ioremap(mr_rdmsr(MSR_IA32_APICBASE) & PAGE_MASK & GENMASK_ULL(51, 12), PAGE_SIZE);
 	return xapic ? 0 : -ENOMEM;
 }
 
-void mr_apic_exit(void)
+void mr_ipi_exit(void)
 {
 	if (xapic)
 		iounmap(xapic);

@@ -8,7 +8,8 @@
 #include <linux/kernel.h>
 #include <linux/string.h>
 
-#include "core/core.h"
+#include "core/arch.h"
+#include "uapi/multiroot.h"
 
 #define FILE_SIZE	64
 #define TYPE_RAM	1	/* enum e820_type is spelled differently from release to release */

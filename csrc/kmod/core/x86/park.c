@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Parking: a CPU of a root that ends waits in the ledger until another root wakes it. The one way to hand on the
- * machine's boot CPU, which INIT would reset. The code is parkcode.S; the first root puts it there, all use it.
+ * machine's boot CPU, which INIT would reset. The code is park_code.S; the first root puts it there, all use it.
  */
 #include <linux/build_bug.h>
 #include <linux/delay.h>
@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "core/core.h"
 #include "core/x86/park.h"
+#include "core/x86/x86.h"
 
 #define TABLE_FLAGS	0x63	/* present, writable, accessed, dirty */
 #define LARGE_PAGE	0xe3	/* and 2 MiB */
@@ -159,7 +160,7 @@ static bool answers(struct mr_park_slot *slot, u32 apic_id, u32 state, bool kick
 		if (smp_load_acquire(&slot->state) == state)
 			return true;
 		if (kick)
-			mr_apic_send_nmi(apic_id);
+			mr_ipi_nmi(apic_id);
 		udelay(NMI_GAP_US);
 	}
 	return false;

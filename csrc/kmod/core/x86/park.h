@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Layout of the park area, the part of the ledger behind its data; shared by park.c and parkcode.S, the same in
+ * Layout of the park area, the part of the ledger behind its data; shared by park.c and park_code.S, the same in
  * every root.
  */
 #ifndef _MULTIROOT_PARK_H

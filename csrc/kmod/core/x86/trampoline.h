@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Parameters of the trampoline, at a fixed place in its page; shared by cpu.c and trampoline.S. */
+/* Parameters of the trampoline, at a fixed place in its page; shared by trampoline.c and trampoline_code.S. */
 #ifndef _MULTIROOT_TRAMPOLINE_H
 #define _MULTIROOT_TRAMPOLINE_H
 

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Parking the other CPUs of a root that ends. The kernel's own way leaves them halted in its memory, and nobody can tell
+ * when they are there. Here each is sent to stop_this_cpu() as ever, and leaves through a probe on it.
+ */
+#include <linux/cpumask.h>
+#include <linux/delay.h>
+#include <linux/kprobes.h>
+#include <linux/reboot.h>
+#include <linux/smp.h>
+#include <asm/irq_vectors.h>
+#include <asm/nmi.h>
+#include <asm/smp.h>
+
+#include "core/core.h"
+
+/* How long a CPU may take to notice an interrupt, and how often it is looked for. */
+#define PARK_WAIT_MS	500
+#define PARK_POLLS_MS	20
+
+static void (*stop_natively)(int wait);
+static bool (*end_root)(void);
+static struct cpumask to_park;
+
+static void park_if_told(void)
+{
+	if (cpumask_test_and_clear_cpu(raw_smp_processor_id(), &to_park))
+		mr_park_self();
+}
+
+static int __kprobes before_stop(struct kprobe *probe, struct pt_regs *regs)
+{
+	park_if_told();
+	/* The last CPU of a root that halts stops by itself. */
+	if (system_state == SYSTEM_HALT && end_root())
+		mr_park_self();
+	return 0;
+}
+
+static struct kprobe stop_probe = { .symbol_name = "stop_this_cpu", .pre_handler = before_stop };
+
+static int on_nmi(unsigned int command, struct pt_regs *regs)
+{
+	park_if_told();
+	return NMI_DONE;
+}
+
+/*
+ * Stop all CPUs but this one. Does nothing when the kernel has stopped them on its way here; an emergency restart has
+ * not.
+ */
+void mr_stop_others(void)
+{
+	smp_ops.stop_other_cpus(0);
+}
+
+/* True when all CPUs but this one are parked. */
+static bool all_parked(unsigned int this)
+{
+	unsigned int cpu;
+
+	for_each_online_cpu(cpu)
+		if (cpu != this && !mr_park_has(mr_hardware_id(cpu)))
+			return false;
+	return true;
+}
+
+static bool wait_parked(unsigned int this)
+{
+	int i;
+
+	for (i = 0; i < PARK_WAIT_MS * PARK_POLLS_MS && !all_parked(this); i++)
+		udelay(USEC_PER_MSEC / PARK_POLLS_MS);
+	return all_parked(this);
+}
+
+/* smp_ops.stop_other_cpus; from restart, power off, halt and panic, on one CPU. */
+static void stop_others(int wait)
+{
+	unsigned int this = raw_smp_processor_id(), cpu;
+
+	if (!mr_ledger_others()) {
+		stop_natively(wait);
+		return;
+	}
+	for_each_online_cpu(cpu) {
+		if (cpu == this || mr_park_has(mr_hardware_id(cpu)))
+			continue;
+		cpumask_set_cpu(cpu, &to_park);
+		mr_ipi_vector(mr_hardware_id(cpu), REBOOT_VECTOR);
+	}
+	if (wait_parked(this))
+		return;
+	for_each_cpu(cpu, &to_park)
+		mr_ipi_nmi(mr_hardware_id(cpu));
+	if (!wait_parked(this))
+		pr_emerg("CPUs %*pbl did not park\n", cpumask_pr_args(&to_park));
+}
+
+/**
+ * mr_stop_init() - have CPUs park where the kernel would halt them
+ * @end: called on a CPU that halts by itself; true when it is to park
+ *
+ * Return: 0; a negative error when this kernel's functions can't be hooked.
+ */
+int mr_stop_init(bool (*end)(void))
+{
+	int err;
+
+	end_root = end;
+	err = register_kprobe(&stop_probe);
+	if (err) {
+		pr_err("cannot probe %s: this root's CPUs could not be parked\n", stop_probe.symbol_name);
+		return err;
+	}
+	err = register_nmi_handler(NMI_LOCAL, on_nmi, 0, "multiroot");
+	if (err) {
+		unregister_kprobe(&stop_probe);
+		return err;
+	}
+	stop_natively = smp_ops.stop_other_cpus;
+	smp_ops.stop_other_cpus = stop_others;
+	return 0;
+}
+
+void mr_stop_exit(void)
+{
+	smp_ops.stop_other_cpus = stop_natively;
+	unregister_nmi_handler(NMI_LOCAL, "multiroot");
+	unregister_kprobe(&stop_probe);
+}

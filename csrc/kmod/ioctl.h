@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The ioctls of a device, as a table: one argument is copied in, one command runs at a time, and its answer is copied
+ * out. Each module that has a device has one such table.
+ */
+#ifndef _MR_IOCTL_H
+#define _MR_IOCTL_H
+
+#include <linux/build_bug.h>
+#include <linux/capability.h>
+#include <linux/errno.h>
+#include <linux/fs.h>
+#include <linux/ioctl.h>
+#include <linux/mutex.h>
+#include <linux/types.h>
+#include <linux/uaccess.h>
+
+#define MR_IOCTL_SIZE_MOST	256
+
+/**
+ * struct mr_ioctl - one command
+ * @command: its number, with the argument's size and direction
+ * @needs_claim: whether only the file that has the claim may give it
+ * @handler: called with the lock held; @argument is zeroed where nothing was copied in
+ */
+struct mr_ioctl {
+	unsigned int command;
+	bool needs_claim;
+	int (*handler)(struct file *file, void *argument);
+};
+
+/* An entry of a table; a command whose argument is too large does not compile. */
+#define MR_IOCTL(number, claim, function)								\
+	{												\
+		.command = (number) + BUILD_BUG_ON_ZERO(_IOC_SIZE(number) > MR_IOCTL_SIZE_MOST),	\
+		.needs_claim = (claim),									\
+		.handler = (function),									\
+	}
+
+/**
+ * struct mr_ioctls - a device's commands
+ * @lock: held while one of them runs, and while user memory is read by its handler
+ * @claimant: the file that has the claim, NULL: none has it; under @lock
+ * @table: the commands
+ * @count: how many
+ */
+struct mr_ioctls {
+	struct mutex lock;
+	struct file *claimant;
+	const struct mr_ioctl *table;
+	unsigned int count;
+};
+
+#define MR_IOCTLS(name, commands)				\
+	{							\
+		.lock = __MUTEX_INITIALIZER((name).lock),	\
+		.table = (commands),				\
+		.count = ARRAY_SIZE(commands),			\
+	}
+
+/* file_operations.open */
+static inline int mr_ioctl_open(struct inode *inode, struct file *file)
+{
+	return capable(CAP_SYS_ADMIN) ? nonseekable_open(inode, file) : -EPERM;
+}
+
+/* A start that timed out still says how far it came, and a switch that was refused what differs. */
+static inline bool mr_ioctl_answers(int err)
+{
+	return !err || err == -ETIMEDOUT || err == -EXDEV;
+}
+
+/* file_operations.unlocked_ioctl, for a device with these commands. */
+static inline long mr_ioctl(struct mr_ioctls *calls, struct file *file, unsigned int command, unsigned long user)
+{
+	u8 argument[MR_IOCTL_SIZE_MOST] __aligned(8) = {};
+	const struct mr_ioctl *call = calls->table, *end = calls->table + calls->count;
+	void __user *from = (void __user *)user;
+	unsigned int size = _IOC_SIZE(command);
+	int err;
+
+	while (call < end && call->command != command)
+		call++;
+	if (call == end)
+		return -ENOTTY;
+	if ((_IOC_DIR(command) & _IOC_WRITE) && copy_from_user(argument, from, size))
+		return -EFAULT;
+	if (mutex_lock_interruptible(&calls->lock))
+		return -ERESTARTSYS;
+	err = call->needs_claim && calls->claimant != file ? -EPERM : call->handler(file, argument);
+	mutex_unlock(&calls->lock);
+	if (mr_ioctl_answers(err) && (_IOC_DIR(command) & _IOC_READ) && copy_to_user(from, argument, size))
+		return -EFAULT;
+	return err;
+}
+
+#endif /* _MR_IOCTL_H */
