@@ -38,7 +38,11 @@ def handoff(vm: str, to: str, as_json: bool) -> None:
         f"{result.name} handed over, epoch {result.epoch}: "
         f"{result.device_state_bytes} bytes of device state, "
         f"{result.ram_bytes_copied} bytes of RAM copied, "
-        + (f"no vCPU ran for {blackout:.1f} ms" if blackout is not None else "the new root's answer was lost")
+        + (
+            f"no vCPU ran for {blackout:.1f} ms"
+            if blackout is not None
+            else f"the {to} root's answer was lost"
+        )
     )
     if result.HasField("device"):
         moved = result.device

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The giver's half: prepare the taker while the guest runs, stream once, then let go, or take the VM back.
+"""The giver's half of a handoff.
+
+It prepares the taker while the guest runs and has its VMM send the device state once. Then it lets go of the
+VM, or takes it back.
 
 Before anything is undone here, the owner word is raised by compare-and-swap: that fences a taker who is still
 at work. If the word shows that the taker was faster, this root never runs the VM again.
@@ -19,8 +22,8 @@ from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
 from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.handoff import wire
-from multiroot.handoff.taker import LOADING
 from multiroot.passthrough import messages as device
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
@@ -98,7 +101,7 @@ class _Attempt:
 
     async def run(self) -> coordinator_pb2.HandoffResult:
         vm = self._vm
-        with self._phases.phase("prepare", vm=vm.name):
+        with self._phases.phase(PhaseName.PREPARE, vm=vm.name):
             # The hints take our VMM some time, during which the taker's starts.
             hints, _ = await asyncio.gather(self._hints(), self._connect())
         answer = await self._transfer(hints)
@@ -173,14 +176,13 @@ class _Attempt:
 
     async def _let_go(self, answer: handoff_pb2.Taken, saved: Saved) -> coordinator_pb2.HandoffResult:
         for phase in map(phase_messages.from_proto, answer.phases):
-            self._phases.add(_since(phase, saved.saved_ns) if phase.name == LOADING else phase)
-        side = self._phases.side
+            loading = phase.name == PhaseName.LOAD_DEVICE_STATE
+            self._phases.add(_since(phase, saved.saved_ns) if loading else phase)
+        took_ns = saved.saved_ns - saved.stopped_ns
         self._phases.add(
-            Phase(
-                "save device state", side, saved.stopped_ns, saved.saved_ns - saved.stopped_ns, blackout=True
-            )
+            Phase(PhaseName.SAVE_DEVICE_STATE, self._phases.side, saved.stopped_ns, took_ns, blackout=True)
         )
-        with self._phases.phase("end old QEMU", vm=self._vm.name):
+        with self._phases.phase(PhaseName.END_OLD_QEMU, vm=self._vm.name):
             await self._gone(self._vm.word.read())
         return coordinator_pb2.HandoffResult(
             name=self._vm.name,
@@ -217,7 +219,7 @@ class _Attempt:
         vm = self._vm
         vm.hurry(False)
         try:
-            with self._phases.phase("resume in the giver", vm=vm.name):
+            with self._phases.phase(PhaseName.RESUME_IN_GIVER, vm=vm.name):
                 failure = await vm.vmm.cancel()
                 if vm.definition.function and vm.host.devices is not None:
                     vm.host.devices.take_back(vm.definition.function, vm.entry.extent)

@@ -20,6 +20,7 @@ from multiroot.device.passthrough import Comparison, Translation
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.handoff import wire
 from multiroot.passthrough.devices import Devices, DeviceState
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 
 # A giver that prepared and never transferred is dead or has changed its mind.
 PREPARED_FOR_S = 120.0
-LOADING = "load device state"
 
 
 @dataclass
@@ -123,14 +123,14 @@ class Taker:
         self._manager.register(vm)
         try:
             if device is not None:
-                with phases.phase("show device", vm=vm.name):
+                with phases.phase(PhaseName.SHOW_DEVICE, vm=vm.name):
                     address = await asyncio.to_thread(self._devices().prepare, definition.function, device)
                     vm.functions = (address,)
-            with vm.busy("prepared"), phases.phase("start waiting QEMU", vm=vm.name):
+            with vm.busy("prepared"), phases.phase(PhaseName.START_WAITING_QEMU, vm=vm.name):
                 await vm.start(giver=giver)
                 _check_equal(vmm, VmmVersion(vm.vmm.name, vm.vmm.version))
             if device is not None:
-                with phases.phase("verify translations", vm=vm.name):
+                with phases.phase(PhaseName.VERIFY_TRANSLATIONS, vm=vm.name):
                     self._devices().verify(definition.function, giver.root, vm.entry.extent)
             stream = self._listen()
         except BaseException:
@@ -153,7 +153,7 @@ class Taker:
         incoming.transferring = True
         incoming.expiry.cancel()
         try:
-            with incoming.phases.phase("set memory map", vm=name):
+            with incoming.phases.phase(PhaseName.SET_MEMORY_MAP, vm=name):
                 await self._take_hints(incoming.vm, hints)
             await asyncio.shield(incoming.connected)
             incoming.vm.hurry(True)
@@ -259,15 +259,15 @@ class Taker:
         phases = incoming.phases
         resumed_ns, before = end.resumed.resumed_ns, end.resumed.loaded_ns
         # When loading began only the giver can tell: it wrote meanwhile.
-        phases.add(_span(LOADING, self._side, before, before, blackout=True))
+        phases.add(_span(PhaseName.LOAD_DEVICE_STATE, self._side, before, before, blackout=True))
         marks = {
-            "learn of it": end.heard_ns,
-            "commit": end.owned_ns,
-            "switch DMA": end.switched_ns,
-            "resume": resumed_ns,
+            PhaseName.WAIT_FOR_COMPLETION: end.heard_ns,
+            PhaseName.COMMIT: end.owned_ns,
+            PhaseName.SWITCH_DMA: end.switched_ns,
+            PhaseName.RESUME: resumed_ns,
         }
         if end.seen is None:
-            del marks["switch DMA"]
+            del marks[PhaseName.SWITCH_DMA]
         for name, at in marks.items():
             phases.add(_span(name, self._side, before, at, blackout=True))
             before = at
@@ -316,8 +316,8 @@ class Taker:
         vm.owner = vm.word.take(vm.owner, incoming.giver.root)
 
     async def _settle_in(self, vm: Instance, phases: Phases) -> None:
-        """What the running guest need not wait for."""
-        with phases.phase("bring up link", vm=vm.name):
+        """Do what the running guest need not wait for."""
+        with phases.phase(PhaseName.BRING_UP_LINK, vm=vm.name):
             if vm.taps:
                 await vm.bring_up_taps()
                 await vm.vmm.announce()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Device state on its way: one TCP connection from the giver's VMM to the taker's.
+"""The connection of the device state: one TCP connection from the giver's VMM to the taker's.
 
 The agents connect it before the guest stops and then have nothing more to do with it: no byte passes through
 them.

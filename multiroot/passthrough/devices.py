@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an agent does with devices that VMs own: take one for a VM, describe, prepare, take it over.
+"""Takes devices for VMs, describes them to other roots, and takes them over from other roots.
 
 The hard part of a device's state, its IOMMU tables, lies in the arena in an extent of its own, which
 every root maps. What is described here is the soft part; it travels with the handoff.
@@ -55,7 +55,10 @@ class Devices:
         self._described: dict[int, Function] = {}  # by requester id, as a giver told us
 
     def acquire(self, device: str) -> str:
-        """Make `device` ready for a VM of this root; its address here. Raises what stands in the way."""
+        """Make `device` ready for a VM of this root and return its address here.
+
+        Raises BadRequestError or ConflictError that says what stands in the way.
+        """
         rid = parse_address(device)
         address = self._functions.need(rid)
         self._take_part()
@@ -67,7 +70,7 @@ class Devices:
         return address
 
     def describe(self, device: str, ram: Extent) -> DeviceState:
-        """What the taker must know; `ram` is the VM's."""
+        """The state that the taker must know. `ram` is the extent of the VM's RAM, here and below."""
         rid = parse_address(device)
         unit = self._iommu.info()
         return DeviceState(
@@ -80,7 +83,7 @@ class Devices:
         )
 
     def prepare(self, device: str, state: DeviceState) -> str:
-        """Show the device in this root, held, and give it to our driver; its address here.
+        """Make the device appear in this root, bind it to our driver, and return its address here.
 
         Raises ConflictError when what the giver says does not fit this root.
         """
@@ -109,11 +112,11 @@ class Devices:
         return self._iommu.switch(parse_address(device), owner, *self._physical(ram))
 
     def translation(self, device: str, ram: Extent) -> Translation:
-        """What is in place for the device now, whoever owns it."""
+        """The device's translations as they are now, whichever root owns it."""
         return self._iommu.device(parse_address(device), *self._physical(ram))
 
     def take_back(self, device: str, ram: Extent) -> None:
-        """After a handoff that failed: if the other root owns it already, switch back."""
+        """Switch the device back to this root after a handoff that failed, if the other root has it."""
         owner = self.translation(device, ram).owner
         if owner != self._root:
             self.take(device, owner, ram)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a root keeps about a running VM outside of its agent, so that a restarted agent finds it again."""
+"""The files that a root keeps of a running VM, by which a restarted agent finds the VM again."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class VmManager:
-    """Runs, finds and ends VMs; `adopt` finds what an earlier agent of this root left running."""
+    """Runs, finds and ends VMs; `adopt` finds the VMs that an earlier agent of this root left running."""
 
     def __init__(self, host: Host) -> None:
         self.host = host

@@ -18,11 +18,11 @@ VMM_URGENCY, AGENT_URGENCY = 1, 2  # sched(7) priorities: an agent must be able 
 
 
 def set_urgent(pid: int, urgency: int) -> None:
-    """Have all threads of a process run before others, or, with 0, as usual again; nothing if it has ended.
+    """Give all threads of a process a real-time priority, or with 0 the usual policy again.
 
     While a guest stands still, what it waits for must not wait for other guests' turns on the CPU: no nice
-    value makes those give it up in the middle of their turn, a real-time policy does. A user who may not do
-    that does without.
+    value makes those give it up in the middle of their turn, a real-time policy does. Without the right to
+    set that, or when the process has ended, nothing happens.
     """
     policy = os.SCHED_RR if urgency else os.SCHED_OTHER
     # Any of its threads, too, may end meanwhile.
@@ -78,9 +78,9 @@ class Process:
 
 
 def started(child: subprocess.Popen[bytes]) -> Process:
-    """The process just started; raises ConflictError if it is gone already.
+    """A child that was just started; raises ConflictError if it has ended already.
 
-    It begins as usual, although an agent in the middle of another VM's handoff passes its policy on.
+    Its policy is set to the usual one: an agent in the middle of another VM's handoff would pass on its own.
     """
     identity = read_process(child.pid) or ProcessId(child.pid, 0)
     process = Process(identity, child)

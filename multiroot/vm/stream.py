@@ -69,7 +69,7 @@ async def open_console(folder: VmFolder) -> AsyncIterator[ConsoleStream]:
 
 
 class Follower:
-    """A VM's output to its end, also when the keeper drops us because we are slow for a while."""
+    """Reads a VM's output to its end. Connects again when the keeper drops it because it was too slow."""
 
     def __init__(self, folder: VmFolder) -> None:
         self._folder = folder
@@ -77,7 +77,7 @@ class Follower:
         self._open = asyncio.Event()
 
     async def write(self, data: bytes) -> None:
-        """Send to the guest, once the console is open; who follows no output waits for ever."""
+        """Send to the guest once the console is open, which it becomes when `output` is read."""
         while True:
             await self._open.wait()
             console = self._console
@@ -90,7 +90,7 @@ class Follower:
                     self._open.clear()
 
     async def output(self, *, history: bool) -> AsyncIterator[bytes]:
-        """What comes from now on, after what is kept of before if `history`; nothing is left out.
+        """The output from now on, with `history` after what is kept of the output before; without gaps.
 
         Raises ConsoleClosedError if the console is closed already.
         """
@@ -112,7 +112,7 @@ class Follower:
 
 
 async def wait_for_ticks(vm: Instance, count: int) -> Stretch:
-    """The guest's ticks on the machine-wide clock: all that is kept, once there are `count` of them.
+    """Wait for `count` ticks of the guest; returns all that are kept, on the machine-wide clock.
 
     Raises ConflictError when the VM ends before.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ticker guest's lines, and whether its count went on unbroken from one root to the next; pure.
+"""Parses the ticker guest's lines and tells whether its count went on unbroken between roots; pure.
 
 The guest's protocol is described in qemu-lab/guests/README.md. A root's console sees a stretch of the guest's
 output that may begin and end inside of a line; stretches of successive roots are joined into one.
@@ -100,7 +100,7 @@ def parse(pieces: Iterable[tuple[int, bytes]]) -> Stretch:
 
 @dataclass(frozen=True)
 class Continuity:
-    """What a count of ticks tells. Times in ns as seen from outside.
+    """How a guest's ticks went on. Times in ns as seen from outside.
 
     `gap_ns` is the largest distance between two neighbouring ticks, `gap_after` the counter of the first of
     the two.
@@ -120,7 +120,7 @@ class Continuity:
 
     @property
     def unbroken(self) -> bool:
-        """Nothing lost, nothing twice, one boot, no damage."""
+        """Whether no tick is missing or repeated, the guest booted once, and its memory is undamaged."""
         return not (self.missing or self.repeated or self.bad_bytes or len(self.boot_ids) != 1)
 
 

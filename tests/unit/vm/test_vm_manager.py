@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import ANY
 
 import grpc
@@ -205,6 +206,42 @@ async def test_busy(manager: VmManager) -> None:
     with vm.busy("handed over"), pytest.raises(ConflictError, match="just being handed over"):
         await manager.stop("vm0")
     await manager.stop("vm0")
+
+
+class FakeDevices:
+    """PCI functions of this root, all free; remembers which were made ready."""
+
+    def __init__(self) -> None:
+        self.acquired: list[str] = []
+
+    def acquire(self, function: str) -> str:
+        self.acquired.append(function)
+        return f"0000:{function}"
+
+
+async def test_a_function_has_one_owner(host: Host) -> None:
+    devices: Any = FakeDevices()
+    manager = VmManager(replace(host, devices=devices))
+    try:
+        owner = await manager.run(replace(SMALL, functions=("01:00.0",)))
+        assert owner.functions == ("0000:01:00.0",)
+        with pytest.raises(ConflictError, match=r"01:00\.0 is owned by VM vm0"):
+            await manager.run(replace(SMALL, name="vm1", functions=("01:00.0",)))
+        await manager.run(replace(SMALL, name="vm2", functions=("02:00.0",)))
+        assert devices.acquired == ["01:00.0", "02:00.0"]
+        assert "host=0000:01:00.0," in command_line(owner)
+    finally:
+        for vm in manager.all():
+            await vm.discard()
+
+
+async def test_a_root_that_has_no_devices_to_give(manager: VmManager) -> None:
+    with pytest.raises(BadRequestError, match="this root has none to give"):
+        await manager.run(replace(SMALL, functions=("01:00.0",)))
+
+
+def command_line(vm: Instance) -> str:
+    return Path(f"/proc/{process_of(vm).pid}/cmdline").read_text().replace("\0", " ")
 
 
 @pytest.fixture
