@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot lab`: what is shown of a lab machine and how its commands end; no machine is started."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.conftest import Run
+
+from multiroot.errors import BadRequestError
+from multiroot.lab import boot, build, execution, state
+from multiroot.lab import lab as labs
+from multiroot.lab.layout import lay_out
+from multiroot.lab.machine import Machine
+from multiroot.lab.recorder import console_log
+from multiroot.lab.state import Attempt, LabState
+from multiroot.units import GIB, MIB
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabState:
+    """A lab called "default" that has ended."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("multiroot.lab.state._SOCKET_PATH_LIMIT", 4096)
+    machine = Machine(
+        name="default",
+        kernel="6.12",
+        release="6.12.1-amd64",
+        vmlinuz=Path("/cache/vmlinuz"),
+        initrd=Path("/cache/initrd"),
+        image=Path("/cache/system.erofs"),
+        emulator=Path("/cache/emulator/tree"),
+        emulator_mend=Path("/cache/svm"),
+        accelerator="tcg",
+        cpus=4,
+        old_cpus=(0, 1),
+        vms=1,
+        vm_memory=256 * MIB,
+        layout=lay_out(old_memory=2 * GIB, arena=384 * MIB, carve=GIB, carve_reserved=True, image=424 * MIB),
+        low_reserved=True,
+        cmdline=(),
+        agent_port=40001,
+        exec_port=40002,
+        state=state.folder("default"),
+    )
+    found = LabState(machine, "digest", attempts=[Attempt("no answer", 30.0), Attempt("ready", 12.5)])
+    found.folder.mkdir(parents=True)
+    found.save()
+    return found
+
+
+@pytest.mark.usefixtures("lab")
+def test_status(run: Run) -> None:
+    done = run("lab", "status")
+    assert (done.code, done.err) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in done.out.splitlines() if len(line.split()) > 1)
+    assert {name: rows[name].strip() for name in ("running", "kernel", "old_cpus", "agent", "boots")} == {
+        "running": "False",
+        "kernel": "6.12.1-amd64",
+        "old_cpus": "0-1",
+        "agent": "127.0.0.1:40001",
+        "boots": "no answer 30.0 s; ready 12.5 s",
+    }
+    data = json.loads(run("lab", "status", "--json").out)
+    assert data["carve"] == {"start": 0x118000000, "size": GIB}
+    assert (data["boot_retries"], data["running"]) == (1, False)
+
+
+@pytest.mark.parametrize("command", [("status",), ("logs",), ("console",), ("down",), ("exec", "true")])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("none", "no lab called 'none' ('multiroot lab up' starts one)"),
+        ("a/b", "not a name for a lab: 'a/b'"),
+    ],
+)
+@pytest.mark.usefixtures("lab")
+def test_labs_that_are_not_there(
+    run: Run, command: tuple[str, ...], name: str, line: str, null: None
+) -> None:
+    done = run("lab", command[0], "--name", name, *command[1:])
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[-1].startswith(f"multiroot: {line}")
+
+
+def test_up_dry_run_prints_the_command(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[labs.Options] = []
+
+    def prepare(options: labs.Options, phases: object) -> tuple[Machine, None]:
+        seen.append(options)
+        return lab.machine, None
+
+    monkeypatch.setattr(labs, "prepare", prepare)
+    words = ("--kernel", "6.1", "--vms", 2, "--vm-memory", "512M", "--carve", "2G", "--cpus", 6)
+    done = run("lab", "up", "--dry-run", *words)
+    assert (done.code, done.err) == (0, "")
+    argv = shlex.split(done.out)
+    assert argv[argv.index("-kernel") + 1] == "/cache/vmlinuz"
+    assert seen == [labs.Options(kernel="6.1", vms=2, vm_memory=512 * MIB, carve=2 * GIB, cpus=6)]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (("--carve", "lots"), 2, "multiroot: not a size: 'lots' (write it like 256M or 1G)"),
+        (("--kernel", "5.4"), 2, "multiroot: no kernel called '5.4'"),
+        (("--cpus", "1"), 2, "Error: Invalid value for '--cpus'"),
+    ],
+)
+def test_up_refuses(run: Run, lab: LabState, words: tuple[str, ...], code: int, line: str) -> None:
+    done = run("lab", "up", "--dry-run", *words)
+    assert (done.code, done.out) == (code, "")
+    assert done.err.splitlines()[-1].startswith(line)
+
+
+def test_logs_have_seconds(run: Run, lab: LabState) -> None:
+    (lab.folder / console_log("new")).write_bytes(b"1500000000 one \xff\r two\n12000000000 end\nunfinished")
+    done = run("lab", "logs", "--root", "new")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "    1.500000 one \ufffd\r two\n   12.000000 end\n"
+
+
+def test_down(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("lab", "down").out == "lab default was not running\n"
+    monkeypatch.setattr(boot, "down", lambda found: found.machine.name == "default")
+    assert run("lab", "down").out == "lab default ended\n"
+
+
+@pytest.fixture
+def null(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """stdin is /dev/null."""
+    with Path("/dev/null").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        yield
+
+
+class Channel:
+    """To a root whose programs say their words and exit with 3."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_exec_passes_everything_through(run: Run, monkeypatch: pytest.MonkeyPatch, null: None) -> None:
+    made: list[Channel] = []
+
+    class Attached:
+        def channel(self, root: str) -> Channel:
+            made.append(Channel(root))
+            return made[0]
+
+    def execute(channel: Channel, argv: tuple[str, ...], *, stdin: int, stdout: Any, stderr: Any) -> int:
+        assert not channel.closed
+        stdout(f"{channel.root}: {argv}\n".encode())
+        stderr(b"warned\n")
+        return 3
+
+    monkeypatch.setattr(labs, "attach", lambda name: Attached())
+    monkeypatch.setattr(execution, "execute", execute)
+    done = run("lab", "exec", "--root", "2", "ls", "-l", "--name", "x")
+    assert done.code == 3
+    assert "ls', '-l'" in done.out
+    assert done.out.startswith("2: ")
+    assert done.err == "warned\n"
+    assert made[0].closed
+
+
+def test_build(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kernel:
+        name, release = "6.12", "6.12.1-amd64"
+
+    class Built:
+        image, image_digest = Path("/cache/image"), "digest"
+        kernels = {"6.12": Kernel}  # noqa: RUF012
+
+    forgotten: list[object] = []
+    monkeypatch.setattr(labs, "cache", lambda phases: "cache")
+    monkeypatch.setattr(build, "forget_roots", forgotten.append)
+    monkeypatch.setattr(build, "build", lambda cache: Built)
+    assert run("lab", "build").out.split()[-2:] == ["6.12", "6.12.1-amd64"]
+    assert forgotten == []
+    assert json.loads(run("lab", "build", "--refresh", "--json").out) == {
+        "image": "/cache/image",
+        "digest": "digest",
+        "kernels": {"6.12": "6.12.1-amd64"},
+    }
+    assert forgotten == ["cache"]
+
+    def broken(cache: object) -> None:
+        raise BadRequestError("roots.toml: no suite")
+
+    monkeypatch.setattr(build, "build", broken)
+    done = run("lab", "build")
+    assert (done.code, done.out, done.err) == (2, "", "multiroot: roots.toml: no suite\n")
+
+
+def test_accel_is_asked_for_by_name(run: Run, lab: LabState) -> None:
+    done = run("lab", "up", "--accel", "xen")
+    assert (done.code, done.out) == (2, "")
+    assert "'xen' is not one of" in done.err
