@@ -19,7 +19,7 @@ from multiroot.cli.planning import parse_request
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.kexec.ranges import Range
 from multiroot.launch import facts as machines
-from multiroot.launch import record, session
+from multiroot.launch import session
 from multiroot.launch.facts import Facts
 from multiroot.plan.request import SMALLEST_CARVE, Request
 from multiroot.units import GIB, MIB
@@ -28,7 +28,7 @@ NOTHING: dict[str, Any] = {"cpus": "", "cpu_count": None, "carve": "", "low_wind
 
 
 @pytest.fixture(autouse=True)
-def known_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine of the planner's tests, without the module."""
     for command in ("kexec", "plan"):
         name = f"multiroot.cli.{command}"
@@ -37,8 +37,6 @@ def known_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(module, "take_inventory", lambda device, facts: machine())
     facts = Facts(root=1, next_root=2, boot_apic_id=0, tsc_khz=2_000_000, x2apic=True)
     monkeypatch.setattr(machines, "facts_without_module", lambda: facts)
-    monkeypatch.setattr(record.find, "__defaults__", (tmp_path / "loaded.json", "boot"))
-    monkeypatch.setattr(record.require, "__defaults__", (tmp_path / "loaded.json", "boot"))
 
 
 def run(group: click.Group, *words: str) -> Result:
@@ -127,11 +125,3 @@ def test_dry_run_prints_everything(tmp_path: Path) -> None:
     for value in data["entry"].values():
         assert f"{value:#x}" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["initrd", "vmlinuz"]
-
-
-def test_nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = run(kexec, "status", "--json")
-    assert json.loads(result.output) == {"state": "none", "loaded": None}
-    assert result.return_value == 1 or result.exit_code == 1
-    for command in ("start", "stop"):
-        assert isinstance(run(kexec, command).exception, ConflictError)
