@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a new extent goes; pure."""
+"""Chooses where a new extent lies. Pure: nothing is written here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiroot.units import format_size
 
 @dataclass(frozen=True, order=True)
 class Extent:
-    """A run of the arena; bytes from its start."""
+    """A contiguous part of the arena. Both numbers are bytes; `offset` counts from the start of the arena."""
 
     offset: int
     size: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The arena as a root uses it: extents by name, and the word that says who may run the VM in each."""
+"""The arena as a root uses it: extents by name, each with an owner word that says who may run its VM."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Entry:
 
 
 class OwnerWord:
-    """The owner of one entry: found beforehand, so that changing it is one instruction."""
+    """The owner word of one entry. It is looked up beforehand, so that changing it takes one instruction."""
 
     def __init__(self, memory: Memory, entry: Entry) -> None:
         self._memory = memory
@@ -75,15 +75,15 @@ class OwnerWord:
 
 
 def no_root_is_dead(_root: int) -> bool:
-    """For arenas opened without knowledge of the other roots: their locks are respected."""
+    """For an arena opened without knowledge of the other roots: no lock of theirs is broken."""
     return False
 
 
 class Arena:
     """An open arena, used by root number `root`.
 
-    `root_is_dead` tells of other roots' numbers whether they are certainly gone; it decides only whether a
-    table lock they left behind is broken.
+    `root_is_dead` says whether the root of that number is certainly gone. It is asked only when such a root
+    holds the table lock, to decide whether the lock is broken.
     """
 
     def __init__(self, path: Path, root: int, root_is_dead: Callable[[int], bool] = no_root_is_dead) -> None:
@@ -101,7 +101,7 @@ class Arena:
             raise
 
     def close(self) -> None:
-        """Unmap; the arena itself and VMs running in it are not affected."""
+        """Unmap the arena. The arena itself and the VMs in it are not affected."""
         self.memory.close()
         self._mapping.close()
         self._backing.close()
@@ -123,7 +123,7 @@ class Arena:
         raise BadRequestError(f"no extent named {name!r} in the arena", "`multiroot arena show` lists them")
 
     def free_extents(self) -> list[Extent]:
-        """The gaps, in order."""
+        """The free parts of the arena, in order of their offsets."""
         return free_extents((entry.extent for entry in self._used()), self.size)
 
     def allocate(self, name: str, size: int, definition: int) -> Entry:
@@ -183,7 +183,7 @@ class Arena:
         raise ConflictError(f"the arena's table is full ({layout.ENTRY_COUNT} extents)")
 
     def _commit(self, entry: Entry) -> None:
-        """Write the entry; its state word comes last and makes it real."""
+        """Write the entry. The state word is written last; only then does the entry count as used."""
         base = layout.entry_offset(entry.index)
         self.memory.write(base + layout.RECORD_OFFSET, entry.record.pack(entry.index))
         self.memory.store(base + layout.OWNER_OFFSET, entry.owner.pack())

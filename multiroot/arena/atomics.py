@@ -29,7 +29,7 @@ class Memory:
         self.size = len(self._view)
 
     def close(self) -> None:
-        """Let go of the buffer, which may then be unmapped."""
+        """Release the buffer; after this it may be unmapped."""
         ffi.release(self._base)
         self._view.release()
 
@@ -83,7 +83,7 @@ def crc32c(data: bytes | memoryview) -> int:
 
 
 def crc32c_portable(data: bytes | memoryview) -> int:
-    """The same by table, as used on CPUs without SSE4.2."""
+    """The same checksum by table, for CPUs without SSE4.2."""
     return lib.mra_crc32c_table(ffi.from_buffer("char[]", data), len(data))
 
 

@@ -62,7 +62,7 @@ def _number(path: Path) -> int:
 
 
 class Backing:
-    """An open device or file. `size` is what of it the arena can use, in bytes."""
+    """An open device or file. `size` is how many bytes of it the arena can use."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -102,7 +102,7 @@ class Backing:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Backing]:
-    """A backing for the time of the body."""
+    """Opens a backing and closes it after the body."""
     backing = Backing(path)
     try:
         yield backing

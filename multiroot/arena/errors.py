@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Refusals of the arena."""
+"""Errors of the arena."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from multiroot.errors import ConflictError
 
 
 class FencedError(ConflictError):
-    """The owner word is not what the caller believed: someone else may run this VM now, the caller may not.
+    """The owner word does not hold what the caller expected, so the caller may not run this VM.
 
     `root` and `epoch` are what the word holds.
     """

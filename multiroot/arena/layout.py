@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How the arena's first 2 MiB are laid out; docs/arena-layout.md is this file in words.
+"""The layout of the arena's first 2 MiB; docs/arena-layout.md describes it in words.
 
 Pure: bytes in, dataclasses out. Numbers are little-endian, offsets and sizes bytes from the arena's start.
 """
@@ -48,7 +48,7 @@ MAX_ROOT = 0xFFFF
 
 @dataclass(frozen=True)
 class Superblock:
-    """What the arena is. `size` is that of the whole device, metadata included."""
+    """Identity and geometry of the arena. `size` is that of the whole device, metadata included."""
 
     size: int
     uuid: uuid.UUID

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lock over the extent table, held by one process of one root."""
+"""The lock of the extent table. At most one process of one root holds it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Calls that stream progress: phases to the terminal, the result to the caller."""
+"""Calls that stream progress: phases are shown, the result is returned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from multiroot.rpc.v1 import coordinator_pb2
 def progress_call(
     events: Iterable[coordinator_pb2.Progress], also: Callable[[Phase], None] | None = None
 ) -> coordinator_pb2.Progress:
-    """Show each phase as it comes (and give it to `also`); returns the last message, which has the result."""
+    """Show each phase when it comes, and pass it to `also`. Returns the message that has the result."""
     last: coordinator_pb2.Progress | None = None
     with Progress().live() as show:
         for event in events:

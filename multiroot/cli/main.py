@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`multiroot NOUN VERB`: runs the noun's module and turns failures into one line and an exit code."""
+"""The console script: finds the module of a command, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def cli(debug: bool) -> None:
 
 
 class Terminated(SystemExit):
-    """SIGTERM came. Like Ctrl-C it takes everything down that a command has begun: labs, helpers, files."""
+    """Raised on SIGTERM, so that a command ends as with Ctrl-C and cleans up: labs, processes, files."""
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def fail(message: str, code: int) -> None:
-    """One line on stderr, then exit."""
+    """Print one line on stderr and exit."""
     line = " ".join(message.split())
     click.echo(f"multiroot: {line}", err=True)
     sys.exit(code)

@@ -20,7 +20,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print data i
 
 
 def console(stderr: bool = False) -> Console:
-    """rich's console; without a tty it is as wide as its text, so that nothing is cut or wrapped."""
+    """A rich console. Without a terminal it is wide enough that nothing is cut or wrapped."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -28,12 +28,12 @@ def console(stderr: bool = False) -> Console:
 
 
 def print_json(data: Any) -> None:
-    """`data` as indented JSON on stdout."""
+    """Print `data` as indented JSON on stdout."""
     click.echo(json.dumps(data, indent=2, sort_keys=False))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """A plain table; headings that end in " >" are for numbers and aligned to the right."""
+    """Print a plain table. A heading that ends in " >" aligns its column to the right, for numbers."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -46,7 +46,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title
 
 
 class Progress:
-    """Shows phases as they start and end: a live line with a tty, one line per finished phase without."""
+    """Shows phases on stderr: a line for each that ended and, on a terminal, a live one for what runs."""
 
     def __init__(self) -> None:
         self._console = console(stderr=True)
@@ -74,7 +74,7 @@ class Progress:
 
     @contextmanager
     def live(self) -> Iterator[Progress]:
-        """Keep a spinner up while the body runs (only on a tty)."""
+        """Show a spinner while the body runs, on a terminal only."""
         with self._console.status("") as status:
             self._status = status
             try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`multiroot update`: from one kernel to the next, in one command."""
+"""`multiroot update`: go over from one kernel to the next with one command."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def update(
 
 
 def _run(request: Any) -> dict[str, Any]:
-    """Update and, if the old root retires, follow it to the new one."""
+    """Make the update. When the old root retires, go on with the new root until it has taken over."""
     from multiroot.cli.calls import progress_call
     from multiroot.cli.output import Progress
     from multiroot.phases import Phase

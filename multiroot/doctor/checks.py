@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a check says, and running them all."""
+"""The result of a check, and the function that runs all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiroot.errors import MultirootError
 
 
 class Status(StrEnum):
-    """WARNING: it works, with a disadvantage that `found` names. FAILED: something will not work."""
+    """WARNING: it works, but with the disadvantage that `found` names. FAILED: something will not work."""
 
     OK = "ok"
     WARNING = "warning"
@@ -20,7 +20,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: `mend` says what to do about it, and is empty when there is nothing to do."""
+    """The result of one check. `mend` says what to do about it; it is empty when there is nothing to do."""
 
     id: str
     status: Status
@@ -45,7 +45,7 @@ def failed(found: str, mend: str) -> Answer:
 
 
 def examine(checks: Iterable[tuple[str, Check]]) -> list[Finding]:
-    """Run every check; one that cannot be carried out has failed, with its error's own hint."""
+    """Run every check. One that raises an error has failed; the error's hint becomes `mend`."""
     return [_one(name, check) for name, check in checks]
 
 

@@ -25,7 +25,7 @@ _ANSWER_S = 10.0
 
 @dataclass
 class RootDoctor:
-    """The checks, by id, in the order in which things build on each other."""
+    """The checks by id. Each depends only on what the checks before it look at."""
 
     top: Path = Path("/")
     device: Path = Path("/dev/multiroot")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The few rtnetlink requests that roots need, by pyroute2."""
+"""The rtnetlink requests that a root's network needs, sent with pyroute2."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _load() -> Any:
 
 
 class Netlink:
-    """An rtnetlink socket, to be opened inside the event loop that uses it."""
+    """An rtnetlink socket. Create it inside the event loop that uses it."""
 
     def __init__(self) -> None:
         self._ipr: Any = _load()()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A root's network: keeps the bridge in shape and plugs guests in."""
+"""A root's network: sets up the bridge, and connects guests to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class RootNetwork:
-    """The bridge of root number `root`; link devices become ports of it when they appear, taps when asked."""
+    """The bridge of root number `root`. Link devices become its ports when they appear, taps on request."""
 
     def __init__(self, root: int) -> None:
         self._root = root
@@ -26,7 +26,7 @@ class RootNetwork:
         self._shaping = asyncio.Lock()
 
     async def start(self) -> None:
-        """Make the bridge and give it its address; from now on link devices are attached as they come."""
+        """Make the bridge, give it its address, and from now on attach link devices when they appear."""
         self._netlink = Netlink()
         # First listen, then look: a device that appears in between is seen by one of them.
         events = DeviceEvents()
@@ -34,7 +34,7 @@ class RootNetwork:
         self._watching = asyncio.create_task(self._watch(events))
 
     async def close(self) -> None:
-        """Stop to watch; the bridge stays, for VMs outlive their agent."""
+        """Stop watching for link devices. The bridge stays, because VMs outlive their agent."""
         if self._watching:
             self._watching.cancel()
             await asyncio.wait({self._watching})
@@ -42,7 +42,7 @@ class RootNetwork:
             await self._netlink.close()
 
     async def ensure(self) -> None:
-        """Bring bridge and link devices into shape; does nothing if they are."""
+        """Set up the bridge and the link devices as far as they are not set up yet."""
         netlink = self._open()
         # The watcher and a launch both come here when a link device appears; one netlink dump at a time.
         async with self._shaping:
@@ -51,7 +51,7 @@ class RootNetwork:
                 await netlink.apply(step)
 
     async def add_tap(self, vm: str) -> TapDevice:
-        """A new tap for the VM, a port of the bridge that is still down."""
+        """Make a tap for the VM and attach it to the bridge. The tap is down until `bring_up`."""
         tap = open_tap()
         try:
             await self._open().apply(AddPort(tap.name, BRIDGE))
@@ -62,7 +62,7 @@ class RootNetwork:
         return tap
 
     async def bring_up(self, tap: str) -> None:
-        """Let frames through."""
+        """Set the tap up, so that it passes frames."""
         await self._open().apply(BringUp(tap))
 
     async def _watch(self, events: DeviceEvents) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What has to change for a root's network to be right; pure.
+"""Plans the steps that set up a root's network. Pure: nothing is changed here.
 
 Every root has one bridge. Its ports are the link devices to neighbouring roots and the taps of its guests, so
 that all roots and guests are in one segment and one subnet, wherever a guest happens to run. Roots stand in a
@@ -21,7 +21,7 @@ MAX_ROOT = 254
 
 @dataclass(frozen=True)
 class Link:
-    """A network device as the kernel has it; `master` is the index of the bridge it is a port of, or 0."""
+    """A network device of this root. `master` is the index of the bridge that it is a port of, or 0."""
 
     index: int
     name: str
@@ -71,9 +71,9 @@ def root_address(root: int) -> str:
 
 
 def plan_network(links: Iterable[Link], root: int) -> list[Step]:
-    """Steps that bring the bridge of root number `root` and the link devices there are into shape.
+    """The steps that set up the bridge of root number `root` and the link devices among `links`.
 
-    Nothing is left to do once they were taken: planning again gives no steps.
+    When all of them were taken, planning again gives no steps.
     """
     present = {link.name: link for link in links}
     bridge = present.get(BRIDGE)
@@ -94,7 +94,7 @@ def plan_network(links: Iterable[Link], root: int) -> list[Step]:
 
 
 def plan_port(link: Link, bridge: Link | None) -> list[Step]:
-    """The step that makes `link` a port of the bridge (None: not made yet), if it is none."""
+    """The step that makes `link` a port of the bridge, if it is none. `bridge` is None until it is made."""
     if bridge is not None and link.master == bridge.index:
         return []
     return [AddPort(link.name, BRIDGE)]

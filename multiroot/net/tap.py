@@ -29,7 +29,7 @@ class TapDevice:
 
 
 def open_tap(pattern: str = NAME_PATTERN) -> TapDevice:
-    """Make a tap; raises MultirootError if the kernel lacks them or does not let us."""
+    """Make a tap. Raises MultirootError when the kernel has no tap devices or this user may not make one."""
     try:
         fd = os.open(TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which network devices the kernel says have appeared: its uevents (netlink(7), NETLINK_KOBJECT_UEVENT).
+"""Notices network devices that appear, by the kernel's uevents (netlink(7), NETLINK_KOBJECT_UEVENT).
 
 Not rtnetlink's RTM_NEWLINK: that also comes whenever a QEMU touches its tap, as it does in a handoff's
 blackout, and costs an agent 10 ms to parse under emulation.
@@ -20,7 +20,7 @@ _SIZE = 1 << 16
 
 
 def new_device(message: bytes) -> str | None:
-    """Name of the network device that a uevent announces, None if it tells of anything else.
+    """Name of the network device that a uevent announces; None when it is about anything else.
 
     A uevent is a summary and then NAME=VALUE, each ended by a NUL.
     """
@@ -30,7 +30,7 @@ def new_device(message: bytes) -> str | None:
 
 
 class DeviceEvents:
-    """What the kernel says from now on in this network namespace."""
+    """The uevents of this network namespace, from the moment when the object is made."""
 
     def __init__(self) -> None:
         """Raises MultirootError if this user may not listen."""
@@ -43,7 +43,7 @@ class DeviceEvents:
             raise MultirootError(f"cannot listen to the kernel's events: {error.strerror}") from error
 
     async def appeared(self) -> AsyncIterator[str | None]:
-        """Names of network devices as they appear; None when some may have been missed. Never ends."""
+        """Yields the name of each network device that appears, and None when events were lost. Never ends."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -57,5 +57,5 @@ class DeviceEvents:
                 yield name
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket."""
         self._socket.close()
