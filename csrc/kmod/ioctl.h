@@ -6,7 +6,6 @@
 #ifndef _MR_IOCTL_H
 #define _MR_IOCTL_H
 
-#include <linux/build_bug.h>
 #include <linux/capability.h>
 #include <linux/errno.h>
 #include <linux/fs.h>
@@ -29,13 +28,7 @@ struct mr_ioctl {
 	int (*handler)(struct file *file, void *argument);
 };
 
-/* An entry of a table; a command whose argument is too large does not compile. */
-#define MR_IOCTL(number, claim, function)								\
-	{												\
-		.command = (number) + BUILD_BUG_ON_ZERO(_IOC_SIZE(number) > MR_IOCTL_SIZE_MOST),	\
-		.needs_claim = (claim),									\
-		.handler = (function),									\
-	}
+#define MR_IOCTL(number, claim, function)	{ .command = (number), .needs_claim = (claim), .handler = (function) }
 
 /**
  * struct mr_ioctls - a device's commands
@@ -45,18 +38,11 @@ struct mr_ioctl {
  * @count: how many
  */
 struct mr_ioctls {
-	struct mutex lock;
+	struct mutex lock;		/* see above */
 	struct file *claimant;
 	const struct mr_ioctl *table;
 	unsigned int count;
 };
-
-#define MR_IOCTLS(name, commands)				\
-	{							\
-		.lock = __MUTEX_INITIALIZER((name).lock),	\
-		.table = (commands),				\
-		.count = ARRAY_SIZE(commands),			\
-	}
 
 /* file_operations.open */
 static inline int mr_ioctl_open(struct inode *inode, struct file *file)
@@ -81,7 +67,7 @@ static inline long mr_ioctl(struct mr_ioctls *calls, struct file *file, unsigned
 
 	while (call < end && call->command != command)
 		call++;
-	if (call == end)
+	if (call == end || size > sizeof(argument))
 		return -ENOTTY;
 	if ((_IOC_DIR(command) & _IOC_WRITE) && copy_from_user(argument, from, size))
 		return -EFAULT;

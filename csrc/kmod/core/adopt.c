@@ -23,7 +23,7 @@ bool mr_adopt_alone(void)
 }
 
 /* Nobody but its owner runs there: parked, or offline, where an INIT finds it. */
-static bool at_rest(u32 hardware_id)
+static bool mr_adopt_at_rest(u32 hardware_id)
 {
 	u32 state = mr_ledger_cpu_state(hardware_id);
 
@@ -48,7 +48,7 @@ int mr_adopt_inherit(void)
 	if (!mr_adopt_alone())
 		return -EBUSY;
 	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++)
-		if (mr_ledger_cpu_root(id) && mr_ledger_cpu_root(id) != mr_ledger_root() && !at_rest(id))
+		if (mr_ledger_cpu_root(id) && mr_ledger_cpu_root(id) != mr_ledger_root() && !mr_adopt_at_rest(id))
 			return -EAGAIN;
 	for (i = 0; i < MULTIROOT_LEDGER_IOAPICS && mr_ledger->ioapic[i]; i++) {
 		err = mr_ioapic_mask(mr_ledger->ioapic[i]);
@@ -62,7 +62,7 @@ int mr_adopt_inherit(void)
 }
 
 /* The new root's tables name a CPU's device after its hardware id, and its _STA reads the owner in the ledger. */
-static int plug(u32 hardware_id)
+static int mr_adopt_plug(u32 hardware_id)
 {
 	acpi_handle handle;
 	char name[16];
@@ -96,18 +96,18 @@ int mr_adopt_cpu(struct multiroot_cpu *cpu)
 	owner = mr_ledger_cpu_root(hardware_id);
 	if (owner == mr_ledger_root())
 		return mr_cpu_find(hardware_id, cpu);
-	if (!at_rest(hardware_id) || (hardware_id == mr_ledger->boot_hardware_id && !mr_park_has(hardware_id)))
+	if (!mr_adopt_at_rest(hardware_id) || (hardware_id == mr_ledger->boot_hardware_id && !mr_park_has(hardware_id)))
 		return -EAGAIN;
 	if (!mr_park_has(hardware_id))
 		mr_ipi_stop(hardware_id);
 	mr_ledger_set_cpu(hardware_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
-	err = plug(hardware_id) ?: mr_cpu_find(hardware_id, cpu);
+	err = mr_adopt_plug(hardware_id) ?: mr_cpu_find(hardware_id, cpu);
 	if (err)
 		mr_ledger_set_cpu(hardware_id, owner, MULTIROOT_CPU_PARKED);
 	return err;
 }
 
-static int check_memory(const struct multiroot_memory *memory)
+static int mr_adopt_check_memory(const struct multiroot_memory *memory)
 {
 	u64 unit = memory->action == MULTIROOT_MEMORY_ADD ? memory_block_size_bytes() : PAGE_SIZE;
 
@@ -124,7 +124,7 @@ static int check_memory(const struct multiroot_memory *memory)
 	return 0;
 }
 
-static u64 sum_up(const u64 *words, u64 count)
+static u64 mr_adopt_sum_up(const u64 *words, u64 count)
 {
 	u64 sum = 0;
 
@@ -134,7 +134,7 @@ static u64 sum_up(const u64 *words, u64 count)
 	return sum;
 }
 
-static int go_through(struct multiroot_memory *memory)
+static int mr_adopt_go_through(struct multiroot_memory *memory)
 {
 	u64 done, part;
 
@@ -148,7 +148,7 @@ static int go_through(struct multiroot_memory *memory)
 		if (memory->action == MULTIROOT_MEMORY_ZERO)
 			mr_zero_out(chunk, part / sizeof(u64));
 		else
-			memory->sum = memory->sum * 31 + sum_up(chunk, part / sizeof(u64));
+			memory->sum = memory->sum * 31 + mr_adopt_sum_up(chunk, part / sizeof(u64));
 		memunmap(chunk);
 		cond_resched();
 	}
@@ -164,12 +164,12 @@ static int go_through(struct multiroot_memory *memory)
  */
 int mr_adopt_memory(struct multiroot_memory *memory)
 {
-	int err = check_memory(memory);
+	int err = mr_adopt_check_memory(memory);
 
 	memory->sum = 0;
 	if (err)
 		return err;
 	if (memory->action == MULTIROOT_MEMORY_ADD)
 		return add_memory_driver_managed(first_memory_node, memory->base, memory->size, MEMORY_NAME, MHP_NONE);
-	return go_through(memory);
+	return mr_adopt_go_through(memory);
 }

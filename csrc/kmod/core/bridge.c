@@ -14,39 +14,39 @@
 #define FUNCTIONS	BIT(16)		/* of a segment: bus, device, function */
 #define ABSENT		0xffffffff	/* what reading a function that is not there gives */
 
-static void __iomem *ecam;
-static u32 bus_first, bus_last;
-static struct pci_bus *root_bus;
-static struct pci_sysdata sysdata = { .node = NUMA_NO_NODE };
-static struct resource windows[MULTIROOT_LEDGER_WINDOWS + 1];	/* the last one is of bus numbers */
-static DECLARE_BITMAP(let_in, FUNCTIONS);
+static void __iomem *mr_bridge_ecam;
+static u32 mr_bridge_bus_first, mr_bridge_bus_last;
+static struct pci_bus *mr_bridge_root_bus;
+static struct pci_sysdata mr_bridge_sysdata = { .node = NUMA_NO_NODE };
+static struct resource mr_bridge_windows[MULTIROOT_LEDGER_WINDOWS + 1];	/* the last one is of bus numbers */
+static DECLARE_BITMAP(mr_bridge_functions, FUNCTIONS);	/* that are let in */
 
-static void __iomem *config_of(u32 rid)
+static void __iomem *mr_bridge_config_of(u32 rid)
 {
-	return ecam + ((rid - (bus_first << 8)) << 12);
+	return mr_bridge_ecam + ((rid - (mr_bridge_bus_first << 8)) << 12);
 }
 
-static u32 rid_of(const struct pci_bus *bus, unsigned int devfn)
+static u32 mr_bridge_rid_of(const struct pci_bus *bus, unsigned int devfn)
 {
 	return bus->number << 8 | devfn;
 }
 
-static int read_config(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
+static int mr_bridge_read_config(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
 {
-	void __iomem *at = config_of(rid_of(bus, devfn)) + where;
+	void __iomem *at = mr_bridge_config_of(mr_bridge_rid_of(bus, devfn)) + where;
 
-	if (bus->number > bus_last || !test_bit(rid_of(bus, devfn), let_in))
+	if (bus->number > mr_bridge_bus_last || !test_bit(mr_bridge_rid_of(bus, devfn), mr_bridge_functions))
 		*value = ABSENT;
 	else
 		*value = size == 1 ? readb(at) : size == 2 ? readw(at) : readl(at);
 	return PCIBIOS_SUCCESSFUL;
 }
 
-static int write_config(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
+static int mr_bridge_write_config(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
 {
-	void __iomem *at = config_of(rid_of(bus, devfn)) + where;
+	void __iomem *at = mr_bridge_config_of(mr_bridge_rid_of(bus, devfn)) + where;
 
-	if (bus->number > bus_last || !test_bit(rid_of(bus, devfn), let_in))
+	if (bus->number > mr_bridge_bus_last || !test_bit(mr_bridge_rid_of(bus, devfn), mr_bridge_functions))
 		return PCIBIOS_DEVICE_NOT_FOUND;
 	if (size == 1)
 		writeb(value, at);
@@ -57,18 +57,18 @@ static int write_config(struct pci_bus *bus, unsigned int devfn, int where, int 
 	return PCIBIOS_SUCCESSFUL;
 }
 
-static struct pci_ops ops = { .read = read_config, .write = write_config };
+static struct pci_ops mr_bridge_ops = { .read = mr_bridge_read_config, .write = mr_bridge_write_config };
 
 /*
  * Stop DMA of everything on a bus and below; what an ended root left running would write into memory that is
  * others' now.
  */
-static void silence_bus(u32 bus, u32 *last)
+static void mr_bridge_silence_bus(u32 bus, u32 *last)
 {
 	u32 devfn;
 
 	for (devfn = 0; devfn < 256; devfn++) {
-		void __iomem *config = config_of(bus << 8 | devfn);
+		void __iomem *config = mr_bridge_config_of(bus << 8 | devfn);
 		u16 command;
 
 		if (readl(config) == ABSENT)
@@ -81,15 +81,16 @@ static void silence_bus(u32 bus, u32 *last)
 	}
 }
 
-static void silence(void)
+static void mr_bridge_silence(void)
 {
-	u32 bus, last = bus_first;
+	u32 bus, last = mr_bridge_bus_first;
 
-	for (bus = bus_first; bus <= min(last, bus_last); bus++)
-		silence_bus(bus, &last);
+	for (bus = mr_bridge_bus_first; bus <= min(last, mr_bridge_bus_last); bus++)
+		mr_bridge_silence_bus(bus, &last);
 }
 
-static void add_window(struct list_head *resources, struct resource *to, const struct multiroot_ledger_window *from)
+static void mr_bridge_add_window(struct list_head *resources, struct resource *to,
+				 const struct multiroot_ledger_window *from)
 {
 	static const unsigned long flags[] = {
 		[MULTIROOT_WINDOW_PORTS] = IORESOURCE_IO,
@@ -115,28 +116,29 @@ static void add_window(struct list_head *resources, struct resource *to, const s
 		pci_add_resource(resources, to);
 }
 
-static int create(void)
+static int mr_bridge_create(void)
 {
 	struct pci_host_bridge *bridge;
 	LIST_HEAD(resources);
 	int i;
 
 	for (i = 0; i < MULTIROOT_LEDGER_WINDOWS; i++)
-		add_window(&resources, &windows[i], &mr_ledger->window[i]);
-	windows[i] = (struct resource) {
+		mr_bridge_add_window(&resources, &mr_bridge_windows[i], &mr_ledger->window[i]);
+	mr_bridge_windows[i] = (struct resource) {
 		.name = "multiroot PCI",
-		.start = bus_first,
-		.end = bus_last,
+		.start = mr_bridge_bus_first,
+		.end = mr_bridge_bus_last,
 		.flags = IORESOURCE_BUS,
 	};
-	pci_add_resource(&resources, &windows[i]);
-	root_bus = pci_create_root_bus(NULL, bus_first, &ops, &sysdata, &resources);
-	if (!root_bus) {
+	pci_add_resource(&resources, &mr_bridge_windows[i]);
+	mr_bridge_root_bus = pci_create_root_bus(NULL, mr_bridge_bus_first, &mr_bridge_ops, &mr_bridge_sysdata,
+						 &resources);
+	if (!mr_bridge_root_bus) {
 		pci_free_resource_list(&resources);
 		return -ENODEV;
 	}
 	/* What the firmware's tables would have to grant; pciehp would switch slots off. */
-	bridge = to_pci_host_bridge(root_bus->bridge);
+	bridge = to_pci_host_bridge(mr_bridge_root_bus->bridge);
 	bridge->native_pcie_hotplug = 0;
 	bridge->native_shpc_hotplug = 0;
 	bridge->native_aer = 0;
@@ -146,47 +148,48 @@ static int create(void)
 	return 0;
 }
 
-static int map(void)
+static int mr_bridge_map(void)
 {
-	if (ecam)
+	if (mr_bridge_ecam)
 		return 0;
 	if (!mr_ledger->ecam_base || mr_ledger->ecam_bus_last > 255 ||
 	    mr_ledger->ecam_bus_first > mr_ledger->ecam_bus_last)
 		return -ENODEV;
-	bus_first = mr_ledger->ecam_bus_first;
-	bus_last = mr_ledger->ecam_bus_last;
-	ecam = ioremap(mr_ledger->ecam_base + (bus_first << 20), (bus_last - bus_first + 1) << 20);
-	return ecam ? 0 : -ENOMEM;
+	mr_bridge_bus_first = mr_ledger->ecam_bus_first;
+	mr_bridge_bus_last = mr_ledger->ecam_bus_last;
+	mr_bridge_ecam = ioremap(mr_ledger->ecam_base + (mr_bridge_bus_first << 20),
+				 (mr_bridge_bus_last - mr_bridge_bus_first + 1) << 20);
+	return mr_bridge_ecam ? 0 : -ENOMEM;
 }
 
-static void scan(void)
+static void mr_bridge_scan(void)
 {
-	pci_scan_child_bus(root_bus);
-	pci_bus_claim_resources(root_bus);
+	pci_scan_child_bus(mr_bridge_root_bus);
+	pci_bus_claim_resources(mr_bridge_root_bus);
 	/* Only then: to functions that are not let in belong addresses that look free. */
-	if (bitmap_full(let_in, FUNCTIONS))
-		pci_assign_unassigned_bus_resources(root_bus);
-	pci_bus_add_devices(root_bus);
+	if (bitmap_full(mr_bridge_functions, FUNCTIONS))
+		pci_assign_unassigned_bus_resources(mr_bridge_root_bus);
+	pci_bus_add_devices(mr_bridge_root_bus);
 }
 
 /* The bridges above a bus; none of them is on a bus with a higher number. */
-static void let_in_above(u32 bus)
+static void mr_bridge_let_in_above(u32 bus)
 {
 	u32 rid;
 
-	for (rid = bus_first << 8; rid < bus << 8; rid++) {
-		void __iomem *config = config_of(rid);
+	for (rid = mr_bridge_bus_first << 8; rid < bus << 8; rid++) {
+		void __iomem *config = mr_bridge_config_of(rid);
 
 		if (readl(config) != ABSENT && (readb(config + PCI_HEADER_TYPE) & 0x7f) == PCI_HEADER_TYPE_BRIDGE &&
 		    readb(config + PCI_SECONDARY_BUS) <= bus && readb(config + PCI_SUBORDINATE_BUS) >= bus)
-			set_bit(rid, let_in);
+			set_bit(rid, mr_bridge_functions);
 	}
 }
 
 /* The kernel looks for others only behind a device's first function. */
-static bool found_by_scan(u32 rid)
+static bool mr_bridge_found_by_scan(u32 rid)
 {
-	return !PCI_FUNC(rid) || test_bit(rid & ~7, let_in);
+	return !PCI_FUNC(rid) || test_bit(rid & ~7, mr_bridge_functions);
 }
 
 /**
@@ -205,29 +208,30 @@ int mr_bridge_let_in(u32 rid)
 	if (!mr_adopt_alone())
 		return -EBUSY;
 	/* A root with PCI of its own has all functions. */
-	if (!root_bus && pci_find_bus(0, 0))
+	if (!mr_bridge_root_bus && pci_find_bus(0, 0))
 		return -ENODEV;
-	err = map();
+	err = mr_bridge_map();
 	if (err)
 		return err;
-	if (rid != MULTIROOT_PCI_ALL && (rid >= FUNCTIONS || rid >> 8 < bus_first || rid >> 8 > bus_last ||
-					 readl(config_of(rid)) == ABSENT))
+	if (rid != MULTIROOT_PCI_ALL &&
+	    (rid >= FUNCTIONS || rid >> 8 < mr_bridge_bus_first || rid >> 8 > mr_bridge_bus_last ||
+	     readl(mr_bridge_config_of(rid)) == ABSENT))
 		return -EINVAL;
-	if (rid != MULTIROOT_PCI_ALL && !found_by_scan(rid))
+	if (rid != MULTIROOT_PCI_ALL && !mr_bridge_found_by_scan(rid))
 		return -ENXIO;
 	pci_lock_rescan_remove();
-	if (!root_bus) {
-		silence();
-		err = create();
+	if (!mr_bridge_root_bus) {
+		mr_bridge_silence();
+		err = mr_bridge_create();
 	}
 	if (!err) {
 		if (rid == MULTIROOT_PCI_ALL) {
-			bitmap_fill(let_in, FUNCTIONS);
+			bitmap_fill(mr_bridge_functions, FUNCTIONS);
 		} else {
-			let_in_above(rid >> 8);
-			set_bit(rid, let_in);
+			mr_bridge_let_in_above(rid >> 8);
+			set_bit(rid, mr_bridge_functions);
 		}
-		scan();
+		mr_bridge_scan();
 	}
 	pci_unlock_rescan_remove();
 	return err;
@@ -237,16 +241,16 @@ void mr_bridge_exit(void)
 {
 	int i;
 
-	if (root_bus) {
+	if (mr_bridge_root_bus) {
 		pci_lock_rescan_remove();
-		pci_stop_root_bus(root_bus);
-		pci_remove_root_bus(root_bus);
+		pci_stop_root_bus(mr_bridge_root_bus);
+		pci_remove_root_bus(mr_bridge_root_bus);
 		pci_unlock_rescan_remove();
-		root_bus = NULL;
+		mr_bridge_root_bus = NULL;
 		for (i = 0; i < MULTIROOT_LEDGER_WINDOWS; i++)
-			if (windows[i].flags)
-				release_resource(&windows[i]);
+			if (mr_bridge_windows[i].flags)
+				release_resource(&mr_bridge_windows[i]);
 	}
-	if (ecam)
-		iounmap(ecam);
+	if (mr_bridge_ecam)
+		iounmap(mr_bridge_ecam);
 }

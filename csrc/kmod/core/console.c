@@ -32,38 +32,38 @@ struct reader {
 	u64 read;
 };
 
-static struct mr_peer *parent;		/* where this root's own messages go */
+static struct mr_peer *mr_console_parent;		/* where this root's own messages go */
 
-static DEFINE_MUTEX(child_lock);	/* child stays while this is held; never taken with mmap_lock held */
-static struct mr_peer *child;		/* whose messages are read here */
+static DEFINE_MUTEX(mr_console_child_lock);	/* child stays while this is held; never taken with mmap_lock held */
+static struct mr_peer *mr_console_child;		/* whose messages are read here */
 
-static atomic_t changes = ATOMIC_INIT(0);	/* count of what readers may want to look at */
-static DECLARE_WAIT_QUEUE_HEAD(readers);
+static atomic_t mr_console_changes = ATOMIC_INIT(0);	/* count of what readers may want to look at */
+static DECLARE_WAIT_QUEUE_HEAD(mr_console_readers);
 
-static struct mr_console_ring *ring_of(struct mr_peer *peer)
+static struct mr_console_ring *mr_console_ring_of(struct mr_peer *peer)
 {
 	return peer->shared + MR_CONSOLE_OFFSET;
 }
 
-static void console_write(struct console *console, const char *text, unsigned int size)
+static void mr_console_write(struct console *console, const char *text, unsigned int size)
 {
-	struct mr_console_ring *ring = ring_of(parent);
+	struct mr_console_ring *ring = mr_console_ring_of(mr_console_parent);
 	u64 at = ring->written;
 	unsigned int i;
 
 	for (i = 0; i < size; i++)
 		ring->data[(at + i) & (RING_SIZE - 1)] = text[i];
-	/* Pairs with available(): first the text, then where it ends. */
+	/* Pairs with mr_console_available(): first the text, then where it ends. */
 	smp_store_release(&ring->written, at + size);
-	/* Pairs with available(): the reader that has not seen this text is seen waiting. */
+	/* Pairs with mr_console_available(): the reader that has not seen this text is seen waiting. */
 	smp_mb();
 	if (READ_ONCE(ring->reader_waits) && xchg(&ring->reader_waits, 0))
-		mr_doorbell_ring(parent, MULTIROOT_EVENT_CONSOLE);
+		mr_doorbell_ring(mr_console_parent, MULTIROOT_EVENT_CONSOLE);
 }
 
-static struct console ring_console = {
+static struct console mr_console_ring_console = {
 	.name = "multiroot",
-	.write = console_write,
+	.write = mr_console_write,
 	.flags = CON_PRINTBUFFER | CON_ENABLED | CON_ANYTIME,
 	.index = -1,
 };
@@ -76,35 +76,35 @@ static struct console ring_console = {
  */
 void mr_console_attach(struct mr_peer *peer)
 {
-	parent = peer;
-	register_console(&ring_console);
+	mr_console_parent = peer;
+	register_console(&mr_console_ring_console);
 }
 
 void mr_console_detach(void)
 {
-	if (!parent)
+	if (!mr_console_parent)
 		return;
-	unregister_console(&ring_console);
-	parent = NULL;
+	unregister_console(&mr_console_ring_console);
+	mr_console_parent = NULL;
 }
 
 /* The child has written: wake all readers up, which look for themselves. From its doorbell. */
 void mr_console_event(struct mr_peer *peer)
 {
-	atomic_inc(&changes);
-	wake_up_interruptible(&readers);
+	atomic_inc(&mr_console_changes);
+	wake_up_interruptible(&mr_console_readers);
 }
 
 /* There is a new child, or (NULL) none any more. */
 void mr_console_child_changed(struct mr_peer *peer)
 {
-	mutex_lock(&child_lock);
-	child = peer;
-	mutex_unlock(&child_lock);
+	mutex_lock(&mr_console_child_lock);
+	mr_console_child = peer;
+	mutex_unlock(&mr_console_child_lock);
 	mr_console_event(peer);
 }
 
-static int console_open(struct inode *inode, struct file *file)
+static int mr_console_open(struct inode *inode, struct file *file)
 {
 	struct reader *reader = kzalloc(sizeof(*reader), GFP_KERNEL);
 
@@ -114,26 +114,26 @@ static int console_open(struct inode *inode, struct file *file)
 	return stream_open(inode, file);
 }
 
-static int console_release(struct inode *inode, struct file *file)
+static int mr_console_release(struct inode *inode, struct file *file)
 {
 	kfree(file->private_data);
 	return 0;
 }
 
 /* Bytes there are for @reader; asks for the doorbell when there are none. Called with child_lock held. */
-static u64 available(struct reader *reader)
+static u64 mr_console_available(struct reader *reader)
 {
 	struct mr_console_ring *ring;
 	u64 there;
 
-	if (!child)
+	if (!mr_console_child)
 		return 0;
-	ring = ring_of(child);
-	if (reader->root != child->root) {
-		reader->root = child->root;
+	ring = mr_console_ring_of(mr_console_child);
+	if (reader->root != mr_console_child->root) {
+		reader->root = mr_console_child->root;
 		reader->read = 0;
 	}
-	/* Pairs with console_write(). */
+	/* Pairs with mr_console_write(). */
 	there = smp_load_acquire(&ring->written) - reader->read;
 	if (!there) {
 		WRITE_ONCE(ring->reader_waits, 1);
@@ -149,25 +149,25 @@ static u64 available(struct reader *reader)
 	return there;
 }
 
-static ssize_t copy_out(struct reader *reader, char __user *to, size_t size)
+static ssize_t mr_console_copy_out(struct reader *reader, char __user *to, size_t size)
 {
 	u64 there;
 	u32 offset;
 	ssize_t part;
 
-	mutex_lock(&child_lock);
-	there = available(reader);
+	mutex_lock(&mr_console_child_lock);
+	there = mr_console_available(reader);
 	offset = reader->read & (RING_SIZE - 1);
 	part = min3(there, (u64)size, (u64)(RING_SIZE - offset));
-	if (part && copy_to_user(to, ring_of(child)->data + offset, part))
+	if (part && copy_to_user(to, mr_console_ring_of(mr_console_child)->data + offset, part))
 		part = -EFAULT;
 	else
 		reader->read += part;
-	mutex_unlock(&child_lock);
+	mutex_unlock(&mr_console_child_lock);
 	return part;
 }
 
-static ssize_t console_read(struct file *file, char __user *to, size_t size, loff_t *pos)
+static ssize_t mr_console_read(struct file *file, char __user *to, size_t size, loff_t *pos)
 {
 	struct reader *reader = file->private_data;
 	ssize_t done;
@@ -176,14 +176,14 @@ static ssize_t console_read(struct file *file, char __user *to, size_t size, lof
 	if (!size)
 		return 0;
 	do {
-		seen = atomic_read(&changes);
-		done = copy_out(reader, to, size);
+		seen = atomic_read(&mr_console_changes);
+		done = mr_console_copy_out(reader, to, size);
 		if (done)
 			break;
 		if (file->f_flags & O_NONBLOCK)
 			done = -EAGAIN;
 		else
-			done = wait_event_interruptible(readers, atomic_read(&changes) != seen);
+			done = wait_event_interruptible(mr_console_readers, atomic_read(&mr_console_changes) != seen);
 	} while (!done);
 	return done;
 }
@@ -193,34 +193,34 @@ static __poll_t console_poll(struct file *file, poll_table *wait)
 	struct reader *reader = file->private_data;
 	u64 there;
 
-	poll_wait(file, &readers, wait);
-	mutex_lock(&child_lock);
-	there = available(reader);
-	mutex_unlock(&child_lock);
+	poll_wait(file, &mr_console_readers, wait);
+	mutex_lock(&mr_console_child_lock);
+	there = mr_console_available(reader);
+	mutex_unlock(&mr_console_child_lock);
 	return there ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
-static const struct file_operations console_fops = {
+static const struct file_operations mr_console_fops = {
 	.owner = THIS_MODULE,
-	.open = console_open,
-	.release = console_release,
-	.read = console_read,
+	.open = mr_console_open,
+	.release = mr_console_release,
+	.read = mr_console_read,
 	.poll = console_poll,
 };
 
-static struct miscdevice reader_device = {
+static struct miscdevice mr_console_reader_device = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = "multiroot-console",
-	.fops = &console_fops,
+	.fops = &mr_console_fops,
 	.mode = 0400,
 };
 
 int mr_console_init(void)
 {
-	return misc_register(&reader_device);
+	return misc_register(&mr_console_reader_device);
 }
 
 void mr_console_exit(void)
 {
-	misc_deregister(&reader_device);
+	misc_deregister(&mr_console_reader_device);
 }

@@ -16,35 +16,35 @@
 #define TIMEOUT_MAX_MS	10000
 #define POLL_US		100
 
-static struct cpumask granted;
-static struct cpumask started;
-static int online_state;
-static int offline_state;
+static struct cpumask mr_cpu_granted;
+static struct cpumask mr_cpu_started;
+static int mr_cpu_online_state;
+static int mr_cpu_offline_state;
 
 bool mr_cpu_any_granted(void)
 {
-	return !cpumask_empty(&granted);
+	return !cpumask_empty(&mr_cpu_granted);
 }
 
 bool mr_cpu_any_started(void)
 {
-	return !cpumask_empty(&started);
+	return !cpumask_empty(&mr_cpu_started);
 }
 
-static void describe(struct multiroot_cpu *cpu)
+static void mr_cpu_describe(struct multiroot_cpu *cpu)
 {
 	cpu->hardware_id = mr_hardware_id(cpu->cpu);
 	cpu->root = mr_ledger_cpu_root(cpu->hardware_id);
-	if (cpumask_test_cpu(cpu->cpu, &started))
+	if (cpumask_test_cpu(cpu->cpu, &mr_cpu_started))
 		cpu->state = MULTIROOT_CPU_STARTED;
-	else if (cpumask_test_cpu(cpu->cpu, &granted))
+	else if (cpumask_test_cpu(cpu->cpu, &mr_cpu_granted))
 		cpu->state = MULTIROOT_CPU_GRANTED;
 	else
 		cpu->state = cpu_online(cpu->cpu) ? MULTIROOT_CPU_ONLINE : MULTIROOT_CPU_OFFLINE;
 }
 
 /* One that is there and has a place in the ledger. */
-static bool exists(u32 cpu)
+static bool mr_cpu_exists(u32 cpu)
 {
 	return cpu < nr_cpu_ids && cpu_present(cpu) && mr_hardware_id(cpu) < MULTIROOT_LEDGER_CPUS;
 }
@@ -52,14 +52,14 @@ static bool exists(u32 cpu)
 /* Fill in what is known of @cpu->cpu; -EINVAL when there is no such CPU. */
 int mr_cpu_get(struct multiroot_cpu *cpu)
 {
-	if (!exists(cpu->cpu))
+	if (!mr_cpu_exists(cpu->cpu))
 		return -EINVAL;
-	describe(cpu);
+	mr_cpu_describe(cpu);
 	return 0;
 }
 
 /* Out of whatever it executes, or out of the park. */
-static void take_out(u32 hardware_id)
+static void mr_cpu_take_out(u32 hardware_id)
 {
 	mr_ipi_stop(hardware_id);
 	mr_park_forget(hardware_id);
@@ -80,7 +80,7 @@ int mr_cpu_find(u32 hardware_id, struct multiroot_cpu *cpu)
 		if (mr_hardware_id(number) != hardware_id)
 			continue;
 		cpu->cpu = number;
-		describe(cpu);
+		mr_cpu_describe(cpu);
 		return 0;
 	}
 	return -ENODEV;
@@ -98,32 +98,32 @@ int mr_cpu_grant(struct multiroot_cpu *cpu)
 	struct mr_peer *child = mr_peer(MULTIROOT_CHILD);
 	u32 hardware_id;
 
-	if (!exists(cpu->cpu))
+	if (!mr_cpu_exists(cpu->cpu))
 		return -EINVAL;
 	hardware_id = mr_hardware_id(cpu->cpu);
 	if (hardware_id == mr_ledger->boot_hardware_id || !cpu->cpu)
 		return -EPERM;
 	if (!child)
 		return -ENOENT;
-	if (cpumask_test_cpu(cpu->cpu, &granted))
+	if (cpumask_test_cpu(cpu->cpu, &mr_cpu_granted))
 		return -EBUSY;
 	cpus_read_lock();
 	if (cpu_online(cpu->cpu)) {
 		cpus_read_unlock();
 		return -EBUSY;
 	}
-	cpumask_set_cpu(cpu->cpu, &granted);
+	cpumask_set_cpu(cpu->cpu, &mr_cpu_granted);
 	cpus_read_unlock();
-	take_out(hardware_id);
+	mr_cpu_take_out(hardware_id);
 	mr_ledger_set_cpu(hardware_id, child->root, MULTIROOT_CPU_GRANTED);
-	describe(cpu);
+	mr_cpu_describe(cpu);
 	mr_event_send(child, "cpu-granted");
 	return 0;
 }
 
-static int check_start(const struct multiroot_cpu_start *start)
+static int mr_cpu_check_start(const struct multiroot_cpu_start *start)
 {
-	if (!exists(start->cpu) || !start->timeout_ms || start->timeout_ms > TIMEOUT_MAX_MS || start->pad)
+	if (!mr_cpu_exists(start->cpu) || !start->timeout_ms || start->timeout_ms > TIMEOUT_MAX_MS || start->pad)
 		return -EINVAL;
 	if (!PAGE_ALIGNED(start->trampoline) || !mr_low_has(start->trampoline, PAGE_SIZE))
 		return -EINVAL;
@@ -157,10 +157,10 @@ int mr_cpu_start(struct multiroot_cpu_start *start)
 	start->tsc_entry = 0;
 	if (!child)
 		return -ENOENT;
-	err = check_start(start);
+	err = mr_cpu_check_start(start);
 	if (err)
 		return err;
-	if (!cpumask_test_cpu(start->cpu, &granted) || mr_cpu_any_started())
+	if (!cpumask_test_cpu(start->cpu, &mr_cpu_granted) || mr_cpu_any_started())
 		return -EBUSY;
 	page = memremap(start->trampoline, PAGE_SIZE, MEMREMAP_WB);
 	if (!page)
@@ -168,10 +168,10 @@ int mr_cpu_start(struct multiroot_cpu_start *start)
 	reached = mr_trampoline_fill(page, start);
 	hardware_id = mr_hardware_id(start->cpu);
 
-	cpumask_set_cpu(start->cpu, &started);
+	cpumask_set_cpu(start->cpu, &mr_cpu_started);
 	mr_ledger_root_started(child->root, hardware_id);
 	mr_peer_child_starts(child);
-	take_out(hardware_id);
+	mr_cpu_take_out(hardware_id);
 	start->tsc_sipi = rdtsc();
 	child->control->start_tsc = start->tsc_sipi;
 	mr_ipi_startup(hardware_id, start->trampoline);
@@ -196,33 +196,33 @@ int mr_cpu_reclaim(struct multiroot_cpu *cpu)
 	struct mr_peer *child = mr_peer(MULTIROOT_CHILD);
 	u32 hardware_id;
 
-	if (!exists(cpu->cpu))
+	if (!mr_cpu_exists(cpu->cpu))
 		return -EINVAL;
-	if (!cpumask_test_cpu(cpu->cpu, &granted))
+	if (!cpumask_test_cpu(cpu->cpu, &mr_cpu_granted))
 		return -EBUSY;
 	hardware_id = mr_hardware_id(cpu->cpu);
-	if (cpumask_test_and_clear_cpu(cpu->cpu, &started)) {
+	if (cpumask_test_and_clear_cpu(cpu->cpu, &mr_cpu_started)) {
 		/*
 		 * Without the CPU it was started on it is no root any more. The ledger says so before the CPU is
 		 * stopped, so that a root that ends by itself meanwhile can't take itself for the last one.
 		 */
 		mr_ledger_root_reclaimed(hardware_id);
-		take_out(hardware_id);
+		mr_cpu_take_out(hardware_id);
 		mr_join_child_gone(child);
 	} else {
-		take_out(hardware_id);
+		mr_cpu_take_out(hardware_id);
 		mr_ledger_set_cpu(hardware_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
 	}
-	cpumask_clear_cpu(cpu->cpu, &granted);
-	describe(cpu);
+	cpumask_clear_cpu(cpu->cpu, &mr_cpu_granted);
+	mr_cpu_describe(cpu);
 	mr_event_send(child, "cpu-reclaimed");
 	return 0;
 }
 
 /* Onlining a CPU that runs another root would end that root. */
-static int going_online(unsigned int cpu)
+static int mr_cpu_going_online(unsigned int cpu)
 {
-	if (cpumask_test_cpu(cpu, &granted)) {
+	if (cpumask_test_cpu(cpu, &mr_cpu_granted)) {
 		pr_info("CPU %u stays offline: root %u has it\n", cpu, mr_ledger_cpu_root(mr_hardware_id(cpu)));
 		mr_event_send(mr_peer(MULTIROOT_CHILD), "online-vetoed");
 		return -EBUSY;
@@ -231,7 +231,7 @@ static int going_online(unsigned int cpu)
 	return 0;
 }
 
-static int gone_offline(unsigned int cpu)
+static int mr_cpu_gone_offline(unsigned int cpu)
 {
 	mr_ledger_set_cpu(mr_hardware_id(cpu), mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
 	return 0;
@@ -241,7 +241,7 @@ static int gone_offline(unsigned int cpu)
  * An offline CPU sleeps in this kernel's memory, and an INIT is what takes it out of there. The machine's boot CPU
  * can't be taken out like that: offline it would be lost to every later root.
  */
-static int going_offline(unsigned int cpu)
+static int mr_cpu_going_offline(unsigned int cpu)
 {
 	if (mr_hardware_id(cpu) != mr_ledger->boot_hardware_id)
 		return 0;
@@ -251,18 +251,20 @@ static int going_offline(unsigned int cpu)
 
 int mr_cpu_init(void)
 {
-	online_state = cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "multiroot:owner", going_online, gone_offline);
-	if (online_state < 0)
-		return online_state;
-	offline_state = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "multiroot:boot", NULL, going_offline);
-	if (offline_state >= 0)
+	mr_cpu_online_state = cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "multiroot:owner",
+							mr_cpu_going_online, mr_cpu_gone_offline);
+	if (mr_cpu_online_state < 0)
+		return mr_cpu_online_state;
+	mr_cpu_offline_state = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "multiroot:boot", NULL,
+							 mr_cpu_going_offline);
+	if (mr_cpu_offline_state >= 0)
 		return 0;
-	cpuhp_remove_state_nocalls(online_state);
-	return offline_state;
+	cpuhp_remove_state_nocalls(mr_cpu_online_state);
+	return mr_cpu_offline_state;
 }
 
 void mr_cpu_exit(void)
 {
-	cpuhp_remove_state_nocalls(offline_state);
-	cpuhp_remove_state_nocalls(online_state);
+	cpuhp_remove_state_nocalls(mr_cpu_offline_state);
+	cpuhp_remove_state_nocalls(mr_cpu_online_state);
 }

@@ -13,7 +13,7 @@
 
 static struct mr_ioctls mr_dev_calls;	/* its lock serialises whatever changes carve, CPUs or peers */
 
-static int dev_release(struct inode *inode, struct file *file)
+static int mr_dev_release(struct inode *inode, struct file *file)
 {
 	mutex_lock(&mr_dev_calls.lock);
 	if (mr_dev_calls.claimant == file)
@@ -22,7 +22,7 @@ static int dev_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-static int call_claim(struct file *file, void *argument)
+static int mr_dev_call_claim(struct file *file, void *argument)
 {
 	if (mr_dev_calls.claimant && mr_dev_calls.claimant != file)
 		return -EBUSY;
@@ -30,7 +30,7 @@ static int call_claim(struct file *file, void *argument)
 	return 0;
 }
 
-static int call_info(struct file *file, void *argument)
+static int mr_dev_call_info(struct file *file, void *argument)
 {
 	struct mr_peer *parent = mr_peer(MULTIROOT_PARENT), *child = mr_peer(MULTIROOT_CHILD);
 	struct multiroot_info *info = argument;
@@ -55,66 +55,66 @@ static int call_info(struct file *file, void *argument)
 	return 0;
 }
 
-static int call_carve(struct file *file, void *argument)
+static int mr_dev_call_carve(struct file *file, void *argument)
 {
 	return mr_carve_take(argument);
 }
 
-static int call_uncarve(struct file *file, void *argument)
+static int mr_dev_call_uncarve(struct file *file, void *argument)
 {
 	return mr_cpu_any_granted() ? -EBUSY : mr_carve_release();
 }
 
-static int call_write(struct file *file, void *argument)
+static int mr_dev_call_write(struct file *file, void *argument)
 {
 	if (!mr_segment_fits(argument))
 		return -EINVAL;
 	return mr_cpu_any_started() ? -EBUSY : mr_segment_write(argument);
 }
 
-static int call_cpu_get(struct file *file, void *argument)
+static int mr_dev_call_cpu_get(struct file *file, void *argument)
 {
 	return mr_cpu_get(argument);
 }
 
-static int call_cpu_grant(struct file *file, void *argument)
+static int mr_dev_call_cpu_grant(struct file *file, void *argument)
 {
 	return mr_cpu_grant(argument);
 }
 
-static int call_cpu_start(struct file *file, void *argument)
+static int mr_dev_call_cpu_start(struct file *file, void *argument)
 {
 	return mr_cpu_start(argument);
 }
 
-static int call_cpu_reclaim(struct file *file, void *argument)
+static int mr_dev_call_cpu_reclaim(struct file *file, void *argument)
 {
 	return mr_cpu_reclaim(argument);
 }
 
-static int call_inherit(struct file *file, void *argument)
+static int mr_dev_call_inherit(struct file *file, void *argument)
 {
 	return mr_adopt_inherit();
 }
 
-static int call_cpu_adopt(struct file *file, void *argument)
+static int mr_dev_call_cpu_adopt(struct file *file, void *argument)
 {
 	return mr_adopt_cpu(argument);
 }
 
-static int call_memory(struct file *file, void *argument)
+static int mr_dev_call_memory(struct file *file, void *argument)
 {
 	return mr_adopt_memory(argument);
 }
 
-static int call_pci_adopt(struct file *file, void *argument)
+static int mr_dev_call_pci_adopt(struct file *file, void *argument)
 {
 	const struct multiroot_pci *pci = argument;
 
 	return pci->pad ? -EINVAL : mr_bridge_let_in(pci->function);
 }
 
-static int call_doorbell(struct file *file, void *argument)
+static int mr_dev_call_doorbell(struct file *file, void *argument)
 {
 	const struct multiroot_doorbell *doorbell = argument;
 	struct mr_peer *peer = mr_peer(doorbell->peer);
@@ -124,7 +124,7 @@ static int call_doorbell(struct file *file, void *argument)
 	return peer ? mr_doorbell_set_eventfd(peer, doorbell->fd, doorbell->mask) : -ENOENT;
 }
 
-static int call_ring(struct file *file, void *argument)
+static int mr_dev_call_ring(struct file *file, void *argument)
 {
 	const u32 reserved = MULTIROOT_EVENT_LINK | MULTIROOT_EVENT_CONSOLE;
 	const struct multiroot_ring *ring = argument;
@@ -138,44 +138,48 @@ static int call_ring(struct file *file, void *argument)
 	return 0;
 }
 
-static const struct mr_ioctl call_table[] = {
-	MR_IOCTL(MULTIROOT_IOC_INFO, false, call_info),
-	MR_IOCTL(MULTIROOT_IOC_CLAIM, false, call_claim),
-	MR_IOCTL(MULTIROOT_IOC_CARVE, true, call_carve),
-	MR_IOCTL(MULTIROOT_IOC_UNCARVE, true, call_uncarve),
-	MR_IOCTL(MULTIROOT_IOC_WRITE, true, call_write),
-	MR_IOCTL(MULTIROOT_IOC_CPU_GET, false, call_cpu_get),
-	MR_IOCTL(MULTIROOT_IOC_CPU_GRANT, true, call_cpu_grant),
-	MR_IOCTL(MULTIROOT_IOC_CPU_START, true, call_cpu_start),
-	MR_IOCTL(MULTIROOT_IOC_CPU_RECLAIM, true, call_cpu_reclaim),
-	MR_IOCTL(MULTIROOT_IOC_INHERIT, true, call_inherit),
-	MR_IOCTL(MULTIROOT_IOC_CPU_ADOPT, true, call_cpu_adopt),
-	MR_IOCTL(MULTIROOT_IOC_MEMORY, true, call_memory),
-	MR_IOCTL(MULTIROOT_IOC_PCI_ADOPT, true, call_pci_adopt),
-	MR_IOCTL(MULTIROOT_IOC_DOORBELL, false, call_doorbell),
-	MR_IOCTL(MULTIROOT_IOC_RING, false, call_ring),
+static const struct mr_ioctl mr_dev_call_table[] = {
+	MR_IOCTL(MULTIROOT_IOC_INFO, false, mr_dev_call_info),
+	MR_IOCTL(MULTIROOT_IOC_CLAIM, false, mr_dev_call_claim),
+	MR_IOCTL(MULTIROOT_IOC_CARVE, true, mr_dev_call_carve),
+	MR_IOCTL(MULTIROOT_IOC_UNCARVE, true, mr_dev_call_uncarve),
+	MR_IOCTL(MULTIROOT_IOC_WRITE, true, mr_dev_call_write),
+	MR_IOCTL(MULTIROOT_IOC_CPU_GET, false, mr_dev_call_cpu_get),
+	MR_IOCTL(MULTIROOT_IOC_CPU_GRANT, true, mr_dev_call_cpu_grant),
+	MR_IOCTL(MULTIROOT_IOC_CPU_START, true, mr_dev_call_cpu_start),
+	MR_IOCTL(MULTIROOT_IOC_CPU_RECLAIM, true, mr_dev_call_cpu_reclaim),
+	MR_IOCTL(MULTIROOT_IOC_INHERIT, true, mr_dev_call_inherit),
+	MR_IOCTL(MULTIROOT_IOC_CPU_ADOPT, true, mr_dev_call_cpu_adopt),
+	MR_IOCTL(MULTIROOT_IOC_MEMORY, true, mr_dev_call_memory),
+	MR_IOCTL(MULTIROOT_IOC_PCI_ADOPT, true, mr_dev_call_pci_adopt),
+	MR_IOCTL(MULTIROOT_IOC_DOORBELL, false, mr_dev_call_doorbell),
+	MR_IOCTL(MULTIROOT_IOC_RING, false, mr_dev_call_ring),
 };
 
-static struct mr_ioctls mr_dev_calls = MR_IOCTLS(mr_dev_calls, call_table);
+static struct mr_ioctls mr_dev_calls = {
+	.lock = __MUTEX_INITIALIZER(mr_dev_calls.lock),
+	.table = mr_dev_call_table,
+	.count = ARRAY_SIZE(mr_dev_call_table),
+};
 
-static long dev_ioctl(struct file *file, unsigned int command, unsigned long user)
+static long mr_dev_ioctl(struct file *file, unsigned int command, unsigned long user)
 {
 	return mr_ioctl(&mr_dev_calls, file, command, user);
 }
 
-static const struct file_operations dev_fops = {
+static const struct file_operations mr_dev_fops = {
 	.owner = THIS_MODULE,
 	.open = mr_ioctl_open,
-	.release = dev_release,
-	.unlocked_ioctl = dev_ioctl,
+	.release = mr_dev_release,
+	.unlocked_ioctl = mr_dev_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = mr_map,
 };
 
-static struct miscdevice device = {
+static struct miscdevice mr_dev_device = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = "multiroot",
-	.fops = &dev_fops,
+	.fops = &mr_dev_fops,
 	.mode = 0600,
 };
 
@@ -183,10 +187,10 @@ int mr_dev_init(void)
 {
 	int err;
 
-	err = mr_event_init(&device);
+	err = mr_event_init(&mr_dev_device);
 	if (err)
 		return err;
-	err = misc_register(&device);
+	err = misc_register(&mr_dev_device);
 	if (err)
 		mr_event_exit();
 	return err;
@@ -196,5 +200,5 @@ void mr_dev_exit(void)
 {
 	/* No peer is left that could queue an event; those that are queued want the device. */
 	mr_event_exit();
-	misc_deregister(&device);
+	misc_deregister(&mr_dev_device);
 }

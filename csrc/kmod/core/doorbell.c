@@ -21,19 +21,19 @@
 /* An emulated CPU may be kept from running for a while; one that works answers within microseconds. */
 #define SELF_TEST_US	(5 * USEC_PER_SEC)
 
-static DEFINE_SPINLOCK(doorbell_lock);	/* every peer's eventfd and mask */
-static int doorbell_irq;
-static unsigned int taken;		/* interrupts, by anyone */
-static const struct mr_listener *listeners;
+static DEFINE_SPINLOCK(mr_doorbell_lock);	/* every peer's eventfd and mask */
+static int mr_doorbell_irq;
+static unsigned int mr_doorbell_taken;		/* interrupts, by anyone */
+static const struct mr_listener *mr_doorbell_listeners;
 
-static void signal_eventfd(struct mr_peer *peer, u32 events)
+static void mr_doorbell_signal_eventfd(struct mr_peer *peer, u32 events)
 {
 	unsigned long flags;
 
-	spin_lock_irqsave(&doorbell_lock, flags);
+	spin_lock_irqsave(&mr_doorbell_lock, flags);
 	if (peer->eventfd && (peer->eventfd_mask & events))
 		mr_eventfd_signal(peer->eventfd);
-	spin_unlock_irqrestore(&doorbell_lock, flags);
+	spin_unlock_irqrestore(&mr_doorbell_lock, flags);
 }
 
 /**
@@ -50,17 +50,17 @@ void mr_doorbell_deliver(struct mr_peer *peer)
 	if (!events)
 		return;
 	trace_doorbell_heard(peer->root, events);
-	for (listener = listeners; listener->heard; listener++)
+	for (listener = mr_doorbell_listeners; listener->heard; listener++)
 		if (events & listener->event)
 			listener->heard(peer);
-	signal_eventfd(peer, events);
+	mr_doorbell_signal_eventfd(peer, events);
 }
 
-static irqreturn_t interrupt(int irq, void *data)
+static irqreturn_t mr_doorbell_interrupt(int irq, void *data)
 {
 	u32 i;
 
-	WRITE_ONCE(taken, taken + 1);
+	WRITE_ONCE(mr_doorbell_taken, mr_doorbell_taken + 1);
 	for (i = MULTIROOT_PARENT; i <= MULTIROOT_CHILD; i++) {
 		struct mr_peer *peer = mr_peer(i);
 
@@ -78,7 +78,7 @@ void mr_doorbell_publish(struct mr_peer *peer)
 {
 	WRITE_ONCE(peer->mine->hardware_id, mr_hardware_id(0));
 	/* Whoever sees the vector sees the CPU it is for. */
-	smp_store_release(&peer->mine->vector, mr_vector_of(doorbell_irq));
+	smp_store_release(&peer->mine->vector, mr_vector_of(mr_doorbell_irq));
 }
 
 /**
@@ -128,11 +128,11 @@ int mr_doorbell_set_eventfd(struct mr_peer *peer, int fd, u32 mask)
 		if (IS_ERR(new))
 			return PTR_ERR(new);
 	}
-	spin_lock_irqsave(&doorbell_lock, flags);
+	spin_lock_irqsave(&mr_doorbell_lock, flags);
 	old = peer->eventfd;
 	peer->eventfd = new;
 	peer->eventfd_mask = mask;
-	spin_unlock_irqrestore(&doorbell_lock, flags);
+	spin_unlock_irqrestore(&mr_doorbell_lock, flags);
 	if (old)
 		eventfd_ctx_put(old);
 	return 0;
@@ -141,26 +141,26 @@ int mr_doorbell_set_eventfd(struct mr_peer *peer, int fd, u32 mask)
 /* Wait until no handler runs any more. */
 void mr_doorbell_wait(void)
 {
-	synchronize_irq(doorbell_irq);
+	synchronize_irq(mr_doorbell_irq);
 }
 
-static bool on_cpu_0(void)
+static bool mr_doorbell_on_cpu_0(void)
 {
-	return !cpumask_first(irq_data_get_effective_affinity_mask(irq_get_irq_data(doorbell_irq)));
+	return !cpumask_first(irq_data_get_effective_affinity_mask(irq_get_irq_data(mr_doorbell_irq)));
 }
 
 /* Ring ourselves as a peer would: by hand, by hardware id. */
-static int self_test(void)
+static int mr_doorbell_self_test(void)
 {
-	unsigned int before = READ_ONCE(taken), now;
-	u32 vector = mr_vector_of(doorbell_irq);
+	unsigned int before = READ_ONCE(mr_doorbell_taken), now;
+	u32 vector = mr_vector_of(mr_doorbell_irq);
 
-	if (!mr_vector_good(vector) || !on_cpu_0()) {
+	if (!mr_vector_good(vector) || !mr_doorbell_on_cpu_0()) {
 		pr_err("self-test: the doorbell got no vector on CPU 0\n");
 		return -ENOSPC;
 	}
 	mr_ipi_vector(mr_hardware_id(0), vector);
-	if (read_poll_timeout(READ_ONCE, now, now != before, 10, SELF_TEST_US, false, taken)) {
+	if (read_poll_timeout(READ_ONCE, now, now != before, 10, SELF_TEST_US, false, mr_doorbell_taken)) {
 		pr_err("self-test: the doorbell (vector %#x of CPU %u) was rung and did not sound\n", vector,
 		       mr_hardware_id(0));
 		return -EIO;
@@ -178,25 +178,26 @@ int mr_doorbell_init(const struct mr_listener *told)
 {
 	int err;
 
-	listeners = told;
-	doorbell_irq = mr_vector_alloc();
-	if (doorbell_irq < 0)
-		return doorbell_irq;
+	mr_doorbell_listeners = told;
+	mr_doorbell_irq = mr_vector_alloc();
+	if (mr_doorbell_irq < 0)
+		return mr_doorbell_irq;
 	/* IRQF_NOBALANCING keeps request_irq() from moving it away from CPU 0. */
-	err = request_irq(doorbell_irq, interrupt, IRQF_NO_THREAD | IRQF_NOBALANCING, "multiroot", &doorbell_irq);
+	err = request_irq(mr_doorbell_irq, mr_doorbell_interrupt, IRQF_NO_THREAD | IRQF_NOBALANCING, "multiroot",
+			  &mr_doorbell_irq);
 	if (err)
 		goto dispose;
-	err = self_test();
+	err = mr_doorbell_self_test();
 	if (!err)
 		return 0;
-	free_irq(doorbell_irq, &doorbell_irq);
+	free_irq(mr_doorbell_irq, &mr_doorbell_irq);
 dispose:
-	irq_dispose_mapping(doorbell_irq);
+	irq_dispose_mapping(mr_doorbell_irq);
 	return err;
 }
 
 void mr_doorbell_exit(void)
 {
-	free_irq(doorbell_irq, &doorbell_irq);
-	irq_dispose_mapping(doorbell_irq);
+	free_irq(mr_doorbell_irq, &mr_doorbell_irq);
+	irq_dispose_mapping(mr_doorbell_irq);
 }

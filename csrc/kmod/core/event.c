@@ -7,8 +7,8 @@
 
 #include "core/core.h"
 
-static struct workqueue_struct *event_queue;	/* keeps them in order */
-static const struct miscdevice *told_device;
+static struct workqueue_struct *mr_event_queue;	/* keeps them in order */
+static const struct miscdevice *mr_event_told_device;
 
 struct uevent {
 	struct work_struct work;
@@ -17,7 +17,7 @@ struct uevent {
 	const char *event;
 };
 
-static void send_uevent(struct work_struct *work)
+static void mr_event_send_uevent(struct work_struct *work)
 {
 	struct uevent *uevent = container_of(work, struct uevent, work);
 	char event[40], peer[16], state[16];
@@ -26,7 +26,7 @@ static void send_uevent(struct work_struct *work)
 	snprintf(event, sizeof(event), "MULTIROOT_EVENT=%s", uevent->event);
 	snprintf(peer, sizeof(peer), "PEER=%s", uevent->peer == MULTIROOT_PARENT ? "parent" : "child");
 	snprintf(state, sizeof(state), "STATE=%u", uevent->state);
-	kobject_uevent_env(&told_device->this_device->kobj, KOBJ_CHANGE, env);
+	kobject_uevent_env(&mr_event_told_device->this_device->kobj, KOBJ_CHANGE, env);
 	kfree(uevent);
 }
 
@@ -46,8 +46,8 @@ void mr_event_send(const struct mr_peer *peer, const char *event)
 		return;
 	}
 	*uevent = (struct uevent) { .peer = peer->index, .state = READ_ONCE(peer->theirs->state), .event = event };
-	INIT_WORK(&uevent->work, send_uevent);
-	queue_work(event_queue, &uevent->work);
+	INIT_WORK(&uevent->work, mr_event_send_uevent);
+	queue_work(mr_event_queue, &uevent->work);
 }
 
 /**
@@ -58,13 +58,13 @@ void mr_event_send(const struct mr_peer *peer, const char *event)
  */
 int mr_event_init(const struct miscdevice *device)
 {
-	told_device = device;
-	event_queue = alloc_ordered_workqueue("multiroot", 0);
-	return event_queue ? 0 : -ENOMEM;
+	mr_event_told_device = device;
+	mr_event_queue = alloc_ordered_workqueue("multiroot", 0);
+	return mr_event_queue ? 0 : -ENOMEM;
 }
 
 /* Send what is queued. The device must still be there, and no peer that could queue an event. */
 void mr_event_exit(void)
 {
-	destroy_workqueue(event_queue);
+	destroy_workqueue(mr_event_queue);
 }

@@ -11,7 +11,7 @@
 #define SLEEP_ENABLE	BIT(13)	/* of PM1 control (ACPI 4.8.3.2.1) */
 #define SLEEP_TYPE	10	/* first bit of SLP_TYPx there */
 
-static void read_power(struct multiroot_ledger *ledger)
+static void mr_firmware_read_power(struct multiroot_ledger *ledger)
 {
 	const struct acpi_generic_address *reset = &acpi_gbl_FADT.reset_register;
 	u8 type_a, type_b;
@@ -28,7 +28,7 @@ static void read_power(struct multiroot_ledger *ledger)
 	ledger->pm1a_off = SLEEP_ENABLE | type_a << SLEEP_TYPE;
 }
 
-static void read_ecam(struct multiroot_ledger *ledger)
+static void mr_firmware_read_ecam(struct multiroot_ledger *ledger)
 {
 	struct acpi_mcfg_allocation *entry;
 	struct acpi_table_header *table;
@@ -47,7 +47,7 @@ static void read_ecam(struct multiroot_ledger *ledger)
 	acpi_put_table(table);
 }
 
-static void read_ioapics(struct multiroot_ledger *ledger)
+static void mr_firmware_read_ioapics(struct multiroot_ledger *ledger)
 {
 	struct acpi_subtable_header *entry;
 	struct acpi_table_header *table;
@@ -64,7 +64,7 @@ static void read_ioapics(struct multiroot_ledger *ledger)
 	acpi_put_table(table);
 }
 
-static void read_windows(struct multiroot_ledger *ledger)
+static void mr_firmware_read_windows(struct multiroot_ledger *ledger)
 {
 	struct pci_bus *bus = pci_find_bus(0, 0);
 	struct resource *window;
@@ -93,8 +93,8 @@ static void read_windows(struct multiroot_ledger *ledger)
  */
 void mr_firmware_read(struct multiroot_ledger *ledger)
 {
-	read_power(ledger);
-	read_ecam(ledger);
-	read_ioapics(ledger);
-	read_windows(ledger);
+	mr_firmware_read_power(ledger);
+	mr_firmware_read_ecam(ledger);
+	mr_firmware_read_ioapics(ledger);
+	mr_firmware_read_windows(ledger);
 }

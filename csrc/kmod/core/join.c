@@ -10,7 +10,7 @@
 
 #include "core/core.h"
 
-static void tell_state(struct mr_peer *peer)
+static void mr_join_tell_state(struct mr_peer *peer)
 {
 	mr_event_send(peer, "state");
 }
@@ -18,7 +18,7 @@ static void tell_state(struct mr_peer *peer)
 /* What a peer's doorbell means, in the order in which it is acted upon. */
 const struct mr_listener mr_join_listeners[] = {
 	{ MULTIROOT_EVENT_STATE, mr_link_carrier },
-	{ MULTIROOT_EVENT_STATE, tell_state },
+	{ MULTIROOT_EVENT_STATE, mr_join_tell_state },
 	{ MULTIROOT_EVENT_LINK, mr_link_event },
 	{ MULTIROOT_EVENT_CONSOLE, mr_console_event },
 	{}
@@ -32,14 +32,14 @@ void mr_join_set_state(struct mr_peer *peer, u32 state)
 }
 
 /* Forget the mapping; whoever came in before is an interrupt handler, and those are waited for. */
-static void leave(struct mr_peer *peer)
+static void mr_join_leave(struct mr_peer *peer)
 {
 	mr_peer_hide(peer);
 	mr_doorbell_wait();
 	mr_peer_unmap(peer);
 }
 
-static int enter(struct mr_peer *peer, phys_addr_t shared)
+static int mr_join_enter(struct mr_peer *peer, phys_addr_t shared)
 {
 	int err;
 
@@ -47,7 +47,7 @@ static int enter(struct mr_peer *peer, phys_addr_t shared)
 	mr_doorbell_publish(peer);
 	err = mr_link_create(peer);
 	if (err)
-		leave(peer);
+		mr_join_leave(peer);
 	return err;
 }
 
@@ -66,11 +66,11 @@ int mr_join_attach_parent(phys_addr_t shared)
 		return -ENOMEM;
 	if (!mr_peer_is_ours(peer)) {
 		pr_err("no shared area of ABI %d for root %u at %pa\n", MULTIROOT_ABI, mr_ledger_root(), &shared);
-		leave(peer);
+		mr_join_leave(peer);
 		return -EINVAL;
 	}
 	peer->root = peer->theirs->root;
-	err = enter(peer, shared);
+	err = mr_join_enter(peer, shared);
 	if (err)
 		return err;
 	mr_console_attach(peer);
@@ -96,7 +96,7 @@ int mr_join_create_child(phys_addr_t shared, u32 root)
 	if (!peer)
 		return -ENOMEM;
 	mr_peer_lay_out(peer, root);
-	err = enter(peer, shared);
+	err = mr_join_enter(peer, shared);
 	if (err)
 		return err;
 	WRITE_ONCE(peer->mine->state, MULTIROOT_SIDE_ATTACHED);
@@ -124,7 +124,7 @@ void mr_join_detach(struct mr_peer *peer)
 	}
 	mr_doorbell_set_eventfd(peer, -1, 0);
 	mr_link_destroy(peer);
-	leave(peer);
+	mr_join_leave(peer);
 }
 
 /* The child is gone: its CPU was taken back. */

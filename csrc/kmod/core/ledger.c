@@ -15,28 +15,28 @@
 
 struct multiroot_ledger *mr_ledger;
 
-static phys_addr_t ledger_phys;
-static u32 this_root;
+static phys_addr_t mr_ledger_at;
+static u32 mr_ledger_this_root;
 
 /* Where the ledger is. */
 phys_addr_t mr_ledger_phys(void)
 {
-	return ledger_phys;
+	return mr_ledger_at;
 }
 
 /* This root's number. */
 u32 mr_ledger_root(void)
 {
-	return this_root;
+	return mr_ledger_this_root;
 }
 
 /* A root lives as long as the CPU it was started on is not marked parked or taken back. */
-static u16 *life_of(u32 hardware_id)
+static u16 *mr_ledger_life_of(u32 hardware_id)
 {
 	return &mr_ledger->cpu[hardware_id].state;
 }
 
-static bool lives(u16 state)
+static bool mr_ledger_lives(u16 state)
 {
 	return state == MULTIROOT_CPU_ONLINE || state == MULTIROOT_CPU_STARTED;
 }
@@ -60,9 +60,9 @@ void mr_ledger_root_started(u32 root, u32 hardware_id)
 void mr_ledger_root_reclaimed(u32 hardware_id)
 {
 	/* Atomically, for the root may come to its own end in this very moment. */
-	if (lives(xchg(life_of(hardware_id), MULTIROOT_CPU_OFFLINE)))
+	if (mr_ledger_lives(xchg(mr_ledger_life_of(hardware_id), MULTIROOT_CPU_OFFLINE)))
 		mr_shared_add(&mr_ledger->roots_alive, -1);
-	mr_ledger_set_cpu(hardware_id, this_root, MULTIROOT_CPU_OFFLINE);
+	mr_ledger_set_cpu(hardware_id, mr_ledger_this_root, MULTIROOT_CPU_OFFLINE);
 }
 
 /**
@@ -74,11 +74,11 @@ void mr_ledger_root_reclaimed(u32 hardware_id)
  */
 bool mr_ledger_leave(void)
 {
-	u16 *life = life_of(mr_hardware_id(0));
+	u16 *life = mr_ledger_life_of(mr_hardware_id(0));
 	u16 was = xchg(life, MULTIROOT_CPU_PARKED);
 
 	/* Left before; or our parent, which is alive, has taken our CPU back and is about to stop it. */
-	if (!lives(was))
+	if (!mr_ledger_lives(was))
 		return true;
 	/* One atomic step decides who is the last when several roots end at once. */
 	if (mr_shared_add(&mr_ledger->roots_alive, -1) > 1)
@@ -91,7 +91,7 @@ bool mr_ledger_leave(void)
 /* True while another root than this one is alive; also when this one has left for it. */
 bool mr_ledger_others(void)
 {
-	if (!lives(READ_ONCE(*life_of(mr_hardware_id(0)))))
+	if (!mr_ledger_lives(READ_ONCE(*mr_ledger_life_of(mr_hardware_id(0)))))
 		return true;
 	return READ_ONCE(mr_ledger->roots_alive) > 1;
 }
@@ -118,13 +118,13 @@ u32 mr_ledger_cpu_root(u32 hardware_id)
 }
 
 /* Lay out a new ledger in @draft; 0 or a negative error. */
-static int draw_up(struct multiroot_ledger *draft)
+static int mr_ledger_draw_up(struct multiroot_ledger *draft)
 {
 	int cpu, err;
 
 	draft->abi = MULTIROOT_ABI;
 	draft->size = MULTIROOT_LEDGER_SIZE;
-	draft->next_root = this_root + 1;
+	draft->next_root = mr_ledger_this_root + 1;
 	draft->roots_alive = 1;
 	draft->boot_hardware_id = mr_hardware_id(0);
 	for_each_present_cpu(cpu) {
@@ -132,7 +132,7 @@ static int draw_up(struct multiroot_ledger *draft)
 
 		if (hardware_id >= MULTIROOT_LEDGER_CPUS)
 			continue;
-		draft->cpu[hardware_id].root = this_root;
+		draft->cpu[hardware_id].root = mr_ledger_this_root;
 		draft->cpu[hardware_id].state = cpu_online(cpu) ? MULTIROOT_CPU_ONLINE : MULTIROOT_CPU_OFFLINE;
 	}
 	mr_firmware_read(draft);
@@ -146,23 +146,23 @@ static int draw_up(struct multiroot_ledger *draft)
  * Make the machine's first ledger, whatever an earlier boot has left in RAM. A root that was started by another one
  * does not see the ledger as RAM: there this fails before anything is overwritten. It has no magic number yet.
  */
-static int make(void)
+static int mr_ledger_make(void)
 {
 	struct multiroot_ledger *draft = kzalloc(sizeof(*draft), GFP_KERNEL);
 	int err;
 
 	if (!draft)
 		return -ENOMEM;
-	err = draw_up(draft);
+	err = mr_ledger_draw_up(draft);
 	if (err)
 		goto out;
 	err = -EBUSY;
-	if (!mr_e820_is_ram(draft, ledger_phys, MULTIROOT_LEDGER_SIZE) ||
-	    !mr_memory_unused(ledger_phys, MULTIROOT_LEDGER_SIZE)) {
-		pr_err("the ledger cannot be at %pa: this kernel uses that memory, or it is no RAM\n", &ledger_phys);
+	if (!mr_e820_is_ram(draft, mr_ledger_at, MULTIROOT_LEDGER_SIZE) ||
+	    !mr_memory_unused(mr_ledger_at, MULTIROOT_LEDGER_SIZE)) {
+		pr_err("the ledger cannot be at %pa: this kernel uses that memory, or it is no RAM\n", &mr_ledger_at);
 		goto out;
 	}
-	mr_ledger = memremap(ledger_phys, MULTIROOT_LEDGER_SIZE, MEMREMAP_WB);
+	mr_ledger = memremap(mr_ledger_at, MULTIROOT_LEDGER_SIZE, MEMREMAP_WB);
 	err = -ENOMEM;
 	if (!mr_ledger)
 		goto out;
@@ -175,31 +175,31 @@ out:
 }
 
 /* This kernel brought its CPUs online before there was anyone to note it. CPU 0's state says that the root lives. */
-static void take_seats(void)
+static void mr_ledger_take_seats(void)
 {
 	int cpu;
 
 	for_each_online_cpu(cpu)
 		if (cpu)
-			mr_ledger_set_cpu(mr_hardware_id(cpu), this_root, MULTIROOT_CPU_ONLINE);
+			mr_ledger_set_cpu(mr_hardware_id(cpu), mr_ledger_this_root, MULTIROOT_CPU_ONLINE);
 }
 
 /* Find the ledger an earlier root has made, and ourselves in it. */
-static int join(void)
+static int mr_ledger_join(void)
 {
 	u32 hardware_id = mr_hardware_id(0);
 
-	mr_ledger = memremap(ledger_phys, MULTIROOT_LEDGER_SIZE, MEMREMAP_WB);
+	mr_ledger = memremap(mr_ledger_at, MULTIROOT_LEDGER_SIZE, MEMREMAP_WB);
 	if (!mr_ledger)
 		return -ENOMEM;
 	if (mr_ledger->magic != MR_LEDGER_MAGIC || mr_ledger->abi != MULTIROOT_ABI ||
 	    mr_ledger->size != MULTIROOT_LEDGER_SIZE) {
-		pr_err("no ledger of ABI %d at %pa\n", MULTIROOT_ABI, &ledger_phys);
-	} else if (mr_ledger_cpu_root(hardware_id) != this_root) {
-		pr_err("by the ledger CPU %u is root %u's, not root %u's\n", hardware_id, mr_ledger_cpu_root(hardware_id),
-		       this_root);
+		pr_err("no ledger of ABI %d at %pa\n", MULTIROOT_ABI, &mr_ledger_at);
+	} else if (mr_ledger_cpu_root(hardware_id) != mr_ledger_this_root) {
+		pr_err("by the ledger CPU %u is root %u's, not root %u's\n", hardware_id,
+		       mr_ledger_cpu_root(hardware_id), mr_ledger_this_root);
 	} else {
-		take_seats();
+		mr_ledger_take_seats();
 		return 0;
 	}
 	memunmap(mr_ledger);
@@ -220,9 +220,9 @@ int mr_ledger_init(phys_addr_t phys, u32 root, bool first)
 		pr_err("no ledger can be at %pa for root %u\n", &phys, root);
 		return -EINVAL;
 	}
-	ledger_phys = phys;
-	this_root = root;
-	return first ? make() : join();
+	mr_ledger_at = phys;
+	mr_ledger_this_root = root;
+	return first ? mr_ledger_make() : mr_ledger_join();
 }
 
 /* The ledger that mr_ledger_init() made is complete: other roots may use it. */

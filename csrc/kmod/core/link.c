@@ -46,13 +46,13 @@ struct mr_link {
 	bool broken;
 };
 
-static u32 record_space(u32 size)
+static u32 mr_link_record_space(u32 size)
 {
 	return ALIGN(sizeof(struct mr_record) + size, RECORD_ALIGN);
 }
 
 /* Copy into or out of a ring at a position, which may be near its end. */
-static void ring_put(struct mr_ring *ring, u64 at, const void *from, u32 size)
+static void mr_link_ring_put(struct mr_ring *ring, u64 at, const void *from, u32 size)
 {
 	u32 offset = at & (RING_SIZE - 1), first = min_t(u32, size, RING_SIZE - offset);
 
@@ -60,7 +60,7 @@ static void ring_put(struct mr_ring *ring, u64 at, const void *from, u32 size)
 	memcpy(ring->data, from + first, size - first);
 }
 
-static void ring_get(const struct mr_ring *ring, u64 at, void *to, u32 size)
+static void mr_link_ring_get(const struct mr_ring *ring, u64 at, void *to, u32 size)
 {
 	u32 offset = at & (RING_SIZE - 1), first = min_t(u32, size, RING_SIZE - offset);
 
@@ -68,7 +68,7 @@ static void ring_get(const struct mr_ring *ring, u64 at, void *to, u32 size)
 	memcpy(to + first, ring->data, size - first);
 }
 
-static int ring_put_skb(struct mr_ring *ring, u64 at, const struct sk_buff *skb)
+static int mr_link_ring_put_skb(struct mr_ring *ring, u64 at, const struct sk_buff *skb)
 {
 	u32 offset = at & (RING_SIZE - 1), first = min_t(u32, skb->len, RING_SIZE - offset);
 
@@ -77,7 +77,7 @@ static int ring_put_skb(struct mr_ring *ring, u64 at, const struct sk_buff *skb)
 }
 
 /* A frame of @size bytes; what is not headers goes to pages, for 64 KiB in one piece are hard to get. */
-static struct sk_buff *ring_get_skb(const struct mr_ring *ring, u64 at, u32 size)
+static struct sk_buff *mr_link_ring_get_skb(const struct mr_ring *ring, u64 at, u32 size)
 {
 	u32 linear = min_t(u32, size, LINEAR_MAX), offset = at & (RING_SIZE - 1);
 	u32 first = min_t(u32, size, RING_SIZE - offset);
@@ -100,7 +100,7 @@ static struct sk_buff *ring_get_skb(const struct mr_ring *ring, u64 at, u32 size
 }
 
 /* The peer wrote nonsense: from now on nothing of it is believed. */
-static void break_link(struct mr_link *link, const char *what)
+static void mr_link_break_link(struct mr_link *link, const char *what)
 {
 	if (!link->broken)
 		netdev_err(link->dev, "the peer's ring is corrupt (%s); link is down\n", what);
@@ -109,52 +109,52 @@ static void break_link(struct mr_link *link, const char *what)
 }
 
 /* Bytes free for us to write. */
-static u64 tx_free(struct mr_link *link)
+static u64 mr_link_tx_free(struct mr_link *link)
 {
-	/* Pairs with receive(): what it has read may be overwritten. */
+	/* Pairs with mr_link_receive(): what it has read may be overwritten. */
 	u64 used = link->tx_written - smp_load_acquire(&link->tx->read);
 
 	if (used > RING_SIZE) {
-		break_link(link, "read position");
+		mr_link_break_link(link, "read position");
 		return 0;
 	}
 	return RING_SIZE - used;
 }
 
 /* Stop the queue when the ring has no room for a frame of any size; true when it has none for @space bytes. */
-static bool tx_full(struct mr_link *link, u32 space)
+static bool mr_link_tx_full(struct mr_link *link, u32 space)
 {
-	const u32 enough = record_space(FRAME_MAX);
+	const u32 enough = mr_link_record_space(FRAME_MAX);
 
-	if (tx_free(link) >= enough)
+	if (mr_link_tx_free(link) >= enough)
 		return false;
 	netif_stop_queue(link->dev);
 	WRITE_ONCE(link->tx->wake_writer, 1);
-	/* Pairs with link_poll(): either the reader sees us waiting, or we see the room it has made. */
+	/* Pairs with mr_link_poll(): either the reader sees us waiting, or we see the room it has made. */
 	smp_mb();
-	if (tx_free(link) >= enough)
+	if (mr_link_tx_free(link) >= enough)
 		netif_start_queue(link->dev);
-	return tx_free(link) < space;
+	return mr_link_tx_free(link) < space;
 }
 
-static netdev_tx_t link_xmit(struct sk_buff *skb, struct net_device *dev)
+static netdev_tx_t mr_link_xmit(struct sk_buff *skb, struct net_device *dev)
 {
 	struct mr_link *link = *(struct mr_link **)netdev_priv(dev);
 	struct mr_record record = { .size = cpu_to_le32(skb->len) };
-	u32 space = record_space(skb->len), size = skb->len;
+	u32 space = mr_link_record_space(skb->len), size = skb->len;
 
 	if (link->broken || size > FRAME_MAX || virtio_net_hdr_from_skb(skb, &record.offload, true, false, 0))
 		goto drop;
-	if (tx_full(link, space))
+	if (mr_link_tx_full(link, space))
 		return NETDEV_TX_BUSY;
-	ring_put(link->tx, link->tx_written, &record, sizeof(record));
-	if (ring_put_skb(link->tx, link->tx_written + sizeof(record), skb))
+	mr_link_ring_put(link->tx, link->tx_written, &record, sizeof(record));
+	if (mr_link_ring_put_skb(link->tx, link->tx_written + sizeof(record), skb))
 		goto drop;
 	link->tx_written += space;
-	/* Pairs with receive(): first the frame, then where it ends. */
+	/* Pairs with mr_link_receive(): first the frame, then where it ends. */
 	smp_store_release(&link->tx->written, link->tx_written);
-	tx_full(link, 0);
-	/* Pairs with link_poll(): either we see the reader waiting, or it sees this frame. */
+	mr_link_tx_full(link, 0);
+	/* Pairs with mr_link_poll(): either we see the reader waiting, or it sees this frame. */
 	smp_mb();
 	if (READ_ONCE(link->tx->wake_reader) && xchg(&link->tx->wake_reader, 0))
 		mr_doorbell_ring(link->peer, MULTIROOT_EVENT_LINK);
@@ -169,9 +169,9 @@ drop:
 }
 
 /* Take one frame off the ring; false when there is none. */
-static bool receive(struct mr_link *link)
+static bool mr_link_receive(struct mr_link *link)
 {
-	/* Pairs with link_xmit(). */
+	/* Pairs with mr_link_xmit(). */
 	u64 there = smp_load_acquire(&link->rx->written) - link->rx_read;
 	struct net_device *dev = link->dev;
 	struct mr_record record;
@@ -181,18 +181,18 @@ static bool receive(struct mr_link *link)
 	if (!there || link->broken)
 		return false;
 	if (there > RING_SIZE || there < sizeof(record)) {
-		break_link(link, "write position");
+		mr_link_break_link(link, "write position");
 		return false;
 	}
-	ring_get(link->rx, link->rx_read, &record, sizeof(record));
+	mr_link_ring_get(link->rx, link->rx_read, &record, sizeof(record));
 	size = le32_to_cpu(record.size);
-	if (size < ETH_HLEN || size > FRAME_MAX || record_space(size) > there) {
-		break_link(link, "record size");
+	if (size < ETH_HLEN || size > FRAME_MAX || mr_link_record_space(size) > there) {
+		mr_link_break_link(link, "record size");
 		return false;
 	}
-	skb = ring_get_skb(link->rx, link->rx_read + sizeof(record), size);
-	link->rx_read += record_space(size);
-	/* Pairs with tx_free(). */
+	skb = mr_link_ring_get_skb(link->rx, link->rx_read + sizeof(record), size);
+	link->rx_read += mr_link_record_space(size);
+	/* Pairs with mr_link_tx_free(). */
 	smp_store_release(&link->rx->read, link->rx_read);
 	if (!skb) {
 		DEV_STATS_INC(dev, rx_dropped);
@@ -211,20 +211,20 @@ static bool receive(struct mr_link *link)
 	return true;
 }
 
-static int link_poll(struct napi_struct *napi, int budget)
+static int mr_link_poll(struct napi_struct *napi, int budget)
 {
 	struct mr_link *link = container_of(napi, struct mr_link, napi);
 	int done = 0;
 
-	while (done < budget && receive(link))
+	while (done < budget && mr_link_receive(link))
 		done++;
-	/* Pairs with tx_full(). */
+	/* Pairs with mr_link_tx_full(). */
 	smp_mb();
 	if (done && READ_ONCE(link->rx->wake_writer) && xchg(&link->rx->wake_writer, 0))
 		mr_doorbell_ring(link->peer, MULTIROOT_EVENT_LINK);
 	if (done < budget && napi_complete_done(napi, done)) {
 		WRITE_ONCE(link->rx->wake_reader, 1);
-		/* Pairs with link_xmit(): a frame written before its sender could see the flag rings no doorbell. */
+		/* Pairs with mr_link_xmit(): a frame written before its sender could see the flag rings no doorbell. */
 		smp_mb();
 		if (READ_ONCE(link->rx->written) != link->rx_read && !link->broken)
 			napi_schedule(napi);
@@ -257,7 +257,7 @@ void mr_link_carrier(struct mr_peer *peer)
 		netif_carrier_off(link->dev);
 }
 
-static int link_open(struct net_device *dev)
+static int mr_link_open(struct net_device *dev)
 {
 	struct mr_link *link = *(struct mr_link **)netdev_priv(dev);
 
@@ -270,7 +270,7 @@ static int link_open(struct net_device *dev)
 	return 0;
 }
 
-static int link_stop(struct net_device *dev)
+static int mr_link_stop(struct net_device *dev)
 {
 	struct mr_link *link = *(struct mr_link **)netdev_priv(dev);
 
@@ -279,19 +279,19 @@ static int link_stop(struct net_device *dev)
 	return 0;
 }
 
-static const struct net_device_ops link_ops = {
-	.ndo_open = link_open,
-	.ndo_stop = link_stop,
-	.ndo_start_xmit = link_xmit,
+static const struct net_device_ops mr_link_ops = {
+	.ndo_open = mr_link_open,
+	.ndo_stop = mr_link_stop,
+	.ndo_start_xmit = mr_link_xmit,
 	.ndo_get_stats64 = dev_get_tstats64,
 	.ndo_validate_addr = eth_validate_addr,
 	.ndo_set_mac_address = eth_mac_addr,
 };
 
-static void link_setup(struct net_device *dev)
+static void mr_link_setup(struct net_device *dev)
 {
 	ether_setup(dev);
-	dev->netdev_ops = &link_ops;
+	dev->netdev_ops = &mr_link_ops;
 	dev->max_mtu = MTU_MAX;
 	dev->features = NETIF_F_SG | NETIF_F_FRAGLIST | NETIF_F_HW_CSUM | NETIF_F_TSO | NETIF_F_TSO6 |
 			NETIF_F_TSO_ECN | NETIF_F_HIGHDMA;
@@ -300,7 +300,7 @@ static void link_setup(struct net_device *dev)
 }
 
 /* Addresses are fixed by the two roots' numbers, so that they are the same after every start. */
-static void set_address(struct net_device *dev, const struct mr_peer *peer)
+static void mr_link_set_address(struct net_device *dev, const struct mr_peer *peer)
 {
 	u32 mine = mr_ledger_root(), theirs = peer->root;
 	u8 address[ETH_ALEN] = { 0x02, 0x4d, 0x52, mine, theirs, peer->index };
@@ -322,7 +322,7 @@ int mr_link_create(struct mr_peer *peer)
 	int err;
 
 	link = kzalloc(sizeof(*link), GFP_KERNEL);
-	dev = alloc_netdev(sizeof(link), up ? "mrup0" : "mrdown0", NET_NAME_PREDICTABLE, link_setup);
+	dev = alloc_netdev(sizeof(link), up ? "mrup0" : "mrdown0", NET_NAME_PREDICTABLE, mr_link_setup);
 	if (!link || !dev) {
 		err = -ENOMEM;
 		goto free;
@@ -339,8 +339,8 @@ int mr_link_create(struct mr_peer *peer)
 	link->rx = peer->shared + MR_LINK_OFFSET + !up * MR_LINK_SIZE;
 	link->tx_written = link->tx->written;
 	link->rx_read = link->rx->read;
-	set_address(dev, peer);
-	netif_napi_add(dev, &link->napi, link_poll);
+	mr_link_set_address(dev, peer);
+	netif_napi_add(dev, &link->napi, mr_link_poll);
 	netif_carrier_off(dev);
 	err = register_netdev(dev);
 	if (err)

@@ -19,12 +19,12 @@ static unsigned int root = 1;
 module_param(root, uint, 0444);
 MODULE_PARM_DESC(root, "this root's number");
 
-static int attach_parent(void)
+static int mr_main_attach_parent(void)
 {
 	return shared ? mr_join_attach_parent(shared) : 0;
 }
 
-static void detach_parent(void)
+static void mr_main_detach_parent(void)
 {
 	struct mr_peer *parent = mr_peer(MULTIROOT_PARENT);
 
@@ -32,7 +32,7 @@ static void detach_parent(void)
 		mr_join_detach(parent);
 }
 
-static int start_ledger(void)
+static int mr_main_start_ledger(void)
 {
 	int err = mr_ledger_init(ledger, root, !shared);
 
@@ -44,13 +44,13 @@ static int start_ledger(void)
 	return 0;
 }
 
-static int start_doorbell(void)
+static int mr_main_start_doorbell(void)
 {
 	return mr_doorbell_init(mr_join_listeners);
 }
 
 /* Nothing to do before somebody asks for a device. */
-static int start_bridge(void)
+static int mr_main_start_bridge(void)
 {
 	return 0;
 }
@@ -60,44 +60,44 @@ static const struct part {
 	const char *name;
 	int (*init)(void);
 	void (*exit)(void);
-} parts[] = {
+} mr_main_parts[] = {
 	{ "APIC", mr_ipi_init, mr_ipi_exit },
-	{ "ledger", start_ledger, mr_ledger_exit },
+	{ "ledger", mr_main_start_ledger, mr_ledger_exit },
 	{ "parking", mr_park_init, mr_park_exit },
-	{ "doorbell", start_doorbell, mr_doorbell_exit },
+	{ "doorbell", mr_main_start_doorbell, mr_doorbell_exit },
 	{ "containment", mr_contain_init, mr_contain_exit },
 	{ "online veto", mr_cpu_init, mr_cpu_exit },
 	{ "memory veto", mr_segments_init, mr_segments_exit },
-	{ "host bridge", start_bridge, mr_bridge_exit },
+	{ "host bridge", mr_main_start_bridge, mr_bridge_exit },
 	{ "console", mr_console_init, mr_console_exit },
 	{ "device", mr_dev_init, mr_dev_exit },
-	{ "parent", attach_parent, detach_parent },
+	{ "parent", mr_main_attach_parent, mr_main_detach_parent },
 };
 
 static int __init multiroot_init(void)
 {
 	int i, err;
 
-	for (i = 0; i < ARRAY_SIZE(parts); i++) {
-		err = parts[i].init();
+	for (i = 0; i < ARRAY_SIZE(mr_main_parts); i++) {
+		err = mr_main_parts[i].init();
 		if (err)
 			goto undo;
 	}
 	pr_info("root %u is up, ABI %d\n", root, MULTIROOT_ABI);
 	return 0;
 undo:
-	pr_err("%s does not work here (%d)\n", parts[i].name, err);
+	pr_err("%s does not work here (%d)\n", mr_main_parts[i].name, err);
 	while (i--)
-		parts[i].exit();
+		mr_main_parts[i].exit();
 	return err;
 }
 
 static void __exit multiroot_exit(void)
 {
-	int i = ARRAY_SIZE(parts);
+	int i = ARRAY_SIZE(mr_main_parts);
 
 	while (i--)
-		parts[i].exit();
+		mr_main_parts[i].exit();
 }
 
 module_init(multiroot_init);

@@ -16,7 +16,7 @@
  */
 #define LOW_FREE_END	SZ_512K
 
-static bool is_pmem(u64 base, u64 size)
+static bool mr_memory_is_pmem(u64 base, u64 size)
 {
 	return region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY) != REGION_DISJOINT ||
 	       region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY_LEGACY) !=
@@ -37,7 +37,7 @@ bool mr_memory_unused(u64 base, u64 size)
 	bool low = base + size <= LOW_FREE_END, offline_only;
 	u64 phys;
 
-	if (is_pmem(base, size))
+	if (mr_memory_is_pmem(base, size))
 		return false;
 	switch (region_intersects(base, size, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE)) {
 	case REGION_DISJOINT:
@@ -73,5 +73,5 @@ bool mr_memory_foreign(u64 base, u64 size)
 	return region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_NONE) == REGION_DISJOINT &&
 	       region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_RESERVED) == REGION_DISJOINT &&
 	       region_intersects(base, size, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) == REGION_DISJOINT &&
-	       !is_pmem(base, size);
+	       !mr_memory_is_pmem(base, size);
 }

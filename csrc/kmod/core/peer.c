@@ -9,7 +9,7 @@
 
 #include "core/core.h"
 
-static struct mr_peer peers[] = {
+static struct mr_peer mr_peers[] = {
 	[MULTIROOT_PARENT] = { .index = MULTIROOT_PARENT },
 	[MULTIROOT_CHILD] = { .index = MULTIROOT_CHILD },
 };
@@ -18,9 +18,9 @@ static struct mr_peer peers[] = {
 struct mr_peer *mr_peer(u32 index)
 {
 	/* Pairs with mr_peer_enter(). */
-	if (index >= ARRAY_SIZE(peers) || !smp_load_acquire(&peers[index].phys))
+	if (index >= ARRAY_SIZE(mr_peers) || !smp_load_acquire(&mr_peers[index].phys))
 		return NULL;
-	return &peers[index];
+	return &mr_peers[index];
 }
 
 /* True while the peer's module runs: its half of the control page may be believed and rung. */
@@ -40,7 +40,7 @@ bool mr_peer_alive(const struct mr_peer *peer)
  */
 struct mr_peer *mr_peer_map(u32 index, phys_addr_t phys)
 {
-	struct mr_peer *peer = &peers[index];
+	struct mr_peer *peer = &mr_peers[index];
 	u32 side = peer->index == MULTIROOT_PARENT;
 
 	peer->shared = memremap(phys, MULTIROOT_SHARED_SIZE, MEMREMAP_WB);

@@ -22,12 +22,12 @@
 
 struct multiroot_carve mr_carve;
 
-static bool inside(u64 base, u64 size, u64 phys, u64 len)
+static bool mr_carve_inside(u64 base, u64 size, u64 phys, u64 len)
 {
 	return len && len <= size && phys >= base && phys - base <= size - len;
 }
 
-static bool overlap(u64 a, u64 a_size, u64 b, u64 b_size)
+static bool mr_carve_overlap(u64 a, u64 a_size, u64 b, u64 b_size)
 {
 	return a < b + b_size && b < a + a_size;
 }
@@ -35,17 +35,17 @@ static bool overlap(u64 a, u64 a_size, u64 b, u64 b_size)
 /* True when the range lies inside the registered carve and outside of the shared area. */
 bool mr_carve_has(u64 phys, u64 size)
 {
-	return inside(mr_carve.base, mr_carve.size, phys, size) &&
-	       !overlap(phys, size, mr_carve.shared, MULTIROOT_SHARED_SIZE);
+	return mr_carve_inside(mr_carve.base, mr_carve.size, phys, size) &&
+	       !mr_carve_overlap(phys, size, mr_carve.shared, MULTIROOT_SHARED_SIZE);
 }
 
 /* True when the range lies inside the registered low window. */
 bool mr_low_has(u64 phys, u64 size)
 {
-	return inside(mr_carve.low_base, mr_carve.low_size, phys, size);
+	return mr_carve_inside(mr_carve.low_base, mr_carve.low_size, phys, size);
 }
 
-static bool aligned(u64 base, u64 size)
+static bool mr_carve_aligned(u64 base, u64 size)
 {
 	u64 end;
 
@@ -53,22 +53,22 @@ static bool aligned(u64 base, u64 size)
 	       end <= PHYS_END;
 }
 
-static int check_shape(const struct multiroot_carve *want)
+static int mr_carve_check_shape(const struct multiroot_carve *want)
 {
-	if (!aligned(want->base, want->size) || want->size < CARVE_MIN || want->base < SZ_1M)
+	if (!mr_carve_aligned(want->base, want->size) || want->size < CARVE_MIN || want->base < SZ_1M)
 		return -EINVAL;
-	if (!aligned(want->low_base, want->low_size) || want->low_size < LOW_MIN || !want->low_base ||
+	if (!mr_carve_aligned(want->low_base, want->low_size) || want->low_size < LOW_MIN || !want->low_base ||
 	    want->low_base + want->low_size > LOW_END)
 		return -EINVAL;
-	if (overlap(want->low_base, want->low_size, mr_ledger_phys(), MULTIROOT_LEDGER_SIZE))
+	if (mr_carve_overlap(want->low_base, want->low_size, mr_ledger_phys(), MULTIROOT_LEDGER_SIZE))
 		return -EINVAL;
 	if (!IS_ALIGNED(want->shared, SZ_2M) ||
-	    !inside(want->base, want->size, want->shared, MULTIROOT_SHARED_SIZE))
+	    !mr_carve_inside(want->base, want->size, want->shared, MULTIROOT_SHARED_SIZE))
 		return -EINVAL;
 	return 0;
 }
 
-static int check_memory(u64 base, u64 size)
+static int mr_carve_check_memory(u64 base, u64 size)
 {
 	if (!mr_e820_is_ram(mr_ledger, base, size))
 		return -EINVAL;
@@ -94,12 +94,12 @@ int mr_carve_take(const struct multiroot_carve *want)
 	/* Until its parent has ended, this root can't tell the parent's memory from memory that is nobody's. */
 	if (mr_carve.size || mr_peer(MULTIROOT_PARENT))
 		return -EBUSY;
-	err = check_shape(want);
+	err = mr_carve_check_shape(want);
 	if (err)
 		return err;
 	/* Before the check, so that no memory block in it comes online behind our back. */
 	mr_carve = *want;
-	err = check_memory(want->low_base, want->low_size) ?: check_memory(want->base, want->size);
+	err = mr_carve_check_memory(want->low_base, want->low_size) ?: mr_carve_check_memory(want->base, want->size);
 	if (!err)
 		err = mr_join_create_child(want->shared, mr_ledger->next_root);
 	if (err)
@@ -156,12 +156,12 @@ int mr_segment_write(const struct multiroot_segment *segment)
 }
 
 /* Memory that another root has must not come online here. */
-static int memory_event(struct notifier_block *nb, unsigned long action, void *data)
+static int mr_carve_memory_event(struct notifier_block *nb, unsigned long action, void *data)
 {
 	struct memory_notify *range = data;
 
 	if (action == MEM_GOING_ONLINE &&
-	    overlap(mr_carve.base, mr_carve.size, PFN_PHYS(range->start_pfn), PFN_PHYS(range->nr_pages))) {
+	    mr_carve_overlap(mr_carve.base, mr_carve.size, PFN_PHYS(range->start_pfn), PFN_PHYS(range->nr_pages))) {
 		pr_info("memory at %#llx stays offline: it is in the carve\n",
 			(u64)PFN_PHYS(range->start_pfn));
 		return notifier_from_errno(-EBUSY);
@@ -169,14 +169,14 @@ static int memory_event(struct notifier_block *nb, unsigned long action, void *d
 	return NOTIFY_OK;
 }
 
-static struct notifier_block memory_notifier = { .notifier_call = memory_event };
+static struct notifier_block mr_carve_memory_notifier = { .notifier_call = mr_carve_memory_event };
 
 int mr_segments_init(void)
 {
-	return register_memory_notifier(&memory_notifier);
+	return register_memory_notifier(&mr_carve_memory_notifier);
 }
 
 void mr_segments_exit(void)
 {
-	unregister_memory_notifier(&memory_notifier);
+	unregister_memory_notifier(&mr_carve_memory_notifier);
 }

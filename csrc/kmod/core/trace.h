@@ -11,29 +11,21 @@
 
 #include <linux/tracepoint.h>
 
-DECLARE_EVENT_CLASS(mr_doorbell,
-		    TP_PROTO(u32 root, u32 events),
-		    TP_ARGS(root, events),
-		    TP_STRUCT__entry(__field(u32, root) __field(u32, events)),
-		    TP_fast_assign(__entry->root = root; __entry->events = events;),
-		    TP_printk("root=%u events=%#x", __entry->root, __entry->events)
+/* Something passes between this root and a peer: bits of events, or a frame of some bytes. */
+DECLARE_EVENT_CLASS(mr_passing,
+		    TP_PROTO(u32 root, u32 value),
+		    TP_ARGS(root, value),
+		    TP_STRUCT__entry(__field(u32, root) __field(u32, value)),
+		    TP_fast_assign(__entry->root = root; __entry->value = value;),
+		    TP_printk("root=%u value=%#x", __entry->root, __entry->value)
 );
 
 /* The peer is interrupted. */
-DEFINE_EVENT(mr_doorbell, doorbell_ring, TP_PROTO(u32 root, u32 events), TP_ARGS(root, events));
+DEFINE_EVENT(mr_passing, doorbell_ring, TP_PROTO(u32 root, u32 value), TP_ARGS(root, value));
 /* The peer has interrupted us. */
-DEFINE_EVENT(mr_doorbell, doorbell_heard, TP_PROTO(u32 root, u32 events), TP_ARGS(root, events));
-
-DECLARE_EVENT_CLASS(mr_frame,
-		    TP_PROTO(u32 root, u32 bytes),
-		    TP_ARGS(root, bytes),
-		    TP_STRUCT__entry(__field(u32, root) __field(u32, bytes)),
-		    TP_fast_assign(__entry->root = root; __entry->bytes = bytes;),
-		    TP_printk("root=%u bytes=%u", __entry->root, __entry->bytes)
-);
-
-DEFINE_EVENT(mr_frame, link_sent, TP_PROTO(u32 root, u32 bytes), TP_ARGS(root, bytes));
-DEFINE_EVENT(mr_frame, link_received, TP_PROTO(u32 root, u32 bytes), TP_ARGS(root, bytes));
+DEFINE_EVENT(mr_passing, doorbell_heard, TP_PROTO(u32 root, u32 value), TP_ARGS(root, value));
+DEFINE_EVENT(mr_passing, link_sent, TP_PROTO(u32 root, u32 value), TP_ARGS(root, value));
+DEFINE_EVENT(mr_passing, link_received, TP_PROTO(u32 root, u32 value), TP_ARGS(root, value));
 
 #endif /* _MR_TRACE_H */
 

@@ -11,9 +11,6 @@
 #include "compat.h"
 #include "iommu/iommu.h"
 
-#define ENTRY_PRESENT	1ULL
-#define ENTRY_THROUGH	(2ULL << 2)
-#define WIDTH_48	2ULL
 #define PAGE_SIZES	(SZ_4K | SZ_2M | SZ_1G)
 #define MSI_BASE	0xfee00000UL
 #define MSI_SIZE	0x100000UL
@@ -25,16 +22,16 @@ struct mr_domain {
 	spinlock_t lock;		/* for the tables below top */
 };
 
-static struct iommu_device iommu;
-static struct mr_domain *attached[MULTIROOT_IOMMU_DEVICES];	/* by slot, NULL: no domain of ours */
-static DEFINE_MUTEX(attach_lock);
+static struct iommu_device mr_domain_iommu;
+static struct mr_domain *mr_domain_attached[MULTIROOT_IOMMU_DEVICES];	/* by slot, NULL: no domain of ours */
+static DEFINE_MUTEX(mr_domain_attach_lock);
 
-static struct mr_domain *to_mr(struct iommu_domain *domain)
+static struct mr_domain *mr_domain_to_mr(struct iommu_domain *domain)
 {
 	return container_of(domain, struct mr_domain, domain);
 }
 
-static void flush(struct mr_domain *mine)
+static void mr_domain_flush(struct mr_domain *mine)
 {
 	unsigned long flags;
 	int slot;
@@ -46,11 +43,11 @@ static void flush(struct mr_domain *mine)
 	mr_tables_unlock(flags);
 }
 
-static int map_pages(struct iommu_domain *domain, unsigned long iova, phys_addr_t phys, size_t size, size_t count,
-		     int prot, gfp_t gfp, size_t *mapped)
+static int mr_domain_map_pages(struct iommu_domain *domain, unsigned long iova, phys_addr_t phys, size_t size,
+			       size_t count, int prot, gfp_t gfp, size_t *mapped)
 {
 	u64 rights = (prot & IOMMU_READ ? 1 : 0) | (prot & IOMMU_WRITE ? 2 : 0);
-	struct mr_domain *mine = to_mr(domain);
+	struct mr_domain *mine = mr_domain_to_mr(domain);
 	unsigned long flags;
 	int err = 0;
 
@@ -62,7 +59,7 @@ static int map_pages(struct iommu_domain *domain, unsigned long iova, phys_addr_
 		if (err)
 			break;
 		if (stale) {
-			flush(mine);
+			mr_domain_flush(mine);
 			mr_walk_free_stale(stale, size);
 		}
 		iova += size;
@@ -73,10 +70,10 @@ static int map_pages(struct iommu_domain *domain, unsigned long iova, phys_addr_
 	return err;
 }
 
-static size_t unmap_pages(struct iommu_domain *domain, unsigned long iova, size_t size, size_t count,
-			  struct iommu_iotlb_gather *gather)
+static size_t mr_domain_unmap_pages(struct iommu_domain *domain, unsigned long iova, size_t size, size_t count,
+				    struct iommu_iotlb_gather *gather)
 {
-	struct mr_domain *mine = to_mr(domain);
+	struct mr_domain *mine = mr_domain_to_mr(domain);
 	size_t done = 0, want = size * count;
 	unsigned long flags;
 
@@ -92,31 +89,31 @@ static size_t unmap_pages(struct iommu_domain *domain, unsigned long iova, size_
 	return done;
 }
 
-static void flush_all(struct iommu_domain *domain)
+static void mr_domain_flush_all(struct iommu_domain *domain)
 {
-	flush(to_mr(domain));
+	mr_domain_flush(mr_domain_to_mr(domain));
 }
 
-static void sync_unmap(struct iommu_domain *domain, struct iommu_iotlb_gather *gather)
+static void mr_domain_sync_unmap(struct iommu_domain *domain, struct iommu_iotlb_gather *gather)
 {
-	flush(to_mr(domain));
+	mr_domain_flush(mr_domain_to_mr(domain));
 }
 
 /* An emulated unit may remember that there was nothing (caching mode). */
-static MR_SYNC_MAP_TYPE sync_map(struct iommu_domain *domain, unsigned long iova, size_t size)
+static MR_SYNC_MAP_TYPE mr_domain_sync_map(struct iommu_domain *domain, unsigned long iova, size_t size)
 {
-	flush(to_mr(domain));
+	mr_domain_flush(mr_domain_to_mr(domain));
 	return MR_SYNC_MAP_DONE;
 }
 
-static phys_addr_t iova_to_phys(struct iommu_domain *domain, dma_addr_t iova)
+static phys_addr_t mr_domain_iova_to_phys(struct iommu_domain *domain, dma_addr_t iova)
 {
-	u64 rights, left, phys = mr_walk_find(to_mr(domain)->top, iova, &rights, &left);
+	u64 rights, left, phys = mr_walk_find(mr_domain_to_mr(domain)->top, iova, &rights, &left);
 
 	return phys ? phys | (iova & ~PAGE_MASK) : 0;
 }
 
-static void write_entry(int slot, u64 low, u64 high)
+static void mr_domain_write_entry(int slot, u64 low, u64 high)
 {
 	u64 *entry = mr_tables_entry(slot);
 	unsigned long flags;
@@ -132,91 +129,100 @@ static void write_entry(int slot, u64 low, u64 high)
 }
 
 /* What the device is attached to now, as long as another root has it only noted. */
-static void note(int slot, struct mr_domain *mine)
+static void mr_domain_note(int slot, struct mr_domain *mine)
 {
-	if (attached[slot])
-		clear_bit(slot, &attached[slot]->slots);
-	attached[slot] = mine;
+	if (mr_domain_attached[slot])
+		clear_bit(slot, &mr_domain_attached[slot]->slots);
+	mr_domain_attached[slot] = mine;
 	if (mine)
 		set_bit(slot, &mine->slots);
 }
 
-static int attach_paging(MR_ATTACH_ARGS)
+static int mr_domain_attach_paging(MR_ATTACH_ARGS)
 {
-	struct mr_domain *mine = to_mr(domain);
+	struct mr_domain *mine = mr_domain_to_mr(domain);
 	int slot;
 
-	mutex_lock(&attach_lock);
+	mutex_lock(&mr_domain_attach_lock);
 	slot = mr_tables_claim(pci_dev_id(to_pci_dev(dev)));
 	if (slot >= 0) {
-		note(slot, mine);
+		mr_domain_note(slot, mine);
 		if (mr_tables_own(slot))
-			write_entry(slot, mine->top | ENTRY_PRESENT, WIDTH_48 | (u64)(MR_DID_FIRST + slot) << 8);
+			mr_domain_write_entry(slot, mine->top | MR_ENTRY_PRESENT,
+					      MR_WIDTH_48 | MR_ENTRY_DID(MR_DID_FIRST + slot));
 	}
-	mutex_unlock(&attach_lock);
+	mutex_unlock(&mr_domain_attach_lock);
 	return slot < 0 ? slot : 0;
 }
 
-static void attach_fixed(struct device *dev, u64 low, u64 high)
+static void mr_domain_attach_fixed(struct device *dev, u64 low, u64 high)
 {
 	int slot;
 
-	mutex_lock(&attach_lock);
+	mutex_lock(&mr_domain_attach_lock);
 	slot = mr_tables_find(pci_dev_id(to_pci_dev(dev)));
 	if (slot >= 0) {
-		note(slot, NULL);
+		mr_domain_note(slot, NULL);
 		if (mr_tables_own(slot))
-			write_entry(slot, low, high);
+			mr_domain_write_entry(slot, low, high);
 	}
-	mutex_unlock(&attach_lock);
+	mutex_unlock(&mr_domain_attach_lock);
 }
 
-static int attach_identity(MR_ATTACH_ARGS)
+static int mr_domain_attach_identity(MR_ATTACH_ARGS)
 {
-	attach_fixed(dev, ENTRY_PRESENT | ENTRY_THROUGH, WIDTH_48 | MR_DID_THROUGH << 8);
+	mr_domain_attach_fixed(dev, MR_ENTRY_PRESENT | MR_ENTRY_THROUGH, MR_WIDTH_48 | MR_ENTRY_DID(MR_DID_THROUGH));
 	return 0;
 }
 
 /* A device that never had tables of its own gets some now, to be blocked by them. */
-static int attach_blocked(MR_ATTACH_ARGS)
+static int mr_domain_attach_blocked(MR_ATTACH_ARGS)
 {
 	int slot = mr_tables_claim(pci_dev_id(to_pci_dev(dev)));
 
 	if (slot < 0)
 		return slot;
-	attach_fixed(dev, 0, 0);
+	mr_domain_attach_fixed(dev, 0, 0);
 	return 0;
 }
 
-static void free_domain(struct iommu_domain *domain)
+static void mr_domain_free_domain(struct iommu_domain *domain)
 {
-	struct mr_domain *mine = to_mr(domain);
+	struct mr_domain *mine = mr_domain_to_mr(domain);
 
 	mr_walk_free(mine->top);
 	kfree(mine);
 }
 
-static void free_nothing(struct iommu_domain *domain)
+static void mr_domain_free_nothing(struct iommu_domain *domain)
 {
 }
 
-static const struct iommu_domain_ops paging_ops = {
-	.attach_dev = attach_paging,
-	.map_pages = map_pages,
-	.unmap_pages = unmap_pages,
-	.flush_iotlb_all = flush_all,
-	.iotlb_sync_map = sync_map,
-	.iotlb_sync = sync_unmap,
-	.iova_to_phys = iova_to_phys,
-	.free = free_domain,
+static const struct iommu_domain_ops mr_domain_paging_ops = {
+	.attach_dev = mr_domain_attach_paging,
+	.map_pages = mr_domain_map_pages,
+	.unmap_pages = mr_domain_unmap_pages,
+	.flush_iotlb_all = mr_domain_flush_all,
+	.iotlb_sync_map = mr_domain_sync_map,
+	.iotlb_sync = mr_domain_sync_unmap,
+	.iova_to_phys = mr_domain_iova_to_phys,
+	.free = mr_domain_free_domain,
 };
 
-static const struct iommu_domain_ops identity_ops = { .attach_dev = attach_identity, .free = free_nothing };
-static const struct iommu_domain_ops blocked_ops = { .attach_dev = attach_blocked, .free = free_nothing };
-static struct iommu_domain identity = { .type = IOMMU_DOMAIN_IDENTITY, .ops = &identity_ops };
-static struct iommu_domain blocked = { .type = IOMMU_DOMAIN_BLOCKED, .ops = &blocked_ops };
+static const struct iommu_domain_ops mr_domain_identity_ops = {
+	.attach_dev = mr_domain_attach_identity,
+	.free = mr_domain_free_nothing,
+};
 
-static struct iommu_domain *alloc_paging(struct device *dev)
+static const struct iommu_domain_ops mr_domain_blocked_ops = {
+	.attach_dev = mr_domain_attach_blocked,
+	.free = mr_domain_free_nothing,
+};
+
+static struct iommu_domain mr_domain_identity = { .type = IOMMU_DOMAIN_IDENTITY, .ops = &mr_domain_identity_ops };
+static struct iommu_domain mr_domain_blocked = { .type = IOMMU_DOMAIN_BLOCKED, .ops = &mr_domain_blocked_ops };
+
+static struct iommu_domain *mr_domain_alloc_paging(struct device *dev)
 {
 	struct mr_domain *mine = kzalloc(sizeof(*mine), GFP_KERNEL);
 
@@ -228,7 +234,7 @@ static struct iommu_domain *alloc_paging(struct device *dev)
 		return NULL;
 	}
 	spin_lock_init(&mine->lock);
-	mine->domain.ops = &paging_ops;
+	mine->domain.ops = &mr_domain_paging_ops;
 	mine->domain.pgsize_bitmap = PAGE_SIZES;
 	mine->domain.geometry.aperture_end = (1ULL << 48) - 1;
 	mine->domain.geometry.force_aperture = true;
@@ -236,15 +242,15 @@ static struct iommu_domain *alloc_paging(struct device *dev)
 }
 
 #if !MR_DOMAINS_NAMED
-static struct iommu_domain *alloc_by_type(unsigned int type)
+static struct iommu_domain *mr_domain_alloc_by_type(unsigned int type)
 {
 	switch (type) {
 	case IOMMU_DOMAIN_UNMANAGED:
-		return alloc_paging(NULL);
+		return mr_domain_alloc_paging(NULL);
 	case IOMMU_DOMAIN_IDENTITY:
-		return &identity;
+		return &mr_domain_identity;
 	case IOMMU_DOMAIN_BLOCKED:
-		return &blocked;
+		return &mr_domain_blocked;
 	default:
 		return NULL;
 	}
@@ -252,7 +258,7 @@ static struct iommu_domain *alloc_by_type(unsigned int type)
 #endif
 
 /* In the root that made the tables all devices are ours; in one that joined, those that it was handed. */
-static struct iommu_device *probe_device(struct device *dev)
+static struct iommu_device *mr_domain_probe_device(struct device *dev)
 {
 	struct pci_dev *pdev;
 
@@ -261,31 +267,31 @@ static struct iommu_device *probe_device(struct device *dev)
 	pdev = to_pci_dev(dev);
 	if (pci_domain_nr(pdev->bus) && mr_tables_find(pci_dev_id(pdev)) < 0)
 		return ERR_PTR(-ENODEV);
-	return &iommu;
+	return &mr_domain_iommu;
 }
 
-static void release_device(struct device *dev)
+static void mr_domain_release_device(struct device *dev)
 {
 	int slot = mr_tables_find(pci_dev_id(to_pci_dev(dev)));
 
 	if (slot < 0)
 		return;
-	mutex_lock(&attach_lock);
-	note(slot, NULL);
-	mutex_unlock(&attach_lock);
+	mutex_lock(&mr_domain_attach_lock);
+	mr_domain_note(slot, NULL);
+	mutex_unlock(&mr_domain_attach_lock);
 }
 
-static bool is_capable(struct device *dev, enum iommu_cap cap)
+static bool mr_domain_is_capable(struct device *dev, enum iommu_cap cap)
 {
 	return cap == IOMMU_CAP_CACHE_COHERENCY;
 }
 
-static int default_type(struct device *dev)
+static int mr_domain_default_type(struct device *dev)
 {
 	return IOMMU_DOMAIN_IDENTITY;
 }
 
-static void reserved_regions(struct device *dev, struct list_head *head)
+static void mr_domain_reserved_regions(struct device *dev, struct list_head *head)
 {
 	struct iommu_resv_region *msi = iommu_alloc_resv_region(MSI_BASE, MSI_SIZE, 0, IOMMU_RESV_MSI, GFP_KERNEL);
 
@@ -293,22 +299,22 @@ static void reserved_regions(struct device *dev, struct list_head *head)
 		list_add_tail(&msi->list, head);
 }
 
-static const struct iommu_ops ops = {
-	.capable = is_capable,
+static const struct iommu_ops mr_domain_ops = {
+	.capable = mr_domain_is_capable,
 #if MR_DOMAINS_NAMED
-	.domain_alloc_paging = alloc_paging,
-	.identity_domain = &identity,
-	.blocked_domain = &blocked,
+	.domain_alloc_paging = mr_domain_alloc_paging,
+	.identity_domain = &mr_domain_identity,
+	.blocked_domain = &mr_domain_blocked,
 #else
-	.domain_alloc = alloc_by_type,
+	.domain_alloc = mr_domain_alloc_by_type,
 	.pgsize_bitmap = PAGE_SIZES,
 #endif
-	.probe_device = probe_device,
-	.release_device = release_device,
+	.probe_device = mr_domain_probe_device,
+	.release_device = mr_domain_release_device,
 	.device_group = pci_device_group,
-	.get_resv_regions = reserved_regions,
-	.def_domain_type = default_type,
-	.default_domain_ops = &paging_ops,
+	.get_resv_regions = mr_domain_reserved_regions,
+	.def_domain_type = mr_domain_default_type,
+	.default_domain_ops = &mr_domain_paging_ops,
 	.owner = THIS_MODULE,
 };
 
@@ -317,18 +323,18 @@ phys_addr_t mr_domain_of(u16 rid)
 {
 	int slot = mr_tables_find(rid);
 
-	return slot >= 0 && attached[slot] ? attached[slot]->top : 0;
+	return slot >= 0 && mr_domain_attached[slot] ? mr_domain_attached[slot]->top : 0;
 }
 
 /* There is no way back: Linux can't be told that devices have no iommu any more. */
 int mr_domain_register(void)
 {
-	int err = iommu_device_sysfs_add(&iommu, NULL, NULL, "multiroot");
+	int err = iommu_device_sysfs_add(&mr_domain_iommu, NULL, NULL, "multiroot");
 
 	if (err)
 		return err;
-	err = iommu_device_register(&iommu, &ops, NULL);
+	err = iommu_device_register(&mr_domain_iommu, &mr_domain_ops, NULL);
 	if (err)
-		iommu_device_sysfs_remove(&iommu);
+		iommu_device_sysfs_remove(&mr_domain_iommu);
 	return err;
 }

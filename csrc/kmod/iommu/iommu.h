@@ -17,6 +17,14 @@ struct pci_dev;
 #define MR_DID_FIRST		16
 #define MR_REMAP_ENTRIES	4096		/* of 16 bytes */
 
+/* Root and context entries (VT-d specification 4.1, sections 9.1 and 9.3): of the first word ... */
+#define MR_ENTRY_PRESENT	1ULL
+#define MR_ENTRY_TYPE		(3ULL << 2)
+#define MR_ENTRY_THROUGH	(2ULL << 2)
+/* ... and of the second: four levels of page tables, and whose cached translations are meant. */
+#define MR_WIDTH_48		2ULL
+#define MR_ENTRY_DID(did)	((u64)(did) << 8)
+
 /* unit.c: the unit's registers. */
 /**
  * struct mr_queue - where the unit takes its orders from; in shared memory, under the lock of the tables
@@ -57,6 +65,7 @@ int mr_tables_claim(u16 rid);
 bool mr_tables_own(int slot);
 int mr_tables_take(int slot, u32 from);
 u64 *mr_tables_entry(int slot);
+int mr_tables_slot(struct pci_dev *pdev);
 phys_addr_t mr_tables_context(int slot);
 u32 mr_tables_owner(int slot);
 u64 *mr_tables_remapping(void);

@@ -6,26 +6,18 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
-#include <linux/uaccess.h>
 
+#include "ioctl.h"
 #include "iommu/iommu.h"
 
-static DEFINE_MUTEX(lock);
-static bool on;
+static bool mr_iommu_on;		/* this root takes part; under the lock of the calls */
 
-union argument {
-	struct multiroot_iommu_info info;
-	struct multiroot_iommu_start start;
-	struct multiroot_iommu_device device;
-	struct multiroot_iommu_switch change;
-};
-
-static int begin(int (*tables)(const struct multiroot_iommu_start *), const struct multiroot_iommu_start *start)
+static int mr_iommu_begin(int (*tables)(const struct multiroot_iommu_start *),
+			  const struct multiroot_iommu_start *start)
 {
 	int err;
 
-	if (on)
+	if (mr_iommu_on)
 		return -EBUSY;
 	err = tables(start);
 	if (err)
@@ -36,77 +28,79 @@ static int begin(int (*tables)(const struct multiroot_iommu_start *), const stru
 		pr_err("Linux takes no iommu driver (%d)\n", err);
 		return err;
 	}
-	on = true;
+	mr_iommu_on = true;
 	__module_get(THIS_MODULE);
 	pr_info("root %u takes part in the tables at %#llx\n", start->root, start->tables);
 	return 0;
 }
 
-static int dispatch(unsigned int command, union argument *arg)
+static int mr_iommu_call_info(struct file *file, void *argument)
 {
-	switch (command) {
-	case MULTIROOT_IOMMU_IOC_INFO:
-		arg->info = (struct multiroot_iommu_info){ .abi = MULTIROOT_IOMMU_ABI };
-		if (on) {
-			arg->info.flags = MULTIROOT_IOMMU_ON;
-			mr_tables_fill_info(&arg->info);
-			mr_unit_info(&arg->info);
-		}
-		return 0;
-	case MULTIROOT_IOMMU_IOC_START:
-		return begin(mr_tables_create, &arg->start);
-	case MULTIROOT_IOMMU_IOC_JOIN:
-		return begin(mr_tables_join, &arg->start);
-	case MULTIROOT_IOMMU_IOC_DEVICE:
-		return on ? mr_switch_device(&arg->device) : -ENODEV;
-	case MULTIROOT_IOMMU_IOC_SWITCH:
-		return on ? mr_switch(&arg->change) : -ENODEV;
-	default:
-		return -ENOTTY;
+	struct multiroot_iommu_info *info = argument;
+
+	*info = (struct multiroot_iommu_info){ .abi = MULTIROOT_IOMMU_ABI };
+	if (mr_iommu_on) {
+		info->flags = MULTIROOT_IOMMU_ON;
+		mr_tables_fill_info(info);
+		mr_unit_info(info);
 	}
+	return 0;
 }
 
-static long dev_ioctl(struct file *file, unsigned int command, unsigned long user)
+static int mr_iommu_call_start(struct file *file, void *argument)
 {
-	void __user *from = (void __user *)user;
-	unsigned int size = _IOC_SIZE(command);
-	union argument arg = {};
-	int err;
-
-	if (_IOC_TYPE(command) != MULTIROOT_IOMMU_IOC_MAGIC || size > sizeof(arg))
-		return -ENOTTY;
-	if ((_IOC_DIR(command) & _IOC_WRITE) && copy_from_user(&arg, from, size))
-		return -EFAULT;
-	if (mutex_lock_interruptible(&lock))
-		return -ERESTARTSYS;
-	err = dispatch(command, &arg);
-	mutex_unlock(&lock);
-	/* A switch that was refused says what differs. */
-	if ((!err || err == -EXDEV) && (_IOC_DIR(command) & _IOC_READ) && copy_to_user(from, &arg, size))
-		return -EFAULT;
-	return err;
+	return mr_iommu_begin(mr_tables_create, argument);
 }
 
-static int dev_open(struct inode *inode, struct file *file)
+static int mr_iommu_call_join(struct file *file, void *argument)
 {
-	return capable(CAP_SYS_ADMIN) ? 0 : -EPERM;
+	return mr_iommu_begin(mr_tables_join, argument);
 }
 
-static const struct file_operations fops = {
+static int mr_iommu_call_device(struct file *file, void *argument)
+{
+	return mr_iommu_on ? mr_switch_device(argument) : -ENODEV;
+}
+
+static int mr_iommu_call_switch(struct file *file, void *argument)
+{
+	return mr_iommu_on ? mr_switch(argument) : -ENODEV;
+}
+
+static const struct mr_ioctl mr_iommu_call_table[] = {
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_INFO, false, mr_iommu_call_info),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_START, false, mr_iommu_call_start),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_JOIN, false, mr_iommu_call_join),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_DEVICE, false, mr_iommu_call_device),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_SWITCH, false, mr_iommu_call_switch),
+};
+
+static struct mr_ioctls mr_iommu_calls = {
+	.lock = __MUTEX_INITIALIZER(mr_iommu_calls.lock),
+	.table = mr_iommu_call_table,
+	.count = ARRAY_SIZE(mr_iommu_call_table),
+};
+
+static long mr_iommu_dev_ioctl(struct file *file, unsigned int command, unsigned long user)
+{
+	return mr_ioctl(&mr_iommu_calls, file, command, user);
+}
+
+static const struct file_operations mr_iommu_fops = {
 	.owner = THIS_MODULE,
-	.open = dev_open,
-	.unlocked_ioctl = dev_ioctl,
+	.open = mr_ioctl_open,
+	.unlocked_ioctl = mr_iommu_dev_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };
 
-static struct miscdevice device = {
+static struct miscdevice mr_iommu_device = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = "multiroot_iommu",
-	.fops = &fops,
+	.fops = &mr_iommu_fops,
 	.mode = 0600,
 };
 
-module_misc_device(device);
+module_misc_device(mr_iommu_device);
 
 MODULE_DESCRIPTION("A VT-d unit whose tables outlive a root");
 MODULE_AUTHOR("The multiroot authors");

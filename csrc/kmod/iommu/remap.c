@@ -34,14 +34,14 @@
 #define DATA_VECTOR	GENMASK(7, 0)
 #define DATA_DELIVERY	GENMASK(10, 8)
 
-static u64 *entry_of(int slot, unsigned int vector)
+static u64 *mr_remap_entry_of(int slot, unsigned int vector)
 {
 	u64 *table = mr_tables_remapping();
 
 	return table ? table + 2 * (slot * VECTORS + vector) : NULL;
 }
 
-static void write_entry(u64 *entry, u64 low, u64 high)
+static void mr_remap_write_entry(u64 *entry, u64 low, u64 high)
 {
 	unsigned long flags;
 
@@ -68,13 +68,13 @@ static void write_entry(u64 *entry, u64 low, u64 high)
  */
 bool multiroot_iommu_remap(struct pci_dev *pdev, unsigned int vector, const struct msi_msg *message, u32 *address)
 {
-	int slot = mr_tables_self() ? mr_tables_find(pci_dev_id(pdev)) : -ENOENT;
+	int slot = mr_tables_slot(pdev);
 	u32 from = message->address_lo;
 	u64 *entry, low;
 
 	if (slot < 0 || vector >= VECTORS || (from & MESSAGE_REMAP) || message->address_hi)
 		return false;
-	entry = entry_of(slot, vector);
+	entry = mr_remap_entry_of(slot, vector);
 	if (!entry)
 		return false;
 	low = ENTRY_PRESENT | (from & MESSAGE_LOGICAL ? ENTRY_LOGICAL : 0) | (from & MESSAGE_HINT ? ENTRY_HINT : 0) |
@@ -82,7 +82,7 @@ bool multiroot_iommu_remap(struct pci_dev *pdev, unsigned int vector, const stru
 	      FIELD_PREP(ENTRY_VECTOR, FIELD_GET(DATA_VECTOR, message->data)) |
 	      FIELD_PREP(ENTRY_TARGET, FIELD_GET(MESSAGE_TARGET, from));
 	if (mr_tables_own(slot))
-		write_entry(entry, low, SOURCE_CHECK | FIELD_PREP(SOURCE_ID, pci_dev_id(pdev)));
+		mr_remap_write_entry(entry, low, SOURCE_CHECK | FIELD_PREP(SOURCE_ID, pci_dev_id(pdev)));
 	*address = MESSAGE_BASE | MESSAGE_REMAP | FIELD_PREP(MESSAGE_HANDLE, slot * VECTORS + vector);
 	return true;
 }
@@ -94,15 +94,15 @@ EXPORT_SYMBOL_GPL(multiroot_iommu_remap);
  */
 void multiroot_iommu_unmap_interrupts(struct pci_dev *pdev)
 {
-	int slot = mr_tables_self() ? mr_tables_find(pci_dev_id(pdev)) : -ENOENT, i;
+	int slot = mr_tables_slot(pdev), i;
 
 	if (slot < 0 || !mr_tables_own(slot))
 		return;
 	for (i = 0; i < VECTORS; i++) {
-		u64 *entry = entry_of(slot, i);
+		u64 *entry = mr_remap_entry_of(slot, i);
 
 		if (entry && entry[0])
-			write_entry(entry, 0, 0);
+			mr_remap_write_entry(entry, 0, 0);
 	}
 }
 EXPORT_SYMBOL_GPL(multiroot_iommu_unmap_interrupts);
@@ -114,7 +114,7 @@ u32 mr_remap_count(int slot)
 	int i;
 
 	for (i = 0; i < VECTORS; i++) {
-		u64 *entry = entry_of(slot, i);
+		u64 *entry = mr_remap_entry_of(slot, i);
 
 		count += entry && (READ_ONCE(entry[0]) & ENTRY_PRESENT);
 	}

@@ -11,9 +11,6 @@
 
 #include "iommu/iommu.h"
 
-#define ENTRY_PRESENT	1ULL
-#define ENTRY_TYPE	(3ULL << 2)
-
 static unsigned long inject = ULONG_MAX;
 module_param(inject, ulong, 0600);
 MODULE_PARM_DESC(inject, "for tests: address whose translation is taken for a different one");
@@ -23,12 +20,12 @@ struct comparison {
 	phys_addr_t ours;
 };
 
-static bool inside(u64 base, u64 size, u64 phys)
+static bool mr_switch_inside(u64 base, u64 size, u64 phys)
 {
 	return phys >= base && phys - base < size;
 }
 
-static void compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
+static void mr_switch_compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 {
 	struct comparison *comparison = data;
 	struct multiroot_iommu_switch *request = comparison->request;
@@ -40,7 +37,7 @@ static void compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 		step = SZ_4K;
 		if (at < request->iova_base)
 			continue;
-		if (!inside(request->ram_base, request->ram_size, to)) {
+		if (!mr_switch_inside(request->ram_base, request->ram_size, to)) {
 			request->elsewhere++;
 			continue;
 		}
@@ -58,12 +55,12 @@ static void compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 }
 
 /* The live top table of a device, 0 when it is blocked, passed through, or the entry is nonsense. */
-static phys_addr_t live_table(int slot)
+static phys_addr_t mr_switch_live_table(int slot)
 {
 	u64 *entry = mr_tables_entry(slot);
 	u64 low = entry ? READ_ONCE(entry[0]) : 0;
 
-	return (low & ENTRY_PRESENT) && !(low & ENTRY_TYPE) ? low & PAGE_MASK : 0;
+	return (low & MR_ENTRY_PRESENT) && !(low & MR_ENTRY_TYPE) ? low & PAGE_MASK : 0;
 }
 
 /**
@@ -89,7 +86,7 @@ int mr_switch(struct multiroot_iommu_switch *request)
 		return -ESTALE;
 	if (request->iova_base && !(request->flags & MULTIROOT_IOMMU_VERIFY))
 		return -EINVAL;
-	live = live_table(slot);
+	live = mr_switch_live_table(slot);
 	comparison.ours = mr_domain_of(request->rid);
 	if (!comparison.ours || !live)
 		return -ENODATA;
@@ -97,7 +94,7 @@ int mr_switch(struct multiroot_iommu_switch *request)
 	request->different = 0;
 	request->elsewhere = 0;
 	begin = ktime_get_ns();
-	mr_walk_leaves(live, compare, &comparison);
+	mr_walk_leaves(live, mr_switch_compare, &comparison);
 	request->verify_ns = ktime_get_ns() - begin;
 	if (request->different)
 		return -EXDEV;
@@ -108,7 +105,7 @@ int mr_switch(struct multiroot_iommu_switch *request)
 	mr_tables_lock(&flags);
 	err = mr_tables_take(slot, request->from);
 	if (!err) {
-		WRITE_ONCE(entry[0], comparison.ours | ENTRY_PRESENT);
+		WRITE_ONCE(entry[0], comparison.ours | MR_ENTRY_PRESENT);
 		mr_unit_flush_contexts();
 		mr_unit_flush_domain(MR_DID_FIRST + slot);
 	}
@@ -117,7 +114,7 @@ int mr_switch(struct multiroot_iommu_switch *request)
 	return err;
 }
 
-static void count(u64 iova, u64 phys, u64 size, u64 rights, void *data)
+static void mr_switch_count(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 {
 	struct multiroot_iommu_device *device = data;
 	u64 offset;
@@ -125,7 +122,7 @@ static void count(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 	for (offset = 0; offset < size; offset += SZ_4K) {
 		u64 leaf[3] = { iova + offset, phys + offset, rights };
 
-		if (!inside(device->ram_base, device->ram_size, phys + offset))
+		if (!mr_switch_inside(device->ram_base, device->ram_size, phys + offset))
 			continue;
 		device->leaves++;
 		device->crc = crc32c(device->crc, leaf, sizeof(leaf));
@@ -149,22 +146,22 @@ int mr_switch_device(struct multiroot_iommu_device *device)
 	device->owner = mr_tables_owner(slot);
 	device->did = (entry[1] >> 8) & 0xffff;
 	device->context = mr_tables_context(slot);
-	device->table = live_table(slot);
-	device->flags = !(entry[0] & ENTRY_PRESENT) ? MULTIROOT_IOMMU_BLOCKED :
+	device->table = mr_switch_live_table(slot);
+	device->flags = !(entry[0] & MR_ENTRY_PRESENT) ? MULTIROOT_IOMMU_BLOCKED :
 			device->table		    ? 0 :
 						      MULTIROOT_IOMMU_THROUGH;
 	device->remapped = mr_remap_count(slot);
 	device->leaves = 0;
 	device->crc = ~0U;
 	if (device->table)
-		mr_walk_leaves(device->table, count, device);
+		mr_walk_leaves(device->table, mr_switch_count, device);
 	device->crc = ~device->crc;
 	return 0;
 }
 
 bool multiroot_iommu_owned(struct pci_dev *pdev)
 {
-	int slot = mr_tables_self() ? mr_tables_find(pci_dev_id(pdev)) : -ENOENT;
+	int slot = mr_tables_slot(pdev);
 
 	return slot < 0 ? !pci_domain_nr(pdev->bus) : mr_tables_own(slot);
 }

@@ -50,17 +50,17 @@
 #define REGISTER_US	100000
 #define REASON_REMAP	0x20		/* and above: it was an interrupt */
 
-static void __iomem *unit;
-static struct mr_queue queue;
-static u64 cap, ecap;
-static u64 faults, fault_address, fault_high;
+static void __iomem *mr_unit_registers;
+static struct mr_queue mr_unit_queue;
+static u64 mr_unit_cap, mr_unit_ecap;
+static u64 mr_unit_faults, mr_unit_fault_address, mr_unit_fault_high;
 
-static void poll_faults(struct work_struct *work);
-static DECLARE_DELAYED_WORK(fault_work, poll_faults);
+static void mr_unit_poll_faults(struct work_struct *work);
+static DECLARE_DELAYED_WORK(mr_unit_fault_work, mr_unit_poll_faults);
 
-static u64 put(u64 tail, u64 low, u64 high)
+static u64 mr_unit_put(u64 tail, u64 low, u64 high)
 {
-	u64 *order = queue.orders + tail / sizeof(*order);
+	u64 *order = mr_unit_queue.orders + tail / sizeof(*order);
 
 	WRITE_ONCE(order[0], low);
 	WRITE_ONCE(order[1], high);
@@ -71,67 +71,67 @@ static u64 put(u64 tail, u64 low, u64 high)
  * Where the queue ends is in the unit's own register, the same for all roots. A unit that does not answer is broken
  * hardware: said once, there is no way on.
  */
-static void carry_out(u64 order)
+static void mr_unit_carry_out(u64 order)
 {
-	u64 tail = readq(unit + REG_IQT);
+	u64 tail = readq(mr_unit_registers + REG_IQT);
 	u32 done;
 
-	WRITE_ONCE(*queue.done, 0);
-	tail = put(tail, order, 0);
-	tail = put(tail, ORDER_TELL, queue.done_at);
-	writeq(tail, unit + REG_IQT);
-	if (read_poll_timeout_atomic(READ_ONCE, done, done, 1, REGISTER_US, false, *queue.done))
+	WRITE_ONCE(*mr_unit_queue.done, 0);
+	tail = mr_unit_put(tail, order, 0);
+	tail = mr_unit_put(tail, ORDER_TELL, mr_unit_queue.done_at);
+	writeq(tail, mr_unit_registers + REG_IQT);
+	if (read_poll_timeout_atomic(READ_ONCE, done, done, 1, REGISTER_US, false, *mr_unit_queue.done))
 		pr_err_once("the unit does not end an invalidation\n");
 }
 
 void mr_unit_flush_contexts(void)
 {
-	carry_out(ORDER_CONTEXTS);
+	mr_unit_carry_out(ORDER_CONTEXTS);
 }
 
 void mr_unit_flush_domain(u16 did)
 {
-	carry_out(ORDER_DOMAIN | (u64)did << 16);
+	mr_unit_carry_out(ORDER_DOMAIN | (u64)did << 16);
 }
 
 /* What the unit remembers of the interrupt remapping table. */
 void mr_unit_flush_interrupts(void)
 {
-	carry_out(ORDER_INTERRUPTS);
+	mr_unit_carry_out(ORDER_INTERRUPTS);
 }
 
-static int command(u32 bit)
+static int mr_unit_command(u32 bit)
 {
 	u32 value;
 
-	writel((readl(unit + REG_GSTS) & GSTS_KEPT) | bit, unit + REG_GCMD);
-	return readl_poll_timeout(unit + REG_GSTS, value, value & bit, 10, REGISTER_US);
+	writel((readl(mr_unit_registers + REG_GSTS) & GSTS_KEPT) | bit, mr_unit_registers + REG_GCMD);
+	return readl_poll_timeout(mr_unit_registers + REG_GSTS, value, value & bit, 10, REGISTER_US);
 }
 
 bool mr_unit_translates(phys_addr_t root_table)
 {
-	return (readl(unit + REG_GSTS) & GCMD_TE) && readq(unit + REG_RTADDR) == root_table;
+	return (readl(mr_unit_registers + REG_GSTS) & GCMD_TE) && readq(mr_unit_registers + REG_RTADDR) == root_table;
 }
 
 bool mr_unit_can_remap(void)
 {
-	return ecap & ECAP_IR;
+	return mr_unit_ecap & ECAP_IR;
 }
 
 /* Interrupts that name no entry of the table pass as before: those of devices that no VM owns. */
-static int turn_remapping_on(phys_addr_t remapping)
+static int mr_unit_turn_remapping_on(phys_addr_t remapping)
 {
 	int err;
 
-	writeq(remapping | (ilog2(MR_REMAP_ENTRIES) - 1), unit + REG_IRTA);
-	err = command(GCMD_SIRTP);
+	writeq(remapping | (ilog2(MR_REMAP_ENTRIES) - 1), mr_unit_registers + REG_IRTA);
+	err = mr_unit_command(GCMD_SIRTP);
 	if (err)
 		return err;
 	mr_unit_flush_interrupts();
 	/* QEMU's unit has them pass always, and does not confirm what it does not know. */
-	if (command(GCMD_CFI))
+	if (mr_unit_command(GCMD_CFI))
 		pr_info("the unit does not confirm that interrupts in compatibility format pass\n");
-	return command(GCMD_IRE);
+	return mr_unit_command(GCMD_IRE);
 }
 
 /* Nobody may have turned it on before: whose tables those are we can't know. No remapping if that is 0. */
@@ -139,64 +139,75 @@ int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping)
 {
 	int err;
 
-	if (readl(unit + REG_GSTS) & (GCMD_TE | GCMD_QIE | GCMD_IRE))
+	if (readl(mr_unit_registers + REG_GSTS) & (GCMD_TE | GCMD_QIE | GCMD_IRE))
 		return -EBUSY;
-	writeq(0, unit + REG_IQT);
-	writeq(queue.orders_at, unit + REG_IQA);
-	err = command(GCMD_QIE);
+	writeq(0, mr_unit_registers + REG_IQT);
+	writeq(mr_unit_queue.orders_at, mr_unit_registers + REG_IQA);
+	err = mr_unit_command(GCMD_QIE);
 	if (err)
 		return err;
-	writeq(root_table, unit + REG_RTADDR);
-	err = command(GCMD_SRTP);
+	writeq(root_table, mr_unit_registers + REG_RTADDR);
+	err = mr_unit_command(GCMD_SRTP);
 	if (err)
 		return err;
 	mr_unit_flush_contexts();
-	carry_out(ORDER_IOTLB);
+	mr_unit_carry_out(ORDER_IOTLB);
 	if (remapping)
-		err = turn_remapping_on(remapping);
-	return err ? err : command(GCMD_TE);
+		err = mr_unit_turn_remapping_on(remapping);
+	return err ? err : mr_unit_command(GCMD_TE);
 }
 
-static void tell_fault(u64 low, u64 high)
+/* Where the fault records are, and how many. */
+static u32 mr_unit_first_record(void)
+{
+	return FIELD_GET(GENMASK_ULL(33, 24), mr_unit_cap) * 16;
+}
+
+static u32 mr_unit_records(void)
+{
+	return FIELD_GET(GENMASK_ULL(47, 40), mr_unit_cap) + 1;
+}
+
+static void mr_unit_tell_fault(u64 low, u64 high)
 {
 	u16 rid = high & 0xffff;
 	u64 reason = (high >> 32) & 0xff;
 	const char *what = reason >= REASON_REMAP ? "interrupt" : high & FAULT_READ ? "read" : "write";
 
-	faults++;
-	fault_address = reason >= REASON_REMAP ? low >> 48 : low & PAGE_MASK;
-	fault_high = high;
+	mr_unit_faults++;
+	mr_unit_fault_address = reason >= REASON_REMAP ? low >> 48 : low & PAGE_MASK;
+	mr_unit_fault_high = high;
 	pr_warn_ratelimited("device %02x:%02x.%x: %s of %#llx blocked (reason %llu)\n", rid >> 8, (rid >> 3) & 31,
-			    rid & 7, what, fault_address, reason);
+			    rid & 7, what, mr_unit_fault_address, reason);
 }
 
 /* Polled: the unit's own interrupt would need a vector from an irq domain that modules can't have. */
-static void poll_faults(struct work_struct *work)
+static void mr_unit_poll_faults(struct work_struct *work)
 {
-	u32 first = FIELD_GET(GENMASK_ULL(33, 24), cap) * 16, count = FIELD_GET(GENMASK_ULL(47, 40), cap) + 1, i;
+	u32 first = mr_unit_first_record(), count = mr_unit_records(), i;
 
 	for (i = 0; i < count; i++) {
-		void __iomem *record = unit + first + 16 * i;
+		void __iomem *record = mr_unit_registers + first + 16 * i;
 		u64 high = readq(record + 8);
 
 		if (!(high & FAULT_VALID))
 			continue;
-		tell_fault(readq(record), high);
+		mr_unit_tell_fault(readq(record), high);
 		writel(BIT(31), record + 12);
 	}
-	writel(FSTS_OVERFLOW, unit + REG_FSTS);
-	schedule_delayed_work(&fault_work, FAULT_PERIOD);
+	writel(FSTS_OVERFLOW, mr_unit_registers + REG_FSTS);
+	schedule_delayed_work(&mr_unit_fault_work, FAULT_PERIOD);
 }
 
 void mr_unit_info(struct multiroot_iommu_info *info)
 {
-	info->capabilities = cap;
-	info->extended = ecap;
-	info->faults = faults;
-	info->fault_address = fault_address;
-	info->fault_device = fault_high & 0xffff;
-	info->fault_reason = (fault_high >> 32) & 0xff;
-	info->fault_write = faults && !(fault_high & FAULT_READ);
+	info->capabilities = mr_unit_cap;
+	info->extended = mr_unit_ecap;
+	info->faults = mr_unit_faults;
+	info->fault_address = mr_unit_fault_address;
+	info->fault_device = mr_unit_fault_high & 0xffff;
+	info->fault_reason = (mr_unit_fault_high >> 32) & 0xff;
+	info->fault_write = mr_unit_faults && !(mr_unit_fault_high & FAULT_READ);
 }
 
 /* What our tables need: four levels, 2 MiB pages, the queue. ENODEV when there is no such unit there. */
@@ -204,25 +215,25 @@ int mr_unit_open(phys_addr_t registers, const struct mr_queue *shared)
 {
 	u32 version;
 
-	unit = ioremap(registers, UNIT_SIZE);
-	if (!unit)
+	mr_unit_registers = ioremap(registers, UNIT_SIZE);
+	if (!mr_unit_registers)
 		return -ENOMEM;
-	version = readl(unit);
-	cap = readq(unit + REG_CAP);
-	ecap = readq(unit + REG_ECAP);
-	queue = *shared;
-	if (version == ~0U || !(version & 0xf0) || !(FIELD_GET(GENMASK_ULL(12, 8), cap) & BIT(2)) ||
-	    !(FIELD_GET(GENMASK_ULL(37, 34), cap) & BIT(0)) || !(ecap & ECAP_QI) ||
-	    FIELD_GET(GENMASK_ULL(33, 24), cap) * 16 + 16 * (FIELD_GET(GENMASK_ULL(47, 40), cap) + 1) > UNIT_SIZE) {
-		iounmap(unit);
+	version = readl(mr_unit_registers);
+	mr_unit_cap = readq(mr_unit_registers + REG_CAP);
+	mr_unit_ecap = readq(mr_unit_registers + REG_ECAP);
+	mr_unit_queue = *shared;
+	if (version == ~0U || !(version & 0xf0) || !(FIELD_GET(GENMASK_ULL(12, 8), mr_unit_cap) & BIT(2)) ||
+	    !(FIELD_GET(GENMASK_ULL(37, 34), mr_unit_cap) & BIT(0)) || !(mr_unit_ecap & ECAP_QI) ||
+	    mr_unit_first_record() + 16 * mr_unit_records() > UNIT_SIZE) {
+		iounmap(mr_unit_registers);
 		return -ENODEV;
 	}
-	schedule_delayed_work(&fault_work, FAULT_PERIOD);
+	schedule_delayed_work(&mr_unit_fault_work, FAULT_PERIOD);
 	return 0;
 }
 
 void mr_unit_close(void)
 {
-	cancel_delayed_work_sync(&fault_work);
-	iounmap(unit);
+	cancel_delayed_work_sync(&mr_unit_fault_work);
+	iounmap(mr_unit_registers);
 }

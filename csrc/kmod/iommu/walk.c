@@ -12,77 +12,77 @@
 #define ADDRESS		GENMASK_ULL(51, 12)
 #define TOP		4
 
-static unsigned int shift_of(int level)
+static unsigned int mr_walk_shift_of(int level)
 {
 	return 12 + 9 * (level - 1);
 }
 
-static u64 *entry_in(phys_addr_t table, int level, u64 iova)
+static u64 *mr_walk_entry_in(phys_addr_t table, int level, u64 iova)
 {
 	u64 *entries = mr_tables_at(table);
 
-	return entries ? &entries[(iova >> shift_of(level)) & 511] : NULL;
+	return entries ? &entries[(iova >> mr_walk_shift_of(level)) & 511] : NULL;
 }
 
 /* The entry that translates iova, or the empty one where the way ends; its level in *level. */
-static u64 *descend(phys_addr_t top, u64 iova, int *level)
+static u64 *mr_walk_descend(phys_addr_t top, u64 iova, int *level)
 {
-	u64 *entry = entry_in(top, TOP, iova);
+	u64 *entry = mr_walk_entry_in(top, TOP, iova);
 	int i = TOP;
 
 	while (entry && i > 1 && (*entry & RIGHTS) && !(*entry & LARGE)) {
 		i--;
-		entry = entry_in(*entry & ADDRESS, i, iova);
+		entry = mr_walk_entry_in(*entry & ADDRESS, i, iova);
 	}
 	*level = i;
 	return entry;
 }
 
-static void free_below(phys_addr_t table, int level)
+static void mr_walk_free_below(phys_addr_t table, int level)
 {
 	u64 *entries = mr_tables_at(table);
 	int i;
 
 	for (i = 0; level > 1 && i < 512; i++)
 		if ((entries[i] & RIGHTS) && !(entries[i] & LARGE))
-			free_below(entries[i] & ADDRESS, level - 1);
+			mr_walk_free_below(entries[i] & ADDRESS, level - 1);
 	mr_tables_free_page(table);
 }
 
-static void leaves(phys_addr_t table, int level, u64 iova, mr_leaf_fn leaf, void *data)
+static void mr_walk_leaves_below(phys_addr_t table, int level, u64 iova, mr_leaf_fn leaf, void *data)
 {
 	u64 *entries = mr_tables_at(table);
 	int i;
 
 	for (i = 0; entries && i < 512; i++) {
-		u64 entry = READ_ONCE(entries[i]), size = 1ULL << shift_of(level), at = iova + i * size;
+		u64 entry = READ_ONCE(entries[i]), size = 1ULL << mr_walk_shift_of(level), at = iova + i * size;
 
 		if (!(entry & RIGHTS))
 			continue;
 		if (level > 1 && !(entry & LARGE))
-			leaves(entry & ADDRESS, level - 1, at, leaf, data);
+			mr_walk_leaves_below(entry & ADDRESS, level - 1, at, leaf, data);
 		else
 			leaf(at, entry & ADDRESS & ~(size - 1), size, entry & RIGHTS, data);
 	}
 }
 
-static void note_leaf(u64 iova, u64 phys, u64 size, u64 rights, void *data)
+static void mr_walk_note_leaf(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 {
 	*(bool *)data = true;
 }
 
-static bool is_empty(phys_addr_t table, int level)
+static bool mr_walk_is_empty(phys_addr_t table, int level)
 {
 	bool found = false;
 
-	leaves(table, level, 0, note_leaf, &found);
+	mr_walk_leaves_below(table, level, 0, mr_walk_note_leaf, &found);
 	return !found;
 }
 
 /* The entry for a translation of this size, with the tables above it; NULL when there is no memory for these. */
-static u64 *entry_for(phys_addr_t top, u64 iova, int wanted)
+static u64 *mr_walk_entry_for(phys_addr_t top, u64 iova, int wanted)
 {
-	u64 *entry = entry_in(top, TOP, iova);
+	u64 *entry = mr_walk_entry_in(top, TOP, iova);
 	int level;
 
 	for (level = TOP; level > wanted && !(*entry & LARGE); level--) {
@@ -93,7 +93,7 @@ static u64 *entry_for(phys_addr_t top, u64 iova, int wanted)
 				return NULL;
 			WRITE_ONCE(*entry, table | RIGHTS);
 		}
-		entry = entry_in(*entry & ADDRESS, level - 1, iova);
+		entry = mr_walk_entry_in(*entry & ADDRESS, level - 1, iova);
 	}
 	return entry;
 }
@@ -113,13 +113,13 @@ static u64 *entry_for(phys_addr_t top, u64 iova, int wanted)
 int mr_walk_map(phys_addr_t top, u64 iova, u64 phys, u64 size, u64 rights, phys_addr_t *stale)
 {
 	int wanted = size == SZ_1G ? 3 : size == SZ_2M ? 2 : 1;
-	u64 *entry = entry_for(top, iova, wanted);
+	u64 *entry = mr_walk_entry_for(top, iova, wanted);
 
 	*stale = 0;
 	if (!entry)
 		return -ENOMEM;
 	if (*entry & RIGHTS) {
-		if (wanted == 1 || (*entry & LARGE) || !is_empty(*entry & ADDRESS, wanted - 1))
+		if (wanted == 1 || (*entry & LARGE) || !mr_walk_is_empty(*entry & ADDRESS, wanted - 1))
 			return -EEXIST;
 		*stale = *entry & ADDRESS;
 	}
@@ -129,27 +129,27 @@ int mr_walk_map(phys_addr_t top, u64 iova, u64 phys, u64 size, u64 rights, phys_
 
 void mr_walk_free_stale(phys_addr_t table, u64 size)
 {
-	free_below(table, size == SZ_1G ? 2 : 1);
+	mr_walk_free_below(table, size == SZ_1G ? 2 : 1);
 }
 
 /* Take one translation out; its size, 0 if there was none. */
 u64 mr_walk_unmap(phys_addr_t top, u64 iova)
 {
 	int level;
-	u64 *entry = descend(top, iova, &level);
+	u64 *entry = mr_walk_descend(top, iova, &level);
 
 	if (!entry || !(*entry & RIGHTS))
 		return 0;
 	WRITE_ONCE(*entry, 0);
-	return 1ULL << shift_of(level);
+	return 1ULL << mr_walk_shift_of(level);
 }
 
 /* Where iova leads, 0 if nowhere, and for how many bytes from there on that is one translation. */
 u64 mr_walk_find(phys_addr_t top, u64 iova, u64 *rights, u64 *left)
 {
 	int level;
-	u64 *entry = descend(top, iova, &level), value = entry ? READ_ONCE(*entry) : 0;
-	u64 inside = (1ULL << shift_of(level)) - 1;
+	u64 *entry = mr_walk_descend(top, iova, &level), value = entry ? READ_ONCE(*entry) : 0;
+	u64 inside = (1ULL << mr_walk_shift_of(level)) - 1;
 
 	*rights = value & RIGHTS;
 	*left = inside + 1 - (iova & inside);
@@ -159,11 +159,11 @@ u64 mr_walk_find(phys_addr_t top, u64 iova, u64 *rights, u64 *left)
 /* Call leaf for every translation, in order of addresses. */
 void mr_walk_leaves(phys_addr_t top, mr_leaf_fn leaf, void *data)
 {
-	leaves(top, TOP, 0, leaf, data);
+	mr_walk_leaves_below(top, TOP, 0, leaf, data);
 }
 
 /* Give back all tables below and with top, which this root made. */
 void mr_walk_free(phys_addr_t top)
 {
-	free_below(top, TOP);
+	mr_walk_free_below(top, TOP);
 }

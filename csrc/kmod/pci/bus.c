@@ -18,7 +18,7 @@
 #define HEADER_END	0x40
 #define BARS_END	(PCI_BASE_ADDRESS_5 + 4)
 
-/* By segment; under mr_pci_lock of main.c. */
+/* By segment; under the lock of main.c's calls. */
 struct handed {
 	struct list_head list;
 	struct multiroot_pci_function function;
@@ -33,19 +33,19 @@ struct handed {
 	enum mr_pci_hold hold;
 };
 
-static LIST_HEAD(all);
+static LIST_HEAD(mr_pci_all);
 
-static struct handed *handed_of(const struct pci_bus *bus)
+static struct handed *mr_pci_handed_of(const struct pci_bus *bus)
 {
 	return container_of((struct pci_sysdata *)bus->sysdata, struct handed, sysdata);
 }
 
-static bool has_own_header(const struct handed *handed)
+static bool mr_pci_has_own_header(const struct handed *handed)
 {
 	return handed->hold == MR_PCI_FREE && !(handed->function.flags & MULTIROOT_PCI_VF);
 }
 
-static u32 live(const struct handed *handed, int where, int size)
+static u32 mr_pci_live(const struct handed *handed, int where, int size)
 {
 	switch (size) {
 	case 1:
@@ -57,10 +57,10 @@ static u32 live(const struct handed *handed, int where, int size)
 	}
 }
 
-static u32 header_word(const struct handed *handed, int where)
+static u32 mr_pci_header_word(const struct handed *handed, int where)
 {
 	const struct multiroot_pci_function *function = &handed->function;
-	u32 command = live(handed, PCI_COMMAND, 4);
+	u32 command = mr_pci_live(handed, PCI_COMMAND, 4);
 
 	switch (where) {
 	case PCI_VENDOR_ID:
@@ -74,34 +74,35 @@ static u32 header_word(const struct handed *handed, int where)
 	case PCI_SUBSYSTEM_VENDOR_ID:
 		return function->subsystem_vendor | function->subsystem_device << 16;
 	case PCI_CAPABILITY_LIST:
-		return live(handed, PCI_CAPABILITY_LIST, 1);
+		return mr_pci_live(handed, PCI_CAPABILITY_LIST, 1);
 	default:
 		return 0;	/* no ROM, and no interrupt pin: this root has no interrupt router */
 	}
 }
 
-static bool is_ours(const struct handed *handed, const struct pci_bus *bus, unsigned int devfn)
+static bool mr_pci_is_ours(const struct handed *handed, const struct pci_bus *bus, unsigned int devfn)
 {
 	return (bus->number << 8 | devfn) == handed->function.rid;
 }
 
-static int handed_read(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
+static int mr_pci_handed_read(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
 {
-	struct handed *handed = handed_of(bus);
+	struct handed *handed = mr_pci_handed_of(bus);
 
-	if (!is_ours(handed, bus, devfn)) {
+	if (!mr_pci_is_ours(handed, bus, devfn)) {
 		*value = ~0U;
 		return PCIBIOS_DEVICE_NOT_FOUND;
 	}
-	if (where >= HEADER_END || has_own_header(handed))
-		*value = live(handed, where, size);
+	if (where >= HEADER_END || mr_pci_has_own_header(handed))
+		*value = mr_pci_live(handed, where, size);
 	else
-		*value = (header_word(handed, where & ~3) >> (8 * (where & 3))) & (u32)GENMASK_ULL(8 * size - 1, 0);
+		*value = (mr_pci_header_word(handed, where & ~3) >> (8 * (where & 3))) &
+			 (u32)GENMASK_ULL(8 * size - 1, 0);
 	return PCIBIOS_SUCCESSFUL;
 }
 
 /* What a BAR register holds after a write: address bits below its size stay zero. */
-static void write_bar(struct handed *handed, int index, u32 value)
+static void mr_pci_write_bar(struct handed *handed, int index, u32 value)
 {
 	const struct multiroot_pci_bar *bar = &handed->function.bar[index];
 	bool high = index && !bar->size && (handed->function.bar[index - 1].bits & PCI_BASE_ADDRESS_MEM_TYPE_64);
@@ -114,7 +115,7 @@ static void write_bar(struct handed *handed, int index, u32 value)
 	}
 }
 
-static void write_live(struct handed *handed, int where, int size, u32 value)
+static void mr_pci_write_live(struct handed *handed, int where, int size, u32 value)
 {
 	if (size == 1)
 		writeb(value, handed->config + where);
@@ -124,49 +125,49 @@ static void write_live(struct handed *handed, int where, int size, u32 value)
 		writel(value, handed->config + where);
 }
 
-static int handed_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
+static int mr_pci_handed_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
 {
-	struct handed *handed = handed_of(bus);
+	struct handed *handed = mr_pci_handed_of(bus);
 
-	if (!is_ours(handed, bus, devfn))
+	if (!mr_pci_is_ours(handed, bus, devfn))
 		return PCIBIOS_DEVICE_NOT_FOUND;
-	if (!has_own_header(handed)) {
+	if (!mr_pci_has_own_header(handed)) {
 		if (where >= PCI_BASE_ADDRESS_0 && where < BARS_END && size == 4)
-			write_bar(handed, (where - PCI_BASE_ADDRESS_0) / 4, value);
+			mr_pci_write_bar(handed, (where - PCI_BASE_ADDRESS_0) / 4, value);
 		if (where == PCI_COMMAND)
 			handed->command = value & (PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
 	}
 	if (mr_pci_passes(handed->hold, handed->msix, where, size, value))
-		write_live(handed, where, size, value);
+		mr_pci_write_live(handed, where, size, value);
 	return PCIBIOS_SUCCESSFUL;
 }
 
-static struct pci_ops handed_ops = { .read = handed_read, .write = handed_write };
+static struct pci_ops mr_pci_handed_ops = { .read = mr_pci_handed_read, .write = mr_pci_handed_write };
 
 bool mr_pci_is_handed(const struct pci_bus *bus)
 {
-	return bus->ops == &handed_ops;
+	return bus->ops == &mr_pci_handed_ops;
 }
 
 void mr_pci_set_hold(struct pci_bus *bus, enum mr_pci_hold hold)
 {
-	WRITE_ONCE(handed_of(bus)->hold, hold);
+	WRITE_ONCE(mr_pci_handed_of(bus)->hold, hold);
 }
 
-static int find_msix(const struct handed *handed)
+static int mr_pci_find_msix(const struct handed *handed)
 {
-	u8 at = live(handed, PCI_CAPABILITY_LIST, 1) & ~3;
+	u8 at = mr_pci_live(handed, PCI_CAPABILITY_LIST, 1) & ~3;
 	int left;
 
 	for (left = 48; at >= HEADER_END && left; left--) {
-		if (live(handed, at, 1) == PCI_CAP_ID_MSIX)
+		if (mr_pci_live(handed, at, 1) == PCI_CAP_ID_MSIX)
 			return at;
-		at = live(handed, at + 1, 1) & ~3;
+		at = mr_pci_live(handed, at + 1, 1) & ~3;
 	}
 	return 0;
 }
 
-static bool is_good(const struct multiroot_pci_function *function)
+static bool mr_pci_is_good(const struct multiroot_pci_function *function)
 {
 	int i;
 
@@ -189,17 +190,17 @@ static bool is_good(const struct multiroot_pci_function *function)
 	return true;
 }
 
-static struct handed *find(u32 segment)
+static struct handed *mr_pci_find(u32 segment)
 {
 	struct handed *handed;
 
-	list_for_each_entry(handed, &all, list)
+	list_for_each_entry(handed, &mr_pci_all, list)
 		if (handed->function.segment == segment)
 			return handed;
 	return NULL;
 }
 
-static void forget(struct handed *handed)
+static void mr_pci_forget(struct handed *handed)
 {
 	int i;
 
@@ -210,7 +211,7 @@ static void forget(struct handed *handed)
 	kfree(handed);
 }
 
-static int add_windows(struct handed *handed, struct list_head *resources)
+static int mr_pci_add_windows(struct handed *handed, struct list_head *resources)
 {
 	int i;
 
@@ -239,7 +240,7 @@ static int add_windows(struct handed *handed, struct list_head *resources)
  * The kernel's own driver, were it there already, would begin by resetting what it finds, through registers that no
  * hold sees. Until user space says something else the function is for ours.
  */
-static int reserve(struct pci_dev *pdev, void *data)
+static int mr_pci_reserve(struct pci_dev *pdev, void *data)
 {
 	int err = mr_driver_override(pdev, MR_VFIO_DRIVER);
 
@@ -248,17 +249,18 @@ static int reserve(struct pci_dev *pdev, void *data)
 	return err;
 }
 
-static int scan(struct handed *handed, struct list_head *resources)
+static int mr_pci_scan(struct handed *handed, struct list_head *resources)
 {
 	int err = -ENOMEM;
 
 	pci_lock_rescan_remove();
-	handed->bus = pci_create_root_bus(NULL, handed->function.rid >> 8, &handed_ops, &handed->sysdata, resources);
+	handed->bus = pci_create_root_bus(NULL, handed->function.rid >> 8, &mr_pci_handed_ops, &handed->sysdata,
+					  resources);
 	if (handed->bus) {
 		pci_scan_child_bus(handed->bus);
 		pci_bus_claim_resources(handed->bus);
 		err = 0;
-		pci_walk_bus(handed->bus, reserve, &err);
+		pci_walk_bus(handed->bus, mr_pci_reserve, &err);
 		if (!err) {
 			pci_bus_add_devices(handed->bus);
 		} else {
@@ -278,9 +280,9 @@ int mr_pci_add(const struct multiroot_pci_function *function)
 	LIST_HEAD(resources);
 	int err;
 
-	if (!is_good(function))
+	if (!mr_pci_is_good(function))
 		return -EINVAL;
-	if (find(function->segment) || pci_find_bus(function->segment, function->rid >> 8))
+	if (mr_pci_find(function->segment) || pci_find_bus(function->segment, function->rid >> 8))
 		return -EEXIST;
 	handed = kzalloc(sizeof(*handed), GFP_KERNEL);
 	if (!handed)
@@ -292,27 +294,27 @@ int mr_pci_add(const struct multiroot_pci_function *function)
 	handed->hold = MR_PCI_HELD;
 	handed->config = ioremap(function->config, CONFIG_SIZE);
 	err = handed->config ? 0 : -ENOMEM;
-	if (!err && live(handed, PCI_CAPABILITY_LIST, 1) == 0xff)
+	if (!err && mr_pci_live(handed, PCI_CAPABILITY_LIST, 1) == 0xff)
 		err = -ENODEV;
 	if (!err) {
-		handed->msix = find_msix(handed);
-		err = add_windows(handed, &resources);
+		handed->msix = mr_pci_find_msix(handed);
+		err = mr_pci_add_windows(handed, &resources);
 	}
 	if (!err)
-		err = scan(handed, &resources);
+		err = mr_pci_scan(handed, &resources);
 	if (err) {
 		pci_free_resource_list(&resources);
-		forget(handed);
+		mr_pci_forget(handed);
 		return err;
 	}
-	list_add(&handed->list, &all);
+	list_add(&handed->list, &mr_pci_all);
 	return 0;
 }
 
 /* Take the segment away; drivers must have let go. -ENOENT, -EBUSY. */
 int mr_pci_remove(u32 segment)
 {
-	struct handed *handed = find(segment);
+	struct handed *handed = mr_pci_find(segment);
 	struct pci_dev *pdev;
 
 	if (!handed)
@@ -331,6 +333,6 @@ int mr_pci_remove(u32 segment)
 	pci_stop_root_bus(handed->bus);
 	pci_remove_root_bus(handed->bus);
 	pci_unlock_rescan_remove();
-	forget(handed);
+	mr_pci_forget(handed);
 	return 0;
 }

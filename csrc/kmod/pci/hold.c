@@ -25,25 +25,9 @@ struct filter {
 	u8 msix[256];
 };
 
-static DEFINE_MUTEX(lock);
+static DEFINE_MUTEX(mr_hold_lock);
 
-/**
- * mr_pci_passes() - whether a write may reach the function
- * @hold: how far it is held
- * @msix: where its MSI-X capability is, 0: none
- * @where: offset of the write
- * @size: bytes
- * @value: what is written
- */
-bool mr_pci_passes(enum mr_pci_hold hold, int msix, int where, int size, u32 value)
-{
-	if (hold != MR_PCI_TAKING)
-		return hold == MR_PCI_FREE;
-	/* Linux turns MSI-X off when it finds a function; the device would raise INTx instead. */
-	return msix && where == msix + PCI_MSIX_FLAGS && size == 2 && (value & PCI_MSIX_FLAGS_ENABLE);
-}
-
-static int filtered_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
+static int mr_hold_filtered_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
 {
 	struct filter *filter = container_of(bus->ops, struct filter, ops);
 	enum mr_pci_hold hold = READ_ONCE(filter->hold[devfn]);
@@ -54,11 +38,11 @@ static int filtered_write(struct pci_bus *bus, unsigned int devfn, int where, in
 }
 
 /* It stays for good: a write may be on its way through it, and costs nothing when nothing is held. */
-static struct filter *filter_for(struct pci_bus *bus)
+static struct filter *mr_hold_filter_for(struct pci_bus *bus)
 {
 	struct filter *filter = container_of(bus->ops, struct filter, ops);
 
-	if (bus->ops->write == filtered_write && filter->bus == bus)
+	if (bus->ops->write == mr_hold_filtered_write && filter->bus == bus)
 		return filter;
 	filter = kzalloc(sizeof(*filter), GFP_KERNEL);
 	if (!filter)
@@ -66,15 +50,15 @@ static struct filter *filter_for(struct pci_bus *bus)
 	filter->bus = bus;
 	filter->ops = *bus->ops;
 	filter->original = bus->ops;
-	filter->ops.write = filtered_write;
+	filter->ops.write = mr_hold_filtered_write;
 	pci_bus_set_ops(bus, &filter->ops);
 	__module_get(THIS_MODULE);
 	return filter;
 }
 
-static int hold_behind(struct pci_bus *bus, struct pci_dev *pdev, enum mr_pci_hold hold)
+static int mr_hold_behind(struct pci_bus *bus, struct pci_dev *pdev, enum mr_pci_hold hold)
 {
-	struct filter *filter = filter_for(bus);
+	struct filter *filter = mr_hold_filter_for(bus);
 
 	if (!filter)
 		return -ENOMEM;
@@ -95,14 +79,14 @@ int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold)
 	struct pci_dev *port = pdev->bus->self;
 	int err = 0;
 
-	mutex_lock(&lock);
+	mutex_lock(&mr_hold_lock);
 	if (mr_pci_is_handed(pdev->bus))
 		mr_pci_set_hold(pdev->bus, hold);
 	else
-		err = hold_behind(pdev->bus, pdev, hold);
+		err = mr_hold_behind(pdev->bus, pdev, hold);
 	if (!err && port)
-		err = hold_behind(port->bus, port, hold == MR_PCI_FREE ? MR_PCI_FREE : MR_PCI_HELD);
-	mutex_unlock(&lock);
+		err = mr_hold_behind(port->bus, port, hold == MR_PCI_FREE ? MR_PCI_FREE : MR_PCI_HELD);
+	mutex_unlock(&mr_hold_lock);
 	return err;
 }
 EXPORT_SYMBOL_GPL(multiroot_pci_hold);

@@ -6,69 +6,60 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
-#include <linux/uaccess.h>
 
+#include "ioctl.h"
 #include "pci/pci.h"
 
-static DEFINE_MUTEX(lock);
-
-static int dispatch(unsigned int command, const struct multiroot_pci_function *function)
+static int mr_pci_call_add(struct file *file, void *argument)
 {
-	int err;
+	int err = mr_pci_add(argument);
 
-	switch (command) {
-	case MULTIROOT_PCI_IOC_ADD:
-		err = mr_pci_add(function);
-		if (!err)
-			__module_get(THIS_MODULE);
-		return err;
-	case MULTIROOT_PCI_IOC_REMOVE:
-		err = mr_pci_remove(function->segment);
-		if (!err)
-			module_put(THIS_MODULE);
-		return err;
-	default:
-		return -ENOTTY;
-	}
-}
-
-static long dev_ioctl(struct file *file, unsigned int command, unsigned long user)
-{
-	struct multiroot_pci_function function;
-	int err;
-
-	if (_IOC_TYPE(command) != MULTIROOT_PCI_IOC_MAGIC || _IOC_SIZE(command) != sizeof(function))
-		return -ENOTTY;
-	if (copy_from_user(&function, (void __user *)user, sizeof(function)))
-		return -EFAULT;
-	if (mutex_lock_interruptible(&lock))
-		return -ERESTARTSYS;
-	err = dispatch(command, &function);
-	mutex_unlock(&lock);
+	if (!err)
+		__module_get(THIS_MODULE);
 	return err;
 }
 
-static int dev_open(struct inode *inode, struct file *file)
+static int mr_pci_call_remove(struct file *file, void *argument)
 {
-	return capable(CAP_SYS_ADMIN) ? 0 : -EPERM;
+	const struct multiroot_pci_function *function = argument;
+	int err = mr_pci_remove(function->segment);
+
+	if (!err)
+		module_put(THIS_MODULE);
+	return err;
 }
 
-static const struct file_operations fops = {
+static const struct mr_ioctl mr_pci_call_table[] = {
+	MR_IOCTL(MULTIROOT_PCI_IOC_ADD, false, mr_pci_call_add),
+	MR_IOCTL(MULTIROOT_PCI_IOC_REMOVE, false, mr_pci_call_remove),
+};
+
+static struct mr_ioctls mr_pci_calls = {
+	.lock = __MUTEX_INITIALIZER(mr_pci_calls.lock),
+	.table = mr_pci_call_table,
+	.count = ARRAY_SIZE(mr_pci_call_table),
+};
+
+static long mr_pci_dev_ioctl(struct file *file, unsigned int command, unsigned long user)
+{
+	return mr_ioctl(&mr_pci_calls, file, command, user);
+}
+
+static const struct file_operations mr_pci_fops = {
 	.owner = THIS_MODULE,
-	.open = dev_open,
-	.unlocked_ioctl = dev_ioctl,
+	.open = mr_ioctl_open,
+	.unlocked_ioctl = mr_pci_dev_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };
 
-static struct miscdevice device = {
+static struct miscdevice mr_pci_device = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = "multiroot_pci",
-	.fops = &fops,
+	.fops = &mr_pci_fops,
 	.mode = 0600,
 };
 
-module_misc_device(device);
+module_misc_device(mr_pci_device);
 
 MODULE_DESCRIPTION("PCI functions that change their root while they are at work");
 MODULE_AUTHOR("The multiroot authors");

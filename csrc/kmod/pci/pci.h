@@ -21,14 +21,16 @@ enum mr_pci_hold {
 	MR_PCI_HELD,
 };
 
-/* hold.c: a filter before the functions that this root's firmware told of. */
+/* rule.c: which writes pass. */
 bool mr_pci_passes(enum mr_pci_hold hold, int msix, int where, int size, u32 value);
-int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold);
 
 /* bus.c: a root bus for a function that this root was handed. */
 int mr_pci_add(const struct multiroot_pci_function *function);
 int mr_pci_remove(u32 segment);
 bool mr_pci_is_handed(const struct pci_bus *bus);
 void mr_pci_set_hold(struct pci_bus *bus, enum mr_pci_hold hold);
+
+/* hold.c, for multiroot_vfio.ko: a filter before functions of either kind. */
+int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold);
 
 #endif /* _MR_PCI_H */

@@ -192,7 +192,8 @@ struct multiroot_ring {
 
 /*
  * INHERIT: the parent has ended. Detach from it, mask the machine's I/O APICs. EAGAIN until all its CPUs are parked.
- * CPU_ADOPT: make hardware_id, a CPU of a root that has ended, a CPU of this one; it is offline then, its number in cpu.
+ * CPU_ADOPT: make hardware_id, a CPU of a root that has ended, a CPU of this one; it is offline then, its number in
+ * cpu.
  */
 #define MULTIROOT_IOC_INHERIT	_IO(MULTIROOT_IOC_MAGIC, 0x0b)
 #define MULTIROOT_IOC_CPU_ADOPT	_IOWR(MULTIROOT_IOC_MAGIC, 0x0c, struct multiroot_cpu)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Events that the tracepoints of multiroot.ko recorded, as marks beside a handoff's phases. Pure.
 
-Kernel: Documentation/trace/ftrace.rst, trace_clock "x86-tsc"; csrc/kmod/trace.h.
+Kernel: Documentation/trace/ftrace.rst, trace_clock "x86-tsc"; csrc/kmod/core/trace.h.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MODULE = "multiroot.ko"
 # Events this near to the blackout are shown. Others are left out: agents use the same link all the time.
 MARGIN_NS = 2_000_000
 
-_LINE = re.compile(r"\s(\d+): (\w+): root=(\d+) (?:bytes|events)=(\w+)$")
+_LINE = re.compile(r"\s(\d+): (\w+): root=(\d+) value=(\w+)$")
 
 
 def parse(text: str, root: int, khz: int) -> list[Phase]:

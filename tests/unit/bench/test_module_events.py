@@ -12,10 +12,10 @@ KHZ = 2_000_000  # half a ns each tick
 TEXT = """# tracer: nop
 #
 #           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
-          <idle>-0       [001] d.h1. 20000000: doorbell_heard: root=2 events=0x2
- qemu-system-x86-412     [000] b..2. 20000400: link_sent: root=2 bytes=65226
- a task: root=9 bytes=1
-          <idle>-0       [001] ..s1.  30000000: link_received: root=2 bytes=66
+          <idle>-0       [001] d.h1. 20000000: doorbell_heard: root=2 value=0x2
+ qemu-system-x86-412     [000] b..2. 20000400: link_sent: root=2 value=65226
+ a task: root=9 value=1
+          <idle>-0       [001] ..s1.  30000000: link_received: root=2 value=66
 """
 
 

@@ -20,31 +20,31 @@
 #define SIPI_GAP_US		300
 #define XAPIC_ID_SHIFT		24
 
-static void __iomem *xapic;
+static void __iomem *mr_apic_xapic;
 
 /* True when the CPUs of this root run their APICs in x2APIC mode. */
-static bool is_x2apic(void)
+static bool mr_apic_is_x2apic(void)
 {
 	return mr_rdmsr(MSR_IA32_APICBASE) & X2APIC_ENABLE;
 }
 
-static u32 read_register(u32 reg)
+static u32 mr_apic_read_register(u32 reg)
 {
-	return is_x2apic() ? mr_rdmsr(APIC_BASE_MSR + (reg >> 4)) : readl(xapic + reg);
+	return mr_apic_is_x2apic() ? mr_rdmsr(APIC_BASE_MSR + (reg >> 4)) : readl(mr_apic_xapic + reg);
 }
 
-static void write_register(u32 reg, u32 value)
+static void mr_apic_write_register(u32 reg, u32 value)
 {
-	if (is_x2apic())
+	if (mr_apic_is_x2apic())
 		mr_wrmsr(APIC_BASE_MSR + (reg >> 4), value);
 	else
-		writel(value, xapic + reg);
+		writel(value, mr_apic_xapic + reg);
 }
 
 /* What struct multiroot_info.flags says of this root's APICs. */
 u32 mr_ipi_info_flags(void)
 {
-	return is_x2apic() ? MULTIROOT_INFO_X2APIC : 0;
+	return mr_apic_is_x2apic() ? MULTIROOT_INFO_X2APIC : 0;
 }
 
 /* The APIC id of a CPU that this kernel has, present or not. */
@@ -53,29 +53,29 @@ u32 mr_hardware_id(unsigned int cpu)
 	return per_cpu(x86_cpu_to_apicid, cpu);
 }
 
-static void wait_idle(void)
+static void mr_apic_wait_idle(void)
 {
 	int i;
 
-	for (i = 0; i < ICR_WAIT_US && readl(xapic + APIC_ICR) & APIC_ICR_BUSY; i++)
+	for (i = 0; i < ICR_WAIT_US && readl(mr_apic_xapic + APIC_ICR) & APIC_ICR_BUSY; i++)
 		udelay(1);
 }
 
-static void send(u32 apic_id, u32 command)
+static void mr_apic_send(u32 apic_id, u32 command)
 {
 	unsigned long flags;
 
 	/* Nothing else on this CPU may use the two halves of the register in between. */
 	local_irq_save(flags);
-	if (is_x2apic()) {
+	if (mr_apic_is_x2apic()) {
 		/* The write is not serialising: what was stored for the target must be visible first. */
 		mb();
 		mr_wrmsr(X2APIC_ICR, (u64)apic_id << 32 | command);
 	} else {
-		wait_idle();
-		writel(SET_XAPIC_DEST_FIELD(apic_id), xapic + APIC_ICR2);
-		writel(command, xapic + APIC_ICR);
-		wait_idle();
+		mr_apic_wait_idle();
+		writel(SET_XAPIC_DEST_FIELD(apic_id), mr_apic_xapic + APIC_ICR2);
+		writel(command, mr_apic_xapic + APIC_ICR);
+		mr_apic_wait_idle();
 	}
 	local_irq_restore(flags);
 }
@@ -88,9 +88,9 @@ static void send(u32 apic_id, u32 command)
  */
 void mr_ipi_stop(u32 apic_id)
 {
-	send(apic_id, APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT);
+	mr_apic_send(apic_id, APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT);
 	usleep_range(10 * USEC_PER_MSEC, 11 * USEC_PER_MSEC);
-	send(apic_id, APIC_INT_LEVELTRIG | APIC_DM_INIT);
+	mr_apic_send(apic_id, APIC_INT_LEVELTRIG | APIC_DM_INIT);
 }
 
 /**
@@ -104,22 +104,22 @@ void mr_ipi_startup(u32 apic_id, phys_addr_t page)
 {
 	u32 command = APIC_INT_ASSERT | APIC_DM_STARTUP | (u32)(page >> PAGE_SHIFT);
 
-	send(apic_id, command);
+	mr_apic_send(apic_id, command);
 	usleep_range(SIPI_GAP_US, 2 * SIPI_GAP_US);
-	send(apic_id, command);
+	mr_apic_send(apic_id, command);
 	usleep_range(SIPI_GAP_US, 2 * SIPI_GAP_US);
 }
 
 /* Interrupt a CPU; from any context. */
 void mr_ipi_vector(u32 apic_id, u8 vector)
 {
-	send(apic_id, APIC_INT_ASSERT | APIC_DM_FIXED | vector);
+	mr_apic_send(apic_id, APIC_INT_ASSERT | APIC_DM_FIXED | vector);
 }
 
 /* Send an NMI; from any context. */
 void mr_ipi_nmi(u32 apic_id)
 {
-	send(apic_id, APIC_INT_ASSERT | APIC_DM_NMI);
+	mr_apic_send(apic_id, APIC_INT_ASSERT | APIC_DM_NMI);
 }
 
 /**
@@ -131,27 +131,27 @@ void mr_apic_start(u32 apic_id, phys_addr_t page)
 {
 	u32 command = APIC_INT_ASSERT | APIC_DM_STARTUP | (u32)(page >> PAGE_SHIFT);
 
-	send(apic_id, APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT);
+	mr_apic_send(apic_id, APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT);
 	mdelay(10);
-	send(apic_id, APIC_INT_LEVELTRIG | APIC_DM_INIT);
-	send(apic_id, command);
+	mr_apic_send(apic_id, APIC_INT_LEVELTRIG | APIC_DM_INIT);
+	mr_apic_send(apic_id, command);
 	udelay(SIPI_GAP_US);
-	send(apic_id, command);
+	mr_apic_send(apic_id, command);
 	udelay(SIPI_GAP_US);
 }
 
 /* APIC id of the CPU this runs on. */
 u32 mr_apic_id(void)
 {
-	u32 id = read_register(APIC_ID);
+	u32 id = mr_apic_read_register(APIC_ID);
 
-	return is_x2apic() ? id : id >> XAPIC_ID_SHIFT;
+	return mr_apic_is_x2apic() ? id : id >> XAPIC_ID_SHIFT;
 }
 
 /* Where this CPU's end-of-interrupt register is mapped; 0 in x2APIC mode, where it is an MSR. */
 unsigned long mr_apic_eoi_address(void)
 {
-	return is_x2apic() ? 0 : (unsigned long)xapic + APIC_EOI;
+	return mr_apic_is_x2apic() ? 0 : (unsigned long)mr_apic_xapic + APIC_EOI;
 }
 
 /**
@@ -165,35 +165,35 @@ void mr_apic_quiet(void)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(sources); i++)
-		write_register(sources[i], APIC_LVT_MASKED);
-	if (GET_APIC_MAXLVT(read_register(APIC_LVR)) >= 6)
-		write_register(APIC_LVTCMCI, APIC_LVT_MASKED);
-	write_register(APIC_TMICT, 0);
+		mr_apic_write_register(sources[i], APIC_LVT_MASKED);
+	if (GET_APIC_MAXLVT(mr_apic_read_register(APIC_LVR)) >= 6)
+		mr_apic_write_register(APIC_LVTCMCI, APIC_LVT_MASKED);
+	mr_apic_write_register(APIC_TMICT, 0);
 	/* A kernel on its way down may have disabled it; what is pending can't be taken then. */
-	write_register(APIC_SPIV, APIC_SPIV_APIC_ENABLED | 0xff);
-	write_register(APIC_TASKPRI, 0);
+	mr_apic_write_register(APIC_SPIV, APIC_SPIV_APIC_ENABLED | 0xff);
+	mr_apic_write_register(APIC_TASKPRI, 0);
 	for (i = 0; i < 8 * 32; i++) {
 		u32 in_service = 0;
 		int word;
 
 		for (word = 0; word < 8; word++)
-			in_service |= read_register(APIC_ISR + 16 * word);
+			in_service |= mr_apic_read_register(APIC_ISR + 16 * word);
 		if (!in_service)
 			break;
-		write_register(APIC_EOI, 0);
+		mr_apic_write_register(APIC_EOI, 0);
 	}
 }
 
 int mr_ipi_init(void)
 {
-	if (is_x2apic())
+	if (mr_apic_is_x2apic())
 		return 0;
-	xapic = ioremap(mr_rdmsr(MSR_IA32_APICBASE) & PAGE_MASK & GENMASK_ULL(51, 12), PAGE_SIZE);
-	return xapic ? 0 : -ENOMEM;
+	mr_apic_xapic = ioremap(mr_rdmsr(MSR_IA32_APICBASE) & PAGE_MASK & GENMASK_ULL(51, 12), PAGE_SIZE);
+	return mr_apic_xapic ? 0 : -ENOMEM;
 }
 
 void mr_ipi_exit(void)
 {
-	if (xapic)
-		iounmap(xapic);
+	if (mr_apic_xapic)
+		iounmap(mr_apic_xapic);
 }

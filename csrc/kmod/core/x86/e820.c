@@ -14,7 +14,7 @@
 #define FILE_SIZE	64
 #define TYPE_RAM	1	/* enum e820_type is spelled differently from release to release */
 
-static int read_entry(int index, const char *name, char *to)
+static int mr_e820_read_entry(int index, const char *name, char *to)
 {
 	char path[64];
 	struct file *file;
@@ -34,11 +34,11 @@ static int read_entry(int index, const char *name, char *to)
 	return 0;
 }
 
-static int read_number(int index, const char *name, u64 *number)
+static int mr_e820_read_number(int index, const char *name, u64 *number)
 {
 	char text[FILE_SIZE];
 
-	return read_entry(index, name, text) ?: kstrtou64(text, 0, number);
+	return mr_e820_read_entry(index, name, text) ?: kstrtou64(text, 0, number);
 }
 
 /**
@@ -55,11 +55,11 @@ int mr_e820_read(struct multiroot_ledger *ledger)
 	int i, err;
 
 	for (i = 0; i < MULTIROOT_LEDGER_E820; i++) {
-		err = read_number(i, "start", &start);
+		err = mr_e820_read_number(i, "start", &start);
 		if (err == -ENOENT)
 			break;
-		err = err ?: read_number(i, "end", &end);
-		err = err ?: read_entry(i, "type", type);
+		err = err ?: mr_e820_read_number(i, "end", &end);
+		err = err ?: mr_e820_read_entry(i, "type", type);
 		if (err)
 			return err;
 		ledger->e820[i] = (struct multiroot_ledger_e820) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Parking the other CPUs of a root that ends. The kernel's own way leaves them halted in its memory, and nobody can tell
- * when they are there. Here each is sent to stop_this_cpu() as ever, and leaves through a probe on it.
+ * Parking the other CPUs of a root that ends. The kernel's own way leaves them halted in its memory, and nobody can
+ * tell when they are there. Here each is sent to stop_this_cpu() as ever, and leaves through a probe on it.
  */
 #include <linux/cpumask.h>
 #include <linux/delay.h>
@@ -18,30 +18,30 @@
 #define PARK_WAIT_MS	500
 #define PARK_POLLS_MS	20
 
-static void (*stop_natively)(int wait);
-static bool (*end_root)(void);
-static struct cpumask to_park;
+static void (*mr_stop_natively)(int wait);
+static bool (*mr_stop_end_root)(void);
+static struct cpumask mr_stop_to_park;
 
-static void park_if_told(void)
+static void mr_stop_park_if_told(void)
 {
-	if (cpumask_test_and_clear_cpu(raw_smp_processor_id(), &to_park))
+	if (cpumask_test_and_clear_cpu(raw_smp_processor_id(), &mr_stop_to_park))
 		mr_park_self();
 }
 
-static int __kprobes before_stop(struct kprobe *probe, struct pt_regs *regs)
+static int __kprobes mr_stop_before_stop(struct kprobe *probe, struct pt_regs *regs)
 {
-	park_if_told();
+	mr_stop_park_if_told();
 	/* The last CPU of a root that halts stops by itself. */
-	if (system_state == SYSTEM_HALT && end_root())
+	if (system_state == SYSTEM_HALT && mr_stop_end_root())
 		mr_park_self();
 	return 0;
 }
 
-static struct kprobe stop_probe = { .symbol_name = "stop_this_cpu", .pre_handler = before_stop };
+static struct kprobe mr_stop_probe = { .symbol_name = "stop_this_cpu", .pre_handler = mr_stop_before_stop };
 
-static int on_nmi(unsigned int command, struct pt_regs *regs)
+static int mr_stop_on_nmi(unsigned int command, struct pt_regs *regs)
 {
-	park_if_told();
+	mr_stop_park_if_told();
 	return NMI_DONE;
 }
 
@@ -55,7 +55,7 @@ void mr_stop_others(void)
 }
 
 /* True when all CPUs but this one are parked. */
-static bool all_parked(unsigned int this)
+static bool mr_stop_all_parked(unsigned int this)
 {
 	unsigned int cpu;
 
@@ -65,36 +65,36 @@ static bool all_parked(unsigned int this)
 	return true;
 }
 
-static bool wait_parked(unsigned int this)
+static bool mr_stop_wait_parked(unsigned int this)
 {
 	int i;
 
-	for (i = 0; i < PARK_WAIT_MS * PARK_POLLS_MS && !all_parked(this); i++)
+	for (i = 0; i < PARK_WAIT_MS * PARK_POLLS_MS && !mr_stop_all_parked(this); i++)
 		udelay(USEC_PER_MSEC / PARK_POLLS_MS);
-	return all_parked(this);
+	return mr_stop_all_parked(this);
 }
 
 /* smp_ops.stop_other_cpus; from restart, power off, halt and panic, on one CPU. */
-static void stop_others(int wait)
+static void mr_stop_all_others(int wait)
 {
 	unsigned int this = raw_smp_processor_id(), cpu;
 
 	if (!mr_ledger_others()) {
-		stop_natively(wait);
+		mr_stop_natively(wait);
 		return;
 	}
 	for_each_online_cpu(cpu) {
 		if (cpu == this || mr_park_has(mr_hardware_id(cpu)))
 			continue;
-		cpumask_set_cpu(cpu, &to_park);
+		cpumask_set_cpu(cpu, &mr_stop_to_park);
 		mr_ipi_vector(mr_hardware_id(cpu), REBOOT_VECTOR);
 	}
-	if (wait_parked(this))
+	if (mr_stop_wait_parked(this))
 		return;
-	for_each_cpu(cpu, &to_park)
+	for_each_cpu(cpu, &mr_stop_to_park)
 		mr_ipi_nmi(mr_hardware_id(cpu));
-	if (!wait_parked(this))
-		pr_emerg("CPUs %*pbl did not park\n", cpumask_pr_args(&to_park));
+	if (!mr_stop_wait_parked(this))
+		pr_emerg("CPUs %*pbl did not park\n", cpumask_pr_args(&mr_stop_to_park));
 }
 
 /**
@@ -107,25 +107,25 @@ int mr_stop_init(bool (*end)(void))
 {
 	int err;
 
-	end_root = end;
-	err = register_kprobe(&stop_probe);
+	mr_stop_end_root = end;
+	err = register_kprobe(&mr_stop_probe);
 	if (err) {
-		pr_err("cannot probe %s: this root's CPUs could not be parked\n", stop_probe.symbol_name);
+		pr_err("cannot probe %s: this root's CPUs could not be parked\n", mr_stop_probe.symbol_name);
 		return err;
 	}
-	err = register_nmi_handler(NMI_LOCAL, on_nmi, 0, "multiroot");
+	err = register_nmi_handler(NMI_LOCAL, mr_stop_on_nmi, 0, "multiroot");
 	if (err) {
-		unregister_kprobe(&stop_probe);
+		unregister_kprobe(&mr_stop_probe);
 		return err;
 	}
-	stop_natively = smp_ops.stop_other_cpus;
-	smp_ops.stop_other_cpus = stop_others;
+	mr_stop_natively = smp_ops.stop_other_cpus;
+	smp_ops.stop_other_cpus = mr_stop_all_others;
 	return 0;
 }
 
 void mr_stop_exit(void)
 {
-	smp_ops.stop_other_cpus = stop_natively;
+	smp_ops.stop_other_cpus = mr_stop_natively;
 	unregister_nmi_handler(NMI_LOCAL, "multiroot");
-	unregister_kprobe(&stop_probe);
+	unregister_kprobe(&mr_stop_probe);
 }

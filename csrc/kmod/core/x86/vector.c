@@ -10,8 +10,10 @@
 /**
  * mr_vector_alloc() - an interrupt with a vector of its own on CPU 0
  *
- * The vector is allocated where it is to stay: moving it later waits for an interrupt to come, and a peer would ring the
- * old place until then. Return: its number in Linux, to be given back with irq_dispose_mapping(), or a negative error.
+ * The vector is allocated where it is to stay: moving it later waits for an interrupt to come, and a peer would ring
+ * the old place until then.
+ *
+ * Return: its number in Linux, to be given back with irq_dispose_mapping(), or a negative error.
  */
 int mr_vector_alloc(void)
 {
