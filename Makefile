@@ -50,7 +50,7 @@ unit: setup
 	@$(call run,$(BIN)/pytest tests/unit $(PYTEST_ARGS))
 
 lint: setup
-	@$(call run,$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy)
+	@$(call run,$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -8,6 +8,7 @@ the demo's table, traces, the bench) gets the same events, so nothing is timed t
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -43,10 +44,11 @@ class Phases:
     two roots line up, everyone else uses the default monotonic clock.
     """
 
-    def __init__(self, side: str, clock: Clock = time.monotonic_ns) -> None:
+    def __init__(self, side: str, clock: Clock = time.monotonic_ns, keep: int | None = None) -> None:
+        """`keep` is how many finished phases are kept, the newest; None keeps all."""
         self.side = side
         self.clock = clock
-        self.finished: list[Phase] = []
+        self.finished: deque[Phase] = deque(maxlen=keep)
         self._subscribers: list[Subscriber] = []
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:

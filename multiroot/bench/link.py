@@ -19,8 +19,8 @@ from multiroot.errors import CommandError
 from multiroot.lab import lab as labs
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import card_sockets
+from multiroot.net.addresses import root_address
 from multiroot.phases import Phases
-from multiroot.rpc.client import link_address
 
 LINK, LOOPBACK, VIRTIO, DOORBELL = "link", "loopback", "virtio-net", "doorbell"
 RECIPE = "pair"  # has a network card of its own for this, the first of its devices
@@ -69,7 +69,7 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
             raw.write(json.dumps({"contender": name, "ns": trips}) + "\n")
 
         contenders = (
-            Network(LINK, machine, (machine, "new"), link_address(new), keep),
+            Network(LINK, machine, (machine, "new"), root_address(new), keep),
             Network(LOOPBACK, machine, (machine, "old"), LOCALHOST, keep, one_root=True),
             Network(VIRTIO, machine, (other, "old"), SECOND, keep, connect=lambda: connect(machine, other)),
             Doorbell(machine, keep),

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @json_option
 def handoff(vm: str, to: str, as_json: bool) -> None:
     """Hand the running VM to the new root, or back to the old one. If anything goes wrong, it stays."""
+    from multiroot.cli.agent import connect
     from multiroot.cli.calls import progress_call
-    from multiroot.rpc.client import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     # The root that gives is asked: it alone knows how to let go of a VM.

@@ -95,8 +95,8 @@ def show(name: str, as_json: bool) -> None:
 @json_option
 def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
     """Start a new root beside this one and wait until its agent has joined."""
+    from multiroot.cli.agent import connect
     from multiroot.cli.calls import progress_call
-    from multiroot.rpc.client import connect
     from multiroot.rpc.v1 import coordinator_pb2_grpc
 
     request = launch_request(**options)
@@ -120,8 +120,8 @@ def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
 @json_option
 def release(force: bool, as_json: bool) -> None:
     """Stop the new root and give its CPUs and memory back to the old one."""
+    from multiroot.cli.agent import connect
     from multiroot.cli.calls import progress_call
-    from multiroot.rpc.client import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect("old") as channel:
@@ -147,7 +147,7 @@ def adopt(devices: tuple[str, ...]) -> None:
     `multiroot update` does this by itself; this is for an old root that died, and for PCI functions that an
     update left out.
     """
-    from multiroot.rpc.client import connect
+    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect() as channel:
@@ -174,7 +174,7 @@ def launch_request(kernel: str, initrd: str, cpus: str, carve: str, append: str,
 
 def status_of(name: str) -> root_pb2.RootStatus:
     """Ask the root `name` for its status."""
-    from multiroot.rpc.client import connect
+    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
 
     with connect(name) as channel:
@@ -183,7 +183,7 @@ def status_of(name: str) -> root_pb2.RootStatus:
 
 def all_statuses() -> list[root_pb2.RootStatus]:
     """The status of the agent's root and of each of its peers that is ready."""
-    from multiroot.rpc.client import connect
+    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
 
     with connect() as channel:

@@ -62,8 +62,8 @@ def update(
         raise click.UsageError("say which kernel: --kernel NAME", ctx)
     if keep_old and until:
         raise click.UsageError("--keep-old is --until handover: say one of them", ctx)
+    from multiroot.cli.agent import connect
     from multiroot.cli.root import launch_request
-    from multiroot.rpc.client import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     request = launch_request(kernel=kernel, **options)
@@ -85,11 +85,11 @@ def update(
 
 def _run(request: Any) -> dict[str, Any]:
     """Make the update. When the old root retires, go on with the new root until it has taken over."""
+    from multiroot.cli.agent import agent_target, connect
     from multiroot.cli.calls import progress_call
     from multiroot.cli.output import Progress
     from multiroot.phases import Phase
     from multiroot.rpc import successor
-    from multiroot.rpc.client import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     seen: list[Phase] = []
@@ -105,7 +105,7 @@ def _run(request: Any) -> dict[str, Any]:
                 seen.append(phase)
                 show(phase)
 
-            taking_over = successor.wait(None, old_root, show_and_keep).taking_over
+            taking_over = successor.wait(agent_target(), old_root, show_and_keep).taking_over
     return {
         "state": result.state,
         "root": result.root,
@@ -129,8 +129,8 @@ def _run(request: Any) -> dict[str, Any]:
 @json_option
 def abort(as_json: bool) -> None:
     """Give everything back: VMs, CPUs, memory. Possible until the update is committed."""
+    from multiroot.cli.agent import connect
     from multiroot.cli.calls import progress_call
-    from multiroot.rpc.client import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect() as channel:
@@ -149,7 +149,7 @@ def abort(as_json: bool) -> None:
 @json_option
 def show(as_json: bool) -> None:
     """How far the update is, and how far a new root is with taking over."""
-    from multiroot.rpc.client import connect
+    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect() as channel:

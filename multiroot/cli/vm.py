@@ -48,7 +48,7 @@ def definition_options(command: Callable[..., None]) -> Callable[..., None]:
 @json_option
 def run(name: str, root: str | None, as_json: bool, **given: Any) -> None:
     """Start the VM NAME with its RAM in the arena."""
-    from multiroot.rpc.client import connect
+    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
     from multiroot.vm.messages import definition_to_proto
 
@@ -92,7 +92,7 @@ def list_vms(root: str | None, as_json: bool) -> None:
 @json_option
 def show(name: str, root: str | None, as_json: bool) -> None:
     """Everything about the VM NAME."""
-    from multiroot.rpc.client import connect
+    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel:
@@ -125,7 +125,7 @@ def console(name: str, history: bool, no_follow: bool, root: str | None) -> None
 @root_option
 def stop(name: str, root: str | None) -> None:
     """Power the VM NAME off at once and give its memory back."""
-    from multiroot.rpc.client import connect
+    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel:
@@ -135,7 +135,7 @@ def stop(name: str, root: str | None) -> None:
 
 def vms_of(root: str | None) -> list[vm_pb2.Vm]:
     """The VMs that one root knows."""
-    from multiroot.rpc.client import connect
+    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel:
@@ -163,7 +163,7 @@ def _roots(root: str | None) -> list[str | None]:
     """The root that was named, or the agent's own and every neighbour whose agent is ready."""
     if root is not None:
         return [root]
-    from multiroot.rpc.client import connect
+    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
 
     with connect() as channel:

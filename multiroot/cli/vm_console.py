@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from multiroot.rpc.client import connect
+from multiroot.cli.agent import connect
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
 LEAVE = b"\x1d"  # Ctrl-]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.machine import LAUNCH, STEPS, UPDATE, Edge, State
+from multiroot.coordinator.states import LAUNCH, STEPS, UPDATE, Edge, State
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.phases import Phases
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from multiroot.coordinator.machine import Edge, Entry, Standing, replay
+from multiroot.coordinator.states import Edge, Entry, Standing, replay
 from multiroot.errors import MultirootError
 
 JOURNAL = Path("/var/lib/multiroot/journal.jsonl")

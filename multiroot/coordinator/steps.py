@@ -22,12 +22,12 @@ from multiroot.launch import carve as carving
 from multiroot.launch import kernels, load
 from multiroot.launch.facts import facts_of
 from multiroot.launch.session import Prepared, prepare
+from multiroot.net.addresses import agent_target
 from multiroot.net.network import RootNetwork
 from multiroot.plan.planner import Plan
 from multiroot.plan.request import Request
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peer, Peers, Role, SideState
-from multiroot.rpc.client import link_target
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list, parse_cpu_list
@@ -236,7 +236,7 @@ class JoinStep:
         return {
             "root": status.root,
             "release": status.kernel_release,
-            "address": link_target(status.root),
+            "address": agent_target(status.root),
             "attached_ns": self.context.ns(child.attached_tsc),
             "ready_ns": self.context.ns(child.ready_tsc),
         }

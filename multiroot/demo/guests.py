@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import grpc
 
 from multiroot.demo import device
-from multiroot.errors import BadRequestError, ConflictError, MultirootError, WaitTimeoutError
+from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
+from multiroot.net.addresses import guest_address, interface
 from multiroot.phases import Phases
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
@@ -25,13 +26,6 @@ CALL_TIMEOUT = 30.0
 AGENT = "the old root's agent"
 
 
-def address(number: int) -> str:
-    """Address of demo VM `number` (from 1) on the bridge."""
-    if not 1 <= number <= 250:
-        raise BadRequestError(f"{number} VMs are too many for the demo", "250 at most")
-    return f"10.77.1.{number}"
-
-
 def definitions(count: int, ram_bytes: int, *, card: bool = False) -> list[vm_pb2.VmDefinition]:
     """vm1, vm2, ... as the demo runs them; with `card`, for one alone, it owns the machine's network card."""
     return [
@@ -41,7 +35,7 @@ def definitions(count: int, ram_bytes: int, *, card: bool = False) -> list[vm_pb
             cpus=1,
             machine="q35",
             guest=device.GUEST if card else "ticker",
-            cards=[vm_pb2.Card(address=address(number) + "/16")],
+            cards=[vm_pb2.Card(address=interface(guest_address(number)))],
             functions=[device.CARD] if card else [],
             append=device.APPEND if card else "",
         )

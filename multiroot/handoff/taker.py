@@ -140,7 +140,7 @@ class Taker:
         connected = self._in_background(self._connect(vm, stream))
         transfer = Phases(self._side, self._host.clock)
         self._incoming[vm.name] = Incoming(vm, giver, stream, expiry, connected, transfer, device=device)
-        return phases.finished, stream.endpoint
+        return list(phases.finished), stream.endpoint
 
     async def ready(self, name: str, hints: bytes = b"") -> None:
         """Wait until the giver's connection has come and the VMM, which is given the hints, reads from it.
@@ -272,7 +272,7 @@ class Taker:
             phases.add(_span(name, self._side, before, at, blackout=True))
             before = at
         await self._settle_in(vm, phases)
-        return Taken(vm.owner.epoch, resumed_ns, self._move(incoming, end.seen), phases.finished)
+        return Taken(vm.owner.epoch, resumed_ns, self._move(incoming, end.seen), list(phases.finished))
 
     def _resume(self, incoming: Incoming) -> _Blackout:
         """The taker's part of the blackout, in a thread of its own: see Vmm.wait_loaded."""

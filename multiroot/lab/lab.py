@@ -17,10 +17,8 @@ from multiroot.lab.execution import Channel, DirectChannel, RelayChannel, Result
 from multiroot.lab.kernels import KernelSource
 from multiroot.lab.machine import Machine, MachineDevice
 from multiroot.lab.state import LabState
+from multiroot.net.addresses import root_address
 from multiroot.phases import Phases
-
-# Root k has this address on the link (architecture.md).
-_ADDRESS = "10.77.0.{root}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class Lab:
         number = "1" if root == "old" else self._new_root() if root == "new" else root
         if not number.isdecimal() or not 1 <= int(number) <= 254:
             raise BadRequestError(f"no root called {root!r}", "it is old, new or a number")
-        return direct if number == "1" else RelayChannel(direct, _ADDRESS.format(root=number))
+        return direct if number == "1" else RelayChannel(direct, root_address(int(number)))
 
     def _new_root(self) -> str:
         """Number of the old root's child, from its agent: every launch, even a failed one, takes a number."""
@@ -170,7 +168,7 @@ class Lab:
         from multiroot.rpc.status import translated
         from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
 
-        with connect(target=self.agent_address) as channel, translated("the old root's agent"):
+        with connect(self.agent_address) as channel, translated("the old root's agent"):
             status = root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
         children = [peer.root for peer in status.peers if peer.role == root_pb2.PeerStatus.ROLE_CHILD]
         if not children:

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from multiroot.errors import BadRequestError
+from multiroot.net.addresses import interface, root_address
 
 BRIDGE = "mrbr0"
 LINKS = ("mrup0", "mrdown0")  # towards the parent, towards the child; made by multiroot.ko
-PREFIX_LENGTH = 16
-MAX_ROOT = 254
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,6 @@ class BringUp:
 Step = AddBridge | AddAddress | AddPort | BringUp
 
 
-def root_address(root: int) -> str:
-    """The address of root number `root` on its bridge; guests use 10.77.1.0 and above."""
-    if not 1 <= root <= MAX_ROOT:
-        raise BadRequestError(f"root {root} has no address", f"roots 1 to {MAX_ROOT} have")
-    return f"10.77.0.{root}/{PREFIX_LENGTH}"
-
-
 def plan_network(links: Iterable[Link], root: int) -> list[Step]:
     """The steps that set up the bridge of root number `root` and the link devices among `links`.
 
@@ -80,7 +71,7 @@ def plan_network(links: Iterable[Link], root: int) -> list[Step]:
     steps: list[Step] = []
     if bridge is None:
         steps.append(AddBridge(BRIDGE))
-    address = root_address(root)
+    address = interface(root_address(root))
     if bridge is None or address not in bridge.addresses:
         steps.append(AddAddress(BRIDGE, address))
     for name in LINKS:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A root's agent, multirootd: who this root is, whether its peers live, and the services it offers."""
+"""What a root knows of itself and of the roots beside it: identity, marks, control pages, heartbeats."""

@@ -13,9 +13,9 @@ import grpc.aio
 
 from multiroot.device.handle import Device
 from multiroot.device.uapi import Event, PeerIndex
+from multiroot.net.addresses import agent_target
 from multiroot.root.identity import Identity
 from multiroot.root.peers import Peer, Peers, Role, SideState
-from multiroot.rpc.client import link_target
 
 log = logging.getLogger("multirootd")
 
@@ -74,7 +74,7 @@ class Neighbours:
                 ("grpc.initial_reconnect_backoff_ms", 50),
                 ("grpc.max_reconnect_backoff_ms", 200),
             )
-            self._channels[root] = grpc.aio.insecure_channel(link_target(root), options=options)
+            self._channels[root] = grpc.aio.insecure_channel(agent_target(root), options=options)
         return self._channels[root]
 
     def announce_ready(self, tsc: int) -> None:

@@ -10,7 +10,7 @@ from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from multiroot.errors import PeerLostError
-from multiroot.rpc.client import link_target
+from multiroot.net.addresses import agent_target
 
 BEAT_S = 0.1
 # An agent whose heartbeat stands still for this long is lost; eight missed beats, well under a second.
@@ -131,7 +131,7 @@ class Peer:
             root=self.root,
             state="lost" if self.lost and self.state is not SideState.PARKED else self.state.name.lower(),
             heartbeat_age_ns=self._clock() - self._seen_at if self._seen_at >= 0 else -1,
-            address=link_target(self.root),
+            address=agent_target(self.root),
             kernel_release=self._page.theirs.release,
         )
 

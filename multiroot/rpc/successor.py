@@ -23,7 +23,7 @@ COMPLETE = ("done",)
 
 
 def wait(
-    target: str | None,
+    target: str,
     old_root: int,
     show: Callable[[Phase], None],
     *,
@@ -61,11 +61,11 @@ def wait(
     raise WaitTimeoutError(f"the update did not end within {timeout_s:g} s: {said}")
 
 
-def _ask(target: str | None) -> coordinator_pb2.CoordinatorState | None:
+def _ask(target: str) -> coordinator_pb2.CoordinatorState | None:
     """The state at that address, None when nobody answers."""
     try:
         # A connection of its own each time: an old one may hang on a peer that is gone without a word.
-        with connect(target=target) as channel:
+        with connect(target) as channel:
             stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
             return stub.GetState(coordinator_pb2.GetStateRequest(), timeout=ANSWER_S)
     except grpc.RpcError:

@@ -25,7 +25,7 @@ TWO_ROOTS = (Path(__file__).parent / "two_roots.py").read_text()
 @pytest.fixture
 def agent(lab: Lab) -> Iterator[vm_pb2_grpc.VmServiceStub]:
     """The old root's agent; VMs that a test leaves are stopped."""
-    channel = connect(target=lab.agent_address)
+    channel = connect(lab.agent_address)
     grpc.channel_ready_future(channel).result(timeout=60)
     stub = vm_pb2_grpc.VmServiceStub(channel)
     yield stub

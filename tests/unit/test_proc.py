@@ -31,7 +31,6 @@ STARTERS = {
 
 # Where processes may be started without proc.py, and why.
 ALLOWED = {
-    "root/exec.py": "the caller of RootService.Exec wants the streams while the program runs",
     "audit/probe.py": "its text is run alone by a root's python3, and nobody debugs it from here",
     "bench/in_root/probe.py": "forks itself, in a root, to serve in the background; no program is run",
 }

@@ -45,11 +45,6 @@ class RootServiceStub:
                 request_serializer=multiroot_dot_v1_dot_root__pb2.SetClockRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_root__pb2.SetClockResponse.FromString,
                 _registered_method=True)
-        self.Exec = channel.stream_stream(
-                '/multiroot.v1.RootService/Exec',
-                request_serializer=multiroot_dot_v1_dot_root__pb2.ExecRequest.SerializeToString,
-                response_deserializer=multiroot_dot_v1_dot_root__pb2.ExecResponse.FromString,
-                _registered_method=True)
 
 
 class RootServiceServicer:
@@ -68,13 +63,6 @@ class RootServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Exec(self, request_iterator, context):
-        """Runs one program; the last message carries its exit code.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_RootServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -87,11 +75,6 @@ def add_RootServiceServicer_to_server(servicer, server):
                     servicer.SetClock,
                     request_deserializer=multiroot_dot_v1_dot_root__pb2.SetClockRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_root__pb2.SetClockResponse.SerializeToString,
-            ),
-            'Exec': grpc.stream_stream_rpc_method_handler(
-                    servicer.Exec,
-                    request_deserializer=multiroot_dot_v1_dot_root__pb2.ExecRequest.FromString,
-                    response_serializer=multiroot_dot_v1_dot_root__pb2.ExecResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -148,33 +131,6 @@ class RootService:
             '/multiroot.v1.RootService/SetClock',
             multiroot_dot_v1_dot_root__pb2.SetClockRequest.SerializeToString,
             multiroot_dot_v1_dot_root__pb2.SetClockResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Exec(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/multiroot.v1.RootService/Exec',
-            multiroot_dot_v1_dot_root__pb2.ExecRequest.SerializeToString,
-            multiroot_dot_v1_dot_root__pb2.ExecResponse.FromString,
             options,
             channel_credentials,
             insecure,

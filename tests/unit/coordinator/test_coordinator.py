@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multiroot.coordinator.coordinator import Coordinator, Data
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.machine import LAUNCH, UPDATE, Edge, Entry, State, replay
+from multiroot.coordinator.states import LAUNCH, UPDATE, Edge, Entry, State, replay
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.phases import Phases
 

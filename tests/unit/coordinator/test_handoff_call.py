@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from multiroot.coordinator.adoption import Adoption, AdoptionContext
 from multiroot.coordinator.coordinator import Coordinator
-from multiroot.coordinator.heir import Heir
+from multiroot.coordinator.coordinator_service import CoordinatorParts, CoordinatorService
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.machine import LAUNCH, Edge
-from multiroot.coordinator.service import CoordinatorService
+from multiroot.coordinator.states import LAUNCH, Edge
 from multiroot.errors import BadRequestError, PeerLostError
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import coordinator_pb2
@@ -37,8 +37,12 @@ async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str,
     async def nothing(*_: object) -> Any:
         pytest.fail("nobody told this root to take over")
 
-    heir = Heir(phases, nothing, nothing, tmp_path / "heir", tmp_path / "services")
-    service = CoordinatorService(Coordinator(journal, {}, phases), phases, no_plan, hand_over, list, heir, 1)
+    adoption = Adoption(
+        AdoptionContext(phases, nothing, nothing, tmp_path / "adoption", tmp_path / "services")
+    )
+    service = CoordinatorService(
+        CoordinatorParts(Coordinator(journal, {}, phases), adoption, phases, no_plan, hand_over, list, 1)
+    )
     request = coordinator_pb2.HandoffRequest(name="web", to=to)
     assert [event.handed_off.name async for event in service.Handoff(request, None)] == ["web"]
     return calls

@@ -60,7 +60,7 @@ async def boot(tmp_path: Path) -> AsyncIterator[Boot]:
         servers.append(server)
 
         def work() -> int:
-            with connect(target=f"unix:{tmp_path / 'agent'}") as channel:
+            with connect(f"unix:{tmp_path / 'agent'}") as channel:
                 assert isinstance(channel, grpc.Channel)
                 return guests.boot(channel, guests.definitions(1, 64 * MIB), 5, Phases("test"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from multiroot import processes
+from multiroot.cli import agent
 from multiroot.errors import BadRequestError, PeerLostError
 from multiroot.lab import state
 from multiroot.lab.layout import lay_out
@@ -205,14 +206,14 @@ def workstation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("workstation")
 def test_commands_go_to_the_lab_that_runs(machine: Machine) -> None:
     with pytest.raises(PeerLostError, match="no agent to talk to"):
-        client.agent_target()
+        agent.agent_target()
     dead = up(machine, "dead", 40009)
     dead.pid = 0
     dead.save()
     with pytest.raises(PeerLostError, match="no agent to talk to"):
-        client.agent_target()
+        agent.agent_target()
     up(machine, "demo", 40011)
-    assert client.agent_target() == "127.0.0.1:40011"
+    assert agent.agent_target() == "127.0.0.1:40011"
 
 
 @pytest.mark.usefixtures("workstation")
@@ -220,9 +221,9 @@ def test_of_several_labs_commands_go_to_the_default_one(machine: Machine) -> Non
     up(machine, "demo", 40011)
     up(machine, "bench", 40012)
     with pytest.raises(BadRequestError, match=r"bench \(127.0.0.1:40012\), demo \(127.0.0.1:40011\)"):
-        client.agent_target()
+        agent.agent_target()
     up(machine, "default", 40013)
-    assert client.agent_target() == "127.0.0.1:40013"
+    assert agent.agent_target() == "127.0.0.1:40013"
 
 
 @pytest.mark.usefixtures("workstation")
@@ -230,4 +231,4 @@ def test_a_dead_lab_of_another_version_is_in_nobodys_way(machine: Machine) -> No
     old = up(machine, "old", 40009).folder / "lab.json"
     old.write_text(json.dumps({"pid": 0, "started": 0, "machine": {}}))
     up(machine, "demo", 40011)
-    assert client.agent_target() == "127.0.0.1:40011"
+    assert agent.agent_target() == "127.0.0.1:40011"

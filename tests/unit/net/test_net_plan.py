@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
+from multiroot.net.addresses import root_address
 from multiroot.net.plan import (
     BRIDGE,
     LINKS,
@@ -18,7 +19,6 @@ from multiroot.net.plan import (
     Link,
     Step,
     plan_network,
-    root_address,
 )
 
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Errors cross the wire whole, calls that name another root reach it, exec keeps streams and codes."""
+"""Errors cross the wire whole, calls that name another root reach it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -13,7 +12,6 @@ import pytest
 
 from multiroot import errors
 from multiroot.errors import BadRequestError, ConflictError, MultirootError, PeerLostError
-from multiroot.root import exec as root_exec
 from multiroot.rpc.client import connect
 from multiroot.rpc.server import make_server, parse_root_name
 from multiroot.rpc.status import translated
@@ -33,10 +31,6 @@ class FakeRoot(root_pb2_grpc.RootServiceServicer):
             raise self.error
         return root_pb2.RootStatus(kernel_release=self.release)
 
-    async def Exec(self, request_iterator, context) -> AsyncIterator[root_pb2.ExecResponse]:
-        async for response in root_exec.run(request_iterator):
-            yield response
-
 
 async def serve(path: Path, root: FakeRoot, name: str, peers: dict[str, grpc.aio.Channel]) -> grpc.aio.Server:
     def channel_to(wanted: str) -> grpc.aio.Channel:
@@ -53,7 +47,7 @@ async def serve(path: Path, root: FakeRoot, name: str, peers: dict[str, grpc.aio
 
 
 def status(target: str, root: str | None = None) -> root_pb2.RootStatus:
-    with connect(root, target) as channel, translated("the agent"):
+    with connect(target, root) as channel, translated("the agent"):
         return root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
 
 
@@ -96,35 +90,3 @@ async def test_a_call_that_names_the_other_root_reaches_it_and_its_errors_come_b
 async def test_an_agent_that_is_gone_is_a_lost_peer(tmp_path: Path) -> None:
     with pytest.raises(PeerLostError, match="the agent does not answer"):
         await asyncio.to_thread(status, f"unix:{tmp_path}/nobody")
-
-
-@pytest.mark.parametrize(
-    ("argv", "stdin", "stdout", "stderr", "code"),
-    [
-        (["sh", "-c", "echo out; echo err >&2; exit 3"], b"", b"out\n", b"err\n", 3),
-        (["cat"], b"x" * 300_000, b"x" * 300_000, b"", 0),
-        (["sh", "-c", "kill -9 $$"], b"", b"", b"", 137),
-        (["true"], b"never read" * 100_000, b"", b"", 0),
-        (["no-such-program"], b"", b"", b"no-such-program: No such file or directory\n", 127),
-    ],
-)
-async def test_exec_is_exact(
-    tmp_path: Path, argv: list[str], stdin: bytes, stdout: bytes, stderr: bytes, code: int
-) -> None:
-    server = await serve(tmp_path / "s", FakeRoot("a"), "old", {})
-
-    async def requests() -> AsyncIterator[root_pb2.ExecRequest]:
-        yield root_pb2.ExecRequest(argv=argv)
-        for start in range(0, len(stdin), 50_000):
-            yield root_pb2.ExecRequest(stdin=stdin[start : start + 50_000])
-        yield root_pb2.ExecRequest(stdin_end=True)
-
-    try:
-        async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
-            responses = [r async for r in root_pb2_grpc.RootServiceStub(channel).Exec(requests())]
-        assert b"".join(r.stdout for r in responses) == stdout
-        assert b"".join(r.stderr for r in responses) == stderr
-        assert responses[-1].WhichOneof("end") == "exit_code"
-        assert responses[-1].exit_code == code
-    finally:
-        await server.stop(None)

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -27,7 +28,7 @@ POLL_S = 0.01  # CPUs park without a word; an interrupt from one that is gone ca
 ZERO_RATE = 512 << 20  # bytes/s at most: VMs run beside it
 
 
-class Heirdom(StrEnum):
+class AdoptionState(StrEnum):
     """How far a root is with taking over."""
 
     NONE = "none"  # nobody told it to
@@ -38,86 +39,98 @@ class Heirdom(StrEnum):
     FAILED = "failed"
 
 
-class Heir:
-    """Takes over once told to. `ended` waits for the parent's end, `let_go` forgets it in this agent."""
+@dataclass(frozen=True)
+class AdoptionContext:
+    """What adoption works with.
 
-    def __init__(
-        self,
-        phases: Phases,
-        ended: Callable[[float], Awaitable[bool]],
-        let_go: Callable[[], Awaitable[None]],
-        told: Path,
-        services: Path,
-    ) -> None:
-        self._phases = phases
-        self._ended = ended
-        self._let_go = let_go
-        self._told = told
-        self._services = services
+    `ended` waits so many seconds for the parent's end and tells whether it came; `let_go` forgets the parent
+    in this agent. `request` is the file that keeps what was asked for, outside of the agent, so that its
+    successor goes on. `services` is the program that starts what the system runs beside the agent.
+    `open_device` opens /dev/multiroot; `top` is the folder that has sys and proc.
+    """
+
+    phases: Phases
+    ended: Callable[[float], Awaitable[bool]]
+    let_go: Callable[[], Awaitable[None]]
+    request: Path
+    services: Path
+    open_device: Callable[[], Device] = Device
+    top: Path = Path("/")
+
+
+class Adoption:
+    """Takes over what the old root leaves, once asked to."""
+
+    def __init__(self, context: AdoptionContext) -> None:
+        self._context = context
+        self._phases = context.phases
         self._task: asyncio.Task[None] | None = None
         self._verify = False
         self._functions: tuple[int, ...] = ()
-        self.state = Heirdom.NONE
+        self.state = AdoptionState.NONE
         self.error = ""
 
     @property
+    def _sys(self) -> Path:
+        return self._context.top / "sys"
+
+    @property
     def busy(self) -> bool:
-        """True while something is being taken over, or is to be."""
+        """True from the request until everything is taken over or an error ended it."""
         return self._task is not None and not self._task.done()
 
     def begin(self, *, verify: bool = False, devices: Sequence[str] = ()) -> None:
-        """Take over as soon as the old root has ended; asked twice it goes on with what it does.
+        """Take over as soon as the old root has ended. Asked a second time it goes on with the first request.
 
-        With `verify` all memory is summed up twice before its use: a difference is DMA that nobody stopped.
-        Of the PCI functions only `devices` are adopted, by their addresses; all when there are none.
-        BadRequestError for what is no address.
+        With `verify` all memory is summed up twice before it is used: a difference means that some device
+        still writes there. `devices` are the addresses of the PCI functions to adopt; none means all.
+        Raises BadRequestError for what is no address.
         """
         functions = tuple(sorted(parse_address(device) for device in devices))
         if self.busy:
             return
         self._verify = verify
         self._functions = functions
-        # Kept outside of the agent: its successor goes on.
-        self._told.write_text(json.dumps({"verify": verify, "devices": list(devices)}))
+        self._context.request.write_text(json.dumps({"verify": verify, "devices": list(devices)}))
         self.error = ""
-        self.state = Heirdom.WAITING
+        self.state = AdoptionState.WAITING
         self._task = asyncio.create_task(self._run())
 
     def resume(self) -> None:
         """After a restart of the agent."""
-        if self._told.exists():
-            self.begin(**json.loads(self._told.read_text()))
+        if self._context.request.exists():
+            self.begin(**json.loads(self._context.request.read_text()))
 
     async def _run(self) -> None:
         try:
             await self._take_over()
         except MultirootError as error:
-            self.state, self.error = Heirdom.FAILED, str(error)
+            self.state, self.error = AdoptionState.FAILED, str(error)
             log.error("taking over: %s", error)
         else:
-            self.state = Heirdom.DONE
-            self._told.unlink(missing_ok=True)
+            self.state = AdoptionState.DONE
+            self._context.request.unlink(missing_ok=True)
             log.info("everything of the old root is adopted")
 
     async def _take_over(self) -> None:
-        with Device() as device:
+        with self._context.open_device() as device:
             device.claim()
             with self._phases.phase("wait for the old root"):
                 await self._wait_parked(device)
-            self.state = Heirdom.ADOPTING
+            self.state = AdoptionState.ADOPTING
             await self._adopt_cpus(device)
             with self._phases.phase("adopt devices"):
                 await asyncio.to_thread(self._adopt_devices, device)
-            self.state = Heirdom.ZEROING
+            self.state = AdoptionState.ZEROING
             await self._adopt_memory(device)
 
     async def _wait_parked(self, device: Device) -> None:
-        if not await self._ended(PARK_S):
+        if not await self._context.ended(PARK_S):
             raise WaitTimeoutError(
                 f"the old root did not end within {PARK_S:g} s",
                 "see its console, then `multiroot root adopt`",
             )
-        await self._let_go()
+        await self._context.let_go()
         until = time.monotonic() + PARK_S
         while not device.inherit():
             if time.monotonic() > until:
@@ -129,7 +142,7 @@ class Heir:
     async def _adopt_cpus(self, device: Device) -> None:
         for apic_id in adopt.foreign_cpus(device):
             with self._phases.phase("adopt CPU", apic_id=apic_id) as attributes:
-                cpu = await asyncio.to_thread(adopt.adopt_cpu, device, apic_id)
+                cpu = await asyncio.to_thread(adopt.adopt_cpu, device, apic_id, self._sys)
                 attributes["online_s"] = cpu.seconds
 
     def _adopt_devices(self, device: Device) -> None:
@@ -139,16 +152,16 @@ class Heir:
                 device.adopt_pci(function)
         else:
             device.adopt_pci()
-        retire.services(self._services, "adopted")
+        retire.services(self._context.services, "adopted")
 
     async def _adopt_memory(self, device: Device) -> None:
         loop = asyncio.get_running_loop()
 
         def pace(size: int) -> None:
-            # In the thread that zeroes: half of what the rate leaves is time for everything else on this CPU.
+            # Called in the thread that zeroes. VMs run beside it and need the CPU and the memory's bandwidth.
             asyncio.run_coroutine_threadsafe(asyncio.sleep(size / ZERO_RATE), loop).result()
 
-        pieces = await asyncio.to_thread(adopt.foreign_memory, device)
+        pieces = await asyncio.to_thread(adopt.foreign_memory, device, self._context.top)
         if self._verify:
             with self._phases.phase("verify memory", bytes=sum(piece.size for piece in pieces)):
                 await asyncio.to_thread(adopt.verify_quiet, device, pieces)
@@ -156,5 +169,5 @@ class Heir:
             with self._phases.phase("zero memory", bytes=piece.size):
                 await asyncio.to_thread(adopt.zero, device, piece, pace)
             with self._phases.phase("add memory", bytes=piece.size):
-                await asyncio.to_thread(adopt.add_memory, device, piece)
-        await asyncio.to_thread(carve.online_blocks, adopt.offline_pieces())
+                await asyncio.to_thread(adopt.add_memory, device, piece, self._sys)
+        await asyncio.to_thread(carve.online_blocks, adopt.offline_pieces(self._sys), self._sys)

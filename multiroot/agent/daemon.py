@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiroot import proc
+from multiroot.agent.agent import Agent
+from multiroot.agent.context import Options
 from multiroot.errors import MultirootError
-from multiroot.root.agent import Agent, Options
 from multiroot.rpc.client import AGENT_SOCKET
 
 log = logging.getLogger("multirootd")

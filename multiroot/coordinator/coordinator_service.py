@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from multiroot.coordinator.adoption import Adoption
 from multiroot.coordinator.coordinator import Coordinator, Data
-from multiroot.coordinator.heir import Heir
-from multiroot.coordinator.machine import State
 from multiroot.coordinator.requests import request_data
+from multiroot.coordinator.states import State
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.passthrough.functions import Functions, parse_address
 from multiroot.phases import Phase, Phases
@@ -27,38 +28,42 @@ class HandOver(Protocol):
     async def __call__(self, name: str, to: str, phases: Phases) -> coordinator_pb2.HandoffResult: ...
 
 
-class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
-    """`plan` makes a plan's JSON from a request without changing anything; `guests_there` counts VMs the
-    new root owns; `clock` returns ns on the TSC clock."""
+@dataclass(frozen=True)
+class CoordinatorParts:
+    """What the service answers from.
 
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        phases: Phases,
-        plan: Callable[[coordinator_pb2.LaunchRequest], Awaitable[str]],
-        hand_over: HandOver,
-        guests_there: Callable[[], list[str]],
-        heir: Heir,
-        root: int,
-    ) -> None:
-        self._coordinator = coordinator
-        self._phases = phases
-        self._plan = plan
-        self._hand_over = hand_over
-        self._guests_there = guests_there
-        self._heir = heir
-        self._root = root
+    `plan` makes a plan's JSON from a request and changes nothing. `hand_over` hands one VM to another root.
+    `guests_there` names the VMs that the new root owns. `root` is this root's number.
+    """
+
+    coordinator: Coordinator
+    adoption: Adoption
+    phases: Phases
+    plan: Callable[[coordinator_pb2.LaunchRequest], Awaitable[str]]
+    hand_over: HandOver
+    guests_there: Callable[[], list[str]]
+    root: int
+
+
+class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
+    """Errors are raised as MultirootError; the server's interceptor turns them into statuses."""
+
+    def __init__(self, parts: CoordinatorParts) -> None:
+        self._coordinator = parts.coordinator
+        self._adoption = parts.adoption
+        self._phases = parts.phases
+        self._parts = parts
         self._retiring: asyncio.Task[None] | None = None
 
     async def Plan(
         self, request: coordinator_pb2.LaunchRequest, context: Any
     ) -> coordinator_pb2.PlanResponse:
-        return coordinator_pb2.PlanResponse(plan_json=await self._plan(request))
+        return coordinator_pb2.PlanResponse(plan_json=await self._parts.plan(request))
 
     async def Launch(
         self, request: coordinator_pb2.LaunchRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
-        self._refuse_an_heir()
+        self._refuse_while_adopting()
 
         async def work() -> coordinator_pb2.Progress:
             data = await self._coordinator.launch({"request": request_data(request)})
@@ -70,7 +75,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def Release(
         self, request: coordinator_pb2.ReleaseRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
-        guests = self._guests_there()
+        guests = self._parts.guests_there()
         if guests and not request.force:
             raise ConflictError(
                 f"the new root runs {', '.join(guests)}", "hand them back or stop them first, or use --force"
@@ -98,7 +103,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             async with self._coordinator.busy(f"handing {request.name} over"):
                 if to == "new" and self._coordinator.state not in (State.JOINED, State.HANDED_OVER):
                     raise PeerLostError("no new root has joined", "start one: `multiroot root launch`")
-                result = await self._hand_over(request.name, to, self._phases)
+                result = await self._parts.hand_over(request.name, to, self._phases)
                 return coordinator_pb2.Progress(handed_off=result)
 
         async for progress in self._stream(work):
@@ -111,16 +116,16 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             state=self._coordinator.state.value,
             plan_json=self._coordinator.data.get("plan", {}).get("plan", ""),
             error=self._coordinator.error,
-            root=self._root,
-            taking_over=self._heir.state.value,
-            taking_over_error=self._heir.error,
+            root=self._parts.root,
+            taking_over=self._adoption.state.value,
+            taking_over_error=self._adoption.error,
             phases=[wire.to_proto(phase) for phase in self._phases.finished],
         )
 
     async def Update(
         self, request: coordinator_pb2.UpdateRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
-        self._refuse_an_heir()
+        self._refuse_while_adopting()
         for device in request.devices:
             Functions().need(parse_address(device))
         retiring = request.until in ("", "retire")
@@ -162,13 +167,13 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> coordinator_pb2.CoordinatorState:
         for phase in request.phases:
             self._phases.add(wire.from_proto(phase))
-        self._heir.begin(verify=request.verify, devices=request.devices)
+        self._adoption.begin(verify=request.verify, devices=request.devices)
         return await self.GetState(coordinator_pb2.GetStateRequest(), context)
 
-    def _refuse_an_heir(self) -> None:
+    def _refuse_while_adopting(self) -> None:
         """A root that has not everything yet can't give it on."""
-        if self._heir.busy:
-            raise ConflictError(f"this root is {self._heir.state}", "wait until it has everything")
+        if self._adoption.busy:
+            raise ConflictError(f"this root is {self._adoption.state}", "wait until it has everything")
 
     async def _stream(
         self, work: Callable[[], Awaitable[coordinator_pb2.Progress]]

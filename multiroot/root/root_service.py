@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from multiroot import __version__
-from multiroot.root import exec as root_exec
 from multiroot.root import identity
 from multiroot.root.marks import Marks
 from multiroot.root.peers import Peers, PeerView, Role
@@ -23,7 +22,7 @@ _ROLES = {
 
 
 class RootService(root_pb2_grpc.RootServiceServicer):
-    """Status and exec of this root."""
+    """Status and clock of this root."""
 
     def __init__(
         self,
@@ -78,9 +77,3 @@ class RootService(root_pb2_grpc.RootServiceServicer):
             address=view.address,
             kernel_release=view.kernel_release,
         )
-
-    async def Exec(
-        self, request_iterator: AsyncIterator[root_pb2.ExecRequest], context: Any
-    ) -> AsyncIterator[root_pb2.ExecResponse]:
-        async for response in root_exec.run(request_iterator):
-            yield response

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A root's agent, multirootd: one gRPC server and the parts behind its services.
+
+| module | job |
+|---|---|
+| daemon | the program: options, logging, signals |
+| agent | starts the parts, offers their services, stops them |
+| context | what every part knows of the root it runs in |
+| guests | the VMs of this root, and the taker of handoffs |
+| handoffs | one VM to another root, or back |
+| updates | the coordinator of this root's updates, and the adoption of what an earlier root leaves |
+"""

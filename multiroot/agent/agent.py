@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent: one gRPC server and the parts behind its services."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from multiroot.agent.context import Options, Root
+from multiroot.agent.guests import Guests
+from multiroot.agent.handoffs import Handoffs
+from multiroot.agent.updates import Updates
+from multiroot.arena.atomics import tsc, tsc_clock
+from multiroot.coordinator.journal import Journal
+from multiroot.device.handle import Device
+from multiroot.errors import MultirootError
+from multiroot.net.addresses import agent_target
+from multiroot.net.network import RootNetwork
+from multiroot.phases import Phases
+from multiroot.root.identity import read_identity
+from multiroot.root.marks import Marks
+from multiroot.root.neighbours import Neighbours
+from multiroot.root.peers import Peers
+from multiroot.root.root_service import RootService
+from multiroot.rpc.server import make_server
+from multiroot.rpc.v1 import coordinator_pb2, handoff_pb2, root_pb2, root_pb2_grpc, vm_pb2
+
+log = logging.getLogger("multirootd")
+
+# An agent lives for months. Whoever asks for an update's phases asks soon, and an update has some hundred.
+KEPT_PHASES = 4096
+
+
+class Agent:
+    """One root's agent, from `start` to `stop`."""
+
+    def __init__(self, options: Options) -> None:
+        self.root = make_root(options, Device())
+        self._server = make_server(self._is_me, self.root.neighbours.channel)
+        self._network: RootNetwork | None = None
+        self._guests: Guests | None = None
+        self._beat: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Bring everything up, answer, and tell the parent. Raises MultirootError."""
+        root = self.root
+        root.neighbours.attach_parent()
+        self._beat = asyncio.create_task(root.peers.run())
+        # The network first: the link takes a moment to come up.
+        self._network = network = RootNetwork(root.me.root)
+        await network.start()
+        self._guests = guests = await Guests.open(root, network)
+        updates = Updates(root, network, guests, Handoffs(root, guests), Journal())
+        await updates.recover()
+        health_service = health.aio.HealthServicer()
+        offer(self._server, root, guests, updates, health_service)
+        self._listen()
+        await self._server.start()
+        await health_service.set("", health_pb2.HealthCheckResponse.SERVING)
+        root.neighbours.announce_ready(tsc())
+        root.marks.add("ready")
+        log.info("root %d (%s) is ready", root.me.root, root.me.kernel_release)
+
+    async def stop(self) -> None:
+        """Stop answering; VMs go on."""
+        if self._beat:
+            self._beat.cancel()
+        await self._server.stop(grace=1)
+        if self._guests:
+            await self._guests.close()
+        if self._network:
+            await self._network.close()
+        await self.root.neighbours.close()
+        self.root.device.close()
+
+    def _is_me(self, name: str) -> bool:
+        return self.root.peers.is_me(name, self.root.me.root)
+
+    def _listen(self) -> None:
+        root = self.root
+        path = root.options.socket
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        for address in (f"unix:{path}", agent_target(root.me.root), *root.options.listen):
+            try:
+                self._server.add_insecure_port(address)
+            except RuntimeError as error:
+                raise MultirootError(f"cannot listen on {address}: {error}") from error
+        path.chmod(0o600)
+
+
+def make_root(options: Options, device: Device) -> Root:
+    """What the agent's parts know of this root. Marks the moment as the agent's start."""
+    me = read_identity()
+    info = device.info()
+    clock = tsc_clock(info.tsc_khz)
+    marks = Marks(clock, options.run_dir / "marks")
+    marks.add("agent")
+    peers = Peers(tsc, clock)
+    return Root(
+        me=me,
+        device=device,
+        clock=clock,
+        tsc_khz=info.tsc_khz,
+        marks=marks,
+        peers=peers,
+        neighbours=Neighbours(device, peers, me),
+        phases=Phases(f"root {me.root}", clock, keep=KEPT_PHASES),
+        options=options,
+    )
+
+
+def offer(
+    server: grpc.aio.Server,
+    root: Root,
+    guests: Guests,
+    updates: Updates,
+    health_service: health.aio.HealthServicer,
+) -> None:
+    """Add all services to `server`, and reflection, so that grpcurl and the like can list and call them."""
+    guests.add_to(server)
+    updates.add_to(server)
+    root_pb2_grpc.add_RootServiceServicer_to_server(
+        RootService(
+            root.me, root.clock, root.tsc_khz, root.marks, root.peers, lambda: guests.owned_by(root.me.root)
+        ),
+        server,
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    reflection.enable_server_reflection(service_names(), server)
+
+
+def service_names() -> tuple[str, ...]:
+    """Full names of the services that an agent offers."""
+    ours = (
+        service.full_name
+        for module in (coordinator_pb2, handoff_pb2, root_pb2, vm_pb2)
+        for service in module.DESCRIPTOR.services_by_name.values()
+    )
+    return (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)

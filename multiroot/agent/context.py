@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every part of the agent knows of the root that it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.coordinator.update import SERVICES
+from multiroot.device.handle import Device
+from multiroot.phases import Phases
+from multiroot.root.identity import Identity
+from multiroot.root.marks import Marks
+from multiroot.root.neighbours import Neighbours
+from multiroot.root.peers import Peers
+from multiroot.rpc.client import AGENT_SOCKET
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the agent listens and where it finds its files."""
+
+    socket: Path = AGENT_SOCKET
+    listen: tuple[str, ...] = ()
+    kernels: Path = Path("/usr/lib/multiroot/kernels")
+    guests: Path = Path("/usr/lib/multiroot/guests")
+    run_dir: Path = Path("/run/multiroot")
+    services: Path = SERVICES
+
+
+@dataclass(frozen=True)
+class Root:
+    """This root. `clock` returns ns on the TSC clock that all roots share; `tsc_khz` is its rate."""
+
+    me: Identity
+    device: Device
+    clock: Callable[[], int]
+    tsc_khz: int
+    marks: Marks
+    peers: Peers
+    neighbours: Neighbours
+    phases: Phases
+    options: Options

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The VMs of this root, or the reason why it can't run any."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc.aio
+
+from multiroot.agent.context import Root
+from multiroot.arena.arena import Arena, open_or_format
+from multiroot.arena.backing import find_device
+from multiroot.errors import MultirootError
+from multiroot.handoff.handoff_service import HandoffService
+from multiroot.handoff.taker import Taker
+from multiroot.net.addresses import root_address
+from multiroot.net.network import RootNetwork
+from multiroot.passthrough.devices import Devices
+from multiroot.root.identity import FIRST_ROOT
+from multiroot.rpc.server import Refusal
+from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2_grpc
+from multiroot.vm.instance import Host
+from multiroot.vm.manager import VmManager
+from multiroot.vm.qemu.vmm import QemuFactory
+from multiroot.vm.vm_service import VmService
+
+log = logging.getLogger("multirootd")
+
+SERVICES = ("multiroot.v1.VmService", "multiroot.v1.HandoffService")
+
+
+class Guests:
+    """VMs and the taker of handoffs. A root without a usable arena has neither and refuses their calls."""
+
+    def __init__(self, manager: VmManager | MultirootError, taker: Taker | None = None) -> None:
+        """`manager` is the error that says why, in a root that can't run VMs."""
+        self._manager = manager
+        self._taker = taker
+
+    @classmethod
+    async def open(cls, root: Root, network: RootNetwork) -> Guests:
+        """Open the arena and adopt the VMs that an earlier agent of this root left running."""
+        try:
+            arena = await asyncio.to_thread(_open_arena, root)
+        except MultirootError as error:
+            log.warning("no VMs here: %s", error)
+            return cls(error)
+        number = root.me.root
+        host = Host(
+            root=number,
+            arena=arena,
+            clock=root.clock,
+            run_dir=root.options.run_dir / "vms",
+            vmm=QemuFactory(),
+            network=network,
+            devices=Devices(arena, number),
+            guests=root.options.guests,
+        )
+        manager = VmManager(host)
+        await manager.adopt()
+        return cls(manager, Taker(manager, root.phases.side, root_address(number)))
+
+    @property
+    def manager(self) -> VmManager:
+        """Raises the error that says why there are no VMs here."""
+        if isinstance(self._manager, MultirootError):
+            raise self._manager
+        return self._manager
+
+    def owned_by(self, root: int) -> list[str]:
+        """Names of the VMs that root number `root` owns by their owner words; none without an arena."""
+        if isinstance(self._manager, MultirootError):
+            return []
+        return [entry.name for entry in self._manager.host.arena.entries() if entry.owner.root == root]
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Offer VmService and HandoffService, or refuse their calls with the reason."""
+        if isinstance(self._manager, MultirootError):
+            server.add_generic_rpc_handlers([Refusal(name, self._manager) for name in SERVICES])
+            return
+        assert self._taker is not None
+        vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(self._manager), server)
+        handoff_pb2_grpc.add_HandoffServiceServicer_to_server(HandoffService(self._taker), server)
+
+    async def close(self) -> None:
+        """Give up handoffs that are being taken. VMs go on."""
+        if self._taker:
+            await self._taker.close()
+
+
+def _open_arena(root: Root) -> Arena:
+    """The arena; raises MultirootError when this machine has none or it is broken."""
+    device = find_device().node
+    if root.me.root == FIRST_ROOT:
+        return open_or_format(device, root.me.root)
+    return Arena(device, root.me.root)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The coordinator of this root's updates, and the adoption of what an earlier root leaves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import grpc.aio
+
+from multiroot.agent.context import Root
+from multiroot.agent.guests import Guests
+from multiroot.agent.handoffs import Handoffs
+from multiroot.coordinator.adoption import Adoption, AdoptionContext
+from multiroot.coordinator.coordinator import Coordinator
+from multiroot.coordinator.coordinator_service import CoordinatorParts, CoordinatorService
+from multiroot.coordinator.journal import Journal
+from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
+from multiroot.coordinator.update import UpdateContext, make_update_steps
+from multiroot.net.network import RootNetwork
+from multiroot.phases import Phase
+from multiroot.root.peers import Role, SideState
+from multiroot.rpc import phases as wire
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+log = logging.getLogger("multirootd")
+
+ANNOUNCE_S = 10.0  # the new root's agent may take so long to answer
+
+
+class Updates:
+    """Both halves of an update: this root as the one that starts another, and as the one that was started."""
+
+    def __init__(
+        self, root: Root, network: RootNetwork, guests: Guests, handoffs: Handoffs, journal: Journal
+    ) -> None:
+        self._root = root
+        self._guests = guests
+        self._handoffs = handoffs
+        self._launch = LaunchContext(
+            device=root.device,
+            peers=root.peers,
+            neighbours=root.neighbours,
+            kernels=root.options.kernels,
+            network=network,
+            tsc_khz=root.tsc_khz,
+        )
+        update = UpdateContext(
+            here=self._here,
+            there=self.guests_there,
+            hand_over=lambda name: handoffs.hand_over(name, "new", root.phases),
+            hand_back=handoffs.hand_back,
+            announce=self._announce,
+            phases=root.phases,
+            services=root.options.services,
+        )
+        steps = {**make_steps(self._launch), **make_update_steps(update)}
+        self.coordinator = Coordinator(journal, steps, root.phases)
+        self.adoption = Adoption(
+            AdoptionContext(
+                phases=root.phases,
+                ended=self._parent_ended,
+                let_go=root.neighbours.detach_parent,
+                request=root.options.run_dir / "adoption",
+                services=root.options.services,
+            )
+        )
+
+    async def recover(self) -> None:
+        """After a restart of the agent: go on adopting, and keep or take back an update under way."""
+        self.adoption.resume()
+        child = self._root.peers.get(Role.CHILD)
+        log.info("coordinator: %s", await self.coordinator.recover(alive=bool(child and child.ready)))
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Offer CoordinatorService."""
+        parts = CoordinatorParts(
+            coordinator=self.coordinator,
+            adoption=self.adoption,
+            phases=self._root.phases,
+            plan=lambda request: make_plan(self._launch, request),
+            hand_over=self._handoffs.hand_over,
+            guests_there=self.guests_there,
+            root=self._root.me.root,
+        )
+        coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorService(parts), server)
+
+    def guests_there(self) -> list[str]:
+        """VMs that the new root owns by their owner words."""
+        child = self._root.peers.get(Role.CHILD)
+        return [] if child is None else self._guests.owned_by(child.root)
+
+    def _here(self) -> list[str]:
+        return self._guests.owned_by(self._root.me.root)
+
+    async def _announce(self, phases: list[Phase], verify: bool, devices: Sequence[str]) -> None:
+        """Tell the new root that this one ends, and how far it has come."""
+        request = coordinator_pb2.TakeOverRequest(
+            phases=[wire.to_proto(phase) for phase in phases], verify=verify, devices=devices
+        )
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
+        with translated("the new root's agent"):
+            await stub.TakeOver(request, timeout=ANNOUNCE_S)
+
+    async def _parent_ended(self, timeout_s: float) -> bool:
+        """True as soon as there is no parent, or it has ended; False after `timeout_s` seconds."""
+        peers = self._root.peers
+
+        def ended() -> bool:
+            parent = peers.get(Role.PARENT)
+            return parent is None or parent.state is SideState.PARKED
+
+        return await peers.wait(ended, timeout_s)

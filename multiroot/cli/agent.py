@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which agent a command talks to."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from multiroot.errors import PeerLostError
+
+if TYPE_CHECKING:
+    import grpc
+
+
+def agent_target() -> str:
+    """The gRPC target of the agent to ask: $MULTIROOT_AGENT, else this root's own, else the running lab's.
+
+    Raises PeerLostError when there is none, BadRequestError when several labs run and any could be meant.
+    """
+    target = os.environ.get("MULTIROOT_AGENT")
+    if target:
+        return target
+    from multiroot.rpc.client import AGENT_SOCKET
+
+    if AGENT_SOCKET.exists():
+        return f"unix:{AGENT_SOCKET}"
+    # Only a workstation has labs. A command that runs in a root need not load what knows of them.
+    from multiroot.lab.state import running
+
+    lab = running()
+    if lab:
+        return lab.agent_address
+    raise PeerLostError("no agent to talk to", "run this in a root, or start a lab with `multiroot lab up`")
+
+
+def connect(root: str | None = None) -> grpc.Channel:
+    """A channel to that agent; calls mean `root` ("old", "new", a number), None is the agent's own root."""
+    from multiroot.rpc.client import connect as connect_to
+
+    return connect_to(agent_target(), root)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The addresses of the network that roots and guests share, written down once.
+
+Root N has 10.77.0.N. Guests have 10.77.1.0 and above. Pure.
+"""
+
+from __future__ import annotations
+
+from multiroot.errors import BadRequestError
+
+PREFIX_LENGTH = 16
+MAX_ROOT = 254
+MAX_GUEST = 250
+AGENT_PORT = 7700
+
+
+def root_address(root: int) -> str:
+    """The address of root number `root`; raises BadRequestError for a number that has none."""
+    if not 1 <= root <= MAX_ROOT:
+        raise BadRequestError(f"root {root} has no address", f"roots 1 to {MAX_ROOT} have")
+    return f"10.77.0.{root}"
+
+
+def agent_target(root: int) -> str:
+    """The gRPC target on which the agent of root number `root` listens for its peers."""
+    return f"{root_address(root)}:{AGENT_PORT}"
+
+
+def guest_address(number: int) -> str:
+    """The address of guest `number`, from 1; raises BadRequestError for a number that has none."""
+    if not 1 <= number <= MAX_GUEST:
+        raise BadRequestError(f"guest {number} has no address", f"guests 1 to {MAX_GUEST} have")
+    return f"10.77.1.{number}"
+
+
+def interface(address: str) -> str:
+    """`address` with the prefix length of the network, as an interface is given it."""
+    return f"{address}/{PREFIX_LENGTH}"

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Adopting CPUs, devices and memory of a root that has ended, on a machine of files and a fake device."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiroot.coordinator.adoption import Adoption, AdoptionContext, AdoptionState
+from multiroot.device.uapi import CpuState, E820Range, Ledger, LedgerCpu, MemoryAction
+from multiroot.errors import BadRequestError
+from multiroot.phases import Phases
+from multiroot.units import MIB
+
+BLOCK = 128 * MIB
+ME, OLD = 2, 1
+# 1 GiB of RAM: this root has the second half, the old one had the rest.
+RAM = E820Range(0, 1024 * MIB, 1)
+IOMEM = f"{512 * MIB:08x}-{1024 * MIB - 1:08x} : System RAM\n"
+
+
+class Machine:
+    """Stands in for /dev/multiroot and for what the kernel makes of it below /sys."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.calls: list[tuple[Any, ...]] = []
+        self.parked_after = 0  # so many times `inherit` is asked too early
+        self.sums = 0
+        self.dma = False  # a device still writes to the old root's memory
+        self.cpus = {0: LedgerCpu(OLD, CpuState.PARKED), 1: LedgerCpu(ME, CpuState.ONLINE)}
+        self._write("proc/iomem", IOMEM)
+        self._write("sys/devices/system/memory/block_size_bytes", f"{BLOCK:x}")
+        self._write("sys/devices/system/memory/auto_online_blocks", "online")
+        self._write("sys/devices/system/cpu/cpu3/online", "0")
+
+    def _write(self, path: str, text: str) -> None:
+        (self.top / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.top / path).write_text(text)
+
+    def read(self, path: str) -> str:
+        return (self.top / "sys/devices/system" / path).read_text()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.calls.append(("close",))
+
+    def claim(self) -> None:
+        self.calls.append(("claim",))
+
+    def inherit(self) -> bool:
+        self.parked_after -= 1
+        return self.parked_after < 0
+
+    def info(self) -> Any:
+        return type("Info", (), {"root": ME})
+
+    def ledger(self) -> Ledger:
+        return Ledger(next_root=3, roots_alive=1, boot_hardware_id=0, e820=(RAM,), cpus=self.cpus)
+
+    def adopt_cpu(self, hardware_id: int) -> Any:
+        self.calls.append(("cpu", hardware_id))
+        self.cpus[hardware_id] = LedgerCpu(ME, CpuState.ONLINE)
+        return type("Cpu", (), {"cpu": 3})
+
+    def adopt_pci(self, *function: int) -> None:
+        self.calls.append(("pci", *function))
+
+    def memory(self, action: MemoryAction, base: int, size: int) -> int:
+        if action is MemoryAction.SUM:
+            self.sums += 1
+            return self.sums if self.dma else 0
+        self.calls.append((action.name, base // MIB, size // MIB))
+        if action is MemoryAction.ADD:
+            for number in range(base // BLOCK, (base + size) // BLOCK):
+                self._write(f"sys/devices/system/memory/memory{number}/state", "offline")
+        return 0
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def adoption_on(machine: Machine, ended: bool = True) -> Adoption:
+    async def parent_ended(_: float) -> bool:
+        return ended
+
+    async def let_go() -> None:
+        machine.calls.append(("let go",))
+
+    return Adoption(
+        AdoptionContext(
+            Phases("root 2"),
+            parent_ended,
+            let_go,
+            machine.top / "request",
+            machine.top / "no-services",
+            open_device=lambda: machine,  # type: ignore[arg-type, return-value]
+            top=machine.top,
+        )
+    )
+
+
+async def finish(adoption: Adoption) -> None:
+    task: Any = adoption._task
+    await task
+
+
+async def test_everything_becomes_this_roots_in_order(machine: Machine) -> None:
+    machine.parked_after = 2
+    adoption = adoption_on(machine)
+    adoption.begin()
+    assert adoption.busy
+    await finish(adoption)
+    assert (adoption.state, adoption.error) == (AdoptionState.DONE, "")
+    zeroed = [call for call in machine.calls if call[0] == "ZERO"]
+    rest = [call for call in machine.calls if call[0] != "ZERO"]
+    # The first MiB stays unused, and with it the first memory block.
+    assert rest == [("claim",), ("let go",), ("cpu", 0), ("pci",), ("ADD", 128, 384), ("close",)]
+    assert sum(size for _, _, size in zeroed) == 384
+    assert machine.calls.index(zeroed[-1]) < machine.calls.index(("ADD", 128, 384))
+    assert machine.read("cpu/cpu3/online") == "1"
+    assert machine.read("memory/auto_online_blocks") == "offline"
+    assert [machine.read(f"memory/memory{number}/state") for number in (1, 2, 3)] == ["online_movable"] * 3
+    assert not (machine.top / "request").exists()
+
+
+async def test_nothing_is_touched_while_the_old_root_lives(machine: Machine) -> None:
+    adoption = adoption_on(machine, ended=False)
+    adoption.begin()
+    await finish(adoption)
+    assert adoption.state is AdoptionState.FAILED
+    assert "did not end" in adoption.error
+    assert machine.calls == [("claim",), ("close",)]
+    assert (machine.top / "request").exists(), "a later agent tries again"
+
+
+async def test_memory_that_a_device_still_writes_to_is_not_used(machine: Machine) -> None:
+    machine.dma = True
+    adoption = adoption_on(machine)
+    adoption.begin(verify=True)
+    await finish(adoption)
+    assert adoption.state is AdoptionState.FAILED
+    assert "something still writes to" in adoption.error
+    assert not (machine.top / "sys/devices/system/memory/memory1").exists()
+
+
+async def test_named_functions_come_in_the_order_of_their_numbers(machine: Machine) -> None:
+    adoption = adoption_on(machine)
+    adoption.begin(devices=["0000:01:00.1", "01:00.0", "0000:00:02.0"])
+    await finish(adoption)
+    assert [call for call in machine.calls if call[0] == "pci"] == [
+        ("pci", 0x10),
+        ("pci", 0x100),
+        ("pci", 0x101),
+    ]
+
+
+async def test_a_successor_of_the_agent_goes_on_with_the_same_request(machine: Machine) -> None:
+    first = adoption_on(machine)
+    first.begin(devices=["01:00.0"])
+    task: Any = first._task
+    task.cancel()
+    await asyncio.wait({task})
+    second = adoption_on(machine)
+    second.resume()
+    await finish(second)
+    assert second.state is AdoptionState.DONE
+    assert [call for call in machine.calls if call[0] == "pci"] == [("pci", 0x100)]
+    assert not (machine.top / "request").exists()
+
+
+async def test_what_is_no_address_changes_nothing(machine: Machine) -> None:
+    adoption = adoption_on(machine)
+    with pytest.raises(BadRequestError, match="not a PCI address"):
+        adoption.begin(devices=["eth0"])
+    assert adoption.state is AdoptionState.NONE
+    assert not (machine.top / "request").exists()
