@@ -23,8 +23,8 @@ from multiroot.rpc.client import AGENT_SOCKET
 
 log = logging.getLogger("multirootd")
 
-# Seconds. While a VM moves, a thread waits for its QEMU (vm/monitor.py) beside the event loop, which wakes up
-# at the same moments: Python's usual 5 ms until a thread makes room for another would be in the blackout.
+# Seconds. While a VM moves, a thread waits for its QEMU (vm/qemu/monitor.py) beside the event loop, and both
+# wake up at the same moments. Python's usual 5 ms until a thread makes room would be part of the blackout.
 SWITCH_INTERVAL = 0.0002
 
 

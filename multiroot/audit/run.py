@@ -88,8 +88,8 @@ class Run:
         try:
             with ExitStack() as stack:
                 address = self._machine.agent_address
-                old = stack.enter_context(client.connect(address, "old"))
-                new = stack.enter_context(client.connect(address, "new"))
+                old = stack.enter_context(client.connect(address, root="old"))
+                new = stack.enter_context(client.connect(address, root="new"))
                 self._judge.begin()
                 stack.enter_context(self._tap.open())
                 self._demo = scenario.Scenario(self._machine, self._options, self._phases, old, new).play()
@@ -113,7 +113,7 @@ class Run:
             launch=coordinator_pb2.LaunchRequest(kernel=self._options.new_kernel)
         )
         with self._tap.open(), self._phases.phase("retire the old root"):
-            with client.connect(address, "old") as channel, translated("the old root's agent"):
+            with client.connect(address, root="old") as channel, translated("the old root's agent"):
                 stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
                 old_root = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=_PLAN_TIMEOUT).root
                 for event in stub.Update(request):
@@ -145,7 +145,7 @@ class Run:
             kernel=options.new_kernel, cpus=options.cpus, carve_size=options.carve, append=options.append
         )
         with (
-            client.connect(self._machine.agent_address, "old") as channel,
+            client.connect(self._machine.agent_address, root="old") as channel,
             translated("the old root's agent"),
         ):
             stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)

@@ -37,4 +37,4 @@ def connect(root: str | None = None) -> grpc.Channel:
     """A channel to that agent; calls mean `root` ("old", "new", a number), None is the agent's own root."""
     from multiroot.rpc.client import connect as connect_to
 
-    return connect_to(agent_target(), root)
+    return connect_to(agent_target(), root=root)

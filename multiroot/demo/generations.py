@@ -96,7 +96,7 @@ class Generations:
         return done
 
     def _connect(self, root: str | None = None) -> grpc.Channel:
-        return client.connect(self._machine.agent_address, root)
+        return client.connect(self._machine.agent_address, root=root)
 
     def _start(self) -> Inventory:
         with (

@@ -64,8 +64,8 @@ def run(options: Options, phases: Phases) -> Report:
     machine = lab.up(options.lab, phases)
     try:
         with ExitStack() as stack:
-            old = stack.enter_context(client.connect("old", machine.agent_address))
-            new = stack.enter_context(client.connect("new", machine.agent_address))
+            old = stack.enter_context(client.connect(machine.agent_address, root="old"))
+            new = stack.enter_context(client.connect(machine.agent_address, root="new"))
             return Scenario(machine, options, phases, old, new).play()
     finally:
         if not options.keep:

@@ -30,7 +30,7 @@ class Agents:
     def __init__(self, address: str) -> None:
         self._stack = ExitStack()
         self._channels = {
-            root: self._stack.enter_context(client.connect(root, address)) for root in ("old", "new")
+            root: self._stack.enter_context(client.connect(address, root=root)) for root in ("old", "new")
         }
 
     def __enter__(self) -> Self:

@@ -53,7 +53,7 @@ class _NameRoot(
     intercept_stream_stream = _call  # type: ignore[assignment]
 
 
-def connect(target: str, root: str | None = None) -> grpc.Channel:
+def connect(target: str, *, root: str | None = None) -> grpc.Channel:
     """A channel to the agent at `target`.
 
     `root` is the root that calls mean: "old", "new" or a number. None is the agent's own. Raises

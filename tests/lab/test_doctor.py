@@ -23,7 +23,7 @@ def test_a_lab_root_is_healthy_and_what_is_taken_away_is_found(lab: Lab) -> None
     """Proves that a root of the lab passes every check, by its own files, module and agent, and that a
     defect is found, changes the exit code and nothing else.
     """
-    with client.connect("old", lab.agent_address) as old:
+    with client.connect(lab.agent_address, root="old") as old:
         scenario._status(old, wait=True)
     sound = examined(lab, 0)
     assert {check["status"] for name, check in sound.items() if name != "tsc"} == {"ok"}

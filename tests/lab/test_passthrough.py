@@ -38,7 +38,7 @@ takes_longer = pytest.mark.skipif(ROUNDS < 2, reason="takes two minutes more; MU
 def cli(labs_factory: Labs) -> Iterator[Cli]:
     """A machine with an IOMMU, two cards and a disk, and no VM yet."""
     lab = labs_factory.fresh(kernel=device.KERNEL, machine=device.MACHINE, vms=3)
-    with client.connect("old", lab.agent_address) as old:
+    with client.connect(lab.agent_address, root="old") as old:
         scenario._status(old, wait=True)
     yield Cli(lab)
     labs_factory.discard(lab)
@@ -46,7 +46,7 @@ def cli(labs_factory: Labs) -> Iterator[Cli]:
 
 def channels(stack: ExitStack, cli: Cli) -> Channels:
     address = cli.lab.agent_address
-    return {name: stack.enter_context(client.connect(name, address)) for name in ("old", "new")}
+    return {name: stack.enter_context(client.connect(address, root=name)) for name in ("old", "new")}
 
 
 @pytest.fixture(scope="module")

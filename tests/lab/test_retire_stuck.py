@@ -112,7 +112,7 @@ def follow(lab: Lab) -> None:
 
 
 def vm_goes_on(lab: Lab, root: str | None) -> None:
-    with client.connect(root, lab.agent_address) as channel:
+    with client.connect(lab.agent_address, root=root) as channel:
         stub = vm_pb2_grpc.VmServiceStub(channel)
         seen = len(stub.GetTicks(vm_pb2.GetTicksRequest(name="vm1"), timeout=60).counter)
         stub.GetTicks(vm_pb2.GetTicksRequest(name="vm1", wait_count=seen + 20), timeout=180)
@@ -129,7 +129,7 @@ def test_a_stuck_retire_leaves_the_machine_usable_and_devices_go_one_by_one(labs
     one; that what is on the disk is there, and what it writes arrives; that a function with interrupts by pin
     is listed before anything starts."""
     lab = labs_factory.fresh(machine="disk", kernel="6.12")
-    with client.connect("old", lab.agent_address) as channel:
+    with client.connect(lab.agent_address, root="old") as channel:
         root_pb2_grpc.RootServiceStub(channel).GetStatus(
             root_pb2.GetStatusRequest(), timeout=STUCK_S, wait_for_ready=True
         )

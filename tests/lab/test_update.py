@@ -22,7 +22,10 @@ def play(lab: Lab, new_kernel: str, vms: int) -> None:
     options = scenario.Options(
         lab=replace_name(lab), new_kernel=kernel_name(new_kernel), vm_memory=256 * MIB, vms=vms
     )
-    with client.connect("old", lab.agent_address) as old, client.connect("new", lab.agent_address) as new:
+    with (
+        client.connect(lab.agent_address, root="old") as old,
+        client.connect(lab.agent_address, root="new") as new,
+    ):
         report = scenario.Scenario(lab, options, Phases("test"), old, new).play()
     assert [check for check in report.checks() if not check.held] == []
     assert report.to_json()["machine"]["resets"] == 0
@@ -49,7 +52,7 @@ def test_vms_go_to_another_kernel_and_the_old_one_lives_on(
 def cli(labs_factory: Labs) -> Iterator[Cli]:
     """A lab with one VM in the old root and no new root."""
     lab = labs_factory.fresh(kernel="6.12", vms=2)
-    with client.connect("old", lab.agent_address) as old:
+    with client.connect(lab.agent_address, root="old") as old:
         scenario._status(old, wait=True)
     found = Cli(lab)
     found.ok("vm", "run", "steady", "--memory", "256M")
@@ -101,7 +104,7 @@ def test_an_update_is_taken_back_from_each_step(cli: Cli, step: str) -> None:
         assert cli.lab.run(["taskset", "-c", str(cpu), "nproc"]).stdout == "1\n"
     arena = json.loads(cli.lab.run(["multiroot", "arena", "show", "--json"]).stdout)
     assert len(arena["extents"]) == 1
-    with client.connect("old", cli.lab.agent_address) as old:
+    with client.connect(cli.lab.agent_address, root="old") as old:
         seen = len(scenario._ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
         scenario._ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
 

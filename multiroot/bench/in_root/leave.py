@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The seed's method, first half: device state into persistent memory, then kexec of a kernel loaded before.
+"""The first half of kexec + PMEM (the LPC 2021 method).
+
+The device state goes into persistent memory; then the machine enters a kernel that was loaded before.
 
 Done as well as it can be: nothing is read from a disk, nothing is waited for that a VM does not need.
 """

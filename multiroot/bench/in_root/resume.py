@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The seed's method, second half: in the new kernel, a QEMU on the RAM that was left, and its device state.
+"""The second half of kexec + PMEM (the LPC 2021 method).
+
+In the new kernel a QEMU starts on the RAM that was left, and loads the device state.
 
 Started by /usr/lib/multiroot/bench-resume while drivers are being loaded; waits for them where they are
 needed. What was measured goes to `RESULT`.

@@ -47,7 +47,7 @@ async def serve(path: Path, root: FakeRoot, name: str, peers: dict[str, grpc.aio
 
 
 def status(target: str, root: str | None = None) -> root_pb2.RootStatus:
-    with connect(target, root) as channel, translated("the agent"):
+    with connect(target, root=root) as channel, translated("the agent"):
         return root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
 
 
