@@ -38,7 +38,7 @@ def wait(
     could not take everything; WaitTimeoutError.
     """
     deadline = time.monotonic() + timeout_s
-    shown = 0
+    shown: set[tuple[str, str, int]] = set()
     said = "nobody answers"
     while time.monotonic() < deadline:
         state = _ask(target)
@@ -47,9 +47,12 @@ def wait(
                 raise MultirootError(f"root {old_root} did not retire: {state.error}", "see its log")
             said = f"root {old_root} still answers"
         elif state is not None:
-            for phase in state.phases[shown:]:
-                show(wire.from_proto(phase))
-            shown = len(state.phases)
+            # Not by their place: an agent keeps only its newest phases.
+            for phase in map(wire.from_proto, state.phases):
+                key = (phase.side, phase.name, phase.start_ns)
+                if key not in shown:
+                    shown.add(key)
+                    show(phase)
             if state.taking_over_error:
                 raise MultirootError(f"root {state.root} did not get everything: {state.taking_over_error}")
             if state.taking_over in until:

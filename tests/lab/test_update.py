@@ -95,10 +95,11 @@ def test_an_update_is_taken_back_from_each_step(cli: Cli, step: str) -> None:
     With a new root that has joined and taken the VM it is taken back in test_retire.py.
     """
     before = cli.standing()
-    cli.ok("update", "--kernel", "6.12", "--until", step)
+    cli.ok("update", "--kernel", "6.12", "--cpus", "3", "--until", step)
     given_back = cli.data("update", "abort")
     assert isinstance(given_back, dict)
-    assert given_back["seconds"] > 0
+    assert given_back["cpus"] == "3"
+    assert given_back["memory_bytes"] > 0
     assert cli.standing() == before
     for cpu in range(4):
         assert cli.lab.run(["taskset", "-c", str(cpu), "nproc"]).stdout == "1\n"

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an agent offers: its services, those it must refuse, and reflection for other people's clients."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from multiroot.agent.agent import offer
+from multiroot.agent.context import Options, Root
+from multiroot.agent.guests import Guests
+from multiroot.agent.handoffs import Handoffs
+from multiroot.agent.updates import Updates
+from multiroot.coordinator.journal import Journal
+from multiroot.coordinator.states import LAUNCH, Edge, State
+from multiroot.errors import BadRequestError, PeerLostError
+from multiroot.phases import Phases
+from multiroot.root.identity import Identity
+from multiroot.root.marks import Marks
+from multiroot.root.peers import Peers
+from multiroot.rpc.client import connect
+from multiroot.rpc.server import make_server
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, vm_pb2, vm_pb2_grpc
+
+NO_ARENA = BadRequestError("no persistent memory in devdax mode for the arena", "make one")
+
+
+class NoNeighbours:
+    """A root alone on its machine."""
+
+    async def detach_parent(self) -> None:
+        """There is none."""
+
+    def channel(self, name: str) -> grpc.aio.Channel:
+        raise PeerLostError(f"there is no {name} root")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    def clock() -> int:
+        return 1
+
+    return Root(
+        me=Identity(1, "6.12", "boot"),
+        device=cast(Any, None),
+        clock=clock,
+        tsc_khz=1,
+        marks=Marks(clock, tmp_path / "marks"),
+        peers=Peers(clock, clock),
+        neighbours=cast(Any, NoNeighbours()),
+        phases=Phases("root 1", clock),
+        options=Options(run_dir=tmp_path),
+    )
+
+
+def updates_of(root: Root, guests: Guests, journal: Journal) -> Updates:
+    return Updates(root, cast(Any, None), guests, Handoffs(root, guests), journal)
+
+
+@pytest.fixture
+async def agent(root: Root, tmp_path: Path):
+    guests = Guests(NO_ARENA)
+    server = make_server(lambda _: True, root.neighbours.channel)
+    offer(
+        server,
+        root,
+        guests,
+        updates_of(root, guests, Journal(tmp_path / "journal")),
+        health.aio.HealthServicer(),
+    )
+    server.add_insecure_port(f"unix:{tmp_path}/agent")
+    await server.start()
+    yield f"unix:{tmp_path}/agent"
+    await server.stop(None)
+
+
+async def test_reflection_lists_every_service(agent: str) -> None:
+    async with grpc.aio.insecure_channel(agent) as channel:
+        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+        await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        answer = await call.read()
+    names = {service.name for service in answer.list_services_response.service}
+    wanted = ("CoordinatorService", "HandoffService", "RootService", "VmService")
+    assert {f"multiroot.v1.{name}" for name in wanted} < names
+    assert "grpc.health.v1.Health" in names
+
+
+async def test_a_root_without_an_arena_says_why_it_runs_no_vms_and_answers_the_rest(agent: str) -> None:
+    def ask() -> coordinator_pb2.CoordinatorState:
+        with connect(agent) as channel:
+            with pytest.raises(BadRequestError, match="no persistent memory"), translated("the agent"):
+                vm_pb2_grpc.VmServiceStub(channel).List(vm_pb2.ListVmsRequest(), timeout=10)
+            stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+            return stub.GetState(coordinator_pb2.GetStateRequest(), timeout=10)
+
+    state = await asyncio.to_thread(ask)
+    assert (state.root, state.state, state.taking_over) == (1, "idle", "none")
+
+
+async def test_nothing_is_handed_to_a_root_that_is_not_there(root: Root) -> None:
+    with pytest.raises(BadRequestError, match="no persistent memory"):
+        await Handoffs(root, Guests(NO_ARENA)).hand_over("web", "new", root.phases)
+    with pytest.raises(PeerLostError, match="no new root"):
+        await Handoffs(root, Guests(cast(Any, object()))).hand_over("web", "new", root.phases)
+
+
+async def test_a_restarted_agent_takes_back_a_launch_that_was_only_planned(
+    root: Root, tmp_path: Path
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.write(next(iter(LAUNCH)), Edge.BEGIN)
+    updates = updates_of(root, Guests(NO_ARENA), journal)
+    await updates.recover()
+    assert updates.coordinator.state is State.IDLE
+    assert journal.standing().begun == ()
