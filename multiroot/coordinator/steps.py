@@ -8,7 +8,7 @@ restarted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +38,11 @@ ANSWER_TIMEOUT_S = 10
 
 @dataclass
 class LaunchContext:
-    """What the steps work with. The claim is held from the carve to its undo: one coordinator a root."""
+    """What the steps work with.
+
+    The coordinator's claim is held from the carve to its undo: a root has one coordinator. `open_device`
+    opens /dev/multiroot a second time for it. `sys` is where sysfs is.
+    """
 
     device: Device
     peers: Peers
@@ -46,13 +50,15 @@ class LaunchContext:
     kernels: Path
     network: RootNetwork
     tsc_khz: int
+    open_device: Callable[[], Device] = Device
+    sys: Path = carving.SYS
     prepared: Prepared | None = field(default=None, repr=False)
     _claimed: Device | None = field(default=None, repr=False)
 
     def claimed(self) -> Device:
         """The device with the coordinator's claim; raises ConflictError when somebody else has it."""
         if self._claimed is None:
-            device = Device()
+            device = self.open_device()
             try:
                 device.claim()
             except MultirootError:
@@ -73,7 +79,7 @@ class LaunchContext:
 
 
 def make_steps(context: LaunchContext) -> dict[str, Step]:
-    """The steps by their names in `machine.LAUNCH`."""
+    """The steps by their names in `states.LAUNCH`."""
     return {
         "plan": PlanStep(context),
         "carve": CarveStep(context),
@@ -137,7 +143,7 @@ class CarveStep:
     async def do(self, data: Mapping[str, Data]) -> Data:
         made = _planned(data)
         device = self.context.claimed()
-        await asyncio.to_thread(carving.offline_blocks, made.blocks)
+        await asyncio.to_thread(carving.offline_blocks, made.blocks, self.context.sys)
         await asyncio.to_thread(load.carve, device, made)
         child = self.context.neighbours.attach_child()
         await self.context.network.ensure()
@@ -147,7 +153,7 @@ class CarveStep:
         made = _planned(data)
         await self.context.neighbours.detach_child()
         await asyncio.to_thread(load.uncarve, self.context.claimed())
-        await asyncio.to_thread(carving.online_blocks, made.blocks)
+        await asyncio.to_thread(carving.online_blocks, made.blocks, self.context.sys)
         self.context.drop_claim()
 
 
@@ -159,14 +165,14 @@ class OfflineStep:
 
     async def do(self, data: Mapping[str, Data]) -> Data:
         made = _planned(data)
-        await asyncio.to_thread(carving.offline_cpus, [cpu.number for cpu in made.cpus])
+        await asyncio.to_thread(carving.offline_cpus, [cpu.number for cpu in made.cpus], self.context.sys)
         await asyncio.to_thread(load.grant, self.context.claimed(), made)
         return {}
 
     async def undo(self, data: Mapping[str, Data]) -> None:
         made = _planned(data)
         await asyncio.to_thread(load.reclaim, self.context.claimed(), made)
-        await asyncio.to_thread(carving.online_cpus, [cpu.number for cpu in made.cpus])
+        await asyncio.to_thread(carving.online_cpus, [cpu.number for cpu in made.cpus], self.context.sys)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class UpdateContext:
 
 
 def make_update_steps(context: UpdateContext) -> dict[str, Step]:
-    """The steps by their names in `machine.UPDATE`."""
+    """The steps by their names in `states.UPDATE`."""
     return {
         "handover": HandoverStep(context),
         "commit": CommitStep(context),

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The steps behind a launch: every VM goes over, and comes back when the update is aborted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from multiroot.coordinator.coordinator import Coordinator, Data
+from multiroot.coordinator.journal import Journal
+from multiroot.coordinator.states import LAUNCH, State
+from multiroot.coordinator.update import UpdateContext, make_update_steps
+from multiroot.errors import ConflictError, MultirootError
+from multiroot.phases import Phase, Phases
+
+
+class Roots:
+    """VMs by the root that owns them; `stuck` names the VM that cannot be moved."""
+
+    def __init__(self, *names: str, stuck: str = "") -> None:
+        self.here, self.there, self.stuck = list(names), list[str](), stuck
+
+    async def over(self, name: str) -> None:
+        self._move(name, self.here, self.there)
+
+    async def back(self, name: str) -> None:
+        self._move(name, self.there, self.here)
+
+    def _move(self, name: str, giver: list[str], taker: list[str]) -> None:
+        if name == self.stuck:
+            raise MultirootError(f"{name} cannot be moved")
+        giver.remove(name)
+        taker.append(name)
+
+
+class Nothing:
+    """A launch step that is not looked at here."""
+
+    async def do(self, data: object) -> Data:
+        return {}
+
+    async def undo(self, data: object) -> None:
+        """Nothing was done."""
+
+
+async def no_announcement(phases: list[Phase], verify: bool, devices: Sequence[str]) -> None:
+    pytest.fail("nobody retires here")
+
+
+def coordinator_of(roots: Roots, tmp_path: Path) -> Coordinator:
+    phases = Phases("root 1")
+    context = UpdateContext(
+        here=lambda: list(roots.here),
+        there=lambda: list(roots.there),
+        hand_over=roots.over,
+        hand_back=roots.back,
+        announce=no_announcement,
+        phases=phases,
+    )
+    steps = {**dict.fromkeys(LAUNCH, Nothing()), **make_update_steps(context)}
+    return Coordinator(Journal(tmp_path / "journal"), steps, phases)
+
+
+async def test_all_vms_go_over_and_an_abort_brings_them_back(tmp_path: Path) -> None:
+    roots = Roots("a", "b", "c")
+    coordinator = coordinator_of(roots, tmp_path)
+    assert await coordinator.update({"request": {}}, "handover") is State.HANDED_OVER
+    assert (roots.here, roots.there) == ([], ["a", "b", "c"])
+    await coordinator.abort()
+    assert (roots.here, roots.there) == (["a", "b", "c"], [])
+    assert coordinator.state is State.IDLE
+
+
+async def test_a_vm_that_cannot_go_stays_and_the_next_call_goes_on_from_there(tmp_path: Path) -> None:
+    roots = Roots("a", "b", "c", stuck="b")
+    coordinator = coordinator_of(roots, tmp_path)
+    with pytest.raises(MultirootError, match="b cannot be moved"):
+        await coordinator.update({"request": {}}, "handover")
+    assert (roots.here, roots.there) == (["b", "c"], ["a"])
+    assert coordinator.state is State.JOINED
+    roots.stuck = ""
+    assert await coordinator.update({"request": {}}, "commit") is State.COMMITTED
+    assert (roots.here, roots.there) == ([], ["a", "b", "c"])
+
+
+async def test_nothing_is_committed_while_this_root_owns_a_vm(tmp_path: Path) -> None:
+    roots = Roots("a")
+    coordinator = coordinator_of(roots, tmp_path)
+    await coordinator.update({"request": {}}, "handover")
+    roots.here.append("late")
+    with pytest.raises(ConflictError, match="this root still owns late"):
+        await coordinator.update({"request": {}}, "commit")
+    assert coordinator.state is State.HANDED_OVER
+
+
+async def test_an_abort_stops_where_a_vm_cannot_come_back_and_the_new_root_lives_on(tmp_path: Path) -> None:
+    roots = Roots("a", "b")
+    coordinator = coordinator_of(roots, tmp_path)
+    await coordinator.update({"request": {}}, "handover")
+    roots.stuck = "a"
+    with pytest.raises(MultirootError, match="undoing handover failed: a cannot be moved"):
+        await coordinator.abort()
+    assert "a" in roots.there
+    assert coordinator.state is not State.IDLE
+
+
+async def test_what_is_committed_cannot_be_aborted(tmp_path: Path) -> None:
+    coordinator = coordinator_of(Roots("a"), tmp_path)
+    await coordinator.update({"request": {}}, "commit")
+    with pytest.raises(ConflictError, match="is committed"):
+        await coordinator.abort()
