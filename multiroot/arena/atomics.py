@@ -8,7 +8,6 @@ from typing import Any
 
 from multiroot.arena._atomics import ffi, lib
 
-CACHE_LINE = 64
 WORD = 8
 _MASK = (1 << 64) - 1
 _FLUSH_KINDS = ("clflush", "clflushopt", "clwb")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from multiroot.audit.apic import Delivery, Message
 from multiroot.audit.owners import Owners
-from multiroot.audit.rows import Allow, Owner, Phase, Role, Row, Rows, lookup_at, lookup_msr
+from multiroot.audit.rows import FIRST_MEMORY, Allow, Owner, Phase, Role, Row, Rows, lookup_at, lookup_msr
 from multiroot.audit.trace import DEVICE, Access, MsrWrite
 
 NOBODY = "nobody"  # a CPU between two roots
@@ -211,5 +211,5 @@ def _other(role: Role) -> Role:
 
 
 def _did(access: Access) -> str:
-    what = "port" if access.at < 1 << 16 else "address"
+    what = "port" if access.at < FIRST_MEMORY else "address"
     return f"{'wrote' if access.write else 'read'} {what} {access.at:#x} ({access.region})"

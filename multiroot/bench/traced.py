@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One handoff with the tracepoints of both roots' modules on.
 
-Kernel: Documentation/trace/ftrace.rst, trace_clock "x86-tsc"; csrc/kmod/core/trace.h.
+Kernel: Documentation/trace/ftrace.rst, trace_clock; csrc/kmod/core/trace.h.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from multiroot import arch
 from multiroot.bench.names import TRACED
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.results.module_events import near, parse
@@ -22,9 +23,7 @@ from multiroot.rpc.v1 import vm_pb2
 ROOTS = ("old", "new")
 
 _TRACING = "cd /sys/kernel/tracing"
-_START = (
-    "echo x86-tsc >trace_clock && echo 4096 >buffer_size_kb && echo >trace && echo 1 >events/multiroot/enable"
-)
+_START = f"echo {arch.current().trace_clock} >trace_clock && echo 4096 >buffer_size_kb && echo >trace && echo 1 >events/multiroot/enable"
 _TAKE = "echo 0 >events/multiroot/enable && cat trace"
 
 

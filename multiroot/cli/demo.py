@@ -21,9 +21,9 @@ FAILED = 1
 
 
 @click.command(cls=Command, example="multiroot demo --old-kernel 6.1 --new-kernel 6.12 --vms 2")
-@click.option("--old-kernel", show_default="6.12", help="Kernel of the old root: a name or a bzImage.")
-@click.option("--new-kernel", show_default="6.12", help="Kernel of the new root: a name or a bzImage.")
-@click.option("--modules", type=click.Path(path_type=Path), help="Modules of a bzImage given by path.")
+@click.option("--old-kernel", show_default="6.12", help="Kernel of the old root: a name or a file.")
+@click.option("--new-kernel", show_default="6.12", help="Kernel of the new root: a name or a file.")
+@click.option("--modules", type=click.Path(path_type=Path), help="Modules of a kernel given by path.")
 @click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of each VM.")
 @click.option("--vms", default=1, show_default=True, help="How many VMs.")
 @click.option("--cpus", default="", metavar="LIST", help="CPUs for the new root, such as 2-3.")

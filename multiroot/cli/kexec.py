@@ -50,7 +50,7 @@ def load(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Load KERNEL (a bzImage, or the name of an installed kernel) beside this one.
+    """Load KERNEL (a kernel file, or the name of an installed kernel) beside this one.
 
     What the new root needs to get along with this one is added to the command line.
     """
@@ -151,9 +151,9 @@ def _command_line(own: str, reuse: bool) -> str:
     """The user's part of the command line."""
     if not reuse:
         return own
-    from multiroot.kexec.x86.cmdline import reusable
+    from multiroot.kexec.target import target
 
-    return " ".join((reusable(Path("/proc/cmdline").read_text()), own)).strip()
+    return " ".join((target().reusable(Path("/proc/cmdline").read_text()), own)).strip()
 
 
 def _show_prepared(prepared: Prepared, as_json: bool) -> None:
@@ -178,7 +178,7 @@ def _show_prepared(prepared: Prepared, as_json: bool) -> None:
     print_table(("kernel", boot.release), plan_rows(plan))
     print_table(
         ("memory map", "to", "size >", "type"),
-        hex_rows((e.range.base, e.range.size, f"{e.type_name}: {e.what}") for e in boot.memory),
+        hex_rows((e.range.base, e.range.size, f"{e.type.value}: {e.what}") for e in boot.memory),
     )
     print_table(
         ("segment", "to", "size >", "what"), hex_rows((s.phys, len(s.data), s.what) for s in boot.segments)

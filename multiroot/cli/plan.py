@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot import arch
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.cli.planning import (
@@ -64,11 +65,11 @@ def inventory(as_json: bool) -> None:
         print_json(asdict(found))
         return
     print_table(
-        ("CPU >", "APIC id >", "state", "core", "root >"),
+        ("CPU >", f"{arch.current().cpus.id_name} >", "state", "core", "root >"),
         [
             (
                 cpu.number,
-                "?" if cpu.apic_id is None else cpu.apic_id,
+                "?" if cpu.hardware_id is None else cpu.hardware_id,
                 "boot" if cpu.is_boot else "online" if cpu.online else "offline",
                 ",".join(map(str, cpu.siblings)),
                 cpu.owner or "-",

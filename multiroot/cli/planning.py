@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot import arch
 from multiroot.errors import BadRequestError
 from multiroot.units import format_cpu_list, format_size, parse_cpu_list, parse_size
 
 if TYPE_CHECKING:
     from multiroot.device.handle import Device
-    from multiroot.kexec.ranges import Range
     from multiroot.launch.facts import Facts
     from multiroot.plan.planner import Plan
     from multiroot.plan.request import Request
+    from multiroot.ranges import Range
 
 Command = Callable[..., Any]
 
@@ -42,7 +43,7 @@ def parse_request(
     cpus: str, cpu_count: int | None, carve: str, low_window: str, pmem: bool, needed: int | None = None
 ) -> Request:
     """The request these options make; `needed` is the least carve. Raises BadRequestError."""
-    from multiroot.plan.request import SMALLEST_CARVE, Request
+    from multiroot.plan.request import CARVE_FLOOR, Request
 
     size, base = _size_at_base(carve)
     low = _low_window(low_window) if low_window else None
@@ -54,13 +55,13 @@ def parse_request(
         carve_size=size,
         carve_base=base,
         low=low,
-        needed=SMALLEST_CARVE if needed is None else needed,
+        needed=CARVE_FLOOR if needed is None else needed,
         pmem=pmem,
     )
 
 
 def _low_window(text: str) -> Range:
-    from multiroot.kexec.ranges import Range
+    from multiroot.ranges import Range
 
     size, base = _size_at_base(text)
     if size is None or base is None:
@@ -100,9 +101,10 @@ def known_facts(device: Device | None) -> Facts:
 def plan_rows(plan: Plan) -> list[tuple[str, str]]:
     """(what, value) for a table."""
     how = "reserved at boot" if not plan.blocks else f"memory blocks {format_cpu_list(plan.blocks)}"
+    first, id_name = plan.cpus[0], arch.current().cpus.id_name
     rows = [
         ("CPUs", format_cpu_list([cpu.number for cpu in plan.cpus])),
-        ("starts on", f"CPU {plan.cpus[0].number} (APIC id {plan.cpus[0].apic_id})"),
+        ("starts on", f"CPU {first.number} ({id_name} {first.hardware_id})"),
         ("carve", f"{describe(plan.carve)}, {how}"),
         ("mapped with", f"{format_size(plan.alignment)} pages"),
         ("low window", describe(plan.low)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot import arch
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size, parse_size
@@ -32,7 +33,7 @@ def list_roots(as_json: bool) -> None:
         (
             status["root"],
             status["kernel_release"],
-            ",".join(map(str, status["apic_ids"])),
+            ",".join(map(str, status["hardware_ids"])),
             format_mib(sum(r["size"] for r in status["memory"] if r["name"].startswith("System RAM"))),
             len(status["devices"]),
             " ".join(status["vms"]),
@@ -41,7 +42,10 @@ def list_roots(as_json: bool) -> None:
         )
         for status in found
     ]
-    print_table(("root >", "kernel", "APIC ids", "RAM >", "PCI >", "VMs", "up >", "boot_id"), rows)
+    print_table(
+        ("root >", "kernel", f"{arch.current().cpus.id_name}s", "RAM >", "PCI >", "VMs", "up >", "boot_id"),
+        rows,
+    )
 
 
 @root.command(example="multiroot root show new")
@@ -60,7 +64,7 @@ def show(name: str, as_json: bool) -> None:
     print_table(
         ("kind", "owned"),
         [
-            ("CPUs (APIC ids)", format_list(data["apic_ids"])),
+            (f"CPUs ({arch.current().cpus.id_name}s)", format_list(data["hardware_ids"])),
             ("PCI", format_list(data["devices"])),
             ("VMs", format_list(data["vms"])),
         ],
@@ -83,9 +87,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 @root.command(example="multiroot root launch --kernel 6.12 --cpus 2-3 --carve 1G")
-@click.option(
-    "--kernel", required=True, help="A lab kernel's name (6.12), or a bzImage's path in the old root."
-)
+@click.option("--kernel", required=True, help="A lab kernel's name (6.12), or a file's path in the old root.")
 @click.option("--initrd", default="", help="Its initrd's path, when KERNEL is a path.")
 @click.option("--cpus", default="", help="CPUs for it, such as 2-3; the planner chooses without.")
 @click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it, such as 1G.")
@@ -199,7 +201,7 @@ def status_json(status: root_pb2.RootStatus) -> dict[str, Any]:
         "kernel_release": status.kernel_release,
         "boot_id": status.boot_id,
         "cpus": status.cpus,
-        "apic_ids": list(status.apic_ids),
+        "hardware_ids": list(status.hardware_ids),
         "uptime_s": round(status.uptime_s, 3),
         "tsc_khz": status.tsc_khz,
         "devices": list(status.devices),

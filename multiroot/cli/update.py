@@ -14,7 +14,7 @@ from multiroot.units import format_size
 
 
 @click.group(cls=Group, invoke_without_command=True, example="multiroot update --kernel 6.12 --cpus 2-3")
-@click.option("--kernel", help="The new kernel: a lab kernel's name (6.12), or a bzImage's path in the root.")
+@click.option("--kernel", help="The new kernel: a lab kernel's name (6.12), or a file's path in the root.")
 @click.option("--initrd", default="", help="Its initrd's path, when KERNEL is a path.")
 @click.option("--cpus", default="", help="CPUs for the new root to begin with, such as 2-3.")
 @click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it to begin with, such as 1G.")

@@ -140,9 +140,9 @@ class Adoption:
             await asyncio.sleep(POLL_S)
 
     async def _adopt_cpus(self, device: Device) -> None:
-        for apic_id in adopt.foreign_cpus(device):
-            with self._phases.phase("adopt CPU", apic_id=apic_id) as attributes:
-                cpu = await asyncio.to_thread(adopt.adopt_cpu, device, apic_id, self._sys)
+        for hardware_id in adopt.foreign_cpus(device):
+            with self._phases.phase("adopt CPU", hardware_id=hardware_id) as attributes:
+                cpu = await asyncio.to_thread(adopt.adopt_cpu, device, hardware_id, self._sys)
                 attributes["online_s"] = cpu.seconds
 
     def _adopt_devices(self, device: Device) -> None:

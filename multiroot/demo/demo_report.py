@@ -17,7 +17,7 @@ class RootSeen:
     kernel_release: str
     boot_id: str
     cpus: str
-    apic_ids: tuple[int, ...]
+    hardware_ids: tuple[int, ...]
     memory: tuple[tuple[int, int, str], ...]
     uptime_s: float
 
@@ -111,8 +111,8 @@ class Report:
             ),
             Check(
                 "the roots share no CPU",
-                not set(self.old_root_after.apic_ids) & set(self.new_root.apic_ids),
-                f"APIC ids {_list(self.old_root_after.apic_ids)} and {_list(self.new_root.apic_ids)}",
+                not set(self.old_root_after.hardware_ids) & set(self.new_root.hardware_ids),
+                f"ids {_list(self.old_root_after.hardware_ids)} and {_list(self.new_root.hardware_ids)}",
             ),
         ]
         for vm in self.vms:
@@ -259,7 +259,7 @@ def _root_json(root: RootSeen) -> dict[str, Any]:
         "kernel_release": root.kernel_release,
         "boot_id": root.boot_id,
         "cpus": root.cpus,
-        "apic_ids": list(root.apic_ids),
+        "hardware_ids": list(root.hardware_ids),
         "memory": [{"start": start, "size": size, "name": name} for start, size, name in root.memory],
         "uptime_s": root.uptime_s,
     }

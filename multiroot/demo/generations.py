@@ -48,7 +48,7 @@ class Inventory:
     root: int
     kernel: str
     cpus: str
-    apic_ids: tuple[int, ...]
+    hardware_ids: tuple[int, ...]
     memory: int
     devices: int
     interrupts: int
@@ -180,7 +180,7 @@ class Generations:
             root=status.root,
             kernel=status.kernel_release,
             cpus=online,
-            apic_ids=tuple(status.apic_ids),
+            hardware_ids=tuple(status.hardware_ids),
             memory=sum(item.size for item in status.memory if item.name.startswith("System RAM")),
             devices=len(status.devices),
             interrupts=int(interrupts),
@@ -202,8 +202,10 @@ def leaks(first: Inventory, later: Sequence[Inventory]) -> list[str]:
     """What the last of the later roots is short of, compared with the first of them (and of all)."""
     now, reference = later[-1], later[0]
     problems = []
-    if sorted(now.apic_ids) != sorted(first.apic_ids):
-        problems.append(f"CPUs: APIC ids {sorted(now.apic_ids)}, at first {sorted(first.apic_ids)}")
+    if sorted(now.hardware_ids) != sorted(first.hardware_ids):
+        problems.append(
+            f"CPUs: hardware ids {sorted(now.hardware_ids)}, at first {sorted(first.hardware_ids)}"
+        )
     for name in ("memory", "devices", "extents"):
         if getattr(now, name) != getattr(reference, name):
             problems.append(

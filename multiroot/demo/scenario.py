@@ -293,7 +293,7 @@ def _root_seen(status: root_pb2.RootStatus) -> RootSeen:
         kernel_release=status.kernel_release,
         boot_id=status.boot_id,
         cpus=status.cpus,
-        apic_ids=tuple(status.apic_ids),
+        hardware_ids=tuple(status.hardware_ids),
         memory=tuple((range_.start, range_.size, range_.name) for range_ in status.memory),
         uptime_s=round(status.uptime_s, 3),
     )

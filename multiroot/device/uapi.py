@@ -77,7 +77,7 @@ class Info:
     """This root as its module knows it. Physical addresses and sizes in bytes, 0: none."""
 
     abi: int
-    x2apic: bool
+    wide_ids: bool
     has_parent: bool
     carved: bool
     claimed: bool
@@ -112,6 +112,9 @@ class Started:
     tsc_entry: int
 
 
+_E820_RAM = 1
+
+
 @dataclass(frozen=True)
 class E820Range:
     """A range of the machine's first memory map: physical address and size in bytes, type as in e820."""
@@ -119,6 +122,10 @@ class E820Range:
     addr: int
     size: int
     type: int
+
+    @property
+    def is_ram(self) -> bool:
+        return self.type == _E820_RAM
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ class Ledger:
     next_root: int
     roots_alive: int
     boot_hardware_id: int
-    e820: tuple[E820Range, ...]
+    first_map: tuple[E820Range, ...]
     cpus: dict[int, LedgerCpu]
     ecam: Ecam | None = None
     windows: tuple[Window, ...] = ()
@@ -164,7 +171,7 @@ def info_from_c(raw: Any) -> Info:
     """`raw` is a struct multiroot_info."""
     return Info(
         abi=raw.abi,
-        x2apic=bool(raw.flags & lib.MULTIROOT_INFO_X2APIC),
+        wide_ids=bool(raw.flags & lib.MULTIROOT_INFO_X2APIC),
         has_parent=bool(raw.flags & lib.MULTIROOT_INFO_PARENT),
         carved=bool(raw.flags & lib.MULTIROOT_INFO_CARVED),
         claimed=bool(raw.flags & lib.MULTIROOT_INFO_CLAIMED),
@@ -194,7 +201,7 @@ def ledger_from_c(raw: Any) -> Ledger:
         next_root=raw.next_root,
         roots_alive=raw.roots_alive,
         boot_hardware_id=raw.boot_hardware_id,
-        e820=tuple(E820Range(entry.addr, entry.size, entry.type) for entry in ranges),
+        first_map=tuple(E820Range(entry.addr, entry.size, entry.type) for entry in ranges),
         cpus={hardware_id: LedgerCpu(cpu.root, CpuState(cpu.state)) for hardware_id, cpu in cpus if cpu.root},
         ecam=Ecam(raw.ecam_base, raw.ecam_bus_first, raw.ecam_bus_last) if raw.ecam_base else None,
         windows=tuple(Window(w.addr, w.size, WindowType(w.type)) for w in raw.window if w.type),

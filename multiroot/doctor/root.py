@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from multiroot import arch
 from multiroot.arena import backing
 from multiroot.device.handle import Device
 from multiroot.device.uapi import Info
@@ -47,24 +47,23 @@ class RootDoctor:
             ("agent", self._agent),
         ]
 
-    def _flags(self) -> set[str]:
-        match = re.search(r"^flags\s*: (.*)$", self._text("proc/cpuinfo"), re.MULTILINE)
-        return set(match[1].split()) if match else set()
+    def _features(self) -> frozenset[str]:
+        return arch.current().cpus.features(self._text("proc/cpuinfo"))
 
     def _cpu(self) -> Answer:
-        flags = self._flags()
-        if "lm" not in flags or "apic" not in flags:
-            return failed("not an x86-64 CPU with a local APIC", "use an x86-64 machine")
-        virtualisation = flags & {"svm", "vmx"}
+        ours, features = arch.current(), self._features()
+        if not ours.cpus.wanted <= features:
+            return failed(f"not {ours.cpus.what}", f"use an {ours.title} machine")
+        virtualisation = features & ours.cpus.virtualisation
         if not virtualisation:
             mend = "enable it in the firmware; in a lab use -cpu max under TCG or nested KVM"
             return failed("the CPU can run no virtual machines", mend)
-        return ok(f"x86-64 with {', '.join(sorted(virtualisation))}")
+        return ok(f"{ours.title} with {', '.join(sorted(virtualisation))}")
 
     def _kvm(self) -> Answer:
         if (self.top / "dev/kvm").exists():
             return ok("/dev/kvm is there")
-        return failed("no /dev/kvm", "modprobe kvm_amd or kvm_intel")
+        return failed("no /dev/kvm", f"modprobe {' or '.join(arch.current().cpus.kvm_modules)}")
 
     def _tsc(self) -> Answer:
         source = self._text("sys/devices/system/clocksource/clocksource0/current_clocksource").strip()
@@ -72,7 +71,7 @@ class RootDoctor:
             return failed(
                 f"the clock source is {source}", "boot with tsc=reliable: all roots count time by the TSC"
             )
-        missing = {"constant_tsc", "nonstop_tsc"} - self._flags()
+        missing = arch.current().cpus.clock - self._features()
         if missing:
             mend = "on hardware use a CPU that has it; an emulated machine's CPUs share one counter"
             return warning(
@@ -104,7 +103,7 @@ class RootDoctor:
     def _module(self) -> Answer:
         with Device(self.device) as device:
             self._info = info = device.info()
-        kind = "x2APIC" if info.x2apic else "xAPIC"
+        kind = arch.current().cpus.controllers[facts_of(device).wide_ids]
         return ok(f"multiroot.ko, ABI {info.abi}, root {info.root}, {kind}")
 
     def _carve(self) -> Answer:
@@ -135,7 +134,8 @@ class RootDoctor:
         names = sorted(path.parent.name for path in self.kernels.glob("*/vmlinuz"))
         if names:
             return ok(", ".join(names))
-        return warning(f"no kernel in {self.kernels}", "name new roots' kernels by the path of a bzImage")
+        mend = f"name new roots' kernels by the path of a {arch.current().kernel.name}"
+        return warning(f"no kernel in {self.kernels}", mend)
 
     def _link(self) -> Answer:
         folder = self.top / "sys/class/net"

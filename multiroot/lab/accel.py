@@ -8,7 +8,7 @@ import os
 import platform
 from pathlib import Path
 
-from multiroot import proc
+from multiroot import arch, proc
 from multiroot.errors import BadRequestError, CommandError
 from multiroot.lab import paths
 from multiroot.lab.artifacts import Artifact
@@ -60,8 +60,10 @@ def _kvm_problem(built: Built, phases: Phases) -> str:
 
 def probe(emulator: Path, kernel: BootKernel) -> bool:
     """Whether a kernel boots under KVM, on two CPUs, to the point where it wants a file system."""
-    options = ["-machine", "q35", "-accel", "kvm", "-cpu", "max", "-smp", "2", "-m", "512M"]
-    boot = ["-kernel", str(kernel.vmlinuz), "-append", "console=ttyS0 panic=-1"]
+    of_qemu, serial = arch.current().lab, arch.current().serial
+    model = ["-machine", of_qemu.machine_type, "-cpu", of_qemu.cpu]
+    options = [*model, "-accel", KVM, "-smp", "2", "-m", "512M"]
+    boot = ["-kernel", str(kernel.vmlinuz), "-append", f"console={serial}0 panic=-1"]
     show = ["-serial", "stdio", "-display", "none"]
     try:
         done = proc.run(
@@ -74,7 +76,7 @@ def probe(emulator: Path, kernel: BootKernel) -> bool:
 
 def _nested() -> bool:
     """Whether the host's KVM lets its guests use KVM: the lab's roots need that."""
-    flags = (Path("/sys/module") / module / "parameters/nested" for module in ("kvm_amd", "kvm_intel"))
+    flags = (Path("/sys/module") / module / "parameters/nested" for module in arch.current().cpus.kvm_modules)
     return any(flag.exists() and flag.read_text().strip() in ("1", "Y") for flag in flags)
 
 
@@ -84,5 +86,4 @@ def _key(built: Built) -> str:
 
 
 def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line for line in lines if line.startswith("model name")), "")
+    return arch.current().cpus.model(Path("/proc/cpuinfo").read_text())

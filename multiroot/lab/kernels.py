@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernels of the lab: Debian's, unpacked from their packages, or any bzImage with its modules."""
+"""Kernels of the lab: Debian's, unpacked from their packages, or any kernel file with its modules."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from multiroot import proc
+from multiroot import arch, proc
 from multiroot.errors import BadRequestError, CommandError
 from multiroot.lab import modules, paths, roots
 from multiroot.lab.artifacts import Artifact, digest_tree, source_files
@@ -39,7 +38,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class KernelSource:
-    """Somebody's own kernel: its bzImage, its modules and the tree to build modules against."""
+    """Somebody's own kernel: its file, its modules and the tree to build modules against."""
 
     vmlinuz: Path
     release: str
@@ -48,12 +47,12 @@ class KernelSource:
 
     @classmethod
     def locate(cls, vmlinuz: Path, folder: Path | None = None) -> KernelSource:
-        """Find what belongs to a bzImage; raises BadRequestError naming what is missing.
+        """Find what belongs to a kernel file; raises BadRequestError naming what is missing.
 
         Modules are looked for beside it (lib/modules/RELEASE), in /lib/modules/RELEASE, or taken from
         `folder`.
         """
-        release = bzimage_release(vmlinuz)
+        release = release_of(vmlinuz)
         near = dict.fromkeys((vmlinuz.parent, vmlinuz.parent.parent, Path("/")))
         tried = [folder] if folder else [base / "lib/modules" / release for base in near]
         found = next((path for path in tried if (path / "kernel").is_dir()), None)
@@ -73,22 +72,18 @@ def _is_build_tree(tree: Path) -> bool:
     return all((tree / name).is_file() for name in ("Makefile", ".config"))
 
 
-def bzimage_release(path: Path) -> str:
-    """Release string in a bzImage's setup header (Documentation/arch/x86/boot.rst: kernel_version at
-    0x20e).
-    """
+def release_of(path: Path) -> str:
+    """The release of the kernel in a file. Raises BadRequestError."""
+    form = arch.current().kernel
     try:
         with path.open("rb") as file:
-            head = file.read(0x8000)
+            head = file.read(form.head)
     except OSError as error:
         raise BadRequestError(f"cannot read kernel {path}: {error.strerror}") from error
-    if head[0x202:0x206] != b"HdrS":
-        raise BadRequestError(f"{path} is not a bzImage", "the setup header's signature HdrS is missing")
-    (offset,) = struct.unpack_from("<H", head, 0x20E)
-    words = head[offset + 0x200 :].split(b"\0", 1)[0].decode("ascii", "replace").split()
-    if not words:
-        raise BadRequestError(f"{path} does not tell its kernel release")
-    return words[0]
+    try:
+        return form.release(head)
+    except BadRequestError as error:
+        raise BadRequestError(f"{path}: {error.message}", error.hint) from error
 
 
 def root_artifact(kernel: KernelRecipe, common: RootRecipe) -> Artifact:
@@ -110,7 +105,7 @@ def debian_artifact(name: str, root: Artifact, emulator: Artifact, cache: Cache)
         images = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("usr/lib/modules/*/vmlinuz")]
         if len(images) != 1:
             raise CommandError(f"the packages of kernel {name} hold {len(images)} kernels, not 1")
-        release = bzimage_release(images[0])
+        release = release_of(images[0])
         # Debian 13 moved /lib/modules to /usr/lib/modules.
         folders = [unpacked / lib / "modules" / release for lib in ("lib", "usr/lib")]
         modules = next(path for path in folders if path.is_dir())
@@ -210,7 +205,7 @@ def modules_artifact(kernel: Kernel, module: Artifact, emulator: Artifact, cache
 
 def _headers(tree: Path) -> Path:
     """Where a build root has its kernel's headers and configuration."""
-    found = sorted((tree / "usr/src").glob("linux-headers-*-amd64"))
+    found = sorted((tree / "usr/src").glob(f"linux-headers-*-{arch.current().lab.debian}"))
     if len(found) != 1:
         raise CommandError(f"{tree} holds {len(found)} sets of kernel headers, not 1")
     return found[0]

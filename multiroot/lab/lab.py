@@ -28,8 +28,8 @@ class Options:
     `machine` names a recipe in qemu-lab/machines or is the path of one. `accelerator` is "kvm" or "tcg"; None
     takes KVM where it works.
     `kernel` and each of `kernels` is a name from qemu-lab/kernels.toml, "newest" or the path of a
-    bzImage; `kernels` are those that must be in the image too. `modules` is where the modules of
-    bzImages given by path are. A machine that is to `hold` is left paused where it resets or powers off.
+    kernel file; `kernels` are those that must be in the image too. `modules` is where the modules of
+    kernels given by path are. A machine that is to `hold` is left paused where it resets or powers off.
     """
 
     name: str = "default"
@@ -59,7 +59,7 @@ def own_kernels(options: Options) -> list[KernelSource]:
 def kernel_name(text: str) -> str:
     """What a kernel given as name, "newest" or path is called in the image (/usr/lib/multiroot/kernels)."""
     if "/" in text:
-        return kernels.bzimage_release(Path(text))
+        return kernels.release_of(Path(text))
     return recipes.kernels().kernel[-1].name if text == "newest" else text
 
 

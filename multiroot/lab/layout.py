@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where a lab machine's memory lies: pure arithmetic on physical addresses and sizes in bytes.
 
-The q35 machine puts 2 GiB of RAM below 4 GiB once it has 2.75 GiB or more, the rest from 4 GiB on, and
-device memory (the nvdimm with the system image) at the next 1 GiB boundary (QEMU: hw/i386/pc_q35.c,
-hw/i386/pc.c). Arena and carve go to the start of the high part, 128 MiB aligned: that is a memory
-section, and the size of a memory block.
+QEMU splits the RAM of a machine that has enough of it in two parts (`arch.arch.LabMachine`): a low one at
+address 0, and a high one. Device memory, which is the nvdimm with the system image, follows at the next 1 GiB
+boundary. Arena and carve go to the start of the high part, 128 MiB aligned. That is a memory section, and the
+size of a memory block.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from multiroot import arch
 from multiroot.errors import BadRequestError
-from multiroot.units import GIB, KIB, MIB, format_size
+from multiroot.plan.request import CARVE_FLOOR
+from multiroot.units import GIB, MIB, format_size
 
 SECTION = 128 * MIB
-LOW_RAM = 2 * GIB
-HIGH_BASE = 4 * GIB
-SPLIT_FROM = 0xB000_0000  # q35: RAM from which on only 2 GiB lie below 4 GiB
-LOW_WINDOW = 0x1_0000
-LOW_WINDOW_SIZE = 192 * KIB  # ledger and the new root's low window
-SMALLEST_CARVE = 256 * MIB
+# A carve that every kernel of the lab comes up in with its initrd. The planner's own floor knows neither.
+LAB_CARVE_FLOOR = 2 * CARVE_FLOOR
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,15 @@ class Layout:
         if self.carve_reserved:
             return [*words, f"memmap={_hex(self.carve.size)}${_hex(self.carve.start)}"]
         # All from the carve on. One section more: the kernel counts pages that are in use already.
-        movable = HIGH_BASE + self.ram - LOW_RAM - self.carve.start + SECTION
+        split = arch.current().lab
+        movable = split.high_base + self.ram - split.low_ram - self.carve.start + SECTION
         return [*words, f"movablecore={movable // MIB}M"]
+
+
+def low_reserved() -> Range:
+    """What the old root leaves alone near address 0: from the ledger to the end of the first low window."""
+    memory = arch.current().memory
+    return Range(memory.ledger.base, memory.low_windows[0].end - memory.ledger.base)
 
 
 def arena_size(vms: int, vm_memory: int, slack: int) -> int:
@@ -72,19 +77,24 @@ def lay_out(*, old_memory: int, arena: int, carve: int, carve_reserved: bool, im
     """The layout for at least `old_memory` of RAM for the old root. Raises BadRequestError for a carve
     too small.
     """
-    if carve < SMALLEST_CARVE:
+    if carve < LAB_CARVE_FLOOR:
         raise BadRequestError(
-            f"a carve of {format_size(carve)} is too small", f"{format_size(SMALLEST_CARVE)} will do"
+            f"a carve of {format_size(carve)} is too small", f"{format_size(LAB_CARVE_FLOOR)} will do"
         )
-    arena_range = Range(HIGH_BASE, _up(arena, SECTION))
+    split = arch.current().lab
+    arena_range = Range(split.high_base, _up(arena, SECTION))
     carve_size = _up(carve, SECTION)
     taken = arena_range.size + carve_size
     # A kernel's early allocations come from the end of memory and never move: the carve must not be there.
-    wanted = max(old_memory - LOW_RAM, SPLIT_FROM - LOW_RAM - taken, 0 if carve_reserved else 2 * SECTION)
+    wanted = max(
+        old_memory - split.low_ram,
+        split.split_from - split.low_ram - taken,
+        0 if carve_reserved else 2 * SECTION,
+    )
     spare = _up(wanted, SECTION)
     carve_range = Range(arena_range.end, carve_size)
-    high_end = HIGH_BASE + taken + spare
-    ram = LOW_RAM + taken + spare
+    high_end = split.high_base + taken + spare
+    ram = split.low_ram + taken + spare
     image_range = Range(_up(high_end, GIB), image)
     return Layout(
         ram=ram,

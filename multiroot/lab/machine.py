@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from multiroot import arch
 from multiroot.lab import layout
 from multiroot.lab.layout import Layout
 from multiroot.lab.recorder import NEW_SERIAL_SOCKET, OLD_SERIAL_SOCKET, RECORDER_QMP_SOCKET
@@ -56,28 +57,30 @@ class Machine:
     exec_port: int
     state: Path
     hold: bool = False  # at its end it stays, paused, for a debugger
-    iommu: str = ""  # options of the emulated VT-d unit, "" for none
+    iommu: str = ""  # options of the emulated IOMMU, "" for none
     devices: tuple[MachineDevice, ...] = ()
 
 
 def kernel_cmdline(machine: Machine) -> str:
-    """Command line of the old root's kernel. ttyS1 is its console, ttyS0 the new root's."""
-    words = ["console=ttyS1,115200", *machine.layout.cmdline(), *machine.cmdline]
+    """Command line of the old root's kernel. Serial port 1 is its console, port 0 the new root's."""
+    words = [f"console={arch.current().serial}1,115200", *machine.layout.cmdline(), *machine.cmdline]
     if machine.low_reserved:
-        words.append(f"memmap={layout.LOW_WINDOW_SIZE // 1024}K${layout.LOW_WINDOW:#x}")
+        low = layout.low_reserved()
+        words.append(f"memmap={low.size // 1024}K${low.start:#x}")
     return " ".join(words)
 
 
 def qemu_argv(machine: Machine) -> list[str]:
     """The QEMU command, run through the emulator root's dynamic loader."""
+    of_qemu = arch.current().lab
     backend = f"memory-backend-file,id=image,mem-path={machine.image}"
     forwards = ((machine.agent_port, AGENT_PORT), (machine.exec_port, EXEC_PORT))
     network = "".join(f",hostfwd=tcp:127.0.0.1:{outside}-10.0.2.15:{inside}" for outside, inside in forwards)
     options: list[tuple[str, str]] = [
         ("-name", f"multiroot-{machine.name}"),
-        ("-machine", "q35,nvdimm=on"),
+        ("-machine", f"{of_qemu.machine_type},nvdimm=on"),
         ("-accel", "tcg,thread=multi" if machine.accelerator == "tcg" else machine.accelerator),
-        ("-cpu", "max"),
+        ("-cpu", of_qemu.cpu),
         ("-smp", str(machine.cpus)),
         ("-m", f"{machine.layout.ram // MIB}M,slots=1,maxmem={machine.layout.max_memory // MIB}M"),
         ("-object", f"{backend},size={machine.layout.image.size},share=on,readonly=on"),
@@ -137,11 +140,11 @@ def make_disks(machine: Machine) -> None:
 def _passthrough_options(machine: Machine) -> list[tuple[str, str]]:
     options: list[tuple[str, str]] = []
     if machine.iommu:
-        options.append(("-device", f"intel-iommu,{machine.iommu}"))
+        options.append(("-device", f"{arch.current().lab.iommu},{machine.iommu}"))
     if machine.devices:
         options += [("-trace", event) for event in RESET_EVENTS]
     for number, device in enumerate(machine.devices, 1):
-        # Slots from 16 on are free on q35, so that bus numbers follow the order of the recipe.
+        # Slots from 16 on are free, so that bus numbers follow the order of the recipe.
         port = f"pcie-root-port,id=port{number},bus=pcie.0,chassis={number},addr={number + 15:#x}"
         options.append(("-device", port))
         backend = ""
@@ -165,4 +168,5 @@ def emulator_argv(emulator: Path, preload: Path | None = None) -> list[str]:
     """
     firmware = [emulator / "usr/share/qemu", emulator / "usr/share/seabios"]
     search = [word for folder in firmware for word in ("-L", str(folder))]
-    return [*loader_argv(emulator, "bin/qemu-system-x86_64", preload), *search, "-nodefaults", "-no-reboot"]
+    program = loader_argv(emulator, f"bin/{arch.current().lab.program}", preload)
+    return [*program, *search, "-nodefaults", "-no-reboot"]

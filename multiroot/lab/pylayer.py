@@ -12,7 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from multiroot import proc
+from multiroot import arch, proc
 from multiroot.lab import paths, roots
 from multiroot.lab.artifacts import Artifact, digest_tree, source_files
 from multiroot.lab.cache import Cache
@@ -20,7 +20,7 @@ from multiroot.lab.cache import Cache
 PREFIX = "opt/multiroot"
 _PIP = [sys.executable, "-m", "pip"]
 _VERSION = "3.13"  # of the system root's Python
-_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")
+_PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "linux")  # of wheels, newest first
 
 
 def dependencies_artifact(system: Artifact, cache: Cache) -> Artifact:
@@ -30,7 +30,8 @@ def dependencies_artifact(system: Artifact, cache: Cache) -> Artifact:
     ]
 
     def build(out: Path) -> None:
-        platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
+        names = [f"{platform}_{arch.current().machine}" for platform in _PLATFORMS]
+        platforms = [word for name in names for word in ("--platform", name)]
         target = ["--python-version", _VERSION, "--target", str(out / PREFIX)]
         options = ["--quiet", "--no-compile", "--only-binary=:all:", *platforms, *target]
         proc.run([*_PIP, "install", *options, *wanted], log=out / "build.log", timeout=600)

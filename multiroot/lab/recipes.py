@@ -112,7 +112,7 @@ class MachineRecipe(Recipe):
     carve_at_boot: bool  # by memmap=; else the carve is movable memory, to be offlined at run time
     low_reserved: bool = True  # keep ledger and low window out of the old root's allocator
     cmdline: tuple[str, ...] = ()
-    iommu: str = ""  # options of an emulated VT-d unit; none without
+    iommu: str = ""  # options of an emulated IOMMU; none without
     device: tuple[DeviceRecipe, ...] = ()
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from multiroot import proc
+from multiroot import arch, proc
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
 from multiroot.lab.artifacts import Artifact
@@ -70,9 +70,10 @@ def loader_argv(tree: Path, program: str, preload: Path | None = None) -> list[s
 
     The library `preload`, if any, is loaded before all others.
     """
-    libraries = tree / "usr/lib/x86_64-linux-gnu"
+    machine = arch.current().lab
+    libraries = tree / machine.libraries
     return [
-        str(libraries / "ld-linux-x86-64.so.2"),
+        str(libraries / machine.loader),
         "--library-path",
         str(libraries),
         *(["--preload", str(preload)] if preload else []),

@@ -11,47 +11,46 @@ from pathlib import Path
 from multiroot.device.handle import Device
 from multiroot.device.uapi import MemoryAction
 from multiroot.errors import ConflictError
-from multiroot.kexec.ranges import Range
 from multiroot.launch import carve
 from multiroot.plan import iomem
 from multiroot.plan.estate import heritage
+from multiroot.ranges import Range
 from multiroot.units import MIB
 
 # Below 1 GiB, so that the kernel maps none of it with a 1 GiB page: removing part of one makes 6.12 fault.
 MEMORY_UNIT = 512 * MIB
 # What is zeroed in one call: not long, for nothing else can be asked of the module meanwhile.
 ZERO_STEP = 16 * MIB
-_TYPE_RAM = 1
 
 
 @dataclass(frozen=True)
 class AdoptedCpu:
     """A CPU that came over, its number here, and how long it took to come online, in seconds."""
 
-    apic_id: int
+    hardware_id: int
     number: int
     seconds: float
 
 
 def foreign_cpus(device: Device) -> tuple[int, ...]:
-    """APIC ids of the CPUs that are not this root's by the ledger."""
+    """Hardware ids of the CPUs that are not this root's by the ledger."""
     mine = device.info().root
-    return tuple(apic_id for apic_id, cpu in sorted(device.ledger().cpus.items()) if cpu.root != mine)
+    return tuple(hardware_id for hardware_id, cpu in sorted(device.ledger().cpus.items()) if cpu.root != mine)
 
 
-def adopt_cpu(device: Device, apic_id: int, sys: Path = Path("/sys")) -> AdoptedCpu:
+def adopt_cpu(device: Device, hardware_id: int, sys: Path = Path("/sys")) -> AdoptedCpu:
     """Make a CPU this root's and bring it online. ConflictError when it does not come."""
-    number = device.adopt_cpu(apic_id).cpu
+    number = device.adopt_cpu(hardware_id).cpu
     before = time.monotonic()
     carve.online_cpus([number], sys)
-    return AdoptedCpu(apic_id, number, round(time.monotonic() - before, 3))
+    return AdoptedCpu(hardware_id, number, round(time.monotonic() - before, 3))
 
 
 def foreign_memory(device: Device, top: Path = Path("/")) -> tuple[Range, ...]:
     """The machine's memory that no kernel has, in the pieces to add."""
     block = int((top / "sys/devices/system/memory/block_size_bytes").read_text(), 16)
     used = [item.range for item in iomem.parse((top / "proc/iomem").read_text())]
-    ram = [Range(entry.addr, entry.size) for entry in device.ledger().e820 if entry.type == _TYPE_RAM]
+    ram = [Range(entry.addr, entry.size) for entry in device.ledger().first_map if entry.is_ram]
     return heritage(ram, used, block, max(MEMORY_UNIT, block))
 
 

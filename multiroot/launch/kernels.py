@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from multiroot import arch
 from multiroot.errors import BadRequestError
 
 KERNELS = Path("/usr/lib/multiroot/kernels")
@@ -25,7 +26,7 @@ class KernelFiles:
 
 
 def find(name: str, initrd: str = "", kernels: Path = KERNELS) -> KernelFiles:
-    """Files for `name`: that of a folder in `kernels`, or the path of a bzImage.
+    """Files for `name`: that of a folder in `kernels`, or the path of a kernel file.
 
     A named kernel has its initrd beside it; `initrd`, a path, goes before that. BadRequestError
     when a file is missing.
@@ -39,7 +40,8 @@ def find(name: str, initrd: str = "", kernels: Path = KERNELS) -> KernelFiles:
     if "/" not in name and not Path(name).is_file():
         known = ", ".join(sorted(folder.name for folder in kernels.glob("*/"))) or "none"
         raise BadRequestError(
-            f"there is no kernel {name!r}", f"installed: {known}; or give the path of a bzImage"
+            f"there is no kernel {name!r}",
+            f"installed: {known}; or give the path of a {arch.current().kernel.name}",
         )
     return KernelFiles(_existing(name), _existing(initrd) if initrd else None)
 

@@ -12,7 +12,7 @@ from typing import Any
 from multiroot.device.handle import Device
 from multiroot.device.uapi import CpuState, Started
 from multiroot.errors import BadRequestError, MultirootError
-from multiroot.kexec.build import BootPlan
+from multiroot.kexec.boot import BootPlan
 from multiroot.plan.planner import Plan
 
 START_TIMEOUT_MS = 5000
@@ -23,14 +23,14 @@ class Entry:
     """How to enter what was loaded: the registers of struct multiroot_cpu_start, physical addresses."""
 
     trampoline: int
-    cr3: int
+    page_table: int
     stack: int
     entry: int
     boot_params: int
 
     @classmethod
     def of(cls, boot: BootPlan) -> Entry:
-        return cls(boot.trampoline, boot.cr3, boot.stack, boot.entry, boot.boot_params)
+        return cls(boot.trampoline, boot.page_table, boot.stack, boot.entry, boot.boot_params)
 
     def to_dict(self) -> dict[str, int]:
         return asdict(self)

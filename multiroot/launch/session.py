@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from multiroot.device.handle import Device
 from multiroot.device.uapi import CpuState, PeerIndex, Started, lib
 from multiroot.errors import ConflictError
-from multiroot.kexec.build import BootPlan, build
-from multiroot.kexec.x86 import image, layout
+from multiroot.kexec.boot import BootPlan
+from multiroot.kexec.target import target
 from multiroot.launch import carve
 from multiroot.launch import load as loading
 from multiroot.launch.facts import Facts, root_spec, take_inventory
@@ -56,11 +56,12 @@ def prepare(
     Raises BadRequestError or ConflictError; changes nothing.
     """
     kernel, initrd = files.read()
-    parsed = image.parse(kernel)
-    needed = layout.minimum_carve(parsed, len(initrd))
+    how = target()
+    image = how.read_image(kernel)
+    needed = how.minimum_carve(image, len(initrd))
     made = plan(take_inventory(device, facts), request(needed))
-    hz = config_hz(parsed.release, files.kernel)
-    return Prepared(made, build(kernel, initrd, command_line, root_spec(made, facts, hz)))
+    hz = config_hz(image.release, files.kernel)
+    return Prepared(made, how.build(kernel, initrd, command_line, root_spec(made, facts, hz)))
 
 
 def phases() -> Phases:

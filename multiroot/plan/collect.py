@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from multiroot import arch
 from multiroot.errors import MultirootError
-from multiroot.kexec.ranges import Range
 from multiroot.plan import iomem
 from multiroot.plan.inventory import Cpu, FirmwareRange, Inventory, MemoryBlock
+from multiroot.ranges import Range
 from multiroot.units import parse_cpu_list
 
 
 @dataclass(frozen=True)
 class ProbedCpu:
-    """What only the module knows: the APIC id of an offline CPU, and who has it (0: nobody)."""
+    """What only the module knows: the hardware id of an offline CPU, and who has it (0: nobody)."""
 
-    apic_id: int
+    hardware_id: int
     owner: int
 
 
@@ -31,84 +32,70 @@ def collect(
     *,
     probe: Probe | None = None,
     root: int = 1,
-    boot_apic_id: int | None = None,
+    boot_hardware_id: int | None = None,
     firmware: tuple[FirmwareRange, ...] | None = None,
 ) -> Inventory:
     """The inventory of the machine whose /proc and /sys are below `top`.
 
-    `probe`, `root` and `boot_apic_id` come from /dev/multiroot; without them the APIC ids of offline
-    CPUs stay unknown. `firmware` is the machine's memory map; a root that was started by another one has
-    seen only a part of it. Raises MultirootError when a file is missing and BadRequestError when
-    /proc/iomem hides its addresses.
+    `probe`, `root` and `boot_hardware_id` come from /dev/multiroot; without them the hardware ids of offline
+    CPUs stay unknown. `firmware` is the machine's memory map; a root that another one started has seen only a
+    part of it. Raises MultirootError when a file is missing and BadRequestError when /proc/iomem hides its
+    addresses.
     """
     return Inventory(
         root=root,
-        cpus=_cpus(top, probe, boot_apic_id),
+        cpus=_cpus(top, probe, boot_hardware_id),
         iomem=iomem.parse(_read(top / "proc/iomem")),
         firmware=_firmware(top / "sys/firmware/memmap") if firmware is None else firmware,
         blocks=_blocks(top / "sys/devices/system/memory"),
     )
 
 
-def _cpus(top: Path, probe: Probe | None, boot_apic_id: int | None) -> tuple[Cpu, ...]:
+def _cpus(top: Path, probe: Probe | None, boot_hardware_id: int | None) -> tuple[Cpu, ...]:
     folder = top / "sys/devices/system/cpu"
     online = parse_cpu_list(_read(folder / "online"))
-    known = parse_apic_ids(_read(top / "proc/cpuinfo"))
+    known = arch.current().cpus.hardware_ids(_read(top / "proc/cpuinfo"))
     present = parse_cpu_list(_read(folder / "present"))
     probed = {n: probe(n) for n in present} if probe else {}
-    apic_ids = {n: probed[n].apic_id if n in probed else known.get(n) for n in present}
+    hardware_ids = {n: probed[n].hardware_id if n in probed else known.get(n) for n in present}
     threads = {n: parse_cpu_list(_read(folder / f"cpu{n}/topology/thread_siblings_list")) for n in online}
-    shift = thread_bits(threads, apic_ids)
+    shift = thread_bits(threads, hardware_ids)
     return tuple(
         Cpu(
             number=n,
-            apic_id=apic_ids[n],
+            hardware_id=hardware_ids[n],
             online=n in online,
-            siblings=_siblings(n, apic_ids, shift) or threads.get(n, (n,)),
+            siblings=_siblings(n, hardware_ids, shift) or threads.get(n, (n,)),
             # CPU 0 can not go offline, whatever root this is; the machine's boot CPU must never see INIT.
-            is_boot=n == 0 or (boot_apic_id is not None and apic_ids[n] == boot_apic_id),
+            is_boot=n == 0 or (boot_hardware_id is not None and hardware_ids[n] == boot_hardware_id),
             owner=probed[n].owner if n in probed else 0,
         )
         for n in present
     )
 
 
-def parse_apic_ids(cpuinfo: str) -> dict[int, int]:
-    """APIC id by logical number, from the text of /proc/cpuinfo (online CPUs only)."""
-    found: dict[int, int] = {}
-    for paragraph in cpuinfo.split("\n\n"):
-        fields = {
-            key.strip(): value.strip()
-            for key, _, value in (line.partition(":") for line in paragraph.splitlines())
-        }
-        apic_id = fields.get("apicid") or fields.get("initial apicid")
-        if fields.get("processor", "").isdigit() and apic_id and apic_id.isdigit():
-            found[int(fields["processor"])] = int(apic_id)
-    return found
-
-
-def thread_bits(threads: dict[int, tuple[int, ...]], apic_ids: dict[int, int | None]) -> int:
-    """How many low bits of the APIC id tell threads of a core apart.
+def thread_bits(threads: dict[int, tuple[int, ...]], hardware_ids: dict[int, int | None]) -> int:
+    """How many low bits of the hardware id tell threads of a core apart.
 
     Taken from cores with several threads online: an offline CPU has no topology in sysfs and is
-    missing from its siblings' (kernel: store_topo_cpumask), but its APIC id still tells its core.
+    missing from its siblings' (kernel: store_topo_cpumask), but its hardware id still tells its core.
     """
     bits = 0
     for siblings in threads.values():
-        ids = [apic_id for n in siblings if (apic_id := apic_ids.get(n)) is not None]
+        ids = [hardware_id for n in siblings if (hardware_id := hardware_ids.get(n)) is not None]
         bits = max([bits, *((ids[0] ^ other).bit_length() for other in ids)])
     return bits
 
 
-def _siblings(number: int, apic_ids: dict[int, int | None], shift: int) -> tuple[int, ...]:
-    """CPUs of the same core by APIC id; empty when it is unknown."""
-    own = apic_ids[number]
+def _siblings(number: int, hardware_ids: dict[int, int | None], shift: int) -> tuple[int, ...]:
+    """CPUs of the same core by hardware id; empty when it is unknown."""
+    own = hardware_ids[number]
     if own is None:
         return ()
     return tuple(
         n
-        for n, apic_id in sorted(apic_ids.items())
-        if apic_id is not None and apic_id >> shift == own >> shift
+        for n, hardware_id in sorted(hardware_ids.items())
+        if hardware_id is not None and hardware_id >> shift == own >> shift
     )
 
 

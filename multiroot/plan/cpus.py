@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from multiroot import arch
 from multiroot.plan.inventory import Cpu, Inventory
 from multiroot.plan.refusal import Refusal
 from multiroot.plan.request import Request
@@ -47,8 +48,8 @@ def _why_not(inventory: Inventory, numbers: Iterable[int]) -> str:
             return f"CPU {cpu.number} is the boot CPU, which can not leave a running root"
         if cpu.owner not in (0, inventory.root):
             return f"CPU {cpu.number} belongs to root {cpu.owner}"
-        if cpu.apic_id is None:
-            return f"CPU {cpu.number} is offline and its APIC id unknown"
+        if cpu.hardware_id is None:
+            return f"CPU {cpu.number} is offline and its {arch.current().cpus.id_name} unknown"
     return ""
 
 

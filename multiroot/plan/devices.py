@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which PCI devices in use here can't work in a root without I/O APIC: those with interrupts by pin only."""
+"""Which PCI devices in use here cannot work in a later root: those that interrupt by pin only.
+
+No root but the first has the controller that pins lead to.
+"""
 
 from __future__ import annotations
 

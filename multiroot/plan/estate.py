@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from multiroot.kexec.ranges import Range, align_down, align_up, merge, subtract
+from multiroot.ranges import Range, align_down, align_up, merge, subtract
 from multiroot.units import MIB
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from multiroot.kexec.ranges import Range, intersect, merge, subtract
 from multiroot.plan.iomem import Resource
+from multiroot.ranges import Range, intersect, merge, subtract
 from multiroot.units import MIB
 
 MOVABLE = "Movable"
@@ -18,11 +18,11 @@ class Cpu:
     """A CPU by its logical number in this root.
 
     `siblings`: all threads of its core, itself included. `owner`: the root that has it according to
-    the ledger, 0 when nobody claimed it yet. `apic_id` is None when there was no way to tell.
+    the ledger, 0 when nobody claimed it yet. `hardware_id` is None when there was no way to tell.
     """
 
     number: int
-    apic_id: int | None
+    hardware_id: int | None
     online: bool
     siblings: tuple[int, ...]
     is_boot: bool
@@ -67,10 +67,6 @@ class Inventory:
 
     def cpu(self, number: int) -> Cpu | None:
         return next((cpu for cpu in self.cpus if cpu.number == number), None)
-
-    @property
-    def boot_cpu(self) -> Cpu | None:
-        return next((cpu for cpu in self.cpus if cpu.is_boot), None)
 
     @property
     def system_ram(self) -> tuple[Range, ...]:

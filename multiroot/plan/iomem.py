@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.ranges import Range
+from multiroot.ranges import Range
 
 SYSTEM_RAM = "System RAM"
 RESERVED = "Reserved"

@@ -7,19 +7,18 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from multiroot import arch
 from multiroot.errors import BadRequestError
-from multiroot.kexec.build import LEDGER
-from multiroot.kexec.ranges import Range, align_down, align_up
-from multiroot.kexec.x86.layout import CARVE_ALIGNMENT, check_low_window
+from multiroot.kexec.boot import CARVE_ALIGNMENT
+from multiroot.kexec.target import target
 from multiroot.plan import iomem
 from multiroot.plan.inventory import Inventory, MemoryBlock, blocks_in, is_ram_only
 from multiroot.plan.refusal import Refusal
 from multiroot.plan.request import Request
+from multiroot.ranges import Range, align_down, align_up
 from multiroot.units import GIB, format_size
 
 FIRST_ROOT = 1
-LOW_WINDOW_SIZE = 0x20000
-LOW_WINDOWS = tuple(Range(base, LOW_WINDOW_SIZE) for base in (0x20000, 0x40000, 0x60000))
 
 
 class Way(enum.StrEnum):
@@ -96,9 +95,12 @@ def _check_numbers(request: Request, size: int, base: int | None) -> None:
             conflict=False,
             mended=replace(request, carve_size=aligned_size, carve_base=aligned_base),
         )
-    if base is not None and base + size > 1 << 47:
+    limit = arch.current().memory.address_limit
+    if base is not None and base + size > limit:
         raise Refusal(
-            "the carve ends beyond 128 TiB", conflict=False, mended=replace(request, carve_base=None)
+            f"the carve ends beyond {limit >> 40} TiB",
+            conflict=False,
+            mended=replace(request, carve_base=None),
         )
 
 
@@ -203,17 +205,18 @@ def _carve(inventory: Inventory, wanted: Range, way: Way) -> Carve:
 def choose_low_window(inventory: Inventory, request: Request) -> Range:
     """The low window, or Refusal."""
     if request.low is None:
-        free = [window for window in LOW_WINDOWS if not _low_conflict(inventory, window)]
+        windows = arch.current().memory.low_windows
+        free = [window for window in windows if not _low_conflict(inventory, window)]
         if not free:
             raise Refusal(
-                f"no low window is free: {_low_conflict(inventory, LOW_WINDOWS[0])}",
+                f"no low window is free: {_low_conflict(inventory, windows[0])}",
                 "choose one with --low-window",
                 conflict=True,
             )
         return free[0]
     mended = replace(request, low=None)
     try:
-        check_low_window(request.low)
+        target().check_low_window(request.low)
     except BadRequestError as error:
         raise Refusal(error.message, error.hint, conflict=False, mended=mended) from error
     reason = _low_conflict(inventory, request.low)
@@ -224,8 +227,9 @@ def choose_low_window(inventory: Inventory, request: Request) -> Range:
 
 def _low_conflict(inventory: Inventory, window: Range) -> str:
     """What makes `window` unusable, "" if nothing does."""
-    if window.overlaps(LEDGER):
-        return f"low window {window} overlaps the ledger at {LEDGER}"
+    ledger = arch.current().memory.ledger
+    if window.overlaps(ledger):
+        return f"low window {window} overlaps the ledger at {ledger}"
     if not is_ram_only(inventory, window):
         return f"low window {window} is not all RAM"
     for owner in iomem.owners(inventory.iomem, window):

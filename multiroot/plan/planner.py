@@ -7,15 +7,15 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from multiroot import arch
 from multiroot.errors import BadRequestError
-from multiroot.kexec.ranges import Range
-from multiroot.kexec.x86.layout import SHARED_OFFSET
+from multiroot.kexec.boot import SHARED_OFFSET
 from multiroot.plan import cpus, memory
 from multiroot.plan.inventory import Inventory
 from multiroot.plan.memory import Way
 from multiroot.plan.refusal import Refusal
 from multiroot.plan.request import PlanConflictError, PlanError, PlanRequestError, Request
-from multiroot.units import GIB, HUGE_PAGE
+from multiroot.ranges import Range
 
 _MOST_MENDS = 8  # a request has fewer parts than that, and every mend settles one of them
 
@@ -25,7 +25,7 @@ class PlannedCpu:
     """`number` is the logical number in the old root."""
 
     number: int
-    apic_id: int
+    hardware_id: int
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class Plan:
     @property
     def alignment(self) -> int:
         """The largest page size, in bytes, that maps the carve whole."""
-        return GIB if self.carve.base % GIB == 0 and self.carve.size % GIB == 0 else HUGE_PAGE
+        sizes = arch.current().memory.page_sizes
+        return max(size for size in sizes if self.carve.base % size == self.carve.size % size == 0)
 
     @property
-    def apic_ids(self) -> tuple[int, ...]:
-        return tuple(cpu.apic_id for cpu in self.cpus)
+    def hardware_ids(self) -> tuple[int, ...]:
+        return tuple(cpu.hardware_id for cpu in self.cpus)
 
     def to_dict(self) -> dict[str, Any]:
         """Only what JSON knows; `from_dict` is the inverse."""
@@ -104,7 +105,7 @@ def _plan(inventory: Inventory, request: Request) -> Plan:
     chosen = cpus.choose(inventory, request)
     carve = memory.choose_carve(inventory, request)
     return Plan(
-        cpus=tuple(PlannedCpu(cpu.number, cpu.apic_id) for cpu in chosen if cpu.apic_id is not None),
+        cpus=tuple(PlannedCpu(cpu.number, cpu.hardware_id) for cpu in chosen if cpu.hardware_id is not None),
         carve=carve.range,
         way=carve.way,
         blocks=carve.blocks,

@@ -6,11 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.kexec.ranges import Range
+from multiroot.ranges import Range
 from multiroot.units import MIB, format_cpu_list
 
-# What the planner takes for the least when it is not told what will be loaded.
-SMALLEST_CARVE = 128 * MIB
+# No kernel comes up in less. The planner takes it for the least when it is not told what will be loaded.
+CARVE_FLOOR = 128 * MIB
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Request:
     carve_size: int | None = None
     carve_base: int | None = None
     low: Range | None = None
-    needed: int = SMALLEST_CARVE
+    needed: int = CARVE_FLOOR
     pmem: bool = True
 
     def describe(self) -> str:

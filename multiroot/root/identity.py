@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from multiroot.plan import iomem
 from multiroot.units import parse_cpu_list
 
 ROOT_PARAMETER = "multiroot.root"
@@ -54,27 +54,12 @@ def online_cpus(sys: Path = Path("/sys")) -> tuple[int, ...]:
     return parse_cpu_list((sys / "devices/system/cpu/online").read_text())
 
 
-def apic_ids(cpuinfo: str) -> dict[int, int]:
-    """APIC id by logical CPU number, from the text of /proc/cpuinfo (online CPUs only)."""
-    found: dict[int, int] = {}
-    cpu = -1
-    for line in cpuinfo.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "processor":
-            cpu = int(value)
-        elif key.strip() == "apicid":
-            found[cpu] = int(value)
-    return found
-
-
-_IOMEM = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) : (System RAM.*|Persistent Memory.*)$", re.MULTILINE)
-
-
-def parse_memory(iomem: str) -> tuple[Memory, ...]:
+def parse_memory(text: str) -> tuple[Memory, ...]:
     """System RAM and persistent memory at the top level of /proc/iomem's text."""
     return tuple(
-        Memory(int(match[1], 16), int(match[2], 16) - int(match[1], 16) + 1, match[3])
-        for match in _IOMEM.finditer(iomem)
+        Memory(item.range.base, item.range.size, item.name)
+        for item in iomem.parse(text)
+        if item.is_ram or item.is_persistent
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from multiroot import __version__
+from multiroot import __version__, arch
 from multiroot.root import identity
 from multiroot.root.marks import Marks
 from multiroot.root.peers import Peers, PeerView, Role
@@ -43,13 +43,13 @@ class RootService(root_pb2_grpc.RootServiceServicer):
 
     async def GetStatus(self, request: root_pb2.GetStatusRequest, context: Any) -> root_pb2.RootStatus:
         cpus = identity.online_cpus()
-        ids = identity.apic_ids(Path("/proc/cpuinfo").read_text())
+        ids = arch.current().cpus.hardware_ids(Path("/proc/cpuinfo").read_text())
         return root_pb2.RootStatus(
             root=self._me.root,
             kernel_release=self._me.kernel_release,
             boot_id=self._me.boot_id,
             cpus=format_cpu_list(cpus),
-            apic_ids=[ids[cpu] for cpu in cpus],
+            hardware_ids=[ids[cpu] for cpu in cpus],
             memory=[
                 common_pb2.MemoryRange(start=range_.start, size=range_.size, name=range_.name)
                 for range_ in identity.parse_memory(Path("/proc/iomem").read_text())

@@ -14,10 +14,10 @@ import pytest
 from lab_factory import Labs
 
 from multiroot.errors import PeerLostError
-from multiroot.kexec.ranges import Range
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_log
 from multiroot.plan.iomem import parse
+from multiroot.ranges import Range
 from multiroot.units import MIB
 
 COMES_UP_S = 90.0

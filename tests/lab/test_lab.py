@@ -12,7 +12,7 @@ from lab_factory import Labs
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.lab import boot, recipes
 from multiroot.lab.lab import Lab
-from multiroot.lab.layout import LOW_WINDOW, LOW_WINDOW_SIZE, Range
+from multiroot.lab.layout import Range, low_reserved
 from multiroot.lab.recorder import console_log
 from multiroot.units import GIB
 
@@ -76,7 +76,7 @@ def test_memory_is_as_laid_out(each_lab: Lab) -> None:
     ranges = iomem(each_lab)
     assert layout.arena in ranges["Persistent Memory (legacy)"]
     assert layout.carve in [each for each in ranges["Reserved"] if each.start == layout.carve.start]
-    assert Range(LOW_WINDOW, LOW_WINDOW_SIZE) in ranges["Reserved"]
+    assert low_reserved() in ranges["Reserved"]
 
 
 def test_the_arena_is_a_dax_device_of_nearly_its_size(each_lab: Lab) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Events that the tracepoints of multiroot.ko recorded, as marks beside a handoff's phases. Pure.
 
-Kernel: Documentation/trace/ftrace.rst, trace_clock "x86-tsc"; csrc/kmod/core/trace.h.
+Kernel: Documentation/trace/ftrace.rst, trace_clock; csrc/kmod/core/trace.h.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from multiroot import __version__, proc
+from multiroot import __version__, arch, proc
 from multiroot.bench.results.samples import Header
 from multiroot.lab import paths
 from multiroot.lab.agents import Agents
@@ -32,7 +32,7 @@ def header(bench: str, seed: int, options: dict[str, Any], versions: dict[str, s
 
 def versions(machine: Lab, agents: Agents) -> dict[str, str]:
     """Of what runs in the lab machine."""
-    qemu = machine.run(["qemu-system-x86_64", "--version"]).stdout.split("\n")[0]
+    qemu = machine.run([arch.current().lab.program, "--version"]).stdout.split("\n")[0]
     return {
         "old_kernel": agents.status(wait=True).kernel_release,
         "guest_qemu": qemu.removeprefix("QEMU emulator version "),

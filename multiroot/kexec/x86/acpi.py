@@ -12,9 +12,10 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from multiroot.arch.x86 import LAPIC_MAX_ID  # larger ids need a local x2APIC structure
 from multiroot.errors import BadRequestError
-from multiroot.kexec.ranges import Range, align_up
 from multiroot.kexec.x86 import aml
+from multiroot.ranges import Range, align_up
 
 OEM_ID = b"MULTRT"
 OEM_TABLE_ID = b"MULTROOT"
@@ -36,7 +37,6 @@ LAPIC_ADDRESS = 0xFEE00000
 LAPIC_ENABLED = 1 << 0
 LAPIC_ONLINE_CAPABLE = 1 << 1
 LEDGER_CPU_SIZE = 8  # sizeof(struct multiroot_ledger_cpu), which begins with the owner's number
-LAPIC_MAX_ID = 254  # larger ones need a local x2APIC structure
 SET_ASIDE_UID = 0xFE
 IOAPIC_ID = 0xF0
 UART_PORTS_AT = (0x3F8, 0x2F8)  # ttyS0, ttyS1

@@ -6,10 +6,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from multiroot.kexec.ranges import Range
+from multiroot.kexec.boot import MemoryEntry
 from multiroot.kexec.x86 import e820
-from multiroot.kexec.x86.e820 import E820Entry
 from multiroot.kexec.x86.image import HEADER_START, LOADED_HIGH, KernelImage
+from multiroot.ranges import Range
 from multiroot.units import PAGE
 
 # Offsets into boot_params.
@@ -36,7 +36,7 @@ def encode(
     cmdline: int,
     initrd: Range | None,
     rsdp: int,
-    memory: Sequence[E820Entry],
+    memory: Sequence[MemoryEntry],
 ) -> bytes:
     """One page for RSI at the 64-bit entry point.
 

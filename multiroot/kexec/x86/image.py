@@ -12,6 +12,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from multiroot.arch.x86 import MAGIC, MAGIC_AT, kernel_release
 from multiroot.errors import BadRequestError
 from multiroot.units import PAGE
 
@@ -31,9 +32,7 @@ _SETUP_SECTS = 0x1F1
 _SYSSIZE = 0x1F4
 _BOOT_FLAG = 0x1FE
 _HEADER_END = 0x201
-_MAGIC = 0x202
 _VERSION = 0x206
-_KERNEL_VERSION = 0x20E
 _LOADFLAGS = 0x211
 _KERNEL_ALIGNMENT = 0x230
 _RELOCATABLE = 0x234
@@ -132,7 +131,7 @@ def parse(data: bytes) -> KernelImage:
         protocol=protocol,
         setup_size=setup_size,
         payload_size=payload_size,
-        header_end=_MAGIC + data[_HEADER_END],
+        header_end=MAGIC_AT + data[_HEADER_END],
         release=_release(data, setup_size),
         kernel_alignment=_u32(data, _KERNEL_ALIGNMENT),
         pref_address=_u64(data, _PREF_ADDRESS),
@@ -153,7 +152,7 @@ def _require_kernel(data: bytes) -> None:
         raise BadRequestError(
             "not an x86 kernel image: no boot flag 0xaa55 at 0x1fe", "give a bzImage (vmlinuz)"
         )
-    if len(data) >= _MAGIC + 4 and data[_MAGIC : _MAGIC + 4] != b"HdrS":
+    if len(data) >= MAGIC_AT + 4 and data[MAGIC_AT : MAGIC_AT + 4] != MAGIC:
         raise BadRequestError(
             "not an x86 kernel image: no HdrS signature at 0x202", "give a bzImage (vmlinuz)"
         )
@@ -162,15 +161,14 @@ def _require_kernel(data: bytes) -> None:
 
 
 def _release(data: bytes, setup_size: int) -> str:
-    """The release in the version string that the header points to ("6.1.0-56-cloud-amd64 (builder) ...")."""
-    start = _u16(data, _KERNEL_VERSION) + 0x200
-    end = data.find(b"\0", start, setup_size)
-    if start == 0x200 or start >= setup_size or end < 0:
-        raise _corrupt("its version string lies outside of the setup code")
-    words = data[start:end].decode("ascii", "replace").split()
-    if not words or not re.match(r"\d+\.\d+", words[0]):
+    """The release, which must begin with a version number."""
+    try:
+        release = kernel_release(data[:setup_size])
+    except BadRequestError as error:
+        raise _corrupt("its version string is empty or outside of the setup code") from error
+    if not re.match(r"\d+\.\d+", release):
         raise _corrupt("its version string is not one")
-    return words[0]
+    return release
 
 
 def _require_consistent(image: KernelImage) -> None:

@@ -15,13 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.ranges import Range, align_up
+from multiroot.kexec.boot import BOOT_AREA_SIZE, CARVE_ALIGNMENT, SHARED_OFFSET
 from multiroot.kexec.x86.image import KernelImage
+from multiroot.ranges import Range, align_up
 from multiroot.units import HUGE_PAGE, KIB, MIB, PAGE, format_size
 
-CARVE_ALIGNMENT = HUGE_PAGE  # the shared area is aligned like this, and sits at a fixed offset
-BOOT_AREA_SIZE = 2 * MIB
-SHARED_OFFSET = BOOT_AREA_SIZE
 SHARED_SIZE = 2 * MIB  # MULTIROOT_SHARED_SIZE
 RAM_OFFSET = SHARED_OFFSET + SHARED_SIZE
 KERNEL_OFFSET = 16 * MIB

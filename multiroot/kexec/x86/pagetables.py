@@ -11,13 +11,14 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from multiroot.arch.x86 import X86
 from multiroot.errors import BadRequestError
-from multiroot.kexec.ranges import Range, align_down, align_up
+from multiroot.ranges import Range, align_down, align_up
 from multiroot.units import GIB, HUGE_PAGE, PAGE
 
 ENTRIES = 512
 PDPT_SPAN = ENTRIES * GIB  # what one PML4 entry maps
-ADDRESS_LIMIT = ENTRIES * PDPT_SPAN // 2  # lower half of a 48-bit address space
+ADDRESS_LIMIT = X86.memory.address_limit
 
 _PRESENT_WRITABLE = 0x3
 _LEAF = _PRESENT_WRITABLE | 0x80  # page size: a 2 MiB page

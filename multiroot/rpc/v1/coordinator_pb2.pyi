@@ -35,7 +35,7 @@ class LaunchRequest(_message.Message):
     APPEND_FIELD_NUMBER: _builtins.int
     JOIN_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     kernel: _builtins.str
-    """a lab kernel's name, or the path of a bzImage in this root"""
+    """a lab kernel's name, or the path of a kernel file in this root"""
     initrd: _builtins.str
     """path in this root; empty: the one beside the lab kernel"""
     cpus: _builtins.str

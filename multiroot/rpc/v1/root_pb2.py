@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 from multiroot.rpc.v1 import common_pb2 as multiroot_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17multiroot/v1/root.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\"\x12\n\x10GetStatusRequest\")\n\x0fSetClockRequest\x12\x16\n\x0ewall_offset_ns\x18\x01 \x01(\x03\"\x12\n\x10SetClockResponse\"\xc2\x02\n\nRootStatus\x12\x0c\n\x04root\x18\x01 \x01(\r\x12\x16\n\x0ekernel_release\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x0c\n\x04\x63pus\x18\x04 \x01(\t\x12\x10\n\x08\x61pic_ids\x18\x05 \x03(\r\x12)\n\x06memory\x18\x06 \x03(\x0b\x32\x19.multiroot.v1.MemoryRange\x12\x10\n\x08uptime_s\x18\x07 \x01(\x01\x12\x0e\n\x06now_ns\x18\x08 \x01(\x03\x12\x0f\n\x07tsc_khz\x18\t \x01(\x04\x12!\n\x05marks\x18\n \x03(\x0b\x32\x12.multiroot.v1.Mark\x12\'\n\x05peers\x18\x0b \x03(\x0b\x32\x18.multiroot.v1.PeerStatus\x12\x15\n\ragent_version\x18\x0c \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\r \x03(\t\x12\x0b\n\x03vms\x18\x0e \x03(\t\"#\n\x04Mark\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61t_ns\x18\x02 \x01(\x03\"\xd8\x01\n\nPeerStatus\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.multiroot.v1.PeerStatus.Role\x12\x0c\n\x04root\x18\x02 \x01(\r\x12\r\n\x05state\x18\x03 \x01(\t\x12\x18\n\x10heartbeat_age_ns\x18\x04 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x16\n\x0ekernel_release\x18\x06 \x01(\t\"=\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_PARENT\x10\x01\x12\x0e\n\nROLE_CHILD\x10\x02\x32\x9f\x01\n\x0bRootService\x12\x45\n\tGetStatus\x12\x1e.multiroot.v1.GetStatusRequest\x1a\x18.multiroot.v1.RootStatus\x12I\n\x08SetClock\x12\x1d.multiroot.v1.SetClockRequest\x1a\x1e.multiroot.v1.SetClockResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17multiroot/v1/root.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\"\x12\n\x10GetStatusRequest\")\n\x0fSetClockRequest\x12\x16\n\x0ewall_offset_ns\x18\x01 \x01(\x03\"\x12\n\x10SetClockResponse\"\xc6\x02\n\nRootStatus\x12\x0c\n\x04root\x18\x01 \x01(\r\x12\x16\n\x0ekernel_release\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x0c\n\x04\x63pus\x18\x04 \x01(\t\x12\x14\n\x0chardware_ids\x18\x05 \x03(\r\x12)\n\x06memory\x18\x06 \x03(\x0b\x32\x19.multiroot.v1.MemoryRange\x12\x10\n\x08uptime_s\x18\x07 \x01(\x01\x12\x0e\n\x06now_ns\x18\x08 \x01(\x03\x12\x0f\n\x07tsc_khz\x18\t \x01(\x04\x12!\n\x05marks\x18\n \x03(\x0b\x32\x12.multiroot.v1.Mark\x12\'\n\x05peers\x18\x0b \x03(\x0b\x32\x18.multiroot.v1.PeerStatus\x12\x15\n\ragent_version\x18\x0c \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\r \x03(\t\x12\x0b\n\x03vms\x18\x0e \x03(\t\"#\n\x04Mark\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61t_ns\x18\x02 \x01(\x03\"\xd8\x01\n\nPeerStatus\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.multiroot.v1.PeerStatus.Role\x12\x0c\n\x04root\x18\x02 \x01(\r\x12\r\n\x05state\x18\x03 \x01(\t\x12\x18\n\x10heartbeat_age_ns\x18\x04 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x16\n\x0ekernel_release\x18\x06 \x01(\t\"=\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_PARENT\x10\x01\x12\x0e\n\nROLE_CHILD\x10\x02\x32\x9f\x01\n\x0bRootService\x12\x45\n\tGetStatus\x12\x1e.multiroot.v1.GetStatusRequest\x1a\x18.multiroot.v1.RootStatus\x12I\n\x08SetClock\x12\x1d.multiroot.v1.SetClockRequest\x1a\x1e.multiroot.v1.SetClockResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,13 +40,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETCLOCKRESPONSE']._serialized_start=131
   _globals['_SETCLOCKRESPONSE']._serialized_end=149
   _globals['_ROOTSTATUS']._serialized_start=152
-  _globals['_ROOTSTATUS']._serialized_end=474
-  _globals['_MARK']._serialized_start=476
-  _globals['_MARK']._serialized_end=511
-  _globals['_PEERSTATUS']._serialized_start=514
-  _globals['_PEERSTATUS']._serialized_end=730
-  _globals['_PEERSTATUS_ROLE']._serialized_start=669
-  _globals['_PEERSTATUS_ROLE']._serialized_end=730
-  _globals['_ROOTSERVICE']._serialized_start=733
-  _globals['_ROOTSERVICE']._serialized_end=892
+  _globals['_ROOTSTATUS']._serialized_end=478
+  _globals['_MARK']._serialized_start=480
+  _globals['_MARK']._serialized_end=515
+  _globals['_PEERSTATUS']._serialized_start=518
+  _globals['_PEERSTATUS']._serialized_end=734
+  _globals['_PEERSTATUS_ROLE']._serialized_start=673
+  _globals['_PEERSTATUS_ROLE']._serialized_end=734
+  _globals['_ROOTSERVICE']._serialized_start=737
+  _globals['_ROOTSERVICE']._serialized_end=896
 # @@protoc_insertion_point(module_scope)

@@ -81,7 +81,7 @@ class RootStatus(_message.Message):
     KERNEL_RELEASE_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
     CPUS_FIELD_NUMBER: _builtins.int
-    APIC_IDS_FIELD_NUMBER: _builtins.int
+    HARDWARE_IDS_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
     UPTIME_S_FIELD_NUMBER: _builtins.int
     NOW_NS_FIELD_NUMBER: _builtins.int
@@ -103,7 +103,7 @@ class RootStatus(_message.Message):
     tsc_khz: _builtins.int
     agent_version: _builtins.str
     @_builtins.property
-    def apic_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+    def hardware_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """of those CPUs, same order"""
 
     @_builtins.property
@@ -129,7 +129,7 @@ class RootStatus(_message.Message):
         kernel_release: _builtins.str = ...,
         boot_id: _builtins.str = ...,
         cpus: _builtins.str = ...,
-        apic_ids: _abc.Iterable[_builtins.int] | None = ...,
+        hardware_ids: _abc.Iterable[_builtins.int] | None = ...,
         memory: _abc.Iterable[_common_pb2.MemoryRange] | None = ...,
         uptime_s: _builtins.float = ...,
         now_ns: _builtins.int = ...,
@@ -142,7 +142,7 @@ class RootStatus(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "apic_ids", b"apic_ids", "boot_id", b"boot_id", "cpus", b"cpus", "devices", b"devices", "kernel_release", b"kernel_release", "marks", b"marks", "memory", b"memory", "now_ns", b"now_ns", "peers", b"peers", "root", b"root", "tsc_khz", b"tsc_khz", "uptime_s", b"uptime_s", "vms", b"vms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "cpus", b"cpus", "devices", b"devices", "hardware_ids", b"hardware_ids", "kernel_release", b"kernel_release", "marks", b"marks", "memory", b"memory", "now_ns", b"now_ns", "peers", b"peers", "root", b"root", "tsc_khz", b"tsc_khz", "uptime_s", b"uptime_s", "vms", b"vms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,7 +61,7 @@ class Machine:
         return type("Info", (), {"root": ME})
 
     def ledger(self) -> Ledger:
-        return Ledger(next_root=3, roots_alive=1, boot_hardware_id=0, e820=(RAM,), cpus=self.cpus)
+        return Ledger(next_root=3, roots_alive=1, boot_hardware_id=0, first_map=(RAM,), cpus=self.cpus)
 
     def adopt_cpu(self, hardware_id: int) -> Any:
         self.calls.append(("cpu", hardware_id))

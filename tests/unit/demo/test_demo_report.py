@@ -43,7 +43,7 @@ def test_all_held() -> None:
         (replace(GOOD, old_root_after=replace(OLD, uptime_s=19.0)), "still alive"),
         (replace(GOOD, new_root=replace(NEW, boot_id="aaaa")), "another kernel"),
         (replace(GOOD, new_root=replace(NEW, boot_id="")), "another kernel"),
-        (replace(GOOD, new_root=replace(NEW, apic_ids=(1, 2))), "share no CPU"),
+        (replace(GOOD, new_root=replace(NEW, hardware_ids=(1, 2))), "share no CPU"),
         (with_vm(owner=1), "owned by the new root"),
         (with_vm(epoch_after=1), "owned by the new root"),
         (with_vm(in_old_root_after=True), "owned by the new root"),

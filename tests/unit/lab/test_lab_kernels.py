@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from multiroot.errors import BadRequestError
-from multiroot.lab.kernels import KernelSource, bzimage_release
+from multiroot.lab.kernels import KernelSource, release_of
 
 RELEASE = "6.12.1-mine"
 
@@ -41,7 +41,7 @@ def install(folder: Path) -> Path:
 
 
 def test_the_release_is_in_the_header(kernel: Path) -> None:
-    assert bzimage_release(kernel) == RELEASE
+    assert release_of(kernel) == RELEASE
 
 
 @pytest.mark.parametrize("where", ["boot/lib/modules", "lib/modules"])
@@ -81,9 +81,9 @@ def test_what_is_no_kernel(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "vmlinuz"
     path.write_bytes(content)
     with pytest.raises(BadRequestError, match=says):
-        bzimage_release(path)
+        release_of(path)
 
 
 def test_a_kernel_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadRequestError, match="No such file"):
-        bzimage_release(tmp_path / "none")
+        release_of(tmp_path / "none")

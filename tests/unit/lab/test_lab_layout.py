@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multiroot.arch.x86 import X86
 from multiroot.errors import BadRequestError
-from multiroot.lab.layout import HIGH_BASE, LOW_RAM, SECTION, SPLIT_FROM, Layout, Range, arena_size, lay_out
+from multiroot.lab.layout import SECTION, Layout, Range, arena_size, lay_out
 from multiroot.units import GIB, MIB
 
 IMAGE = 424 * MIB
@@ -30,7 +31,7 @@ def test_the_usual_machine() -> None:
 
 def test_without_a_reserved_carve_memory_is_movable_from_there_on() -> None:
     layout = default(carve_reserved=False)
-    after = HIGH_BASE + layout.ram - LOW_RAM - layout.carve.end
+    after = X86.lab.high_base + layout.ram - X86.lab.low_ram - layout.carve.end
     assert after >= 2 * SECTION, "early allocations take the end of memory"
     assert layout.cmdline()[1] == f"movablecore={(GIB + after + SECTION) // MIB}M"
 
@@ -56,13 +57,13 @@ def test_ranges_are_aligned_apart_and_inside(
     layout = lay_out(
         old_memory=old_memory, arena=arena, carve=carve, carve_reserved=carve_reserved, image=image
     )
-    high_end = HIGH_BASE + layout.ram - LOW_RAM
-    assert layout.ram >= SPLIT_FROM, "else q35 would put more than 2 GiB below 4 GiB"
+    high_end = X86.lab.high_base + layout.ram - X86.lab.low_ram
+    assert layout.ram >= X86.lab.split_from, "else q35 would put more than 2 GiB below 4 GiB"
     assert layout.arena.size >= arena
     assert layout.carve.size >= carve
     for part in (layout.arena, layout.carve):
         assert part.start % SECTION == part.size % SECTION == 0
-        assert HIGH_BASE <= part.start < part.end <= high_end
+        assert X86.lab.high_base <= part.start < part.end <= high_end
     assert layout.arena.end <= layout.carve.start
     assert layout.ram - layout.arena.size - layout.carve.size * carve_reserved >= old_memory
     assert layout.image.start >= high_end

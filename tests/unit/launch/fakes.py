@@ -33,7 +33,7 @@ class FakeDevice:
         base, size, low, low_size, shared = self.carved or (0, 0, 0, 0, 0)
         return Info(
             abi=1,
-            x2apic=False,
+            wide_ids=False,
             has_parent=False,
             carved=bool(self.carved),
             claimed=self.claimed,
@@ -50,7 +50,7 @@ class FakeDevice:
         )
 
     def ledger(self) -> Ledger:
-        return Ledger(next_root=2, roots_alive=1, boot_hardware_id=0, e820=(), cpus={})
+        return Ledger(next_root=2, roots_alive=1, boot_hardware_id=0, first_map=(), cpus={})
 
     def carve(self, base: int, size: int, *, low_base: int, low_size: int, shared: int) -> None:
         self._maybe("carve")

@@ -17,11 +17,11 @@ from multiroot.cli.kexec import kexec
 from multiroot.cli.plan import plan
 from multiroot.cli.planning import parse_request
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
-from multiroot.kexec.ranges import Range
 from multiroot.launch import facts as machines
 from multiroot.launch import session
 from multiroot.launch.facts import Facts
-from multiroot.plan.request import SMALLEST_CARVE, Request
+from multiroot.plan.request import CARVE_FLOOR, Request
+from multiroot.ranges import Range
 from multiroot.units import GIB, MIB
 
 NOTHING: dict[str, Any] = {"cpus": "", "cpu_count": None, "carve": "", "low_window": "", "pmem": True}
@@ -35,7 +35,7 @@ def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys.modules[name], "open_device", lambda required: None)
     for module in (session, machines):
         monkeypatch.setattr(module, "take_inventory", lambda device, facts: machine())
-    facts = Facts(root=1, next_root=2, boot_apic_id=0, tsc_khz=2_000_000, x2apic=True)
+    facts = Facts(root=1, next_root=2, boot_hardware_id=0, tsc_khz=2_000_000, wide_ids=True)
     monkeypatch.setattr(machines, "facts_without_module", lambda: facts)
 
 
@@ -47,7 +47,7 @@ def run(group: click.Group, *words: str) -> Result:
 
 
 def test_options_become_requests() -> None:
-    assert parse_request(**NOTHING) == Request(needed=SMALLEST_CARVE)
+    assert parse_request(**NOTHING) == Request(needed=CARVE_FLOOR)
     full = {
         "cpus": "2-3",
         "cpu_count": None,

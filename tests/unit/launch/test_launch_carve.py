@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
-from multiroot.kexec.ranges import Range
 from multiroot.launch import carve
 from multiroot.launch.carve import Taken
 from multiroot.plan.memory import Way
 from multiroot.plan.planner import Plan, PlannedCpu
+from multiroot.ranges import Range
 from multiroot.units import GIB, MIB
 
 PLAN = Plan(

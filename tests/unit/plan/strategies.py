@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from multiroot.kexec.ranges import Range
 from multiroot.plan.inventory import Cpu, FirmwareRange, Inventory, MemoryBlock
 from multiroot.plan.iomem import Resource
 from multiroot.plan.request import Request
+from multiroot.ranges import Range
 from multiroot.units import GIB, MIB
 
 BLOCK = 128 * MIB
@@ -103,8 +103,8 @@ def cpu_sets(draw: st.DrawFn) -> tuple[Cpu, ...]:
         first, threads = len(cpus), draw(st.integers(1, 3))
         siblings = tuple(range(first, first + threads))
         for thread in siblings:
-            apic_id = core * 4 + thread - first
-            known = st.sampled_from([apic_id] * 9 + [None])
+            hardware_id = core * 4 + thread - first
+            known = st.sampled_from([hardware_id] * 9 + [None])
             owner = draw(st.sampled_from([0] * 8 + [1, 2]))
             online = thread == 0 or draw(st.booleans())
             cpus.append(Cpu(thread, draw(known), online, siblings, thread == 0, owner))

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multiroot.arch import current
 from multiroot.errors import MultirootError
-from multiroot.kexec.ranges import Range
-from multiroot.plan.collect import ProbedCpu, collect, parse_apic_ids, thread_bits
+from multiroot.plan.collect import ProbedCpu, collect, thread_bits
 from multiroot.plan.inventory import Cpu, MemoryBlock
 from multiroot.plan.planner import plan
 from multiroot.plan.request import Request
+from multiroot.ranges import Range
 from multiroot.units import MIB
 
 CPUINFO = """\
@@ -80,7 +81,7 @@ def test_everything_is_read(top: Path) -> None:
 
 def test_the_module_knows_more(top: Path) -> None:
     """With APIC ids of offline CPUs it shows that CPU 3 is a thread of CPU 2's core."""
-    inventory = collect(top, probe=lambda n: ProbedCpu(n + 8, 2 if n == 3 else 0), root=1, boot_apic_id=9)
+    inventory = collect(top, probe=lambda n: ProbedCpu(n + 8, 2 if n == 3 else 0), root=1, boot_hardware_id=9)
     assert [cpu.siblings for cpu in inventory.cpus] == [(0, 1), (0, 1), (2, 3), (2, 3)]
     assert [cpu.owner for cpu in inventory.cpus] == [0, 0, 0, 2]
     assert [cpu.is_boot for cpu in inventory.cpus] == [True, True, False, False]
@@ -109,7 +110,8 @@ def test_no_firmware_map(top: Path) -> None:
 
 @given(st.dictionaries(st.integers(0, 500), st.integers(0, 5000)))
 def test_cpuinfo_round_trip(ids: dict[int, int]) -> None:
-    assert parse_apic_ids("\n".join(CPUINFO.format(n, apic_id) for n, apic_id in ids.items())) == ids
+    text = "\n".join(CPUINFO.format(number, hardware_id) for number, hardware_id in ids.items())
+    assert current().cpus.hardware_ids(text) == ids
 
 
 @given(st.integers(0, 3), st.integers(2, 5))

@@ -6,8 +6,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.kexec.ranges import Range, intersect, merge, subtract
 from multiroot.plan.estate import heritage
+from multiroot.ranges import Range, intersect, merge, subtract
 from multiroot.units import MIB
 
 BLOCK, UNIT = 128 * MIB, 512 * MIB

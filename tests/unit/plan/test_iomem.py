@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.ranges import Range
 from multiroot.plan.iomem import Resource, owners, parse, render
+from multiroot.ranges import Range
 
 SAMPLE = """\
 00001000-0009fbff : System RAM

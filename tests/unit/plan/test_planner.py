@@ -7,14 +7,14 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from multiroot.arch.x86 import LEDGER
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.kexec.build import LEDGER
-from multiroot.kexec.ranges import Range, intersect, subtract
 from multiroot.kexec.x86.layout import check_carve, check_low_window
 from multiroot.plan.inventory import Inventory
 from multiroot.plan.memory import Way
 from multiroot.plan.planner import Plan, plan
 from multiroot.plan.request import PlanConflictError, PlanRequestError, Request
+from multiroot.ranges import Range, intersect, subtract
 from multiroot.units import GIB, MIB
 
 from .strategies import BLOCK, inventories, machine, requests
@@ -31,7 +31,7 @@ def check(inventory: Inventory, request: Request, made: Plan) -> None:
         known = by_number[cpu.number]
         assert not known.is_boot
         assert known.owner in (0, inventory.root)
-        assert known.apic_id == cpu.apic_id
+        assert known.hardware_id == cpu.hardware_id
         assert set(known.siblings) & set(by_number) <= chosen
     if request.cpus is not None:
         assert chosen == set(request.cpus)
@@ -137,7 +137,7 @@ def test_cpus_that_can_not_go() -> None:
     one = replace(machine(), cpus=machine().cpus[:1])
     cpus = machine().cpus
     owned = replace(machine(), cpus=(*cpus[:2], replace(cpus[2], owner=2), cpus[3]))
-    blind = replace(machine(), cpus=(*cpus[:3], replace(cpus[3], apic_id=None, online=False)))
+    blind = replace(machine(), cpus=(*cpus[:3], replace(cpus[3], hardware_id=None, online=False)))
     refused(machine(), Request(cpus=(0, 3)), "CPU 0 is the boot CPU", Request(cpus=(3,)), ConflictError)
     refused(
         smt,

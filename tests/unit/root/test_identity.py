@@ -36,11 +36,6 @@ def test_the_root_number_comes_from_the_command_line(tmp_path: Path) -> None:
     assert identity.read_identity(tmp_path).root == 1
 
 
-def test_apic_ids_are_not_cpu_numbers() -> None:
-    text = "processor\t: 0\napicid\t\t: 0\n\nprocessor\t: 1\napicid\t\t: 4\ninitial apicid\t: 4\n"
-    assert identity.apic_ids(text) == {0: 0, 1: 4}
-
-
 def test_marks_skip_torn_lines_and_land_on_the_shared_clock(tmp_path: Path) -> None:
     path = tmp_path / "marks"
     path.write_text("userspace 2.51\ninit 3.2\nhalf")

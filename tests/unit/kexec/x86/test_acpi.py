@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.ranges import Range
 from multiroot.kexec.x86 import acpi
 from multiroot.kexec.x86.acpi import ForeignBsp, Hardware, foreign_bsp
 from multiroot.lab import lab
 from multiroot.lab.build import emulator_artifact
 from multiroot.phases import Phases
+from multiroot.ranges import Range
 
 from .walker import Memory, acpi_tables, madt_entries
 

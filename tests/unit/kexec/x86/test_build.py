@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multiroot.arch.x86 import LEDGER
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.kexec.build import LEDGER, BootPlan, RootSpec, build
-from multiroot.kexec.ranges import Range, align_up
-from multiroot.kexec.x86.e820 import E820Type
+from multiroot.kexec.boot import BootPlan, MemoryType, RootSpec
+from multiroot.kexec.x86.build import build
+from multiroot.kexec.x86.e820 import TYPES
 from multiroot.kexec.x86.image import parse
 from multiroot.kexec.x86.layout import minimum_carve
+from multiroot.ranges import Range, align_up
 from multiroot.units import GIB, MIB, PAGE
 
 from .bzimage import BzImage
@@ -26,10 +28,11 @@ SPEC = RootSpec(
     root=2,
     carve=Range(0x1_1800_0000, GIB),
     low=Range(0x20000, 0x20000),
-    apic_ids=(2, 3),
-    machine_boot_apic_id=0,
+    hardware_ids=(2, 3),
+    boot_hardware_id=0,
     tsc_khz=2_000_000,
-    x2apic=False,
+    wide_ids=False,
+    reserved=((LEDGER, "ledger"),),
     pmem=(Range(0x1_0000_0000, 384 * MIB), Range(0x1_8000_0000, 512 * MIB)),
     hz=250,
 )
@@ -51,9 +54,9 @@ def specs(draw: st.DrawFn) -> tuple[RootSpec, int]:
     )
     low = Range(draw(st.integers(0x20, 0x80)) * PAGE, draw(st.integers(17, 32)) * PAGE)
     ids = draw(st.lists(st.integers(1, 500), min_size=1, max_size=40, unique=True))
-    spec = replace(SPEC, carve=Range(base, size), low=low, apic_ids=tuple(ids), pmem=())
+    spec = replace(SPEC, carve=Range(base, size), low=low, hardware_ids=tuple(ids), pmem=())
     pmem = (Range(spec.carve.end + GIB, GIB),) if draw(st.booleans()) else ()
-    return replace(spec, pmem=pmem, x2apic=draw(st.booleans())), initrd
+    return replace(spec, pmem=pmem, wide_ids=draw(st.booleans())), initrd
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,7 +76,7 @@ def test_invariants(case: tuple[RootSpec, int]) -> None:
         assert not item.overlaps(trampoline)
         assert not item.overlaps(plan.layout.stack)
     assert plan.trampoline == trampoline.base
-    assert plan.cr3 < 1 << 32
+    assert plan.page_table < 1 << 32
     assert plan.stack == plan.layout.stack.end
 
 
@@ -85,15 +88,15 @@ def test_the_memory_map_is_sorted_and_tells_no_lies(case: tuple[RootSpec, int]) 
     ranges = [entry.range for entry in plan.memory]
     assert ranges == sorted(ranges)
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(ranges))
-    ram = [entry.range for entry in plan.memory if entry.type is E820Type.RAM]
+    ram = [entry.range for entry in plan.memory if entry.type is MemoryType.RAM]
     assert all(spec.carve.contains(item) or spec.low.contains(item) for item in ram)
     loaded = [segment for segment in plan.segments if segment.what in ("kernel", "initrd")]
     assert all(any(item.contains(segment.range) for item in ram) for segment in loaded)
     kept = [segment for segment in plan.segments if segment not in loaded]
     assert not any(item.overlaps(segment.range) for item in ram for segment in kept)
     assert any(item.contains(plan.layout.kernel) for item in ram)
-    assert [entry.range for entry in plan.memory if entry.type is E820Type.PMEM] == list(spec.pmem)
-    assert LEDGER in [entry.range for entry in plan.memory if entry.type is E820Type.RESERVED]
+    assert [entry.range for entry in plan.memory if entry.type is MemoryType.PMEM] == list(spec.pmem)
+    assert LEDGER in [entry.range for entry in plan.memory if entry.type is MemoryType.RESERVED]
 
 
 @settings(max_examples=60, deadline=None)
@@ -113,9 +116,9 @@ def test_the_cpu_can_follow_every_pointer(case: tuple[RootSpec, int]) -> None:
         0,
         4 * GIB - 1,
     ):
-        assert translate(walk, plan.cr3, address) == address
+        assert translate(walk, plan.page_table, address) == address
     if plan.layout.initrd:
-        assert translate(walk, plan.cr3, plan.layout.initrd.end - 1) == plan.layout.initrd.end - 1
+        assert translate(walk, plan.page_table, plan.layout.initrd.end - 1) == plan.layout.initrd.end - 1
     acpi_tables(walk, struct.unpack("<Q", walk.read(plan.boot_params + 0x70, 8))[0])
 
 
@@ -136,7 +139,7 @@ def test_boot_params_by_offset() -> None:
     assert walk.read(image, size) == INITRD
     assert page[0x1E8] == len(plan.memory)
     table = [struct.unpack_from("<QQI", page, 0x2D0 + 20 * i) for i in range(page[0x1E8])]
-    assert table == [(entry.range.base, entry.range.size, int(entry.type)) for entry in plan.memory]
+    assert table == [(entry.range.base, entry.range.size, TYPES[entry.type]) for entry in plan.memory]
     assert (SPEC.carve.base + 4 * MIB, SPEC.carve.size - 4 * MIB, 1) in table
     assert plan.entry == SPEC.carve.base + 16 * MIB + 0x200
     assert walk.read(plan.entry - 0x200, 64) == KERNEL[5 * 512 : 5 * 512 + 64]
@@ -176,8 +179,8 @@ def test_kernels_that_prefer_a_high_address() -> None:
         ({"low": Range(0x10000, 0x20000)}, ConflictError, "overlaps"),
         ({"pmem": (Range(0x1_2000_0000, GIB),)}, ConflictError, "RAM at .* overlaps PMEM"),
         ({"pmem": tuple(Range(GIB * (i + 9), PAGE) for i in range(130))}, BadRequestError, "136 entries"),
-        ({"apic_ids": ()}, BadRequestError, "at least one CPU"),
-        ({"apic_ids": (2, 2)}, BadRequestError, "only once"),
+        ({"hardware_ids": ()}, BadRequestError, "at least one CPU"),
+        ({"hardware_ids": (2, 2)}, BadRequestError, "only once"),
         ({"tsc_khz": 0}, BadRequestError, "makes no sense"),
         ({"root": 0}, BadRequestError, "makes no sense"),
     ],
@@ -202,5 +205,5 @@ def test_kernels_that_can_not_be_above_4_gib() -> None:
 def test_a_huge_carve_is_mapped_as_far_as_it_is_loaded() -> None:
     plan = build(KERNEL, INITRD, "", replace(SPEC, carve=Range(1 << 40, 1 << 40)))
     walk = memory(plan)
-    assert translate(walk, plan.cr3, plan.layout.kernel.end) == plan.layout.kernel.end
-    assert translate(walk, plan.cr3, (1 << 41) - 1) is None
+    assert translate(walk, plan.page_table, plan.layout.kernel.end) == plan.layout.kernel.end
+    assert translate(walk, plan.page_table, (1 << 41) - 1) is None

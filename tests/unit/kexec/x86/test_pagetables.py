@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
-from multiroot.kexec.ranges import Range
 from multiroot.kexec.x86.pagetables import identity_map, reach
+from multiroot.ranges import Range
 from multiroot.units import GIB, MIB, PAGE
 
 from .walker import Memory, translate
@@ -46,10 +46,21 @@ def test_nothing_else_is_mapped(carve: Range) -> None:
         assert (translate(walk, PML4, address) is None) == (address >= 4 * GIB)
 
 
-@given(bases, st.sampled_from([64 * 1024, MIB, 4 * MIB]))
-def test_reach_is_what_fits(base: int, size: int) -> None:
+AREA_SIZES = st.sampled_from([64 * 1024, MIB, 4 * MIB])
+
+
+@given(bases, AREA_SIZES)
+def test_what_is_within_reach_fits(base: int, size: int) -> None:
     area = Range(AREA.base, size)
     identity_map([LOW, Range(base, reach(area))], area)
+
+
+@given(AREA_SIZES)
+def test_reach_is_hardly_less_than_what_fits(size: int) -> None:
+    """2 GiB more do not fit where the most tables are needed: across 512 GiB, both ends within a GiB."""
+    area = Range(AREA.base, size)
+    with pytest.raises(BadRequestError, match="do not fit"):
+        identity_map([LOW, Range(1024 * GIB - 64 * MIB, reach(area) + 2 * GIB)], area)
 
 
 def test_too_much_to_map() -> None:

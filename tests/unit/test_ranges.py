@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.kexec.ranges import Range, align_down, align_up, intersect, merge, subtract
+from multiroot.ranges import Range, align_down, align_up, intersect, merge, subtract
 
 small = st.builds(Range, st.integers(0, 60), st.integers(1, 20))
 lists = st.lists(small, max_size=6)

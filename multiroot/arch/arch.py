@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the rest of the code asks about the processor architecture, as one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from multiroot.ranges import Range
+
+
+@dataclass(frozen=True)
+class Cpus:
+    """What a kernel says about its CPUs in /proc/cpuinfo. The functions take the text of that file.
+
+    `hardware_ids`: the interrupt controller's id of each online CPU, by the CPU's logical number.
+    `clock_khz`: the clock rate of now in kHz, 0 when it is not there.
+    `model`: the line that names the model of the first CPU, "" when there is none.
+    `features`: what the first CPU can do, in the kernel's words.
+
+    `what` describes a CPU that will do. `id_name` is what people call a hardware id. `widest_narrow_id` is
+    the largest one that fits the interrupt controller's narrow mode. `controllers` are the names of its two
+    modes, narrow and wide. Of the features, every root needs those that are `wanted`. Those of `clock` make a
+    clock common to all roots. A CPU that runs VMs has one of `virtualisation`.
+    """
+
+    hardware_ids: Callable[[str], dict[int, int]]
+    clock_khz: Callable[[str], int]
+    model: Callable[[str], str]
+    features: Callable[[str], frozenset[str]]
+    what: str
+    id_name: str
+    widest_narrow_id: int
+    controllers: tuple[str, str]
+    wanted: frozenset[str]
+    clock: frozenset[str]
+    virtualisation: frozenset[str]
+    kvm_modules: tuple[str, ...]
+
+    def are_wide(self, cpuinfo: str) -> bool:
+        """Whether CPUs have ids that only the wide mode of the interrupt controller can address."""
+        return max(self.hardware_ids(cpuinfo).values(), default=0) > self.widest_narrow_id
+
+
+@dataclass(frozen=True)
+class KernelFile:
+    """The file a kernel comes in. `name` is the format's; `release` reads the kernel release.
+
+    `release` takes the first `head` bytes of the file. It raises BadRequestError when they are no kernel's.
+    """
+
+    name: str
+    head: int
+    release: Callable[[bytes], str]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Physical memory as machines of this architecture have it; sizes and addresses in bytes.
+
+    `page_sizes` are those that page tables know, smallest first. `address_limit` is where the addresses end
+    that a new kernel can be given. `ledger` is where the kernel module keeps the ledger. `low_windows` are
+    the places to try for the memory that a new root needs near address 0.
+    """
+
+    page_sizes: tuple[int, ...]
+    address_limit: int
+    ledger: Range
+    low_windows: tuple[Range, ...]
+
+
+@dataclass(frozen=True)
+class LabMachine:
+    """The computer that QEMU makes for the lab.
+
+    `program` is QEMU's program, `machine_type` and `cpu` are arguments for it, `iommu` is its device model of
+    an IOMMU. Once RAM is `split_from` bytes or more, `low_ram` bytes of it lie at address 0 and the rest at
+    `high_base`. `libraries` and `loader` are where a Debian tree keeps its libraries and the dynamic loader
+    among them, `debian` is Debian's name of the architecture.
+    """
+
+    program: str
+    machine_type: str
+    cpu: str
+    iommu: str
+    split_from: int
+    low_ram: int
+    high_base: int
+    libraries: str
+    loader: str
+    debian: str
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One architecture.
+
+    `name` is that of its folders in the source, `machine` is what `uname -m` says, `title` what people say.
+    `serial` is how serial consoles are called, less their number. `trace_clock` is the clock of the kernel's
+    tracer that all roots share.
+    """
+
+    name: str
+    machine: str
+    title: str
+    serial: str
+    trace_clock: str
+    cpus: Cpus
+    kernel: KernelFile
+    memory: Memory
+    lab: LabMachine

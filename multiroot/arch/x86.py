@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The record of x86-64 (see `multiroot.arch.arch`)."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from multiroot.arch.arch import Arch, Cpus, KernelFile, LabMachine, Memory
+from multiroot.errors import BadRequestError
+from multiroot.ranges import Range
+from multiroot.units import GIB, HUGE_PAGE, KIB, PAGE
+
+# Below 1 MiB: the code of parked CPUs is in it, and CPUs wake up in real mode.
+LEDGER = Range(64 * KIB, 64 * KIB)
+LAPIC_MAX_ID = 254  # of an xAPIC; 255 is everybody
+
+# Documentation/arch/x86/boot.rst: offsets in the setup header of a bzImage.
+MAGIC_AT, MAGIC = 0x202, b"HdrS"
+KERNEL_VERSION_AT = 0x20E  # where the version string is, from the second sector on
+SECOND_SECTOR = 0x200
+
+
+def _paragraphs(cpuinfo: str) -> Iterator[dict[str, str]]:
+    """The fields of each CPU."""
+    for paragraph in cpuinfo.split("\n\n"):
+        lines = (line.partition(":") for line in paragraph.splitlines())
+        yield {key.strip(): value.strip() for key, _, value in lines}
+
+
+def hardware_ids(cpuinfo: str) -> dict[int, int]:
+    """APIC ids. A kernel that was built without "apicid" has the id that the CPU started with."""
+    found: dict[int, int] = {}
+    for fields in _paragraphs(cpuinfo):
+        number = fields.get("processor", "")
+        apic_id = fields.get("apicid") or fields.get("initial apicid", "")
+        if number.isdigit() and apic_id.isdigit():
+            found[int(number)] = int(apic_id)
+    return found
+
+
+def clock_khz(cpuinfo: str) -> int:
+    match = re.search(r"^cpu MHz\s*: (\d+)", cpuinfo, re.MULTILINE)
+    return int(match[1]) * 1000 if match else 0
+
+
+def model(cpuinfo: str) -> str:
+    return next((line for line in cpuinfo.splitlines() if line.startswith("model name")), "")
+
+
+def features(cpuinfo: str) -> frozenset[str]:
+    match = re.search(r"^flags\s*: (.*)$", cpuinfo, re.MULTILINE)
+    return frozenset(match[1].split()) if match else frozenset()
+
+
+def kernel_release(head: bytes) -> str:
+    """The release in the version string of a bzImage ("6.1.0-56-cloud-amd64 (builder) ...")."""
+    if head[MAGIC_AT : MAGIC_AT + len(MAGIC)] != MAGIC:
+        raise BadRequestError("it is not a bzImage", "the setup header's signature HdrS is missing")
+    (pointer,) = struct.unpack_from("<H", head, KERNEL_VERSION_AT)
+    text, end, _ = head[pointer + SECOND_SECTOR :].partition(b"\0")
+    words = text.decode("ascii", "replace").split()
+    if not pointer or not end or not words:
+        raise BadRequestError("it does not tell its kernel release")
+    return words[0]
+
+
+X86 = Arch(
+    name="x86",
+    machine="x86_64",
+    title="x86-64",
+    serial="ttyS",
+    trace_clock="x86-tsc",
+    cpus=Cpus(
+        hardware_ids=hardware_ids,
+        clock_khz=clock_khz,
+        model=model,
+        features=features,
+        what="an x86-64 CPU with a local APIC",
+        id_name="APIC id",
+        widest_narrow_id=LAPIC_MAX_ID,
+        controllers=("xAPIC", "x2APIC"),
+        wanted=frozenset({"lm", "apic"}),
+        clock=frozenset({"constant_tsc", "nonstop_tsc"}),
+        virtualisation=frozenset({"svm", "vmx"}),
+        kvm_modules=("kvm_amd", "kvm_intel"),
+    ),
+    # The setup code, which the version string is in, has at most 64 sectors of 512 bytes behind the first.
+    kernel=KernelFile(name="bzImage", head=0x8200, release=kernel_release),
+    memory=Memory(
+        page_sizes=(PAGE, HUGE_PAGE, GIB),
+        address_limit=1 << 47,  # what 4-level page tables reach in the lower half
+        ledger=LEDGER,
+        low_windows=tuple(Range(base, 0x20000) for base in (0x20000, 0x40000, 0x60000)),
+    ),
+    lab=LabMachine(
+        program="qemu-system-x86_64",
+        machine_type="q35",
+        cpu="max",
+        iommu="intel-iommu",
+        # QEMU: hw/i386/pc_q35.c.
+        split_from=0xB000_0000,
+        low_ram=2 * GIB,
+        high_base=4 * GIB,
+        libraries="usr/lib/x86_64-linux-gnu",
+        loader="ld-linux-x86-64.so.2",
+        debian="amd64",
+    ),
+)
