@@ -53,6 +53,7 @@ class RootRecipes(Recipe):
     system: RootRecipe
     kernel: RootRecipe
     full_kernel: RootRecipe
+    checkpatch: RootRecipe
 
     def for_kernel(self, flavour: str) -> RootRecipe:
         return self.full_kernel if flavour == "full" else self.kernel
