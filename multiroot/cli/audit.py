@@ -9,7 +9,7 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
-from multiroot.cli.output import Progress, console, json_option, print_json, print_table
+from multiroot.cli.output import console, json_option, print_json, print_table, shown_phases
 
 if TYPE_CHECKING:
     from multiroot.audit.audit_report import Audit
@@ -39,7 +39,6 @@ def audit(
     from multiroot.audit import rows, run
     from multiroot.demo import scenario
     from multiroot.lab.lab import kernel_name
-    from multiroot.phases import Phases
     from multiroot.units import MIB
 
     if dry_run:
@@ -52,9 +51,7 @@ def audit(
         vm_memory=memory,
         keep=keep,
     )
-    phases = Phases("workstation")
-    with Progress().live() as show:
-        phases.subscribe(show)
+    with shown_phases() as phases:
         found = run.run(options, phases, retire=not keep_old)
     if as_json:
         print_json(found.to_json())

@@ -14,7 +14,7 @@ import click
 from multiroot.bench import names
 from multiroot.bench.results.view import View
 from multiroot.cli.commands import Group
-from multiroot.cli.output import Progress, console, json_option, print_json, print_table
+from multiroot.cli.output import console, json_option, print_json, print_table, shown_phases
 from multiroot.errors import BadRequestError
 from multiroot.units import parse_size
 
@@ -214,11 +214,7 @@ def results_folder(bench_name: str) -> Path:
 
 def watched(work: Callable[[Phases], Run]) -> Run:
     """Do it, showing progress."""
-    from multiroot.phases import Phases
-
-    phases = Phases("workstation")
-    with Progress().live() as progress:
-        phases.subscribe(progress)
+    with shown_phases() as phases:
         return work(phases)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from multiroot.cli.commands import Command
-from multiroot.cli.output import Progress, console, print_table
+from multiroot.cli.output import console, print_table, shown_phases
 from multiroot.units import parse_size
 
 if TYPE_CHECKING:
@@ -95,11 +95,8 @@ def demo(
 
 def _run(options: Options) -> Report:
     from multiroot.demo import scenario
-    from multiroot.phases import Phases
 
-    phases = Phases("workstation")
-    with Progress().live() as show:
-        phases.subscribe(show)
+    with shown_phases() as phases:
         return scenario.run(options, phases)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multiroot.phases import Phase
+from multiroot.phases import Phase, Phases
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,3 +81,12 @@ class Progress:
                 yield self
             finally:
                 self._status = None
+
+
+@contextmanager
+def shown_phases(side: str = "workstation") -> Iterator[Phases]:
+    """Phases of `side` that are shown as they start and end, while the body runs."""
+    phases = Phases(side)
+    with Progress().live() as progress:
+        phases.subscribe(progress)
+        yield phases

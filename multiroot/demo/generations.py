@@ -18,7 +18,7 @@ from multiroot.errors import MultirootError
 from multiroot.lab.lab import Lab
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import client, successor
-from multiroot.rpc import phases as wire
+from multiroot.rpc.progress import follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import (
     coordinator_pb2,
@@ -147,11 +147,8 @@ class Generations:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         old_root: int = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=ASK_S).root
         launch = coordinator_pb2.LaunchRequest(kernel=kernel)
-        for event in stub.Update(coordinator_pb2.UpdateRequest(launch=launch, until=until, verify=True)):
-            if event.WhichOneof("event") == "phase":
-                phase = wire.from_proto(event.phase)
-                self._phases.publish(phase)
-                steps.append(phase)
+        request = coordinator_pb2.UpdateRequest(launch=launch, until=until, verify=True)
+        follow(stub.Update(request), self._phases.publish, steps.append)
         return old_root
 
     def _drift(self) -> float:

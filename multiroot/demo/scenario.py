@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
 import grpc
 
@@ -23,7 +22,7 @@ from multiroot.lab.recorder import console_log
 from multiroot.lab.wire import Sender
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import client
-from multiroot.rpc import phases as wire
+from multiroot.rpc.progress import ended, follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2 as coordinator
 from multiroot.rpc.v1 import coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2, vm_pb2_grpc
@@ -153,20 +152,9 @@ class Scenario:
         request = coordinator.HandoffRequest(name=name)
         return vm, self._follow(_coordinator(self._old).Handoff(request)).handed_off
 
-    def _follow(self, events: Any) -> coordinator.Progress:
+    def _follow(self, events: Iterable[coordinator.Progress]) -> coordinator.Progress:
         """Take in the phases of a long call; returns its result."""
-        last: coordinator.Progress | None = None
-        for event in events:
-            if event.WhichOneof("event") == "phase":
-                phase = wire.from_proto(event.phase)
-                self._phases.publish(phase)
-                if phase.duration_ns is not None:
-                    self._remote.append(phase)
-            else:
-                last = event
-        if last is None:
-            raise MultirootError("the old root's agent ended a call without a result")
-        return last
+        return follow(events, self._phases.publish, ended(self._remote.append))
 
     def _send_frames(self, stack: ExitStack, name: str) -> Sender:
         """Numbered frames to the VM's card from now on; returns once its guest has told of some."""

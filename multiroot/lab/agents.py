@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -12,10 +12,9 @@ from typing import Self
 import grpc
 
 from multiroot.clocks import Difference, difference
-from multiroot.errors import MultirootError
 from multiroot.phases import Phase
 from multiroot.rpc import client
-from multiroot.rpc import phases as wire
+from multiroot.rpc.progress import ended, follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2 as coordinator
 from multiroot.rpc.v1 import coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2, vm_pb2_grpc
@@ -75,26 +74,30 @@ class Agents:
     def launch(
         self, kernel: str, show: Callable[[Phase], None]
     ) -> tuple[coordinator.LaunchResult, list[Phase]]:
-        """Bring a new root up."""
+        """Bring a new root up; the result and the phases that ended."""
+        phases: list[Phase] = []
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on("old"))
         with translated("the old root's agent"):
-            last, phases = _follow(stub.Launch(coordinator.LaunchRequest(kernel=kernel)), show)
+            request = coordinator.LaunchRequest(kernel=kernel)
+            last = follow(stub.Launch(request), show, ended(phases.append))
         return last.launched, phases
 
     def release(self, show: Callable[[Phase], None]) -> None:
         """End the new root."""
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on("old"))
         with translated("the old root's agent"):
-            _follow(stub.Release(coordinator.ReleaseRequest()), show)
+            follow(stub.Release(coordinator.ReleaseRequest()), show)
 
     def hand_over(
         self, name: str, to: str, show: Callable[[Phase], None]
     ) -> tuple[coordinator.HandoffResult, list[Phase]]:
-        """Hand a VM to the root `to`, from the other one."""
+        """Hand a VM to the root `to`, from the other one; the result and the phases that ended."""
+        phases: list[Phase] = []
         giver = "old" if to == "new" else "new"
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on(giver))
         with translated(f"the {giver} root's agent"):
-            last, phases = _follow(stub.Handoff(coordinator.HandoffRequest(name=name, to=to)), show)
+            request = coordinator.HandoffRequest(name=name, to=to)
+            last = follow(stub.Handoff(request), show, ended(phases.append))
         return last.handed_off, phases
 
     def clock_offset(self) -> int:
@@ -107,22 +110,3 @@ class Agents:
 
     def _on(self, root: str) -> grpc.Channel:
         return self._channels[root]
-
-
-def _follow(
-    events: Iterable[coordinator.Progress], show: Callable[[Phase], None]
-) -> tuple[coordinator.Progress, list[Phase]]:
-    """Show the phases of a long call; its result and the phases that ended."""
-    phases = []
-    last: coordinator.Progress | None = None
-    for event in events:
-        if event.WhichOneof("event") == "phase":
-            phase = wire.from_proto(event.phase)
-            show(phase)
-            if phase.duration_ns is not None:
-                phases.append(phase)
-        else:
-            last = event
-    if last is None:
-        raise MultirootError("an agent ended a call without a result")
-    return last, phases

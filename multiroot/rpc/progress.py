@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reading a call that streams its progress: phases as they come, and the result at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from multiroot.errors import MultirootError
+from multiroot.phases import Phase
+from multiroot.rpc import phases as wire
+from multiroot.rpc.v1 import coordinator_pb2
+
+
+def follow(
+    events: Iterable[coordinator_pb2.Progress], *show: Callable[[Phase], None]
+) -> coordinator_pb2.Progress:
+    """Give every one of `show` each phase as it starts and as it ends; returns the message with the result.
+
+    Raises MultirootError when the agent ends the call without a result.
+    """
+    last: coordinator_pb2.Progress | None = None
+    for event in events:
+        if event.WhichOneof("event") == "phase":
+            phase = wire.from_proto(event.phase)
+            for each in show:
+                each(phase)
+        else:
+            last = event
+    if last is None:
+        raise MultirootError("the agent ended the call without a result", "see its log")
+    return last
+
+
+def ended(keep: Callable[[Phase], None]) -> Callable[[Phase], None]:
+    """Gives `keep` only those phases that ended."""
+
+    def only_ended(phase: Phase) -> None:
+        if phase.duration_ns is not None:
+            keep(phase)
+
+    return only_ended
