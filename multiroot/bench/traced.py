@@ -23,7 +23,12 @@ from multiroot.rpc.v1 import vm_pb2
 ROOTS = ("old", "new")
 
 _TRACING = "cd /sys/kernel/tracing"
-_START = f"echo {arch.current().trace_clock} >trace_clock && echo 4096 >buffer_size_kb && echo >trace && echo 1 >events/multiroot/enable"
+_START = " && ".join((
+    f"echo {arch.current().trace_clock} >trace_clock",
+    "echo 4096 >buffer_size_kb",
+    "echo >trace",
+    "echo 1 >events/multiroot/enable",
+))  # fmt: skip
 _TAKE = "echo 0 >events/multiroot/enable && cat trace"
 
 
