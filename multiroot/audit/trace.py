@@ -11,10 +11,11 @@ from multiroot.errors import MultirootError
 EVENTS = ("memory_region_ops_read", "memory_region_ops_write")
 DEVICE = -1  # QEMU's own threads: a device, not a CPU
 
-# QEMU: system/trace-events. Values are printed as %x, of whatever width.
+# QEMU: system/trace-events. Values are printed as %x, of whatever width. A name holds no quote: a line that
+# was cut behind one inside a name would otherwise look whole.
 _LINE = re.compile(
     rb"memory_region_ops_(read|write) cpu (-?\d+) mr 0x[0-9a-f]+ addr 0x([0-9a-f]+)"
-    rb" value 0x([0-9a-f]+) size (\d+) name '(.*)'"
+    rb" value 0x([0-9a-f]+) size (\d+) name '([^']*)'"
 )
 # Linux: arch/x86/include/asm/msr-trace.h, behind the columns of Documentation/trace/ftrace.rst.
 _MSR = re.compile(r"\[(\d+)\] .*: write_msr: ([0-9a-f]+), value ([0-9a-f]+)(?: #GP)?$")

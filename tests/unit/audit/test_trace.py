@@ -16,7 +16,7 @@ ACCESSES = st.builds(
     at=st.integers(0, (1 << 64) - 1),
     value=st.integers(0, (1 << 64) - 1),
     size=st.sampled_from([1, 2, 4, 8]),
-    region=st.text(st.characters(codec="ascii", exclude_characters="\n\r"), max_size=30),
+    region=st.text(st.characters(codec="ascii", exclude_characters="\n\r'"), max_size=30),
 )
 
 
@@ -49,6 +49,11 @@ def test_a_line_that_was_cut_is_never_taken_for_another(access: Access, length: 
             parse(cut)
     else:
         assert parse(cut) is None
+
+
+def test_a_name_with_a_quote_is_refused_for_a_cut_line_could_look_like_it() -> None:
+    with pytest.raises(TraceError):
+        parse(line(Access(0, False, 0, 0, 1, "it's")))
 
 
 @given(st.binary(max_size=80))

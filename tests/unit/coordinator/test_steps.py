@@ -19,7 +19,7 @@ from multiroot.plan.request import Request
 from multiroot.root.peers import Role, SideState
 from multiroot.units import MIB
 
-ENTRY = {"trampoline": 1, "cr3": 2, "stack": 3, "entry": 4, "boot_params": 5}
+ENTRY = {"trampoline": 1, "page_table": 2, "stack": 3, "entry": 4, "boot_params": 5}
 
 
 class Module(FakeDevice):
