@@ -19,6 +19,7 @@ from multiroot.demo.demo_report import Report
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.lab.lab import Lab
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase as Timed
 from multiroot.phases import Phases
 from multiroot.plan.planner import Plan
@@ -47,7 +48,7 @@ def run(options: scenario.Options, phases: Phases, *, retire: bool = True) -> Au
         return audit(machine, options, phases, retire=retire)
     finally:
         if not options.keep:
-            with phases.phase("shut the lab down"):
+            with phases.phase(PhaseName.SHUT_LAB_DOWN):
                 machine.down()
 
 
@@ -71,7 +72,7 @@ class Run:
         self._options = replace(options, append=f"{looks.TRACE_FROM_START} {options.append}".strip())
         self._phases = phases
         self._rows = rows.load()
-        with phases.phase("look into the old root"):
+        with phases.phase(PhaseName.LOOK_INTO_OLD_ROOT):
             low = self._low_window()
             self._before = looks.look(machine, Role.OLD.value)
         cpus = machine.state.machine.cpus
@@ -95,7 +96,7 @@ class Run:
                 self._demo = scenario.Scenario(self._machine, self._options, self._phases, old, new).play()
         finally:
             unsubscribe()
-        with self._phases.phase("look into both roots"):
+        with self._phases.phase(PhaseName.LOOK_INTO_BOTH_ROOTS):
             self._take_msrs(Phase.HANDOFF)
             there = {role: looks.look(self._machine, role.value) for role in Role}
         self._compare(there[Role.OLD], there[Role.NEW])
@@ -112,7 +113,7 @@ class Run:
         request = coordinator_pb2.UpdateRequest(
             launch=coordinator_pb2.LaunchRequest(kernel=self._options.new_kernel)
         )
-        with self._tap.open(), self._phases.phase("retire the old root"):
+        with self._tap.open(), self._phases.phase(PhaseName.RETIRE_OLD_ROOT):
             with client.connect(address, root="old") as channel, translated("the old root's agent"):
                 stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
                 old_root = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=_PLAN_TIMEOUT).root
@@ -159,7 +160,7 @@ class Run:
         if phase is None or not timed.ok:
             return
         self._tap.mark(lambda: self._judge.enter(phase))
-        if timed.name == "join":
+        if timed.name == PhaseName.JOIN:
             self._take_msrs(Phase.LAUNCH)
 
     def _take_msrs(self, phase: Phase) -> None:

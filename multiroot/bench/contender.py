@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
+from multiroot import phase_names
 from multiroot.bench.results.samples import Recorder, Sample
 from multiroot.errors import MultirootError
 from multiroot.phases import Phases
@@ -41,7 +42,7 @@ def interleave(
     try:
         for contender in contenders:
             try:
-                with phases.phase(f"prepare {contender.name}"):
+                with phases.phase(phase_names.prepare(contender.name)):
                     contender.prepare()
             except MultirootError as error:
                 recorder.skipped(contender.name, str(error))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 
 
@@ -20,5 +21,5 @@ def lab_machine(options: labs.Options, phases: Phases) -> Iterator[tuple[Lab, Ag
         with Agents(machine.agent_address) as agents:
             yield machine, agents
     finally:
-        with phases.phase("shut the lab down", lab=options.name):
+        with phases.phase(PhaseName.SHUT_LAB_DOWN, lab=options.name):
             machine.down()

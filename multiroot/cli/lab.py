@@ -22,6 +22,7 @@ from multiroot.lab import lab as labs
 from multiroot.lab.machine import qemu_argv
 from multiroot.lab.recorder import console_log, console_socket
 from multiroot.lab.state import LabState
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.units import format_cpu_list, format_size, parse_size
 
@@ -113,7 +114,7 @@ def up(lab: LabChoice, dry_run: bool, as_json: bool, **chosen: Any) -> None:
         return
     with progress.live():
         started = labs.up(options, phases)
-        with phases.phase("wait for the agent"), Agents(started.agent_address) as agents:
+        with phases.phase(PhaseName.WAIT_FOR_AGENT), Agents(started.agent_address) as agents:
             agents.status(wait=True)
     _show(started.state, as_json)
 

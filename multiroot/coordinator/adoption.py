@@ -19,6 +19,7 @@ from multiroot.device.handle import Device
 from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
 from multiroot.launch import adopt, carve, retire
 from multiroot.passthrough.functions import parse_address
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 
 log = logging.getLogger("multirootd")
@@ -115,11 +116,11 @@ class Adoption:
     async def _take_over(self) -> None:
         with self._context.open_device() as device:
             device.claim()
-            with self._phases.phase("wait for the old root"):
+            with self._phases.phase(PhaseName.WAIT_FOR_OLD_ROOT):
                 await self._wait_parked(device)
             self.state = AdoptionState.ADOPTING
             await self._adopt_cpus(device)
-            with self._phases.phase("adopt devices"):
+            with self._phases.phase(PhaseName.ADOPT_DEVICES):
                 await asyncio.to_thread(self._adopt_devices, device)
             self.state = AdoptionState.ZEROING
             await self._adopt_memory(device)
@@ -141,7 +142,7 @@ class Adoption:
 
     async def _adopt_cpus(self, device: Device) -> None:
         for hardware_id in adopt.foreign_cpus(device):
-            with self._phases.phase("adopt CPU", hardware_id=hardware_id) as attributes:
+            with self._phases.phase(PhaseName.ADOPT_CPU, hardware_id=hardware_id) as attributes:
                 cpu = await asyncio.to_thread(adopt.adopt_cpu, device, hardware_id, self._sys)
                 attributes["online_s"] = cpu.seconds
 
@@ -163,11 +164,11 @@ class Adoption:
 
         pieces = await asyncio.to_thread(adopt.foreign_memory, device, self._context.top)
         if self._verify:
-            with self._phases.phase("verify memory", bytes=sum(piece.size for piece in pieces)):
+            with self._phases.phase(PhaseName.VERIFY_MEMORY, bytes=sum(piece.size for piece in pieces)):
                 await asyncio.to_thread(adopt.verify_quiet, device, pieces)
         for piece in pieces:
-            with self._phases.phase("zero memory", bytes=piece.size):
+            with self._phases.phase(PhaseName.ZERO_MEMORY, bytes=piece.size):
                 await asyncio.to_thread(adopt.zero, device, piece, pace)
-            with self._phases.phase("add memory", bytes=piece.size):
+            with self._phases.phase(PhaseName.ADD_MEMORY, bytes=piece.size):
                 await asyncio.to_thread(adopt.add_memory, device, piece, self._sys)
         await asyncio.to_thread(carve.online_blocks, adopt.offline_pieces(self._sys), self._sys)

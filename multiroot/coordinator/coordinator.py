@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+from multiroot import phase_names
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, STEPS, UPDATE, Edge, State
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 
 Data = dict[str, Any]
@@ -79,7 +81,7 @@ class Coordinator:
         done: VMs that were not handed over go on here, and the next call continues. "retire" is not for
         this call, see `retire`.
         """
-        if until not in STEPS or until == "retire":
+        if until not in STEPS or until == PhaseName.RETIRE:
             raise BadRequestError(f"there is no step {until!r}", f"steps: {', '.join(STEPS)}")
         async with self.busy("updating"):
             if not self._journal.standing().begun:
@@ -97,7 +99,7 @@ class Coordinator:
         async with self.busy("retiring"):
             if self.state is not State.COMMITTED:
                 raise ConflictError(f"the update is {self.state}, not committed", "see `multiroot update`")
-            await self._try("retire", first)
+            await self._try(PhaseName.RETIRE, first)
 
     async def abort(self) -> None:
         """Give everything back from any step before commit: VMs first, then CPUs and memory."""
@@ -116,7 +118,7 @@ class Coordinator:
         """Launch steps; on a failure all of the launch is undone."""
         try:
             for name in names:
-                await self._do(name, first if name == "plan" else {})
+                await self._do(name, first if name == PhaseName.PLAN else {})
         except (Exception, asyncio.CancelledError) as error:
             self.error = str(error) or "cancelled"
             leftovers = await asyncio.shield(self._undo_all())
@@ -130,7 +132,7 @@ class Coordinator:
             await self._do(name, first or {})
         except (Exception, asyncio.CancelledError) as error:
             self.error = str(error) or "cancelled"
-            if name == "retire":
+            if name == PhaseName.RETIRE:
                 await asyncio.shield(self._undo(name))
             raise
 
@@ -176,6 +178,6 @@ class Coordinator:
 
     async def _undo(self, name: str) -> None:
         self._journal.write(name, Edge.UNDO)
-        with self._phases.phase(f"undo {name}"):
+        with self._phases.phase(phase_names.undo(name)):
             await self._steps[name].undo(self.data)
         self._journal.write(name, Edge.UNDONE)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from multiroot.phase_names import PhaseName
+
 
 class State(StrEnum):
     """How far an update has come; each is reached by one step and left backwards by that step's undo."""
@@ -25,22 +27,22 @@ class State(StrEnum):
 
 
 # The state each step of a launch leads to, in order.
-LAUNCH = {
-    "plan": State.PLANNED,
-    "carve": State.CARVED,
-    "offline": State.OFFLINED,
-    "load": State.LOADED,
-    "start": State.STARTED,
-    "join": State.JOINED,
+LAUNCH: dict[str, State] = {
+    PhaseName.PLAN: State.PLANNED,
+    PhaseName.CARVE: State.CARVED,
+    PhaseName.OFFLINE: State.OFFLINED,
+    PhaseName.LOAD: State.LOADED,
+    PhaseName.START: State.STARTED,
+    PhaseName.JOIN: State.JOINED,
 }
 
 # What follows in an update. Up to "commit" it can be taken back; "retire" is the old root's last step.
-UPDATE = {
-    "handover": State.HANDED_OVER,
-    "commit": State.COMMITTED,
-    "retire": State.RETIRING,
+UPDATE: dict[str, State] = {
+    PhaseName.HANDOVER: State.HANDED_OVER,
+    PhaseName.COMMIT: State.COMMITTED,
+    PhaseName.RETIRE: State.RETIRING,
 }
-STEPS = {**LAUNCH, **UPDATE}
+STEPS: dict[str, State] = {**LAUNCH, **UPDATE}
 
 
 class Edge(StrEnum):

@@ -11,6 +11,7 @@ from pathlib import Path
 from multiroot.coordinator.coordinator import Data, Step
 from multiroot.errors import ConflictError
 from multiroot.launch import retire
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 
 SERVICES = Path("/usr/lib/multiroot/services")
@@ -88,10 +89,10 @@ class RetireStep:
         phases, mine = self.context.phases, list[Phase]()
         forget = phases.subscribe(lambda phase: mine.append(phase) if phase.duration_ns is not None else None)
         try:
-            with phases.phase("stop services"):
+            with phases.phase(PhaseName.STOP_SERVICES):
                 await asyncio.to_thread(retire.services, self.context.services, "stop")
                 await asyncio.to_thread(retire.end_processes)
-            with phases.phase("unbind drivers"):
+            with phases.phase(PhaseName.UNBIND_DRIVERS):
                 self.context.unbound = await asyncio.to_thread(retire.unbind_all)
         finally:
             forget()

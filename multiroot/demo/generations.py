@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from multiroot import phase_names
 from multiroot.demo import clocks, guests
 from multiroot.demo.demo_report import GuestSeen
 from multiroot.demo.scenario import TICKS_AFTER, TICKS_BEFORE, judge
@@ -87,7 +88,7 @@ class Generations:
         first = self._start()
         done: list[Generation] = []
         for number, kernel in enumerate(kernels, 1):
-            with self._phases.phase(f"generation {number}", kernel=kernel):
+            with self._phases.phase(phase_names.generation(number), kernel=kernel):
                 done.append(self._update(number, kernel))
             seen(done[-1])
             problems = leaks(first, [each.inventory for each in done]) + broken(done[-1])

@@ -15,6 +15,7 @@ import grpc
 from multiroot.demo import device
 from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
 from multiroot.net.addresses import guest_address, interface
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
@@ -49,11 +50,11 @@ def boot(channel: grpc.Channel, wanted: Sequence[vm_pb2.VmDefinition], ticks: in
     Raises what the agent says, or what became of a guest that did not boot in ATTEMPTS attempts.
     """
     stub = vm_pb2_grpc.VmServiceStub(channel)
-    with phases.phase("start the VMs"):
+    with phases.phase(PhaseName.START_VMS):
         for definition in wanted:
             _start(stub, definition)
     retries = 0
-    with phases.phase("wait for the guests") as attributes:
+    with phases.phase(PhaseName.WAIT_FOR_GUESTS) as attributes:
         for definition in wanted:
             failures = _wait(stub, definition, ticks)
             retries += len(failures)

@@ -20,6 +20,7 @@ from multiroot.lab.lab import Lab
 from multiroot.lab.machine import card_sockets
 from multiroot.lab.recorder import console_log
 from multiroot.lab.wire import Sender
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import client
 from multiroot.rpc.progress import ended, follow
@@ -68,7 +69,7 @@ def run(options: Options, phases: Phases) -> Report:
             return Scenario(machine, options, phases, old, new).play()
     finally:
         if not options.keep:
-            with phases.phase("shut the lab down"):
+            with phases.phase(PhaseName.SHUT_LAB_DOWN):
                 machine.down()
 
 
@@ -94,7 +95,7 @@ class Scenario:
 
     def _play(self, stack: ExitStack) -> Report:
         with translated("the old root's agent"):
-            with self._phases.phase("wait for the agent"):
+            with self._phases.phase(PhaseName.WAIT_FOR_AGENT):
                 before = _status(self._old, wait=True)
             # The old root's TSC clock minus our monotonic one, ns.
             self._offset = difference(lambda: _status(self._old).now_ns, time.monotonic_ns, tries=8).ns
@@ -103,7 +104,7 @@ class Scenario:
             sender = self._send_frames(stack, wanted[0].name) if self._options.card else None
             launched = self._launch()
             handed = [self._hand_over(definition.name) for definition in wanted]
-        with translated("the new root's agent"), self._phases.phase("watch the guests go on"):
+        with translated("the new root's agent"), self._phases.phase(PhaseName.WATCH_GUESTS):
             vms = tuple(self._look(*each, sender) for each in handed)
             new = _status(self._new)
         with translated("the old root's agent"):
@@ -159,7 +160,7 @@ class Scenario:
     def _send_frames(self, stack: ExitStack, name: str) -> Sender:
         """Numbered frames to the VM's card from now on; returns once its guest has told of some."""
         sender = stack.enter_context(Sender(card_sockets(self._machine.state.machine, 1)[0]))
-        with self._phases.phase("wait for frames on the card"):
+        with self._phases.phase(PhaseName.WAIT_FOR_FRAMES):
             device.output_until(self._old, name, 0, guests.BOOT_TIMEOUT)
         self._card_resets = self._machine.state.card_resets()
         self._card_interrupts = self._interrupts("old")

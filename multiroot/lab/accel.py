@@ -14,6 +14,7 @@ from multiroot.lab import paths
 from multiroot.lab.artifacts import Artifact
 from multiroot.lab.build import BootKernel, Built
 from multiroot.lab.machine import emulator_argv
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 
 KVM = "kvm"
@@ -50,7 +51,7 @@ def _kvm_problem(built: Built, phases: Phases) -> str:
         return "it is not nested, and the roots need KVM of their own"
     known = paths.make_dir(paths.cache_dir() / "probes") / f"{_key(built)}.json"
     if not known.exists():
-        with phases.phase("probe KVM") as attributes:
+        with phases.phase(PhaseName.PROBE_KVM) as attributes:
             works = probe(built.emulator, next(iter(built.kernels.values())))
             attributes["works"] = works
         known.write_text(json.dumps({"kvm": works}) + "\n")

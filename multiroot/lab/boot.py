@@ -26,6 +26,7 @@ from multiroot.lab.machine import Machine, make_disks, qemu_argv
 from multiroot.lab.recorder import FEED_SOCKET
 from multiroot.lab.state import Attempt, LabState
 from multiroot.lab.watchdog import Limits, Watchdog
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 
 ATTEMPTS = 4
@@ -70,7 +71,7 @@ def up(machine: Machine, image_digest: str, phases: Phases, *, limits: Limits | 
         lab = state.create(machine, image_digest)
         make_disks(machine)
         for number in range(1, ATTEMPTS + 1):
-            with phases.phase("boot", kernel=machine.release, attempt=number) as attributes:
+            with phases.phase(PhaseName.BOOT, kernel=machine.release, attempt=number) as attributes:
                 attempt = _boot_once(lab, limits or Limits())
                 attributes["outcome"] = attempt.outcome
             lab.attempts.append(attempt)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from multiroot import phase_names
 from multiroot.lab import paths
 from multiroot.lab.artifacts import Artifact
 from multiroot.phases import Phases
@@ -38,7 +39,7 @@ class Cache:
         with self._lock(artifact.key):
             if final.is_dir():
                 return final
-            with self.phases.phase(f"build {artifact.name}"):
+            with self.phases.phase(phase_names.build(artifact.name)):
                 self._build(artifact, final)
         return final
 

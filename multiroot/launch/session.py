@@ -18,6 +18,7 @@ from multiroot.launch.facts import Facts, root_spec, take_inventory
 from multiroot.launch.kernels import KernelFiles, config_hz
 from multiroot.launch.load import Entry
 from multiroot.launch.record import Loaded, this_boot
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.plan.planner import Plan, plan
 from multiroot.plan.request import Request
@@ -80,15 +81,15 @@ def load(device: Device, facts: Facts, prepared: Prepared, record: Phases) -> Lo
     if device.info().carved:
         raise ConflictError("a new root is loaded already", "stop it first: `multiroot kexec stop`")
     with ExitStack() as undo:
-        with record.phase("offline", cpus=len(made.cpus), blocks=len(made.blocks)):
+        with record.phase(PhaseName.OFFLINE, cpus=len(made.cpus), blocks=len(made.blocks)):
             taken = carve.take(made)
         undo.callback(carve.give_back, taken)
-        with record.phase("carve", bytes=made.carve.size):
+        with record.phase(PhaseName.CARVE, bytes=made.carve.size):
             loading.carve(device, made)
             undo.callback(loading.uncarve, device)
             loading.grant(device, made)
             undo.callback(loading.reclaim, device, made)
-        with record.phase("load") as attributes:
+        with record.phase(PhaseName.LOAD) as attributes:
             attributes["bytes"] = loading.write(device, prepared.boot)
         undo.pop_all()
     return Loaded(
