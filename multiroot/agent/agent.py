@@ -25,7 +25,7 @@ from multiroot.root.identity import read_identity
 from multiroot.root.marks import Marks
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers
-from multiroot.root.root_service import RootService
+from multiroot.root.root_service import RootParts, RootService
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import coordinator_pb2, handoff_pb2, root_pb2, root_pb2_grpc, vm_pb2
 
@@ -124,12 +124,10 @@ def offer(
     """Add all services to `server`, and reflection, so that grpcurl and the like can list and call them."""
     guests.add_to(server)
     updates.add_to(server)
-    root_pb2_grpc.add_RootServiceServicer_to_server(
-        RootService(
-            root.me, root.clock, root.tsc_khz, root.marks, root.peers, lambda: guests.owned_by(root.me.root)
-        ),
-        server,
+    parts = RootParts(
+        root.me, root.clock, root.tsc_khz, root.marks, root.peers, lambda: guests.owned_by(root.me.root)
     )
+    root_pb2_grpc.add_RootServiceServicer_to_server(RootService(parts), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     reflection.enable_server_reflection(service_names(), server)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +22,34 @@ _ROLES = {
 }
 
 
+@dataclass(frozen=True)
+class RootParts:
+    """What the service answers from.
+
+    `clock` returns ns on the TSC clock, whose rate is `tsc_khz`. `vms` names the VMs that this root owns.
+    """
+
+    me: identity.Identity
+    clock: Callable[[], int]
+    tsc_khz: int
+    marks: Marks
+    peers: Peers
+    vms: Callable[[], list[str]]
+
+
 class RootService(root_pb2_grpc.RootServiceServicer):
     """Status and clock of this root."""
 
-    def __init__(
-        self,
-        me: identity.Identity,
-        clock: Callable[[], int],
-        tsc_khz: int,
-        marks: Marks,
-        peers: Peers,
-        vms: Callable[[], list[str]],
-    ) -> None:
-        """`vms` names those that this root owns."""
-        self._me = me
-        self._clock = clock
-        self._tsc_khz = tsc_khz
-        self._marks = marks
-        self._peers = peers
-        self._vms = vms
+    def __init__(self, parts: RootParts) -> None:
+        self._parts = parts
 
     async def GetStatus(self, request: root_pb2.GetStatusRequest, context: Any) -> root_pb2.RootStatus:
         cpus = identity.online_cpus()
         ids = arch.current().cpus.hardware_ids(Path("/proc/cpuinfo").read_text())
         return root_pb2.RootStatus(
-            root=self._me.root,
-            kernel_release=self._me.kernel_release,
-            boot_id=self._me.boot_id,
+            root=self._parts.me.root,
+            kernel_release=self._parts.me.kernel_release,
+            boot_id=self._parts.me.boot_id,
             cpus=format_cpu_list(cpus),
             hardware_ids=[ids[cpu] for cpu in cpus],
             memory=[
@@ -55,17 +57,17 @@ class RootService(root_pb2_grpc.RootServiceServicer):
                 for range_ in identity.parse_memory(Path("/proc/iomem").read_text())
             ],
             uptime_s=identity.uptime_s(),
-            now_ns=self._clock(),
-            tsc_khz=self._tsc_khz,
-            marks=[root_pb2.Mark(name=mark.name, at_ns=mark.at_ns) for mark in self._marks.all()],
-            peers=[self._peer(peer.view()) for peer in self._peers.all()],
+            now_ns=self._parts.clock(),
+            tsc_khz=self._parts.tsc_khz,
+            marks=[root_pb2.Mark(name=mark.name, at_ns=mark.at_ns) for mark in self._parts.marks.all()],
+            peers=[self._peer(peer.view()) for peer in self._parts.peers.all()],
             agent_version=__version__,
             devices=identity.pci_functions(),
-            vms=self._vms(),
+            vms=self._parts.vms(),
         )
 
     async def SetClock(self, request: root_pb2.SetClockRequest, context: Any) -> root_pb2.SetClockResponse:
-        time.clock_settime_ns(time.CLOCK_REALTIME, self._clock() + request.wall_offset_ns)
+        time.clock_settime_ns(time.CLOCK_REALTIME, self._parts.clock() + request.wall_offset_ns)
         return root_pb2.SetClockResponse()
 
     def _peer(self, view: PeerView) -> root_pb2.PeerStatus:
