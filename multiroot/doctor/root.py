@@ -103,7 +103,7 @@ class RootDoctor:
     def _module(self) -> Answer:
         with Device(self.device) as device:
             self._info = info = device.info()
-        kind = arch.current().cpus.controllers[facts_of(device).wide_ids]
+        kind = arch.current().cpus.controllers[info.wide_ids]
         return ok(f"multiroot.ko, ABI {info.abi}, root {info.root}, {kind}")
 
     def _carve(self) -> Answer:

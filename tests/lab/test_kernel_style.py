@@ -42,11 +42,16 @@ def complaints(tree: Path, folder: Path) -> list[str]:
     names = [f"/{path.relative_to(tree)}" for path in sources]
     script = ["/usr/bin/perl", "/srv/checkpatch/checkpatch.pl", *OPTIONS, "--ignore", ",".join(IGNORED), "-f"]
     result = subprocess.run(
-        ["chroot", tree, *script, *names], capture_output=True, text=True, timeout=300, env={"LC_ALL": "C"}
+        ["chroot", tree, *script, *names],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "LC_ALL": "C"},
     )
-    lines = result.stdout.splitlines()
-    assert sum(line.startswith("total:") for line in lines) == len(sources), result.stderr
-    return [line for line in lines if not line.startswith("total:")]
+    found = [line for line in result.stdout.splitlines() if not line.startswith("total:")]
+    # A checker that did not run says nothing, too.
+    assert result.returncode == (1 if found else 0), result.stderr
+    return found
 
 
 def test_checkpatch_finds_nothing(tree: Path, copy: Path) -> None:
