@@ -44,7 +44,7 @@ bench: lab
 	@$(call run,$(BIN)/multiroot bench quick $(ARGS))
 
 test: lab
-	@$(call run,$(BIN)/pytest tests/unit tests/lab $(PYTEST_ARGS))
+	@$(call run,$(BIN)/pytest tests/unit tests/model tests/lab $(PYTEST_ARGS))
 
 unit: setup
 	@$(call run,$(BIN)/pytest tests/unit $(PYTEST_ARGS))

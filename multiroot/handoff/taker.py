@@ -310,10 +310,15 @@ class Taker:
         return DeviceMove(incoming.device.translation, after, seen)
 
     async def _give_back(self, incoming: Incoming) -> None:
-        """The VMM refused to let the guest run, so it never ran here: the giver may have it back."""
+        """The VMM refused to let the guest run, so it never ran here: the giver may have it back.
+
+        The VM's folder goes last. If this agent dies before, its successor still knows the VM that the owner
+        word says is this root's.
+        """
         vm = incoming.vm
-        await self._discard(vm)
+        await vm.end(VmState.FAILED)
         vm.owner = vm.word.take(vm.owner, incoming.giver.root)
+        await self._discard(vm)
 
     async def _settle_in(self, vm: Instance, phases: Phases) -> None:
         """Do what the running guest need not wait for."""

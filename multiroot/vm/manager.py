@@ -7,6 +7,7 @@ import asyncio
 import logging
 
 from multiroot.arena.arena import Entry
+from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.vm.definition import VmDefinition, check_name
@@ -149,7 +150,13 @@ class VmManager:
         except (ConflictError, VmmGoneError) as error:
             vm.state, vm.error = VmState.FAILED, str(error)
         else:
-            await self._adopt_owned(vm)
+            try:
+                await self._adopt_owned(vm)
+            except FencedError:
+                # A taker was faster than we.
+                await vm.end(VmState.HANDED)
+                await self._adopt_foreign(vm, record)
+                return
         self._vms[name] = vm
 
     async def _adopt_foreign(self, vm: Instance, record: VmRecord) -> None:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The handoff of VMs between two roots: giver, taker, their VMMs, the owner word, and what can go wrong.
-// docs/handoff-protocol.md explains it; names of states and messages are those of the code.
+// docs/handoff.md explains it; names of states and messages are those of the code.
 //
 // A step that other parties can see the middle of is more than one statement here, all else is atomic.
 // Time is not modelled: whoever waits may give up at any moment.
@@ -266,11 +266,11 @@ restart:
 end:		do
 		// The VMM of a VM that is here ends by itself: Instance._watch_end.
 		:: atomic { known[AT(v, r)] == running && vmm[AT(v, r)] == absent -> known[AT(v, r)] = failed }
-		// What does not run here is what the owner word says: VmManager._by_word.
-#ifndef BROKEN_HANDED_FOR_EVER
+		// The owner word tells what has become of a VM that does not run here. The code does not look again yet.
+#ifndef TODAY_HANDED_FOR_EVER
 		:: atomic { known[AT(v, r)] == handed && word_root[v] == r -> known[AT(v, r)] = failed }
 #endif
-#ifndef BROKEN_FAILED_FOR_EVER
+#ifndef TODAY_FAILED_FOR_EVER
 		:: atomic { known[AT(v, r)] == failed && word_root[v] != r && stage == idle -> known[AT(v, r)] = handed }
 #endif
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The update around handoffs: launch, handover, abort, release, commit, retire, adoption, restarts of either agent.
-// docs/handoff-protocol.md explains it; names of states are those of the code.
+// docs/handoff.md explains it; names of states are those of the code.
 //
 // A handoff has three steps here: prepared, guest stopped, taken or taken back. handoff.pml shows that it can be cut
 // down to these. The rule that this model holds the update to: nothing ends a root while the arena says that it owns

@@ -21,7 +21,7 @@ from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.folder import folders
+from multiroot.vm.folder import VmRecord, folders
 from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, ticks_from_proto
@@ -199,6 +199,24 @@ async def test_a_new_agent_ends_what_another_root_owns(host: Host, manager: VmMa
     assert again.get("vm0").state is VmState.HANDED
     with pytest.raises(ConflictError, match="handed to root 2"):
         again.running("vm0")
+
+
+async def test_a_new_agent_that_a_taker_overtakes_ends_what_it_found(
+    host: Host, manager: VmManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = await manager.run(SMALL)
+    await qmp_of(vm).disconnect()
+    adopt = Instance.adopt
+
+    async def adopt_late(found: Instance, record: VmRecord) -> None:
+        await adopt(found, record)
+        host.arena.take("vm0", found.owner, 2)  # the taker of a handoff that the dead agent had begun
+
+    monkeypatch.setattr(Instance, "adopt", adopt_late)
+    again = VmManager(host)
+    await again.adopt()
+    assert again.get("vm0").state is VmState.HANDED
+    await process_of(vm).wait()
 
 
 async def test_busy(manager: VmManager) -> None:
