@@ -18,6 +18,7 @@ from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
 from multiroot.coordinator.update import UpdateContext, make_update_steps
 from multiroot.net.network import RootNetwork
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase
 from multiroot.root.peers import Role, SideState
 from multiroot.rpc import phases as wire
@@ -70,6 +71,9 @@ class Updates:
     async def recover(self) -> None:
         """After a restart of the agent: go on adopting, and keep or take back an update under way."""
         self.adoption.resume()
+        # An earlier agent made a new root. It may live and own VMs: look at it before anything is taken back.
+        if PhaseName.CARVE in self.coordinator.begun and self._root.device.info().child_control:
+            self._root.neighbours.attach_child()
         child = self._root.peers.get(Role.CHILD)
         log.info("coordinator: %s", await self.coordinator.recover(alive=bool(child and child.ready)))
 

@@ -44,6 +44,11 @@ class Coordinator:
         return self._journal.standing().state
 
     @property
+    def begun(self) -> tuple[str, ...]:
+        """The steps whose effects may exist, oldest first."""
+        return self._journal.standing().begun
+
+    @property
     def data(self) -> Mapping[str, Data]:
         """What the steps done so far have left, by step."""
         return self._journal.standing().data

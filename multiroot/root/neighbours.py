@@ -39,7 +39,7 @@ class Neighbours:
             self._attach(Role.PARENT)
 
     def attach_child(self) -> Peer:
-        """Watch the root that is about to be started in the registered carve."""
+        """Watch the root in the registered carve: about to be started, or started by an earlier agent."""
         peer = self._attach(Role.CHILD)
         self._present(PeerIndex.CHILD)
         return peer

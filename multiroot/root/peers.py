@@ -81,7 +81,8 @@ class Peer:
         self._page = page
         self._clock = clock
         self._seen_beat = page.theirs.heartbeat
-        self._seen_at = -1
+        # Of a root that says it is ready a beat is due from now on. One that comes up has not begun to beat.
+        self._seen_at = clock() if page.theirs.state == SideState.READY else -1
         self.lost = False
         self.gone = False
 

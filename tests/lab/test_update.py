@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -169,6 +170,19 @@ def test_a_new_root_that_dies_is_noticed_and_everything_comes_back(cli: Cli) -> 
     cli.ok("handoff", "steady")
     (vm,) = [vm for vm in cli.data("vm", "list") if vm["state"] == "running"]  # type: ignore[attr-defined]
     assert (vm["name"], vm["owner"]) == ("steady", root_number(cli, "new"))
+    assert cli.lab.state.resets() == 0
+
+
+def test_an_agent_that_is_killed_finds_its_new_root_and_the_vm_in_it_again(cli: Cli) -> None:
+    """Proves that the end of the old root's agent ends no root and no VM: its successor hands the VM back."""
+    before = cli.standing()
+    first = cli.lab.run(["pgrep", "-o", "-f", "/usr/bin/multirootd"]).stdout.strip()
+    cli.lab.run(["kill", "-9", first])
+    until = time.monotonic() + guests.BOOT_TIMEOUT
+    while cli.run("root", "show", "new").returncode:
+        assert time.monotonic() < until, "no agent, or it does not know its new root any more"
+    assert cli.standing() == before
+    cli.ok("handoff", "steady", "--to", "old")
     assert cli.lab.state.resets() == 0
 
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -24,7 +26,7 @@ from multiroot.errors import BadRequestError, PeerLostError
 from multiroot.phases import Phases
 from multiroot.root.identity import Identity
 from multiroot.root.marks import Marks
-from multiroot.root.peers import Peers
+from multiroot.root.peers import Peers, Role, SideState
 from multiroot.rpc.client import connect
 from multiroot.rpc.server import make_server
 from multiroot.rpc.status import translated
@@ -110,6 +112,42 @@ async def test_nothing_is_handed_to_a_root_that_is_not_there(root: Root) -> None
         await Handoffs(root, Guests(NO_ARENA)).hand_over("web", "new", root.phases)
     with pytest.raises(PeerLostError, match="no new root"):
         await Handoffs(root, Guests(cast(Any, object()))).hand_over("web", "new", root.phases)
+
+
+class Module:
+    """A module that knows of a child when `child_control` is not 0."""
+
+    def __init__(self, child_control: int) -> None:
+        self.child_control = child_control
+
+    def info(self) -> Module:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("child_control", "state", "kept"),
+    [(0x1000, SideState.READY, True), (0x1000, SideState.PARKED, False), (0, SideState.READY, False)],
+)
+async def test_a_restarted_agent_keeps_a_new_root_that_lives(
+    root: Root, tmp_path: Path, child_control: int, state: SideState, kept: bool
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    for step in LAUNCH:
+        journal.write(step, Edge.BEGIN)
+        journal.write(step, Edge.DONE)
+    page = SimpleNamespace(theirs=SimpleNamespace(root=2, state=state, heartbeat=9), mine=SimpleNamespace())
+    neighbours: Any = root.neighbours
+    neighbours.attach_child = lambda: root.peers.attach(Role.CHILD, cast(Any, page))
+    root = replace(root, device=cast(Any, Module(child_control)))
+    updates = updates_of(root, Guests(NO_ARENA), journal)
+    taken_back: list[str] = []
+
+    async def undo(name: str) -> None:
+        taken_back.append(name)
+
+    updates.coordinator._undo = undo  # type: ignore[method-assign]
+    await updates.recover()
+    assert taken_back == ([] if kept else list(reversed(LAUNCH)))
 
 
 async def test_a_restarted_agent_takes_back_a_launch_that_was_only_planned(

@@ -36,6 +36,16 @@ class FakeClock:
         return self.now
 
 
+def test_a_root_that_says_it_is_ready_and_never_beats_is_lost() -> None:
+    clock = FakeClock()
+    peers, _ = make(2, Role.CHILD, clock)
+    child = peers.get(Role.CHILD)
+    assert child is not None
+    clock.now += LOST_NS + 1
+    child.beat(7)
+    assert child.lost
+
+
 def make(root: int, role: Role, clock: FakeClock) -> tuple[Peers, FakePage]:
     peers = Peers(tsc=lambda: 7, clock=clock)
     page = FakePage(theirs=FakeSide(state=SideState.READY, root=root))
