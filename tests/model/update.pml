@@ -57,7 +57,7 @@ byte backs = BACKS;
 // Which VMs the coordinator finds in the new root; none in a root that it takes for dead or does not know.
 #ifdef BROKEN_SILENCE_IS_DEATH
 #define SEEN(v) (OWNED(v, NEW) && up[NEW] && !down[NEW])
-#elif defined(TODAY_RESTARTED_AGENT_KNOWS_NO_NEW_ROOT)
+#elif defined(BROKEN_RESTARTED_AGENT_KNOWS_NO_NEW_ROOT)
 #define SEEN(v) (OWNED(v, NEW) && up[NEW] && knows_new_root)
 #else
 #define SEEN(v) (OWNED(v, NEW) && up[NEW])
@@ -310,7 +310,7 @@ proctype Coordinator() {
 	byte i;
 	byte commands = COMMANDS;
 	bool ok;
-#ifdef TODAY_RESTARTED_AGENT_KNOWS_NO_NEW_ROOT
+#ifdef BROKEN_RESTARTED_AGENT_KNOWS_NO_NEW_ROOT
 	bool knows_new_root = true;
 #endif
 
@@ -318,7 +318,7 @@ restart:
 	{
 		adopt_vms(OLD);
 		// Coordinator.recover
-#ifdef TODAY_RESTARTED_AGENT_KNOWS_NO_NEW_ROOT
+#ifdef BROKEN_RESTARTED_AGENT_KNOWS_NO_NEW_ROOT
 		undo_all();
 #else
 		if
@@ -371,7 +371,7 @@ end:		do
 		:: atomic { commands > 0 -> commands = 0 }
 		od
 	} unless { atomic { down[OLD] -> door_shut = false; i = 0; ok = false } };
-#ifdef TODAY_RESTARTED_AGENT_KNOWS_NO_NEW_ROOT
+#ifdef BROKEN_RESTARTED_AGENT_KNOWS_NO_NEW_ROOT
 	knows_new_root = false;
 #endif
 	if
