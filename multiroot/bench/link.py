@@ -65,13 +65,16 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
         recorder.header(provenance.header("link", options.seed, kept, found))
         new = agents.launch(labs.kernel_name(wanted.kernels[0]), phases.publish)[0].root
 
+        def join() -> None:
+            connect(machine, other)
+
         def keep(name: str, trips: list[int]) -> None:
             raw.write(json.dumps({"contender": name, "ns": trips}) + "\n")
 
         contenders = (
-            Network(LINK, machine, (machine, "new"), root_address(new), keep),
-            Network(LOOPBACK, machine, (machine, "old"), LOCALHOST, keep, one_root=True),
-            Network(VIRTIO, machine, (other, "old"), SECOND, keep, connect=lambda: connect(machine, other)),
+            Network(Way(LINK, machine, (machine, "new"), root_address(new)), keep),
+            Network(Way(LOOPBACK, machine, (machine, "old"), LOCALHOST, one_root=True), keep),
+            Network(Way(VIRTIO, machine, (other, "old"), SECOND, connect=join), keep),
             Doorbell(machine, keep),
         )
         interleave(contenders, options.rounds, options.seed, recorder, phases)
@@ -89,42 +92,43 @@ def connect(one: Lab, two: Lab) -> None:
         _checked(machine, "old", ["sh", "-c", _CARD_UP, "card", hardware, address])
 
 
-class Network:
-    """A TCP connection from `machine`'s old root to a root of a machine, at its `address`."""
+@dataclass(frozen=True)
+class Way:
+    """A way from `machine`'s old root to `server`, a root of a machine, which has `address` on it.
 
-    def __init__(
-        self,
-        name: str,
-        machine: Lab,
-        server: tuple[Lab, str],
-        address: str,
-        keep: Callable[[str, list[int]], None],
-        *,
-        one_root: bool = False,
-        connect: Callable[[], None] | None = None,
-    ) -> None:
-        self.name = name
-        self._machine = machine
-        self._server = server
-        self._address = address
+    In `one_root` both ends are in the same root. `connect` sets the way up, where that takes anything.
+    """
+
+    name: str
+    machine: Lab
+    server: tuple[Lab, str]
+    address: str
+    one_root: bool = False
+    connect: Callable[[], None] | None = None
+
+
+class Network:
+    """A TCP connection along a way."""
+
+    def __init__(self, way: Way, keep: Callable[[str, list[int]], None]) -> None:
+        self.name = way.name
+        self._way = way
         self._keep = keep
-        self._one_root = one_root
-        self._connect = connect
         self._pid = ""
 
     def prepare(self) -> None:
-        if self._connect:
-            self._connect()
-        self._pid = _checked(*self._server, [*_PROBE, "serve", self._address]).strip()
+        if self._way.connect:
+            self._way.connect()
+        self._pid = _checked(*self._way.server, [*_PROBE, "serve", self._way.address]).strip()
 
     def sample(self) -> list[Sample]:
-        seen = json.loads(_checked(self._machine, "old", [*_PROBE, "network", self._address]))
+        seen = json.loads(_checked(self._way.machine, "old", [*_PROBE, "network", self._way.address]))
         self._keep(self.name, seen["rtt_ns"])
-        return [Sample(self.name, 0, network_values(seen, one_root=self._one_root))]
+        return [Sample(self.name, 0, network_values(seen, one_root=self._way.one_root))]
 
     def close(self) -> None:
         if self._pid:
-            _checked(*self._server, ["kill", self._pid])
+            _checked(*self._way.server, ["kill", self._pid])
 
 
 class Doorbell:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from multiroot.cli.commands import Command
+from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import console, print_table, shown_phases
 from multiroot.units import parse_size
 
@@ -20,62 +22,63 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line says of the demo itself; sizes as they were written."""
+
+    old_kernel: str | None
+    new_kernel: str | None
+    vm_memory: str
+    vms: int
+    cpus: str
+    carve: str
+    passthrough: bool
+
+    def options(self, lab: LabChoice, *, keep: bool) -> Options:
+        """The scenario's options; raises BadRequestError for what is no size."""
+        from multiroot.demo import device, scenario
+        from multiroot.lab.lab import kernel_name
+
+        usual = device.KERNEL if self.passthrough else "6.12"
+        new_kernel = self.new_kernel or usual
+        memory = parse_size(self.vm_memory)
+        carve = parse_size(self.carve) if self.carve else 0
+        return scenario.Options(
+            lab=lab.options(
+                machine=device.MACHINE if self.passthrough else "default",
+                kernel=self.old_kernel or usual,
+                kernels=(new_kernel,),
+                vms=self.vms,
+                vm_memory=memory,
+                carve=carve or None,
+            ),
+            new_kernel=kernel_name(new_kernel),
+            vm_memory=memory,
+            vms=self.vms,
+            cpus=self.cpus,
+            carve=carve,
+            keep=keep,
+            card=self.passthrough,
+        )
+
+
 @click.command(cls=Command, example="multiroot demo --old-kernel 6.1 --new-kernel 6.12 --vms 2")
 @click.option("--old-kernel", show_default="6.12", help="Kernel of the old root: a name or a file.")
 @click.option("--new-kernel", show_default="6.12", help="Kernel of the new root: a name or a file.")
-@click.option("--modules", type=click.Path(path_type=Path), help="Modules of a kernel given by path.")
 @click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of each VM.")
 @click.option("--vms", default=1, show_default=True, help="How many VMs.")
 @click.option("--cpus", default="", metavar="LIST", help="CPUs for the new root, such as 2-3.")
 @click.option("--carve", default="", metavar="SIZE", help="Memory for the new root, such as 1G.")
-@click.option("--name", default="demo", show_default=True, help="Name of the lab it runs in.")
+@lab_options("demo")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE ('-': stdout)."
 )
 @click.option("--passthrough", is_flag=True, help="The VM owns a network card, which goes along at work.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and do nothing.")
-def demo(
-    old_kernel: str | None,
-    new_kernel: str | None,
-    modules: Path | None,
-    vm_memory: str,
-    vms: int,
-    cpus: str,
-    carve: str,
-    name: str,
-    json_file: Path | None,
-    passthrough: bool,
-    keep: bool,
-    dry_run: bool,
-) -> None:
+def demo(lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool, **words: Any) -> None:
     """Hand a running VM from one kernel to another, and prove it."""
-    from multiroot.demo import device, scenario
-    from multiroot.lab import lab
-
-    usual = device.KERNEL if passthrough else "6.12"
-    old_kernel, new_kernel = old_kernel or usual, new_kernel or usual
-    memory = parse_size(vm_memory)
-    carve_bytes = parse_size(carve) if carve else 0
-    options = scenario.Options(
-        lab=lab.Options(
-            name=name,
-            machine=device.MACHINE if passthrough else "default",
-            kernel=old_kernel,
-            kernels=(new_kernel,),
-            modules=modules,
-            vms=vms,
-            vm_memory=memory,
-            carve=carve_bytes or None,
-        ),
-        new_kernel=lab.kernel_name(new_kernel),
-        vm_memory=memory,
-        vms=vms,
-        cpus=cpus,
-        carve=carve_bytes,
-        keep=keep,
-        card=passthrough,
-    )
+    options = Wanted(**words).options(lab, keep=keep)
     if dry_run:
         _print_intent(options)
         return
@@ -86,7 +89,7 @@ def demo(
         print_report(report)
     if keep:
         click.echo(
-            f"the lab runs on; end it with `multiroot lab down --name {name}`",
+            f"the lab runs on; end it with `multiroot lab down --name {lab.name}`",
             err=True,
         )
     if not report.held:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ from multiroot.demo import device, guests
 from multiroot.demo.demo_report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
 from multiroot.demo.device import DeviceSeen
 from multiroot.errors import BadRequestError, MultirootError, WaitTimeoutError
-from multiroot.lab import lab
+from multiroot.lab import agents, lab
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import card_sockets
 from multiroot.lab.recorder import console_log
@@ -26,7 +26,7 @@ from multiroot.rpc import client
 from multiroot.rpc.progress import ended, follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2 as coordinator
-from multiroot.rpc.v1 import coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2, vm_pb2_grpc
+from multiroot.rpc.v1 import coordinator_pb2_grpc, root_pb2, vm_pb2, vm_pb2_grpc
 from multiroot.vm import ticks
 from multiroot.vm.messages import ticks_from_proto
 
@@ -96,9 +96,9 @@ class Scenario:
     def _play(self, stack: ExitStack) -> Report:
         with translated("the old root's agent"):
             with self._phases.phase(PhaseName.WAIT_FOR_AGENT):
-                before = _status(self._old, wait=True)
+                before = agents.status(self._old, wait=True)
             # The old root's TSC clock minus our monotonic one, ns.
-            self._offset = difference(lambda: _status(self._old).now_ns, time.monotonic_ns, tries=8).ns
+            self._offset = difference(lambda: agents.status(self._old).now_ns, time.monotonic_ns, tries=8).ns
             wanted = guests.definitions(self._options.vms, self._options.vm_memory, card=self._options.card)
             retries = guests.boot(self._old, wanted, TICKS_BEFORE, self._phases)
             sender = self._send_frames(stack, wanted[0].name) if self._options.card else None
@@ -106,9 +106,9 @@ class Scenario:
             handed = [self._hand_over(definition.name) for definition in wanted]
         with translated("the new root's agent"), self._phases.phase(PhaseName.WATCH_GUESTS):
             vms = tuple(self._look(*each, sender) for each in handed)
-            new = _status(self._new)
+            new = agents.status(self._new)
         with translated("the old root's agent"):
-            old_after = _status(self._old)
+            old_after = agents.status(self._old)
         return Report(
             old_root=_root_seen(before),
             old_root_after=_root_seen(old_after),
@@ -186,8 +186,8 @@ class Scenario:
 
     def _look(self, before: vm_pb2.Vm, result: coordinator.HandoffResult, sender: Sender | None) -> VmSeen:
         name = result.name
-        there = ticks_from_proto(_ticks(self._new, name, TICKS_AFTER, CALL_TIMEOUT))
-        here = ticks_from_proto(_ticks(self._old, name, 0, CALL_TIMEOUT))
+        there = ticks_from_proto(agents.ticks(self._new, name, TICKS_AFTER, CALL_TIMEOUT))
+        here = ticks_from_proto(agents.ticks(self._old, name, 0, CALL_TIMEOUT))
         now = _vms(self._new).Get(vm_pb2.GetVmRequest(name=name), timeout=CALL_TIMEOUT)
         old_names = [
             vm.definition.name
@@ -286,15 +286,6 @@ def _root_seen(status: root_pb2.RootStatus) -> RootSeen:
         memory=tuple((range_.start, range_.size, range_.name) for range_ in status.memory),
         uptime_s=round(status.uptime_s, 3),
     )
-
-
-def _status(channel: grpc.Channel, wait: bool = False) -> root_pb2.RootStatus:
-    stub: Callable[..., root_pb2.RootStatus] = root_pb2_grpc.RootServiceStub(channel).GetStatus
-    return stub(root_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT, wait_for_ready=wait)
-
-
-def _ticks(channel: grpc.Channel, name: str, count: int, timeout: float) -> vm_pb2.Ticks:
-    return _vms(channel).GetTicks(vm_pb2.GetTicksRequest(name=name, wait_count=count), timeout=timeout)
 
 
 def _vms(channel: grpc.Channel) -> vm_pb2_grpc.VmServiceStub:

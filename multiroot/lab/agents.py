@@ -42,9 +42,8 @@ class Agents:
 
     def status(self, root: str = "old", *, wait: bool = False) -> root_pb2.RootStatus:
         """What a root says of itself; with `wait`, as soon as its agent is there."""
-        stub: Callable[..., root_pb2.RootStatus] = root_pb2_grpc.RootServiceStub(self._on(root)).GetStatus
         with translated(f"the {root} root's agent"):
-            return stub(root_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT_S, wait_for_ready=wait)
+            return status(self._on(root), wait=wait)
 
     def run(self, definition: vm_pb2.VmDefinition) -> vm_pb2.Vm:
         """Start a VM in the old root."""
@@ -66,10 +65,8 @@ class Agents:
 
     def ticks(self, name: str, root: str, count: int = 0) -> vm_pb2.Ticks:
         """The guest's ticks that a root saw, once there are `count`."""
-        stub = vm_pb2_grpc.VmServiceStub(self._on(root))
         with translated(f"the {root} root's agent"):
-            request = vm_pb2.GetTicksRequest(name=name, wait_count=count)
-            return stub.GetTicks(request, timeout=GUEST_TIMEOUT_S)
+            return ticks(self._on(root), name, count, GUEST_TIMEOUT_S)
 
     def launch(
         self, kernel: str, show: Callable[[Phase], None]
@@ -110,3 +107,15 @@ class Agents:
 
     def _on(self, root: str) -> grpc.Channel:
         return self._channels[root]
+
+
+def status(channel: grpc.Channel, *, wait: bool = False) -> root_pb2.RootStatus:
+    """What the root behind `channel` says of itself; with `wait`, as soon as its agent is there."""
+    stub: Callable[..., root_pb2.RootStatus] = root_pb2_grpc.RootServiceStub(channel).GetStatus
+    return stub(root_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT_S, wait_for_ready=wait)
+
+
+def ticks(channel: grpc.Channel, name: str, count: int, timeout_s: float) -> vm_pb2.Ticks:
+    """The ticks of guest `name` that the root behind `channel` saw, once there are `count` of them."""
+    request = vm_pb2.GetTicksRequest(name=name, wait_count=count)
+    return vm_pb2_grpc.VmServiceStub(channel).GetTicks(request, timeout=timeout_s)

@@ -13,6 +13,7 @@ from cli_driver import Cli
 from lab_factory import Labs
 
 from multiroot.demo import guests, scenario
+from multiroot.lab import agents
 from multiroot.lab.lab import Lab, kernel_name
 from multiroot.phases import Phases
 from multiroot.rpc import client
@@ -54,7 +55,7 @@ def cli(labs_factory: Labs) -> Iterator[Cli]:
     """A lab with one VM in the old root and no new root."""
     lab = labs_factory.fresh(kernel="6.12", vms=2)
     with client.connect(lab.agent_address, root="old") as old:
-        scenario._status(old, wait=True)
+        agents.status(old, wait=True)
     found = Cli(lab)
     found.ok("vm", "run", "steady", "--memory", "256M")
     yield found
@@ -107,8 +108,8 @@ def test_an_update_is_taken_back_from_each_step(cli: Cli, step: str) -> None:
     arena = json.loads(cli.lab.run(["multiroot", "arena", "show", "--json"]).stdout)
     assert len(arena["extents"]) == 1
     with client.connect(cli.lab.agent_address, root="old") as old:
-        seen = len(scenario._ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
-        scenario._ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
+        seen = len(agents.ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
+        agents.ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
 
 
 def test_a_new_root_that_never_comes_up_gives_everything_back(cli: Cli) -> None:
