@@ -111,6 +111,10 @@ class Coordinator:
         async with self.busy("aborting the update"):
             if self.state in (State.COMMITTED, State.RETIRING):
                 raise ConflictError("the update is committed", "start another one to go back to this kernel")
+            if PhaseName.JOIN in self.begun and PhaseName.HANDOVER not in self.begun:
+                # VMs may have been handed over one by one, which is no step of the update.
+                with self._phases.phase(phase_names.undo(PhaseName.HANDOVER)):
+                    await self._steps[PhaseName.HANDOVER].undo(self.data)
             leftovers = await self._undo_all(stop_at_failure=True)
             if leftovers:
                 raise MultirootError(leftovers, "mend that and run `multiroot update abort` again")

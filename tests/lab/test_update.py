@@ -187,6 +187,17 @@ def test_an_agent_that_is_killed_finds_its_new_root_and_the_vm_in_it_again(cli: 
     assert cli.lab.state.resets() == 0
 
 
+def test_an_abort_brings_back_a_vm_that_was_handed_over_by_hand(cli: Cli) -> None:
+    """Proves that an abort ends no root with a VM in it, though no step of the update brought it there."""
+    cli.ok("handoff", "steady")
+    cli.ok("update", "abort")
+    (vm,) = cli.data("vm", "list")  # type: ignore[misc]
+    assert (vm["name"], vm["state"], vm["owner"]) == ("steady", "running", root_number(cli, "old"))
+    with client.connect(cli.lab.agent_address, root="old") as old:
+        seen = len(agents.ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
+        agents.ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
+
+
 def root_number(cli: Cli, name: str) -> int:
     shown = cli.data("root", "show", name)
     assert isinstance(shown, dict)

@@ -132,7 +132,9 @@ async def test_an_abort_undoes_whatever_was_done(tmp_path: Path, until: str) -> 
     done = [entry.removeprefix("do ") for entry in log]
     log.clear()
     await c.abort()
-    assert log == [f"undo {s}" for s in reversed(done)]
+    # A new root that has joined may own VMs, although none of the steps brought them there.
+    first = ["undo handover"] if until == "join" else []
+    assert log == [*first, *(f"undo {s}" for s in reversed(done))]
     assert c.state is State.IDLE
 
 

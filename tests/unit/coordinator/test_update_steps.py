@@ -106,6 +106,21 @@ async def test_an_abort_stops_where_a_vm_cannot_come_back_and_the_new_root_lives
     assert coordinator.state is not State.IDLE
 
 
+async def test_an_abort_brings_back_what_was_handed_over_by_hand(tmp_path: Path) -> None:
+    roots = Roots("a", "b")
+    coordinator = coordinator_of(roots, tmp_path)
+    await coordinator.launch({"request": {}})
+    await roots.over("a")
+    roots.stuck = "a"
+    with pytest.raises(MultirootError, match="a cannot be moved"):
+        await coordinator.abort()
+    assert coordinator.state is State.JOINED, "the new root lives on, for it has a VM"
+    roots.stuck = ""
+    await coordinator.abort()
+    assert (roots.here, roots.there) == (["b", "a"], [])
+    assert coordinator.state is State.IDLE
+
+
 async def test_what_is_committed_cannot_be_aborted(tmp_path: Path) -> None:
     coordinator = coordinator_of(Roots("a"), tmp_path)
     await coordinator.update({"request": {}}, "commit")
