@@ -26,7 +26,7 @@ class OrdinaryQemu(QemuVmm):
     incoming = Incoming(stopped=False)
 
 
-class Rival(Instance):
+class BaselineVm(Instance):
     """A VM of which the QEMU is driven directly."""
 
     kind: type[QemuVmm] = OrdinaryQemu

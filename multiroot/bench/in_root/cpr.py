@@ -7,7 +7,7 @@ import asyncio
 import json
 from typing import Any
 
-from multiroot.bench.in_root.baseline_vm import Rival
+from multiroot.bench.in_root.baseline_vm import BaselineVm
 from multiroot.errors import CommandError, WaitTimeoutError
 from multiroot.vm.folder import last_words
 from multiroot.vm.qemu.command import Incoming, Qemu
@@ -52,13 +52,13 @@ class CprQemu(QemuVmm):
             raise WaitTimeoutError(f"QEMU does not listen: {last_words(self.setup.log)}") from None
 
 
-class CprRival(Rival):
+class CprBaselineVm(BaselineVm):
     """A VM with such a QEMU."""
 
     kind = CprQemu
 
 
-async def transfer(source: Rival, target: CprRival) -> tuple[Event, Event, Any]:
+async def transfer(source: BaselineVm, target: CprBaselineVm) -> tuple[Event, Event, Any]:
     """From one QEMU to the other: the STOP event, the RESUME event, the giver's account of it."""
     await target.start(giver=source.owner)
     assert isinstance(target.qemu, CprQemu)

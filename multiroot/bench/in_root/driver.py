@@ -20,7 +20,7 @@ from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device
 from multiroot.bench.in_root import cpr, footprint, leave
-from multiroot.bench.in_root.baseline_vm import ROOT, RUN_DIR, Rival
+from multiroot.bench.in_root.baseline_vm import ROOT, RUN_DIR, BaselineVm
 from multiroot.bench.workload import enough_ticks
 from multiroot.device.handle import Device
 from multiroot.errors import BadRequestError, CommandError, MultirootError
@@ -49,7 +49,7 @@ class Bench:
         self._host = host
         self._tsc_khz = tsc_khz
         self._definition = VmDefinition("none")
-        self._vm: Rival | None = None
+        self._vm: BaselineVm | None = None
         self._spare: Entry | None = None
         self._count = 0
 
@@ -81,7 +81,7 @@ class Bench:
         """Take the VM to another QEMU; what it cost."""
         source = self._current()
         entry = await self._room() if way in COPYING else source.entry
-        target = self._instance(entry, cpr.CprRival if way == cpr.NAME else Rival)
+        target = self._instance(entry, cpr.CprBaselineVm if way == cpr.NAME else BaselineVm)
         started = self._host.clock()
         try:
             stopped, resumed, status = await self._move(way, source, target)
@@ -123,10 +123,10 @@ class Bench:
         finally:
             await waiting.discard()
 
-    async def _move(self, way: str, source: Rival, target: Rival) -> tuple[Event, Event, Any]:
+    async def _move(self, way: str, source: BaselineVm, target: BaselineVm) -> tuple[Event, Event, Any]:
         if way == "save-and-restore":
             return await self._through_a_file(source, target)
-        if isinstance(target, cpr.CprRival):
+        if isinstance(target, cpr.CprBaselineVm):
             return await cpr.transfer(source, target)
         await target.start(giver=source.owner)
         for vm in (source, target):
@@ -134,7 +134,9 @@ class Bench:
             await (_copy_ram(vm) if way in COPYING else vm.qemu.set_up_migration())
         return await self._directly(source, target, stop_first=way == "stop-and-copy")
 
-    async def _directly(self, source: Rival, target: Rival, stop_first: bool) -> tuple[Event, Event, Any]:
+    async def _directly(
+        self, source: BaselineVm, target: BaselineVm, stop_first: bool
+    ) -> tuple[Event, Event, Any]:
         """One socket between the two QEMUs, nothing of ours on the way."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -156,7 +158,7 @@ class Bench:
             await _completed(sent)
         return stopped, resumed, await source.qmp.execute("query-migrate")
 
-    async def _through_a_file(self, source: Rival, target: Rival) -> tuple[Event, Event, Any]:
+    async def _through_a_file(self, source: BaselineVm, target: BaselineVm) -> tuple[Event, Event, Any]:
         """A snapshot: stop, save all to a file in memory, end; start, load, go on."""
         await _copy_ram(source)
         with source.qmp.watch("STOP", "MIGRATION") as events:
@@ -206,13 +208,13 @@ class Bench:
         size, checksum = self._definition.ram_bytes, self._definition.checksum()
         return await asyncio.to_thread(self._host.arena.allocate, name, size, checksum)
 
-    def _instance(self, entry: Entry, kind: type[Rival] = Rival) -> Rival:
+    def _instance(self, entry: Entry, kind: type[BaselineVm] = BaselineVm) -> BaselineVm:
         """Each has a folder of its own: two of them exist at a time."""
         self._count += 1
         host = replace(self._host, run_dir=RUN_DIR / str(self._count % 2))
         return kind(host, self._definition, entry)
 
-    def _current(self) -> Rival:
+    def _current(self) -> BaselineVm:
         if self._vm is None:
             raise BadRequestError("no VM was started")
         return self._vm
@@ -224,7 +226,7 @@ class Bench:
         return await wait_for_ticks(vm, count)
 
 
-async def _copy_ram(vm: Rival) -> None:
+async def _copy_ram(vm: BaselineVm) -> None:
     """Migrate as QEMU does when nobody tells it that RAM is shared."""
     off = [{"capability": "x-ignore-shared", "state": False}]
     await vm.qmp.execute("migrate-set-capabilities", capabilities=off)

@@ -17,7 +17,7 @@ from multiroot import proc
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.backing import opened
 from multiroot.bench.in_root import relay
-from multiroot.bench.in_root.baseline_vm import STATE, STATE_SIZE, Rival
+from multiroot.bench.in_root.baseline_vm import STATE, STATE_SIZE, BaselineVm
 from multiroot.bench.in_root.carried import Carried
 from multiroot.launch import kernels
 from multiroot.vm.instance import VmState
@@ -33,7 +33,7 @@ def preload(kernel: str) -> None:
     proc.run(["kexec", "-l", files.kernel, *initrd, f"--command-line={line}"], timeout=120)
 
 
-async def leave(vm: Rival, tsc_khz: int, last_tick: int) -> None:
+async def leave(vm: BaselineVm, tsc_khz: int, last_tick: int) -> None:
     """Stop the VM, save it, start the loaded kernel; comes back only with an error."""
     clock = vm.host.clock
     # Room for the state is made while the guest runs; allocating zeroes it.

@@ -20,7 +20,7 @@ from multiroot.arena.arena import Arena
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device, opened
 from multiroot.bench.in_root import relay
-from multiroot.bench.in_root.baseline_vm import RESULT, ROOT, RUN_DIR, STATE, Rival, UnpluggedTaps
+from multiroot.bench.in_root.baseline_vm import RESULT, ROOT, RUN_DIR, STATE, BaselineVm, UnpluggedTaps
 from multiroot.bench.in_root.carried import unpack
 from multiroot.bench.workload import enough_ticks
 from multiroot.errors import CommandError, MultirootError
@@ -43,7 +43,7 @@ async def resume() -> dict[str, Any]:
         carried, state = unpack(mapping[:])
     clock = tsc_clock(carried.tsc_khz)
     moments = dict(carried.moments)
-    vm = Rival(
+    vm = BaselineVm(
         Host(ROOT, arena, clock, RUN_DIR, QemuFactory(), UnpluggedTaps()),
         carried.definition,
         arena.find(carried.definition.name),
@@ -69,7 +69,7 @@ async def resume() -> dict[str, Any]:
     }
 
 
-async def _load(vm: Rival, state: bytes, moments: dict[str, int]) -> None:
+async def _load(vm: BaselineVm, state: bytes, moments: dict[str, int]) -> None:
     ours, theirs = relay.make_pair()
     with theirs:
         await vm.qmp.give_fd(relay.FD_NAME, theirs.fileno())
