@@ -46,9 +46,16 @@ class VmFolder:
         self.path.mkdir(parents=True, mode=0o700)
 
     def remove(self) -> None:
-        """Delete it with all that was kept."""
+        """Delete it with all that was kept.
+
+        Under another name, because a console keeper that is just starting would make its file in the middle
+        of that. What an agent left half deleted goes with the next time.
+        """
         if self.path.exists():
-            shutil.rmtree(self.path)
+            doomed = self.path.with_name(f".{self.path.name}")
+            shutil.rmtree(doomed, ignore_errors=True)
+            self.path.rename(doomed)
+            shutil.rmtree(doomed)
 
     def write(self, record: VmRecord) -> None:
         """Replace the record in one step."""
