@@ -18,14 +18,14 @@ static int mr_vectors_of(struct pci_dev *pdev)
 }
 
 /* Call @visit for every vector that Linux uses; how often it said true. */
-static int mr_vectors_visit_vectors(struct pci_dev *pdev, bool (*mr_vectors_visit)(int irq, void *data), void *data)
+static int mr_vectors_each(struct pci_dev *pdev, bool (*visit)(int irq, void *data), void *data)
 {
 	int i, vectors = mr_vectors_of(pdev), said = 0;
 
 	for (i = 0; i < vectors; i++) {
 		int irq = pci_irq_vector(pdev, i);
 
-		if (irq >= 0 && mr_vectors_visit(irq, data))
+		if (irq >= 0 && visit(irq, data))
 			said++;
 	}
 	return said;
@@ -48,7 +48,7 @@ static void mr_vectors_write_msi(struct msi_desc *desc, void *data)
 	readl(entry + PCI_MSIX_ENTRY_DATA);	/* the device has it all */
 }
 
-static bool mr_vectors_remap_vector(int irq, void *data)
+static bool mr_vectors_remap_one(int irq, void *data)
 {
 	struct msi_desc *desc = irq_get_msi_desc(irq);
 
@@ -63,10 +63,10 @@ static bool mr_vectors_remap_vector(int irq, void *data)
 /* From now on Linux calls mr_vectors_write_msi() for each message of these interrupts, whenever it is written. */
 void mr_vectors_remap(struct pci_dev *pdev)
 {
-	mr_vectors_visit_vectors(pdev, mr_vectors_remap_vector, pdev);
+	mr_vectors_each(pdev, mr_vectors_remap_one, pdev);
 }
 
-static bool mr_vectors_raise_vector(int irq, void *data)
+static bool mr_vectors_raise_one(int irq, void *data)
 {
 	return !irq_inject_interrupt(irq);
 }
@@ -80,10 +80,10 @@ int mr_vectors_raise(struct pci_dev *pdev)
 	/* Another root may have written its own addresses into the table before it gave up. */
 	if (mr_vectors_of(pdev))
 		pci_restore_msi_state(pdev);
-	return mr_vectors_visit_vectors(pdev, mr_vectors_raise_vector, NULL);
+	return mr_vectors_each(pdev, mr_vectors_raise_one, NULL);
 }
 
-static bool mr_vectors_divert_vector(int irq, void *data)
+static bool mr_vectors_divert_one(int irq, void *data)
 {
 	struct msi_desc *desc = irq_get_msi_desc(irq);
 
@@ -104,6 +104,6 @@ void *mr_vectors_divert(struct pci_dev *pdev)
 	if (vectors <= 0)
 		return NULL;
 	copy = kcalloc(vectors, PCI_MSIX_ENTRY_SIZE, GFP_KERNEL | __GFP_NOFAIL);
-	mr_vectors_visit_vectors(pdev, mr_vectors_divert_vector, copy);
+	mr_vectors_each(pdev, mr_vectors_divert_one, copy);
 	return copy;
 }
