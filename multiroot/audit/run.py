@@ -24,7 +24,7 @@ from multiroot.phases import Phase as Timed
 from multiroot.phases import Phases
 from multiroot.plan.planner import Plan
 from multiroot.rpc import client, successor
-from multiroot.rpc import phases as wire
+from multiroot.rpc.progress import follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
@@ -117,9 +117,7 @@ class Run:
             with client.connect(address, root="old") as channel, translated("the old root's agent"):
                 stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
                 old_root = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=_PLAN_TIMEOUT).root
-                for event in stub.Update(request):
-                    if event.WhichOneof("event") == "phase":
-                        self._phases.publish(wire.from_proto(event.phase))
+                follow(stub.Update(request), self._phases.publish)
             successor.wait(
                 address,
                 old_root,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which agent a command talks to."""
+"""Which agent a command talks to, and what that says of its root."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from multiroot.errors import PeerLostError
 
 if TYPE_CHECKING:
     import grpc
+
+    from multiroot.rpc.v1 import root_pb2
 
 
 def agent_target() -> str:
@@ -38,3 +40,11 @@ def connect(root: str | None = None) -> grpc.Channel:
     from multiroot.rpc.client import connect as connect_to
 
     return connect_to(agent_target(), root=root)
+
+
+def status_of(root: str | None = None) -> root_pb2.RootStatus:
+    """What a root says of itself; `root` as in `connect`."""
+    from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
+
+    with connect(root) as channel:
+        return root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.cli.agent import connect
 from multiroot.cli.commands import Command
 from multiroot.cli.output import json_option, print_json
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 @json_option
 def handoff(vm: str, to: str, as_json: bool) -> None:
     """Hand the running VM to the new root, or back to the old one. If anything goes wrong, it stays."""
-    from multiroot.cli.agent import connect
     from multiroot.cli.calls import progress_call
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 

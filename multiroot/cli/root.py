@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiroot import arch
+from multiroot.cli.agent import connect, status_of
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size, parse_size
@@ -97,7 +98,6 @@ def show(name: str, as_json: bool) -> None:
 @json_option
 def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
     """Start a new root beside this one and wait until its agent has joined."""
-    from multiroot.cli.agent import connect
     from multiroot.cli.calls import progress_call
     from multiroot.rpc.v1 import coordinator_pb2_grpc
 
@@ -122,7 +122,6 @@ def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
 @json_option
 def release(force: bool, as_json: bool) -> None:
     """Stop the new root and give its CPUs and memory back to the old one."""
-    from multiroot.cli.agent import connect
     from multiroot.cli.calls import progress_call
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
@@ -149,7 +148,6 @@ def adopt(devices: tuple[str, ...]) -> None:
     `multiroot update` does this by itself; this is for an old root that died, and for PCI functions that an
     update left out.
     """
-    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect() as channel:
@@ -174,24 +172,11 @@ def launch_request(kernel: str, initrd: str, cpus: str, carve: str, append: str,
     )
 
 
-def status_of(name: str) -> root_pb2.RootStatus:
-    """Ask the root `name` for its status."""
-    from multiroot.cli.agent import connect
-    from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
-
-    with connect(name) as channel:
-        return root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
-
-
 def all_statuses() -> list[root_pb2.RootStatus]:
     """The status of the agent's root and of each of its peers that is ready."""
-    from multiroot.cli.agent import connect
-    from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
-
-    with connect() as channel:
-        found = [root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)]
-    found += [status_of(str(peer.root)) for peer in found[0].peers if peer.state == "ready"]
-    return sorted(found, key=lambda status: status.root)
+    first = status_of()
+    peers = [status_of(str(peer.root)) for peer in first.peers if peer.state == "ready"]
+    return sorted([first, *peers], key=lambda status: status.root)
 
 
 def status_json(status: root_pb2.RootStatus) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from multiroot.cli.agent import agent_target, connect
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size
@@ -62,7 +63,6 @@ def update(
         raise click.UsageError("say which kernel: --kernel NAME", ctx)
     if keep_old and until:
         raise click.UsageError("--keep-old is --until handover: say one of them", ctx)
-    from multiroot.cli.agent import connect
     from multiroot.cli.root import launch_request
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
@@ -85,7 +85,6 @@ def update(
 
 def _run(request: Any) -> dict[str, Any]:
     """Make the update. When the old root retires, go on with the new root until it has taken over."""
-    from multiroot.cli.agent import agent_target, connect
     from multiroot.cli.calls import progress_call
     from multiroot.cli.output import Progress
     from multiroot.phases import Phase
@@ -129,7 +128,6 @@ def _run(request: Any) -> dict[str, Any]:
 @json_option
 def abort(as_json: bool) -> None:
     """Give everything back: VMs, CPUs, memory. Possible until the update is committed."""
-    from multiroot.cli.agent import connect
     from multiroot.cli.calls import progress_call
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
@@ -149,7 +147,6 @@ def abort(as_json: bool) -> None:
 @json_option
 def show(as_json: bool) -> None:
     """How far the update is, and how far a new root is with taking over."""
-    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect() as channel:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.cli.agent import connect, status_of
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size
@@ -48,7 +49,6 @@ def definition_options(command: Callable[..., None]) -> Callable[..., None]:
 @json_option
 def run(name: str, root: str | None, as_json: bool, **given: Any) -> None:
     """Start the VM NAME with its RAM in the arena."""
-    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
     from multiroot.vm.messages import definition_to_proto
 
@@ -92,7 +92,6 @@ def list_vms(root: str | None, as_json: bool) -> None:
 @json_option
 def show(name: str, root: str | None, as_json: bool) -> None:
     """Everything about the VM NAME."""
-    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel:
@@ -125,7 +124,6 @@ def console(name: str, history: bool, no_follow: bool, root: str | None) -> None
 @root_option
 def stop(name: str, root: str | None) -> None:
     """Power the VM NAME off at once and give its memory back."""
-    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel:
@@ -135,7 +133,6 @@ def stop(name: str, root: str | None) -> None:
 
 def vms_of(root: str | None) -> list[vm_pb2.Vm]:
     """The VMs that one root knows."""
-    from multiroot.cli.agent import connect
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel:
@@ -163,9 +160,4 @@ def _roots(root: str | None) -> list[str | None]:
     """The root that was named, or the agent's own and every neighbour whose agent is ready."""
     if root is not None:
         return [root]
-    from multiroot.cli.agent import connect
-    from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
-
-    with connect() as channel:
-        status = root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
-    return [None, *(str(peer.root) for peer in status.peers if peer.state == "ready")]
+    return [None, *(str(peer.root) for peer in status_of().peers if peer.state == "ready")]

@@ -112,9 +112,8 @@ class Coordinator:
             if self.state in (State.COMMITTED, State.RETIRING):
                 raise ConflictError("the update is committed", "start another one to go back to this kernel")
             if PhaseName.JOIN in self.begun and PhaseName.HANDOVER not in self.begun:
-                # VMs may have been handed over one by one, which is no step of the update.
-                with self._phases.phase(phase_names.undo(PhaseName.HANDOVER)):
-                    await self._steps[PhaseName.HANDOVER].undo(self.data)
+                # VMs may have been handed over one by one: to be taken back like the step that moves all.
+                self._journal.write(PhaseName.HANDOVER, Edge.BEGIN)
             leftovers = await self._undo_all(stop_at_failure=True)
             if leftovers:
                 raise MultirootError(leftovers, "mend that and run `multiroot update abort` again")

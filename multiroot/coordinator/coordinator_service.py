@@ -81,15 +81,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 f"the new root runs {', '.join(guests)}", "hand them back or stop them first, or use --force"
             )
 
-        async def work() -> coordinator_pb2.Progress:
-            plan = self._coordinator.data.get("plan", {})
-            await self._coordinator.release()
-            result = coordinator_pb2.ReleaseResult(
-                cpus=plan.get("cpus", ""), memory_bytes=plan.get("carve_size", 0)
-            )
-            return coordinator_pb2.Progress(released=result)
-
-        async for progress in self._stream(work):
+        async for progress in self._give_back(self._coordinator.release):
             yield progress
 
     async def Handoff(
@@ -151,15 +143,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def AbortUpdate(
         self, request: coordinator_pb2.AbortUpdateRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
-        async def work() -> coordinator_pb2.Progress:
-            plan = self._coordinator.data.get("plan", {})
-            await self._coordinator.abort()
-            result = coordinator_pb2.ReleaseResult(
-                cpus=plan.get("cpus", ""), memory_bytes=plan.get("carve_size", 0)
-            )
-            return coordinator_pb2.Progress(released=result)
-
-        async for progress in self._stream(work):
+        async for progress in self._give_back(self._coordinator.abort):
             yield progress
 
     async def TakeOver(
@@ -169,6 +153,22 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             self._phases.add(wire.from_proto(phase))
         self._adoption.begin(verify=request.verify, devices=request.devices)
         return await self.GetState(coordinator_pb2.GetStateRequest(), context)
+
+    async def _give_back(
+        self, undo: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        """Take the update back by `undo`; the result is what this root has got back."""
+
+        async def work() -> coordinator_pb2.Progress:
+            plan = self._coordinator.data.get("plan", {})
+            await undo()
+            result = coordinator_pb2.ReleaseResult(
+                cpus=plan.get("cpus", ""), memory_bytes=plan.get("carve_size", 0)
+            )
+            return coordinator_pb2.Progress(released=result)
+
+        async for progress in self._stream(work):
+            yield progress
 
     def _refuse_while_adopting(self) -> None:
         """A root that has not everything yet can't give it on."""

@@ -17,7 +17,7 @@ from multiroot.lab.execution import Channel, DirectChannel, RelayChannel, Result
 from multiroot.lab.kernels import KernelSource
 from multiroot.lab.machine import Machine, MachineDevice
 from multiroot.lab.state import LabState
-from multiroot.net.addresses import root_address
+from multiroot.net.addresses import MAX_ROOT, root_address
 from multiroot.phases import Phases
 
 
@@ -158,7 +158,7 @@ class Lab:
         """A fresh way to the exec service of a root: "old", "new" or its number. The caller closes it."""
         direct = DirectChannel(self.state.machine.exec_port)
         number = "1" if root == "old" else self._new_root() if root == "new" else root
-        if not number.isdecimal() or not 1 <= int(number) <= 254:
+        if not number.isdecimal() or not 1 <= int(number) <= MAX_ROOT:
             raise BadRequestError(f"no root called {root!r}", "it is old, new or a number")
         return direct if number == "1" else RelayChannel(direct, root_address(int(number)))
 

@@ -112,7 +112,7 @@ class VmManager:
         return self._vms.get(name)
 
     def register(self, vm: Instance) -> None:
-        """Take in a VM that comes from another root."""
+        """Know this VM from now on by its name."""
         self._vms[vm.name] = vm
 
     def unregister(self, vm: Instance) -> None:
@@ -149,15 +149,18 @@ class VmManager:
             await vm.adopt(record)
         except (ConflictError, VmmGoneError) as error:
             vm.state, vm.error = VmState.FAILED, str(error)
-        else:
-            try:
-                await self._adopt_owned(vm)
-            except FencedError:
-                # A taker was faster than we.
-                await vm.end(VmState.HANDED)
-                await self._adopt_foreign(vm, record)
-                return
-        self._vms[name] = vm
+            self.register(vm)
+            return
+        try:
+            # The new epoch fences the taker of a handoff that was cut short.
+            vm.owner = vm.word.take(vm.owner, self.host.root)
+        except FencedError:
+            # The taker was faster.
+            await vm.end(VmState.HANDED)
+            await self._adopt_foreign(vm, record)
+            return
+        await self._let_go_on(vm)
+        self.register(vm)
 
     async def _adopt_foreign(self, vm: Instance, record: VmRecord) -> None:
         """Another root owns it: whatever runs here must not."""
@@ -167,11 +170,10 @@ class VmManager:
             vm.folder.remove()
             return
         vm.state = VmState.HANDED
-        self._vms[vm.name] = vm
+        self.register(vm)
 
-    async def _adopt_owned(self, vm: Instance) -> None:
-        """Raise the epoch, so that a taker of a handoff cut short comes too late, and let the guest go on."""
-        vm.owner = vm.word.take(vm.owner, self.host.root)
+    async def _let_go_on(self, vm: Instance) -> None:
+        """Give up a handoff that was cut short, and let the guest run here."""
         await vm.vmm.cancel()
         await vm.resume()
         vm.keep()

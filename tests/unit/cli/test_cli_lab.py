@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli.conftest import Run
+from lab.machines import default_machine
 
 from multiroot.errors import BadRequestError
-from multiroot.lab import boot, build, execution, state
+from multiroot.lab import boot, build, execution
 from multiroot.lab import lab as labs
-from multiroot.lab.layout import lay_out
 from multiroot.lab.machine import Machine
 from multiroot.lab.recorder import console_log
 from multiroot.lab.state import Attempt, LabState
@@ -24,29 +25,8 @@ from multiroot.units import GIB, MIB
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabState:
     """A lab called "default" that has ended."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr("multiroot.lab.state._SOCKET_PATH_LIMIT", 4096)
-    machine = Machine(
-        name="default",
-        kernel="6.12",
-        release="6.12.1-amd64",
-        vmlinuz=Path("/cache/vmlinuz"),
-        initrd=Path("/cache/initrd"),
-        image=Path("/cache/system.erofs"),
-        emulator=Path("/cache/emulator/tree"),
-        emulator_mend=Path("/cache/svm"),
-        accelerator="tcg",
-        cpus=4,
-        old_cpus=(0, 1),
-        vms=1,
-        vm_memory=256 * MIB,
-        layout=lay_out(old_memory=2 * GIB, arena=384 * MIB, carve=GIB, carve_reserved=True, image=424 * MIB),
-        low_reserved=True,
-        cmdline=(),
-        agent_port=40001,
-        exec_port=40002,
-        state=state.folder("default"),
-    )
+    paths = {"release": "6.12.1-amd64", "vmlinuz": Path("/cache/vmlinuz")}
+    machine = replace(default_machine(tmp_path, monkeypatch), **paths)
     found = LabState(machine, "digest", attempts=[Attempt("no answer", 30.0), Attempt("ready", 12.5)])
     found.folder.mkdir(parents=True)
     found.save()

@@ -9,44 +9,21 @@ import os
 from pathlib import Path
 
 import pytest
+from lab.machines import default_machine
 
 from multiroot import processes
 from multiroot.cli import agent
 from multiroot.errors import BadRequestError, PeerLostError
 from multiroot.lab import state
-from multiroot.lab.layout import lay_out
 from multiroot.lab.machine import Machine, MachineDevice, kernel_cmdline, qemu_argv
 from multiroot.lab.state import Attempt, LabState
 from multiroot.rpc import client
-from multiroot.units import GIB, MIB
+from multiroot.units import MIB
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr("multiroot.lab.state._SOCKET_PATH_LIMIT", 4096)
-    memory = lay_out(old_memory=2 * GIB, arena=384 * MIB, carve=GIB, carve_reserved=True, image=424 * MIB)
-    return Machine(
-        name="default",
-        kernel="6.12",
-        release="6.12.1-cloud-amd64",
-        vmlinuz=Path("/cache/kernel/vmlinuz"),
-        initrd=Path("/cache/initramfs/initrd"),
-        image=Path("/cache/image/system.erofs"),
-        emulator=Path("/cache/emulator/tree"),
-        emulator_mend=Path("/cache/program-svm/svm"),
-        accelerator="tcg",
-        cpus=4,
-        old_cpus=(0, 1),
-        vms=1,
-        vm_memory=256 * MIB,
-        layout=memory,
-        low_reserved=True,
-        cmdline=("no_ipi_broadcast=1",),
-        agent_port=40001,
-        exec_port=40002,
-        state=state.folder("default"),
-    )
+    return default_machine(tmp_path, monkeypatch)
 
 
 def option(argv: list[str], name: str) -> list[str]:
