@@ -72,7 +72,7 @@ class Guests:
         """Names of the VMs that root number `root` owns by their owner words; none without an arena."""
         if isinstance(self._manager, MultirootError):
             return []
-        return [entry.name for entry in self._manager.host.arena.entries() if entry.owner.root == root]
+        return [entry.name for entry in self._manager.host.arena.vms() if entry.owner.root == root]
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Offer VmService and HandoffService, or refuse their calls with the reason."""

@@ -33,6 +33,11 @@ class Entry:
         return self.record.name
 
     @property
+    def is_vm(self) -> bool:
+        """Whether the extent holds a VM's RAM."""
+        return self.record.kind == layout.VM
+
+    @property
     def extent(self) -> Extent:
         return Extent(self.record.offset, self.record.size)
 
@@ -115,8 +120,12 @@ class Arena:
         """Used entries in table order; raises ConflictError if one is damaged."""
         return list(self._used())
 
+    def vms(self) -> list[Entry]:
+        """Those of the entries that hold a VM's RAM."""
+        return [entry for entry in self._used() if entry.is_vm]
+
     def find(self, name: str) -> Entry:
-        """The entry of VM `name`; raises BadRequestError if there is none."""
+        """The entry called `name`; raises BadRequestError if there is none."""
         for entry in self._used():
             if entry.name == name:
                 return entry
@@ -139,7 +148,7 @@ class Arena:
             self._finish_frees()
             used = self.entries()
             if any(entry.name == name for entry in used):
-                raise ConflictError(f"the arena already holds a VM named {name!r}")
+                raise ConflictError(f"the arena already holds an extent named {name!r}")
             extent = plan((entry.extent for entry in used), size, self.size)
             index = self._free_index({entry.index for entry in used})
             epoch = self.memory.load(layout.EPOCH_OFFSET) + 1

@@ -37,6 +37,8 @@ RECORD_OFFSET = 128
 FREE, USED = 0, 1
 
 NAME_SIZE = 64
+RESERVED = "."  # begins the names of extents that hold something else than a VM's RAM
+VM = "vm"
 _SUPERBLOCK = struct.Struct("<8sII16sQQQQII")
 _RECORD = struct.Struct(f"<I4x{NAME_SIZE}sQQI")
 _CHECKSUM = struct.Struct("<I")
@@ -119,6 +121,11 @@ class Record:
     @property
     def end(self) -> int:
         return self.offset + self.size
+
+    @property
+    def kind(self) -> str:
+        """What the extent holds: "vm" for a VM's RAM, else what its reserved name says."""
+        return self.name.removeprefix(RESERVED) if self.name.startswith(RESERVED) else VM
 
     def pack(self, index: int) -> bytes:
         """With its checksum; `index` is the entry's place, so that a misplaced record is noticed."""

@@ -35,6 +35,7 @@ def show(device: Path | None, as_json: bool) -> None:
     rows = [
         (
             entry["name"],
+            entry["kind"],
             f"{entry['offset']:#x}",
             format_size(entry["size"]),
             entry["root"] or "-",
@@ -43,8 +44,10 @@ def show(device: Path | None, as_json: bool) -> None:
         )
         for entry in data["extents"]
     ]
-    rows += [("(free)", f"{gap['offset']:#x}", format_size(gap["size"]), "", "", "") for gap in data["free"]]
-    print_table(("extent", "offset >", "size >", "root >", "epoch >", "definition"), rows)
+    rows += [
+        ("(free)", "", f"{gap['offset']:#x}", format_size(gap["size"]), "", "", "") for gap in data["free"]
+    ]
+    print_table(("extent", "kind", "offset >", "size >", "root >", "epoch >", "definition"), rows)
 
 
 @arena.command("format", example="multiroot arena format --device /dev/dax0.0")
@@ -72,6 +75,7 @@ def arena_json(device: Path) -> dict[str, Any]:
             "extents": [
                 {
                     "name": entry.name,
+                    "kind": entry.record.kind,
                     "offset": entry.record.offset,
                     "size": entry.record.size,
                     "root": entry.owner.root,

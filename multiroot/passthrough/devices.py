@@ -15,6 +15,7 @@ from multiroot import proc
 from multiroot.arena.allocator import Extent
 from multiroot.arena.arena import Arena
 from multiroot.arena.backing import find_device
+from multiroot.arena.layout import RESERVED
 from multiroot.device.passthrough import TABLES_SIZE, Comparison, Function, Iommu, Pci, Translation, Unit
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.passthrough import firmware
@@ -23,7 +24,7 @@ from multiroot.passthrough.functions import Functions, parse_address
 log = logging.getLogger(__name__)
 
 VERSION = 1
-TABLES = ".iommu-tables"  # an extent's name that no VM can have
+TABLES = f"{RESERVED}iommu-tables"
 ACPI = Path("/sys/firmware/acpi/tables")
 WHAT = {"DMAR": "IOMMU", "MCFG": "memory-mapped PCI configuration space"}
 

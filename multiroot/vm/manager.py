@@ -135,7 +135,7 @@ class VmManager:
     async def _adopt(self, name: str) -> None:
         folder = VmFolder(self.host.run_dir, name)
         record = folder.read()
-        entry = next((entry for entry in self.host.arena.entries() if entry.name == name), None)
+        entry = next((entry for entry in self.host.arena.vms() if entry.name == name), None)
         if record is None or entry is None or entry.record.definition != record.definition.checksum():
             if record is not None and record.process.alive():
                 await _kill(record)
@@ -185,7 +185,7 @@ class VmManager:
         self.host.arena.free(name, entry.owner)
 
     def _entry(self, name: str) -> Entry:
-        for entry in self.host.arena.entries():
+        for entry in self.host.arena.vms():
             if entry.name == name:
                 return entry
         raise BadRequestError(f"no VM named {name!r}", self._known())

@@ -20,9 +20,11 @@ from multiroot.agent.context import Options, Root
 from multiroot.agent.guests import Guests
 from multiroot.agent.handoffs import Handoffs
 from multiroot.agent.updates import Updates
+from multiroot.arena.arena import open_or_format
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, Edge, State
 from multiroot.errors import BadRequestError, PeerLostError
+from multiroot.passthrough.devices import TABLES
 from multiroot.phases import Phases
 from multiroot.root.identity import Identity
 from multiroot.root.marks import Marks
@@ -31,6 +33,7 @@ from multiroot.rpc.client import connect
 from multiroot.rpc.server import make_server
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, vm_pb2, vm_pb2_grpc
+from multiroot.units import MIB
 
 NO_ARENA = BadRequestError("no persistent memory in devdax mode for the arena", "make one")
 
@@ -105,6 +108,17 @@ async def test_a_root_without_an_arena_says_why_it_runs_no_vms_and_answers_the_r
 
     state = await asyncio.to_thread(ask)
     assert (state.root, state.state, state.taking_over) == (1, "idle", "none")
+
+
+def test_what_is_no_vm_is_not_counted_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "arena"
+    with path.open("wb") as file:
+        file.truncate(16 * MIB)
+    arena = open_or_format(path, 1)
+    arena.allocate(TABLES, 2 * MIB, 0)
+    arena.allocate("web", 2 * MIB, 1)
+    host: Any = SimpleNamespace(host=SimpleNamespace(arena=arena))
+    assert Guests(host).owned_by(1) == ["web"]
 
 
 async def test_nothing_is_handed_to_a_root_that_is_not_there(root: Root) -> None:

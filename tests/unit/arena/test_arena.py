@@ -39,6 +39,14 @@ def test_allocate_find_free(arena: Arena) -> None:
         arena.find("vm0")
 
 
+def test_what_has_a_reserved_name_is_no_vm(arena: Arena) -> None:
+    tables = arena.allocate(f"{layout.RESERVED}iommu-tables", 2 * MIB, 0)
+    vm = arena.allocate("vm0", 2 * MIB, 1)
+    assert arena.entries() == [tables, vm]
+    assert arena.vms() == [vm]
+    assert [entry.record.kind for entry in arena.entries()] == ["iommu-tables", "vm"]
+
+
 def test_another_root_sees_the_same(arena: Arena, formatted: Path) -> None:
     entry = arena.allocate("vm0", 2 * MIB, 1)
     other = Arena(formatted, root=2)
@@ -50,7 +58,7 @@ def test_another_root_sees_the_same(arena: Arena, formatted: Path) -> None:
 def test_duplicate_name_changes_nothing(arena: Arena) -> None:
     arena.allocate("vm0", 2 * MIB, 1)
     before = arena.memory.read(0, layout.METADATA_SIZE)
-    with pytest.raises(ConflictError, match="already holds a VM named 'vm0'"):
+    with pytest.raises(ConflictError, match="already holds an extent named 'vm0'"):
         arena.allocate("vm0", 2 * MIB, 1)
     with pytest.raises(ConflictError, match="no free extent"):
         arena.allocate("vm1", 64 * MIB, 1)

@@ -157,7 +157,15 @@ async def test_arena_commands(multiroot: Run, arena_path: Path, tmp_path: Path) 
     arena.close()
     data = json.loads((await multiroot("arena", "show", "--device", arena_path, "--json")).out)
     assert data["extents"] == [
-        {"name": "vm0", "offset": 2 * MIB, "size": 4 * MIB, "root": 2, "epoch": 1, "definition": 77}
+        {
+            "name": "vm0",
+            "kind": "vm",
+            "offset": 2 * MIB,
+            "size": 4 * MIB,
+            "root": 2,
+            "epoch": 1,
+            "definition": 77,
+        }
     ]
     assert sum(gap["size"] for gap in data["free"]) == 122 * MIB
     assert "vm0" in (await multiroot("arena", "show", "--device", arena_path)).out

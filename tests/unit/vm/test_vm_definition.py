@@ -45,6 +45,7 @@ def test_defaults_are_filled_in() -> None:
         ({"name": "-x"}, "not a name"),
         ({"name": "x" * 33}, "not a name"),
         ({"name": "vm0\n"}, "not a name"),
+        ({"name": ".iommu-tables"}, "not a name"),
         ({"ram_bytes": 256 * MIB + 4096}, "multiple of 2 MiB"),
         ({"ram_bytes": 8 * MIB}, "too little"),
         ({"ram_bytes": -1}, "too little"),
