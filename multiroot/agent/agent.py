@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from multiroot import failpoints
 from multiroot.agent.context import Options, Root
+from multiroot.agent.failpoint_service import FailPointService
 from multiroot.agent.guests import Guests
 from multiroot.agent.handoffs import Handoffs
 from multiroot.agent.updates import Updates
@@ -18,6 +21,7 @@ from multiroot.arena.atomics import tsc, tsc_clock
 from multiroot.coordinator.journal import Journal
 from multiroot.device.handle import Device
 from multiroot.errors import MultirootError
+from multiroot.failpoints import ORDERS, FailPoint, reach
 from multiroot.net.addresses import agent_target
 from multiroot.net.network import RootNetwork
 from multiroot.phases import Phases
@@ -27,12 +31,22 @@ from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers
 from multiroot.root.root_service import RootParts, RootService
 from multiroot.rpc.server import make_server
-from multiroot.rpc.v1 import coordinator_pb2, handoff_pb2, root_pb2, root_pb2_grpc, vm_pb2
+from multiroot.rpc.v1 import (
+    coordinator_pb2,
+    failpoint_pb2,
+    failpoint_pb2_grpc,
+    handoff_pb2,
+    root_pb2,
+    root_pb2_grpc,
+    vm_pb2,
+)
 
 log = logging.getLogger("multirootd")
 
 # An agent lives for months. Whoever asks for an update's phases asks soon, and an update has some hundred.
 KEPT_PHASES = 4096
+
+MODULES = (coordinator_pb2, handoff_pb2, root_pb2, vm_pb2)  # whose services every agent offers
 
 
 class Agent:
@@ -48,12 +62,17 @@ class Agent:
     async def start(self) -> None:
         """Bring everything up, answer, and tell the parent. Raises MultirootError."""
         root = self.root
+        if root.options.failpoints:
+            for order in failpoints.read_orders():
+                ORDERS.arm(order)
+        await reach(FailPoint.AGENT_START)
         root.neighbours.attach_parent()
         self._beat = asyncio.create_task(root.peers.run())
         # The network first: the link takes a moment to come up.
         self._network = network = RootNetwork(root.me.root)
         await network.start()
         self._guests = guests = await Guests.open(root, network)
+        await reach(FailPoint.AGENT_ADOPTED)
         updates = Updates(root, network, guests, Handoffs(root, guests), Journal())
         await updates.recover()
         health_service = health.aio.HealthServicer()
@@ -129,14 +148,16 @@ def offer(
     )
     root_pb2_grpc.add_RootServiceServicer_to_server(RootService(parts), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-    reflection.enable_server_reflection(service_names(), server)
+    modules: tuple[Any, ...] = MODULES
+    if root.options.failpoints:
+        failpoint_pb2_grpc.add_FailPointServiceServicer_to_server(FailPointService(), server)
+        modules += (failpoint_pb2,)
+    reflection.enable_server_reflection(service_names(modules), server)
 
 
-def service_names() -> tuple[str, ...]:
+def service_names(modules: tuple[Any, ...]) -> tuple[str, ...]:
     """Full names of the services that an agent offers."""
     ours = (
-        service.full_name
-        for module in (coordinator_pb2, handoff_pb2, root_pb2, vm_pb2)
-        for service in module.DESCRIPTOR.services_by_name.values()
+        service.full_name for module in modules for service in module.DESCRIPTOR.services_by_name.values()
     )
     return (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)

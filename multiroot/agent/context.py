@@ -27,6 +27,7 @@ class Options:
     guests: Path = Path("/usr/lib/multiroot/guests")
     run_dir: Path = Path("/run/multiroot")
     services: Path = SERVICES
+    failpoints: bool = False  # obey the lab's orders (multiroot/failpoints.py)
 
 
 @dataclass(frozen=True)

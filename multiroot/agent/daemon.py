@@ -44,11 +44,18 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--debug", action="store_true", help="show every program that is run (or MULTIROOT_DEBUG=1)"
     )
+    parser.add_argument(
+        "--failpoints", action="store_true", help="take orders to fail at given points; for the lab alone"
+    )
     words = parser.parse_args(argv)
     if words.debug or proc.debug_wanted():
         proc.show_commands()
     return Options(
-        socket=words.socket, listen=tuple(words.listen), kernels=words.kernels, guests=words.guests
+        socket=words.socket,
+        listen=tuple(words.listen),
+        kernels=words.kernels,
+        guests=words.guests,
+        failpoints=words.failpoints,
     )
 
 

@@ -12,6 +12,7 @@ from multiroot import phase_names
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, STEPS, UPDATE, Edge, State
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
+from multiroot.failpoints import FailPoint, reach
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 
@@ -165,8 +166,10 @@ class Coordinator:
 
     async def _do(self, name: str, data: Data) -> None:
         self._journal.write(name, Edge.BEGIN, **data)
+        await reach(FailPoint.STEP_BEGUN, name)
         with self._phases.phase(name):
             result = await self._steps[name].do(self.data)
+        await reach(FailPoint.STEP_DONE, name)
         self._journal.write(name, Edge.DONE, **result)
 
     async def _undo_all(self, *, stop_at_failure: bool = False) -> str:
@@ -186,6 +189,8 @@ class Coordinator:
 
     async def _undo(self, name: str) -> None:
         self._journal.write(name, Edge.UNDO)
+        await reach(FailPoint.UNDO_BEGUN, name)
         with self._phases.phase(phase_names.undo(name)):
             await self._steps[name].undo(self.data)
+        await reach(FailPoint.UNDO_DONE, name)
         self._journal.write(name, Edge.UNDONE)

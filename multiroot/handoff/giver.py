@@ -21,6 +21,7 @@ import grpc.aio
 from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
 from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLostError, WaitTimeoutError
+from multiroot.failpoints import FailPoint, garbage, reach
 from multiroot.handoff import wire
 from multiroot.passthrough import messages as device
 from multiroot.phase_names import PhaseName
@@ -104,7 +105,9 @@ class _Attempt:
         with self._phases.phase(PhaseName.PREPARE, vm=vm.name):
             # The hints take our VMM some time, during which the taker's starts.
             hints, _ = await asyncio.gather(self._hints(), self._connect())
+        await reach(FailPoint.GIVER_TRANSFER, vm.name)
         answer = await self._transfer(hints)
+        await reach(FailPoint.GIVER_TAKEN, vm.name)
         saved = await vm.vmm.saved()
         return await self._let_go(answer, saved)
 
@@ -116,6 +119,7 @@ class _Attempt:
         except OSError as error:
             raise PeerLostError(f"{self._taker} does not answer on {stream.host}:{stream.port}") from error
         with sock:
+            sock.sendall(await garbage(FailPoint.GIVER_STREAM, self._vm.name))
             await self._vm.vmm.connect(sock.fileno())
 
     async def _prepare_taker(self) -> wire.Endpoint:
@@ -129,8 +133,10 @@ class _Attempt:
             vmm_version=vm.vmm.version,
             device=await self._describe_device(),
         )
+        await reach(FailPoint.GIVER_PREPARE, vm.name)
         with translated(self._taker):
             answer = await self._stub.Prepare(request, timeout=PREPARE_TIMEOUT_S)
+        await reach(FailPoint.GIVER_PREPARED, vm.name)
         for phase in answer.phases:
             self._phases.add(phase_messages.from_proto(phase))
         return wire.Endpoint(answer.stream.host, answer.stream.port, answer.stream.key)
@@ -159,9 +165,11 @@ class _Attempt:
             with translated(self._taker):
                 # It may refuse; the guest need not even notice.
                 await self._next(call, "ready")
+                await reach(FailPoint.GIVER_READY, self._vm.name)
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
                 await self._vm.vmm.send()
+                await reach(FailPoint.GIVER_SENDING, self._vm.name)
                 with self._vm.vmm.unread():
                     return (await self._next(call, "taken")).taken
         finally:
@@ -200,6 +208,7 @@ class _Attempt:
         log.warning("handing %s over: %s", vm.name, error or type(error).__name__)
         if not vm.active:
             return None
+        await reach(FailPoint.GIVER_SETTLE, vm.name)
         try:
             vm.owner = vm.word.take(vm.owner, self._root)
         except FencedError as fenced:
@@ -234,6 +243,7 @@ class _Attempt:
         """Let the taker clean up; it is fenced already, so this may fail."""
         request = handoff_pb2.AbortRequest(name=self._vm.name)
         try:
+            await reach(FailPoint.GIVER_ABORT, self._vm.name)
             with translated(self._taker):
                 await self._stub.Abort(request, timeout=ABORT_TIMEOUT_S)
         except MultirootError as error:

@@ -10,6 +10,7 @@ import grpc.aio
 
 from multiroot.arena.allocator import Extent
 from multiroot.arena.layout import Owner
+from multiroot.failpoints import FailPoint, reach
 from multiroot.handoff.taker import Taker
 from multiroot.passthrough import messages as device
 from multiroot.rpc import phases as phase_messages
@@ -29,6 +30,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
     async def Prepare(
         self, request: handoff_pb2.PrepareRequest, context: Context
     ) -> handoff_pb2.PrepareResponse:
+        await reach(FailPoint.TAKER_PREPARE, request.definition.name)
         phases, stream = await self._taker.prepare(
             definition_from_proto(request.definition),
             [Extent(extent.offset, extent.size) for extent in request.extents],
@@ -36,6 +38,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             VmmVersion(request.vmm, request.vmm_version),
             device.state_from_proto(request.device) if request.HasField("device") else None,
         )
+        await reach(FailPoint.TAKER_PREPARED, request.definition.name)
         return handoff_pb2.PrepareResponse(
             phases=[phase_messages.to_proto(phase) for phase in phases],
             stream=handoff_pb2.Endpoint(host=stream.host, port=stream.port, key=stream.key),
@@ -45,6 +48,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         self, request: handoff_pb2.TransferRequest, context: Context
     ) -> AsyncIterator[handoff_pb2.TransferProgress]:
         await self._taker.ready(request.name, request.hints)
+        await reach(FailPoint.TAKER_READY, request.name)
         # From here on nothing but the VMM's bytes is needed.
         yield handoff_pb2.TransferProgress(ready=handoff_pb2.Ready())
         taken = await self._taker.transfer(request.name)
@@ -55,6 +59,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             phases=[phase_messages.to_proto(phase) for phase in taken.phases],
             device=device.moved_to_proto(move.before, move.after, move.seen) if move else None,
         )
+        await reach(FailPoint.TAKER_TAKEN, request.name)
         yield handoff_pb2.TransferProgress(taken=answer)
 
     async def Abort(self, request: handoff_pb2.AbortRequest, context: Context) -> handoff_pb2.AbortResponse:

@@ -18,6 +18,7 @@ from multiroot.arena.allocator import Extent
 from multiroot.arena.layout import Owner
 from multiroot.device.passthrough import Comparison, Translation
 from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.failpoints import FailPoint, reach, reach_in_thread
 from multiroot.handoff import wire
 from multiroot.passthrough.devices import Devices, DeviceState
 from multiroot.phase_names import PhaseName
@@ -256,6 +257,7 @@ class Taker:
             raise
         vm.state = VmState.RUNNING
         vm.hurry(False)
+        await reach(FailPoint.TAKER_RESUMED, vm.name)
         phases = incoming.phases
         resumed_ns, before = end.resumed.resumed_ns, end.resumed.loaded_ns
         # When loading began only the giver can tell: it wrote meanwhile.
@@ -279,6 +281,7 @@ class Taker:
         vm, clock = incoming.vm, self._host.clock
         vm.vmm.wait_loaded()
         heard = clock()
+        reach_in_thread(FailPoint.TAKER_LOADED, vm.name)
         with incoming.decide:
             if incoming.aborted:
                 raise ConflictError(f"the handoff of {vm.name} was aborted")
@@ -287,6 +290,7 @@ class Taker:
         owned = clock()
         seen = self._switch(incoming)
         switched = clock()
+        reach_in_thread(FailPoint.TAKER_OWNED, vm.name)
         return _Blackout(vm.vmm.resume_loaded(), heard, owned, switched, seen)
 
     def _devices(self) -> Devices:
