@@ -153,7 +153,7 @@ def _command_line(own: str, reuse: bool) -> str:
         return own
     from multiroot.kexec.target import target
 
-    return " ".join((target().reusable(Path("/proc/cmdline").read_text()), own)).strip()
+    return target().reusable(Path("/proc/cmdline").read_text(), own)
 
 
 def _show_prepared(prepared: Prepared, as_json: bool) -> None:

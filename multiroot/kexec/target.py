@@ -36,8 +36,8 @@ class Target(Protocol):
     def build(self, kernel: bytes, initrd: bytes, user_cmdline: str, spec: RootSpec) -> BootPlan:
         """Make the boot plan of a new root; `initrd` may be empty."""
 
-    def reusable(self, running: str) -> str:
-        """The part of a running root's command line that fits another root too."""
+    def reusable(self, running: str, own: str) -> str:
+        """The part of a running root's command line that fits another root too, and `own` behind it."""
 
 
 _TARGETS: dict[str, Target] = {"x86": x86}
