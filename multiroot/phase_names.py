@@ -54,6 +54,7 @@ class PhaseName(StrEnum):
     SAVE_DEVICE_STATE = "save device state"
     LOAD_DEVICE_STATE = "load device state"
     WAIT_FOR_COMPLETION = "wait for the completion event"
+    CHECK_STATE = "check device state"
     SWITCH_DMA = "switch DMA"
     RESUME = "resume"
     BRING_UP_LINK = "bring up link"

@@ -23,6 +23,7 @@ from multiroot.arena.layout import Owner
 from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.failpoints import FailPoint, garbage, reach
 from multiroot.handoff import wire
+from multiroot.handoff.relay import OutgoingState
 from multiroot.passthrough import messages as device
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
@@ -72,6 +73,8 @@ async def hand_over(
             if outcome is None or not isinstance(error, MultirootError):
                 raise
             return outcome
+        finally:
+            attempt.close()
 
 
 async def _unless_lost(
@@ -99,6 +102,7 @@ class _Attempt:
         self._phases = phases
         self._stub = handoff_pb2_grpc.HandoffServiceStub(taker)
         self._taker = f"root {to}'s agent"
+        self._outgoing: OutgoingState | None = None
 
     async def run(self) -> coordinator_pb2.HandoffResult:
         vm = self._vm
@@ -112,15 +116,21 @@ class _Attempt:
         return await self._let_go(answer, saved)
 
     async def _connect(self) -> None:
-        """Connect our VMM with the taker's; from now on it alone has the connection."""
+        """Connect our VMM with the taker's, through both agents."""
         stream = await self._prepare_taker()
         try:
             sock = await wire.connect(stream)
         except OSError as error:
             raise PeerLostError(f"{self._taker} does not answer on {stream.host}:{stream.port}") from error
-        with sock:
+        self._outgoing = OutgoingState(sock, stream.key, self._vm.name)
+        with self._outgoing.vmm_end as end:
             sock.sendall(await garbage(FailPoint.GIVER_STREAM, self._vm.name))
-            await self._vm.vmm.connect(sock.fileno())
+            await self._vm.vmm.connect(end.fileno())
+
+    def close(self) -> None:
+        """When all is settled, nothing is on its way any more."""
+        if self._outgoing:
+            self._outgoing.close()
 
     async def _prepare_taker(self) -> wire.Endpoint:
         vm = self._vm

@@ -20,6 +20,7 @@ from multiroot.device.passthrough import Comparison, Translation
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.failpoints import FailPoint, reach, reach_in_thread
 from multiroot.handoff import wire
+from multiroot.handoff.relay import IncomingState
 from multiroot.passthrough.devices import Devices, DeviceState
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
@@ -44,7 +45,7 @@ class Incoming:
     giver: Owner
     stream: wire.Listener
     expiry: asyncio.TimerHandle
-    connected: asyncio.Task[None]
+    connected: asyncio.Task[IncomingState]
     phases: Phases  # of the transfer
     transferring: bool = False
     device: DeviceState | None = None
@@ -58,6 +59,11 @@ class Incoming:
         with self.decide:
             self.aborted = not self.taken
         return self.aborted
+
+    def disconnect(self) -> None:
+        """Give up the connection, whether or not the giver has come."""
+        if not self.connected.cancel() and not self.connected.cancelled() and not self.connected.exception():
+            self.connected.result().close()
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class _Blackout:
 
     resumed: Resumed
     heard_ns: int
+    checked_ns: int
     owned_ns: int
     switched_ns: int
     seen: Comparison | None
@@ -195,7 +202,7 @@ class Taker:
         if self._incoming.get(incoming.vm.name) is incoming:
             del self._incoming[incoming.vm.name]
         incoming.expiry.cancel()
-        incoming.connected.cancel()
+        incoming.disconnect()
         incoming.stream.close()
 
     async def close(self) -> None:
@@ -237,14 +244,20 @@ class Taker:
         except OSError as error:
             raise ConflictError(f"cannot listen on {self._address}: {error.strerror}") from error
 
-    async def _connect(self, vm: Instance, stream: wire.Listener) -> None:
+    async def _connect(self, vm: Instance, stream: wire.Listener) -> IncomingState:
         """Connect our VMM before the guest stops: nothing but bytes is left for the blackout."""
         try:
             sock = await stream.accept()
         finally:
             stream.close()
-        with sock:
-            await vm.vmm.receive(sock.fileno())
+        state = IncomingState(sock, stream.endpoint.key, vm.name)
+        try:
+            with state.vmm_end as end:
+                await vm.vmm.receive(end.fileno())
+        except BaseException:
+            state.close()
+            raise
+        return state
 
     async def _take_over(self, incoming: Incoming) -> Taken:
         vm = incoming.vm
@@ -264,6 +277,7 @@ class Taker:
         phases.add(_span(PhaseName.LOAD_DEVICE_STATE, self._side, before, before, blackout=True))
         marks = {
             PhaseName.WAIT_FOR_COMPLETION: end.heard_ns,
+            PhaseName.CHECK_STATE: end.checked_ns,
             PhaseName.COMMIT: end.owned_ns,
             PhaseName.SWITCH_DMA: end.switched_ns,
             PhaseName.RESUME: resumed_ns,
@@ -278,9 +292,15 @@ class Taker:
 
     def _resume(self, incoming: Incoming) -> _Blackout:
         """The taker's part of the blackout, in a thread of its own: see Vmm.wait_loaded."""
-        vm, clock = incoming.vm, self._host.clock
-        vm.vmm.wait_loaded()
+        vm, clock, state = incoming.vm, self._host.clock, incoming.connected.result()
+        try:
+            vm.vmm.wait_loaded()
+        except CommandError:
+            state.raise_damage()
+            raise
         heard = clock()
+        state.check()
+        checked = clock()
         reach_in_thread(FailPoint.TAKER_LOADED, vm.name)
         with incoming.decide:
             if incoming.aborted:
@@ -291,7 +311,7 @@ class Taker:
         seen = self._switch(incoming)
         switched = clock()
         reach_in_thread(FailPoint.TAKER_OWNED, vm.name)
-        return _Blackout(vm.vmm.resume_loaded(), heard, owned, switched, seen)
+        return _Blackout(vm.vmm.resume_loaded(), heard, checked, owned, switched, seen)
 
     def _devices(self) -> Devices:
         """Raises BadRequestError if this root can take no devices."""

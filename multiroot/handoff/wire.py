@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The connection of the device state: one TCP connection from the giver's VMM to the taker's.
+"""The connection of the device state: one TCP connection from the giver's agent to the taker's.
 
-The agents connect it before the guest stops and then have nothing more to do with it: no byte passes through
-them.
+It is there before the guest stops. What passes is in frames.py, and who passes it in relay.py.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ import secrets
 import socket
 from dataclasses import dataclass
 
+from multiroot.handoff import frames
+
 CONNECT_TIMEOUT_S = 10.0
 
-_BUFFER = 1 << 20  # room for a whole device state: the giver's VMM need not wait for the other one
-_KEY_SIZE = 16
+_BUFFER = 1 << 20  # room for a whole device state: nobody who writes need wait for a reader
 # Linux; exceed net.core.wmem_max and rmem_max for root.
 _SO_SNDBUFFORCE = getattr(socket, "SO_SNDBUFFORCE", 32)
 _SO_RCVBUFFORCE = getattr(socket, "SO_RCVBUFFORCE", 33)
@@ -24,7 +24,7 @@ _SO_RCVBUFFORCE = getattr(socket, "SO_RCVBUFFORCE", 33)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a taker waits for one VM's device state, and the key that the giver shows it."""
+    """Where a taker waits for one VM's device state, and the key of its frames."""
 
     host: str
     port: int
@@ -45,16 +45,17 @@ class Listener:
         except OSError:
             self._sock.close()
             raise
-        self.endpoint = Endpoint(host, self._sock.getsockname()[1], secrets.token_bytes(_KEY_SIZE))
+        self.endpoint = Endpoint(host, self._sock.getsockname()[1], secrets.token_bytes(frames.KEY_SIZE))
 
     async def accept(self) -> socket.socket:
-        """The connection, blocking, of whoever shows the key; waits for it, and turns others away."""
+        """The connection, blocking, of whoever knows the key; waits for it, and turns others away."""
         loop = asyncio.get_running_loop()
+        expected = frames.greeting(self.endpoint.key)
         while True:
             sock, _ = await loop.sock_accept(self._sock)
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    if hmac.compare_digest(await _read(sock, _KEY_SIZE), self.endpoint.key):
+                    if hmac.compare_digest(await _read(sock, len(expected)), expected):
                         sock.setblocking(True)
                         return sock
             except (OSError, TimeoutError):
@@ -70,7 +71,7 @@ class Listener:
 
 
 async def connect(to: Endpoint) -> socket.socket:
-    """The giver's end, blocking as a VMM expects it.
+    """The giver's end, blocking.
 
     Raises OSError, TimeoutError among them, when nobody is there.
     """
@@ -79,10 +80,10 @@ async def connect(to: Endpoint) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _make_room(sock, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        make_room_to_send(sock)
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await loop.sock_connect(sock, (to.host, to.port))
-            await loop.sock_sendall(sock, to.key)
+            await loop.sock_sendall(sock, frames.greeting(to.key))
         sock.setblocking(True)
     except BaseException:
         sock.close()
@@ -91,7 +92,7 @@ async def connect(to: Endpoint) -> socket.socket:
 
 
 async def _read(sock: socket.socket, size: int) -> bytes:
-    """So many bytes, fewer if the other end closes; not one more, they are the VMM's."""
+    """So many bytes, fewer if the other end closes; not one more, they are the first frame's."""
     loop = asyncio.get_running_loop()
     data = b""
     while len(data) < size:
@@ -100,6 +101,11 @@ async def _read(sock: socket.socket, size: int) -> bytes:
             break
         data += more
     return data
+
+
+def make_room_to_send(sock: socket.socket) -> None:
+    """Let a whole device state wait in this socket."""
+    _make_room(sock, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
 
 
 def _make_room(sock: socket.socket, forced: int, asked: int) -> None:

@@ -17,6 +17,9 @@
 #ifndef LOSSES		// messages or device states lost on the way
 #define LOSSES 1
 #endif
+#ifndef DAMAGES		// device states that arrive changed
+#define DAMAGES 1
+#endif
 #ifndef DUPLICATES	// messages that arrive twice
 #define DUPLICATES 0
 #endif
@@ -43,8 +46,9 @@ mtype:vmm_state = { absent, runs, migrates, writes, wrote, waits, reads, loaded 
 // What a root keeps for its next agent: VmRecord without or with a giver.
 mtype:record = { own_record, incoming_record };
 
-// The connection that the device state takes.
-mtype:wire = { closed, listening, connected, complete };
+// The way of the device state, VMM to agent to agent to VMM. All of it is in the giver's agent; the taker's has
+// checked it up to the trailer and passed it on.
+mtype:wire = { closed, listening, connected, written, complete };
 
 // Taker's dealings with one VM: Incoming of multiroot/handoff/taker.py.
 mtype:coming = { idle, prepared, transferring, streaming, taken };
@@ -65,6 +69,7 @@ bool down[VMS * 2];		// the agent has crashed and not noticed yet
 mtype:wire wire[VMS];
 byte key[VMS];			// of the listener
 bool written_fresh[VMS];	// the state on the wire is that of the guest as it is now
+bool damaged[VMS];		// and it was changed on the way
 byte attempts[VMS];
 bool busy;			// the coordinator hands over one VM at a time
 
@@ -77,6 +82,7 @@ bool refused_to_run[VMS];
 bool hung_up[VMS];		// a giver found the taker's word before it heard that the taker had failed
 byte crashes = CRASHES;
 byte losses = LOSSES;
+byte damages = DAMAGES;
 byte duplicates = DUPLICATES;
 byte refusals = REFUSALS;
 
@@ -189,6 +195,10 @@ inline agent_ends(v, r) {
 	if
 	:: (stage == prepared || stage == transferring) && (wire[v] == listening || vmm[AT(v, r)] == waits) ->
 		wire[v] = closed
+	// And what it had not passed on yet, as the giver's or as the taker's.
+	:: (vmm[AT(v, r)] == migrates || vmm[AT(v, r)] == writes || vmm[AT(v, r)] == wrote || vmm[AT(v, r)] == reads) &&
+	   (wire[v] == connected || wire[v] == written) ->
+		wire[v] = closed
 	:: else
 	fi;
 	if
@@ -205,12 +215,25 @@ proctype Vmm(byte v; byte r) {
 end:	do
 	:: atomic { vmm[AT(v, r)] == migrates && wire[v] == connected -> vmm[AT(v, r)] = writes }
 	:: atomic { vmm[AT(v, r)] == writes && wire[v] == connected ->
-		wire[v] = complete; vmm[AT(v, r)] = wrote; written_fresh[v] = true }
+		wire[v] = written; vmm[AT(v, r)] = wrote; written_fresh[v] = true; damaged[v] = false }
 	// Writing fails: the guest goes on at once, nobody is asked.
 	:: atomic { (vmm[AT(v, r)] == migrates || vmm[AT(v, r)] == writes) && wire[v] != connected -> run_guest(v, r) }
 	:: atomic { vmm[AT(v, r)] == reads && wire[v] == complete ->
-		vmm[AT(v, r)] = loaded; fresh[AT(v, r)] = written_fresh[v]; wire[v] = closed }
-	:: atomic { vmm[AT(v, r)] == reads && wire[v] != connected && wire[v] != complete -> end_vmm(v, r) }
+		vmm[AT(v, r)] = loaded; fresh[AT(v, r)] = written_fresh[v] && !damaged[v]; wire[v] = closed }
+	:: atomic { vmm[AT(v, r)] == reads && (wire[v] == closed || wire[v] == listening) -> end_vmm(v, r) }
+	od
+}
+
+// The relays of both agents: multiroot/handoff/relay.py. They end with either agent, see agent_ends.
+proctype Relays(byte v) {
+end:	do
+	:: atomic { wire[v] == written ->
+		if
+#ifndef BROKEN_PASSES_ON_UNCHECKED
+		:: damaged[v] -> wire[v] = closed
+#endif
+		:: else -> wire[v] = complete
+		fi }
 	od
 }
 
@@ -445,7 +468,7 @@ inline crash_vmm(v, r) {
 inline crash_root(v, r) {
 	down[AT(v, r)] = true;
 	if
-	:: vmm[AT(v, r)] == wrote && wire[v] == complete -> wire[v] = closed
+	:: vmm[AT(v, r)] == wrote && (wire[v] == written || wire[v] == complete) -> wire[v] = closed
 	:: true
 	fi;
 	end_vmm(v, r)
@@ -475,9 +498,11 @@ proctype Faults() {
 		:: crash_vmm(1, r)
 #endif
 		fi }
-	:: atomic { losses > 0 && (wire[0] == connected || wire[0] == complete) -> losses--; wire[0] = closed }
+	:: atomic { losses > 0 && (wire[0] == connected || wire[0] == written) -> losses--; wire[0] = closed }
+	:: atomic { damages > 0 && wire[0] == written && !damaged[0] -> damages--; damaged[0] = true }
 #if VMS > 1
-	:: atomic { losses > 0 && (wire[1] == connected || wire[1] == complete) -> losses--; wire[1] = closed }
+	:: atomic { losses > 0 && (wire[1] == connected || wire[1] == written) -> losses--; wire[1] = closed }
+	:: atomic { damages > 0 && wire[1] == written && !damaged[1] -> damages--; damaged[1] = true }
 #endif
 	:: break
 	od
@@ -512,7 +537,7 @@ init {
 			vmm[AT(v, OLD)] = runs; fresh[AT(v, OLD)] = true;
 			vmm[AT(v, NEW)] = absent;
 			record[AT(v, OLD)] = own_record; known[AT(v, OLD)] = running; mine[AT(v, OLD)] = 1;
-			run Vmm(v, OLD); run Vmm(v, NEW); run Agent(v, OLD); run Agent(v, NEW);
+			run Vmm(v, OLD); run Vmm(v, NEW); run Relays(v); run Agent(v, OLD); run Agent(v, NEW);
 			v++
 		:: else -> break
 		od;

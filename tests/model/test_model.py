@@ -47,8 +47,8 @@ def search(model: str, folder: Path, *macros: str) -> str:
     ("model", "macros"),
     [
         ("handoff", ("VMS=1",)),
-        ("handoff", ("VMS=1", "DUPLICATES=1")),
-        ("handoff", ("VMS=2", "ATTEMPTS=1", "LOSSES=0", "REFUSALS=0")),
+        ("handoff", ("VMS=1", "DUPLICATES=1", "DAMAGES=0")),
+        ("handoff", ("VMS=2", "ATTEMPTS=1", "LOSSES=0", "REFUSALS=0", "DAMAGES=0")),
         ("update", ("VMS=1",)),
         ("update", ("VMS=2",)),
     ],

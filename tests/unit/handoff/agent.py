@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from multiroot.handoff import giver, taker
+from multiroot.handoff import giver, relay, taker
 from multiroot.vm.qemu.monitor import Monitor
 from multiroot.vm.qemu.vmm import QemuVmm
 
@@ -34,8 +34,14 @@ def arrange(moment: str) -> None:
         giver._Attempt._transfer = die_async  # type: ignore[method-assign]
     elif moment == "stopped":
         giver._Attempt._transfer = die_stopped(giver._Attempt._transfer)  # type: ignore[method-assign]
+    elif moment == "nothing-passed-on":
+        relay.OutgoingState._send = die  # type: ignore[method-assign]
+    elif moment == "trailer-not-sent":
+        relay.OutgoingState._send = die_at_trailer(relay.OutgoingState._send)  # type: ignore[method-assign]
     elif moment == "all-sent":
         QemuVmm.saved = die_async  # type: ignore[method-assign]
+    elif moment == "arriving":
+        relay.IncomingState._pass_on = die  # type: ignore[method-assign]
     elif moment == "loaded":
         QemuVmm.wait_loaded = die  # type: ignore[method-assign]
     elif moment == "owned":
@@ -53,6 +59,15 @@ def die_stopped(original: Any) -> Any:
         return await going
 
     return transfer
+
+
+def die_at_trailer(original: Any) -> Any:
+    def send(self: relay.OutgoingState, data: memoryview) -> None:
+        if not data:
+            die()
+        original(self, data)
+
+    return send
 
 
 async def main(role: str, folder: Path, moment: str) -> None:

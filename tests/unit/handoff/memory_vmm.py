@@ -15,7 +15,7 @@ from multiroot.errors import CommandError
 from multiroot.processes import ProcessId
 from multiroot.vm.vmm import End, Resumed, Saved, Vmm, VmmSetup, Wiring
 
-STATE = b"all that a VMM knows"
+STATE = b"all that a VMM knows" * 10_000  # several frames
 
 
 class MemoryVmm:
@@ -29,6 +29,7 @@ class MemoryVmm:
         self.calls: list[str] = []
         self.running = False
         self.hinted = b""
+        self.received = b""
         self._factory = factory
         self._socket: socket.socket | None = None
         self._ended = asyncio.Event()
@@ -99,10 +100,9 @@ class MemoryVmm:
 
     def wait_loaded(self) -> None:
         assert self._socket
-        state = b""
-        while data := self._socket.recv(100):
-            state += data
-        if state != STATE:
+        while data := self._socket.recv(10_000):
+            self.received += data
+        if self.received != STATE:
             raise CommandError("this is no state of mine")
         self._loaded_ns = time.monotonic_ns()
 

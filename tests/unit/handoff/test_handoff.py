@@ -82,6 +82,7 @@ async def test_phases_of_both_roots_come_back(roots: Roots) -> None:
         ("root 1", "save device state"),
         ("root 2", "load device state"),
         ("root 2", "wait for the completion event"),
+        ("root 2", "check device state"),
         ("root 2", "commit"),
         ("root 2", "resume"),
     }

@@ -49,7 +49,7 @@ async def test_givers_agent_dies_before_the_state_is_out(ground: Path) -> None:
 
 
 async def test_givers_agent_dies_while_qemu_writes(ground: Path) -> None:
-    """The state goes on its way without the agent: the owner word says who was first."""
+    """The whole state may have passed the agent by then or not: the owner word says who was first."""
     async with new_agent(2, ground) as taker:
         agent = await start_agent("give", ground, "stopped")
         await agent.wait()
@@ -58,6 +58,18 @@ async def test_givers_agent_dies_while_qemu_writes(ground: Path) -> None:
             owner = giver.host.arena.find("vm0").owner.root
             winner, loser = (giver, taker) if owner == 1 else (taker, giver)
             await assert_runs_only_in(winner, loser)
+
+
+@pytest.mark.parametrize("moment", ["nothing-passed-on", "trailer-not-sent"])
+async def test_givers_agent_dies_before_it_has_passed_all_on(ground: Path, moment: str) -> None:
+    """Its QEMU has written the whole state; the taker, who lacks a part of it, must not run the guest."""
+    async with new_agent(2, ground) as taker:
+        agent = await start_agent("give", ground, moment)
+        await agent.wait()
+        async with new_agent(1, ground) as giver:
+            await assert_runs_only_in(giver, taker)
+            await hand(giver, taker)
+            await assert_runs_only_in(taker, giver)
 
 
 async def test_givers_agent_dies_when_the_taker_runs_it(ground: Path) -> None:
@@ -69,7 +81,10 @@ async def test_givers_agent_dies_when_the_taker_runs_it(ground: Path) -> None:
             assert (await seen_across(giver, taker)).unbroken
 
 
-@pytest.mark.parametrize(("moment", "runs_in_taker"), [("loaded", False), ("owned", True), ("resumed", True)])
+@pytest.mark.parametrize(
+    ("moment", "runs_in_taker"),
+    [("arriving", False), ("loaded", False), ("owned", True), ("resumed", True)],
+)
 async def test_takers_agent_dies(ground: Path, moment: str, runs_in_taker: bool) -> None:
     async with new_agent(1, ground) as giver:
         await start_vm(giver)

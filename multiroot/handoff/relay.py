@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two threads that a device state passes: one in the giver's agent, one in the taker's.
+
+Each agent keeps its end of the TCP connection and gives its VMM one end of a socket pair. The giver's thread
+puts what its VMM writes into frames; the taker's checks each frame and only then passes the data on. Threads,
+sockets and buffers exist before the guest stops: nothing is opened, imported or allocated in the blackout.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from abc import ABC, abstractmethod
+from contextlib import suppress
+
+from multiroot.handoff import wire
+from multiroot.handoff.frames import MAX_DATA, DamagedStateError, Opener, Sealer
+
+log = logging.getLogger(__name__)
+
+
+class Relay(ABC):
+    """A thread between the wire and a VMM; `vmm_end` is for the VMM, and whoever gave it away closes it."""
+
+    def __init__(self, sock: socket.socket, vm: str) -> None:
+        """Takes `sock`, connected to the other agent and blocking."""
+        self._wire = sock
+        self._vmm, self.vmm_end = socket.socketpair()
+        for end in (self._vmm, self.vmm_end):
+            wire.make_room_to_send(end)
+        self._vm = vm
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=f"relay {vm}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Break off whatever is not through yet; twice is fine."""
+        self._closing = True
+        for sock in (self._vmm, self._wire):
+            _hang_up(sock)
+        self._thread.join()
+        for sock in (self._vmm, self._wire, self.vmm_end):
+            sock.close()
+
+    @abstractmethod
+    def _run(self) -> None:
+        """The thread."""
+
+
+class OutgoingState(Relay):
+    """The giver's half."""
+
+    def __init__(self, sock: socket.socket, key: bytes, vm: str) -> None:
+        self._sealer = Sealer(key)
+        self._buffer = memoryview(bytearray(MAX_DATA))
+        super().__init__(sock, vm)
+
+    def _run(self) -> None:
+        try:
+            while size := self._vmm.recv_into(self._buffer):
+                self._send(self._buffer[:size])
+            # Our VMM has closed its end: that was all. Not so if it was us who closed it.
+            if not self._closing:
+                self._send(self._buffer[:0])
+        except OSError as error:
+            if not self._closing:
+                log.warning("the device state of %s does not get through: %s", self._vm, error.strerror)
+        finally:
+            # What our VMM still writes has to fail: it must not take a state for sent that is not.
+            _hang_up(self._vmm)
+
+    def _send(self, data: memoryview) -> None:
+        prefix = self._sealer.seal(data)
+        sent = self._wire.sendmsg((prefix, data))
+        if sent < len(prefix) + len(data):
+            self._wire.sendall((prefix + bytes(data))[sent:])
+
+
+class IncomingState(Relay):
+    """The taker's half."""
+
+    def __init__(self, sock: socket.socket, key: bytes, vm: str) -> None:
+        self._opener = Opener(key)
+        self._done = threading.Event()
+        self._damage = ""
+        super().__init__(sock, vm)
+
+    def check(self) -> None:
+        """Block until the trailer has been checked; raises DamagedStateError if the state is not whole."""
+        self._done.wait()
+        self.raise_damage()
+        if not self._opener.complete:
+            raise self._damaged("the VMM hung up before its end")
+
+    def raise_damage(self) -> None:
+        """Raises DamagedStateError if damage is why the VMM was given no more of the state."""
+        if self._damage:
+            raise self._damaged(self._damage)
+
+    def _damaged(self, how: str) -> DamagedStateError:
+        return DamagedStateError(
+            f"the device state of {self._vm} was damaged on its way: {how}",
+            f"hand it over again: `multiroot handoff {self._vm}`",
+        )
+
+    def _run(self) -> None:
+        try:
+            taken = True
+            while taken and not self._opener.complete:
+                taken = self._pass_on()
+        except DamagedStateError as error:
+            self._damage = error.message
+        finally:
+            _hang_up(self._vmm)
+            self._done.set()
+
+    def _pass_on(self) -> bool:
+        """What has arrived, once checked; False if the VMM takes no more, for reasons of its own."""
+        try:
+            size = self._wire.recv_into(self._opener.space())
+        except OSError as error:
+            raise DamagedStateError(f"the connection broke: {error.strerror}") from error
+        if not size:
+            self._opener.end()
+        for data in self._opener.arrived(size):
+            try:
+                self._vmm.sendall(data)
+            except OSError:
+                return False
+        return True
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """The other end reads what is there and then an end; nobody waits for this socket any more."""
+    with suppress(OSError):  # it may be closed at the other end, or not be connected any more
+        sock.shutdown(socket.SHUT_RDWR)
