@@ -11,6 +11,7 @@
 #include <linux/fs.h>
 #include <linux/ioctl.h>
 #include <linux/mutex.h>
+#include <linux/security.h>
 #include <linux/types.h>
 #include <linux/uaccess.h>
 
@@ -44,10 +45,16 @@ struct mr_ioctls {
 	unsigned int count;
 };
 
+/* As for kexec, and for its reason: what is loaded here runs with all rights. 0, or -EPERM. */
+static inline int mr_ioctl_permission(void)
+{
+	return capable(CAP_SYS_BOOT) ? security_locked_down(LOCKDOWN_KEXEC) : -EPERM;
+}
+
 /* file_operations.open */
 static inline int mr_ioctl_open(struct inode *inode, struct file *file)
 {
-	return capable(CAP_SYS_ADMIN) ? nonseekable_open(inode, file) : -EPERM;
+	return mr_ioctl_permission() ?: nonseekable_open(inode, file);
 }
 
 /* A start that timed out still says how far it came, and a switch that was refused what differs. */

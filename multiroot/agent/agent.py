@@ -20,7 +20,6 @@ from multiroot.agent.updates import Updates
 from multiroot.arena.atomics import tsc, tsc_clock
 from multiroot.coordinator.journal import Journal
 from multiroot.device.handle import Device
-from multiroot.errors import MultirootError
 from multiroot.failpoints import ORDERS, FailPoint, reach
 from multiroot.net.addresses import agent_target
 from multiroot.net.network import RootNetwork
@@ -30,7 +29,7 @@ from multiroot.root.marks import Marks
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers
 from multiroot.root.root_service import RootParts, RootService
-from multiroot.rpc.server import make_server
+from multiroot.rpc.server import listen, listen_locally, make_server
 from multiroot.rpc.v1 import (
     coordinator_pb2,
     failpoint_pb2,
@@ -101,15 +100,10 @@ class Agent:
 
     def _listen(self) -> None:
         root = self.root
-        path = root.options.socket
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        for address in (f"unix:{path}", agent_target(root.me.root), *root.options.listen):
-            try:
-                self._server.add_insecure_port(address)
-            except RuntimeError as error:
-                raise MultirootError(f"cannot listen on {address}: {error}") from error
-        path.chmod(0o600)
+        root.options.run_dir.chmod(0o700)
+        listen_locally(self._server, root.options.socket)
+        for address in (agent_target(root.me.root), *root.options.listen):
+            listen(self._server, address)
 
 
 def make_root(options: Options, device: Device) -> Root:

@@ -24,13 +24,18 @@ _UNCLAIMED: Meaning = (
     "this needs the coordinator's claim",
     "take it with Device.claim() on the same open device",
 )
+_NOT_PERMITTED: Meaning = (
+    NoDeviceError,
+    "this needs CAP_SYS_BOOT and a kernel that is not locked down, as kexec does",
+    "cat /sys/kernel/security/lockdown",
+)
 _NO_PEER: Meaning = (PeerLostError, "there is no such root beside this one", "")
 _NO_CPU: Meaning = (BadRequestError, "this machine has no such CPU", "see /sys/devices/system/cpu/present")
 
 _OPEN: dict[int, Meaning] = {
     errno.ENOENT: (NoDeviceError, "multiroot.ko is not loaded", "modprobe multiroot"),
     errno.EACCES: (NoDeviceError, "only root may use /dev/multiroot", "run this with sudo"),
-    errno.EPERM: (NoDeviceError, "only root may use /dev/multiroot", "run this with sudo"),
+    errno.EPERM: _NOT_PERMITTED,
 }
 _CLAIM: dict[int, Meaning] = {
     errno.EBUSY: (ClaimError, "another coordinator is at work", "wait for it to end"),
@@ -148,7 +153,7 @@ _MAP: dict[int, Meaning] = {errno.ENOENT: _NO_PEER}
 _OPEN_PASSTHROUGH: dict[int, Meaning] = {
     errno.ENOENT: (NoDeviceError, "its module is not loaded", "modprobe multiroot_iommu multiroot_pci"),
     errno.EACCES: (NoDeviceError, "only root may use it", "run this with sudo"),
-    errno.EPERM: (NoDeviceError, "only root may use it", "run this with sudo"),
+    errno.EPERM: _NOT_PERMITTED,
 }
 _IOMMU_START: dict[int, Meaning] = {
     errno.EINVAL: (BadRequestError, "the tables must lie in persistent memory, aligned to 2 MiB", ""),

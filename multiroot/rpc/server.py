@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
@@ -145,6 +147,28 @@ def make_server(is_me: Callable[[str], bool], channel_to: PeerChannel) -> grpc.a
         interceptors=(RelayInterceptor(is_me, channel_to), ErrorInterceptor()),
         options=(("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)),
     )
+
+
+def listen_locally(server: grpc.aio.Server, path: Path) -> None:
+    """Have `server` listen on the unix socket `path`, which nobody but its owner may ever use.
+
+    Raises MultirootError when it can't.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    mask = os.umask(0o177)  # a socket that is closed to others a moment later was open before
+    try:
+        listen(server, f"unix:{path}")
+    finally:
+        os.umask(mask)
+
+
+def listen(server: grpc.aio.Server, address: str) -> None:
+    """Have `server` listen on a gRPC address; raises MultirootError when it can't."""
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise MultirootError(f"cannot listen on {address}: {error}") from error
 
 
 def parse_root_name(name: str) -> str | int:

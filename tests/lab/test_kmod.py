@@ -13,6 +13,7 @@ from multiroot.lab import recipes
 from multiroot.lab.lab import Lab
 
 FUZZ = Path(__file__).parent / "guest/fuzz_ioctl.py"
+LOCK = Path(__file__).parent / "guest/lock_down.py"
 # A started root changes by these, and none of them may be had without the coordinator's claim.
 CHANGING = (
     "CARVE",
@@ -38,6 +39,9 @@ def each_kernel(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def each_lab(each_kernel: str, labs_factory: Labs) -> Lab:
     return labs_factory.get(kernel=each_kernel)
+
+
+OPEN = "import os; os.close(os.open('/dev/multiroot', os.O_RDWR))"
 
 
 def kernel_log(lab: Lab) -> str:
@@ -66,3 +70,22 @@ def test_bad_input_is_refused_and_good_input_works_afterwards(each_lab: Lab) -> 
     assert set(answers["claimed"]["unknown"]) == {"ENOTTY"}
     log = kernel_log(each_lab)
     assert not [line for line in log.splitlines() if any(word in line for word in WARNINGS)]
+
+
+def test_the_device_is_for_who_may_kexec_and_not_in_a_locked_down_kernel(
+    each_lab: Lab, labs_factory: Labs
+) -> None:
+    """Without CAP_SYS_BOOT it does not open. Nor under lockdown, and then an open one loads nothing."""
+    python = ["python3", "-c"]
+    assert each_lab.run(["stat", "-c", "%a", "/dev/multiroot"]).stdout == "600\n"
+    assert each_lab.run([*python, OPEN]).returncode == 0
+    unable = each_lab.run(["setpriv", "--bounding-set=-sys_boot", *python, OPEN])
+    assert "PermissionError" in unable.stderr
+
+    carve = each_lab.state.machine.layout.carve
+    done = each_lab.run([*python, LOCK.read_text(), hex(carve.start), hex(carve.size)])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["written", "refused", "uncarved"]
+    locked = each_lab.run([*python, OPEN])
+    assert "PermissionError" in locked.stderr
+    labs_factory.discard(each_lab)  # there is no way back

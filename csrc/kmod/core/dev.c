@@ -65,8 +65,11 @@ static int mr_dev_call_uncarve(struct file *file, void *argument)
 	return mr_cpu_any_granted() ? -EBUSY : mr_carve_release();
 }
 
+/* Asked again, for the file may have been opened by somebody else, or before the lockdown. */
 static int mr_dev_call_write(struct file *file, void *argument)
 {
+	if (mr_ioctl_permission())
+		return -EPERM;
 	if (!mr_segment_fits(argument))
 		return -EINVAL;
 	return mr_cpu_any_started() ? -EBUSY : mr_segment_write(argument);
@@ -84,7 +87,7 @@ static int mr_dev_call_cpu_grant(struct file *file, void *argument)
 
 static int mr_dev_call_cpu_start(struct file *file, void *argument)
 {
-	return mr_cpu_start(argument);
+	return mr_ioctl_permission() ?: mr_cpu_start(argument);
 }
 
 static int mr_dev_call_cpu_reclaim(struct file *file, void *argument)

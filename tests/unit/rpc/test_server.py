@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -13,7 +16,7 @@ import pytest
 from multiroot import errors
 from multiroot.errors import BadRequestError, ConflictError, MultirootError, PeerLostError
 from multiroot.rpc.client import connect
-from multiroot.rpc.server import make_server, parse_root_name
+from multiroot.rpc.server import listen_locally, make_server, parse_root_name
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
 
@@ -90,3 +93,26 @@ async def test_a_call_that_names_the_other_root_reaches_it_and_its_errors_come_b
 async def test_an_agent_that_is_gone_is_a_lost_peer(tmp_path: Path) -> None:
     with pytest.raises(PeerLostError, match="the agent does not answer"):
         await asyncio.to_thread(status, f"unix:{tmp_path}/nobody")
+
+
+async def test_the_local_socket_is_its_owners_alone_from_the_moment_it_is_there(tmp_path: Path) -> None:
+    socket, modes = tmp_path / "run" / "agent.sock", []
+
+    class Server:
+        """Looks at the socket as soon as it is made, as a stranger would who waits for it."""
+
+        def add_insecure_port(self, address: str) -> int:
+            port: int = real.add_insecure_port(address)
+            modes.append(stat.S_IMODE(socket.stat().st_mode))
+            return port
+
+    real = make_server(lambda _: True, lambda _: cast(Any, None))
+    before = os.umask(0)
+    try:
+        listen_locally(cast(Any, Server()), socket)
+        assert os.umask(0) == 0, "the process has its umask back"
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+    assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+    await real.stop(None)
