@@ -18,8 +18,9 @@ from multiroot.net.addresses import root_address
 from multiroot.net.network import RootNetwork
 from multiroot.passthrough.devices import Devices
 from multiroot.root.identity import FIRST_ROOT
-from multiroot.rpc.server import Refusal
+from multiroot.rpc.server import PeerChannel, Refusal
 from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2_grpc
+from multiroot.vm.elsewhere import no_other_root
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu.vmm import QemuFactory
@@ -33,10 +34,16 @@ SERVICES = ("multiroot.v1.VmService", "multiroot.v1.HandoffService")
 class Guests:
     """VMs and the taker of handoffs. A root without a usable arena has neither and refuses their calls."""
 
-    def __init__(self, manager: VmManager | MultirootError, taker: Taker | None = None) -> None:
-        """`manager` is the error that says why, in a root that can't run VMs."""
+    def __init__(
+        self,
+        manager: VmManager | MultirootError,
+        taker: Taker | None = None,
+        channel: PeerChannel = no_other_root,
+    ) -> None:
+        """`manager` is the error that says why, in a root that can't run VMs; `channel` leads to peers."""
         self._manager = manager
         self._taker = taker
+        self._channel = channel
 
     @classmethod
     async def open(cls, root: Root, network: RootNetwork) -> Guests:
@@ -59,7 +66,8 @@ class Guests:
         )
         manager = VmManager(host)
         await manager.adopt()
-        return cls(manager, Taker(manager, root.phases.side, root_address(number)))
+        taker = Taker(manager, root.phases.side, root_address(number))
+        return cls(manager, taker, root.neighbours.channel)
 
     @property
     def manager(self) -> VmManager:
@@ -80,7 +88,7 @@ class Guests:
             server.add_generic_rpc_handlers([Refusal(name, self._manager) for name in SERVICES])
             return
         assert self._taker is not None
-        vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(self._manager), server)
+        vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(self._manager, self._channel), server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(HandoffService(self._taker), server)
 
     async def close(self) -> None:
@@ -91,7 +99,7 @@ class Guests:
 
 def _open_arena(root: Root) -> Arena:
     """The arena; raises MultirootError when this machine has none or it is broken."""
-    device = find_device().node
+    node = find_device().node
     if root.me.root == FIRST_ROOT:
-        return open_or_format(device, root.me.root)
-    return Arena(device, root.me.root)
+        return open_or_format(node, root.me.root, root.device.has_ended)
+    return Arena(node, root.me.root, root.device.has_ended)

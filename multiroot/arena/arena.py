@@ -6,6 +6,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from multiroot.arena import layout
@@ -40,6 +41,14 @@ class Entry:
     @property
     def extent(self) -> Extent:
         return Extent(self.record.offset, self.record.size)
+
+
+class Standing(StrEnum):
+    """What an owner means to the root that asks. LOST: the root that owns it has ended."""
+
+    OWN = "own"
+    OTHER = "other"
+    LOST = "lost"
 
 
 class OwnerWord:
@@ -80,15 +89,15 @@ class OwnerWord:
 
 
 def no_root_is_dead(_root: int) -> bool:
-    """For an arena opened without knowledge of the other roots: no lock of theirs is broken."""
+    """For an arena opened without knowledge of the other roots: they count as alive."""
     return False
 
 
 class Arena:
     """An open arena, used by root number `root`.
 
-    `root_is_dead` says whether the root of that number is certainly gone. It is asked only when such a root
-    holds the table lock, to decide whether the lock is broken.
+    `root_is_dead` says whether the root of that number is certainly gone. What it owns is lost then, and a
+    lock of the table that it holds is broken.
     """
 
     def __init__(self, path: Path, root: int, root_is_dead: Callable[[int], bool] = no_root_is_dead) -> None:
@@ -98,6 +107,7 @@ class Arena:
         self.memory = Memory(self._mapping)
         self.path = path
         self.root = root
+        self._root_is_dead = root_is_dead
         self._lock = TableLock(self.memory, root, root_is_dead)
         try:
             self.superblock = _valid_superblock(self.memory, self._backing)
@@ -121,8 +131,18 @@ class Arena:
         return list(self._used())
 
     def vms(self) -> list[Entry]:
-        """Those of the entries that hold a VM's RAM."""
-        return [entry for entry in self._used() if entry.is_vm]
+        """Those of the entries that hold a VM's RAM; not those that are just being freed."""
+        return [entry for entry in self._used() if entry.is_vm and entry.owner.root]
+
+    def vm(self, name: str) -> Entry | None:
+        """The one of them called `name`."""
+        return next((entry for entry in self.vms() if entry.name == name), None)
+
+    def standing(self, owner: Owner) -> Standing:
+        """Whether this root owns it, another that lives, or one that has ended. All who ask ask here."""
+        if owner.root == self.root:
+            return Standing.OWN
+        return Standing.LOST if self._root_is_dead(owner.root) else Standing.OTHER
 
     def find(self, name: str) -> Entry:
         """The entry called `name`; raises BadRequestError if there is none."""
@@ -235,11 +255,15 @@ def format_arena(path: Path, *, force: bool = False) -> None:
         memory.close()
 
 
+def is_blank(path: Path) -> bool:
+    """Whether the device has never held an arena."""
+    with opened(path) as backing, backing.map(0, layout.METADATA_SIZE) as mapping:
+        return layout.is_blank(mapping[:])
+
+
 def open_or_format(path: Path, root: int, root_is_dead: Callable[[int], bool] = no_root_is_dead) -> Arena:
     """Open the arena, making it first if the device is blank: what the machine's first root does."""
-    with opened(path) as backing, backing.map(0, layout.METADATA_SIZE) as mapping:
-        blank = layout.is_blank(mapping[:])
-    if blank:
+    if is_blank(path):
         format_arena(path)
     return Arena(path, root, root_is_dead)
 

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size
+
+if TYPE_CHECKING:
+    from multiroot.arena.arena import Arena, Entry
 
 device_option = click.option(
     "--device", type=click.Path(path_type=Path), help="The devdax device (default: the only one there is)."
@@ -26,7 +29,10 @@ def arena() -> None:
 @device_option
 @json_option
 def show(device: Path | None, as_json: bool) -> None:
-    """What is in the arena and who owns it."""
+    """What is in the arena and who owns it.
+
+    Needs no agent. A VM is "lost" when the root that owns it has ended; `multiroot vm forget` frees it.
+    """
     data = arena_json(_device(device))
     if as_json:
         print_json(data)
@@ -40,14 +46,14 @@ def show(device: Path | None, as_json: bool) -> None:
             format_size(entry["size"]),
             entry["root"] or "-",
             entry["epoch"],
+            entry["state"] or "-",
             f"{entry['definition']:08x}",
         )
         for entry in data["extents"]
     ]
-    rows += [
-        ("(free)", "", f"{gap['offset']:#x}", format_size(gap["size"]), "", "", "") for gap in data["free"]
-    ]
-    print_table(("extent", "kind", "offset >", "size >", "root >", "epoch >", "definition"), rows)
+    for gap in data["free"]:
+        rows.append(("(free)", "", f"{gap['offset']:#x}", format_size(gap["size"]), "", "", "", ""))
+    print_table(("extent", "kind", "offset >", "size >", "root >", "epoch >", "state", "definition"), rows)
 
 
 @arena.command("format", example="multiroot arena format --device /dev/dax0.0")
@@ -65,8 +71,9 @@ def format_device(device: Path | None, force: bool) -> None:
 def arena_json(device: Path) -> dict[str, Any]:
     """The arena on `device` as plain data; raises BadRequestError if there is none."""
     from multiroot.arena.arena import Arena
+    from multiroot.device.handle import has_ended
 
-    found = Arena(device, root=0)
+    found = Arena(device, 0, has_ended)
     try:
         return {
             "device": str(device),
@@ -80,6 +87,7 @@ def arena_json(device: Path) -> dict[str, Any]:
                     "size": entry.record.size,
                     "root": entry.owner.root,
                     "epoch": entry.owner.epoch,
+                    "state": state_of(found, entry),
                     "definition": entry.record.definition,
                 }
                 for entry in found.entries()
@@ -88,6 +96,17 @@ def arena_json(device: Path) -> dict[str, Any]:
         }
     finally:
         found.close()
+
+
+def state_of(arena: Arena, entry: Entry) -> str:
+    """Of a VM: "owned" by a root that lives, "lost" with its root, "freed" just now. Else nothing."""
+    from multiroot.arena.arena import Standing
+
+    if not entry.is_vm:
+        return ""
+    if not entry.owner.root:
+        return "freed"
+    return "lost" if arena.standing(entry.owner) is Standing.LOST else "owned"
 
 
 def _device(named: Path | None) -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`multiroot vm`: run VMs in a root and look at them."""
+"""`multiroot vm`: run VMs and look at them, whichever root owns them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multiroot.cli.agent import connect, status_of
+from multiroot.cli.agent import connect
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
 from multiroot.units import format_size
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 root_option = click.option(
     "--root", default=None, metavar="ROOT", help='"old", "new" or a number; without: the agent\'s own.'
+)
+view_option = click.option(
+    "--root",
+    default=None,
+    metavar="ROOT",
+    help='Ask this root ("old", "new" or a number) and no other; without: the one that owns the VM.',
 )
 
 
@@ -61,12 +67,19 @@ def run(name: str, root: str | None, as_json: bool, **given: Any) -> None:
         click.echo(f"{started.definition.name} runs in root {started.owner}, epoch {started.epoch}")
 
 
-@vm.command("list", example="multiroot vm list --root new")
-@root_option
+@vm.command("list", example="multiroot vm list")
+@view_option
 @json_option
 def list_vms(root: str | None, as_json: bool) -> None:
-    """VMs of every root that answers, or of one."""
-    found = [vm_json(each) for name in _roots(root) for each in vms_of(name)]
+    """Every VM in the arena, whichever root owns it; with --root what that root alone knows.
+
+    A VM whose root has ended is "lost". `multiroot vm forget` frees its memory and its name.
+    """
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    with connect(root) as channel:
+        answer = vm_pb2_grpc.VmServiceStub(channel).List(vm_pb2.ListVmsRequest(), timeout=10)
+    found = [vm_json(each) for each in answer.vms]
     if as_json:
         print_json(found)
         return
@@ -77,8 +90,8 @@ def list_vms(root: str | None, as_json: bool) -> None:
             each["owner"],
             each["epoch"],
             format_size(each["ram_bytes"]),
-            each["cpus"],
-            each["machine"],
+            each["cpus"] or "-",
+            each["machine"] or "-",
             ", ".join(card["address"] for card in each["cards"]) or "-",
         )
         for each in found
@@ -88,7 +101,7 @@ def list_vms(root: str | None, as_json: bool) -> None:
 
 @vm.command(example="multiroot vm show vm0 --json")
 @click.argument("name")
-@root_option
+@view_option
 @json_option
 def show(name: str, root: str | None, as_json: bool) -> None:
     """Everything about the VM NAME."""
@@ -111,7 +124,7 @@ def show(name: str, root: str | None, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--history", is_flag=True, help="First what was kept of its output.")
 @click.option("--no-follow", is_flag=True, help="Print what was kept and end.")
-@root_option
+@view_option
 def console(name: str, history: bool, no_follow: bool, root: str | None) -> None:
     """The serial console of the VM NAME; on a terminal, Ctrl-] leaves it."""
     from multiroot.cli.vm_console import attach
@@ -121,7 +134,7 @@ def console(name: str, history: bool, no_follow: bool, root: str | None) -> None
 
 @vm.command(example="multiroot vm stop vm0")
 @click.argument("name")
-@root_option
+@view_option
 def stop(name: str, root: str | None) -> None:
     """Power the VM NAME off at once and give its memory back."""
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
@@ -131,19 +144,30 @@ def stop(name: str, root: str | None) -> None:
     click.echo(f"{name} stopped")
 
 
-def vms_of(root: str | None) -> list[vm_pb2.Vm]:
-    """The VMs that one root knows."""
+@vm.command(example="multiroot vm forget vm0")
+@click.argument("name")
+@root_option
+def forget(name: str, root: str | None) -> None:
+    """Free the memory and the name of the VM NAME, which was lost with its root.
+
+    Refused while the root that owns the VM lives.
+    """
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel:
-        return list(vm_pb2_grpc.VmServiceStub(channel).List(vm_pb2.ListVmsRequest(), timeout=10).vms)
+        vm_pb2_grpc.VmServiceStub(channel).Forget(vm_pb2.ForgetVmRequest(name=name), timeout=10)
+    click.echo(f"{name} forgotten")
 
 
 def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
-    """A VM as plain data."""
+    """A VM as plain data. What nobody knows of a VM is null; of a list of its parts, none."""
     from multiroot.vm.messages import definition_from_proto
 
     name, *rest = to_data(definition_from_proto(message.definition)).items()
+    if not message.definition.cpus:
+        known = dict(rest)["ram_bytes"]
+        rest = [(key, [] if isinstance(value, tuple) else None) for key, value in rest]
+        rest = [(key, known if key == "ram_bytes" else value) for key, value in rest]
     return {
         **dict([name]),
         "state": message.state,
@@ -154,10 +178,3 @@ def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
         "error": message.error,
         "extents": [{"offset": extent.offset, "size": extent.size} for extent in message.extents],
     }
-
-
-def _roots(root: str | None) -> list[str | None]:
-    """The root that was named, or the agent's own and every neighbour whose agent is ready."""
-    if root is not None:
-        return [root]
-    return [None, *(str(peer.root) for peer in status_of().peers if peer.state == "ready")]

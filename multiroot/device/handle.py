@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from multiroot.device.control import ControlPage, map_control
-from multiroot.device.errors import refusal
+from multiroot.device.errors import NoDeviceError, refusal
 from multiroot.device.uapi import (
     LEDGER_SIZE,
     Cpu,
@@ -201,6 +201,10 @@ class Device:
         with memory, ffi.from_buffer("char[]", memory) as buffer:
             return ledger_from_c(ffi.cast("struct multiroot_ledger *", buffer))
 
+    def has_ended(self, root: int) -> bool:
+        """Whether the root of that number has ended by the ledger as it is now; this one has not."""
+        return root != self.info().root and self.ledger().has_ended(root)
+
     def _cpu(self, operation: str, number: int, what: str) -> Cpu:
         raw = ffi.new("struct multiroot_cpu *", {"cpu": number})
         self._call(operation, raw, what)
@@ -218,6 +222,16 @@ class Device:
             if ffi.errno != errno.EINTR:
                 return int(ffi.errno)
         return 0
+
+
+def has_ended(root: int) -> bool:
+    """`Device.has_ended` for one question; False where there is no module, and so no other root."""
+    try:
+        device = Device()
+    except NoDeviceError:
+        return False
+    with device:
+        return device.has_ended(root)
 
 
 def _range(base: int, size: int) -> str:

@@ -166,6 +166,17 @@ class Ledger:
     ecam: Ecam | None = None
     windows: tuple[Window, ...] = ()
 
+    def has_ended(self, root: int) -> bool:
+        """Whether another root than the one that asks has ended: it parked, its CPUs are others' by now, or
+        it never ran.
+
+        A root that ends marks the CPU that it was started on. What the ledger says of its other CPUs stays
+        as it was, until they are adopted; nobody but the one that adopts is alive then.
+        """
+        states = {cpu.state for cpu in self.cpus.values() if cpu.root == root}
+        runs = CpuState.PARKED not in states and bool(states & {CpuState.ONLINE, CpuState.STARTED})
+        return self.roots_alive <= 1 or not runs
+
 
 def info_from_c(raw: Any) -> Info:
     """`raw` is a struct multiroot_info."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from multiroot import arch
 from multiroot.arena import backing
+from multiroot.arena.arena import Arena, Standing, is_blank
 from multiroot.device.handle import Device
 from multiroot.device.uapi import Info
 from multiroot.doctor.checks import Answer, Check, failed, ok, warning
@@ -128,7 +129,23 @@ class RootDoctor:
 
     def _arena(self) -> Answer:
         found = backing.find_device(self.top / "sys/bus/dax/devices")
-        return ok(f"{found.node}, {format_size(found.size)} at {found.physical:#x}")
+        where = f"{found.node}, {format_size(found.size)} at {found.physical:#x}"
+        lost = self._lost(self.top / str(found.node).lstrip("/"))
+        if lost:
+            mend = "free their memory and names: " + "; ".join(f"multiroot vm forget {name}" for name in lost)
+            return warning(f"{where}; VMs lost with their roots: {', '.join(lost)}", mend)
+        return ok(where)
+
+    def _lost(self, node: Path) -> list[str]:
+        """VMs that nobody can run any more, for the root that owns them has ended."""
+        if self._info is None or is_blank(node):
+            return []
+        with Device(self.device) as device:
+            arena = Arena(node, self._info.root, device.has_ended)
+            try:
+                return [vm.name for vm in arena.vms() if arena.standing(vm.owner) is Standing.LOST]
+            finally:
+                arena.close()
 
     def _kernels(self) -> Answer:
         names = sorted(path.parent.name for path in self.kernels.glob("*/vmlinuz"))

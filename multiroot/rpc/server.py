@@ -100,7 +100,12 @@ class RelayInterceptor(grpc.aio.ServerInterceptor):
             channel = self._channel_to(text)
         except MultirootError as error:
             return refuse(error)
-        return _relay(channel, handler_call_details.method)
+        return _relay(channel, handler_call_details.method, text)
+
+
+def names_root(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
+    """Whether the caller has named the root that it means."""
+    return any(key == ROOT_KEY for key, _ in context.invocation_metadata() or ())
 
 
 def refuse(error: MultirootError) -> Handler:
@@ -128,9 +133,13 @@ class Refusal(grpc.GenericRpcHandler):
         return refuse(self._error) if ours else None
 
 
-def _relay(channel: grpc.aio.Channel, method: str) -> Handler:
+def _relay(channel: grpc.aio.Channel, method: str, root: str) -> Handler:
     async def call(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
-        onward: Any = channel.stream_stream(method)(requests, timeout=context.time_remaining())
+        # There, too, the caller has named a root.
+        named = ((ROOT_KEY, root),)
+        onward: Any = channel.stream_stream(method)(
+            requests, timeout=context.time_remaining(), metadata=named
+        )
         try:
             async for response in onward:
                 yield response

@@ -29,13 +29,16 @@ from multiroot.vm.vmm import VmmFactory, VmmGoneError, VmmSetup, Wiring
 
 
 class VmState(StrEnum):
-    """As in vm.proto; HANDED means that another root runs it and only its past is known here."""
+    """As in vm.proto. HANDED: another root runs it, and only its past is known here. LOST: so it was until
+    that root ended.
+    """
 
     STARTING = "starting"
     RUNNING = "running"
     INCOMING = "incoming"
     FROZEN = "frozen"
     HANDED = "handed"
+    LOST = "lost"
     STOPPED = "stopped"
     FAILED = "failed"
 
@@ -117,6 +120,11 @@ class Instance:
     @property
     def active(self) -> bool:
         return self.state in ACTIVE
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an operation is under way."""
+        return bool(self._busy)
 
     @contextmanager
     def busy(self, doing: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from multiroot.arena.arena import Entry
+from multiroot.arena.arena import Entry, Standing
 from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
@@ -25,6 +25,7 @@ class VmManager:
     def __init__(self, host: Host) -> None:
         self.host = host
         self._vms: dict[str, Instance] = {}
+        self._allocating: set[str] = set()
 
     async def run(self, definition: VmDefinition) -> Instance:
         """Start a new VM in an extent of its own and return once the guest runs.
@@ -34,17 +35,16 @@ class VmManager:
         """
         definition = definition.checked()
         self.host.check(definition)
-        known = self._vms.get(definition.name)
-        if known and known.state is not VmState.HANDED:
-            raise ConflictError(
-                f"there is already a VM {known.name} ({known.state})",
-                f"end it: multiroot vm stop {known.name}",
-            )
+        self._check_free(definition.name)
         functions = await self._acquire(definition)
-        # Zeroing a large extent takes seconds; the agent has other things to answer meanwhile.
-        entry = await asyncio.to_thread(
-            self.host.arena.allocate, definition.name, definition.ram_bytes, definition.checksum()
-        )
+        self._allocating.add(definition.name)
+        try:
+            # Zeroing a large extent takes seconds; the agent has other things to answer meanwhile.
+            entry = await asyncio.to_thread(
+                self.host.arena.allocate, definition.name, definition.ram_bytes, definition.checksum()
+            )
+        finally:
+            self._allocating.discard(definition.name)
         vm = Instance(self.host, definition, entry)
         vm.functions = functions
         self._vms[vm.name] = vm
@@ -56,6 +56,19 @@ class VmManager:
             self.host.arena.free(vm.name, vm.owner)
             raise
         return vm
+
+    def _check_free(self, name: str) -> None:
+        """Raises ConflictError if there is a VM of that name in any root, or was in one that has ended."""
+        vm, entry = self.find(name), self.host.arena.vm(name)
+        if vm is not None:
+            state = vm.state
+        elif entry is not None:
+            state = VmState.STARTING if name in self._allocating else self.of(entry)[0]
+        else:
+            return
+        where = f"in root {entry.owner.root}" if entry and state is VmState.HANDED else state
+        verb = "forget" if state is VmState.LOST else "stop"
+        raise ConflictError(f"there is already a VM {name} ({where})", f"end it: multiroot vm {verb} {name}")
 
     async def _acquire(self, definition: VmDefinition) -> tuple[str, ...]:
         """Addresses of the VM's own PCI functions, ready for it."""
@@ -72,13 +85,26 @@ class VmManager:
 
     def all(self) -> list[Instance]:
         """Every VM this root knows, by name."""
-        return [self._vms[name] for name in sorted(self._vms)]
+        found = (self.find(name) for name in sorted(self._vms))
+        return [vm for vm in found if vm is not None]
+
+    def strangers(self) -> list[Entry]:
+        """VMs in the arena that this root does not know, whoever owns them."""
+        known = {vm.name for vm in self.all()} | self._allocating
+        return [entry for entry in self.host.arena.vms() if entry.name not in known]
+
+    def find(self, name: str) -> Instance | None:
+        """The VM called `name`, if this root knows it."""
+        vm = self._vms.get(name)
+        if vm is not None and not vm.active and not vm.is_busy:
+            self._look_again(vm)
+        return self._vms.get(name)
 
     def get(self, name: str) -> Instance:
         """The VM called `name`; raises BadRequestError if this root knows none."""
-        vm = self._vms.get(name)
+        vm = self.find(name)
         if vm is None:
-            raise BadRequestError(f"no VM named {name!r} in root {self.host.root}", self._known())
+            raise self._unknown(name)
         return vm
 
     def running(self, name: str) -> Instance:
@@ -90,15 +116,46 @@ class VmManager:
             raise ConflictError(f"{name} does not run, it is {vm.state}", vm.error)
         return vm
 
+    def owned_elsewhere(self, name: str) -> int | None:
+        """The other root that owns the VM `name` and lives, by the arena; None if none does."""
+        entry = self.host.arena.vm(name)
+        if entry is None or self.host.arena.standing(entry.owner) is not Standing.OTHER:
+            return None
+        return entry.owner.root
+
+    def of(self, entry: Entry) -> tuple[VmState, str]:
+        """What a VM that does not run here is by its owner word, and the error that goes with it."""
+        root = entry.owner.root
+        match self.host.arena.standing(entry.owner):
+            case Standing.OTHER:
+                return VmState.HANDED, ""
+            case Standing.LOST:
+                return VmState.LOST, f"root {root}, which owned it, has ended"
+            case Standing.OWN:
+                return VmState.FAILED, f"root {root} owns it, and no VMM there runs it"
+
+    def _look_again(self, vm: Instance) -> None:
+        """Have a VM that does not run here be what its owner word says by now; forget one that is gone."""
+        entry = self.host.arena.vm(vm.name)
+        if entry is None or entry.record != vm.entry.record:
+            self.unregister(vm)
+            vm.folder.remove()
+            return
+        vm.owner = entry.owner
+        state, error = self.of(entry)
+        # One that ended here has more to tell than the word.
+        if state is not VmState.FAILED or vm.state in (VmState.HANDED, VmState.LOST):
+            vm.state, vm.error = state, error
+
     async def stop(self, name: str) -> None:
         """Power a VM off at once, give its memory back and forget it.
 
-        Also for VMs whose VMM is gone, as long as this root owns their memory. Raises BadRequestError for an
-        unknown name, ConflictError if another root owns it.
+        Also for VMs whose VMM is gone, as long as this root owns their memory or nobody does any more. Raises
+        BadRequestError for an unknown name, ConflictError if another root that lives owns it.
         """
         check_name(name)
-        vm = self._vms.get(name)
-        if vm is None or vm.state is VmState.HANDED:
+        vm = self.find(name)
+        if vm is None or vm.state in (VmState.HANDED, VmState.LOST):
             self._free_orphan(name)
             return
         with vm.busy("stopped"):
@@ -107,9 +164,19 @@ class VmManager:
             self.unregister(vm)
             await vm.discard()
 
-    def find(self, name: str) -> Instance | None:
-        """The VM called `name`, if this root knows it."""
-        return self._vms.get(name)
+    def forget(self, name: str) -> None:
+        """Free the memory and the name of a VM that was lost with its root.
+
+        Raises BadRequestError for an unknown name, ConflictError if the root that owns it lives.
+        """
+        check_name(name)
+        entry = self._entry(name)
+        if self.host.arena.standing(entry.owner) is not Standing.LOST:
+            raise ConflictError(
+                f"{name} is not lost: root {entry.owner.root}, which owns it, lives",
+                f"end it: multiroot vm stop {name}",
+            )
+        self._free_orphan(name)
 
     def register(self, vm: Instance) -> None:
         """Know this VM from now on by its name."""
@@ -135,7 +202,7 @@ class VmManager:
     async def _adopt(self, name: str) -> None:
         folder = VmFolder(self.host.run_dir, name)
         record = folder.read()
-        entry = next((entry for entry in self.host.arena.vms() if entry.name == name), None)
+        entry = self.host.arena.vm(name)
         if record is None or entry is None or entry.record.definition != record.definition.checksum():
             if record is not None and record.process.alive():
                 await _kill(record)
@@ -179,19 +246,27 @@ class VmManager:
         vm.keep()
 
     def _free_orphan(self, name: str) -> None:
+        """Free a VM that runs nowhere: its VMM or its root is gone."""
         entry = self._entry(name)
-        if entry.owner.root != self.host.root:
-            raise ConflictError(f"{name} is owned by root {entry.owner.root}", "stop it there")
+        if self.host.arena.standing(entry.owner) is Standing.OTHER:
+            root = entry.owner.root
+            raise ConflictError(
+                f"{name} is owned by root {root}", f"end it there: multiroot vm stop {name} --root {root}"
+            )
         self.host.arena.free(name, entry.owner)
+        # What is known of it here goes with it.
+        self.find(name)
 
     def _entry(self, name: str) -> Entry:
-        for entry in self.host.arena.vms():
-            if entry.name == name:
-                return entry
-        raise BadRequestError(f"no VM named {name!r}", self._known())
+        entry = None if name in self._allocating else self.host.arena.vm(name)
+        if entry is None:
+            raise self._unknown(name)
+        return entry
 
-    def _known(self) -> str:
-        return f"there are: {', '.join(sorted(self._vms))}" if self._vms else "there are none"
+    def _unknown(self, name: str) -> BadRequestError:
+        names = sorted({*self._vms, *(entry.name for entry in self.host.arena.vms())})
+        hint = f"there are: {', '.join(names)}" if names else "there are none"
+        return BadRequestError(f"no VM named {name!r}", hint)
 
     def owner(self, vm: Instance) -> Owner:
         """Who owns it now, as the arena says for a VM that is here, as last known for one handed on."""

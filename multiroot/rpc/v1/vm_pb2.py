@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15multiroot/v1/vm.proto\x12\x0cmultiroot.v1\"\xa9\x01\n\x0cVmDefinition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tram_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x63pus\x18\x03 \x01(\r\x12\x0f\n\x07machine\x18\x04 \x01(\t\x12\r\n\x05guest\x18\x05 \x01(\t\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12!\n\x05\x63\x61rds\x18\n \x03(\x0b\x32\x12.multiroot.v1.Card\x12\x11\n\tfunctions\x18\x0b \x03(\tJ\x04\x08\x07\x10\n\"$\n\x04\x43\x61rd\x12\x0b\n\x03mac\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"&\n\x06\x45xtent\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\xa4\x01\n\x02Vm\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12\r\n\x05state\x18\x02 \x01(\t\x12%\n\x07\x65xtents\x18\x03 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05owner\x18\x04 \x01(\r\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0b\n\x03pid\x18\x06 \x01(\x03\x12\r\n\x05\x65rror\x18\x07 \x01(\t\">\n\x0cRunVmRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\"\x10\n\x0eListVmsRequest\"0\n\x0fListVmsResponse\x12\x1d\n\x03vms\x18\x01 \x03(\x0b\x32\x10.multiroot.v1.Vm\"\x1c\n\x0cGetVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1d\n\rStopVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x10\n\x0eStopVmResponse\">\n\x0e\x43onsoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07history\x18\x02 \x01(\x08\x12\r\n\x05input\x18\x03 \x01(\x0c\"!\n\x0f\x43onsoleResponse\x12\x0e\n\x06output\x18\x01 \x01(\x0c\"3\n\x0fGetTicksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nwait_count\x18\x02 \x01(\x04\"\x81\x01\n\x05Ticks\x12\x0f\n\x07\x63ounter\x18\x01 \x03(\x04\x12\x0f\n\x07seen_ns\x18\x02 \x03(\x03\x12)\n\x07reports\x18\x03 \x03(\x0b\x32\x18.multiroot.v1.TickReport\x12\x0c\n\x04head\x18\x04 \x01(\x0c\x12\x0f\n\x07head_ns\x18\x05 \x01(\x03\x12\x0c\n\x04tail\x18\x06 \x01(\x0c\"\x8e\x01\n\nTickReport\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07mono_ns\x18\x03 \x01(\x03\x12\x0f\n\x07wall_ns\x18\x04 \x01(\x03\x12\x15\n\rchecked_bytes\x18\x05 \x01(\x04\x12\x11\n\tbad_bytes\x18\x06 \x01(\x04\x12\x12\n\nmax_gap_ns\x18\x07 \x01(\x03\x32\x89\x03\n\tVmService\x12\x33\n\x03Run\x12\x1a.multiroot.v1.RunVmRequest\x1a\x10.multiroot.v1.Vm\x12\x43\n\x04List\x12\x1c.multiroot.v1.ListVmsRequest\x1a\x1d.multiroot.v1.ListVmsResponse\x12\x33\n\x03Get\x12\x1a.multiroot.v1.GetVmRequest\x1a\x10.multiroot.v1.Vm\x12\x41\n\x04Stop\x12\x1b.multiroot.v1.StopVmRequest\x1a\x1c.multiroot.v1.StopVmResponse\x12J\n\x07\x43onsole\x12\x1c.multiroot.v1.ConsoleRequest\x1a\x1d.multiroot.v1.ConsoleResponse(\x01\x30\x01\x12>\n\x08GetTicks\x12\x1d.multiroot.v1.GetTicksRequest\x1a\x13.multiroot.v1.Ticksb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15multiroot/v1/vm.proto\x12\x0cmultiroot.v1\"\xa9\x01\n\x0cVmDefinition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tram_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x63pus\x18\x03 \x01(\r\x12\x0f\n\x07machine\x18\x04 \x01(\t\x12\r\n\x05guest\x18\x05 \x01(\t\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12!\n\x05\x63\x61rds\x18\n \x03(\x0b\x32\x12.multiroot.v1.Card\x12\x11\n\tfunctions\x18\x0b \x03(\tJ\x04\x08\x07\x10\n\"$\n\x04\x43\x61rd\x12\x0b\n\x03mac\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"&\n\x06\x45xtent\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\xa4\x01\n\x02Vm\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12\r\n\x05state\x18\x02 \x01(\t\x12%\n\x07\x65xtents\x18\x03 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05owner\x18\x04 \x01(\r\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0b\n\x03pid\x18\x06 \x01(\x03\x12\r\n\x05\x65rror\x18\x07 \x01(\t\">\n\x0cRunVmRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\"\x10\n\x0eListVmsRequest\"0\n\x0fListVmsResponse\x12\x1d\n\x03vms\x18\x01 \x03(\x0b\x32\x10.multiroot.v1.Vm\"\x1c\n\x0cGetVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1d\n\rStopVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x10\n\x0eStopVmResponse\"\x1f\n\x0f\x46orgetVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10\x46orgetVmResponse\">\n\x0e\x43onsoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07history\x18\x02 \x01(\x08\x12\r\n\x05input\x18\x03 \x01(\x0c\"!\n\x0f\x43onsoleResponse\x12\x0e\n\x06output\x18\x01 \x01(\x0c\"3\n\x0fGetTicksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nwait_count\x18\x02 \x01(\x04\"\x81\x01\n\x05Ticks\x12\x0f\n\x07\x63ounter\x18\x01 \x03(\x04\x12\x0f\n\x07seen_ns\x18\x02 \x03(\x03\x12)\n\x07reports\x18\x03 \x03(\x0b\x32\x18.multiroot.v1.TickReport\x12\x0c\n\x04head\x18\x04 \x01(\x0c\x12\x0f\n\x07head_ns\x18\x05 \x01(\x03\x12\x0c\n\x04tail\x18\x06 \x01(\x0c\"\x8e\x01\n\nTickReport\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07mono_ns\x18\x03 \x01(\x03\x12\x0f\n\x07wall_ns\x18\x04 \x01(\x03\x12\x15\n\rchecked_bytes\x18\x05 \x01(\x04\x12\x11\n\tbad_bytes\x18\x06 \x01(\x04\x12\x12\n\nmax_gap_ns\x18\x07 \x01(\x03\x32\xd2\x03\n\tVmService\x12\x33\n\x03Run\x12\x1a.multiroot.v1.RunVmRequest\x1a\x10.multiroot.v1.Vm\x12\x43\n\x04List\x12\x1c.multiroot.v1.ListVmsRequest\x1a\x1d.multiroot.v1.ListVmsResponse\x12\x33\n\x03Get\x12\x1a.multiroot.v1.GetVmRequest\x1a\x10.multiroot.v1.Vm\x12\x41\n\x04Stop\x12\x1b.multiroot.v1.StopVmRequest\x1a\x1c.multiroot.v1.StopVmResponse\x12G\n\x06\x46orget\x12\x1d.multiroot.v1.ForgetVmRequest\x1a\x1e.multiroot.v1.ForgetVmResponse\x12J\n\x07\x43onsole\x12\x1c.multiroot.v1.ConsoleRequest\x1a\x1d.multiroot.v1.ConsoleResponse(\x01\x30\x01\x12>\n\x08GetTicks\x12\x1d.multiroot.v1.GetTicksRequest\x1a\x13.multiroot.v1.Ticksb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,16 +52,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPVMREQUEST']._serialized_end=647
   _globals['_STOPVMRESPONSE']._serialized_start=649
   _globals['_STOPVMRESPONSE']._serialized_end=665
-  _globals['_CONSOLEREQUEST']._serialized_start=667
-  _globals['_CONSOLEREQUEST']._serialized_end=729
-  _globals['_CONSOLERESPONSE']._serialized_start=731
-  _globals['_CONSOLERESPONSE']._serialized_end=764
-  _globals['_GETTICKSREQUEST']._serialized_start=766
-  _globals['_GETTICKSREQUEST']._serialized_end=817
-  _globals['_TICKS']._serialized_start=820
-  _globals['_TICKS']._serialized_end=949
-  _globals['_TICKREPORT']._serialized_start=952
-  _globals['_TICKREPORT']._serialized_end=1094
-  _globals['_VMSERVICE']._serialized_start=1097
-  _globals['_VMSERVICE']._serialized_end=1490
+  _globals['_FORGETVMREQUEST']._serialized_start=667
+  _globals['_FORGETVMREQUEST']._serialized_end=698
+  _globals['_FORGETVMRESPONSE']._serialized_start=700
+  _globals['_FORGETVMRESPONSE']._serialized_end=718
+  _globals['_CONSOLEREQUEST']._serialized_start=720
+  _globals['_CONSOLEREQUEST']._serialized_end=782
+  _globals['_CONSOLERESPONSE']._serialized_start=784
+  _globals['_CONSOLERESPONSE']._serialized_end=817
+  _globals['_GETTICKSREQUEST']._serialized_start=819
+  _globals['_GETTICKSREQUEST']._serialized_end=870
+  _globals['_TICKS']._serialized_start=873
+  _globals['_TICKS']._serialized_end=1002
+  _globals['_TICKREPORT']._serialized_start=1005
+  _globals['_TICKREPORT']._serialized_end=1147
+  _globals['_VMSERVICE']._serialized_start=1150
+  _globals['_VMSERVICE']._serialized_end=1616
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,11 @@ class VmServiceStub:
                 request_serializer=multiroot_dot_v1_dot_vm__pb2.StopVmRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_vm__pb2.StopVmResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/multiroot.v1.VmService/Forget',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmResponse.FromString,
+                _registered_method=True)
         self.Console = channel.stream_stream(
                 '/multiroot.v1.VmService/Console',
                 request_serializer=multiroot_dot_v1_dot_vm__pb2.ConsoleRequest.SerializeToString,
@@ -94,6 +99,13 @@ class VmServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Frees a VM that was lost with its root. Refused for any other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Console(self, request_iterator, context):
         """The console as it comes; with `history`, what was kept first.
         """
@@ -102,7 +114,7 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTicks(self, request, context):
-        """Ticks of the ticker guest as this root saw them.
+        """Ticks of the ticker guest as the root that is asked saw them; never passed on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +142,11 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=multiroot_dot_v1_dot_vm__pb2.StopVmRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_vm__pb2.StopVmResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmResponse.SerializeToString,
             ),
             'Console': grpc.stream_stream_rpc_method_handler(
                     servicer.Console,
@@ -250,6 +267,33 @@ class VmService:
             '/multiroot.v1.VmService/Stop',
             multiroot_dot_v1_dot_vm__pb2.StopVmRequest.SerializeToString,
             multiroot_dot_v1_dot_vm__pb2.StopVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/Forget',
+            multiroot_dot_v1_dot_vm__pb2.ForgetVmRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.ForgetVmResponse.FromString,
             options,
             channel_credentials,
             insecure,

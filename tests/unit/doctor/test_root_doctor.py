@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from multiroot.arena.arena import open_or_format
 from multiroot.doctor.checks import Finding, Status, examine
 from multiroot.doctor.root import RootDoctor
+from multiroot.units import MIB
 
 DAX = "sys/bus/dax/devices/dax0.0"
 FLAGS = "fpu lm apic svm constant_tsc nonstop_tsc"
@@ -125,6 +130,44 @@ def test_a_defect_is_found_by_its_own_check(
     assert (found[check].status, says in found[check].found) == (status, True), found[check]
     assert found[check].mend
     assert [name for name in found if found[name] != sound[name]] == [check]
+
+
+class Module:
+    """A module whose root 2 has ended."""
+
+    def __init__(self, path: Path) -> None:
+        """Like Device."""
+
+    def __enter__(self) -> Module:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Like Device."""
+
+    def info(self) -> Any:
+        return SimpleNamespace(
+            abi=2, root=1, wide_ids=False, carved=True, carve_size=1 << 30, carve_base=0, has_parent=False
+        )
+
+    def has_ended(self, root: int) -> bool:
+        return root == 2
+
+
+def test_vms_that_were_lost_with_their_root_are_named_with_what_frees_them(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiroot.doctor.root.Device", Module)
+    node = top / "dev/dax0.0"
+    with node.open("wb") as file:
+        file.truncate(32 * MIB)
+    assert look(top)["arena"].status is Status.OK
+    for root, name in enumerate(("web", "db"), 1):
+        with closing(open_or_format(node, root)) as arena:
+            arena.allocate(name, 2 * MIB, 1)
+            arena.allocate(f".tables-{name}", 2 * MIB, 1)
+    found = look(top)["arena"]
+    assert (found.status, found.found.partition("; ")[2]) == (Status.WARNING, "VMs lost with their roots: db")
+    assert found.mend == "free their memory and names: multiroot vm forget db"
 
 
 def test_a_tree_of_nothing_fails_every_check_and_raises_nothing(tmp_path: Path) -> None:

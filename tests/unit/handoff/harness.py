@@ -7,7 +7,7 @@ import asyncio
 import struct
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -49,6 +49,8 @@ class Root:
     channel: grpc.aio.Channel
     program: Path
     address: str
+    peers: dict[int, grpc.aio.Channel] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)  # roots that have ended, by the ledger
 
     @property
     def number(self) -> int:
@@ -80,7 +82,9 @@ class Root:
 
 def make_root(number: int, folder: Path, vmm: VmmFactory | None = None) -> Root:
     """A root on the ground that conftest.py lays, with fake QEMUs unless told otherwise; silent yet."""
-    arena = Arena(folder / "arena", number)
+    ended: set[int] = set()
+    peers: dict[int, grpc.aio.Channel] = {}
+    arena = Arena(folder / "arena", number, ended.__contains__)
     program = folder / f"qemu{number}"
     run_dir = folder / f"vms{number}"
     host = Host(
@@ -95,9 +99,11 @@ def make_root(number: int, folder: Path, vmm: VmmFactory | None = None) -> Root:
     taker = Taker(manager, f"root {number}", "127.0.0.1")
     server = make_server(lambda name: True, lambda name: pytest.fail("no relaying here"))
     handoff_pb2_grpc.add_HandoffServiceServicer_to_server(HandoffService(taker), server)
-    vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(manager), server)
+    service = VmService(manager, lambda name: peers[int(name)])
+    vm_pb2_grpc.add_VmServiceServicer_to_server(service, server)
     address = f"unix:{folder}/root{number}"
-    root = Root(host, manager, taker, server, grpc.aio.insecure_channel(address), program, address)
+    channel = grpc.aio.insecure_channel(address)
+    root = Root(host, manager, taker, server, channel, program, address, peers, ended)
     root.faults("")
     return root
 

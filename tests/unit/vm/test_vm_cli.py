@@ -95,7 +95,7 @@ async def test_life_of_a_vm(multiroot: Run, manager: VmManager) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("vm", "show", "vm9"), 2, "no VM named 'vm9' in root 1"),
+        (("vm", "show", "vm9"), 2, "no VM named 'vm9'"),
         (("vm", "stop", "vm9"), 2, "no VM named 'vm9'"),
         (("vm", "console", "vm9"), 2, "no VM named 'vm9'"),
         (("vm", "run", "vm9", "--memory", "33M"), 2, "33 MiB is not a multiple of 2 MiB"),
@@ -164,6 +164,7 @@ async def test_arena_commands(multiroot: Run, arena_path: Path, tmp_path: Path) 
             "size": 4 * MIB,
             "root": 2,
             "epoch": 1,
+            "state": "owned",
             "definition": 77,
         }
     ]

@@ -152,7 +152,7 @@ async def test_a_guest_that_resets_itself_has_failed_and_its_last_words_are_told
 
 async def test_stop_gives_back_what_a_lost_qemu_left_in_the_arena(host: Host, manager: VmManager) -> None:
     host.arena.allocate("vm0", 32 * MIB, 1)
-    with pytest.raises(ConflictError, match="already holds"):
+    with pytest.raises(ConflictError, match=r"already a VM vm0 \(failed\)"):
         await manager.run(SMALL)
     await manager.stop("vm0")
     assert nothing_left(host)
