@@ -203,18 +203,22 @@ async def test_taker_lost_after_preparing(roots: Roots, monkeypatch: pytest.Monk
     await assert_runs_only_in(giver, taker)
 
 
-async def test_taker_lost_while_the_state_is_on_its_way(roots: Roots) -> None:
+async def test_taker_lost_while_the_state_is_on_its_way(
+    roots: Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
     giver, taker = roots
     await start_vm(giver)
     taker.faults("hang-load")
+    sending = asyncio.Event()
+    original = QemuVmm.send
 
-    async def lost() -> None:
-        vm = giver.manager.get("vm0")
-        with qmp_of(vm).watch("MIGRATION") as events:
-            await events.until("completed")
+    async def send(vmm: QemuVmm) -> None:
+        await original(vmm)
+        sending.set()
 
+    monkeypatch.setattr(QemuVmm, "send", send)
     with pytest.raises(PeerLostError, match="is gone"):
-        await hand(giver, taker, lost)
+        await hand(giver, taker, sending.wait)
     await assert_runs_only_in(giver, taker)
 
 
