@@ -80,7 +80,7 @@ class Guests:
         """Names of the VMs that root number `root` owns by their owner words; none without an arena."""
         if isinstance(self._manager, MultirootError):
             return []
-        return [entry.name for entry in self._manager.host.arena.vms() if entry.owner.root == root]
+        return list(self._manager.host.arena.vms_of(root))
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Offer VmService and HandoffService, or refuse their calls with the reason."""
@@ -90,6 +90,17 @@ class Guests:
         assert self._taker is not None
         vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(self._manager, self._channel), server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(HandoffService(self._taker), server)
+
+    async def shut_door(self) -> None:
+        """Take no VM any more. Those being taken are given up, unless this root owns them by now."""
+        if self._taker:
+            self.manager.door.shut()
+            await self._taker.abort_all()
+
+    def open_door(self) -> None:
+        """Take VMs again."""
+        if self._taker:
+            self.manager.door.open()
 
     async def close(self) -> None:
         """Give up handoffs that are being taken. VMs go on."""

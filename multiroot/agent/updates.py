@@ -53,11 +53,14 @@ class Updates:
             hand_over=lambda name: handoffs.hand_over(name, "new", root.phases),
             hand_back=handoffs.hand_back,
             announce=self._announce,
+            shut_door=guests.shut_door,
+            open_door=guests.open_door,
             phases=root.phases,
+            root=root.me.root,
             services=root.options.services,
         )
         steps = {**make_steps(self._launch), **make_update_steps(update)}
-        self.coordinator = Coordinator(journal, steps, root.phases)
+        self.coordinator = Coordinator(journal, steps, root.phases, self.guests_there)
         self.adoption = Adoption(
             AdoptionContext(
                 phases=root.phases,
@@ -70,6 +73,8 @@ class Updates:
 
     async def recover(self) -> None:
         """After a restart of the agent: go on adopting, and keep or take back an update under way."""
+        if PhaseName.COMMIT in self.coordinator.begun:
+            await self._guests.shut_door()
         self.adoption.resume()
         # An earlier agent made a new root. It may live and own VMs: look at it before anything is taken back.
         if PhaseName.CARVE in self.coordinator.begun and self._root.device.info().child_control:
@@ -85,15 +90,15 @@ class Updates:
             phases=self._root.phases,
             plan=lambda request: make_plan(self._launch, request),
             hand_over=self._handoffs.hand_over,
-            guests_there=self.guests_there,
             root=self._root.me.root,
         )
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorService(parts), server)
 
     def guests_there(self) -> list[str]:
-        """VMs that the new root owns by their owner words."""
+        """VMs that the new root owns by their owner words; none when it has ended."""
         child = self._root.peers.get(Role.CHILD)
-        return [] if child is None else self._guests.owned_by(child.root)
+        owned = self._guests.owned_by(child.root) if child else []
+        return [] if child and owned and self._root.device.has_ended(child.root) else owned
 
     def _here(self) -> list[str]:
         return self._guests.owned_by(self._root.me.root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -144,6 +145,16 @@ class Arena:
             return Standing.OWN
         return Standing.LOST if self._root_is_dead(owner.root) else Standing.OTHER
 
+    def vms_of(self, root: int) -> tuple[str, ...]:
+        """Names of the VMs that root number `root` owns by their owner words."""
+        return tuple(entry.name for entry in self.vms() if entry.owner.root == root)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No VM is started or removed, in any root, while the body runs; raises WaitTimeoutError."""
+        with self._lock.held():
+            yield
+
     def find(self, name: str) -> Entry:
         """The entry called `name`; raises BadRequestError if there is none."""
         for entry in self._used():
@@ -265,6 +276,15 @@ def open_or_format(path: Path, root: int, root_is_dead: Callable[[int], bool] = 
     """Open the arena, making it first if the device is blank: what the machine's first root does."""
     if is_blank(path):
         format_arena(path)
+    return Arena(path, root, root_is_dead)
+
+
+def open_if_made(
+    path: Path, root: int, root_is_dead: Callable[[int], bool] = no_root_is_dead
+) -> Arena | None:
+    """Open the arena, None if the device is blank; raises BadRequestError for one that is broken."""
+    if is_blank(path):
+        return None
     return Arena(path, root, root_is_dead)
 
 

@@ -34,7 +34,7 @@ def find_device(devices: Path = DAX_DEVICES) -> DaxDevice:
     Raises BadRequestError when there is no persistent memory in devdax mode or its alignment does not suit,
     ConflictError when there are several.
     """
-    found = [path for path in sorted(devices.glob("dax*")) if _driver(path) == "device_dax"]
+    found = find_devices(devices)
     if not found:
         raise BadRequestError("no persistent memory in devdax mode for the arena", _MAKE_ONE)
     if len(found) > 1:
@@ -50,6 +50,11 @@ def find_device(devices: Path = DAX_DEVICES) -> DaxDevice:
     if device.align != HUGE_PAGE:
         raise BadRequestError(f"{device.node} is aligned to {device.align:#x}, not to 2 MiB", _MAKE_ONE)
     return device
+
+
+def find_devices(devices: Path = DAX_DEVICES) -> list[Path]:
+    """All device-DAX instances of this machine, as folders in sysfs."""
+    return [path for path in sorted(devices.glob("dax*")) if _driver(path) == "device_dax"]
 
 
 def _driver(path: Path) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from multiroot.cli.output import Progress
 from multiroot.phases import Phase
@@ -17,3 +18,13 @@ def progress_call(
     """Show each phase when it comes, and pass it to `also`. Returns the message that has the result."""
     with Progress().live() as show:
         return follow(events, show, *also)
+
+
+def released_json(result: coordinator_pb2.ReleaseResult) -> dict[str, Any]:
+    """What was given back, as data; `lost` names VMs."""
+    return {
+        "cpus": result.cpus,
+        "memory_bytes": result.memory_bytes,
+        "lost": list(result.lost),
+        "idle": result.idle,
+    }

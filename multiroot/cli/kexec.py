@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiroot.cli.commands import Group
-from multiroot.cli.output import Progress, json_option, print_json, print_table
+from multiroot.cli.output import Progress, json_option, print_json, print_lost, print_table
 from multiroot.cli.planning import (
     hex_rows,
     known_facts,
@@ -99,18 +99,21 @@ def start(timeout: float, as_json: bool) -> None:
 
 
 @kexec.command(example="multiroot kexec stop")
+@click.option("--force", is_flag=True, help="Even if the new root owns VMs; they are lost.")
 @json_option
-def stop(as_json: bool) -> None:
+def stop(force: bool, as_json: bool) -> None:
     """Stop or unload the new kernel; its CPUs and memory come back to this one."""
     from multiroot.launch import record, session
 
     loaded = record.require()
     with _device() as device:
-        session.stop(device, loaded)
+        lost = session.stop(device, loaded, force=force)
     record.remove()
     if as_json:
-        print_json({"root": loaded.root, "cpus": loaded.taken.cpus, "blocks": loaded.taken.blocks})
+        taken = loaded.taken
+        print_json({"root": loaded.root, "cpus": taken.cpus, "blocks": taken.blocks, "lost": lost})
         return
+    print_lost(lost)
     cpus = format_cpu_list(loaded.taken.cpus)
     click.echo(
         f"stopped root {loaded.root}; " + (f"CPU {cpus} online again" if cpus else "its CPUs stay offline")

@@ -32,6 +32,12 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, sort_keys=False))
 
 
+def print_lost(vms: Sequence[str]) -> None:
+    """Say which VMs were lost with a root that was ended; nothing if none was."""
+    if vms:
+        click.echo(f"lost: {', '.join(vms)}")
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Print a plain table. A heading that ends in " >" aligns its column to the right, for numbers."""
     from rich.box import SIMPLE_HEAD

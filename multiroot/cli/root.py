@@ -10,7 +10,7 @@ import click
 from multiroot import arch
 from multiroot.cli.agent import connect, status_of
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.cli.output import json_option, print_json, print_lost, print_table
 from multiroot.units import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -121,17 +121,23 @@ def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
 @click.option("--force", is_flag=True, help="Even if VMs run there; they are lost.")
 @json_option
 def release(force: bool, as_json: bool) -> None:
-    """Stop the new root and give its CPUs and memory back to the old one."""
-    from multiroot.cli.calls import progress_call
+    """Stop the new root and give its CPUs and memory back to the old one.
+
+    Refused while the new root owns VMs. `multiroot update abort` hands them back first.
+    """
+    from multiroot.cli.calls import progress_call, released_json
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect("old") as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         result = progress_call(stub.Release(coordinator_pb2.ReleaseRequest(force=force))).released
     if as_json:
-        print_json({"cpus": result.cpus, "memory_bytes": result.memory_bytes})
+        print_json(released_json(result))
+    elif result.idle:
+        click.echo("there is no new root to release")
     else:
         click.echo(f"released: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
+        print_lost(result.lost)
 
 
 @root.command(example="multiroot root adopt --device 0000:00:02.0")

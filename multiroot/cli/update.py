@@ -10,7 +10,7 @@ import click
 
 from multiroot.cli.agent import agent_target, connect
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.cli.output import json_option, print_json, print_lost, print_table
 from multiroot.units import format_size
 
 
@@ -125,22 +125,26 @@ def _run(request: Any) -> dict[str, Any]:
 
 
 @update.command(example="multiroot update abort")
+@click.option("--force", is_flag=True, help="Even if a VM does not come back; it is lost.")
 @json_option
-def abort(as_json: bool) -> None:
+def abort(force: bool, as_json: bool) -> None:
     """Give everything back: VMs, CPUs, memory. Possible until the update is committed."""
-    from multiroot.cli.calls import progress_call
+    from multiroot.cli.calls import progress_call, released_json
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect() as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         began = time.monotonic()
-        result = progress_call(stub.AbortUpdate(coordinator_pb2.AbortUpdateRequest())).released
+        result = progress_call(stub.AbortUpdate(coordinator_pb2.AbortUpdateRequest(force=force))).released
         seconds = round(time.monotonic() - began, 3)
     if as_json:
-        print_json({"cpus": result.cpus, "memory_bytes": result.memory_bytes, "seconds": seconds})
+        print_json({**released_json(result), "seconds": seconds})
+    elif result.idle:
+        click.echo("no update is under way: there is nothing to abort")
     else:
         memory = format_size(result.memory_bytes)
         click.echo(f"given back in {seconds:.3f} s: CPUs {result.cpus or 'none'}, {memory} of memory")
+        print_lost(result.lost)
 
 
 @update.command(example="multiroot update show --json")

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from multiroot.coordinator.adoption import Adoption
 from multiroot.coordinator.coordinator import Coordinator, Data
 from multiroot.coordinator.requests import request_data
-from multiroot.coordinator.states import State
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.passthrough.functions import Functions, parse_address
 from multiroot.phases import Phase, Phases
@@ -33,7 +32,7 @@ class CoordinatorParts:
     """What the service answers from.
 
     `plan` makes a plan's JSON from a request and changes nothing. `hand_over` hands one VM to another root.
-    `guests_there` names the VMs that the new root owns. `root` is this root's number.
+    `root` is this root's number.
     """
 
     coordinator: Coordinator
@@ -41,7 +40,6 @@ class CoordinatorParts:
     phases: Phases
     plan: Callable[[coordinator_pb2.LaunchRequest], Awaitable[str]]
     hand_over: HandOver
-    guests_there: Callable[[], list[str]]
     root: int
 
 
@@ -75,13 +73,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def Release(
         self, request: coordinator_pb2.ReleaseRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
-        guests = self._parts.guests_there()
-        if guests and not request.force:
-            raise ConflictError(
-                f"the new root runs {', '.join(guests)}", "hand them back or stop them first, or use --force"
-            )
-
-        async for progress in self._give_back(self._coordinator.release):
+        async for progress in self._give_back(lambda: self._coordinator.release(force=request.force)):
             yield progress
 
     async def Handoff(
@@ -93,7 +85,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
         async def work() -> coordinator_pb2.Progress:
             async with self._coordinator.busy(f"handing {request.name} over"):
-                if to == "new" and self._coordinator.state not in (State.JOINED, State.HANDED_OVER):
+                if to == "new" and not self._coordinator.joined:
                     raise PeerLostError("no new root has joined", "start one: `multiroot root launch`")
                 result = await self._parts.hand_over(request.name, to, self._phases)
                 return coordinator_pb2.Progress(handed_off=result)
@@ -143,7 +135,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def AbortUpdate(
         self, request: coordinator_pb2.AbortUpdateRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
-        async for progress in self._give_back(self._coordinator.abort):
+        async for progress in self._give_back(lambda: self._coordinator.abort(force=request.force)):
             yield progress
 
     async def TakeOver(
@@ -155,15 +147,16 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         return await self.GetState(coordinator_pb2.GetStateRequest(), context)
 
     async def _give_back(
-        self, undo: Callable[[], Awaitable[None]]
+        self, undo: Callable[[], Awaitable[list[str]]]
     ) -> AsyncIterator[coordinator_pb2.Progress]:
         """Take the update back by `undo`; the result is what this root has got back."""
 
         async def work() -> coordinator_pb2.Progress:
+            idle = not self._coordinator.begun
             plan = self._coordinator.data.get("plan", {})
-            await undo()
+            lost = await undo()
             result = coordinator_pb2.ReleaseResult(
-                cpus=plan.get("cpus", ""), memory_bytes=plan.get("carve_size", 0)
+                cpus=plan.get("cpus", ""), memory_bytes=plan.get("carve_size", 0), lost=lost, idle=idle
             )
             return coordinator_pb2.Progress(released=result)
 

@@ -44,6 +44,9 @@ UPDATE: dict[str, State] = {
 }
 STEPS: dict[str, State] = {**LAUNCH, **UPDATE}
 
+# The steps during and after which a new root may run.
+WITH_NEW_ROOT = (PhaseName.START, PhaseName.JOIN, *UPDATE)
+
 
 class Edge(StrEnum):
     """What a journal entry says of its step."""

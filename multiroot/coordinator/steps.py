@@ -14,7 +14,7 @@ from pathlib import Path
 
 from multiroot.arena.atomics import tsc_clock
 from multiroot.clocks import wall_clock
-from multiroot.coordinator.coordinator import Data, Step
+from multiroot.coordinator.coordinator import HAND_BACK, Data, Step, Undoing
 from multiroot.coordinator.requests import request_data
 from multiroot.device.handle import Device
 from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
@@ -73,6 +73,11 @@ class LaunchContext:
             self._claimed.close()
             self._claimed = None
 
+    async def reclaim(self, made: Plan, how: Undoing) -> None:
+        """End whatever runs on the plan's CPUs, and have them back; raises what `load.reclaim` raises."""
+        device = self.claimed()
+        how.lost += await asyncio.to_thread(load.reclaim, device, made, force=how.force, hint=HAND_BACK)
+
     def ns(self, tsc: int) -> int:
         """TSC ticks on the machine-wide clock."""
         return tsc * 1_000_000 // self.tsc_khz
@@ -129,7 +134,7 @@ class PlanStep:
             "carve_size": prepared.plan.carve.size,
         }
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         """Planning changes nothing."""
         self.context.prepared = None
 
@@ -149,7 +154,7 @@ class CarveStep:
         await self.context.network.ensure()
         return {"root": child.root}
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         made = _planned(data)
         await self.context.neighbours.detach_child()
         await asyncio.to_thread(load.uncarve, self.context.claimed())
@@ -169,9 +174,9 @@ class OfflineStep:
         await asyncio.to_thread(load.grant, self.context.claimed(), made)
         return {}
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         made = _planned(data)
-        await asyncio.to_thread(load.reclaim, self.context.claimed(), made)
+        await self.context.reclaim(made, how)
         await asyncio.to_thread(carving.online_cpus, [cpu.number for cpu in made.cpus], self.context.sys)
 
 
@@ -194,7 +199,7 @@ class LoadStep:
             "bytes": size,
         }
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         """What was copied goes with the carve."""
 
 
@@ -209,8 +214,8 @@ class StartStep:
         started = await asyncio.to_thread(load.start, self.context.claimed(), _planned(data), entry)
         return {"start_ns": self.context.ns(started.tsc_sipi), "entry_ns": self.context.ns(started.tsc_entry)}
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
-        await asyncio.to_thread(load.reclaim, self.context.claimed(), _planned(data))
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
+        await self.context.reclaim(_planned(data), how)
 
 
 @dataclass(frozen=True)
@@ -247,7 +252,7 @@ class JoinStep:
             "ready_ns": self.context.ns(child.ready_tsc),
         }
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         """Joining is the new root's doing; it ends with its start's undo."""
 
 

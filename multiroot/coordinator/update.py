@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multiroot.coordinator.coordinator import Data, Step
-from multiroot.errors import ConflictError
+from multiroot.coordinator.coordinator import Data, Step, Undoing
+from multiroot.errors import ConflictError, MultirootError
 from multiroot.launch import retire
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
+
+log = logging.getLogger("multirootd")
 
 SERVICES = Path("/usr/lib/multiroot/services")
 
@@ -24,7 +27,7 @@ class UpdateContext:
     `here` and `there` name the VMs that this root, or the new one, owns; `hand_over` and `hand_back`
     move one; `announce` tells the new root that this one is about to end, and to take over, with the
     phases so far, whether to verify that nothing writes to what this root leaves, and the PCI functions to
-    adopt.
+    adopt. Behind a shut door this root takes no VM any more. `root` is this root's number.
     """
 
     here: Callable[[], list[str]]
@@ -32,7 +35,10 @@ class UpdateContext:
     hand_over: Callable[[str], Awaitable[object]]
     hand_back: Callable[[str], Awaitable[object]]
     announce: Callable[[list[Phase], bool, Sequence[str]], Awaitable[object]]
+    shut_door: Callable[[], Awaitable[object]]
+    open_door: Callable[[], object]
     phases: Phases
+    root: int
     services: Path = SERVICES
     unbound: tuple[retire.Bound, ...] = field(default=())
 
@@ -58,25 +64,35 @@ class HandoverStep:
             await self.context.hand_over(name)
         return {"vms": names}
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
-        for name in self.context.there():
-            await self.context.hand_back(name)
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
+        for name in self.context.there() if how.hand_back else ():
+            try:
+                await self.context.hand_back(name)
+            except MultirootError as error:
+                if not how.force:
+                    raise
+                log.warning("%s does not come back: %s", name, error)
+
+
+def _refuse_with_vms(context: UpdateContext) -> None:
+    left = context.here()
+    if left:
+        raise ConflictError(f"this root still owns {', '.join(left)}", "hand them over or stop them")
 
 
 @dataclass(frozen=True)
 class CommitStep:
-    """From here on the new root is the one to go on with; nothing is left here to go back to."""
+    """From here on the new root is the one to go on with; no VM is left here, and none is taken any more."""
 
     context: UpdateContext
 
     async def do(self, data: Mapping[str, Data]) -> Data:
-        left = self.context.here()
-        if left:
-            raise ConflictError(f"this root still owns {', '.join(left)}", "hand them over or stop them")
+        await self.context.shut_door()
+        _refuse_with_vms(self.context)
         return {}
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
-        """Nothing was changed."""
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
+        self.context.open_door()
 
 
 @dataclass(frozen=True)
@@ -86,22 +102,23 @@ class RetireStep:
     context: UpdateContext
 
     async def do(self, data: Mapping[str, Data]) -> Data:
+        _refuse_with_vms(self.context)
         phases, mine = self.context.phases, list[Phase]()
         forget = phases.subscribe(lambda phase: mine.append(phase) if phase.duration_ns is not None else None)
         try:
             with phases.phase(PhaseName.STOP_SERVICES):
                 await asyncio.to_thread(retire.services, self.context.services, "stop")
-                await asyncio.to_thread(retire.end_processes)
+                await asyncio.to_thread(retire.end_processes, self.context.root)
             with phases.phase(PhaseName.UNBIND_DRIVERS):
                 self.context.unbound = await asyncio.to_thread(retire.unbind_all)
         finally:
             forget()
         told = data["retire"]
         await self.context.announce(mine, bool(told.get("verify")), told.get("devices", ()))
-        await asyncio.to_thread(retire.end_kernel)
+        await asyncio.to_thread(retire.end_kernel, self.context.root)
         return {}
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         await asyncio.to_thread(retire.bind_all, self.context.unbound)
         self.context.unbound = ()
         await asyncio.to_thread(retire.services, self.context.services, "start")

@@ -122,6 +122,7 @@ class Taker:
         `device` is the soft state of the device that the VM owns, which works on meanwhile. Raises
         BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
         """
+        self._manager.door.check()
         await self.abort(definition.name)
         _check_equal(VmmVersion(vmm.name), VmmVersion(self._host.vmm.name))
         vm = self._candidate(definition, extents, giver)
@@ -140,6 +141,8 @@ class Taker:
             if device is not None:
                 with phases.phase(PhaseName.VERIFY_TRANSLATIONS, vm=vm.name):
                     self._devices().verify(definition.function, giver.root, vm.entry.extent)
+            # It may have been shut meanwhile. Nothing is waited for from here until the VM can be aborted.
+            self._manager.door.check()
             stream = self._listen()
         except BaseException:
             await self._discard(vm)
@@ -205,10 +208,14 @@ class Taker:
         incoming.disconnect()
         incoming.stream.close()
 
-    async def close(self) -> None:
-        """End everything that is only prepared."""
+    async def abort_all(self) -> None:
+        """End everything that has not been taken yet."""
         for name in tuple(self._incoming):
             await self.abort(name)
+
+    async def close(self) -> None:
+        """End everything that is only prepared."""
+        await self.abort_all()
         # What went wrong in one is told by the call that began it.
         await asyncio.gather(*self._tasks, return_exceptions=True)
 

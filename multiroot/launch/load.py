@@ -13,6 +13,7 @@ from multiroot.device.handle import Device
 from multiroot.device.uapi import CpuState, Started
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.kexec.boot import BootPlan
+from multiroot.launch import guard
 from multiroot.plan.planner import Plan
 
 START_TIMEOUT_MS = 5000
@@ -82,11 +83,23 @@ def start(device: Device, plan: Plan, entry: Entry, timeout_ms: int = START_TIME
     return device.start(plan.cpus[0].number, **entry.to_dict(), timeout_ms=timeout_ms)
 
 
-def reclaim(device: Device, plan: Plan) -> None:
-    """Take the plan's CPUs back, whatever they run. Secondary ones first: the first ends the root."""
-    for cpu in reversed(plan.cpus):
-        if device.cpu(cpu.number).state in (CpuState.GRANTED, CpuState.STARTED):
-            device.reclaim(cpu.number)
+def reclaim(device: Device, plan: Plan, *, force: bool = False, hint: str = "") -> tuple[str, ...]:
+    """Take the plan's CPUs back, whatever they run; returns the names of the VMs that were lost by it.
+
+    Raises OwnsVmsError with `hint`, having done nothing, when they run a root that owns VMs, unless `force`.
+    """
+    granted = [
+        cpu
+        for cpu in (device.cpu(planned.number) for planned in plan.cpus)
+        if cpu.state in (CpuState.GRANTED, CpuState.STARTED)
+    ]
+    if not granted:
+        return ()
+    with guard.ending_child(device, granted[0].root, force=force, hint=hint) as lost:
+        # Secondary ones first: the first ends the root.
+        for cpu in reversed(granted):
+            device.reclaim(cpu.cpu)
+    return lost
 
 
 def uncarve(device: Device) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from multiroot import proc
 from multiroot.errors import ConflictError, MultirootError
+from multiroot.launch import guard
 from multiroot.processes import parent_of
 
 log = logging.getLogger("multirootd")
@@ -59,8 +60,12 @@ def _ancestors(proc_dir: Path, pid: int) -> set[int]:
     return chain
 
 
-def end_processes() -> None:
-    """End every process but init and our own; ConflictError names those that will not die."""
+def end_processes(root: int) -> None:
+    """End every process but init and our own; ConflictError names those that will not die.
+
+    Raises OwnsVmsError, having ended none, when this root, number `root`, owns a VM.
+    """
+    guard.check_own_end(root)
     # A shell on a console ends by the hangup alone.
     for numbers, seconds in (((signal.SIGHUP, signal.SIGTERM), TERM_S), ((signal.SIGKILL,), KILL_S)):
         left = processes()
@@ -152,8 +157,12 @@ def services(program: Path, verb: str) -> None:
         proc.run([program, verb], timeout=60)
 
 
-def end_kernel() -> None:
-    """End this root's kernel; does not return while another root is alive. Raises MultirootError."""
+def end_kernel(root: int) -> None:
+    """End this root's kernel; does not return while another root is alive. Raises MultirootError.
+
+    `root` is this root's number; OwnsVmsError when it owns a VM.
+    """
+    guard.check_own_end(root)
     os.sync()
     proc.run(["busybox", "reboot", "-f"], timeout=60)
     raise MultirootError("the kernel did not end", "see its console")

@@ -23,6 +23,8 @@ from multiroot.phases import Phases
 from multiroot.plan.planner import Plan, plan
 from multiroot.plan.request import Request
 
+STOP_THEM = "stop them there; `multiroot kexec stop --force` loses them"
+
 # struct multiroot_side.state
 _SIDE_STATES = {
     lib.MULTIROOT_SIDE_ABSENT: "absent",
@@ -111,13 +113,18 @@ def start(device: Device, loaded: Loaded, timeout_ms: int) -> tuple[Loaded, Star
     return replace(loaded, start_tsc=started.tsc_sipi), started
 
 
-def stop(device: Device, loaded: Loaded) -> None:
-    """Stop or unload; CPUs and memory taken for it come back. May be called again after a failure."""
+def stop(device: Device, loaded: Loaded, *, force: bool = False) -> tuple[str, ...]:
+    """Stop or unload; CPUs and memory taken for it come back. May be called again after a failure.
+
+    Raises OwnsVmsError, having changed nothing, when the new root owns VMs, unless `force`. Returns the names
+    of the VMs that were lost.
+    """
     device.claim()
-    loading.reclaim(device, loaded.plan)
+    lost = loading.reclaim(device, loaded.plan, force=force, hint=STOP_THEM)
     carve.online_cpus(loaded.taken.cpus)
     loading.uncarve(device)
     carve.online_blocks(loaded.taken.blocks)
+    return lost
 
 
 def state(device: Device, loaded: Loaded) -> str:

@@ -11,6 +11,7 @@ from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.vm.definition import VmDefinition, check_name
+from multiroot.vm.door import Door
 from multiroot.vm.folder import VmFolder, VmRecord, folders
 from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.process import Process
@@ -24,6 +25,7 @@ class VmManager:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.door = Door(host.root)
         self._vms: dict[str, Instance] = {}
         self._allocating: set[str] = set()
 
@@ -33,6 +35,7 @@ class VmManager:
         Raises BadRequestError or ConflictError, having changed nothing, for a definition that cannot be run
         here.
         """
+        self.door.check()
         definition = definition.checked()
         self.host.check(definition)
         self._check_free(definition.name)
@@ -49,6 +52,7 @@ class VmManager:
         vm.functions = functions
         self._vms[vm.name] = vm
         try:
+            self.door.check()
             with vm.busy("started"):
                 await vm.start()
         except BaseException:

@@ -4,7 +4,7 @@
 //
 // A handoff has three steps here: prepared, guest stopped, taken or taken back. handoff.pml shows that it can be cut
 // down to these. The rule that this model holds the update to: nothing ends a root while the arena says that it owns
-// VMs. TODAY_... is what the code does where it does not keep that rule yet, BROKEN_... are other ways to be wrong.
+// VMs. BROKEN_... are ways not to keep that rule, and other ways to be wrong.
 
 #ifndef VMS
 #define VMS 1
@@ -40,7 +40,7 @@ bool adopted;		// the agent forgets it, the ledger does not
 
 bool up[2];		// the root's kernel runs
 bool down[2];		// its agent has crashed and not noticed yet
-bool door_shut;		// the old root takes no VMs any more, for it retires
+bool door_shut;		// the old root takes no VMs any more, for its update is committed
 
 // Per VM.
 byte owner[VMS];	// owner word
@@ -191,7 +191,7 @@ inline hand_back_all() {
 // Start.undo: INIT. The guard reads the owner words; a root whose CPUs are parked has lost its VMs already.
 inline guarded_end_of_new_root() {
 	ok = true;
-#ifndef TODAY_NOTHING_GUARDS_THE_END
+#ifndef BROKEN_NOTHING_GUARDS_THE_END
 	atomic { ok = !SEEN_ANY };
 #endif
 	if
@@ -205,11 +205,11 @@ inline undo_all() {
 	ok = true;
 	do
 	:: begun == retiring -> undo(retiring, committed); undone(committed)
-	:: begun == committed -> undo(committed, handed_over); undone(handed_over)
+	:: begun == committed -> undo(committed, handed_over); open_door(); undone(handed_over)
 	:: begun == handed_over ->
 		undo(handed_over, joined);
 		hand_back_all();
-#ifndef TODAY_NOTHING_GUARDS_THE_END
+#ifndef BROKEN_NOTHING_GUARDS_THE_END
 		if
 		:: !ok -> break
 		:: ok
@@ -271,25 +271,46 @@ inline hand_over_all() {
 	fi
 }
 
-// RetireStep: shut the door, look, tell the new root, end.
-inline retire() {
-	begin(retiring);
-	ok = true;
-#ifndef TODAY_RETIRES_WITH_OPEN_DOOR
-#ifdef BROKEN_LOOKS_BEFORE_SHUTTING_THE_DOOR
-	atomic { ok = !OWNS(OLD) };
-#endif
-	atomic {
+// The VMs that are being taken are given up. Those that are taken are seen by whoever looks afterwards.
+inline shut_door() {
+	d_step {
 		door_shut = true;
 		i = 0;
 		do
 		:: i < VMS -> if :: going[i] == OLD -> going[i] = NOWHERE :: else fi; i++
 		:: else -> break
 		od;
-		i = 0 };
+		i = 0
+	}
+}
+
+inline open_door() { door_shut = false }
+
+// CommitStep: shut the door, look.
+inline commit() {
+	begin(committed);
+#ifdef BROKEN_LOOKS_BEFORE_SHUTTING_THE_DOOR
+	atomic { ok = !OWNS(OLD) };
+#endif
+#ifndef BROKEN_RETIRES_WITH_OPEN_DOOR
+	shut_door();
+#endif
 #ifndef BROKEN_LOOKS_BEFORE_SHUTTING_THE_DOOR
 	atomic { ok = !OWNS(OLD) };
 #endif
+	if
+	:: ok -> done(committed)
+	:: !ok -> open_door(); undone(handed_over)
+	fi
+}
+
+// RetireStep: look, tell the new root, end. What was seen at the commit holds, for the door is shut since then.
+inline retire() {
+	begin(retiring);
+#ifdef BROKEN_LOOKS_BEFORE_SHUTTING_THE_DOOR
+	ok = true;
+#else
+	atomic { ok = !OWNS(OLD) };
 #endif
 	if
 	:: atomic { ok && up[NEW] && !down[NEW] -> told = true; adoption = adoption_waiting };
@@ -300,7 +321,7 @@ inline retire() {
 	:: ok = false
 	fi;
 	if
-	:: !ok -> atomic { door_shut = false }; undo(retiring, committed); undone(committed)
+	:: !ok -> undo(retiring, committed); undone(committed)
 	:: ok -> down[OLD]
 	fi
 }
@@ -317,7 +338,18 @@ proctype Coordinator() {
 restart:
 	{
 		adopt_vms(OLD);
+#ifndef BROKEN_RESTARTED_AGENT_OPENS_THE_DOOR
+		if
+		:: begun == committed || begun == retiring -> shut_door()
+		:: else
+		fi;
+#endif
 		// Coordinator.recover
+		if
+		:: begun == retiring -> undo(retiring, committed); undone(committed)
+		:: begun == committed && state == handed_over -> open_door(); undone(handed_over)
+		:: else
+		fi;
 #ifdef BROKEN_RESTARTED_AGENT_KNOWS_NO_NEW_ROOT
 		undo_all();
 #else
@@ -342,13 +374,7 @@ end:		do
 				:: state != joined
 				fi;
 				if
-				:: state == handed_over ->
-					begin(committed);
-					atomic { ok = !OWNS(OLD) };
-					if
-					:: ok -> done(committed)
-					:: !ok
-					fi
+				:: state == handed_over -> commit()
 				:: state != handed_over
 				fi;
 				if
@@ -358,7 +384,7 @@ end:		do
 			// `update abort`
 			:: state != committed && state != retiring ->
 				ok = true;
-#ifndef TODAY_NOTHING_GUARDS_THE_END
+#ifndef BROKEN_NOTHING_GUARDS_THE_END
 				hand_back_all();
 #endif
 				if

@@ -193,12 +193,17 @@ Global___UpdateResult: _TypeAlias = UpdateResult  # noqa: Y015
 class AbortUpdateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    FORCE_FIELD_NUMBER: _builtins.int
+    force: _builtins.bool
+    """even if a VM does not come back; it is lost"""
     def __init__(
         self,
+        *,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -413,17 +418,27 @@ class ReleaseResult(_message.Message):
 
     CPUS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    IDLE_FIELD_NUMBER: _builtins.int
     cpus: _builtins.str
     memory_bytes: _builtins.int
+    idle: _builtins.bool
+    """there was nothing to give back"""
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VMs that were lost with the new root"""
+
     def __init__(
         self,
         *,
         cpus: _builtins.str = ...,
         memory_bytes: _builtins.int = ...,
+        lost: _abc.Iterable[_builtins.str] | None = ...,
+        idle: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "idle", b"idle", "lost", b"lost", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

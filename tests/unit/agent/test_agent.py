@@ -156,7 +156,7 @@ async def test_a_restarted_agent_keeps_a_new_root_that_lives(
     updates = updates_of(root, Guests(NO_ARENA), journal)
     taken_back: list[str] = []
 
-    async def undo(name: str) -> None:
+    async def undo(name: str, how: object) -> None:
         taken_back.append(name)
 
     updates.coordinator._undo = undo  # type: ignore[method-assign]

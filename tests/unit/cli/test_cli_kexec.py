@@ -85,7 +85,12 @@ def test_from_load_to_stop_as_data(run: Run, device: Device, load: tuple[Any, ..
     data = json.loads(run(*load, "--json", "--cpus", "3").out)
     assert (data["root"], data["taken"]["cpus"]) == (2, [3])
     assert json.loads(run("kexec", "start", "--json").out)["root"] == 2
-    assert json.loads(run("kexec", "stop", "--json").out) == {"root": 2, "cpus": [3], "blocks": []}
+    assert json.loads(run("kexec", "stop", "--json").out) == {
+        "root": 2,
+        "cpus": [3],
+        "blocks": [],
+        "lost": [],
+    }
 
 
 def test_dry_run_changes_nothing(run: Run, device: Device, load: tuple[Any, ...]) -> None:

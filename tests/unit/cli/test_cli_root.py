@@ -149,8 +149,15 @@ def test_release(run: Run, agent: FakeAgent) -> None:
     agent.answer("Release", coordinator_pb2.Progress(released=result), root="old")
     assert run("root", "release").out == "released: CPUs 2-3, 1 GiB of memory\n"
     data = json.loads(run("root", "release", "--force", "--json").out)
-    assert data == {"cpus": "2-3", "memory_bytes": GIB}
+    assert data == {"cpus": "2-3", "memory_bytes": GIB, "lost": [], "idle": False}
     assert [request.force for request in agent.requests("Release")] == [False, True]
+    result = coordinator_pb2.ReleaseResult(cpus="2-3", memory_bytes=GIB, lost=["web"])
+    agent.answer("Release", coordinator_pb2.Progress(released=result), root="old")
+    assert run("root", "release", "--force").out.endswith("\nlost: web\n")
+    idle = coordinator_pb2.ReleaseResult(idle=True)
+    agent.answer("Release", coordinator_pb2.Progress(released=idle), root="old")
+    done = run("root", "release")
+    assert (done.code, done.out) == (0, "there is no new root to release\n")
     agent.answer("Release", ConflictError("VMs run there: vm0", "--force"), root="old")
     done = run("root", "release")
     assert (done.code, done.out, done.err) == (3, "", "multiroot: VMs run there: vm0 (--force)\n")

@@ -121,6 +121,15 @@ def test_abort(run: Run, agent: FakeAgent) -> None:
     assert done.out.endswith(" s: CPUs none, 1 GiB of memory\n")
     data = json.loads(run("update", "abort", "--json").out)
     assert (data["cpus"], data["memory_bytes"]) == ("", GIB)
+    result = coordinator_pb2.ReleaseResult(memory_bytes=GIB, lost=["web", "db"])
+    agent.answer("AbortUpdate", coordinator_pb2.Progress(released=result))
+    assert run("update", "abort", "--force").out.endswith("of memory\nlost: web, db\n")
+    assert [request.force for request in agent.requests("AbortUpdate")] == [False, False, True]
+    assert json.loads(run("update", "abort", "--force", "--json").out)["lost"] == ["web", "db"]
+    idle = coordinator_pb2.ReleaseResult(idle=True)
+    agent.answer("AbortUpdate", coordinator_pb2.Progress(released=idle))
+    done = run("update", "abort")
+    assert (done.code, done.out) == (0, "no update is under way: there is nothing to abort\n")
     agent.answer("AbortUpdate", ConflictError("the update is committed"))
     done = run("update", "abort")
     assert (done.code, done.out, done.err) == (3, "", "multiroot: the update is committed\n")

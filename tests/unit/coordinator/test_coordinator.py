@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.coordinator.coordinator import Coordinator, Data
+from multiroot.coordinator.coordinator import Coordinator, Data, Undoing
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, UPDATE, Edge, Entry, State, replay
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
@@ -24,10 +24,19 @@ class Crash(BaseException):
 
 
 class FakeStep:
+    """Notes what is done. `do` fails with `fail` or dies in a `crash`; `undo` is `stuck`, or `costs` a VM."""
+
     def __init__(
-        self, name: str, log: list[str], fail: str = "", crash: bool = False, stuck: bool = False
+        self,
+        name: str,
+        log: list[str],
+        fail: str = "",
+        crash: bool = False,
+        stuck: bool = False,
+        costs: str = "",
     ) -> None:
         self.name, self.log, self.fail, self.crash, self.stuck = name, log, fail, crash, stuck
+        self.costs = costs
 
     async def do(self, data: Mapping[str, Data]) -> Data:
         self.log.append(f"do {self.name}")
@@ -37,15 +46,22 @@ class FakeStep:
             raise MultirootError(self.fail)
         return {"made": self.name}
 
-    async def undo(self, data: Mapping[str, Data]) -> None:
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         self.log.append(f"undo {self.name}")
         if self.stuck:
             raise MultirootError(f"{self.name} is stuck")
+        if self.costs:
+            how.lost.append(self.costs)
 
 
-def coordinator(tmp_path: Path, log: list[str], **special: FakeStep) -> Coordinator:
+def coordinator(
+    tmp_path: Path,
+    log: list[str],
+    guests_there: Callable[[], list[str]] = list,
+    **special: FakeStep,
+) -> Coordinator:
     steps = {name: special.get(name) or FakeStep(name, log) for name in [*STEPS, *UPDATE]}
-    return Coordinator(Journal(tmp_path / "journal"), steps, Phases("test"))
+    return Coordinator(Journal(tmp_path / "journal"), steps, Phases("test"), guests_there)
 
 
 async def test_a_launch_goes_through_all_steps_and_release_undoes_them_backwards(tmp_path: Path) -> None:
@@ -96,6 +112,27 @@ async def test_a_restarted_coordinator_keeps_a_joined_root_only_while_it_lives(t
     assert again.state is State.IDLE
 
 
+@pytest.mark.parametrize("crashing", UPDATE)
+async def test_a_restarted_coordinator_takes_back_the_last_steps_alone(tmp_path: Path, crashing: str) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log, **{crashing: FakeStep(crashing, log, crash=True)})
+    await c.update({}, "join")
+
+    async def go_on() -> None:
+        await c.update({}, "commit")
+        await c.retire({})
+
+    with pytest.raises(Crash):
+        await go_on()
+    reached = c.state
+    log.clear()
+    again = coordinator(tmp_path, log)
+    assert f"still {reached}" in await again.recover(alive=True)
+    # What a handover has moved stays where it is.
+    assert log == ([] if crashing == "handover" else [f"undo {crashing}"])
+    assert again.state is reached
+
+
 async def test_a_stuck_undo_is_named_and_can_be_tried_again(tmp_path: Path) -> None:
     log: list[str] = []
     stuck = FakeStep("offline", log, stuck=True)
@@ -132,8 +169,8 @@ async def test_an_abort_undoes_whatever_was_done(tmp_path: Path, until: str) -> 
     done = [entry.removeprefix("do ") for entry in log]
     log.clear()
     await c.abort()
-    # A new root that has joined may own VMs, although none of the steps brought them there.
-    first = ["undo handover"] if until == "join" else []
+    # A new root that was started may own VMs, although none of the steps brought them there.
+    first = ["undo handover"] if until in ("start", "join") else []
     assert log == [*first, *(f"undo {s}" for s in reversed(done))]
     assert c.state is State.IDLE
 
@@ -146,6 +183,46 @@ async def test_nothing_is_aborted_behind_a_vm_that_does_not_come_back(tmp_path: 
     with pytest.raises(MultirootError, match="handover is stuck"):
         await c.abort()
     assert log == ["undo handover"]
+
+
+async def test_nothing_that_a_living_new_root_needs_is_taken_from_it(tmp_path: Path) -> None:
+    log: list[str] = []
+    stuck = FakeStep("start", log, stuck=True)
+    c = coordinator(tmp_path, log, start=stuck)
+    await c.launch({})
+    log.clear()
+    with pytest.raises(MultirootError, match="undoing start failed: start is stuck"):
+        await c.release()
+    assert log == ["undo join", "undo start"]
+    log.clear()
+    stuck.stuck = False
+    await c.abort()
+    assert log == [f"undo {step}" for step in ("handover", "start", "load", "offline", "carve", "plan")]
+
+
+async def test_a_release_is_refused_while_vms_are_there_unless_they_may_be_lost(tmp_path: Path) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log, start=FakeStep("start", log, costs="web"), guests_there=lambda: ["web"])
+    await c.launch({})
+    log.clear()
+    with pytest.raises(ConflictError, match=r"the new root owns web .*multiroot update abort"):
+        await c.release()
+    assert (log, c.state) == ([], State.JOINED)
+    assert await c.release(force=True) == ["web"]
+    assert c.state is State.IDLE
+
+
+@pytest.mark.parametrize("give_back", [Coordinator.abort, Coordinator.release])
+async def test_giving_back_twice_is_as_once(
+    tmp_path: Path, give_back: Callable[[Coordinator], Awaitable[list[str]]]
+) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log)
+    await c.launch({})
+    assert await give_back(c) == []
+    log.clear()
+    assert await give_back(c) == []
+    assert (log, c.state) == ([], State.IDLE)
 
 
 async def test_a_committed_update_can_not_be_aborted_and_none_else_retires(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from launch.fakes import FakeDevice
 from plan.strategies import machine
 
-from multiroot.coordinator.coordinator import Data
+from multiroot.coordinator.coordinator import Data, Undoing
 from multiroot.coordinator.steps import LaunchContext, make_steps
 from multiroot.device.uapi import CpuState
 from multiroot.errors import ConflictError, MultirootError, PeerLostError, WaitTimeoutError
@@ -78,6 +78,7 @@ class World:
             module, beside, beside, top, beside, 1_000_000, open_device=lambda: module, sys=top
         )
         self.steps = make_steps(self.context)
+        self.how = Undoing()
         self.data: dict[str, Data] = {
             "plan": {"plan": self.plan.to_json(), "request": {"join_timeout_s": 7}},
             "load": {"entry": ENTRY},
@@ -99,7 +100,7 @@ class World:
 
     async def undo(self, *names: str) -> None:
         for name in names:
-            await self.steps[name].undo(self.data)
+            await self.steps[name].undo(self.data, self.how)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.coordinator.coordinator import Coordinator, Data
+from multiroot.coordinator.coordinator import Coordinator, Data, Undoing
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, State
 from multiroot.coordinator.update import UpdateContext, make_update_steps
@@ -21,6 +21,16 @@ class Roots:
 
     def __init__(self, *names: str, stuck: str = "") -> None:
         self.here, self.there, self.stuck = list(names), list[str](), stuck
+        self.arriving = ""  # comes in just before the door is shut
+        self.is_shut = False
+
+    async def shut(self) -> None:
+        if self.arriving:
+            self.here.append(self.arriving)
+        self.is_shut = True
+
+    def open(self) -> None:
+        self.is_shut = False
 
     async def over(self, name: str) -> None:
         self._move(name, self.here, self.there)
@@ -41,7 +51,7 @@ class Nothing:
     async def do(self, data: object) -> Data:
         return {}
 
-    async def undo(self, data: object) -> None:
+    async def undo(self, data: object, how: Undoing) -> None:
         """Nothing was done."""
 
 
@@ -58,6 +68,9 @@ def coordinator_of(roots: Roots, tmp_path: Path) -> Coordinator:
         hand_back=roots.back,
         announce=no_announcement,
         phases=phases,
+        root=1,
+        shut_door=roots.shut,
+        open_door=roots.open,
     )
     steps = {**dict.fromkeys(LAUNCH, Nothing()), **make_update_steps(context)}
     return Coordinator(Journal(tmp_path / "journal"), steps, phases)
@@ -95,6 +108,32 @@ async def test_nothing_is_committed_while_this_root_owns_a_vm(tmp_path: Path) ->
     assert coordinator.state is State.HANDED_OVER
 
 
+async def test_the_door_is_shut_before_anyone_looks_and_opened_when_nothing_is_committed(
+    tmp_path: Path,
+) -> None:
+    roots = Roots("a")
+    coordinator = coordinator_of(roots, tmp_path)
+    await coordinator.update({"request": {}}, "handover")
+    roots.arriving = "late"
+    with pytest.raises(ConflictError, match="this root still owns late"):
+        await coordinator.update({"request": {}}, "commit")
+    assert not roots.is_shut
+    roots.arriving = ""
+    roots.here.remove("late")
+    await coordinator.update({"request": {}}, "commit")
+    assert roots.is_shut
+
+
+async def test_a_root_that_got_a_vm_after_its_commit_does_not_retire(tmp_path: Path) -> None:
+    roots = Roots()
+    coordinator = coordinator_of(roots, tmp_path)
+    await coordinator.update({"request": {}}, "commit")
+    roots.here.append("late")
+    with pytest.raises(ConflictError, match="this root still owns late"):
+        await coordinator.retire({})
+    assert coordinator.state is State.COMMITTED
+
+
 async def test_an_abort_stops_where_a_vm_cannot_come_back_and_the_new_root_lives_on(tmp_path: Path) -> None:
     roots = Roots("a", "b")
     coordinator = coordinator_of(roots, tmp_path)
@@ -104,6 +143,9 @@ async def test_an_abort_stops_where_a_vm_cannot_come_back_and_the_new_root_lives
         await coordinator.abort()
     assert "a" in roots.there
     assert coordinator.state is not State.IDLE
+    await coordinator.abort(force=True)
+    assert (roots.here, roots.there) == (["b"], ["a"]), "b came back all the same"
+    assert coordinator.state is State.IDLE
 
 
 async def test_an_abort_brings_back_what_was_handed_over_by_hand(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from multiroot.device.uapi import Cpu, CpuState, Info, Ledger, Stage, Started
 from multiroot.errors import ConflictError, MultirootError
 
+ME, CHILD = 1, 2
+
 
 class FakeDevice:
     """Holds what was done to it; `fail` names the method that refuses, once it is called with `fail_at`."""
@@ -20,6 +22,7 @@ class FakeDevice:
         self.cpus = dict.fromkeys(range(4), CpuState.OFFLINE)
         self.memory: dict[int, bytes] = {}
         self.entered: dict[str, int] | None = None
+        self.ended: set[int] = set()
 
     def _maybe(self, name: str, argument: object = None) -> None:
         if name == self.fail and self.fail_at in (None, argument):
@@ -37,7 +40,7 @@ class FakeDevice:
             has_parent=False,
             carved=bool(self.carved),
             claimed=self.claimed,
-            root=1,
+            root=ME,
             boot_hardware_id=0,
             tsc_khz=2_000_000,
             ledger=0x10000,
@@ -50,7 +53,7 @@ class FakeDevice:
         )
 
     def ledger(self) -> Ledger:
-        return Ledger(next_root=2, roots_alive=1, boot_hardware_id=0, first_map=(), cpus={})
+        return Ledger(next_root=CHILD, roots_alive=1, boot_hardware_id=0, first_map=(), cpus={})
 
     def carve(self, base: int, size: int, *, low_base: int, low_size: int, shared: int) -> None:
         self._maybe("carve")
@@ -65,7 +68,8 @@ class FakeDevice:
         self.carved = None
 
     def cpu(self, number: int) -> Cpu:
-        return Cpu(number, number, self.cpus[number], 1)
+        state = self.cpus[number]
+        return Cpu(number, number, state, CHILD if state in (CpuState.GRANTED, CpuState.STARTED) else ME)
 
     def grant(self, number: int) -> Cpu:
         self._maybe("grant", number)
@@ -90,6 +94,9 @@ class FakeDevice:
         self.cpus[cpu] = CpuState.STARTED
         self.entered = {"cpu": cpu, **registers}
         return Started(Stage.ENTRY, 1000, 3000)
+
+    def has_ended(self, root: int) -> bool:
+        return root in self.ended
 
     def control(self, peer: object) -> Any:
         raise AssertionError("no control page here")

@@ -91,6 +91,27 @@ async def test_refused_before_anything_changes(
     assert nothing_left(host)
 
 
+async def test_a_root_about_to_end_starts_no_vm(
+    host: Host, manager: VmManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.door.shut()
+    with pytest.raises(ConflictError, match="root 1 takes no VM any more: its update is committed"):
+        await manager.run(SMALL)
+    assert nothing_left(host)
+    manager.door.open()
+    allocate = host.arena.allocate
+
+    def allocate_while_it_is_shut(*what: Any) -> Any:
+        manager.door.shut()
+        return allocate(*what)
+
+    monkeypatch.setattr(host.arena, "allocate", allocate_while_it_is_shut)
+    with pytest.raises(ConflictError, match="takes no VM any more"):
+        await manager.run(SMALL)
+    assert nothing_left(host)
+    assert manager.all() == []
+
+
 @pytest.mark.parametrize(
     ("faults", "words"),
     [
