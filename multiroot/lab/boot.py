@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from multiroot.lab import paths, state
 from multiroot.lab.machine import Machine, make_disks, qemu_argv
 from multiroot.lab.recorder import FEED_SOCKET
 from multiroot.lab.state import Attempt, LabState
-from multiroot.lab.watchdog import Limits, Watchdog
+from multiroot.lab.watchdog import GONE, Limits, Watchdog
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 
 ATTEMPTS = 4
+QEMU_LOG = "qemu.log"  # in the state folder
+_PORT_TAKEN = "Could not set up host forwarding rule"  # QEMU: net/slirp.c
 _RECORDER_START = 30.0  # seconds
 _END = 20.0  # seconds QEMU may take to end after it was told to
 
@@ -79,10 +82,18 @@ def up(machine: Machine, image_digest: str, phases: Phases, *, limits: Limits | 
             if attempt.outcome == "ready":
                 return lab
             _end(lab)
+            if attempt.final:
+                raise BootError(f"lab {machine.name!r} cannot boot: {attempt.outcome}", _logs(lab))
     raise BootError(
         f"lab {machine.name!r} did not boot in {ATTEMPTS} attempts, at last: {lab.attempts[-1].outcome}",
-        f"its console is in {lab.folder}",
+        _logs(lab),
     )
+
+
+def free_ports() -> tuple[int, int]:
+    """Two loopback ports that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 def down(lab: LabState) -> bool:
@@ -91,31 +102,47 @@ def down(lab: LabState) -> bool:
         return _end(lab)
 
 
+def _logs(lab: LabState) -> str:
+    return f"its console is in {lab.folder}, what QEMU said in {lab.folder / QEMU_LOG}"
+
+
 def _boot_once(lab: LabState, limits: Limits) -> Attempt:
     _start_recorder(lab)
     with closing(Feed(lab.folder / FEED_SOCKET)) as feed:
         start = time.monotonic_ns()
-        qemu = proc.spawn(qemu_argv(lab.machine), log=lab.folder / "qemu.log")
+        (lab.folder / QEMU_LOG).unlink(missing_ok=True)
+        qemu = proc.spawn(qemu_argv(lab.machine), log=lab.folder / QEMU_LOG)
         lab.pid, lab.started = qemu.pid, processes.start_time(qemu.pid)
         lab.save()
-        outcome = _watch(feed, Watchdog(limits, start), qemu, lab.folder / "qemu.log")
-    return Attempt(outcome, round((time.monotonic_ns() - start) / 1e9, 3))
+        outcome = _watch(feed, Watchdog(limits, start), qemu)
+    seconds = round((time.monotonic_ns() - start) / 1e9, 3)
+    return Attempt(outcome, seconds) if outcome else _refused(lab, qemu.returncode, seconds)
 
 
-def _watch(feed: Feed, watchdog: Watchdog, qemu: subprocess.Popen[bytes], log: Path) -> str:
+def _refused(lab: LabState, code: int, seconds: float) -> Attempt:
+    """QEMU ended by itself, and will do so again. If only a port was taken, the lab gets others."""
+    said = (lab.folder / QEMU_LOG).read_text(errors="replace").strip()
+    port_taken = _PORT_TAKEN in said
+    if port_taken:
+        agent_port, exec_port = free_ports()
+        lab.machine = replace(lab.machine, agent_port=agent_port, exec_port=exec_port)
+    return Attempt(f"QEMU exited with {code}: {said[-300:] or 'no output'}", seconds, final=not port_taken)
+
+
+def _watch(feed: Feed, watchdog: Watchdog, qemu: subprocess.Popen[bytes]) -> str:
+    """The watchdog's verdict; "" when QEMU ended by itself before there was one."""
     # Looked at now and then besides: a QEMU that refuses its command line never connects to the recorder.
     glance_ns = 500_000_000
     while True:
         now = time.monotonic_ns()
         verdict = watchdog.verdict(now)
         if verdict:
-            return verdict
+            return "" if verdict == GONE and qemu.wait(_END) else verdict
         messages = feed.wait(min(watchdog.deadline_ns(), now + glance_ns))
         for message in messages or []:
             watchdog.take(message)
         if qemu.poll() is not None and not messages:
-            said = log.read_text(errors="replace").strip()[-300:]
-            return f"QEMU exited with {qemu.returncode}: {said or 'no output'}"
+            return ""
 
 
 def _start_recorder(lab: LabState) -> None:

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.errors import BadRequestError, PeerLostError
-from multiroot.lab import accel, boot, build, execution, kernels, layout, paths, recipes, roots, state
+from multiroot.lab import accel, boot, build, execution, host, kernels, layout, paths, recipes, roots, state
 from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
 from multiroot.lab.execution import Channel, DirectChannel, RelayChannel, Result
 from multiroot.lab.kernels import KernelSource
+from multiroot.lab.layout import Layout
 from multiroot.lab.machine import Machine, MachineDevice
+from multiroot.lab.recipes import MachineRecipe
 from multiroot.lab.state import LabState
 from multiroot.net.addresses import MAX_ROOT, root_address
 from multiroot.phases import Phases
@@ -71,30 +72,41 @@ def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
         if "/" not in name and kernel_name(name) not in known:
             there = ", ".join(known)
             raise BadRequestError(f"no kernel called {name!r}", f"there is {there}, newest, or give a path")
+    recipe = chosen_recipe(options)
+    host.check_memory(memory_layout(recipe, image=0).ram)
     built = build.build(cache(phases), own_kernels(options), [kernel_name(name) for name in wanted])
     return decide(options, built, accel.choose(built, phases, options.accelerator)), built
 
 
-def decide(options: Options, built: Built, accelerator: str) -> Machine:
-    """The machine that the options ask for, on free ports. Raises BadRequestError."""
+def chosen_recipe(options: Options) -> MachineRecipe:
+    """The machine's recipe with what the options change of it. Raises BadRequestError."""
     chosen = {
         "vms": options.vms,
         "vm_memory": options.vm_memory,
         "carve": options.carve,
         "cpus": options.cpus,
     }
-    recipe = recipes.machine(
+    return recipes.machine(
         options.machine, {key: value for key, value in chosen.items() if value is not None}
     )
-    memory = layout.lay_out(
+
+
+def memory_layout(recipe: MachineRecipe, image: int) -> Layout:
+    """Where the memory of such a machine lies, with a system image of `image` bytes."""
+    return layout.lay_out(
         old_memory=recipe.old_memory,
         arena=layout.arena_size(recipe.vms, recipe.vm_memory, recipe.arena_slack),
         carve=recipe.carve,
         carve_reserved=recipe.carve_at_boot,
-        image=built.image.stat().st_size,
+        image=image,
     )
+
+
+def decide(options: Options, built: Built, accelerator: str) -> Machine:
+    """The machine that the options ask for, on free ports. Raises BadRequestError."""
+    recipe = chosen_recipe(options)
     kernel = built.kernels[kernel_name(options.kernel)]
-    agent_port, exec_port = _free_ports(2)
+    agent_port, exec_port = boot.free_ports()
     return Machine(
         name=options.name,
         kernel=kernel.name,
@@ -109,7 +121,7 @@ def decide(options: Options, built: Built, accelerator: str) -> Machine:
         old_cpus=recipe.old_cpus,
         vms=recipe.vms,
         vm_memory=recipe.vm_memory,
-        layout=memory,
+        layout=memory_layout(recipe, built.image.stat().st_size),
         low_reserved=recipe.low_reserved,
         cmdline=recipe.cmdline,
         hold=options.hold,
@@ -182,10 +194,3 @@ class Lab:
 
     def down(self) -> None:
         boot.down(self.state)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Loopback ports nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]

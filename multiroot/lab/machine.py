@@ -12,6 +12,9 @@ from multiroot.lab.layout import Layout
 from multiroot.lab.recorder import NEW_SERIAL_SOCKET, OLD_SERIAL_SOCKET, RECORDER_QMP_SOCKET
 from multiroot.lab.roots import loader_argv
 from multiroot.units import MIB
+from multiroot.vm.qemu.options import Value, option
+
+Options = dict[str, Value | tuple[Value, ...]]
 
 # Ports inside the old root that are forwarded to the workstation's loopback.
 AGENT_PORT = 7700
@@ -73,39 +76,49 @@ def kernel_cmdline(machine: Machine) -> str:
 def qemu_argv(machine: Machine) -> list[str]:
     """The QEMU command, run through the emulator root's dynamic loader."""
     of_qemu = arch.current().lab
-    backend = f"memory-backend-file,id=image,mem-path={machine.image}"
+    state = machine.state
+    image: Options = {"mem-path": machine.image, "size": machine.layout.image.size, "share": True}
     forwards = ((machine.agent_port, AGENT_PORT), (machine.exec_port, EXEC_PORT))
-    network = "".join(f",hostfwd=tcp:127.0.0.1:{outside}-10.0.2.15:{inside}" for outside, inside in forwards)
+    network = tuple(f"tcp:127.0.0.1:{outside}-10.0.2.15:{inside}" for outside, inside in forwards)
+    memory: Options = {"slots": 1, "maxmem": f"{machine.layout.max_memory // MIB}M"}
+    card: Options = {"netdev": "net", "disable-legacy": True, "romfile": ""}
+    tcg = option("tcg", {"thread": "multi"})
     options: list[tuple[str, str]] = [
         ("-name", f"multiroot-{machine.name}"),
-        ("-machine", f"{of_qemu.machine_type},nvdimm=on"),
-        ("-accel", "tcg,thread=multi" if machine.accelerator == "tcg" else machine.accelerator),
+        ("-machine", option(of_qemu.machine_type, {"nvdimm": True})),
+        ("-accel", tcg if machine.accelerator == "tcg" else machine.accelerator),
         ("-cpu", of_qemu.cpu),
         ("-smp", str(machine.cpus)),
-        ("-m", f"{machine.layout.ram // MIB}M,slots=1,maxmem={machine.layout.max_memory // MIB}M"),
-        ("-object", f"{backend},size={machine.layout.image.size},share=on,readonly=on"),
-        ("-device", "nvdimm,memdev=image,unarmed=on"),
+        ("-m", option(f"{machine.layout.ram // MIB}M", memory)),
+        ("-object", option("memory-backend-file", {"id": "image", **image, "readonly": True})),
+        ("-device", option("nvdimm", {"memdev": "image", "unarmed": True})),
         ("-kernel", str(machine.vmlinuz)),
         ("-initrd", str(machine.initrd)),
         ("-append", kernel_cmdline(machine)),
-        ("-netdev", f"user,id=net{network}"),
-        ("-device", "virtio-net-pci,netdev=net,disable-legacy=on,romfile="),
-        ("-chardev", f"socket,id=new,path={machine.state / NEW_SERIAL_SOCKET}"),
+        ("-netdev", option("user", {"id": "net", "hostfwd": network})),
+        ("-device", option("virtio-net-pci", card)),
+        ("-chardev", _socket("new", state / NEW_SERIAL_SOCKET)),
         ("-serial", "chardev:new"),
-        ("-chardev", f"socket,id=old,path={machine.state / OLD_SERIAL_SOCKET}"),
+        ("-chardev", _socket("old", state / OLD_SERIAL_SOCKET)),
         ("-serial", "chardev:old"),
-        ("-chardev", f"socket,id=recorder,path={machine.state / RECORDER_QMP_SOCKET}"),
-        ("-mon", "chardev=recorder,mode=control"),
-        ("-qmp", f"unix:{machine.state / QMP_SOCKET},server=on,wait=off"),
+        ("-chardev", _socket("recorder", state / RECORDER_QMP_SOCKET)),
+        ("-mon", option("", {"chardev": "recorder", "mode": "control"})),
+        # -qmp unix:PATH would take a path with "=" in it for a name and a value.
+        ("-chardev", _socket("monitor", state / QMP_SOCKET, server=True, wait=False)),
+        ("-mon", option("", {"chardev": "monitor", "mode": "control"})),
         ("-display", "none"),
         ("-d", "cpu_reset"),
-        ("-D", str(machine.state / CPU_LOG)),
+        ("-D", str(state / CPU_LOG)),
     ]
     options += _passthrough_options(machine)
-    words = [word for option in options for word in option]
+    words = [word for pair in options for word in pair]
     end = "pause" if machine.hold else "poweroff"
     mend = machine.emulator_mend if machine.accelerator == "tcg" else None
     return [*emulator_argv(machine.emulator, mend), "-action", f"shutdown={end}", *words]
+
+
+def _socket(name: str, path: Path, **settings: Value) -> str:
+    return option("socket", {"id": name, "path": path, **settings})
 
 
 def card_sockets(machine: Machine, number: int) -> tuple[Path, Path]:
@@ -145,19 +158,21 @@ def _passthrough_options(machine: Machine) -> list[tuple[str, str]]:
         options += [("-trace", event) for event in RESET_EVENTS]
     for number, device in enumerate(machine.devices, 1):
         # Slots from 16 on are free, so that bus numbers follow the order of the recipe.
-        port = f"pcie-root-port,id=port{number},bus=pcie.0,chassis={number},addr={number + 15:#x}"
-        options.append(("-device", port))
-        backend = ""
+        port = f"port{number}"
+        where: Options = {"id": port, "bus": "pcie.0", "chassis": number, "addr": f"{number + 15:#x}"}
+        options.append(("-device", option("pcie-root-port", where)))
+        wiring: Options = {"bus": port}
         if device.network:
             into, out = card_sockets(machine, number)
-            ends = f"local.type=unix,local.path={into},remote.type=unix,remote.path={out}"
-            options.append(("-netdev", f"dgram,id=card{number},{ends}"))
-            backend = f",netdev=card{number}"
+            wiring["netdev"] = f"card{number}"
+            local: Options = {"local.type": "unix", "local.path": into}
+            remote: Options = {"remote.type": "unix", "remote.path": out}
+            options.append(("-netdev", option("dgram", {"id": wiring["netdev"], **local, **remote})))
         if device.disk:
-            file = f"file={disk_file(machine, number)},format=raw"
-            options.append(("-drive", f"if=none,id={disk_name(number)},{file}"))
-            backend = f",drive={disk_name(number)}"
-        options.append(("-device", f"{device.model},bus=port{number}{backend}"))
+            wiring["drive"] = disk_name(number)
+            drive: Options = {"if": "none", "id": wiring["drive"], "format": "raw"}
+            options.append(("-drive", option("", {**drive, "file": disk_file(machine, number)})))
+        options.append(("-device", f"{device.model},{option('', wiring)}"))
     return options
 
 

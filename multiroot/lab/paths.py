@@ -23,9 +23,14 @@ class User:
 
 
 def invoking_user() -> User:
-    """The user behind sudo, else ourselves."""
-    uid = int(os.environ["SUDO_UID"]) if os.geteuid() == 0 and "SUDO_UID" in os.environ else os.geteuid()
-    entry = pwd.getpwuid(uid)
+    """The user behind sudo, else ourselves. Raises BadRequestError for one that nobody here knows."""
+    who = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
+    try:
+        uid = int(who or os.geteuid())
+        entry = pwd.getpwuid(uid)
+    except (KeyError, ValueError, OverflowError) as error:
+        hint = "unset SUDO_UID" if who else "add it to /etc/passwd"
+        raise BadRequestError(f"no user with the number {who or os.geteuid()}", hint) from error
     # HOME beats the password file, but sudo sets it to root's.
     home = os.environ.get("HOME") if uid == os.geteuid() else None
     return User(entry.pw_uid, entry.pw_gid, Path(home or entry.pw_dir))
@@ -77,5 +82,6 @@ def recipes_dir() -> Path:
 
 
 def _xdg(variable: str, fallback: str) -> Path:
-    base = os.environ.get(variable)
-    return (Path(base) if base else invoking_user().home / fallback) / "multiroot"
+    # Relative ones are to be ignored, says the XDG Base Directory Specification.
+    base = Path(os.environ.get(variable, ""))
+    return (base if base.is_absolute() else invoking_user().home / fallback) / "multiroot"

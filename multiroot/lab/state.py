@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +24,14 @@ _SOCKET_PATH_LIMIT = 107  # sun_path of unix(7), less its NUL
 
 @dataclass(frozen=True)
 class Attempt:
-    """One boot: `outcome` is "ready" or why it was given up; `seconds` from QEMU's start."""
+    """One boot: `outcome` is "ready" or why it was given up; `seconds` from QEMU's start.
+
+    After one that is `final` the next would end in the same way.
+    """
 
     outcome: str
     seconds: float
+    final: bool = False
 
 
 @dataclass
@@ -102,7 +107,13 @@ def folder(name: str) -> Path:
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise BadRequestError(f"not a name for a lab: {name!r}", "use letters, digits, '-', '_' and '.'")
     path = paths.state_dir() / "labs" / name
-    longest = len(str(path)) + 1 + len(FEED_SOCKET) + len("serial-recorder")
+    if not str(path).isprintable() or "%" in str(path):
+        # QEMU takes % in the name of its log for a process id.
+        raise BadRequestError(
+            f"labs cannot be kept in {str(path)!r}",
+            "choose an XDG_STATE_HOME of printable characters without %",
+        )
+    longest = len(os.fsencode(path)) + 1 + len(FEED_SOCKET) + len("serial-recorder")
     if longest > _SOCKET_PATH_LIMIT:
         raise BadRequestError(f"{path} is too long for sockets", "choose a shorter XDG_STATE_HOME")
     return path
@@ -113,11 +124,11 @@ def load(name: str) -> LabState:
     path = folder(name) / _STATE
     if not path.exists():
         raise BadRequestError(f"no lab called {name!r}", "'multiroot lab up' starts one")
-    data = json.loads(path.read_text())
     try:
+        data = json.loads(path.read_text())
         attempts = [Attempt(**attempt) for attempt in data.pop("attempts")]
         return LabState(**{**data, "machine": _machine(data["machine"]), "attempts": attempts})
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         hint = f"end its QEMU if it runs, then remove {path.parent}"
         raise BadRequestError(f"lab {name!r} was started by another version of multiroot", hint) from error
 
@@ -149,8 +160,12 @@ def running() -> LabState | None:
 
 def _has_machine(name: str) -> bool:
     """Whether a lab's QEMU runs, whatever version of multiroot started it."""
-    data = json.loads((folder(name) / _STATE).read_text())
-    return _lives(data["pid"], data["started"])
+    try:
+        data = json.loads((folder(name) / _STATE).read_text())
+        return _lives(int(data["pid"]), data["started"])
+    except (KeyError, TypeError, ValueError):
+        # Cut short by a full disk or an end of the power: the machine did not survive it either.
+        return False
 
 
 def _lives(pid: int, started: int) -> bool:

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+GONE = "the machine ended (exit)"  # the verdict on a QEMU that ended without an event
 READY_MARKS = frozenset({"exec", "devices"})  # both: it takes commands, its drivers are loaded
 _MARK = re.compile(r"multiroot: mark (\S+) ")
 _FATAL = re.compile(r"Kernel panic - not syncing|initramfs: no persistent memory|---\[ end Kernel panic")

@@ -10,6 +10,7 @@ from pathlib import Path
 from multiroot.arena.allocator import Extent
 from multiroot.vm.definition import machine_kind
 from multiroot.vm.guests import guest_command_line
+from multiroot.vm.qemu.options import Value, option
 from multiroot.vm.vmm import VmmSetup
 
 # State is saved, sent and loaded while the guest stands still. So: no devices that no guest here needs, no
@@ -17,18 +18,30 @@ from multiroot.vm.vmm import VmmSetup
 # all 1024 queues a device could have (45 kB, field by field). ROMs are sent too, so the smallest firmware
 # that starts a kernel given directly. (With its usual one microvm starts no kernel in 2 GiB.)
 # suppress-vmdesc also matters for safety: nothing may follow the end mark of the stream, see docs/handoff.md.
-_MACHINE_OPTIONS = {
-    "q35": "firmware=qboot.rom,suppress-vmdesc=on,hpet=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off",
-    "microvm": "firmware=qboot.rom,suppress-vmdesc=on,acpi=on",
+_MACHINE_OPTIONS: dict[str, dict[str, Value]] = {
+    "q35": {
+        "firmware": "qboot.rom",
+        "suppress-vmdesc": True,
+        "hpet": False,
+        "vmport": False,
+        "smm": False,
+        "sata": False,
+        "smbus": False,
+        "i8042": False,
+    },
+    "microvm": {"firmware": "qboot.rom", "suppress-vmdesc": True, "acpi": True},
 }
 _MACHINE_WORDS = {
-    "q35": ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"],
+    "q35": ["-global", option("", {"ICH9-LPC.acpi-pci-hotplug-with-bridge-support": False})],
     "microvm": [],
 }
 CARD_SLOT = 1  # on q35's bus 0
-_CARDS = {
-    "q35": f"virtio-net-pci,addr={CARD_SLOT:#x},disable-modern=on,disable-legacy=off,romfile=",
-    "microvm": "virtio-net-device",
+_CARDS: dict[str, tuple[str, dict[str, Value]]] = {
+    "q35": (
+        "virtio-net-pci",
+        {"addr": f"{CARD_SLOT:#x}", "disable-modern": True, "disable-legacy": False, "romfile": ""},
+    ),
+    "microvm": ("virtio-net-device", {}),
 }
 RAM_BLOCK = "ram"
 
@@ -85,35 +98,38 @@ def command(
     """
     definition = setup.definition
     words = [
-        os.fspath(qemu.program), "-name", f"guest={definition.name}",
+        os.fspath(qemu.program), "-name", option("", {"guest": definition.name}),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", machine(definition.machine), "-accel", qemu.accel, "-cpu", qemu.cpu,
         *_MACHINE_WORDS[machine_kind(definition.machine)],
-        "-smp", str(definition.cpus), "-m", f"size={definition.ram_bytes}B",
+        "-smp", str(definition.cpus), "-m", option("", {"size": f"{definition.ram_bytes}B"}),
         "-object", _memory(setup.arena, setup.extent),
         "-kernel", os.fspath(setup.image.kernel), "-initrd", os.fspath(setup.image.initrd),
         "-append", guest_command_line(definition),
-        "-chardev", f"socket,id=qmp,fd={descriptors.qmp},server=on,wait=off",
-        "-mon", "chardev=qmp,mode=control",
-        "-chardev", f"socket,id=serial,fd={descriptors.serial}",
+        "-chardev", option("socket", {"id": "qmp", "fd": descriptors.qmp, "server": True, "wait": False}),
+        "-mon", option("", {"chardev": "qmp", "mode": "control"}),
+        "-chardev", option("socket", {"id": "serial", "fd": descriptors.serial}),
         "-serial", "chardev:serial",
     ]  # fmt: skip
     if descriptors.taps:
+        driver, settings = _CARDS[machine_kind(definition.machine)]
         for card, tap in zip(definition.cards, descriptors.taps, strict=True):
             words += [
-                "-netdev", f"tap,id=net,fd={tap}",
-                "-device", f"{_CARDS[machine_kind(definition.machine)]},netdev=net,mac={card.mac}",
+                "-netdev", option("tap", {"id": "net", "fd": tap}),
+                "-device", option(driver, {**settings, "netdev": "net", "mac": card.mac}),
             ]  # fmt: skip
     for address in functions:
         # Without its ROM, which QEMU would read from the device.
         words += [
-            "-device", "pcie-root-port,id=owned,chassis=1",
-            "-device", f"vfio-pci,host={address},bus=owned,rombar=0,enable-migration=on",
+            "-device", option("pcie-root-port", {"id": "owned", "chassis": 1}),
+            "-device", option(
+                "vfio-pci", {"host": address, "bus": "owned", "rombar": 0, "enable-migration": True}
+            ),
         ]  # fmt: skip
     if descriptors.monitor is not None:
         words += [
-            "-chardev", f"socket,id=monitor,fd={descriptors.monitor}",
-            "-mon", "chardev=monitor,mode=control",
+            "-chardev", option("socket", {"id": "monitor", "fd": descriptors.monitor}),
+            "-mon", option("", {"chardev": "monitor", "mode": "control"}),
         ]  # fmt: skip
     if incoming is not None:
         words += ["-S"] if incoming.stopped else []
@@ -123,14 +139,21 @@ def command(
 
 def machine(text: str) -> str:
     """QEMU's -machine value for a definition's machine; the definition's own options win."""
-    options = text.partition(",")[2]
-    parts = [machine_kind(text), _MACHINE_OPTIONS[machine_kind(text)], f"memory-backend={RAM_BLOCK}"]
-    return ",".join([*parts, options] if options else parts)
+    kind, *words = text.split(",")
+    own = dict(word.split("=", 1) for word in words)
+    return option(kind, {**_MACHINE_OPTIONS[kind], "memory-backend": RAM_BLOCK, **own})
 
 
 def _memory(arena: Path, extent: Extent) -> str:
     """Guest RAM, shared with whoever else maps this extent: that is what makes x-ignore-shared skip it."""
-    return (
-        f"memory-backend-file,id={RAM_BLOCK},size={extent.size}B,mem-path={arena},"
-        f"offset={extent.offset}B,align=2M,share=on"
+    return option(
+        "memory-backend-file",
+        {
+            "id": RAM_BLOCK,
+            "size": f"{extent.size}B",
+            "mem-path": arena,
+            "offset": f"{extent.offset}B",
+            "align": "2M",
+            "share": True,
+        },
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from lab.machines import default_machine
+from vm.qemu_options import parse
 
 from multiroot import processes
 from multiroot.cli import agent
@@ -71,6 +72,28 @@ def test_the_new_roots_port_comes_first_and_only_loopback_is_forwarded(machine: 
     assert "hostfwd=tcp:127.0.0.1:40001-10.0.2.15:7700" in network
     assert "hostfwd=tcp:127.0.0.1:40002-10.0.2.15:7701" in network
     assert network.count("hostfwd") == network.count("127.0.0.1")
+
+
+def test_whatever_is_in_a_path_arrives_in_qemu(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a,b=c,,server=off d\u00e9"
+    monkeypatch.setenv("XDG_STATE_HOME", str(odd))
+    device = MachineDevice("nvme,serial=x", network=False, disk=MIB)
+    card = MachineDevice("igb", network=True)
+    there = dataclasses.replace(
+        machine, state=state.folder("default"), image=odd / "image", devices=(device, card)
+    )
+    argv = qemu_argv(there)
+    values = [
+        parse(value) for name in ("-chardev", "-object", "-drive", "-netdev") for value in option(argv, name)
+    ]
+    found = [dict(pairs) for pairs in values]
+    paths = {value for each in found for name, value in each.items() if name.endswith(("path", "file"))}
+    assert all(path.startswith(f"{odd}/") for path in paths)
+    assert len(paths) == 8
+    assert all(each.get("server", "on") == "on" for each in found)
+    assert option(argv, "-D") == [str(there.state / "cpu.log")]
 
 
 @pytest.mark.parametrize(("accelerator", "option_value"), [("tcg", "tcg,thread=multi"), ("kvm", "kvm")])
