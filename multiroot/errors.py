@@ -50,6 +50,12 @@ class PeerLostError(MultirootError):
     exit_code = 5
 
 
+class BugError(MultirootError):
+    """Something unexpected: this is a bug. The message names the file to report it with."""
+
+    exit_code = 70
+
+
 class CommandError(MultirootError):
     """A program that we ran failed; `returncode` and `stderr` are those of the program."""
 

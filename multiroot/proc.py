@@ -54,6 +54,11 @@ def show_commands() -> None:
     _log.setLevel(logging.DEBUG)
 
 
+def shows_commands() -> bool:
+    """Whether somebody wants to see everything."""
+    return _log.isEnabledFor(logging.DEBUG)
+
+
 def quote(argv: Sequence[Arg]) -> str:
     """The command line as a person could paste it into a shell."""
     return shlex.join(os.fspath(arg) for arg in argv)

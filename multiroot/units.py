@@ -20,6 +20,7 @@ _DIGITS = 32  # more than any size has; Python refuses to convert thousands of t
 
 _CPUS = re.compile(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*")
 _MAX_CPUS = 8192
+_COUNT = re.compile("[0-9]{1,10}")
 
 
 def parse_size(text: str) -> int:
@@ -47,6 +48,14 @@ def format_size(size: int) -> str:
         if size and size % unit == 0:
             return f"{size // unit} {name}"
     return f"{size} B"
+
+
+def parse_count(text: str, most: int = 1 << 31) -> int:
+    """A number of things, from 1 to `most`; raises BadRequestError for anything else."""
+    digits = text.strip()
+    if not _COUNT.fullmatch(digits) or not 1 <= int(digits) <= most:
+        raise BadRequestError(f"not a number: {text!r}", f"it is one from 1 to {most}")
+    return int(digits)
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:

@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from multiroot import proc
+from multiroot import bugs, proc
 from multiroot.agent.agent import Agent
 from multiroot.agent.context import Options
-from multiroot.errors import MultirootError
+from multiroot.errors import BugError
 from multiroot.rpc.client import AGENT_SOCKET
 
 log = logging.getLogger("multirootd")
@@ -85,9 +85,10 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         asyncio.run(serve(parse(sys.argv[1:])))
-    except MultirootError as error:
-        log.error("%s", error)
-        sys.exit(error.exit_code)
+    except Exception as error:
+        ours = bugs.explain(error, sys.argv)
+        log.critical("%s", ours, exc_info=error if isinstance(ours, BugError) else None)
+        sys.exit(ours.exit_code)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from multiroot.errors import BadRequestError, ConflictError
 from multiroot.units import HUGE_PAGE
 
 DAX_DEVICES = Path("/sys/bus/dax/devices")
+CHARACTER_DEVICES = Path("/sys/dev/char")
 _MAKE_ONE = "make one: ndctl create-namespace -f -e namespace0.0 -m devdax -M mem -a 2M"
 
 
@@ -101,8 +102,11 @@ class Backing:
         if not stat.S_ISCHR(status.st_mode):
             self.close()
             raise BadRequestError(f"{self.path} is neither a devdax device nor a file")
-        number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-        return _number(Path("/sys/dev/char") / number / "size")
+        size = CHARACTER_DEVICES / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}" / "size"
+        if not size.exists():
+            self.close()
+            raise BadRequestError(f"{self.path} is no devdax device")
+        return _number(size)
 
 
 @contextmanager

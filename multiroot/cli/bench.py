@@ -15,8 +15,8 @@ from multiroot.bench import names
 from multiroot.bench.results.view import View
 from multiroot.cli.commands import Group
 from multiroot.cli.output import console, json_option, print_json, print_table, shown_phases
-from multiroot.errors import BadRequestError
-from multiroot.units import parse_size
+from multiroot.units import parse_count, parse_size
+from multiroot.vm.definition import check_machine, check_ram
 
 if TYPE_CHECKING:
     from multiroot.bench.results.samples import Run
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 OUR_METRICS = ("blackout_ns", "gap_ns", "total_ns", "sent_bytes")
+SAMPLES = click.IntRange(1, 10_000)
 
 
 def common_options(function: Function) -> Function:
@@ -42,7 +43,12 @@ def common_options(function: Function) -> Function:
 
 
 tick_option = click.option(
-    "--tick", default=10, show_default=True, metavar="MS", help="Time from one tick of a guest to the next."
+    "--tick",
+    type=click.IntRange(1, 10_000),
+    default=10,
+    show_default=True,
+    metavar="MS",
+    help="Time from one tick of a guest to the next.",
 )
 
 
@@ -54,14 +60,24 @@ def bench() -> None:
 @bench.command(example="multiroot bench handoff --ram 128M,1G --rounds 3")
 @click.option("--contenders", default="", metavar="LIST", help="Only these, separated by commas.")
 @click.option("--ram", default="128M", show_default=True, metavar="LIST", help="RAM of the VM.")
-@click.option("--vms", default=1, show_default=True, help="VMs of the multi-root handoff.")
+@click.option(
+    "--vms", type=click.IntRange(1, 16), default=1, show_default=True, help="VMs of the multi-root handoff."
+)
 @click.option(
     "--machine", default="q35", show_default=True, metavar="LIST", help="QEMU machines: q35, microvm."
 )
-@click.option("--dirty", default=0, metavar="RATE", help="MiB/s of memory the guest keeps writing.")
+@click.option(
+    "--dirty",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    metavar="RATE",
+    help="MiB/s of memory the guest keeps writing.",
+)
 @tick_option
-@click.option("--rounds", default=5, show_default=True, help="Samples of each contender in a boot.")
-@click.option("--boots", default=1, show_default=True, help="Boots of the lab machine.")
+@click.option(
+    "--rounds", type=SAMPLES, default=5, show_default=True, help="Samples of each contender in a boot."
+)
+@click.option("--boots", type=SAMPLES, default=1, show_default=True, help="Boots of the lab machine.")
 @common_options
 def handoff(contenders: str, ram: str, machine: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
     """Blackout of the multi-root handoff, beside what QEMU does within one kernel.
@@ -74,7 +90,7 @@ def handoff(contenders: str, ram: str, machine: str, out: Path | None, as_json: 
     options = work.Options(
         lab=lab,
         contenders=tuple(contenders.split(",")) if contenders else names.HANDOFF,
-        ram=tuple(parse_size(each) for each in ram.split(",")),
+        ram=parse_sizes(ram),
         machine=parse_machines(machine),
         **chosen,
     ).checked()
@@ -84,7 +100,7 @@ def handoff(contenders: str, ram: str, machine: str, out: Path | None, as_json: 
 
 
 @bench.command(example="multiroot bench launch --new-kernel 6.1")
-@click.option("--rounds", default=3, show_default=True, help="Samples of each.")
+@click.option("--rounds", type=SAMPLES, default=3, show_default=True, help="Samples of each.")
 @common_options
 def launch(out: Path | None, as_json: bool, **chosen: Any) -> None:
     """A new root coming up, beside a fresh machine that boots the same kernel."""
@@ -99,13 +115,15 @@ def launch(out: Path | None, as_json: bool, **chosen: Any) -> None:
 
 @bench.command(example="multiroot bench memory --ram 512M")
 @click.option("--ram", default="128M", show_default=True, metavar="SIZE", help="RAM of the VM, not counted.")
-@click.option("--rounds", default=3, show_default=True, help="Samples of each.")
+@click.option("--rounds", type=SAMPLES, default=3, show_default=True, help="Samples of each.")
 @common_options
 def memory(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
     """What a second root, its agent, and a waiting QEMU take of memory."""
     from multiroot.bench import memory as work
 
-    options = work.Options(lab=lab_options(chosen), ram=parse_size(ram), **chosen)
+    size = parse_size(ram)
+    check_ram(size)
+    options = work.Options(lab=lab_options(chosen), ram=size, **chosen)
     folder = out or results_folder("memory")
     run = watched(lambda phases: work.run(options, folder, phases))
     show(run, View(work.METRIC, "", work.ROOT, (work.METRIC,)), folder, as_json)
@@ -115,7 +133,7 @@ def memory(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
 @click.option("--vms", default="1,2,4,8", show_default=True, metavar="LIST", help="Numbers of VMs.")
 @click.option("--ram", default="128M,512M,2G,4G", show_default=True, metavar="LIST", help="Sizes of one VM.")
 @tick_option
-@click.option("--rounds", default=3, show_default=True, help="Samples of each.")
+@click.option("--rounds", type=SAMPLES, default=3, show_default=True, help="Samples of each.")
 @common_options
 def scale(vms: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
     """How the handoff grows with the number of VMs and with their RAM."""
@@ -123,8 +141,8 @@ def scale(vms: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) ->
 
     options = work.Options(
         lab=lab_options(chosen),
-        vms=tuple(parse_count(each) for each in vms.split(",")),
-        ram=tuple(parse_size(each) for each in ram.split(",")),
+        vms=tuple(parse_count(each, most=16) for each in vms.split(",")),
+        ram=parse_sizes(ram),
         **chosen,
     ).checked()
     folder = out or results_folder("scale")
@@ -137,7 +155,7 @@ def scale(vms: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) ->
 
 
 @bench.command(example="multiroot bench link --rounds 3")
-@click.option("--rounds", default=5, show_default=True, help="Samples of each.")
+@click.option("--rounds", type=SAMPLES, default=5, show_default=True, help="Samples of each.")
 @common_options
 def link(out: Path | None, as_json: bool, **chosen: Any) -> None:
     """The link between roots, beside loopback TCP and virtio-net between two machines; the doorbell."""
@@ -186,21 +204,24 @@ def lab_options(chosen: dict[str, Any]) -> Any:
     )
 
 
-def parse_count(text: str) -> int:
-    """A number of something; raises BadRequestError for anything else."""
-    if not text.strip().isdecimal():
-        raise BadRequestError(f"not a number: {text!r}")
-    return int(text)
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Sizes of VMs in a list; raises BadRequestError for one that no VM can have."""
+    sizes = tuple(parse_size(each) for each in text.split(","))
+    for size in sizes:
+        check_ram(size)
+    return sizes
 
 
 def parse_machines(text: str) -> tuple[str, ...]:
-    """QEMU machines in a list; what has a "=" is an option of the one before it."""
+    """QEMU machines in a list; what has a "=" is an option of the one before it. Raises BadRequestError."""
     machines: list[str] = []
     for word in text.split(","):
         if "=" in word and machines:
             machines[-1] += f",{word}"
         else:
             machines.append(word)
+    for machine in machines:
+        check_machine(machine)
     return tuple(machines)
 
 

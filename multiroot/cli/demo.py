@@ -13,7 +13,8 @@ import click
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import console, print_table, shown_phases
-from multiroot.units import parse_size
+from multiroot.units import parse_cpu_list, parse_size
+from multiroot.vm.definition import check_ram
 
 if TYPE_CHECKING:
     from multiroot.demo.demo_report import Report, VmSeen
@@ -35,13 +36,15 @@ class Wanted:
     passthrough: bool
 
     def options(self, lab: LabChoice, *, keep: bool) -> Options:
-        """The scenario's options; raises BadRequestError for what is no size."""
+        """The scenario's options; raises BadRequestError for what is no size or no list of CPUs."""
         from multiroot.demo import device, scenario
         from multiroot.lab.lab import kernel_name
 
         usual = device.KERNEL if self.passthrough else "6.12"
         new_kernel = self.new_kernel or usual
         memory = parse_size(self.vm_memory)
+        check_ram(memory)
+        parse_cpu_list(self.cpus)
         carve = parse_size(self.carve) if self.carve else 0
         return scenario.Options(
             lab=lab.options(
@@ -66,7 +69,7 @@ class Wanted:
 @click.option("--old-kernel", show_default="6.12", help="Kernel of the old root: a name or a file.")
 @click.option("--new-kernel", show_default="6.12", help="Kernel of the new root: a name or a file.")
 @click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of each VM.")
-@click.option("--vms", default=1, show_default=True, help="How many VMs.")
+@click.option("--vms", type=click.IntRange(1, 16), default=1, show_default=True, help="How many VMs.")
 @click.option("--cpus", default="", metavar="LIST", help="CPUs for the new root, such as 2-3.")
 @click.option("--carve", default="", metavar="SIZE", help="Memory for the new root, such as 1G.")
 @lab_options("demo")

@@ -15,10 +15,13 @@ from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.phases import Phases
 from multiroot.units import parse_size
+from multiroot.vm.definition import check_ram
 
 
 @click.command(cls=Command, example="multiroot lab generations --n 4 --kernels 6.12,6.1")
-@click.option("--n", "count", type=click.IntRange(1), default=3, show_default=True, help="How many updates.")
+@click.option(
+    "--n", "count", type=click.IntRange(1, 1000), default=3, show_default=True, help="How many updates."
+)
 @click.option(
     "--kernels",
     default="6.12,6.1",
@@ -41,6 +44,7 @@ def generations(
     if not names:
         raise BadRequestError("no kernels", "say --kernels 6.12,6.1")
     memory = parse_size(vm_memory)
+    check_ram(memory)
     phases, progress = Phases("workstation"), Progress()
     phases.subscribe(progress)
     options = labs.Options(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,16 @@ from multiroot.units import format_cpu_list
 if TYPE_CHECKING:
     from multiroot.device.handle import Device
     from multiroot.launch.session import Prepared
+
+
+class Seconds(click.FloatRange):
+    """A time; "nan" compares with nothing, so it passes click's own check."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        return seconds if math.isfinite(seconds) else self.fail(f"{value!r} is no time.", param, ctx)
 
 
 @click.group(cls=Group)
@@ -81,7 +92,13 @@ def load(
 
 
 @kexec.command(example="multiroot kexec start --timeout 10")
-@click.option("--timeout", default=5.0, show_default=True, help="Seconds for it to reach its entry point.")
+@click.option(
+    "--timeout",
+    type=Seconds(0, 3600),
+    default=5.0,
+    show_default=True,
+    help="Seconds for it to reach its entry point.",
+)
 @json_option
 def start(timeout: float, as_json: bool) -> None:
     """Start the loaded kernel; this one goes on."""

@@ -44,10 +44,10 @@ def machine_options(function: Function) -> Function:
     """The options of `up` alone: what of the machine's recipe to change."""
     for option in reversed((
         click.option("--kernel", default="6.12", show_default=True, help="Name, newest, or a path."),
-        click.option("--vms", type=click.IntRange(1), help="How many VMs the arena must hold."),
+        click.option("--vms", type=click.IntRange(1, 16), help="How many VMs the arena must hold."),
         click.option("--vm-memory", type=SizeType(), help="Memory of each VM."),
         click.option("--carve", type=SizeType(), help="Memory of the new root."),
-        click.option("--cpus", type=click.IntRange(2), help="CPUs of the machine."),
+        click.option("--cpus", type=click.IntRange(2, 64), help="CPUs of the machine."),
     )):  # fmt: skip
         function = option(function)
     return function

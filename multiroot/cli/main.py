@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from multiroot import __version__, proc
+from multiroot import __version__, bugs, proc
 from multiroot.cli.commands import Group
-from multiroot.errors import MultirootError
+from multiroot.errors import BadRequestError, BugError, MultirootError
 
 # Each with the first sentence of its own help, so that listing them imports none.
 COMMANDS = {
@@ -68,27 +70,68 @@ def main() -> None:
     SIGTERM).
     """
     signal.signal(signal.SIGTERM, _terminate)
+    _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _refuse_bytes(sys.argv[1:])
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
+        sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
         fail("interrupted", 130)
     except Terminated:
         fail("terminated", 143)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except MultirootError as error:
-        fail(str(error), error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has had enough; nothing more can be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(141)
-    except _rpc_errors() as error:
-        from multiroot.rpc.status import decode
-
-        ours = decode(error, "the agent")
+    except Exception as error:  # noqa: BLE001 - the last one to hear of it
+        ours = _ours(error)
+        if isinstance(error, OSError):
+            _drop_output()
         fail(str(ours), ours.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _ours(error: Exception) -> MultirootError:
+    """What to say and to exit with."""
+    if isinstance(error, _rpc_errors()):
+        from multiroot.rpc.status import decode
+
+        return decode(error, "the agent")
+    ours = bugs.explain(error, sys.argv)
+    if isinstance(ours, BugError) and proc.shows_commands():
+        import traceback
+
+        traceback.print_exception(error)
+    return ours
+
+
+def _refuse_bytes(words: Sequence[str]) -> None:
+    """Names and paths become part of messages, which are text."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise BadRequestError(f"not valid UTF-8: {word!r}", "give it another name") from error
+
+
+def _drop_output() -> None:
+    """See to it that what nobody takes is not written again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """A shell can start us without any (`<&-`); Python then has None in their place."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115, PTH123 - for the life of the program
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

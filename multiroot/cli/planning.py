@@ -23,7 +23,12 @@ Command = Callable[..., Any]
 
 _OPTIONS = (
     click.option("--cpus", default="", metavar="LIST", help="CPUs for it, such as 2-3."),
-    click.option("--cpu-count", type=int, metavar="N", help="How many CPUs, when it does not matter which."),
+    click.option(
+        "--cpu-count",
+        type=click.IntRange(1, 8192),
+        metavar="N",
+        help="How many CPUs, when it does not matter which.",
+    ),
     click.option(
         "--carve", default="", metavar="SIZE[@BASE]", help="Memory for it, such as 1G or 1G@0x118000000."
     ),

@@ -93,7 +93,12 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--cpus", default="", help="CPUs for it, such as 2-3; the planner chooses without.")
 @click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it, such as 1G.")
 @click.option("--append", default="", help="More kernel parameters.")
-@click.option("--timeout", default=0, help="Seconds to wait for its agent (0: the default).")
+@click.option(
+    "--timeout",
+    type=click.IntRange(0, 86400),
+    default=0,
+    help="Seconds to wait for its agent (0: the default).",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @json_option
 def launch(dry_run: bool, as_json: bool, **options: Any) -> None:

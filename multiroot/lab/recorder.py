@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from multiroot import bugs
+
 # Sockets in the state folder: QEMU connects to the first three, we to nobody.
 OLD_SERIAL_SOCKET = "serial-old.sock"
 NEW_SERIAL_SOCKET = "serial-new.sock"
@@ -137,11 +139,20 @@ class Events:
         buffer = b""
         while data := await _read(reader):
             *lines, buffer = (buffer + data).split(b"\n")
-            for message in map(json.loads, lines):
-                # The greeting and answers are of no interest.
-                if "event" in message:
-                    self.add(message["event"], message.get("data", {}))
+            for name, about in filter(None, map(event_of, lines)):
+                self.add(name, about)
         writer.close()
+
+
+def event_of(line: bytes) -> tuple[str, dict[str, Any]] | None:
+    """Name and data of the event in a line of QEMU's monitor; None for the greeting, answers, rubbish."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    name = message.get("event") if isinstance(message, dict) else None
+    data = message.get("data", {}) if name else {}
+    return (name, data) if isinstance(name, str) and isinstance(data, dict) else None
 
 
 async def record(state: Path, ready_fd: int) -> None:
@@ -151,8 +162,10 @@ async def record(state: Path, ready_fd: int) -> None:
     ended = asyncio.Event()
 
     async def monitor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await events.serve(reader, writer)
-        ended.set()
+        try:
+            await events.serve(reader, writer)
+        finally:
+            ended.set()
 
     for root, serial in (("old", OLD_SERIAL_SOCKET), ("new", NEW_SERIAL_SOCKET)):
         console = Console(root, state / console_log(root), feed)
@@ -177,4 +190,5 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 
 
 if __name__ == "__main__":
-    asyncio.run(record(Path(sys.argv[1]), int(sys.argv[2])))
+    with bugs.one_line("recorder"):
+        asyncio.run(record(Path(sys.argv[1]), int(sys.argv[2])))

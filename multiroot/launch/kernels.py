@@ -32,12 +32,12 @@ def find(name: str, initrd: str = "", kernels: Path = KERNELS) -> KernelFiles:
     when a file is missing.
     """
     own = kernels / name
-    if "/" not in name and (own / "vmlinuz").is_file():
+    if "/" not in name and _is_file(own / "vmlinuz"):
         beside = own / "initrd"
         return KernelFiles(
-            own / "vmlinuz", _existing(initrd) if initrd else beside if beside.is_file() else None
+            own / "vmlinuz", _existing(initrd) if initrd else beside if _is_file(beside) else None
         )
-    if "/" not in name and not Path(name).is_file():
+    if "/" not in name and not _is_file(Path(name)):
         known = ", ".join(sorted(folder.name for folder in kernels.glob("*/"))) or "none"
         raise BadRequestError(
             f"there is no kernel {name!r}",
@@ -64,9 +64,17 @@ def config_hz(release: str, kernel: Path, top: Path = Path("/")) -> int:
 
 def _existing(name: str) -> Path:
     path = Path(name)
-    if not path.is_file():
+    if not _is_file(path):
         raise BadRequestError(f"there is no file {name}")
     return path
+
+
+def _is_file(path: Path) -> bool:
+    """Also False for what the system refuses to look at: a name too long, a folder that is not ours."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> bytes:

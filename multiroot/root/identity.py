@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from multiroot.errors import MultirootError
 from multiroot.plan import iomem
 from multiroot.units import parse_cpu_list
 
@@ -34,10 +36,15 @@ class Identity:
 
 
 def read_identity(proc: Path = Path("/proc")) -> Identity:
-    """This root's identity; its number is the kernel parameter multiroot.root, 1 without one."""
-    parameters = parse_command_line((proc / "cmdline").read_text())
+    """This root's identity; its number is the kernel parameter multiroot.root, 1 without one.
+
+    Raises MultirootError when that is no number.
+    """
+    number = parse_command_line((proc / "cmdline").read_text()).get(ROOT_PARAMETER, str(FIRST_ROOT))
+    if not re.fullmatch("[1-9][0-9]{0,4}", number):
+        raise MultirootError(f"this kernel was started with {ROOT_PARAMETER}={number}", "that is no root")
     return Identity(
-        root=int(parameters.get(ROOT_PARAMETER, FIRST_ROOT)),
+        root=int(number),
         kernel_release=os.uname().release,
         boot_id=(proc / "sys/kernel/random/boot_id").read_text().strip(),
     )

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from multiroot.errors import PeerLostError
 from multiroot.net.addresses import agent_target
+from multiroot.rpc.server import parse_root_name
 
 BEAT_S = 0.1
 # An agent whose heartbeat stands still for this long is lost; eight missed beats, well under a second.
@@ -173,9 +174,10 @@ class Peers:
         raise PeerLostError(f"there is no {name} root beside this one", "see `multiroot root list`")
 
     def is_me(self, name: str, root: int) -> bool:
-        """Whether "old", "new" or a number means this root, number `root`."""
-        if name.isdecimal():
-            return int(name) == root
+        """Whether "old", "new" or a number means this root, number `root`; raises BadRequestError."""
+        wanted = parse_root_name(name)
+        if isinstance(wanted, int):
+            return wanted == root
         return (name == "new") == (Role.PARENT in self._peers and Role.CHILD not in self._peers)
 
     def notify(self) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,8 +13,10 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from multiroot.errors import BadRequestError, MultirootError
+from multiroot.errors import BadRequestError, BugError, MultirootError
 from multiroot.rpc import status
+
+log = logging.getLogger("multirootd")
 
 # A caller names the root it means; an agent that is not that root passes the call on to its peer.
 ROOT_KEY = "multiroot-root"
@@ -25,7 +29,10 @@ PeerChannel = Callable[[str], grpc.aio.Channel]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends calls in which a service raised a MultirootError with the status that carries it."""
+    """Ends calls in which a service raised a MultirootError with the status that carries it.
+
+    Anything else that a service raises is a bug. The traceback goes to the log, and the caller learns of it.
+    """
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -44,8 +51,8 @@ def _guard_unary(handler: Handler) -> Handler:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             return await inner(request, context)
-        except MultirootError as error:
-            await status.abort(context, error)
+        except Exception as error:  # noqa: BLE001 - what nobody expected ends one call and not the agent
+            await status.abort(context, _explained(error))
 
     make: Any = (
         grpc.stream_unary_rpc_method_handler
@@ -63,8 +70,8 @@ def _guard_stream(handler: Handler) -> Handler:
         try:
             async for response in inner(request, context):
                 yield response
-        except MultirootError as error:
-            await status.abort(context, error)
+        except Exception as error:  # noqa: BLE001 - see above
+            await status.abort(context, _explained(error))
 
     make: Any = (
         grpc.stream_stream_rpc_method_handler
@@ -73,6 +80,20 @@ def _guard_stream(handler: Handler) -> Handler:
     )
     made: Handler = make(call, handler.request_deserializer, handler.response_serializer)
     return made
+
+
+def _explained(error: Exception) -> MultirootError:
+    """What to end a call with."""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, grpc.RpcError):
+        return status.decode(error, "the other root's agent")
+    if isinstance(error, MultirootError):
+        return error
+    log.error("a call failed in a way that nobody expected", exc_info=error)
+    return BugError(
+        f"this is a bug in the agent: {type(error).__name__}: {error}", "its log has the traceback"
+    )
 
 
 class RelayInterceptor(grpc.aio.ServerInterceptor):
@@ -184,6 +205,6 @@ def parse_root_name(name: str) -> str | int:
     """ "old", "new" or a root's number; raises BadRequestError for anything else."""
     if name in ("old", "new"):
         return name
-    if name.isdecimal() and int(name) > 0:
+    if re.fullmatch("[1-9][0-9]{0,4}", name):
         return int(name)
     raise BadRequestError(f"not a root: {name!r}", 'say "old", "new" or a root\'s number')

@@ -16,12 +16,22 @@ from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
 
 # Metadata with a name ending in -bin carries bytes, so any message text passes.
 ERROR_KEY = "multiroot-error-bin"
+# Bytes: a call's metadata must not exceed 8 KiB in all, and some of it grows on the way.
+_LONGEST = 2000
+_LONGEST_DETAILS = 200
 
 _CODES: dict[type[MultirootError], grpc.StatusCode] = {
     errors.BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ConflictError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WaitTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.PeerLostError: grpc.StatusCode.UNAVAILABLE,
+    errors.BugError: grpc.StatusCode.INTERNAL,
+}
+
+_KINDS: dict[str, type[MultirootError]] = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, MultirootError)
 }
 
 
@@ -29,17 +39,22 @@ def encode(error: MultirootError) -> tuple[grpc.StatusCode, tuple[tuple[str, byt
     """The status code and trailing metadata that carry `error`."""
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.ABORTED)
     kind = next(
-        (kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__)),
+        (kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS),
         "MultirootError",
     )
-    record = {"kind": kind, "message": error.message, "hint": error.hint}
-    return code, ((ERROR_KEY, json.dumps(record).encode()),)
+    record = {"kind": kind, "message": _short(error.message), "hint": _short(error.hint)}
+    return code, ((ERROR_KEY, json.dumps(record, ensure_ascii=False).encode()),)
+
+
+def _short(text: str, limit: int = _LONGEST) -> str:
+    """As much of a text as fits into a call's metadata, without what UTF-8 cannot say."""
+    return text.encode(errors="backslashreplace")[:limit].decode(errors="ignore")
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: MultirootError) -> NoReturn:
     """End the current call with `error`."""
     code, trailing = encode(error)
-    await context.abort(code, error.message, trailing)
+    await context.abort(code, _short(error.message, _LONGEST_DETAILS), trailing)
     raise AssertionError("abort returned")
 
 
@@ -47,17 +62,26 @@ def decode(error: grpc.RpcError, who: str) -> MultirootError:
     """The MultirootError that a failed call means; `who` names the other side ("the new root's agent")."""
     trailing: Any = error.trailing_metadata() or ()
     for key, value in trailing:
-        if key == ERROR_KEY:
-            record = json.loads(value)
-            kind = getattr(errors, record["kind"], MultirootError)
-            decoded: MultirootError = kind(record["message"], record["hint"])
-            return decoded
+        if key == ERROR_KEY and (carried := _carried(value)):
+            return carried
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         return PeerLostError(f"{who} does not answer", details)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return WaitTimeoutError(f"{who} did not answer in time", details)
     return MultirootError(f"{who} failed: {details or code.name}")
+
+
+def _carried(value: bytes) -> MultirootError | None:
+    """The error in a record of `encode`, None for anything else: whoever sent it may be broken."""
+    try:
+        record = json.loads(value)
+        kind, message, hint = (record[name] for name in ("kind", "message", "hint"))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    if not (isinstance(message, str) and isinstance(hint, str)):
+        return None
+    return _KINDS.get(str(kind), MultirootError)(message, hint)
 
 
 @contextmanager

@@ -79,15 +79,10 @@ class VmDefinition:
     def checked(self) -> VmDefinition:
         """This definition with defaults filled in; raises BadRequestError naming the first thing wrong."""
         check_name(self.name)
-        if self.ram_bytes < MIN_RAM:
-            raise BadRequestError(
-                f"{format_size(max(self.ram_bytes, 0))} of memory is too little",
-                f"at least {format_size(MIN_RAM)}",
-            )
-        check_size(self.ram_bytes)
+        check_ram(self.ram_bytes)
         if not 1 <= self.cpus <= MAX_CPUS:
             raise BadRequestError(f"a VM cannot have {self.cpus} CPUs", f"1 to {MAX_CPUS}")
-        _check_machine(self.machine)
+        check_machine(self.machine)
         if not _NAME.fullmatch(self.guest):
             raise BadRequestError(f"not a guest's name: {self.guest!r}")
         if not self.append.isprintable():
@@ -117,12 +112,22 @@ def check_name(name: str) -> None:
         )
 
 
+def check_ram(size: int) -> None:
+    """Raises BadRequestError unless a VM may have `size` bytes of RAM."""
+    if size < MIN_RAM:
+        raise BadRequestError(
+            f"{format_size(max(size, 0))} of memory is too little", f"at least {format_size(MIN_RAM)}"
+        )
+    check_size(size)
+
+
 def machine_kind(machine: str) -> str:
     """A definition's `machine` without its options."""
     return machine.partition(",")[0]
 
 
-def _check_machine(machine: str) -> None:
+def check_machine(machine: str) -> None:
+    """Raises BadRequestError unless a VM's machine may be called so."""
     kind, *options = machine.split(",")
     if kind not in MACHINES:
         raise BadRequestError(f"no machine called {kind!r}", f"there are: {', '.join(MACHINES)}")

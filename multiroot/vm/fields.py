@@ -73,7 +73,9 @@ def from_options(record: type[T], given: Mapping[str, Any], **known: Any) -> T:
 
 
 def to_message(value: Any, kind: type[M]) -> M:
-    """A record as a protocol message; ValueError if the message lacks one of its fields."""
+    """A record as a protocol message; BadRequestError for a value that none can hold, ValueError if the
+    message lacks one of its fields.
+    """
     message = kind()
     described: Any = kind
     known = described.DESCRIPTOR.fields_by_name
@@ -82,7 +84,7 @@ def to_message(value: Any, kind: type[M]) -> M:
         if each.name not in known:
             raise ValueError(f"{kind.__name__} has no field {each.name}")
         if not isinstance(content, tuple):
-            setattr(message, each.name, content)
+            _set(message, each.name, content)
         elif each.metadata.get(_ELEMENT):
             for item in content:
                 added = getattr(message, each.name).add()
@@ -90,6 +92,13 @@ def to_message(value: Any, kind: type[M]) -> M:
         else:
             getattr(message, each.name).extend(content)
     return message
+
+
+def _set(message: Any, name: str, content: Any) -> None:
+    try:
+        setattr(message, name, content)
+    except (TypeError, ValueError) as error:
+        raise BadRequestError(f"{name.replace('_', ' ')} cannot be {content}") from error
 
 
 def from_message(message: Any, record: type[T]) -> T:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
-from multiroot.units import GIB, KIB, MIB, format_cpu_list, format_size, parse_cpu_list, parse_size
+from multiroot.units import (
+    GIB,
+    KIB,
+    MIB,
+    format_cpu_list,
+    format_size,
+    parse_count,
+    parse_cpu_list,
+    parse_size,
+)
 
 # Text near what is valid, beside any text at all.
 SIZE_LIKE = st.from_regex(r"\s*(0x)?[0-9a-f]{0,40}\s*[KMGTkmgt\u212a\u0131]?i?B?\s*", fullmatch=True)
@@ -117,3 +126,18 @@ def test_written_cpu_lists_are_read_again(cpus: list[int]) -> None:
 def test_format_cpu_list() -> None:
     assert format_cpu_list((6, 2, 3, 3)) == "2-3,6"
     assert format_cpu_list([]) == ""
+
+
+@given(st.text() | st.text("0123456789 -\u0663", min_size=1, max_size=14))
+def test_any_text_is_a_count_or_refused(text: str) -> None:
+    try:
+        count = parse_count(text, most=16)
+    except BadRequestError:
+        return
+    assert 1 <= count <= 16
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "17", "\u0663", "9" * 5000, "1 2"])
+def test_refused_counts(text: str) -> None:
+    with pytest.raises(BadRequestError, match="not a number"):
+        parse_count(text, most=16)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from multiroot import bugs
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device
@@ -281,4 +282,5 @@ async def _answer(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    with bugs.one_line("bench driver"):
+        asyncio.run(serve())

@@ -12,6 +12,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from multiroot import bugs
 from multiroot.plan import iomem
 
 _KIB = 1024
@@ -62,4 +63,5 @@ def _agent(top: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(take())) + "\n")
+    with bugs.one_line("footprint"):
+        sys.stdout.write(json.dumps(asdict(take())) + "\n")

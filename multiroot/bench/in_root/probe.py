@@ -16,6 +16,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from multiroot import bugs
+
 PORT = 7101
 PINGS = 300
 MESSAGE = 64  # bytes of a ping
@@ -148,4 +150,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with bugs.one_line("probe"):
+        main(sys.argv[1:])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.arena.backing import DaxDevice, find_device
+from multiroot.arena.backing import Backing, DaxDevice, find_device
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.units import GIB, HUGE_PAGE
 
@@ -51,3 +51,8 @@ def test_alignment_that_does_not_suit(tmp_path: Path) -> None:
     device(tmp_path, "dax0.0", align=4096)
     with pytest.raises(BadRequestError, match="aligned to 0x1000"):
         find_device(tmp_path)
+
+
+def test_a_device_that_is_not_devdax_is_refused() -> None:
+    with pytest.raises(BadRequestError, match="/dev/null is no devdax device"):
+        Backing(Path("/dev/null"))

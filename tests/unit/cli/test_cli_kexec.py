@@ -118,3 +118,10 @@ def test_a_load_that_is_refused_leaves_nothing(run: Run, device: Device, load: t
     assert run("kexec", "status").code == 1
     done = run(*load, "--cpus", "2", "--cpu-count", "1")
     assert (done.code, done.err.splitlines()[-1]) == (2, "Error: --cpus and --cpu-count exclude each other")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "1e308", "4000", "x", ""])
+def test_a_time_that_is_none_is_refused(run: Run, device: Device, seconds: str) -> None:
+    done = run("kexec", "start", "--timeout", seconds)
+    assert done.code == 2
+    assert "--timeout" in done.err.splitlines()[-1]

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +80,59 @@ def test_debug_shows_the_programs_that_are_run(words: tuple[str, ...], variable:
     if shown:
         assert lines[0] == "true"
         assert lines[1].startswith("# true: exit code 0 after ")
+
+
+# A command that does something nobody expects.
+ODD = """
+import os, sys
+from multiroot.cli import main
+
+@main.cli.command("odd")
+def odd():
+    {what}
+
+main.main()
+"""
+
+
+def odd(what: str, tmp_path: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", ODD.format(what=what), *words, "odd"],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "PYTHONUTF8": "1", "MULTIROOT_DEBUG": ""},
+        stderr=subprocess.PIPE, text=True, check=False, **{"stdout": subprocess.PIPE, **more},
+    )  # fmt: skip
+
+
+def test_what_nobody_expected_is_one_line_and_a_file(tmp_path: Path) -> None:
+    done = odd("raise KeyError('x')", tmp_path)
+    assert (done.returncode, done.stdout) == (70, "")
+    assert done.stderr.startswith("multiroot: this is a bug: KeyError: 'x' (please report it with ")
+    assert done.stderr.count("\n") == 1
+    (log,) = (tmp_path / "multiroot/bugs").iterdir()
+    assert str(log) in done.stderr
+    assert "Traceback (most recent call last)" in log.read_text()
+
+
+def test_debug_shows_the_traceback_too(tmp_path: Path) -> None:
+    done = odd("raise KeyError('x')", tmp_path, "--debug")
+    assert done.returncode == 70
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("multiroot: this is a bug: ")
+
+
+def test_words_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    done = odd("pass", tmp_path, "--\udcff")
+    assert done.returncode == 2
+    assert done.stderr == "multiroot: not valid UTF-8: '--\\udcff' (give it another name)\n"
+
+
+def test_a_full_disk_behind_stdout_is_said_so(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = odd("print('x' * 100)", tmp_path, stdout=full)
+    assert (done.returncode, done.stderr) == (1, "multiroot: No space left on device\n")
+
+
+def test_text_that_stdout_cannot_say_is_no_bug(tmp_path: Path) -> None:
+    done = odd("print('\\u20ac \\udce9')", tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("\u20ac ")

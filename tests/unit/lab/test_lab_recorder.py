@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from anything import json_with
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multiroot.lab import recorder
 from multiroot.lab.recorder import (
@@ -23,6 +26,8 @@ from multiroot.lab.recorder import (
     Console,
     Feed,
 )
+
+ANY_JSON = json_with("event", "data", "return")
 
 
 class ListFeed(Feed):
@@ -157,3 +162,16 @@ async def test_a_listener_that_does_not_read_is_dropped(folder: Path) -> None:
     for pipe in pipes:
         pipe.writer.close()
     assert (await feed.line())["event"] == "EXIT"
+
+
+@given(st.binary() | ANY_JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_line_of_the_monitor_is_an_event_or_passed_over(line: bytes) -> None:
+    event = recorder.event_of(line)
+    assert event is None or (isinstance(event[0], str) and isinstance(event[1], dict))
+
+
+def test_events_are_found() -> None:
+    assert recorder.event_of(b'{"event": "STOP", "data": {"a": 1}}') == ("STOP", {"a": 1})
+    assert recorder.event_of(b'{"event": "STOP"}') == ("STOP", {})
+    assert recorder.event_of(b'{"return": {}}') is None
+    assert recorder.event_of(b"[" * 100_000) is None

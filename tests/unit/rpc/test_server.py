@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multiroot import errors
-from multiroot.errors import BadRequestError, ConflictError, MultirootError, PeerLostError
+from multiroot.errors import BadRequestError, BugError, ConflictError, MultirootError, PeerLostError
 from multiroot.rpc.client import connect
 from multiroot.rpc.server import listen_locally, make_server, parse_root_name
-from multiroot.rpc.status import translated
+from multiroot.rpc.status import ERROR_KEY, decode, translated
 from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
 
 ERRORS = [
@@ -26,7 +29,7 @@ ERRORS = [
 
 
 class FakeRoot(root_pb2_grpc.RootServiceServicer):
-    def __init__(self, release: str, error: MultirootError | None = None) -> None:
+    def __init__(self, release: str, error: Exception | None = None) -> None:
         self.release, self.error = release, error
 
     async def GetStatus(self, request, context):
@@ -116,3 +119,88 @@ async def test_the_local_socket_is_its_owners_alone_from_the_moment_it_is_there(
     assert modes == [0o600]
     assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
     await real.stop(None)
+
+
+async def test_what_nobody_expected_is_told_the_caller_and_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = FakeRoot("a", KeyError("x"))
+    server = await serve(tmp_path / "s", root, "old", {})
+    try:
+        with pytest.raises(BugError, match=r"this is a bug in the agent: KeyError: 'x' \(its log has the"):
+            await asyncio.to_thread(status, f"unix:{tmp_path}/s")
+        assert "Traceback" in caplog.text
+        root.error = None
+        assert (await asyncio.to_thread(status, f"unix:{tmp_path}/s")).kernel_release == "a"
+    finally:
+        await server.stop(None)
+
+
+async def test_a_call_that_failed_elsewhere_is_not_a_bug_here(tmp_path: Path) -> None:
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/nobody") as channel:
+        stub = root_pb2_grpc.RootServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetStatus(root_pb2.GetStatusRequest(), timeout=10)
+    server = await serve(tmp_path / "s", FakeRoot("a", caught.value), "old", {})
+    try:
+        with pytest.raises(PeerLostError, match="the other root's agent does not answer"):
+            await asyncio.to_thread(status, f"unix:{tmp_path}/s")
+    finally:
+        await server.stop(None)
+
+
+class Failed(grpc.RpcError):
+    """A failed call that carries `value` as its error."""
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__()
+        self.value = value
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        return ((ERROR_KEY, self.value),)
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.ABORTED
+
+    def details(self) -> str:
+        return "said so"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(dir(errors)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+RECORDS = st.fixed_dictionaries({}, optional={"kind": JSON, "message": JSON, "hint": JSON})
+
+
+@given(st.binary() | (RECORDS | JSON).map(lambda value: json.dumps(value).encode()))
+def test_whatever_a_broken_agent_sends_is_an_error_of_ours(value: bytes) -> None:
+    error = decode(Failed(value), "the agent")
+    assert isinstance(error, MultirootError)
+    assert str(error)
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "\u20ac" * 100_000, "\0\n\x1b", "a\udcffb", ""])
+async def test_any_message_arrives(tmp_path: Path, text: str) -> None:
+    server = await serve(tmp_path / "s", FakeRoot("a", BadRequestError(text, text)), "old", {})
+    try:
+        with pytest.raises(BadRequestError) as caught:
+            await asyncio.to_thread(status, f"unix:{tmp_path}/s")
+        assert text.startswith(caught.value.message) or caught.value.message == "a\\udcffb"
+    finally:
+        await server.stop(None)
+
+
+@given(st.text() | st.text("0123456789\u0663", min_size=1))
+def test_any_text_is_a_root_or_refused(name: str) -> None:
+    try:
+        root = parse_root_name(name)
+    except BadRequestError:
+        return
+    assert root in ("old", "new") or 0 < int(root) < 100000
+
+
+def test_a_number_with_thousands_of_digits_is_no_root() -> None:
+    with pytest.raises(BadRequestError, match="not a root"):
+        parse_root_name("9" * 5000)

@@ -153,3 +153,11 @@ def test_a_field_that_a_message_lacks_is_noticed() -> None:
 def test_messages_carry_any_value(name: str, ram: int, cpus: int, functions: list[str]) -> None:
     definition = VmDefinition(name, ram, cpus, functions=tuple(functions))
     assert definition_from_proto(definition_to_proto(definition)) == definition
+
+
+@pytest.mark.parametrize(
+    "field", [{"cpus": 1 << 40}, {"cpus": -1}, {"ram_bytes": 1 << 70}, {"append": "\udcff"}]
+)
+def test_what_no_message_can_hold_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(BadRequestError, match="cannot be"):
+        definition_to_proto(VmDefinition("vm0", **field))
