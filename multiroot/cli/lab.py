@@ -55,9 +55,17 @@ def machine_options(function: Function) -> Function:
 
 # Imported only when used: it needs all of the client's side.
 LAZY = {
+    "fault": (
+        "multiroot.cli.lab_fault:fault",
+        "Make things go wrong in a lab machine, and see what becomes of the VM.",
+    ),
     "generations": (
         "multiroot.cli.generations:generations",
         "Update N times, kernels in turn, with a VM living through all of it.",
+    ),
+    "soak": (
+        "multiroot.cli.lab_soak:soak",
+        "Hand VMs to the new root and back, many times, with guests at work.",
     ),
 }
 

@@ -40,6 +40,12 @@ class Labs:
             self.discard(self._alive[options])
         return self._boot(options)
 
+    def make_room(self) -> None:
+        """End machines, so that one more may be alive."""
+        self._alive = {each: lab for each, lab in self._alive.items() if lab.state.alive()}
+        while len(self._alive) >= MOST_ALIVE:
+            self.discard(next(iter(self._alive.values())))
+
     def discard(self, lab: Lab) -> None:
         self._alive = {options: each for options, each in self._alive.items() if each is not lab}
         lab.down()
@@ -51,9 +57,7 @@ class Labs:
             shutil.rmtree(state.folder(self._name(number)), ignore_errors=True)
 
     def _boot(self, options: Options) -> Lab:
-        self._alive = {each: lab for each, lab in self._alive.items() if lab.state.alive()}
-        while len(self._alive) >= MOST_ALIVE:
-            self.discard(next(iter(self._alive.values())))
+        self.make_room()
         name = self._name(self._count)
         self._count += 1
         self._alive[options] = labs.up(replace(options, name=name), self.phases)

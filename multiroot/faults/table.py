@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What came of faults, as data in a file and as a table in a page of the documentation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from multiroot.errors import BadRequestError
+from multiroot.faults.fault import Fault, Outcome
+
+BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
+
+
+def read(path: Path) -> dict[str, Outcome]:
+    """The newest outcome of each fault, by name; none if there is no file."""
+    if not path.exists():
+        return {}
+    return {each["name"]: Outcome(**each) for each in json.loads(path.read_text())}
+
+
+def write(path: Path, outcomes: Iterable[Outcome], faults: Sequence[Fault]) -> dict[str, Outcome]:
+    """Put new outcomes in place of older ones, in the order of `faults`. What is no fault any more goes."""
+    known = {**read(path), **{outcome.name: outcome for outcome in outcomes}}
+    kept = {fault.name: known[fault.name] for fault in faults if fault.name in known}
+    path.write_text(json.dumps([asdict(outcome) for outcome in kept.values()], indent=1) + "\n")
+    return kept
+
+
+def render(outcomes: Iterable[Outcome]) -> str:
+    """The table."""
+    lines = [
+        "| at | what goes wrong | the VM afterwards | settled after, s | seen |",
+        "|---|---|---|---:|---|",
+    ]
+    for outcome in outcomes:
+        fate = outcome.fate if outcome.held else f"**not held**: {'; '.join(outcome.problems)}"
+        cells = (outcome.step, outcome.what, fate, f"{outcome.recovery_s:.1f}", outcome.date)
+        lines.append("| " + " | ".join(_cell(each) for each in cells) + " |")
+    return "\n".join(lines)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """How many there are and how many held, and where they were seen."""
+    held = sum(outcome.held for outcome in outcomes)
+    where = {tuple(outcome.versions.items()): None for outcome in outcomes if outcome.versions}
+    versions = "; ".join(", ".join(f"{name} {value}" for name, value in each) for each in where)
+    return f"{held} of {len(outcomes)} held. Seen with {versions}."
+
+
+def update_page(page: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write the table between the page's markers. Raises BadRequestError if it has none."""
+    text = page.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise BadRequestError(f"{page} has no place for the table", f"it is between {BEGIN} and {END}")
+    table = f"{summary(outcomes)}\n\n{render(outcomes)}"
+    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
