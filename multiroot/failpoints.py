@@ -38,6 +38,7 @@ class FailPoint(StrEnum):
     UNDO_DONE = "coordinator.undo-done"
     GIVER_PREPARE = "giver.prepare"
     GIVER_PREPARED = "giver.prepared"
+    GIVER_WIRE = "giver.wire"
     GIVER_STREAM = "giver.stream"
     GIVER_TRANSFER = "giver.transfer"
     GIVER_READY = "giver.ready"
@@ -63,7 +64,8 @@ MEANINGS = {
     FailPoint.UNDO_DONE: "a step is undone and the journal does not say so yet",
     FailPoint.GIVER_PREPARE: "the giver is about to send Prepare",
     FailPoint.GIVER_PREPARED: "the taker's VMM waits; nothing is connected to it",
-    FailPoint.GIVER_STREAM: "the giver has connected to the taker; its VMM has not got the connection yet",
+    FailPoint.GIVER_WIRE: "the giver has connected to the taker",
+    FailPoint.GIVER_STREAM: "the giver's VMM is about to get the connection",
     FailPoint.GIVER_TRANSFER: "both VMMs are connected; the giver is about to send Transfer",
     FailPoint.GIVER_READY: "the taker is ready; the guest still runs in the giver",
     FailPoint.GIVER_SENDING: "the giver's VMM was told to stop the guest and to send the device state",
@@ -93,7 +95,7 @@ class Action(StrEnum):
     EXIT = "exit"  # the agent ends at once, as if killed
     RAISE = "raise"  # what is being done fails, as when a program refuses
     DROP = "drop"  # a message is not sent; whoever waits for it waits until it gives up
-    GARBAGE = "garbage"  # random bytes come before the device state
+    GARBAGE = "garbage"  # random bytes come before the device state: on the wire, or out of the giver's VMM
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Order:
         if self.action is Action.DROP:
             where = (*CALLS, *ANSWERS)
         elif self.action is Action.GARBAGE:
-            where = (FailPoint.GIVER_STREAM,)
+            where = (FailPoint.GIVER_WIRE, FailPoint.GIVER_STREAM)
         elif self.action is Action.RAISE:
             where = [point for point in FailPoint if point not in _SURE]
         if self.point not in where:

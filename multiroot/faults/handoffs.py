@@ -16,7 +16,8 @@ STAYS, GOES, LOST = Fate.STAYS, Fate.GOES, Fate.LOST
 
 # Points on the way of a handoff that nothing else disturbs, in the order in which they are reached.
 WAY = (
-    P.GIVER_PREPARE, P.TAKER_PREPARE, P.TAKER_PREPARED, P.GIVER_PREPARED, P.GIVER_STREAM, P.GIVER_TRANSFER,
+    P.GIVER_PREPARE, P.TAKER_PREPARE, P.TAKER_PREPARED, P.GIVER_PREPARED, P.GIVER_WIRE, P.GIVER_STREAM,
+    P.GIVER_TRANSFER,
     P.TAKER_READY, P.GIVER_READY, P.GIVER_SENDING, P.TAKER_LOADED, P.TAKER_OWNED, P.TAKER_RESUMED,
     P.TAKER_TAKEN, P.GIVER_TAKEN,
 )  # fmt: skip
@@ -111,7 +112,7 @@ def _struck(
 
 
 def _others() -> list[Fault]:
-    garbage = Aimed(GIVER, Order(P.GIVER_STREAM, Action.GARBAGE))
+    garbage = [Aimed(GIVER, Order(point, Action.GARBAGE)) for point in (P.GIVER_STREAM, P.GIVER_WIRE)]
     tear = strikes.tear_record
 
     def pauses(root: str, point: FailPoint, seconds: float = 0.0) -> tuple[Aimed, ...]:
@@ -122,8 +123,14 @@ def _others() -> list[Fault]:
             "garbage",
             P.GIVER_STREAM,
             "the device state begins with random bytes",
-            orders=(garbage,),
+            orders=(garbage[0],),
             short=True,
+        ),
+        Fault(
+            "garbage on the wire",
+            P.GIVER_WIRE,
+            "random bytes come over the connection before the device state",
+            orders=(garbage[1],),
         ),
         Fault(
             "torn record",

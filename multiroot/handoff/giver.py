@@ -124,7 +124,8 @@ class _Attempt:
             raise PeerLostError(f"{self._taker} does not answer on {stream.host}:{stream.port}") from error
         self._outgoing = OutgoingState(sock, stream.key, self._vm.name)
         with self._outgoing.vmm_end as end:
-            sock.sendall(await garbage(FailPoint.GIVER_STREAM, self._vm.name))
+            sock.sendall(await garbage(FailPoint.GIVER_WIRE, self._vm.name))
+            end.sendall(await garbage(FailPoint.GIVER_STREAM, self._vm.name))
             await self._vm.vmm.connect(end.fileno())
 
     def close(self) -> None:

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # A giver that prepared and never transferred is dead or has changed its mind.
 PREPARED_FOR_S = 120.0
+# So often a taker looks whether what it has prepared is still the giver's to hand over.
+LOOK_S = 1.0
 
 
 @dataclass
@@ -147,7 +149,8 @@ class Taker:
         except BaseException:
             await self._discard(vm)
             raise
-        expiry = asyncio.get_running_loop().call_later(PREPARED_FOR_S, self._expire, vm.name)
+        loop = asyncio.get_running_loop()
+        expiry = loop.call_later(LOOK_S, self._look, vm.name, loop.time() + PREPARED_FOR_S)
         connected = self._in_background(self._connect(vm, stream))
         transfer = Phases(self._side, self._host.clock)
         self._incoming[vm.name] = Incoming(vm, giver, stream, expiry, connected, transfer, device=device)
@@ -364,8 +367,19 @@ class Taker:
         self._manager.unregister(vm)
         await vm.discard()
 
-    def _expire(self, name: str) -> None:
-        log.warning("%s was prepared, but its giver never transferred it", name)
+    def _look(self, name: str, until: float) -> None:
+        """Give up what is only prepared when its giver is late, or has raised the owner word: then it
+        goes on without this taker, and may have been restarted and know nothing of it.
+        """
+        incoming = self._incoming.get(name)
+        if incoming is None:
+            return
+        loop = asyncio.get_running_loop()
+        ours = incoming.vm.word.read() == incoming.giver
+        if ours and loop.time() < until:
+            incoming.expiry = loop.call_later(LOOK_S, self._look, name, until)
+            return
+        log.warning("%s was prepared, but its giver %s it", name, "never transferred" if ours else "kept")
         self._in_background(self.abort(name))
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

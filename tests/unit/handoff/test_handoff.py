@@ -349,6 +349,17 @@ async def test_prepared_in_vain(roots: Roots, monkeypatch: pytest.MonkeyPatch) -
     await assert_runs_only_in(giver, taker)
 
 
+async def test_prepared_for_a_giver_that_was_restarted(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next agent raises the owner word and knows nothing of the handoff: the word tells the taker."""
+    giver, taker = roots
+    monkeypatch.setattr(taker_module, "LOOK_S", 0.01)
+    vm = await start_vm(giver)
+    await prepare(taker, vm)
+    vm.owner = vm.word.take(vm.owner, giver.number)
+    await taker.manager.get("vm0").vmm.wait_end()
+    await assert_runs_only_in(giver, taker)
+
+
 def test_ram_copied() -> None:
     roms = {"total": 800 * 1024, "normal": 60, "page-size": 4096, "transferred": 250_000}
     assert ram_copied(roms, 32 * MIB) == 0

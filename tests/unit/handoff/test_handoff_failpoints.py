@@ -57,5 +57,6 @@ async def test_a_message_is_lost_there(roots: tuple[Root, Root], point: FailPoin
     await fail_once(roots, Order(point, Action.DROP))
 
 
-async def test_a_taker_that_gets_garbage_refuses_it(roots: tuple[Root, Root]) -> None:
-    await fail_once(roots, Order(FailPoint.GIVER_STREAM, Action.GARBAGE))
+@pytest.mark.parametrize("point", [FailPoint.GIVER_WIRE, FailPoint.GIVER_STREAM])
+async def test_a_taker_that_gets_garbage_refuses_it(roots: tuple[Root, Root], point: FailPoint) -> None:
+    await fail_once(roots, Order(point, Action.GARBAGE))
