@@ -35,6 +35,7 @@ MAY_SAY = {
     "passthrough": "the ACPI tables of the IOMMU",
     "audit": "judges the state of a PC",
     "cli/audit.py": "prints what it judged",
+    "faults/stop_cpus.py": "sends INIT by hand",
 }
 
 

@@ -6,21 +6,10 @@ from __future__ import annotations
 from multiroot.errors import MultirootError
 from multiroot.faults.fault import Strike
 from multiroot.faults.ground import VM, Ground
+from multiroot.faults.stop_cpus import STOP_CPUS
 
 AGENT, VMM, KEEPER = "/usr/bin/multirootd", f"guest={VM}", "vm/console.py"  # as their command lines show
 LINK = {"old": "mrdown0", "new": "mrup0"}
-
-# INIT to CPUs by hardware id, through the local APIC of the CPU that this runs on. It needs iomem=relaxed.
-_INIT = """
-import mmap, os, struct, sys, time
-apic = mmap.mmap(os.open("/dev/mem", os.O_RDWR | os.O_SYNC), 4096, offset=0xFEE00000)
-for target in map(int, sys.argv[1:]):
-    apic[0x310:0x314] = struct.pack("<I", target << 24)
-    apic[0x300:0x304] = struct.pack("<I", 0xC500)
-    time.sleep(0.05)
-    apic[0x310:0x314] = struct.pack("<I", target << 24)
-    apic[0x300:0x304] = struct.pack("<I", 0x8500)
-"""
 
 # Turns a bit of the record of a VM's extent over; once more, and it is as it was.
 _TEAR = """
@@ -68,12 +57,12 @@ def sysrq(root: str, key: str) -> Strike:
 
 
 def init_cpus(*hardware_ids: int) -> Strike:
-    """INIT from the old root to CPUs of the new one, which stop where they are."""
+    """Reset CPUs of the new root from the old one: they stop where they are."""
 
     def strike(ground: Ground) -> None:
-        done = ground.run(["python3", "-c", _INIT, *map(str, hardware_ids)])
+        done = ground.run(["python3", "-c", STOP_CPUS, *map(str, hardware_ids)])
         if done.returncode:
-            raise MultirootError(f"cannot send INIT: {done.stderr.strip()}")
+            raise MultirootError(f"cannot stop CPUs: {done.stderr.strip()}")
 
     return strike
 
