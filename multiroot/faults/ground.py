@@ -186,9 +186,9 @@ class Ground:
             stub = failpoint_pb2_grpc.FailPointServiceStub(self._on(root))
             stub.AwaitReached(request, timeout=timeout_s + ASK_S)
 
-    def disarm(self) -> None:
-        """Take back all orders; an agent that is gone has none."""
-        for root in ROOTS:
+    def disarm(self, roots: Sequence[str]) -> None:
+        """Take back all orders in these roots; an agent that is gone has none."""
+        for root in roots:
             with suppress(MultirootError), translated(f"the {root} root's agent"):
                 failpoint_pb2_grpc.FailPointServiceStub(self._on(root)).Disarm(
                     failpoint_pb2.DisarmRequest(), timeout=ASK_S

@@ -102,8 +102,7 @@ class Runner:
         outcome.fate, outcome.said = fate.value, operation.said
         if fault.after:
             fault.after(ground)
-        if "old" not in fault.ends:
-            ground.disarm()
+        self._disarm(fault)
         if fate not in fault.fates:
             outcome.problems.append(f"the VM {fate.value}")
         if "old" in fault.ends:
@@ -134,9 +133,16 @@ class Runner:
         struck = time.monotonic()
         if fault.strike:
             fault.strike(self._ground)
-            if not first.order.seconds and "old" not in fault.ends:
-                self._ground.disarm()
+            if "new" in fault.ends:
+                # Nobody may go on there before it is dead.
+                until(lambda: self._ground.child_state() != "ready", REACHED_S, "the new root did not die")
+            if not first.order.seconds:
+                self._disarm(fault)
         return struck
+
+    def _disarm(self, fault: Fault) -> None:
+        if "old" not in fault.ends:
+            self._ground.disarm([root for root in ROOTS if root not in fault.ends])
 
     def _settle(self, fault: Fault, operation: Operation) -> Fate:
         if "old" in fault.ends:
