@@ -84,11 +84,13 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 def forgotten(ground: Ground) -> list[str]:
     """A lost VM can be stopped, and then nothing of it is left: its name and its memory are free."""
+    there = ROOTS if ground.child_state() == "ready" else ("old",)
+    root = next(root for root in there if ground.see(root).state in OVER)
     try:
-        ground.stop_vm("old")
+        ground.stop_vm(root)
     except MultirootError as error:
         return [f"stopping what is lost: {error}"]
-    left = ground.see("old")
+    left = ground.see(root)
     return [f"{VM} is still {left.state}"] if left.state else []
 
 

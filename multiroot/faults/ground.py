@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from multiroot import __version__, arch
 from multiroot.demo import guests
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.failpoints import Order
@@ -119,6 +120,16 @@ class Ground:
             return stub.GetStatus(
                 root_pb2.GetStatusRequest(), timeout=TICKS_S if wait else ASK_S, wait_for_ready=wait
             )
+
+    def versions(self) -> dict[str, str]:
+        """What runs here: multiroot, the kernel, the QEMU of the VMs, the machine's accelerator."""
+        qemu = self.run([arch.current().lab.program, "--version"]).stdout.split("\n")[0]
+        return {
+            "multiroot": __version__,
+            "kernel": self.status("old").kernel_release,
+            "QEMU": qemu.removeprefix("QEMU emulator version "),
+            "accelerator": self.lab.state.machine.accelerator,
+        }
 
     def run(self, argv: Sequence[str], root: str = "old", timeout: float = 60.0) -> Result:
         """Run a command in a root."""

@@ -10,7 +10,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from multiroot import __version__
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.faults import check
 from multiroot.faults.fault import During, Fate, Fault, Outcome
@@ -82,12 +81,7 @@ class Runner:
         if joined not in self._standing:
             self._standing[joined] = ground.standing(joined=joined)
         if not self._versions:
-            status = ground.status("old")
-            self._versions = {
-                "multiroot": __version__,
-                "kernel": status.kernel_release,
-                "accelerator": ground.lab.state.machine.accelerator,
-            }
+            self._versions = ground.versions()
 
     def _try(self, fault: Fault, outcome: Outcome) -> None:
         ground = self._ground

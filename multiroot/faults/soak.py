@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import linear_regression, quantiles
 from typing import Any
@@ -129,8 +130,15 @@ class Soak:
         """So many handoffs; with `faults`, one at random now and then. Ctrl-C leaves `seen` as it is."""
         ground = self._ground
         ground.ready(joined=True)
-        choice = random.Random(seed)
         names = [definition.name for definition in ground.definitions()]
+        began = datetime.now(UTC).isoformat(timespec="seconds")
+        self._write("header", {"began": began, "vms": names, "seed": seed, **ground.versions()})
+        try:
+            self._run(count, names, random.Random(seed) if faults else None)
+        finally:
+            self._write("summary", self.seen.summary())
+
+    def _run(self, count: int, names: Sequence[str], choice: random.Random | None) -> None:
         number = 0
         while number < count:
             for to in ("new", "old"):
@@ -138,7 +146,7 @@ class Soak:
                     number += 1
                     if number <= count:
                         self._hand(number, name, to)
-            if faults and number % FAULT_EVERY < 2 * len(names):
+            if choice and number % FAULT_EVERY < 2 * len(names):
                 self._fault(choice)
             if len(self.seen.failed) >= MOST_ERRORS:
                 raise WaitTimeoutError(
@@ -179,9 +187,12 @@ class Soak:
 
     def _note(self, kept: list[Any], item: Any) -> None:
         kept.append(item)
+        self._write(type(item).__name__.lower(), asdict(item))
+
+    def _write(self, kind: str, data: dict[str, Any]) -> None:
         if self._file:
             with self._file.open("a") as file:
-                file.write(json.dumps({"kind": type(item).__name__.lower(), **asdict(item)}) + "\n")
+                file.write(json.dumps({"kind": kind, **data}) + "\n")
 
 
 def harmless() -> list[Fault]:
