@@ -12,7 +12,7 @@ from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import json_option, print_json, print_table, shown_phases
 from multiroot.faults import ground
-from multiroot.faults.soak import LOAD, Seen, Soak
+from multiroot.faults.soak import VM_MEMORY, Seen, Soak, busy_vms
 from multiroot.lab import lab as labs
 
 TELL_EVERY = 50
@@ -53,12 +53,12 @@ def soak(
         kernel=old_kernel,
         kernels=(new_kernel,),
         vms=vms,
-        vm_memory=ground.VM_MEMORY,
+        vm_memory=VM_MEMORY,
     )
     if output:
         output.write_text("")
     with shown_phases() as phases:
-        place = ground.Ground(options, labs.kernel_name(new_kernel), phases, count=vms, append=LOAD)
+        place = ground.Ground(options, labs.kernel_name(new_kernel), phases, vms=busy_vms(vms))
         run = Soak(place, output, _tell)
         try:
             run.run(handoffs, faults=faults, seed=seed)

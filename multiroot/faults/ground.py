@@ -79,14 +79,13 @@ class Ground:
     """A lab machine, booted when it is first needed."""
 
     def __init__(
-        self, options: labs.Options, kernel: str, phases: Phases, *, count: int = 1, append: str = ""
+        self, options: labs.Options, kernel: str, phases: Phases, *, vms: Sequence[vm_pb2.VmDefinition] = ()
     ) -> None:
-        """`kernel` is the new root's; there are `count` VMs, with `append` on their guests' command lines."""
+        """`kernel` is the new root's; `vms` are all that run, one small one if nothing is said."""
         self._options = options
         self._kernel = kernel
         self.phases = phases
-        self._count = count
-        self._append = append
+        self.vms = list(vms) or guests.definitions(1, VM_MEMORY)
         self._stack = ExitStack()
         self._lab: Lab | None = None
         self._channels: dict[str, grpc.Channel] = {}
@@ -261,15 +260,8 @@ class Ground:
                 .vms
                 if vm.state in ACTIVE
             }
-        wanted = [each for each in self.definitions() if each.name not in known]
+        wanted = [each for each in self.vms if each.name not in known]
         guests.boot(self._on("old"), wanted, BOOTED_TICKS, self.phases)
-
-    def definitions(self) -> list[vm_pb2.VmDefinition]:
-        """The VMs."""
-        definitions = guests.definitions(self._count, VM_MEMORY)
-        for definition in definitions:
-            definition.append = self._append
-        return definitions
 
     # Getting ready
 
@@ -290,7 +282,7 @@ class Ground:
             self.launch()
 
     def _bring_back(self) -> None:
-        for definition in self.definitions():
+        for definition in self.vms:
             if self.see("new", definition.name).state == "running":
                 self.hand_over("old", definition.name)
 

@@ -13,14 +13,20 @@ from pathlib import Path
 from statistics import linear_regression, quantiles
 from typing import Any
 
+from multiroot.demo import guests
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.faults import check, handoffs
 from multiroot.faults.fault import Fault, Outcome
 from multiroot.faults.ground import ROOTS, Ground
 from multiroot.faults.runner import Runner
+from multiroot.rpc.v1 import vm_pb2
+from multiroot.units import MIB
 from multiroot.vm.ticks import gap_around
 
-LOAD = "ticker.dirty=16"  # of each guest: MiB/s that it writes beside what it checks
+# Of each guest: what it writes beside what it checks, MiB/s. It needs more memory for that, bytes. It ticks
+# slower than usual: two guests under two layers of emulation share the old root's CPUs.
+LOAD = "ticker.dirty=8 ticker.period=20"
+VM_MEMORY = 256 * MIB
 MEMORY_EVERY = 10  # handoffs
 FAULT_EVERY = 25
 SOME_TICKS = 5
@@ -130,7 +136,7 @@ class Soak:
         """So many handoffs; with `faults`, one at random now and then. Ctrl-C leaves `seen` as it is."""
         ground = self._ground
         ground.ready(joined=True)
-        names = [definition.name for definition in ground.definitions()]
+        names = [definition.name for definition in ground.vms]
         began = datetime.now(UTC).isoformat(timespec="seconds")
         self._write("header", {"began": began, "vms": names, "seed": seed, **ground.versions()})
         try:
@@ -193,6 +199,14 @@ class Soak:
         if self._file:
             with self._file.open("a") as file:
                 file.write(json.dumps({"kind": kind, **data}) + "\n")
+
+
+def busy_vms(count: int) -> list[vm_pb2.VmDefinition]:
+    """VMs whose guests are at work."""
+    definitions = guests.definitions(count, VM_MEMORY)
+    for definition in definitions:
+        definition.append = LOAD
+    return definitions
 
 
 def harmless() -> list[Fault]:
