@@ -18,6 +18,7 @@ from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner, Record, Superblock
 from multiroot.arena.lock import TableLock
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
+from multiroot.ranges import align_up
 
 _START_OVER = "`multiroot arena format --force` makes a new arena and forgets every VM in it"
 
@@ -184,7 +185,7 @@ class Arena:
             index = self._free_index({entry.index for entry in used})
             epoch = self.memory.load(layout.EPOCH_OFFSET) + 1
             entry = Entry(index, Record(name, extent.offset, size, definition), Owner(self.root, epoch))
-            watermark = self.memory.load(layout.WATERMARK_OFFSET)
+            watermark = align_up(self.memory.load(layout.WATERMARK_OFFSET), layout.ALIGN)
             self.memory.store(layout.WATERMARK_OFFSET, max(watermark, extent.end))
             self._commit(entry)
         stale = min(extent.end, watermark) - extent.offset
@@ -214,7 +215,10 @@ class Arena:
                 continue
             data = self.memory.read(base + layout.RECORD_OFFSET, layout.RECORD_SIZE)
             owner = layout.unpack_owner(self.memory.load(base + layout.OWNER_OFFSET))
-            yield Entry(index, layout.unpack_record(data, index), owner)
+            record = layout.unpack_record(data, index)
+            if record.end > self.size:
+                raise layout.damaged(index)
+            yield Entry(index, record, owner)
 
     def _free_index(self, used: set[int]) -> int:
         for index in range(layout.ENTRY_COUNT):

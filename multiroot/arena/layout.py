@@ -43,6 +43,8 @@ _SUPERBLOCK = struct.Struct("<8sII16sQQQQII")
 _RECORD = struct.Struct(f"<I4x{NAME_SIZE}sQQI")
 _CHECKSUM = struct.Struct("<I")
 
+_START_OVER = "nothing may be allocated or run from it; `multiroot arena format --force` starts over"
+
 _EPOCH_BITS = 48
 MAX_EPOCH = (1 << _EPOCH_BITS) - 1
 MAX_ROOT = 0xFFFF
@@ -95,9 +97,12 @@ class Owner:
     epoch: int
 
     def pack(self) -> int:
-        """The 64-bit word: root in the upper 16 bits, epoch in the lower 48."""
+        """The 64-bit word: root in the upper 16 bits, epoch in the lower 48.
+
+        Raises ConflictError for what does not fit, such as the epoch behind the last one.
+        """
         if not 0 <= self.root <= MAX_ROOT or not 0 <= self.epoch <= MAX_EPOCH:
-            raise ValueError(f"owner out of range: {self}")
+            raise ConflictError(f"no owner word can hold {self}", _START_OVER)
         return self.root << _EPOCH_BITS | self.epoch
 
 
@@ -140,12 +145,25 @@ def unpack_record(data: bytes, index: int) -> Record:
     """Read entry `index`'s record; raises ConflictError if it is damaged."""
     body, (checksum,) = data[: _RECORD.size], _CHECKSUM.unpack_from(data, _RECORD.size)
     stored, name, offset, size, definition = _RECORD.unpack(body)
-    if crc32c(body) != checksum or stored != index:
-        raise ConflictError(
-            f"entry {index} of the arena's extent table is damaged",
-            "nothing may be allocated or run from it; `multiroot arena format --force` starts over",
-        )
-    return Record(name.rstrip(b"\0").decode(), offset, size, definition)
+    try:
+        record = Record(name.rstrip(b"\0").decode(), offset, size, definition)
+    except UnicodeDecodeError as error:
+        raise damaged(index) from error
+    if crc32c(body) != checksum or stored != index or not _is_sound(record):
+        raise damaged(index)
+    return record
+
+
+def damaged(index: int) -> ConflictError:
+    """The error that says so of entry `index`."""
+    return ConflictError(f"entry {index} of the arena's extent table is damaged", _START_OVER)
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether we could have written it. Another root can write anything, with the right checksum."""
+    named = bool(record.name) and record.name.isprintable() and "/" not in record.name
+    placed = record.offset >= METADATA_SIZE and record.size > 0
+    return named and placed and record.offset % ALIGN == record.size % ALIGN == 0
 
 
 def encode_name(name: str) -> bytes:

@@ -9,7 +9,7 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
-from multiroot.cli.output import console, json_option, print_json, print_table, shown_phases
+from multiroot.cli.output import console, json_option, plain, print_json, print_table, shown_phases
 
 if TYPE_CHECKING:
     from multiroot.audit.audit_report import Audit
@@ -83,12 +83,12 @@ def print_audit(found: Audit) -> None:
     out = console()
     for violation in found.violations:
         out.print(
-            f"  [red]VIOLATED[/] {violation.row}, phase {violation.phase}: {violation.who} {violation.what}"
+            f"  [red]VIOLATED[/] {violation.row}, phase {violation.phase}: {violation.who}"
+            f" {plain(violation.what)}"
             f" (first value {violation.value:#x}, {violation.count} times)",
-            markup=True,
         )
     for claim in found.failed:
-        out.print(f"  [red]FAILED[/] {claim}")
+        out.print(f"  [red]FAILED[/] {plain(claim)}")
     judged = f"{found.accesses} accesses ({found.trace_bytes / 1e6:.1f} MB of trace)"
     judged += f" and {sum(found.msr_writes.values())} MSR writes judged"
     out.print(f"{judged}; {found.rings} doorbells between the roots")

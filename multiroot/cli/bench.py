@@ -14,7 +14,7 @@ import click
 from multiroot.bench import names
 from multiroot.bench.results.view import View
 from multiroot.cli.commands import Group
-from multiroot.cli.output import console, json_option, print_json, print_table, shown_phases
+from multiroot.cli.output import console, json_option, plain, print_json, print_table, shown_phases
 from multiroot.units import parse_count, parse_size
 from multiroot.vm.definition import check_machine, check_ram
 
@@ -258,11 +258,12 @@ def show(run: Run, view: View, folder: Path, as_json: bool) -> None:
         print_table(*render.kexec_table(rows), title="The ten phases of kexec + PMEM (the LPC 2021 method)")
     out = console()
     if clocks := render.clocks(run):
-        out.print(f"  {clocks}")
+        out.print(f"  {plain(clocks)}")
     for name, why in run.skipped.items():
-        out.print(f"  left out: {name}: {why}")
+        out.print(f"  left out: {plain(name)}: {plain(why)}")
     for failed in data["failed"]:
-        out.print(f"  [red]failed[/]: {failed['contender']}, round {failed['round']}: {failed['failed']}")
+        what = plain(f"{failed['contender']}, round {failed['round']}: {failed['failed']}")
+        out.print(f"  [red]failed[/]: {what}")
     for warning in data["noise"]:
-        out.print(f"  [yellow]flagged noisy[/]: {warning}")
-    out.print(f"  report: {page}; every sample: {folder / 'samples.jsonl'}")
+        out.print(f"  [yellow]flagged noisy[/]: {plain(warning)}")
+    out.print(plain(f"  report: {page}; every sample: {folder / 'samples.jsonl'}"))

@@ -12,7 +12,7 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
-from multiroot.cli.output import console, print_table, shown_phases
+from multiroot.cli.output import console, plain, print_table, shown_phases
 from multiroot.units import parse_cpu_list, parse_size
 from multiroot.vm.definition import check_ram
 
@@ -173,7 +173,7 @@ def print_report(report: Report) -> None:
     out.print(f"  boots tried again: {retries}")
     for check in report.checks():
         mark = "[green]held  [/]" if check.held else "[red]FAILED[/]"
-        out.print(f"  {mark} {check.claim}: {check.seen}")
+        out.print(f"  {mark} {plain(check.claim)}: {plain(check.seen)}")
     out.print("everything held" if report.held else "[red]not everything held[/]")
 
 

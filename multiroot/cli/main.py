@@ -140,7 +140,9 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def fail(message: str, code: int) -> None:
     """Print one line on stderr and exit."""
-    line = " ".join(message.split())
+    from multiroot.cli.output import clean
+
+    line = clean(" ".join(message.split()))
     click.echo(f"multiroot: {line}", err=True)
     sys.exit(code)
 

@@ -27,6 +27,21 @@ def console(stderr: bool = False) -> Console:
     return Console(file=stream, width=None if stream.isatty() else 200, highlight=False, soft_wrap=True)
 
 
+def clean(text: str) -> str:
+    """Text without what a terminal would take for a command: others may have chosen it."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def plain(text: object) -> str:
+    """The same for rich, which takes words in brackets for its own."""
+    from rich.markup import escape
+
+    return escape(clean(str(text)))
+
+
 def print_json(data: Any) -> None:
     """Print `data` as indented JSON on stdout."""
     click.echo(json.dumps(data, indent=2, sort_keys=False))
@@ -43,11 +58,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, title=plain(title) or None, title_justify="left", pad_edge=False)
     for heading in headings:
         table.add_column(heading.removesuffix(" >"), justify="right" if heading.endswith(" >") else "left")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(plain(cell) for cell in row))
     console().print(table)
 
 
@@ -60,14 +75,14 @@ class Progress:
         self._running: list[str] = []
 
     def __call__(self, phase: Phase) -> None:
-        label = f"{phase.side}: {phase.name}"
+        label = plain(f"{phase.side}: {phase.name}")
         if phase.duration_ns is None:
             self._running.append(label)
         else:
             if label in self._running:
                 self._running.remove(label)
             mark = "[green]done[/]" if phase.ok else "[red]FAILED[/]"
-            detail = " ".join(f"{key}={value}" for key, value in phase.attrs.items())
+            detail = plain(" ".join(f"{key}={value}" for key, value in phase.attrs.items()))
             self._console.print(
                 f"  {mark} {phase.duration_ns / 1e9:8.3f} s  {label}"
                 + (f"  [dim]{detail}[/]" if detail else "")

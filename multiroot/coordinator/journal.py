@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from multiroot.coordinator.states import Edge, Entry, Standing, replay
+from multiroot.coordinator.states import STEPS, Edge, Entry, Standing, replay
 from multiroot.errors import MultirootError
 
 JOURNAL = Path("/var/lib/multiroot/journal.jsonl")
@@ -19,9 +19,13 @@ class Journal:
     """Append-only file of entries; a torn last line (power went while writing) is as if never written."""
 
     def __init__(self, path: Path = JOURNAL) -> None:
+        """Raises MultirootError when the file or its folder cannot be had, or holds what no journal has."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._entries = self._read()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._entries = self._read()
+        except OSError as error:
+            raise MultirootError(f"cannot keep the journal {path}: {error.strerror}") from error
 
     def write(self, step: str, edge: Edge, **data: Any) -> None:
         """Append and sync; raises MultirootError when that fails, so that no step runs unrecorded."""
@@ -30,10 +34,15 @@ class Journal:
             {"step": step, "edge": edge.value, "wall_ns": entry.wall_ns, "data": data}, separators=(",", ":")
         )
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            with self.path.open("ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    file.write(line.encode() + b"\n")
+                    os.fsync(file.fileno())
+                except OSError:
+                    # Half a line would spoil the next one.
+                    file.truncate(before)
+                    raise
         except OSError as error:
             raise MultirootError(f"cannot write the journal {self.path}: {error.strerror}") from error
         self._entries.append(entry)
@@ -50,22 +59,26 @@ class Journal:
     def _read(self) -> list[Entry]:
         if not self.path.exists():
             return []
-        entries = []
-        lines = self.path.read_text(encoding="utf-8").split("\n")
-        for number, line in enumerate(lines, 1):
-            if not line:
-                continue
-            try:
-                raw = json.loads(line)
-                entries.append(Entry(raw["step"], Edge(raw["edge"]), raw["wall_ns"], raw["data"]))
-            except (ValueError, KeyError, TypeError) as error:
-                if number == len(lines):
-                    # Cut the torn line off, else the next entry would be written behind it.
-                    with self.path.open("r+b") as file:
-                        file.truncate(len("\n".join(lines[:-1]).encode()) + 1)
-                    break
-                raise MultirootError(
-                    f"the journal {self.path} is broken at line {number}",
-                    "look at it, then remove it if no other root is running",
-                ) from error
-        return entries
+        *lines, torn = self.path.read_bytes().split(b"\n")
+        if torn:
+            # Cut it off, else the next entry would be written behind it.
+            with self.path.open("r+b") as file:
+                file.truncate(sum(len(line) + 1 for line in lines))
+        return [self._parse(line, number) for number, line in enumerate(lines, 1) if line]
+
+    def _parse(self, line: bytes, number: int) -> Entry:
+        try:
+            raw = json.loads(line)
+            entry = Entry(raw["step"], Edge(raw["edge"]), int(raw["wall_ns"]), {**raw["data"]})
+            known = entry.step in STEPS
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._broken(number) from error
+        if not known:
+            raise self._broken(number)
+        return entry
+
+    def _broken(self, number: int) -> MultirootError:
+        return MultirootError(
+            f"the journal {self.path} is broken at line {number}",
+            "look at it, then remove it if no other root is running",
+        )

@@ -8,6 +8,8 @@ from typing import Any
 
 from multiroot.device.uapi import CONTROL_SIZE, PeerIndex, ffi
 
+_WORD = (1 << 64) - 1
+
 
 class Side:
     """One root's half. Each word is read and written in one piece; nothing is cached."""
@@ -59,7 +61,8 @@ class Side:
 
     @heartbeat.setter
     def heartbeat(self, value: int) -> None:
-        self._raw.heartbeat = value
+        # The other root can write here too: what we add to need not be what we wrote.
+        self._raw.heartbeat = value & _WORD
 
     @property
     def heartbeat_tsc(self) -> int:

@@ -136,7 +136,7 @@ def read(path: Path, model: type[Model], *, overrides: dict[str, object] | None 
         raise BadRequestError(f"no recipe {path.name}", f"looked in {path.parent}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequestError(f"cannot read recipe {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadRequestError(f"{path.name} is not valid TOML: {error}", str(path)) from error
     try:
         return model.model_validate({**data, **(overrides or {})})

@@ -84,12 +84,12 @@ def save(loaded: Loaded, path: Path = RECORD) -> None:
 def find(path: Path = RECORD, boot_id: str | None = None) -> Loaded | None:
     """The record of this boot, None if there is none. MultirootError for a file that is no record."""
     try:
-        text = path.read_text()
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        loaded = Loaded.from_dict(json.loads(text))
-    except (KeyError, TypeError, ValueError, MultirootError) as error:
+        loaded = Loaded.from_dict(json.loads(data))
+    except (KeyError, TypeError, ValueError, RecursionError, MultirootError) as error:
         raise MultirootError(f"{path} is damaged: {error}", "remove it if no new root is loaded") from error
     return loaded if loaded.boot_id == (boot_id or this_boot()) else None
 

@@ -131,4 +131,4 @@ def state(device: Device, loaded: Loaded) -> str:
     """How far the new root has come: loaded, or the state in its control page."""
     if device.cpu(loaded.plan.cpus[0].number).state is not CpuState.STARTED:
         return "loaded"
-    return _SIDE_STATES[device.control(PeerIndex.CHILD).theirs.state]
+    return _SIDE_STATES.get(device.control(PeerIndex.CHILD).theirs.state, "absent")

@@ -82,7 +82,7 @@ class Plan:
         """BadRequestError for anything but the text of a plan."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadRequestError(f"not a plan: {error}") from error
         if not isinstance(data, dict):
             raise BadRequestError("not a plan: no object")

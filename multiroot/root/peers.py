@@ -10,7 +10,7 @@ from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from multiroot.errors import PeerLostError
-from multiroot.net.addresses import agent_target
+from multiroot.net.addresses import MAX_ROOT, agent_target
 from multiroot.rpc.server import parse_root_name
 
 BEAT_S = 0.1
@@ -36,6 +36,9 @@ class SideState(IntEnum):
     ATTACHED = 2
     READY = 3
     PARKED = 4
+
+
+_STATES = frozenset(SideState)
 
 
 class Side(Protocol):
@@ -64,7 +67,10 @@ class ControlPage(Protocol):
 
 @dataclass(frozen=True)
 class PeerView:
-    """A peer as it looks now; `heartbeat_age_ns` is -1 before its first beat."""
+    """A peer as it looks now; `heartbeat_age_ns` is -1 before its first beat.
+
+    `address` is empty when the peer says that it is a root of a number that has none.
+    """
 
     role: Role
     root: int
@@ -94,8 +100,9 @@ class Peer:
 
     @property
     def state(self) -> SideState:
-        """What the peer (or its parent, for STARTED) wrote last."""
-        return SideState(self._page.theirs.state)
+        """What the peer (or its parent, for STARTED) wrote last; ABSENT for what no root writes."""
+        written = self._page.theirs.state
+        return SideState(written) if written in _STATES else SideState.ABSENT
 
     @property
     def attached_tsc(self) -> int:
@@ -133,7 +140,7 @@ class Peer:
             root=self.root,
             state="lost" if self.lost and self.state is not SideState.PARKED else self.state.name.lower(),
             heartbeat_age_ns=self._clock() - self._seen_at if self._seen_at >= 0 else -1,
-            address=agent_target(self.root),
+            address=agent_target(self.root) if 1 <= self.root <= MAX_ROOT else "",
             kernel_release=self._page.theirs.release,
         )
 

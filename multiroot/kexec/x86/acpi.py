@@ -33,6 +33,7 @@ BOOT_NO_VGA = 1 << 2
 BOOT_NO_ASPM = 1 << 4
 BOOT_NO_CMOS_RTC = 1 << 5
 
+MAX_APIC_ID = 0xFFF  # the names of CPUs to come have three digits for it
 LAPIC_ADDRESS = 0xFEE00000
 LAPIC_ENABLED = 1 << 0
 LAPIC_ONLINE_CAPABLE = 1 << 1

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from multiroot.errors import BadRequestError
 from multiroot.kexec.boot import BootPlan, MemoryEntry, RootSpec, Segment
 from multiroot.kexec.x86 import acpi, bootparams, cmdline, e820, image, layout, pagetables
+from multiroot.kexec.x86.acpi import MAX_APIC_ID, UART_PORTS_AT
 from multiroot.kexec.x86.cmdline import reusable
 from multiroot.kexec.x86.image import ENTRY_64, KernelImage
 from multiroot.kexec.x86.layout import BootLayout, check_low_window, minimum_carve
+from multiroot.kexec.x86.pagetables import ADDRESS_LIMIT
 from multiroot.ranges import Range
 from multiroot.units import PAGE
+
+_MAX_ROOT = 0xFFFF  # an owner word has 16 bits for it
+_MAX_KHZ = 0xFFFFFFFF  # tsc_early_khz= is read as an unsigned int
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,20 @@ def _mapped_part(where: BootLayout) -> Range:
 
 
 def _check_spec(spec: RootSpec) -> None:
-    if not spec.hardware_ids or len(set(spec.hardware_ids)) != len(spec.hardware_ids):
+    """What the command line and the ACPI tables can say."""
+    ids = (*spec.hardware_ids, *spec.later_hardware_ids)
+    if not spec.hardware_ids or len(set(ids)) != len(ids):
+        raise BadRequestError(f"a root needs at least one CPU and each only once, not APIC ids {ids}")
+    if not 0 <= min(ids) <= max(ids) <= MAX_APIC_ID:
+        raise BadRequestError(f"APIC ids {min(ids)} to {max(ids)} are too many", f"0 to {MAX_APIC_ID} work")
+    if not 1 <= spec.root <= _MAX_ROOT or not 1 <= spec.tsc_khz <= _MAX_KHZ or spec.hz < 0:
         raise BadRequestError(
-            f"a root needs at least one CPU and each only once, not APIC ids {spec.hardware_ids}"
+            f"root number {spec.root}, TSC frequency {spec.tsc_khz} kHz or CONFIG_HZ {spec.hz} makes no sense"
         )
-    if spec.root < 1 or spec.tsc_khz < 1:
-        raise BadRequestError(f"root number {spec.root} or TSC frequency {spec.tsc_khz} kHz makes no sense")
+    if spec.uart not in range(len(UART_PORTS_AT)):
+        raise BadRequestError(f"there is no serial port {spec.uart} for a root", "0 and 1 are known")
+    if not 0 <= spec.ledger_cpus < ADDRESS_LIMIT:
+        raise BadRequestError(f"the ledger cannot be at {spec.ledger_cpus:#x}")
 
 
 __all__ = ["X86BootPlan", "build", "check_low_window", "minimum_carve", "read_image", "reusable"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multiroot.arena import layout
 from multiroot.arena.arena import Arena, format_arena, open_or_format
 from multiroot.arena.errors import FencedError
-from multiroot.arena.layout import Owner
+from multiroot.arena.layout import Owner, Record
 from multiroot.errors import BadRequestError, ConflictError, WaitTimeoutError
 from multiroot.units import HUGE_PAGE, MIB
 
@@ -298,3 +298,25 @@ def test_no_stale_claim_ever_succeeds(formatted: Path, owners: list[int], stale:
         history.append(arena.take("vm0", history[-1], root))
     assert [owner.epoch for owner in history] == list(range(1, len(history) + 1))
     arena.close()
+
+
+def test_the_last_epoch_is_not_passed(arena: Arena) -> None:
+    entry = arena.allocate("vm0", 2 * MIB, 1)
+    last = Owner(1, layout.MAX_EPOCH)
+    arena.memory.store(layout.entry_offset(entry.index) + layout.OWNER_OFFSET, last.pack())
+    with pytest.raises(ConflictError, match="no owner word can hold"):
+        arena.take("vm0", last, 2)
+    assert arena.owner_word("vm0").read() == last
+
+
+def test_an_extent_that_leaves_the_arena_is_damage(arena: Arena) -> None:
+    entry = arena.allocate("vm0", 2 * MIB, 1)
+    far = Record("vm0", 1 << 40, 2 * MIB, 1).pack(entry.index)
+    arena.memory.write(layout.entry_offset(entry.index) + layout.RECORD_OFFSET, far)
+    with pytest.raises(ConflictError, match=r"entry 0 .* damaged"):
+        arena.entries()
+
+
+def test_a_watermark_that_another_root_spoiled_does_no_harm(arena: Arena) -> None:
+    arena.memory.store(layout.WATERMARK_OFFSET, 3 * MIB + 1)
+    assert arena.allocate("vm0", 4 * MIB, 1).extent.size == 4 * MIB
