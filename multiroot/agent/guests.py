@@ -16,8 +16,9 @@ from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
 from multiroot.net.addresses import root_address
 from multiroot.net.network import RootNetwork
-from multiroot.passthrough.devices import Devices
+from multiroot.passthrough.devices import Devices, Surroundings
 from multiroot.root.identity import FIRST_ROOT
+from multiroot.root.peers import SideState
 from multiroot.rpc.server import PeerChannel, Refusal
 from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2_grpc
 from multiroot.vm.elsewhere import no_other_root
@@ -61,7 +62,7 @@ class Guests:
             run_dir=root.options.run_dir / "vms",
             vmm=QemuFactory(),
             network=network,
-            devices=Devices(arena, number),
+            devices=Devices(arena, _surroundings(root)),
             guests=root.options.guests,
         )
         manager = VmManager(host)
@@ -81,6 +82,16 @@ class Guests:
         if isinstance(self._manager, MultirootError):
             return []
         return list(self._manager.host.arena.vms_of(root))
+
+    def inherit_devices(self) -> None:
+        """All other roots have ended: their devices are this root's."""
+        if not isinstance(self._manager, MultirootError) and (devices := self._manager.host.devices):
+            devices.inherit()
+
+    def staying_devices(self) -> dict[str, str]:
+        """Functions of VMs in the new root that would end with this root, and the cards they are parts of."""
+        devices = None if isinstance(self._manager, MultirootError) else self._manager.host.devices
+        return devices.staying() if devices else {}
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Offer VmService and HandoffService, or refuse their calls with the reason."""
@@ -106,6 +117,19 @@ class Guests:
         """Give up handoffs that are being taken. VMs go on."""
         if self._taker:
             await self._taker.close()
+
+
+def _surroundings(root: Root) -> Surroundings:
+    def peer() -> int:
+        living = [each.root for each in root.peers.all() if each.state is not SideState.PARKED]
+        return living[0] if living else 0
+
+    return Surroundings(
+        root=root.me.root,
+        peer=peer,
+        ecam=lambda: root.device.ledger().ecam,
+        run_dir=root.options.run_dir / "devices",
+    )
 
 
 def _open_arena(root: Root) -> Arena:

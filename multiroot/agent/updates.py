@@ -55,6 +55,7 @@ class Updates:
             announce=self._announce,
             shut_door=guests.shut_door,
             open_door=guests.open_door,
+            staying=guests.staying_devices,
             phases=root.phases,
             root=root.me.root,
             services=root.options.services,
@@ -66,6 +67,7 @@ class Updates:
                 phases=root.phases,
                 ended=self._parent_ended,
                 let_go=root.neighbours.detach_parent,
+                inherit_devices=guests.inherit_devices,
                 request=root.options.run_dir / "adoption",
                 services=root.options.services,
             )

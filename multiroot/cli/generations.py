@@ -10,7 +10,8 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.output import Progress, print_table
-from multiroot.demo.generations import Generation, Generations
+from multiroot.demo import device
+from multiroot.demo.generations import CardSeen, Generation, Generations
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.phases import Phases
@@ -24,23 +25,31 @@ from multiroot.vm.definition import check_ram
 )
 @click.option(
     "--kernels",
-    default="6.12,6.1",
-    show_default=True,
+    show_default="6.12,6.1; with a card 6.12-full",
     metavar="LIST",
     help="In turn; the first one boots.",
 )
 @click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of the VM.")
 @click.option("--name", default="generations", show_default=True, help="Name of the lab it runs in.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE.")
+@click.option("--passthrough", is_flag=True, help="The VM owns a network card, at work all the time.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around, paused where it ended.")
 def generations(
-    count: int, kernels: str, vm_memory: str, name: str, json_file: Path | None, keep: bool
+    count: int,
+    kernels: str | None,
+    vm_memory: str,
+    name: str,
+    json_file: Path | None,
+    passthrough: bool,
+    keep: bool,
 ) -> None:
     """Update N times, kernels in turn, with a VM living through all of it.
 
-    Fails as soon as the guest lost anything or a generation has less than the one before.
+    Fails as soon as the guest lost anything or a generation has less than the one before. With --passthrough
+    numbered frames come in on the VM's card all the time, and none may be lost or come twice.
     """
-    names = [each.strip() for each in kernels.split(",") if each.strip()]
+    usual = device.KERNEL if passthrough else "6.12,6.1"
+    names = [each.strip() for each in (usual if kernels is None else kernels).split(",") if each.strip()]
     if not names:
         raise BadRequestError("no kernels", "say --kernels 6.12,6.1")
     memory = parse_size(vm_memory)
@@ -48,7 +57,13 @@ def generations(
     phases, progress = Phases("workstation"), Progress()
     phases.subscribe(progress)
     options = labs.Options(
-        name=name, kernel=names[0], kernels=tuple(names), vms=1, vm_memory=memory, hold=keep
+        name=name,
+        machine=device.MACHINE if passthrough else "default",
+        kernel=names[0],
+        kernels=tuple(names),
+        vms=1,
+        vm_memory=memory,
+        hold=keep,
     )
     machine = labs.up(options, phases)
     done: list[Generation] = []
@@ -61,7 +76,7 @@ def generations(
 
     try:
         turn = [labs.kernel_name(names[number % len(names)]) for number in range(1, count + 1)]
-        Generations(machine, memory, phases).run(turn, seen)
+        Generations(machine, memory, phases, card=passthrough).run(turn, seen)
     finally:
         if not keep:
             machine.down()
@@ -102,4 +117,24 @@ def _print(generation: Generation) -> None:
             )
         ],
     )
+    if generation.card:
+        _print_card(generation.card)
     print_table(("step", "s >"), [(name, f"{seconds:.3f}") for name, seconds in generation.steps.items()])
+
+
+def _print_card(card: CardSeen) -> None:
+    frames = card.frames
+    print_table(
+        ("frames >", "to number >", "lost >", "twice >", "card resets >", "DMA faults >", "interrupts >"),
+        [
+            (
+                frames.count,
+                frames.last,
+                frames.lost,
+                frames.again,
+                card.resets,
+                card.faults,
+                card.interrupts,
+            )
+        ],
+    )

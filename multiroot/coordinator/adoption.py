@@ -45,14 +45,16 @@ class AdoptionContext:
     """What adoption works with.
 
     `ended` waits so many seconds for the parent's end and tells whether it came; `let_go` forgets the parent
-    in this agent. `request` is the file that keeps what was asked for, outside of the agent, so that its
-    successor goes on. `services` is the program that starts what the system runs beside the agent.
+    in this agent. `inherit_devices` takes over what roots that have ended leave in the IOMMU. `request` is
+    the file that keeps what was asked for, outside of the agent, so that its successor goes on. `services` is
+    the program that starts what the system runs beside the agent.
     `open_device` opens /dev/multiroot; `top` is the folder that has sys and proc.
     """
 
     phases: Phases
     ended: Callable[[float], Awaitable[bool]]
     let_go: Callable[[], Awaitable[None]]
+    inherit_devices: Callable[[], None]
     request: Path
     services: Path
     open_device: Callable[[], Device] = Device
@@ -147,6 +149,7 @@ class Adoption:
                 attributes["online_s"] = cpu.seconds
 
     def _adopt_devices(self, device: Device) -> None:
+        self._context.inherit_devices()
         if self._functions:
             # In their order, for the kernel finds a device's others only behind its function 0.
             for function in self._functions:

@@ -28,6 +28,8 @@ class UpdateContext:
     move one; `announce` tells the new root that this one is about to end, and to take over, with the
     phases so far, whether to verify that nothing writes to what this root leaves, and the PCI functions to
     adopt. Behind a shut door this root takes no VM any more. `root` is this root's number.
+    `staying` names functions of VMs in the new root that would end with this root, and the cards that they
+    are parts of.
     """
 
     here: Callable[[], list[str]]
@@ -39,6 +41,7 @@ class UpdateContext:
     open_door: Callable[[], object]
     phases: Phases
     root: int
+    staying: Callable[[], Mapping[str, str]] = dict
     services: Path = SERVICES
     unbound: tuple[retire.Bound, ...] = field(default=())
 
@@ -89,6 +92,11 @@ class CommitStep:
     async def do(self, data: Mapping[str, Data]) -> Data:
         await self.context.shut_door()
         _refuse_with_vms(self.context)
+        for function, card in (await asyncio.to_thread(self.context.staying)).items():
+            raise ConflictError(
+                f"{function}, which a VM owns, is a part of {card}, which would end with this root",
+                "stop the VM, or take the update back: `multiroot update abort`",
+            )
         return {}
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:

@@ -6,17 +6,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import grpc
 
 from multiroot import phase_names
-from multiroot.demo import clocks, guests
+from multiroot.demo import clocks, device, guests
 from multiroot.demo.demo_report import GuestSeen
+from multiroot.demo.device import Frames
 from multiroot.demo.scenario import TICKS_AFTER, TICKS_BEFORE, judge
 from multiroot.errors import MultirootError
 from multiroot.lab.lab import Lab
+from multiroot.lab.machine import card_sockets
+from multiroot.lab.wire import Sender
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import client, successor
 from multiroot.rpc.progress import follow
@@ -40,6 +44,8 @@ cat /sys/devices/system/cpu/online
 grep -c . /proc/interrupts
 multiroot arena show --json
 """
+# DMA that the IOMMU has blocked, in the root's own account.
+_FAULTS = "from multiroot.device.passthrough import Iommu; print(Iommu().info().faults)"
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,21 @@ class Inventory:
 
 
 @dataclass(frozen=True)
+class CardSeen:
+    """The VM's card over one update. `frames` is the guest's account from its boot to after the update, which
+    holds number `sent`, sent when the new root was alone. The card was reset `resets` times and `faults` DMA
+    accesses were blocked. The guest's kernel logged `driver_lines`; `interrupts` came in the new root.
+    """
+
+    frames: Frames
+    sent: int
+    resets: int
+    faults: int
+    driver_lines: int
+    interrupts: int
+
+
+@dataclass(frozen=True)
 class Generation:
     """One update: its inventory afterwards, what the guest lived through, seconds in all and by step."""
 
@@ -69,37 +90,45 @@ class Generation:
     resets: int
     wall_off: float  # seconds by which the new root's wall clock is wrong
     drift: float  # and those that the old one's monotonic clock lost or won since it had the machine
+    card: CardSeen | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Generations:
-    """Runs updates in a lab machine whose root is up; MultirootError as soon as something does not hold."""
+    """Runs updates in a lab machine whose root is up; MultirootError as soon as something does not hold.
 
-    def __init__(self, machine: Lab, vm_memory: int, phases: Phases) -> None:
+    With `card` the VM owns the machine's network card, and `sender` sends it numbered frames all the time.
+    """
+
+    def __init__(self, machine: Lab, vm_memory: int, phases: Phases, *, card: bool = False) -> None:
         self._machine = machine
         self._vm_memory = vm_memory
         self._phases = phases
+        self._card = card
+        self.sender: Sender | None = None
+        self._card_resets = 0  # those by the guest's driver when it set the card up
         self._clocks: clocks.Clocks | None = None
 
     def run(self, kernels: Sequence[str], seen: Callable[[Generation], None]) -> list[Generation]:
         """Update to each of `kernels` in turn; `seen` gets each generation as it is done."""
-        first = self._start()
-        done: list[Generation] = []
-        for number, kernel in enumerate(kernels, 1):
-            with self._phases.phase(phase_names.generation(number), kernel=kernel):
-                done.append(self._update(number, kernel))
-            seen(done[-1])
-            problems = leaks(first, [each.inventory for each in done]) + broken(done[-1])
-            if problems:
-                raise MultirootError(f"generation {number}: {'; '.join(problems)}")
-        return done
+        with ExitStack() as stack:
+            first = self._start(stack)
+            done: list[Generation] = []
+            for number, kernel in enumerate(kernels, 1):
+                with self._phases.phase(phase_names.generation(number), kernel=kernel):
+                    done.append(self._update(number, kernel))
+                seen(done[-1])
+                problems = leaks(first, [each.inventory for each in done]) + broken(done[-1])
+                if problems:
+                    raise MultirootError(f"generation {number}: {'; '.join(problems)}")
+            return done
 
     def _connect(self, root: str | None = None) -> grpc.Channel:
         return client.connect(self._machine.agent_address, root=root)
 
-    def _start(self) -> Inventory:
+    def _start(self, stack: ExitStack) -> Inventory:
         with (
             translated("the first root's agent"),
             self._connect() as channel,
@@ -107,10 +136,19 @@ class Generations:
             root_pb2_grpc.RootServiceStub(channel).GetStatus(
                 root_pb2.GetStatusRequest(), timeout=ASK_S, wait_for_ready=True
             )
-            (definition,) = guests.definitions(1, self._vm_memory)
+            (definition,) = guests.definitions(1, self._vm_memory, card=self._card)
             guests.boot(channel, [definition], TICKS_BEFORE, self._phases)
+            if self._card:
+                self._send_frames(stack, channel)
         self._clocks = clocks.read(self._machine.run)
         return self._look()
+
+    def _send_frames(self, stack: ExitStack, channel: grpc.Channel) -> None:
+        """Numbered frames to the card from now on; returns once the guest has told of some."""
+        self.sender = stack.enter_context(Sender(card_sockets(self._machine.state.machine, 1)[0]))
+        with self._phases.phase(phase_names.PhaseName.WAIT_FOR_FRAMES):
+            device.output_until(channel, NAME, 0, guests.BOOT_TIMEOUT)
+        self._card_resets = self._machine.state.card_resets()
 
     def _update(self, number: int, kernel: str) -> Generation:
         began = time.monotonic()
@@ -142,6 +180,23 @@ class Generations:
             resets=self._machine.state.resets(),
             wall_off=self._clocks.wall_off,
             drift=drift,
+            card=self._look_at_card(self.sender) if self.sender else None,
+        )
+
+    def _look_at_card(self, sender: Sender) -> CardSeen:
+        sent = sender.sent
+        with translated("the guest, watched in the new root,"), self._connect() as channel:
+            output = device.output_until(channel, NAME, sent + device.FRAMES_AFTER, guests.BOOT_TIMEOUT)
+        accounts = device.parse(output)
+        if not accounts:
+            raise MultirootError("the guest tells of no frames in the new root")
+        return CardSeen(
+            frames=accounts[-1],
+            sent=sent,
+            resets=self._machine.state.card_resets() - self._card_resets,
+            faults=int(self._machine.run(["python3", "-c", _FAULTS]).stdout),
+            driver_lines=device.foreign_lines(output),
+            interrupts=device.interrupts(self._machine.run(["cat", "/proc/interrupts"]).stdout),
         )
 
     def _call(self, channel: Any, kernel: str, until: str, steps: list[Phase]) -> int:
@@ -228,8 +283,24 @@ def broken(generation: Generation) -> list[str]:
         "bytes of the guest's memory are bad": guest.ram_bad_bytes,
         "the guest rebooted": int(guest.boot_id_before != guest.boot_id_after),
     }
+    if generation.card:
+        checks |= _broken_card(generation.card)
     problems = [f"{what}: {count}" for what, count in checks.items() if count]
     for what, seconds in (("wall", generation.wall_off), ("monotonic", generation.drift)):
         if seconds > clocks.TOLERANCE_S:
             problems.append(f"the {what} clock is {seconds} s off")
     return problems
+
+
+def _broken_card(card: CardSeen) -> dict[str, int]:
+    frames = card.frames
+    return {
+        "frames are lost": frames.lost,
+        "frames came twice": frames.again,
+        "frames the account does not cover": frames.last - frames.first + 1 - frames.count,
+        "frames sent since the update that never came": max(card.sent - frames.last, 0),
+        "the card was reset": card.resets,
+        "DMA was blocked": card.faults,
+        "lines that the guest's driver logged": card.driver_lines,
+        "no interrupt of the card in the new root": int(not card.interrupts),
+    }

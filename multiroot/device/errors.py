@@ -168,13 +168,16 @@ _IOMMU_JOIN: dict[int, Meaning] = {
     errno.EINVAL: (BadRequestError, "the tables must lie in persistent memory, aligned to 2 MiB", ""),
     errno.EBUSY: (
         ConflictError,
-        "another root's tables lie where ours go, or the kernel has another IOMMU",
+        "two other roots take part already, or the kernel has another IOMMU",
         "",
     ),
     errno.ENODEV: (ConflictError, "they are of another layout, or the unit does not use them", ""),
 }
 _IOMMU_DEVICE: dict[int, Meaning] = {
     errno.ENOENT: (ConflictError, "it has no tables of its own", ""),
+    errno.ENODEV: (ConflictError, "this root takes no part in the IOMMU", ""),
+}
+_IOMMU_INHERIT: dict[int, Meaning] = {
     errno.ENODEV: (ConflictError, "this root takes no part in the IOMMU", ""),
 }
 _IOMMU_SWITCH: dict[int, Meaning] = {
@@ -218,6 +221,7 @@ MEANINGS: dict[str, dict[int, Meaning]] = {
     "IOMMU_IOC_JOIN": _IOMMU_JOIN,
     "IOMMU_IOC_DEVICE": _IOMMU_DEVICE,
     "IOMMU_IOC_SWITCH": _IOMMU_SWITCH,
+    "IOMMU_IOC_INHERIT": _IOMMU_INHERIT,
     "PCI_IOC_ADD": _PCI_ADD,
     "PCI_IOC_REMOVE": _PCI_REMOVE,
 }

@@ -123,13 +123,21 @@ class Iommu:
         interrupts of devices that VMs own are remapped, if the unit can.
         """
         flags = lib.MULTIROOT_IOMMU_REMAP if remap else 0
-        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, registers, root, flags))
+        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, registers, root, flags, 0, 0))
         self._call("IOMMU_IOC_START", raw, f"cannot start the IOMMU at {registers:#x}")
 
-    def join(self, tables: int, size: int, root: int) -> None:
-        """Take part in the tables that another root made."""
-        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, 0, root, 0))
+    def join(self, tables: int, size: int, root: int, peer: int) -> None:
+        """Take part in the tables that another root made, and inherit as `inherit` does."""
+        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, 0, root, 0, peer, 0))
         self._call("IOMMU_IOC_JOIN", raw, f"cannot join the IOMMU tables at {tables:#x}")
+
+    def inherit(self, peer: int) -> int:
+        """Become the owner of the devices of all roots but `peer` (0: none), which must have ended; how many
+        there were. Those that worked for a VM do no DMA any more.
+        """
+        raw = ffi.new("struct multiroot_iommu_inherit *", (peer, 0))
+        self._call("IOMMU_IOC_INHERIT", raw, "cannot inherit devices")
+        return int(raw.devices)
 
     def device(self, rid: int, ram_base: int, ram_size: int) -> Translation:
         """What is in place for a device; the range says what of it to count."""
@@ -203,6 +211,11 @@ class Pci:
         number = _ioctl(self._path, operation, argument)
         if number:
             raise refusal(operation, what, number)
+
+
+def segment_of(rid: int) -> int:
+    """The PCI segment in which a function appears that a root was handed; never 0, where a root's own are."""
+    return rid
 
 
 def address(rid: int) -> str:

@@ -7,8 +7,10 @@ every root maps. What is described here is the soft part; it travels with the ha
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiroot import proc
@@ -16,17 +18,40 @@ from multiroot.arena.allocator import Extent
 from multiroot.arena.arena import Arena
 from multiroot.arena.backing import find_device
 from multiroot.arena.layout import RESERVED
-from multiroot.device.passthrough import TABLES_SIZE, Comparison, Function, Iommu, Pci, Translation, Unit
+from multiroot.device.passthrough import (
+    TABLES_SIZE,
+    Bar,
+    Comparison,
+    Function,
+    Iommu,
+    Pci,
+    Translation,
+    Unit,
+    segment_of,
+)
+from multiroot.device.uapi import Ecam
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.passthrough import firmware
-from multiroot.passthrough.functions import Functions, parse_address
+from multiroot.passthrough.functions import Functions, parse_address, rid_of
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
 TABLES = f"{RESERVED}iommu-tables"
 ACPI = Path("/sys/firmware/acpi/tables")
-WHAT = {"DMAR": "IOMMU", "MCFG": "memory-mapped PCI configuration space"}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What devices have to do with beside the arena. `root` is this root's number, `peer` tells that of the
+    other root that lives, 0 for none. `ecam` tells where configuration space is. `run_dir` outlives an agent.
+    """
+
+    root: int
+    peer: Callable[[], int]
+    ecam: Callable[[], Ecam | None]
+    run_dir: Path
+    acpi: Path = ACPI
 
 
 @dataclass(frozen=True)
@@ -45,15 +70,19 @@ class Devices:
     """The devices of this root's VMs."""
 
     def __init__(
-        self, arena: Arena, root: int, functions: Functions | None = None, acpi: Path = ACPI
+        self,
+        arena: Arena,
+        around: Surroundings,
+        functions: Functions | None = None,
+        iommu: Iommu | None = None,
+        pci: Pci | None = None,
     ) -> None:
         self._arena = arena
-        self._root = root
+        self._around = around
+        self._root = around.root
         self._functions = functions or Functions()
-        self._acpi = acpi
-        self._iommu = Iommu()
-        self._pci = Pci()
-        self._described: dict[int, Function] = {}  # by requester id, as a giver told us
+        self._iommu = iommu or Iommu()
+        self._pci = pci or Pci()
 
     def acquire(self, device: str) -> str:
         """Make `device` ready for a VM of this root and return its address here.
@@ -76,7 +105,7 @@ class Devices:
         unit = self._iommu.info()
         return DeviceState(
             version=VERSION,
-            function=self._described.get(rid) or self._functions.describe(rid, self._table("MCFG")),
+            function=self._told(rid) or self._functions.describe(rid, self._around.ecam()),
             tables=self._arena.find(TABLES).extent,
             tables_address=unit.tables,
             capabilities=unit.capabilities,
@@ -96,10 +125,10 @@ class Devices:
         unit = self._join(state)
         if unit.capabilities != state.capabilities:
             raise ConflictError("the giver sees an IOMMU of other capabilities")
-        self._described[rid] = state.function
+        self._remember(state.function)
         address = self._functions.find(rid)
         if address is None:
-            self._pci.add(rid, state.function)
+            self._pci.add(segment_of(rid), state.function)
             address = self._functions.need(rid)
         self._functions.bind(address)
         return address
@@ -122,16 +151,44 @@ class Devices:
         if owner != self._root:
             self.take(device, owner, ram)
 
-    def _take_part(self) -> None:
-        """Load the modules; make the tables if this is the machine's first root, else join them."""
+    def staying(self) -> dict[str, str]:
+        """Functions of VMs in the other root that would end with this one: they are parts of cards here."""
+        if self._tables() is None:
+            return {}
+        cards = {address: self._functions.card_of(address) for address in self._functions.ours()}
+        return {
+            address: card
+            for address, card in cards.items()
+            if card and self._iommu.owner(rid_of(address)) not in (0, self._root)
+        }
+
+    def inherit(self) -> None:
+        """All other roots have ended. What this root's VMs own goes on; all other devices can be adopted."""
+        if self._tables() is None:
+            return
         load_modules()
         if self._iommu.info().on:
+            for address in self._functions.ours():
+                segment, rid = int(address.partition(":")[0], 16), rid_of(address)
+                if segment and self._iommu.owner(rid) != self._root:
+                    self._functions.unbind(address)
+                    self._pci.remove(segment)
+                    log.info("%s, which a root that has ended owned, is no longer shown as handed", address)
+        self._take_part()
+
+    def _take_part(self) -> None:
+        """Load the modules; make the tables if this is the machine's first root, else join them. Devices of
+        roots that have ended become this root's.
+        """
+        load_modules()
+        if self._iommu.info().on:
+            self._iommu.inherit(self._around.peer())
             return
-        entry = next((entry for entry in self._arena.entries() if entry.name == TABLES), None)
-        if entry is not None:
-            self._iommu.join(*self._physical(entry.extent), self._root)
+        extent = self._tables()
+        if extent is not None:
+            self._iommu.join(*self._physical(extent), self._root, self._around.peer())
             return
-        dmar = self._table("DMAR")
+        dmar = self._dmar()
         registers = firmware.vtd_registers(dmar)
         remap = firmware.remaps_interrupts(dmar)
         self._functions.isolate()
@@ -156,12 +213,33 @@ class Devices:
     def _physical(self, extent: Extent) -> tuple[int, int]:
         return find_device().physical + extent.offset, extent.size
 
-    def _table(self, name: str) -> bytes:
+    def _tables(self) -> Extent | None:
+        """The extent with the IOMMU's tables, None as long as no root has made them."""
+        return next((entry.extent for entry in self._arena.entries() if entry.name == TABLES), None)
+
+    def _dmar(self) -> bytes:
         try:
-            return (self._acpi / name).read_bytes()
+            return (self._around.acpi / "DMAR").read_bytes()
         except FileNotFoundError as error:
-            what = f"this machine has no {WHAT[name]}: its firmware has no table {name}"
-            raise ConflictError(what) from error
+            raise ConflictError(
+                "this root knows of no IOMMU: its firmware has no table DMAR",
+                "in a machine that has one, start the first VM with a device in the first root",
+            ) from error
+
+    def _told_file(self, rid: int) -> Path:
+        return self._around.run_dir / f"{rid:04x}.json"
+
+    def _remember(self, function: Function) -> None:
+        """Keep what a giver told, for this root's sysfs says less of the function."""
+        self._around.run_dir.mkdir(parents=True, exist_ok=True)
+        self._told_file(function.rid).write_text(json.dumps(asdict(function)))
+
+    def _told(self, rid: int) -> Function | None:
+        file = self._told_file(rid)
+        if not file.exists():
+            return None
+        kept = json.loads(file.read_text())
+        return Function(**{**kept, "bars": tuple(Bar(**bar) for bar in kept["bars"])})
 
 
 def load_modules() -> None:

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from multiroot.device.passthrough import Bar, Function
+from multiroot.device.uapi import Ecam
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.passthrough import firmware
 
 SYS = Path("/sys")
 DRIVER = "multiroot-vfio"
@@ -34,6 +34,11 @@ def parse_address(text: str) -> int:
     if not match or int(match[2], 16) > 31:
         raise BadRequestError(f"not a PCI address: {text!r}", "write it like 01:00.0")
     return int(match[1], 16) << 8 | int(match[2], 16) << 3 | int(match[3])
+
+
+def rid_of(address: str) -> int:
+    """Requester id of a function by its address in sysfs, whatever its segment."""
+    return parse_address(address.partition(":")[2])
 
 
 class Functions:
@@ -108,13 +113,28 @@ class Functions:
         if self.driver(address) != DRIVER:
             raise ConflictError(f"{address} was not taken by {DRIVER}", "see the kernel log")
 
-    def describe(self, rid: int, mcfg: bytes) -> Function:
+    def unbind(self, address: str) -> None:
+        """Have its driver let go of it, whichever that is."""
+        if self.driver(address):
+            (self._devices / address / "driver/unbind").write_text(address)
+
+    def ours(self) -> list[str]:
+        """Addresses of the functions that no driver but ours may have."""
+        overrides = sorted(self._devices.glob("*/driver_override"))
+        return [path.parent.name for path in overrides if path.read_text().strip() == DRIVER]
+
+    def card_of(self, address: str) -> str:
+        """Address of the card that a virtual function is a part of, "" for any other function."""
+        link = self._devices / address / "physfn"
+        return link.readlink().name if link.is_symlink() else ""
+
+    def describe(self, rid: int, ecam: Ecam | None) -> Function:
         """All that another root must know to show the function without touching it."""
         folder = self._devices / self.need(rid)
         return Function(
             rid=rid,
-            config=firmware.config_address(mcfg, rid),
-            virtual=(folder / "physfn").exists(),
+            config=config_address(ecam, rid),
+            virtual=bool(self.card_of(folder.name)),
             vendor=_number(folder / "vendor"),
             device=_number(folder / "device"),
             subsystem_vendor=_number(folder / "subsystem_vendor"),
@@ -128,6 +148,13 @@ class Functions:
         """Whether a network interface of it is up, or a block device of it mounted or otherwise held."""
         up = any(int((path / "flags").read_text(), 16) & 1 for path in folder.glob("net/*") if path.is_dir())
         return up or any(path.is_dir() and any(path.iterdir()) for path in folder.glob("**/block/*/holders"))
+
+
+def config_address(ecam: Ecam | None, rid: int) -> int:
+    """Physical address of a function's 4 KiB of configuration space; ConflictError if it is not in memory."""
+    if ecam is None or not ecam.bus_first <= rid >> 8 <= ecam.bus_last:
+        raise ConflictError(f"PCI bus {rid >> 8:#x} has no memory-mapped configuration space")
+    return ecam.base + (rid << 12)
 
 
 def parse_resources(text: str) -> tuple[Bar, ...]:

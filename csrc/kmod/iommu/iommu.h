@@ -40,20 +40,26 @@ struct mr_queue {
 	phys_addr_t done_at;
 };
 
-int mr_unit_open(phys_addr_t registers, const struct mr_queue *queue);
+int mr_unit_open(phys_addr_t registers);
+void mr_unit_use_queue(const struct mr_queue *shared);
 void mr_unit_close(void);
 void mr_unit_info(struct multiroot_iommu_info *info);
 bool mr_unit_translates(phys_addr_t root_table);
 bool mr_unit_can_remap(void);
+bool mr_unit_is_on(void);
 int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping);
+void mr_unit_turn_off(void);
 void mr_unit_flush_contexts(void);
 void mr_unit_flush_interrupts(void);
 void mr_unit_flush_domain(u16 did);
 
 /* tables.c: memory that roots share, and what they keep in it. */
 int mr_tables_create(const struct multiroot_iommu_start *start);
+void mr_tables_undo_create(void);
 int mr_tables_join(const struct multiroot_iommu_start *start);
-void mr_tables_close(void);
+void mr_tables_undo_join(void);
+void mr_tables_free_parts(u32 peer);
+int mr_tables_take_part(void);
 phys_addr_t mr_tables_root(void);
 u32 mr_tables_self(void);
 void mr_tables_fill_info(struct multiroot_iommu_info *info);
@@ -83,6 +89,10 @@ void mr_walk_free(phys_addr_t top);
 
 /* remap.c: the interrupt remapping table. */
 u32 mr_remap_count(int slot);
+void mr_remap_clear(int slot);
+
+/* inherit.c: what roots that have ended leave. */
+u32 mr_inherit(u32 peer);
 
 /* domain.c: Linux's view of it. */
 int mr_domain_register(void);

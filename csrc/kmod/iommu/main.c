@@ -12,7 +12,7 @@
 
 static bool mr_iommu_on;		/* this root takes part; under the lock of the calls */
 
-static int mr_iommu_begin(int (*tables)(const struct multiroot_iommu_start *),
+static int mr_iommu_begin(int (*tables)(const struct multiroot_iommu_start *), void (*undo)(void),
 			  const struct multiroot_iommu_start *start)
 {
 	int err;
@@ -24,8 +24,8 @@ static int mr_iommu_begin(int (*tables)(const struct multiroot_iommu_start *),
 		return err;
 	err = mr_domain_register();
 	if (err) {
-		/* The unit stays on with everything passed through, which it can't be told from being off. */
 		pr_err("Linux takes no iommu driver (%d)\n", err);
+		undo();
 		return err;
 	}
 	mr_iommu_on = true;
@@ -49,12 +49,26 @@ static int mr_iommu_call_info(struct file *file, void *argument)
 
 static int mr_iommu_call_start(struct file *file, void *argument)
 {
-	return mr_iommu_begin(mr_tables_create, argument);
+	return mr_iommu_begin(mr_tables_create, mr_tables_undo_create, argument);
+}
+
+/* Parts of roots that have ended are free only when no device uses tables there any more. */
+static int mr_iommu_join(const struct multiroot_iommu_start *start)
+{
+	int err = mr_tables_join(start);
+
+	if (err)
+		return err;
+	mr_inherit(start->peer);
+	err = mr_tables_take_part();
+	if (err)
+		mr_tables_undo_join();
+	return err;
 }
 
 static int mr_iommu_call_join(struct file *file, void *argument)
 {
-	return mr_iommu_begin(mr_tables_join, argument);
+	return mr_iommu_begin(mr_iommu_join, mr_tables_undo_join, argument);
 }
 
 static int mr_iommu_call_device(struct file *file, void *argument)
@@ -67,12 +81,23 @@ static int mr_iommu_call_switch(struct file *file, void *argument)
 	return mr_iommu_on ? mr_switch(argument) : -ENODEV;
 }
 
+static int mr_iommu_call_inherit(struct file *file, void *argument)
+{
+	struct multiroot_iommu_inherit *inherit = argument;
+
+	if (!mr_iommu_on)
+		return -ENODEV;
+	inherit->devices = mr_inherit(inherit->peer);
+	return 0;
+}
+
 static const struct mr_ioctl mr_iommu_call_table[] = {
 	MR_IOCTL(MULTIROOT_IOMMU_IOC_INFO, false, mr_iommu_call_info),
 	MR_IOCTL(MULTIROOT_IOMMU_IOC_START, false, mr_iommu_call_start),
 	MR_IOCTL(MULTIROOT_IOMMU_IOC_JOIN, false, mr_iommu_call_join),
 	MR_IOCTL(MULTIROOT_IOMMU_IOC_DEVICE, false, mr_iommu_call_device),
 	MR_IOCTL(MULTIROOT_IOMMU_IOC_SWITCH, false, mr_iommu_call_switch),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_INHERIT, false, mr_iommu_call_inherit),
 };
 
 static struct mr_ioctls mr_iommu_calls = {

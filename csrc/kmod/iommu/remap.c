@@ -88,22 +88,29 @@ bool multiroot_iommu_remap(struct pci_dev *pdev, unsigned int vector, const stru
 }
 EXPORT_SYMBOL_GPL(multiroot_iommu_remap);
 
-/**
- * multiroot_iommu_unmap_interrupts() - a device of this root raises none any more
- * @pdev: the device
- */
-void multiroot_iommu_unmap_interrupts(struct pci_dev *pdev)
+/* Nothing that the device of a slot raises gets through any more. */
+void mr_remap_clear(int slot)
 {
-	int slot = mr_tables_slot(pdev), i;
+	int i;
 
-	if (slot < 0 || !mr_tables_own(slot))
-		return;
 	for (i = 0; i < VECTORS; i++) {
 		u64 *entry = mr_remap_entry_of(slot, i);
 
 		if (entry && entry[0])
 			mr_remap_write_entry(entry, 0, 0);
 	}
+}
+
+/**
+ * multiroot_iommu_unmap_interrupts() - a device of this root raises none any more
+ * @pdev: the device
+ */
+void multiroot_iommu_unmap_interrupts(struct pci_dev *pdev)
+{
+	int slot = mr_tables_slot(pdev);
+
+	if (slot >= 0 && mr_tables_own(slot))
+		mr_remap_clear(slot);
 }
 EXPORT_SYMBOL_GPL(multiroot_iommu_unmap_interrupts);
 

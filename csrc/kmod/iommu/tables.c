@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Memory that roots share: a page that says who owns which device, the root and context tables, and for each root a
- * part of its own for page tables. Roots take turns (parent and child), so two parts are enough; a root's number
- * says which is its.
+ * part of its own for page tables. No more than two roots live at a time (parent and child), so two parts are enough:
+ * a root takes the one that its peer does not have.
  */
 #include <linux/bitmap.h>
 #include <linux/delay.h>
@@ -226,21 +226,65 @@ int mr_tables_claim(u16 rid)
 	return context ? i : -ENOSPC;
 }
 
-static int mr_tables_map_tables(const struct multiroot_iommu_start *start)
+/* Parts of all roots but this one and its peer (0: none) are nobody's. */
+void mr_tables_free_parts(u32 peer)
+{
+	unsigned long flags;
+	int i;
+
+	mr_tables_lock(&flags);
+	for (i = 0; i < MULTIROOT_IOMMU_PARTS; i++)
+		if (mr_tables.shared->part[i] != peer && mr_tables.shared->part[i] != mr_tables.self)
+			mr_tables.shared->part[i] = 0;
+	mr_tables_unlock(flags);
+}
+
+static void mr_tables_use_part(int part)
+{
+	mr_tables.shared->part[part] = mr_tables.self;
+	mr_tables.part = MR_IOMMU_SHARED_END + part * mr_tables.part_pages * PAGE_SIZE;
+}
+
+/* Page tables of this root need a part that nobody has. -EBUSY. */
+int mr_tables_take_part(void)
+{
+	unsigned long flags;
+	int i;
+
+	mr_tables_lock(&flags);
+	for (i = 0; i < MULTIROOT_IOMMU_PARTS && mr_tables.shared->part[i]; i++)
+		;
+	if (i < MULTIROOT_IOMMU_PARTS)
+		mr_tables_use_part(i);
+	mr_tables_unlock(flags);
+	return i < MULTIROOT_IOMMU_PARTS ? 0 : -EBUSY;
+}
+
+static void mr_tables_unmap(void)
+{
+	mr_tables.self = 0;
+	memunmap(mr_tables.shared);
+	mr_tables.shared = NULL;
+	bitmap_free(mr_tables.used);
+	mr_tables.used = NULL;
+}
+
+static int mr_tables_map(const struct multiroot_iommu_start *start)
 {
 	mr_tables.base = start->tables;
 	mr_tables.size = start->size;
-	mr_tables.self = start->root;
-	mr_tables.part_pages = (mr_tables.size - MR_IOMMU_SHARED_END) / 2 / PAGE_SIZE;
-	mr_tables.part = MR_IOMMU_SHARED_END + (mr_tables.self & 1) * mr_tables.part_pages * PAGE_SIZE;
+	mr_tables.part_pages = (mr_tables.size - MR_IOMMU_SHARED_END) / MULTIROOT_IOMMU_PARTS / PAGE_SIZE;
 	mr_tables.used = bitmap_zalloc(mr_tables.part_pages, GFP_KERNEL);
+	if (!mr_tables.used)
+		return -ENOMEM;
 	mr_tables.shared = memremap(mr_tables.base, mr_tables.size, MEMREMAP_WB);
-	if (mr_tables.used && mr_tables.shared)
-		return 0;
-	if (mr_tables.shared)
-		memunmap(mr_tables.shared);
-	bitmap_free(mr_tables.used);
-	return -ENOMEM;
+	if (!mr_tables.shared) {
+		bitmap_free(mr_tables.used);
+		mr_tables.used = NULL;
+		return -ENOMEM;
+	}
+	mr_tables.self = start->root;
+	return 0;
 }
 
 /* Persistent memory only: this kernel uses it for nothing else than what user space does with it. */
@@ -248,7 +292,7 @@ static bool mr_tables_is_good(const struct multiroot_iommu_start *start)
 {
 	u64 first = start->tables, length = start->size;
 
-	return start->root && !(start->flags & ~MULTIROOT_IOMMU_REMAP) &&
+	return start->root && !(start->flags & ~MULTIROOT_IOMMU_REMAP) && start->peer != start->root && !start->pad &&
 	       length >= MULTIROOT_IOMMU_SIZE_MIN && length <= SZ_1G &&
 	       IS_ALIGNED(first | length, SZ_2M) && first + length > first &&
 	       (region_intersects(first, length, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY) == REGION_INTERSECTS ||
@@ -257,7 +301,7 @@ static bool mr_tables_is_good(const struct multiroot_iommu_start *start)
 }
 
 /* -ENODEV when a root that made the tables wrote nonsense. */
-static int mr_tables_open_unit(void)
+static int mr_tables_use_queue(void)
 {
 	struct mr_queue queue = {
 		.orders = mr_tables_at(mr_tables.shared->queue),
@@ -266,7 +310,10 @@ static int mr_tables_open_unit(void)
 		.done_at = mr_tables.base + offsetof(struct multiroot_iommu_tables, done),
 	};
 
-	return queue.orders ? mr_unit_open(mr_tables.shared->registers, &queue) : -ENODEV;
+	if (!queue.orders)
+		return -ENODEV;
+	mr_unit_use_queue(&queue);
+	return 0;
 }
 
 /* Pages of the shared part follow each other: as long as nobody else takes any, they are one table. */
@@ -280,22 +327,18 @@ static phys_addr_t mr_tables_remapping_table(void)
 	return table;
 }
 
-int mr_tables_create(const struct multiroot_iommu_start *start)
+static void mr_tables_fill(const struct multiroot_iommu_start *start)
 {
 	phys_addr_t common;
 	u64 *root;
-	int err, i;
+	int i;
 
-	if (!mr_tables_is_good(start) || !start->registers || !IS_ALIGNED(start->registers, PAGE_SIZE))
-		return -EINVAL;
-	err = mr_tables_map_tables(start);
-	if (err)
-		return err;
 	memset(mr_tables.shared, 0, PAGE_SIZE);
 	mr_tables.shared->abi = MULTIROOT_IOMMU_ABI;
 	mr_tables.shared->size = mr_tables.size;
 	mr_tables.shared->registers = start->registers;
 	mr_tables.shared->next = PAGE_SIZE;
+	mr_tables_use_part(0);
 	mr_tables.shared->queue = mr_tables_shared_page();
 	mr_tables.shared->root_table = mr_tables_shared_page();
 	common = mr_tables_shared_page();
@@ -303,37 +346,56 @@ int mr_tables_create(const struct multiroot_iommu_start *start)
 	root = mr_tables_at(mr_tables.shared->root_table);
 	for (i = 0; i < 256; i++)
 		root[2 * i] = common | MR_ENTRY_PRESENT;
-	err = mr_tables_open_unit();
-	if (err)
-		goto undo;
 	/* With 32-bit APIC ids every interrupt would have to be remapped. */
 	if ((start->flags & MULTIROOT_IOMMU_REMAP) && mr_unit_can_remap() && !x2apic_enabled())
 		mr_tables.shared->remapping = mr_tables_remapping_table();
+}
+
+int mr_tables_create(const struct multiroot_iommu_start *start)
+{
+	int err;
+
+	if (!mr_tables_is_good(start) || start->peer || !start->registers || !IS_ALIGNED(start->registers, PAGE_SIZE))
+		return -EINVAL;
+	err = mr_unit_open(start->registers);
+	if (err)
+		return err;
+	/* A unit that is on may work with the very tables that would be made anew. */
+	err = mr_unit_is_on() ? -EBUSY : mr_tables_map(start);
+	if (err)
+		goto close;
+	mr_tables_fill(start);
+	err = mr_tables_use_queue();
+	if (!err)
+		err = mr_unit_turn_on(mr_tables.shared->root_table, mr_tables.shared->remapping);
+	if (err)
+		goto unmap;
 	/* Tables with a magic number are complete; pairs with mr_tables_join(). */
 	smp_store_release(&mr_tables.shared->magic, MR_IOMMU_MAGIC);
-	err = mr_unit_turn_on(mr_tables.shared->root_table, mr_tables.shared->remapping);
-	if (!err)
-		return 0;
+	return 0;
+unmap:
+	mr_tables_unmap();
+close:
 	mr_unit_close();
-undo:
-	mr_tables_close();
 	return err;
 }
 
-/* A table of another root in the part that is ours by our number: left by one that lives, or never flipped. */
-static bool mr_tables_part_is_free(void)
+/* Nobody works with the tables yet, and all devices are passed through. */
+void mr_tables_undo_create(void)
 {
-	phys_addr_t first = mr_tables.base + mr_tables.part;
-	int i;
+	mr_tables.shared->magic = 0;
+	mr_unit_turn_off();
+	mr_tables_unmap();
+	mr_unit_close();
+}
 
-	for (i = 0; i < MULTIROOT_IOMMU_DEVICES; i++) {
-		u64 *entry = mr_tables.shared->device[i].owner ? mr_tables_entry(i) : NULL;
-		u64 table = entry ? entry[0] & PAGE_MASK : 0;
-
-		if (table >= first && table < first + mr_tables.part_pages * PAGE_SIZE)
-			return false;
-	}
-	return true;
+static bool mr_tables_are_ours(void)
+{
+	/* Nothing else is looked at before the magic number; pairs with mr_tables_create(). */
+	if (smp_load_acquire(&mr_tables.shared->magic) != MR_IOMMU_MAGIC)
+		return false;
+	return mr_tables.shared->abi == MULTIROOT_IOMMU_ABI && mr_tables.shared->size == mr_tables.size &&
+	       mr_tables_at(mr_tables.shared->root_table);
 }
 
 int mr_tables_join(const struct multiroot_iommu_start *start)
@@ -342,32 +404,33 @@ int mr_tables_join(const struct multiroot_iommu_start *start)
 
 	if (!mr_tables_is_good(start) || start->registers || start->flags)
 		return -EINVAL;
-	err = mr_tables_map_tables(start);
+	err = mr_tables_map(start);
 	if (err)
 		return err;
-	err = -ENODEV;
-	/* Nothing else is looked at before the magic number; pairs with mr_tables_create(). */
-	if (smp_load_acquire(&mr_tables.shared->magic) != MR_IOMMU_MAGIC ||
-	    mr_tables.shared->abi != MULTIROOT_IOMMU_ABI || mr_tables.shared->size != mr_tables.size ||
-	    !mr_tables_at(mr_tables.shared->root_table))
-		goto undo;
-	err = -EBUSY;
-	if (!mr_tables_part_is_free())
-		goto undo;
-	err = mr_tables_open_unit();
+	err = mr_tables_are_ours() ? mr_unit_open(mr_tables.shared->registers) : -ENODEV;
 	if (err)
-		goto undo;
-	if (mr_unit_translates(mr_tables.shared->root_table))
-		return 0;
-	err = -ENODEV;
+		goto unmap;
+	err = mr_unit_translates(mr_tables.shared->root_table) ? mr_tables_use_queue() : -ENODEV;
+	if (err)
+		goto close;
+	return 0;
+close:
 	mr_unit_close();
-undo:
-	mr_tables_close();
+unmap:
+	mr_tables_unmap();
 	return err;
 }
 
-void mr_tables_close(void)
+void mr_tables_undo_join(void)
 {
-	memunmap(mr_tables.shared);
-	bitmap_free(mr_tables.used);
+	unsigned long flags;
+	int i;
+
+	mr_tables_lock(&flags);
+	for (i = 0; i < MULTIROOT_IOMMU_PARTS; i++)
+		if (mr_tables.shared->part[i] == mr_tables.self)
+			mr_tables.shared->part[i] = 0;
+	mr_tables_unlock(flags);
+	mr_unit_close();
+	mr_tables_unmap();
 }

@@ -108,6 +108,20 @@ static int mr_unit_command(u32 bit)
 	return readl_poll_timeout(mr_unit_registers + REG_GSTS, value, value & bit, 10, REGISTER_US);
 }
 
+static int mr_unit_command_off(u32 bit)
+{
+	u32 value;
+
+	writel(readl(mr_unit_registers + REG_GSTS) & GSTS_KEPT & ~bit, mr_unit_registers + REG_GCMD);
+	return readl_poll_timeout(mr_unit_registers + REG_GSTS, value, !(value & bit), 10, REGISTER_US);
+}
+
+/* Whoever turned it on, it works with tables of theirs. */
+bool mr_unit_is_on(void)
+{
+	return readl(mr_unit_registers + REG_GSTS) & (GCMD_TE | GCMD_QIE | GCMD_IRE);
+}
+
 bool mr_unit_translates(phys_addr_t root_table)
 {
 	return (readl(mr_unit_registers + REG_GSTS) & GCMD_TE) && readq(mr_unit_registers + REG_RTADDR) == root_table;
@@ -134,13 +148,11 @@ static int mr_unit_turn_remapping_on(phys_addr_t remapping)
 	return mr_unit_command(GCMD_IRE);
 }
 
-/* Nobody may have turned it on before: whose tables those are we can't know. No remapping if that is 0. */
-int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping)
+/* No remapping if that is 0. Nobody may have turned it on before. */
+static int mr_unit_turn_all_on(phys_addr_t root_table, phys_addr_t remapping)
 {
 	int err;
 
-	if (readl(mr_unit_registers + REG_GSTS) & (GCMD_TE | GCMD_QIE | GCMD_IRE))
-		return -EBUSY;
 	writeq(0, mr_unit_registers + REG_IQT);
 	writeq(mr_unit_queue.orders_at, mr_unit_registers + REG_IQA);
 	err = mr_unit_command(GCMD_QIE);
@@ -155,6 +167,22 @@ int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping)
 	if (remapping)
 		err = mr_unit_turn_remapping_on(remapping);
 	return err ? err : mr_unit_command(GCMD_TE);
+}
+
+/* Undo of mr_unit_turn_on(), while everything is passed through. */
+void mr_unit_turn_off(void)
+{
+	if (mr_unit_command_off(GCMD_TE) || mr_unit_command_off(GCMD_IRE) || mr_unit_command_off(GCMD_QIE))
+		pr_err("the unit does not turn off\n");
+}
+
+int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping)
+{
+	int err = mr_unit_turn_all_on(root_table, remapping);
+
+	if (err)
+		mr_unit_turn_off();
+	return err;
 }
 
 /* Where the fault records are, and how many. */
@@ -211,7 +239,7 @@ void mr_unit_info(struct multiroot_iommu_info *info)
 }
 
 /* What our tables need: four levels, 2 MiB pages, the queue. ENODEV when there is no such unit there. */
-int mr_unit_open(phys_addr_t registers, const struct mr_queue *shared)
+int mr_unit_open(phys_addr_t registers)
 {
 	u32 version;
 
@@ -221,7 +249,6 @@ int mr_unit_open(phys_addr_t registers, const struct mr_queue *shared)
 	version = readl(mr_unit_registers);
 	mr_unit_cap = readq(mr_unit_registers + REG_CAP);
 	mr_unit_ecap = readq(mr_unit_registers + REG_ECAP);
-	mr_unit_queue = *shared;
 	if (version == ~0U || !(version & 0xf0) || !(FIELD_GET(GENMASK_ULL(12, 8), mr_unit_cap) & BIT(2)) ||
 	    !(FIELD_GET(GENMASK_ULL(37, 34), mr_unit_cap) & BIT(0)) || !(mr_unit_ecap & ECAP_QI) ||
 	    mr_unit_first_record() + 16 * mr_unit_records() > UNIT_SIZE) {
@@ -230,6 +257,11 @@ int mr_unit_open(phys_addr_t registers, const struct mr_queue *shared)
 	}
 	schedule_delayed_work(&mr_unit_fault_work, FAULT_PERIOD);
 	return 0;
+}
+
+void mr_unit_use_queue(const struct mr_queue *shared)
+{
+	mr_unit_queue = *shared;
 }
 
 void mr_unit_close(void)

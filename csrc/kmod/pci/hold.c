@@ -15,6 +15,7 @@
  * @bus: the bus it was made for; buses below inherit the pointer to @ops
  * @original: what it stands before
  * @hold: enum mr_pci_hold by device and function
+ * @below: how many functions that are not free are below a port, by its device and function; a port with any is held
  * @msix: where their MSI-X capabilities are, 0: none
  */
 struct filter {
@@ -22,6 +23,7 @@ struct filter {
 	struct pci_bus *bus;
 	struct pci_ops *original;
 	u8 hold[256];
+	u8 below[256];
 	u8 msix[256];
 };
 
@@ -30,7 +32,7 @@ static DEFINE_MUTEX(mr_hold_lock);
 static int mr_hold_filtered_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
 {
 	struct filter *filter = container_of(bus->ops, struct filter, ops);
-	enum mr_pci_hold hold = READ_ONCE(filter->hold[devfn]);
+	enum mr_pci_hold hold = READ_ONCE(filter->below[devfn]) ? MR_PCI_HELD : READ_ONCE(filter->hold[devfn]);
 
 	if (bus == filter->bus && !mr_pci_passes(hold, filter->msix[devfn], where, size, value))
 		return PCIBIOS_SUCCESSFUL;
@@ -56,14 +58,38 @@ static struct filter *mr_hold_filter_for(struct pci_bus *bus)
 	return filter;
 }
 
-static int mr_hold_behind(struct pci_bus *bus, struct pci_dev *pdev, enum mr_pci_hold hold)
+/* One more function below is held, or one less: for the ports above it. */
+static void mr_hold_above(struct pci_dev *port, int more)
 {
-	struct filter *filter = mr_hold_filter_for(bus);
+	for (; port; port = pci_upstream_bridge(port)) {
+		struct filter *filter = mr_hold_filter_for(port->bus);
 
-	if (!filter)
-		return -ENOMEM;
+		WRITE_ONCE(filter->below[port->devfn], filter->below[port->devfn] + more);
+	}
+}
+
+/* With these there is nothing left that could fail. */
+static int mr_hold_make_filters(struct pci_dev *pdev)
+{
+	for (; pdev; pdev = pci_upstream_bridge(pdev))
+		if (!mr_hold_filter_for(pdev->bus))
+			return -ENOMEM;
+	return 0;
+}
+
+static int mr_hold_function(struct pci_dev *pdev, enum mr_pci_hold hold)
+{
+	int err = mr_hold_make_filters(pdev);
+	struct filter *filter;
+	bool was_held;
+
+	if (err)
+		return err;
+	filter = mr_hold_filter_for(pdev->bus);
+	was_held = filter->hold[pdev->devfn] != MR_PCI_FREE;
 	filter->msix[pdev->devfn] = pdev->msix_cap;
 	WRITE_ONCE(filter->hold[pdev->devfn], hold);
+	mr_hold_above(pci_upstream_bridge(pdev), (hold != MR_PCI_FREE) - was_held);
 	return 0;
 }
 
@@ -72,20 +98,18 @@ static int mr_hold_behind(struct pci_bus *bus, struct pci_dev *pdev, enum mr_pci
  * @pdev: the function
  * @hold: how far
  *
- * The port above it is held too: a bus reset would go through there. -ENOMEM.
+ * The ports above it are held too: they carry its DMA, and a bus reset would go through there. A function that this
+ * root was handed has none above it: where this root shows them, it never writes to them. -ENOMEM.
  */
 int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold)
 {
-	struct pci_dev *port = pdev->bus->self;
 	int err = 0;
 
 	mutex_lock(&mr_hold_lock);
 	if (mr_pci_is_handed(pdev->bus))
 		mr_pci_set_hold(pdev->bus, hold);
 	else
-		err = mr_hold_behind(pdev->bus, pdev, hold);
-	if (!err && port)
-		err = mr_hold_behind(port->bus, port, hold == MR_PCI_FREE ? MR_PCI_FREE : MR_PCI_HELD);
+		err = mr_hold_function(pdev, hold);
 	mutex_unlock(&mr_hold_lock);
 	return err;
 }

@@ -12,8 +12,9 @@
 #define MULTIROOT_IOMMU_IOC_MAGIC 0xb6
 
 enum multiroot_iommu_constants {
-	MULTIROOT_IOMMU_ABI = 2,
+	MULTIROOT_IOMMU_ABI = 3,
 	MULTIROOT_IOMMU_DEVICES = 32,
+	MULTIROOT_IOMMU_PARTS = 2,		/* of the tables: each is one root's at a time */
 	MULTIROOT_IOMMU_SIZE_MIN = 0x800000,	/* 8 MiB */
 
 	/* struct multiroot_iommu_info.flags */
@@ -51,7 +52,8 @@ struct multiroot_iommu_info {
 
 /*
  * MULTIROOT_IOMMU_IOC_START: make tables in a range of persistent memory, all devices passed through, and turn
- * translation on. MULTIROOT_IOMMU_IOC_JOIN: take part in tables another root made; registers and flags are 0.
+ * translation on; peer is 0. MULTIROOT_IOMMU_IOC_JOIN: take part in tables another root made; registers and flags are
+ * 0. What roots other than peer left is inherited first, see MULTIROOT_IOMMU_IOC_INHERIT.
  */
 struct multiroot_iommu_start {
 	__u64 tables;				/* page aligned */
@@ -59,6 +61,17 @@ struct multiroot_iommu_start {
 	__u64 registers;			/* page aligned */
 	__u32 root;				/* number of this root in the ledger */
 	__u32 flags;
+	__u32 peer;				/* the other root that lives, 0: none */
+	__u32 pad;
+};
+
+/*
+ * MULTIROOT_IOMMU_IOC_INHERIT: become the owner of all devices of roots that have ended. They are blocked, and their
+ * interrupts with them: what they worked for is gone.
+ */
+struct multiroot_iommu_inherit {
+	__u32 peer;				/* the other root that lives, 0: none */
+	__u32 devices;				/* out: how many were inherited */
 };
 
 /* MULTIROOT_IOMMU_IOC_DEVICE: what is in place for a device. */
@@ -102,6 +115,7 @@ struct multiroot_iommu_switch {
 #define MULTIROOT_IOMMU_IOC_JOIN	_IOW(MULTIROOT_IOMMU_IOC_MAGIC, 0x02, struct multiroot_iommu_start)
 #define MULTIROOT_IOMMU_IOC_DEVICE	_IOWR(MULTIROOT_IOMMU_IOC_MAGIC, 0x03, struct multiroot_iommu_device)
 #define MULTIROOT_IOMMU_IOC_SWITCH	_IOWR(MULTIROOT_IOMMU_IOC_MAGIC, 0x04, struct multiroot_iommu_switch)
+#define MULTIROOT_IOMMU_IOC_INHERIT	_IOWR(MULTIROOT_IOMMU_IOC_MAGIC, 0x05, struct multiroot_iommu_inherit)
 
 /* A device that has or had tables of its own. Slot i uses the domain id 16 + i. */
 struct multiroot_iommu_record {
@@ -123,6 +137,7 @@ struct multiroot_iommu_tables {
 	__u32 done;				/* written by the unit */
 	__u32 pad;
 	__u64 next;				/* first page of the shared part not handed out, bytes from the start */
+	__u32 part[2];				/* root that has its page tables there, 0: nobody; under lock */
 	struct multiroot_iommu_record device[32];
 };
 

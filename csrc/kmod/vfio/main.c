@@ -26,10 +26,9 @@ static int mr_vfio_open_device(struct vfio_device *vdev)
 {
 	struct mr_vfio *mine = mr_vfio_of(vdev);
 	struct pci_dev *pdev = mine->core.pdev;
-	int err = 0;
+	int err;
 
-	if (!multiroot_iommu_owned(pdev))
-		err = multiroot_pci_hold(pdev, MR_PCI_TAKING);
+	err = multiroot_pci_hold(pdev, multiroot_iommu_owned(pdev) ? MR_PCI_FREE : MR_PCI_TAKING);
 	if (!err)
 		err = vfio_pci_core_enable(&mine->core);
 	if (err)

@@ -14,7 +14,8 @@ from demo.test_demo_report import GOOD, GUEST
 
 from multiroot.cli import generations as command
 from multiroot.demo import scenario
-from multiroot.demo.generations import Generation, Inventory
+from multiroot.demo.device import Frames
+from multiroot.demo.generations import CardSeen, Generation, Inventory
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.lab import lab as labs
 from multiroot.lab import machine as machines
@@ -106,6 +107,9 @@ GENERATION = Generation(
 )
 
 
+CARD = CardSeen(Frames(1, 900, 900, 0, 0, 0), sent=850, resets=0, faults=0, driver_lines=0, interrupts=70)
+
+
 class Lab:
     """Notes whether it was ended."""
 
@@ -126,12 +130,13 @@ def played(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return lab
 
     class Generations:
-        def __init__(self, machine: Lab, memory: int, phases: object) -> None:
+        def __init__(self, machine: Lab, memory: int, phases: object, *, card: bool) -> None:
             seen["memory"] = memory
+            seen["card"] = card
 
         def run(self, turn: list[str], show: Any) -> None:
             seen["turn"] = turn
-            show(GENERATION)
+            show(replace(GENERATION, card=CARD) if seen["card"] else GENERATION)
             if "fail" in seen:
                 raise MultirootError("generation 2: the guest lost ticks")
 
@@ -152,6 +157,14 @@ def test_generations(run: Run, played: dict[str, Any], tmp_path: Path) -> None:
     assert (played["options"].kernel, played["memory"]) == ("6.12", 512 * MIB)
     assert json.loads((tmp_path / "seen").read_text())[0]["inventory"]["kernel"] == "6.1.0"
     assert played["lab"].down_called == 1
+
+
+def test_generations_with_a_card(run: Run, played: dict[str, Any]) -> None:
+    done = run("lab", "generations", "--n", 2, "--passthrough")
+    assert (done.code, done.err) == (0, "")
+    assert ["900", "900", "0", "0", "0", "0", "70"] in [line.split() for line in done.out.splitlines()]
+    assert played["turn"] == ["6.12-full", "6.12-full"]
+    assert (played["options"].machine, played["options"].kernel) == ("passthrough", "6.12-full")
 
 
 @pytest.mark.parametrize(("words", "ended"), [((), 1), (("--keep",), 0)])

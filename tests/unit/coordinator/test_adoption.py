@@ -99,6 +99,7 @@ def adoption_on(machine: Machine, ended: bool = True) -> Adoption:
             Phases("root 2"),
             parent_ended,
             let_go,
+            lambda: machine.calls.append(("inherit devices",)),
             machine.top / "request",
             machine.top / "no-services",
             open_device=lambda: machine,  # type: ignore[arg-type, return-value]
@@ -122,7 +123,15 @@ async def test_everything_becomes_this_roots_in_order(machine: Machine) -> None:
     zeroed = [call for call in machine.calls if call[0] == "ZERO"]
     rest = [call for call in machine.calls if call[0] != "ZERO"]
     # The first MiB stays unused, and with it the first memory block.
-    assert rest == [("claim",), ("let go",), ("cpu", 0), ("pci",), ("ADD", 128, 384), ("close",)]
+    assert rest == [
+        ("claim",),
+        ("let go",),
+        ("cpu", 0),
+        ("inherit devices",),
+        ("pci",),
+        ("ADD", 128, 384),
+        ("close",),
+    ]
     assert sum(size for _, _, size in zeroed) == 384
     assert machine.calls.index(zeroed[-1]) < machine.calls.index(("ADD", 128, 384))
     assert machine.read("cpu/cpu3/online") == "1"

@@ -38,7 +38,7 @@ async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str,
         pytest.fail("nobody told this root to take over")
 
     adoption = Adoption(
-        AdoptionContext(phases, nothing, nothing, tmp_path / "adoption", tmp_path / "services")
+        AdoptionContext(phases, nothing, nothing, list, tmp_path / "adoption", tmp_path / "services")
     )
     service = CoordinatorService(
         CoordinatorParts(Coordinator(journal, {}, phases), adoption, phases, no_plan, hand_over, 1)

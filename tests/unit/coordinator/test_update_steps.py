@@ -59,7 +59,7 @@ async def no_announcement(phases: list[Phase], verify: bool, devices: Sequence[s
     pytest.fail("nobody retires here")
 
 
-def coordinator_of(roots: Roots, tmp_path: Path) -> Coordinator:
+def coordinator_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None = None) -> Coordinator:
     phases = Phases("root 1")
     context = UpdateContext(
         here=lambda: list(roots.here),
@@ -71,6 +71,7 @@ def coordinator_of(roots: Roots, tmp_path: Path) -> Coordinator:
         root=1,
         shut_door=roots.shut,
         open_door=roots.open,
+        staying=lambda: staying or {},
     )
     steps = {**dict.fromkeys(LAUNCH, Nothing()), **make_update_steps(context)}
     return Coordinator(Journal(tmp_path / "journal"), steps, phases)
@@ -132,6 +133,16 @@ async def test_a_root_that_got_a_vm_after_its_commit_does_not_retire(tmp_path: P
     with pytest.raises(ConflictError, match="this root still owns late"):
         await coordinator.retire({})
     assert coordinator.state is State.COMMITTED
+
+
+async def test_nothing_is_committed_while_a_vm_needs_a_card_of_this_root(tmp_path: Path) -> None:
+    staying = {"0000:01:10.0": "0000:01:00.0"}
+    coordinator = coordinator_of(Roots("a"), tmp_path, staying)
+    await coordinator.update({"request": {}}, "handover")
+    with pytest.raises(ConflictError, match=r"01:10\.0, which a VM owns, is a part of 0000:01:00\.0"):
+        await coordinator.update({"request": {}}, "commit")
+    staying.clear()
+    assert await coordinator.update({"request": {}}, "commit") is State.COMMITTED
 
 
 async def test_an_abort_stops_where_a_vm_cannot_come_back_and_the_new_root_lives_on(tmp_path: Path) -> None:

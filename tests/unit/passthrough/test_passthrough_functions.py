@@ -10,6 +10,7 @@ import pytest
 
 from multiroot.arena.allocator import Extent
 from multiroot.device.passthrough import Bar, Function, Translation
+from multiroot.device.uapi import Ecam
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.passthrough import firmware
 from multiroot.passthrough.devices import DeviceState
@@ -18,6 +19,7 @@ from multiroot.passthrough.functions import (
     Functions,
     acs_wanted,
     check_capabilities,
+    config_address,
     parse_address,
     parse_resources,
 )
@@ -30,10 +32,6 @@ IGB = "0000:01:00.0"
 def dmar(*units: int) -> bytes:
     drhds = b"".join(struct.pack("<HHBBHQ", 0, 16, 1, 0, 0, base) for base in units)
     return bytes(48) + drhds + struct.pack("<HHI", 1, 8, 0)
-
-
-def mcfg(*entries: tuple[int, int, int, int]) -> bytes:
-    return bytes(44) + b"".join(struct.pack("<QHBBI", *entry, 0) for entry in entries)
 
 
 def config(*, msix: bool = True, extended: bytes = b"") -> bytes:
@@ -57,10 +55,12 @@ def test_one_unit_is_found_and_several_are_refused() -> None:
 
 
 def test_configuration_space_is_found_by_bus() -> None:
-    table = mcfg((0xE0000000, 1, 0, 255), (0xB0000000, 0, 0, 63))
-    assert firmware.config_address(table, 0x0100) == 0xB0100000
+    ecam = Ecam(0xB0000000, 0, 63)
+    assert config_address(ecam, 0x0100) == 0xB0100000
     with pytest.raises(ConflictError, match="0x40"):
-        firmware.config_address(table, 0x4000)
+        config_address(ecam, 0x4000)
+    with pytest.raises(ConflictError, match="0x1"):
+        config_address(None, 0x0100)
 
 
 @pytest.mark.parametrize(("flags", "remaps"), [(0, False), (1, True), (2, False), (3, True)])
