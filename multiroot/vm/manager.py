@@ -111,9 +111,26 @@ class VmManager:
             raise self._unknown(name)
         return vm
 
+    def known(self, name: str) -> Instance:
+        """The same; raises ConflictError that says what it is if only the arena knows it."""
+        entry = None if self.find(name) else self.host.arena.vm(name)
+        if entry is not None:
+            state, error = self.of(entry)
+            raise ConflictError(f"{name} does not run, it is {state}", error)
+        return self.get(name)
+
+    def exists(self, name: str) -> bool:
+        """Whether any root has a VM of that name."""
+        return self.host.arena.vm(name) is not None
+
+    def is_lost(self, name: str) -> bool:
+        """Whether the root that owns the VM `name` has ended."""
+        entry = self.host.arena.vm(name)
+        return entry is not None and self.host.arena.standing(entry.owner) is Standing.LOST
+
     def running(self, name: str) -> Instance:
         """The same, if it runs here; raises ConflictError if it does not."""
-        vm = self.get(name)
+        vm = self.known(name)
         if vm.state is VmState.HANDED:
             raise ConflictError(f"{name} has been handed to root {vm.owner.root}")
         if vm.state is not VmState.RUNNING:

@@ -34,10 +34,7 @@ class ConsoleStream:
 
     def history(self, since: int = 0) -> bytes:
         """What is kept of the output from offset `since` on and before `start`."""
-        pieces = read_history(self.folder.console_record)
-        return b"".join(
-            piece.data[max(0, since - piece.start) :] for piece in pieces if since < piece.end <= self.start
-        )
+        return recorded(self.folder, since, self.start)
 
     async def read(self) -> bytes:
         """Live bytes, empty when the VMM has ended or we were too slow for the keeper."""
@@ -52,6 +49,16 @@ class ConsoleStream:
         """Send to the guest."""
         self._writer.write(data)
         await self._writer.drain()
+
+
+def recorded(folder: VmFolder, since: int, until: int | None = None) -> bytes:
+    """What is kept of the output from offset `since` on, in pieces that end at offset `until` or before."""
+    pieces = read_history(folder.console_record)
+    return b"".join(
+        piece.data[max(0, since - piece.start) :]
+        for piece in pieces
+        if since < piece.end and (until is None or piece.end <= until)
+    )
 
 
 @asynccontextmanager
@@ -108,6 +115,9 @@ class Follower:
             except ConsoleClosedError:
                 if self._console is None:
                     raise
+                # It may have dropped us before it ended.
+                if rest := recorded(self._folder, self._console.end):
+                    yield rest
                 return
 
 

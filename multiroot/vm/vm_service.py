@@ -14,12 +14,12 @@ from multiroot.arena.arena import Entry
 from multiroot.errors import BadRequestError, PeerLostError, WaitTimeoutError
 from multiroot.rpc.server import PeerChannel, names_root
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+from multiroot.vm.attach import Attachment
 from multiroot.vm.elsewhere import Elsewhere, no_other_root
-from multiroot.vm.history import read_history
 from multiroot.vm.instance import Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_from_proto, definition_to_proto, extent_to_proto, ticks_to_proto
-from multiroot.vm.stream import Follower, wait_for_ticks
+from multiroot.vm.stream import wait_for_ticks
 
 log = logging.getLogger(__name__)
 
@@ -89,19 +89,10 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         first = await anext(requests, None)
         if first is None:
             raise BadRequestError("no VM named")
-        vm = self._manager.get(first.name)
-        if not vm.active:
-            if first.history:
-                pieces = read_history(vm.folder.console_record)
-                yield vm_pb2.ConsoleResponse(output=b"".join(piece.data for piece in pieces))
-            return
-        console = Follower(vm.folder)
-        typing = asyncio.create_task(_pass_input(requests, console))
-        try:
-            async for data in console.output(history=first.history):
-                yield vm_pb2.ConsoleResponse(output=data)
-        finally:
-            typing.cancel()
+        follow = not names_root(context)
+        attachment = Attachment(self._manager, self._elsewhere, first.name, follow=follow)
+        async for data in attachment.output(requests, history=first.history):
+            yield vm_pb2.ConsoleResponse(output=data)
 
     async def GetTicks(self, request: vm_pb2.GetTicksRequest, context: Context) -> vm_pb2.Ticks:
         vm = self._manager.get(request.name)
@@ -156,9 +147,3 @@ def _unreachable(vm: vm_pb2.Vm) -> vm_pb2.Vm:
     seen.CopyFrom(vm)
     seen.state, seen.error = UNREACHABLE, f"root {vm.owner}'s agent does not answer"
     return seen
-
-
-async def _pass_input(requests: AsyncIterator[vm_pb2.ConsoleRequest], console: Follower) -> None:
-    async for request in requests:
-        if request.input:
-            await console.write(request.input)

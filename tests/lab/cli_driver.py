@@ -5,14 +5,41 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from multiroot.lab.lab import Lab
 
 TIMEOUT = 240
 CRASH_TIMEOUT = 60
+
+
+class Running:
+    """A command that has not ended yet."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout
+        self._process = process
+        self._fd = process.stdout.fileno()
+        self._output = b""
+
+    def wait_for(self, words: bytes) -> None:
+        """Until it has printed these words again."""
+        before = len(self._output)
+        until = time.monotonic() + TIMEOUT
+        while words not in self._output[before:]:
+            ready = select.select([self._fd], [], [], max(until - time.monotonic(), 0))[0]
+            data = os.read(self._fd, 1 << 16) if ready else b""
+            assert data, f"ended or silent; it had said: {self._output[-400:]!r}"
+            self._output += data
+
+    def output(self) -> bytes:
+        """All that it has printed so far."""
+        return self._output
 
 
 class Cli:
@@ -31,6 +58,19 @@ class Cli:
             timeout=TIMEOUT,
             check=False,
         )
+
+    @contextmanager
+    def started(self, *words: str) -> Iterator[Running]:
+        """A command that runs during the body."""
+        command = [sys.executable, "-m", "multiroot.cli.main", *words]
+        env = {**os.environ, "MULTIROOT_AGENT": self.lab.agent_address}
+        with subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            try:
+                yield Running(process)
+            finally:
+                process.kill()
 
     def ok(self, *words: str) -> str:
         done = self.run(*words)

@@ -18,6 +18,7 @@ from multiroot.lab.lab import Lab, kernel_name
 from multiroot.phases import Phases
 from multiroot.rpc import client
 from multiroot.units import MIB
+from multiroot.vm.ticks import continuity, parse
 
 
 def play(lab: Lab, new_kernel: str, vms: int) -> None:
@@ -133,18 +134,31 @@ def test_a_new_root_that_never_comes_up_gives_everything_back(cli: Cli) -> None:
 
 
 def test_a_vm_goes_there_and_back_and_there_again(cli: Cli) -> None:
-    """Proves that either root gives and takes: each handoff raises the epoch by one and copies no RAM."""
-    epochs = []
-    for to in ("new", "old", "new", "old"):
-        result = cli.data("handoff", "steady", "--to", to)
-        assert isinstance(result, dict)
-        assert result["ram_bytes_copied"] == 0
-        epochs.append(result["epoch"])
+    """Proves that either root gives and takes: each handoff raises the epoch by one and copies no RAM. The
+    VM has one row all the time, every verb finds it, and a console that is attached throughout shows each
+    of its ticks once."""
+    with cli.started("vm", "console", "steady") as console:
+        console.wait_for(b"T ")
+        epochs = []
+        for to in ("new", "old", "new", "old"):
+            result = cli.data("handoff", "steady", "--to", to)
+            assert isinstance(result, dict)
+            assert result["ram_bytes_copied"] == 0
+            epochs.append(result["epoch"])
+            owner = root_number(cli, to)
+            (row,) = cli.data("vm", "list")  # type: ignore[misc]
+            assert (row["name"], row["state"], row["owner"]) == ("steady", "running", owner)
+            shown = cli.data("vm", "show", "steady")
+            assert isinstance(shown, dict)
+            assert (shown["state"], shown["owner"], shown["epoch"]) == ("running", owner, epochs[-1])
+            cli.refused(3, "already a VM steady", "vm", "run", "steady")
+            console.wait_for(b"T ")
+        output = console.output()
     assert epochs == list(range(epochs[0], epochs[0] + 4))
+    seen = continuity(parse([(0, output)]).ticks)
+    assert seen
+    assert (seen.missing, seen.repeated) == ((), ())
     cli.refused(2, "no VM named 'nobody'", "handoff", "nobody", "--to", "old")
-    shown = cli.data("vm", "show", "steady")
-    assert isinstance(shown, dict)
-    assert (shown["state"], shown["owner"], shown["epoch"]) == ("running", 1, epochs[-1])
 
 
 def test_a_running_new_root_keeps_its_cpus_and_its_coordinator(cli: Cli) -> None:
@@ -196,6 +210,36 @@ def test_an_abort_brings_back_a_vm_that_was_handed_over_by_hand(cli: Cli) -> Non
     with client.connect(cli.lab.agent_address, root="old") as old:
         seen = len(agents.ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
         agents.ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
+
+
+def test_a_vm_whose_root_died_is_lost_and_its_name_is_free_again(cli: Cli) -> None:
+    """Proves that a VM is told to be lost as soon as its root has panicked, by vm list, arena show and
+    doctor; that its memory and name are free after that; and that the next VM of the name is handed over."""
+    cli.ok("root", "launch", "--kernel", "6.12")
+    cli.ok("handoff", "steady")
+    owner = root_number(cli, "new")
+    cli.refused(3, f"root {owner}, which owns it, lives", "vm", "forget", "steady")
+    cli.crash_new_root()
+    (row,) = cli.data("vm", "list")  # type: ignore[misc]
+    assert (row["name"], row["state"], row["owner"]) == ("steady", "lost", owner)
+    shown = json.loads(cli.lab.run(["multiroot", "arena", "show", "--json"]).stdout)["extents"]
+    assert [(each["name"], each["state"]) for each in shown] == [("steady", "lost")]
+    looked = json.loads(cli.lab.run(["multiroot", "doctor", "--json"]).stdout)
+    (found,) = [each for each in looked["checks"] if each["id"] == "arena"]
+    assert "multiroot vm forget steady" in found["mend"]
+    cli.refused(3, "already a VM steady (lost)", "vm", "run", "steady")
+    assert cli.ok("vm", "stop", "steady") == "steady stopped\n"
+    assert cli.data("vm", "list") == []
+
+    cli.ok("vm", "run", "steady", "--memory", "256M")
+    cli.ok("root", "release")
+    cli.ok("root", "launch", "--kernel", "6.12")
+    with client.connect(cli.lab.agent_address, root="old") as old:
+        agents.ticks(old, "steady", 10, guests.BOOT_TIMEOUT)
+    cli.ok("handoff", "steady")
+    (row,) = cli.data("vm", "list")  # type: ignore[misc]
+    assert (row["state"], row["owner"]) == ("running", root_number(cli, "new"))
+    assert cli.lab.state.resets() == 0
 
 
 def root_number(cli: Cli, name: str) -> int:

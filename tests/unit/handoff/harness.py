@@ -19,6 +19,7 @@ from multiroot.handoff.giver import Lost, hand_over
 from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
 from multiroot.phases import Phases
+from multiroot.processes import ProcessId
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import coordinator_pb2, handoff_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
@@ -134,6 +135,12 @@ def qmp_of(vm: Instance) -> Qmp:
     """The connection to the fake QEMU that runs it."""
     assert isinstance(vm.vmm, QemuVmm)
     return vm.vmm.qmp
+
+
+def process_of(vm: Instance) -> ProcessId:
+    """The fake QEMU that runs it."""
+    assert vm.vmm.process
+    return vm.vmm.process
 
 
 async def ended(vm: Instance) -> None:

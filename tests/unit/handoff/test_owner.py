@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -14,9 +17,11 @@ from multiroot.rpc.server import ROOT_KEY
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
+from multiroot.vm import attach
 from multiroot.vm.folder import folders
+from multiroot.vm.ticks import continuity, parse
 
-from .harness import SMALL, Root, hand, start_vm
+from .harness import SMALL, Root, hand, process_of, start_vm
 
 Roots = tuple[Root, Root]
 NAME = SMALL.name
@@ -131,3 +136,59 @@ async def test_a_lost_vm_that_nobody_ever_knew_here_is_told_by_what_the_arena_sa
         old.manager.forget("db")
     with pytest.raises(BadRequestError, match="not a name for a VM"):
         old.manager.forget(f"{RESERVED}tables")
+
+
+async def seen_at_console(asked: Root, typed: list[bytes]) -> bytes:
+    """All that one console shows from the guest's first byte to the VM's end, while the user types."""
+    call = stub_of(asked).Console()
+    await call.write(vm_pb2.ConsoleRequest(name=NAME, history=True))
+    output = b""
+    async for answer in call:
+        output += answer.output
+        for line in typed:
+            await call.write(vm_pb2.ConsoleRequest(input=line))
+        typed.clear()
+    return output
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+async def test_a_console_stays_with_its_vm_and_shows_everything_once(pair: Roots, asked: int) -> None:
+    old, new = pair
+    typed = [b"hello\n"]
+    watching = asyncio.create_task(seen_at_console(pair[asked], typed))
+    for giver, taker in ((new, old), (old, new), (new, old)):
+        before = len((await giver.ticks()).counter)
+        await giver.ticks(before + 20)
+        await hand(giver, taker)
+    await old.ticks(20)
+    await stub_of(new).Stop(vm_pb2.StopVmRequest(name=NAME))
+    output = await asyncio.wait_for(watching, 30)
+    seen = continuity(parse([(0, output)]).ticks)
+    assert seen
+    assert seen.unbroken
+    assert seen.seen > 60
+    assert typed == []
+
+
+async def until_end(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_a_console_says_so_when_the_vm_is_lost_with_its_root(
+    pair: Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = pair
+    monkeypatch.setattr(attach, "LOOK_S", 0.05)
+    call = stub_of(old).Console()
+    await call.write(vm_pb2.ConsoleRequest(name=NAME, history=True))
+    assert await call.read()
+    for vm in new.manager.all():
+        os.kill(process_of(vm).pid, signal.SIGSTOP)  # silent, as a root that died is
+    old.ended.add(new.number)
+    try:
+        with pytest.raises(ConflictError, match="vm0 was lost with its root"), translated("the agent"):
+            await until_end(call)
+    finally:
+        for vm in new.manager.all():
+            os.kill(process_of(vm).pid, signal.SIGCONT)
