@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,22 @@ def read_process(pid: int, proc_dir: Path = PROC) -> ProcessId | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else ProcessId(pid, int(fields[19]))
+
+
+def logging_to(log: Path, proc_dir: Path = PROC) -> list[ProcessId]:
+    """Processes whose standard output is this very file, by its inode, as they have it since they began."""
+    try:
+        wanted = log.stat()
+    except FileNotFoundError:
+        return []
+    found = []
+    for folder in proc_dir.glob("[0-9]*"):
+        # It may end while we look, or not be ours to look at.
+        with suppress(OSError):
+            output = (folder / "fd/1").stat()
+            if (output.st_dev, output.st_ino) == (wanted.st_dev, wanted.st_ino):
+                found.append(read_process(int(folder.name), proc_dir))
+    return [process for process in found if process]
 
 
 def start_time(pid: int) -> int:

@@ -10,6 +10,7 @@ from multiroot.arena.arena import Entry, Standing
 from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
+from multiroot.processes import ProcessId, logging_to
 from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.door import Door
 from multiroot.vm.folder import VmFolder, VmRecord, folders
@@ -225,8 +226,9 @@ class VmManager:
         record = folder.read()
         entry = self.host.arena.vm(name)
         if record is None or entry is None or entry.record.definition != record.definition.checksum():
-            if record is not None and record.process.alive():
-                await _kill(record)
+            # Without a record that agent died while it started the VMM, whose output goes to the VM's log.
+            for process in logging_to(folder.vmm_log) if record is None else [record.process]:
+                await _kill(process)
             folder.remove()
             return
         vm = Instance(self.host, record.definition, entry)
@@ -252,8 +254,7 @@ class VmManager:
 
     async def _adopt_foreign(self, vm: Instance, record: VmRecord) -> None:
         """Another root owns it: whatever runs here must not."""
-        if record.process.alive():
-            await _kill(record)
+        await _kill(record.process)
         if record.giver is not None:
             vm.folder.remove()
             return
@@ -294,9 +295,9 @@ class VmManager:
         return vm.word.read() if vm.active else vm.owner
 
 
-async def _kill(record: VmRecord) -> None:
+async def _kill(process: ProcessId) -> None:
     try:
-        await Process(record.process).kill()
+        await Process(process).kill()
     except ConflictError:
-        # It ended in between.
+        # It has ended.
         return

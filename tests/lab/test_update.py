@@ -137,6 +137,8 @@ def test_a_vm_goes_there_and_back_and_there_again(cli: Cli) -> None:
     """Proves that either root gives and takes: each handoff raises the epoch by one and copies no RAM. The
     VM has one row all the time, every verb finds it, and a console that is attached throughout shows each
     of its ticks once."""
+    if cli.peer_states() != ["ready"]:
+        cli.ok("root", "launch", "--kernel", "6.12")
     with cli.started("vm", "console", "steady") as console:
         console.wait_for(b"T ")
         epochs = []

@@ -34,7 +34,7 @@
 #define NOTHING 0
 
 // VmState of multiroot/vm/instance.py; NOTHING: the agent knows no VM of that name.
-mtype:vm_state = { starting, running, incoming, frozen, handed, stopped, failed };
+mtype:vm_state = { starting, running, incoming, frozen, handed, lost, stopped, failed };
 
 // Messages of proto/multiroot/v1/handoff.proto; Refused is any error that a call ends with.
 mtype:message = { PrepareRequest, PrepareResponse, TransferRequest, Ready, Taken, AbortRequest, Refused };
@@ -205,7 +205,7 @@ inline agent_ends(v, r) {
 	:: call != 0 -> busy = false
 	:: else
 	fi;
-	stage = idle; call = 0; served = 0; value = 0; giver_epoch = 0; seen_root = 0; lost = false;
+	stage = idle; call = 0; served = 0; value = 0; giver_epoch = 0; seen_root = 0; unheard = false;
 	mine[AT(v, r)] = 0;
 	known[AT(v, r)] = NOTHING
 }
@@ -245,7 +245,7 @@ proctype Agent(byte v; byte r) {
 	byte served;		// the giver's call, as the taker
 	byte value;
 	byte seen_root;
-	bool lost;		// the taker did not answer, as opposed to having refused
+	bool unheard;		// the taker did not answer, as opposed to having refused
 
 restart:
 	{
@@ -255,7 +255,7 @@ restart:
 		:: atomic { record[AT(v, r)] == NOTHING ->
 			known[AT(v, r)] = NOTHING;
 			// One that was started and not yet written down.
-#ifndef TODAY_UNRECORDED_VMM_STAYS
+#ifndef BROKEN_UNRECORDED_VMM_STAYS
 			end_vmm(v, r)
 #endif
 		}
@@ -289,12 +289,17 @@ restart:
 end:		do
 		// The VMM of a VM that is here ends by itself: Instance._watch_end.
 		:: atomic { known[AT(v, r)] == running && vmm[AT(v, r)] == absent -> known[AT(v, r)] = failed }
-		// The owner word tells what has become of a VM that does not run here. The code does not look again yet.
-#ifndef TODAY_HANDED_FOR_EVER
+		// The owner word, and whether its root lives, tell what has become of a VM that does not run here.
+#ifndef BROKEN_HANDED_FOR_EVER
 		:: atomic { known[AT(v, r)] == handed && word_root[v] == r -> known[AT(v, r)] = failed }
 #endif
-#ifndef TODAY_FAILED_FOR_EVER
+#ifndef BROKEN_FAILED_FOR_EVER
 		:: atomic { known[AT(v, r)] == failed && word_root[v] != r && stage == idle -> known[AT(v, r)] = handed }
+#endif
+
+		// VmState.LOST; a user frees it then.
+#ifndef BROKEN_LOST_LOOKS_HANDED
+		:: atomic { known[AT(v, r)] == handed && word_root[v] != r && root_dead[word_root[v]] -> known[AT(v, r)] = lost }
 #endif
 
 		// The user has had enough.
@@ -305,7 +310,7 @@ end:		do
 			busy = true;
 			attempts[v]++;
 			call = attempts[v];
-			lost = true;
+			unheard = true;
 			send(AT(v, OTHER(r)), PrepareRequest, call, mine[AT(v, r)]) };
 			if
 			:: atomic { inbox[AT(v, r)]??PrepareResponse(eval(call), value) ->
@@ -313,13 +318,13 @@ end:		do
 				:: wire[v] == listening && key[v] == value -> wire[v] = connected
 				:: else -> goto settle
 				fi }
-			:: atomic { inbox[AT(v, r)]??Refused(eval(call), _) -> lost = false; goto settle }
+			:: atomic { inbox[AT(v, r)]??Refused(eval(call), _) -> unheard = false; goto settle }
 			:: goto settle
 			fi;
 			atomic { send(AT(v, OTHER(r)), TransferRequest, call, 0) };
 			if
 			:: atomic { inbox[AT(v, r)]??Ready(eval(call), _) -> known[AT(v, r)] = frozen }
-			:: atomic { inbox[AT(v, r)]??Refused(eval(call), _) -> lost = false; goto settle }
+			:: atomic { inbox[AT(v, r)]??Refused(eval(call), _) -> unheard = false; goto settle }
 			:: goto settle
 			fi;
 			if
@@ -332,7 +337,7 @@ end:		do
 				:: vmm[AT(v, r)] == absent -> goto settle	// it cannot be asked for its figures
 				:: else -> end_vmm(v, r); known[AT(v, r)] = handed; goto done
 				fi }
-			:: atomic { inbox[AT(v, r)]??Refused(eval(call), _) -> lost = false }
+			:: atomic { inbox[AT(v, r)]??Refused(eval(call), _) -> unheard = false }
 			:: skip
 			fi;
 settle:
@@ -362,10 +367,10 @@ settle:
 			fi;
 			go_on(v, r);
 			if
-			:: atomic { lost -> skip }
-			:: atomic { !lost -> send(AT(v, OTHER(r)), AbortRequest, call, 0) }
+			:: atomic { unheard -> skip }
+			:: atomic { !unheard -> send(AT(v, OTHER(r)), AbortRequest, call, 0) }
 			fi;
-done:			atomic { busy = false; call = 0; lost = false; value = 0 }
+done:			atomic { busy = false; call = 0; unheard = false; value = 0 }
 
 		// The taker: multiroot/handoff/taker.py. First Prepare, which ends what an earlier one left.
 		:: atomic { inbox[AT(v, r)]??PrepareRequest(served, value) ->
@@ -523,7 +528,11 @@ inline check(v) {
 	if
 	:: root_dead[OTHER(r)]
 	:: else ->
-		assert(known[AT(v, OTHER(r))] == NOTHING || known[AT(v, OTHER(r))] == handed);
+		if
+		:: known[AT(v, OTHER(r))] == NOTHING
+		:: known[AT(v, OTHER(r))] != NOTHING && root_dead[r] -> assert(known[AT(v, OTHER(r))] == lost)
+		:: known[AT(v, OTHER(r))] != NOTHING && !root_dead[r] -> assert(known[AT(v, OTHER(r))] == handed)
+		fi;
 		assert(vmm[AT(v, OTHER(r))] == absent)	// nothing is left behind
 	fi
 }

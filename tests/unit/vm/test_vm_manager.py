@@ -4,6 +4,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +200,49 @@ async def test_a_new_agent_adopts_a_running_vm(host: Host, manager: VmManager) -
     assert process_of(vm).pid == process_of(before).pid
     assert vm.owner == Owner(1, 2)  # fences whoever the dead agent was handing it to
     await again.stop("vm0")
+    assert nothing_left(host)
+
+
+async def test_a_new_agent_ends_a_vmm_that_was_not_written_down_and_no_stranger(
+    host: Host, manager: VmManager
+) -> None:
+    vm = await manager.run(SMALL)
+    await qmp_of(vm).disconnect()
+    (host.run_dir / "vm0/vm.json").unlink()  # as when the agent dies before it writes that
+    # Somebody reads the log, and somebody writes to one of the same name.
+    reader = subprocess.Popen(["tail", "-f", vm.folder.vmm_log], stdout=subprocess.DEVNULL)
+    with (host.run_dir / "vmm.log").open("wb") as other:
+        writer = subprocess.Popen(["sleep", "60"], stdout=other)
+    try:
+        again = VmManager(host)
+        await again.adopt()
+        assert await asyncio.wait_for(process_of(vm).wait(), 10) == -signal.SIGKILL
+        assert (reader.poll(), writer.poll()) == (None, None)
+    finally:
+        for process in (reader, writer):
+            process.kill()
+            process.wait()
+    assert folders(host.run_dir) == []
+    assert again.all() == []
+    assert [entry.name for entry in again.strangers()] == ["vm0"]
+    await again.stop("vm0")
+    assert nothing_left(host)
+
+
+async def test_a_vm_that_was_given_back_unseen_has_failed_and_one_that_was_taken_unseen_is_handed(
+    host: Host, manager: VmManager
+) -> None:
+    vm = await manager.run(SMALL)
+    await process_of(vm).kill()
+    await vm.ended()
+    assert manager.get("vm0").state is VmState.FAILED
+    taken = host.arena.take("vm0", vm.owner, 2)  # by a taker that had all of the state
+    assert manager.get("vm0").state is VmState.HANDED
+    host.arena.take("vm0", taken, 1)  # which could not run it
+    found = manager.get("vm0")
+    assert (found.state, found.owner) == (VmState.FAILED, Owner(1, 3))
+    assert found.error == "root 1 owns it, and no VMM there runs it"
+    await manager.stop("vm0")
     assert nothing_left(host)
 
 
