@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,6 +87,21 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=path)
 
 
+def how_ended(code: int) -> str:
+    """How a program ended, by its exit code; a negative one names the signal that killed it."""
+    if code >= 0:
+        return f"exited with {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def how_ended_in_shell(code: int) -> str:
+    """The same for an exit code as shells give it, 128 and the signal's number."""
+    return how_ended(128 - code if code > 128 else code)
+
+
 def run(
     argv: Sequence[Arg],
     *,
@@ -124,12 +140,12 @@ def run(
     finally:
         if log and not isinstance(sink, int):
             sink.close()
-    _log.debug("# %s: exit code %d after %.3f s", words[0], done.returncode, time.monotonic() - began)
+    _log.debug("# %s: %s after %.3f s", words[0], how_ended(done.returncode), time.monotonic() - began)
     result = Completed(words, done.returncode, _text(done.stdout), _text(done.stderr))
     if check and done.returncode:
         tail = _tail(log.read_text(errors="replace") if log else result.stderr or result.stdout)
         raise CommandError(
-            f"{Path(words[0]).name} exited with {done.returncode}: {tail or 'no output'}",
+            f"{Path(words[0]).name} {how_ended(done.returncode)}: {tail or 'no output'}",
             f"command: {quote(words)}" + (f"; log: {log}" if log else ""),
             returncode=done.returncode,
             stderr=result.stderr,

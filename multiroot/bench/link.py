@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from multiroot import proc
 from multiroot.bench.contender import interleave
 from multiroot.bench.lab_machine import lab_machine
 from multiroot.bench.results import provenance
@@ -172,7 +173,6 @@ def _checked(machine: Lab, root: str, words: list[str]) -> str:
     done = machine.run(words, root=root)
     if done.returncode:
         said = done.stderr.strip().splitlines()
-        raise CommandError(
-            f"{' '.join(words[:5])} in the {root} root: {said[-1] if said else done.returncode}"
-        )
+        why = said[-1] if said else proc.how_ended_in_shell(done.returncode)
+        raise CommandError(f"{' '.join(words[:5])} in the {root} root: {why}")
     return done.stdout

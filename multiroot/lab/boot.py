@@ -126,7 +126,9 @@ def _refused(lab: LabState, code: int, seconds: float) -> Attempt:
     if port_taken:
         agent_port, exec_port = free_ports()
         lab.machine = replace(lab.machine, agent_port=agent_port, exec_port=exec_port)
-    return Attempt(f"QEMU exited with {code}: {said[-300:] or 'no output'}", seconds, final=not port_taken)
+    return Attempt(
+        f"QEMU {proc.how_ended(code)}: {said[-300:] or 'no output'}", seconds, final=not port_taken
+    )
 
 
 def _watch(feed: Feed, watchdog: Watchdog, qemu: subprocess.Popen[bytes]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from multiroot import proc
 from multiroot.errors import PeerLostError, WaitTimeoutError
 from multiroot.lab.machine import EXEC_PORT
 
@@ -214,9 +215,8 @@ class Conversation:
             if self._ending:
                 return
             words = self._errors.decode(errors="replace").strip().splitlines()
-            raise PeerLostError(
-                f"{self._name} ended with {int.from_bytes(data, 'big')}", " | ".join(words[-3:])
-            )
+            how = proc.how_ended_in_shell(int.from_bytes(data, "big"))
+            raise PeerLostError(f"{self._name} {how}", " | ".join(words[-3:]))
         if kind == b"E":
             self._errors = (self._errors + data)[-_CHUNK:]
             return

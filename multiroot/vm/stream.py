@@ -99,7 +99,7 @@ class Follower:
     async def output(self, *, history: bool) -> AsyncIterator[bytes]:
         """The output from now on, with `history` after what is kept of the output before; without gaps.
 
-        Raises ConsoleClosedError if the console is closed already.
+        Of a console that is closed already there is only what is kept.
         """
         since = 0 if history else None
         while True:
@@ -113,10 +113,8 @@ class Follower:
                     self._open.clear()
                     since = self._console.end
             except ConsoleClosedError:
-                if self._console is None:
-                    raise
-                # It may have dropped us before it ended.
-                if rest := recorded(self._folder, self._console.end):
+                # It may have dropped us before it ended, or ended before we came.
+                if since is not None and (rest := recorded(self._folder, since)):
                     yield rest
                 return
 

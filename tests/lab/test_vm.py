@@ -81,6 +81,62 @@ def test_refusals(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:
     assert "no valid arena on /tmp/none: copy 1: no superblock" in broken.stderr
 
 
+EXTENT = """
+import sys
+from multiroot.arena.arena import Arena
+from multiroot.arena.backing import find_device
+arena = Arena(find_device().node, 1)
+if sys.argv[1] == "allocate":
+    arena.allocate(".test-tables", 2 << 20, 0)
+else:
+    arena.free(".test-tables", arena.find(".test-tables").owner)
+"""
+
+
+def test_what_is_no_vm_is_never_taken_for_one(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:
+    """Proves that an extent of multiroot's own, as IOMMU tables need one, counts as a VM nowhere."""
+    run(agent)
+    assert lab.run(["python3", "-c", EXTENT, "allocate"]).returncode == 0
+    try:
+        (root,) = json.loads(lab.run(["multiroot", "root", "list", "--json"]).stdout)
+        assert root["vms"] == ["vm0"]
+        assert [vm.definition.name for vm in agent.List(vm_pb2.ListVmsRequest()).vms] == ["vm0"]
+        shown = json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)["extents"]
+        assert {extent["name"]: extent["kind"] for extent in shown} == {
+            "vm0": "vm",
+            ".test-tables": "test-tables",
+        }
+        with pytest.raises(BadRequestError, match="not a name for a VM"), translated("the agent"):
+            agent.Stop(vm_pb2.StopVmRequest(name=".test-tables"))
+    finally:
+        assert lab.run(["python3", "-c", EXTENT, "free"]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("kill -9 {pid}", "not because memory ran out"),
+        (
+            "echo 1000 >/proc/{pid}/oom_score_adj; echo f >/proc/sysrq-trigger",
+            "the kernel killed it because memory ran out: Out of memory: Killed process {pid} (",
+        ),
+    ],
+)
+def test_a_vm_whose_qemu_was_killed_says_by_what(
+    lab: Lab, agent: vm_pb2_grpc.VmServiceStub, command: str, says: str
+) -> None:
+    """Proves that the signal is named, and whether the kernel's OOM killer sent it, by the kernel's word."""
+    pid = run(agent).pid
+    lab.run(["sh", "-c", command.format(pid=pid)])
+    with pytest.raises(ConflictError, match="vm0 is failed"), translated("the agent"):
+        agent.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=1 << 40), timeout=60)
+    seen = agent.Get(vm_pb2.GetVmRequest(name="vm0"))
+    assert seen.error.startswith("QEMU was killed by SIGKILL; ")
+    assert says.format(pid=pid) in seen.error
+    shown = json.loads(lab.run(["multiroot", "vm", "list", "--json"]).stdout)
+    assert [(vm["name"], vm["state"]) for vm in shown] == [("vm0", "failed")]
+
+
 @pytest.mark.parametrize("machine", ["q35", "microvm"])
 def test_a_real_guest_survives_a_failed_handoff_and_a_good_one(lab: Lab, machine: str) -> None:
     done = lab.run(["python3", "-c", TWO_ROOTS, "drive", machine], timeout=400)

@@ -88,6 +88,28 @@ def test_failure_quotes_the_last_lines() -> None:
     assert (error.returncode, error.stderr) == (4, "a\nb\nc\nd e\n")
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "exited with 0"),
+        (3, "exited with 3"),
+        (-9, "was killed by SIGKILL"),
+        (-11, "was killed by SIGSEGV"),
+        (-34, "was killed by SIGRTMIN"),
+        (-40, "was killed by signal 40"),
+    ],
+)
+def test_an_exit_code_in_words(code: int, words: str) -> None:
+    assert proc.how_ended(code) == words
+    assert proc.how_ended_in_shell(code if code >= 0 else 128 - code) == words
+
+
+def test_a_program_that_a_signal_killed_says_which() -> None:
+    with pytest.raises(CommandError, match="was killed by SIGTERM: no output") as caught:
+        proc.run(python("import os; os.kill(os.getpid(), 15)"))
+    assert caught.value.returncode == -15
+
+
 def test_log_is_appended_to_and_quoted(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("before\n")
@@ -163,7 +185,7 @@ def test_shown_commands_can_be_pasted(tmp_path: Path, capfd: pytest.CaptureFixtu
     line, comment = capfd.readouterr().err.splitlines()
     subprocess.run(["sh", "-c", line], check=True, cwd="/")
     assert log.read_text() == 2 * once
-    assert comment.startswith(f"# {sys.executable}: exit code 0 after ")
+    assert comment.startswith(f"# {sys.executable}: exited with 0 after ")
     assert subprocess.run(["sh", "-c", comment], check=True, capture_output=True).stdout == b""
 
 
@@ -181,7 +203,7 @@ def test_ends_are_shown_and_not_logged_again(
     child.wait(30)
     lines = capfd.readouterr().err.splitlines()
     assert lines[::2] == ["false", "no-such-program", "sleep 60", f"cat >>{tmp_path}/log 2>&1"]
-    assert lines[1].startswith("# false: exit code 1 after ")
+    assert lines[1].startswith("# false: exited with 1 after ")
     assert lines[3] == "# no-such-program: not started: No such file or directory"
     assert lines[5].startswith("# sleep: killed after ")
     assert lines[7] == f"# cat: started as process {child.pid}, inherits descriptors 0"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -13,6 +14,7 @@ from multiroot import proc
 from multiroot.errors import CommandError
 from multiroot.processes import ProcessId
 from multiroot.vm.folder import last_words
+from multiroot.vm.oom import why_killed
 from multiroot.vm.process import VMM_URGENCY, Process, listen, started
 from multiroot.vm.qemu import memory_map
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command
@@ -54,6 +56,7 @@ class QemuVmm:
         self.running: Process | None = None
         self._monitor: Monitor | None = None  # while it waits for a device state
         self._sending: Events | None = None  # since `send`
+        self._ending = False
         self._stopped_ns = 0
         self._loaded_wall_ns = 0
 
@@ -137,11 +140,18 @@ class QemuVmm:
         code = await self.running.wait()
         # What QEMU said last is still on its way.
         await self.qmp.ended()
-        if code:
-            return End(error=f"QEMU ended with {code}: {self._last_words()}")
-        return End(fault=_GUEST_FAULTS.get(self.qmp.shutdown_reason, ""))
+        if self._ending or code == 0 or (code is None and self.qmp.shutdown_reason):
+            return End(fault=_GUEST_FAULTS.get(self.qmp.shutdown_reason, ""))
+        how = "QEMU has ended in an unknown way, for an earlier agent started it"
+        if code is not None:
+            how = f"QEMU {proc.how_ended(code)}"
+        if code in (None, -signal.SIGKILL):
+            how += f"; {await asyncio.to_thread(why_killed, self.running.identity)}"
+        words = self._last_words()
+        return End(error=f"{how}; its last words: {words}" if words else how)
 
     async def end(self) -> None:
+        self._ending = True
         if self.running:
             await self.running.kill()
         await self.qmp.disconnect()

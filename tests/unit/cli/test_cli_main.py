@@ -79,7 +79,7 @@ def test_debug_shows_the_programs_that_are_run(words: tuple[str, ...], variable:
     assert bool(lines) is shown
     if shown:
         assert lines[0] == "true"
-        assert lines[1].startswith("# true: exit code 0 after ")
+        assert lines[1].startswith("# true: exited with 0 after ")
 
 
 # A command that does something nobody expects.

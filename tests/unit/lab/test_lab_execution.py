@@ -157,5 +157,5 @@ def test_a_conversation_line_by_line(channel: Channel) -> None:
 
 def test_a_conversation_that_ends_too_soon_says_why(channel: Channel) -> None:
     talk = execution.Conversation(channel, ["sh", "-c", "read -r line; echo no >&2; exit 3"])
-    with pytest.raises(PeerLostError, match=r"ended with 3 \(no\)"):
+    with pytest.raises(PeerLostError, match=r"exited with 3 \(no\)"):
         talk.ask("one", 30)
