@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from multiroot import errors
 from multiroot.errors import BadRequestError, BugError, ConflictError, MultirootError, PeerLostError
 from multiroot.rpc.client import connect
-from multiroot.rpc.server import listen_locally, make_server, parse_root_name
+from multiroot.rpc.server import listen_locally, make_server, names_root, parse_root_name
 from multiroot.rpc.status import ERROR_KEY, decode, translated
 from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
 
@@ -35,7 +35,10 @@ class FakeRoot(root_pb2_grpc.RootServiceServicer):
     async def GetStatus(self, request, context):
         if self.error:
             raise self.error
-        return root_pb2.RootStatus(kernel_release=self.release)
+        # Whoever answers knows whether it was meant by name, also when the call was passed on.
+        return root_pb2.RootStatus(
+            kernel_release=self.release, cpus="named" if names_root(context) else "any"
+        )
 
 
 async def serve(path: Path, root: FakeRoot, name: str, peers: dict[str, grpc.aio.Channel]) -> grpc.aio.Server:
@@ -81,6 +84,9 @@ async def test_a_call_that_names_the_other_root_reaches_it_and_its_errors_come_b
             assert (await asyncio.to_thread(status, target)).kernel_release == "old kernel"
             assert (await asyncio.to_thread(status, target, "old")).kernel_release == "old kernel"
             assert (await asyncio.to_thread(status, target, "new")).kernel_release == "new kernel"
+            assert (await asyncio.to_thread(status, target)).cpus == "any"
+            assert (await asyncio.to_thread(status, target, "old")).cpus == "named"
+            assert (await asyncio.to_thread(status, target, "new")).cpus == "named"
             with pytest.raises(PeerLostError, match="no 7 root"):
                 await asyncio.to_thread(status, target, "7")
             with pytest.raises(BadRequestError, match="not a root"):

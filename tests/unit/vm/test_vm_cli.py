@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from multiroot.arena.arena import Arena
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2_grpc
 from multiroot.units import MIB
+from multiroot.vm.elsewhere import no_other_root
 from multiroot.vm.manager import VmManager
 from multiroot.vm.vm_service import VmService
 
@@ -54,7 +56,7 @@ class Coordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
 @pytest.fixture
 async def multiroot(manager: VmManager, tmp_path: Path) -> AsyncIterator[Run]:
-    server = make_server(lambda name: True, lambda name: pytest.fail("no other root"))
+    server = make_server(lambda name: True, no_other_root)
     vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(manager), server)
     root_pb2_grpc.add_RootServiceServicer_to_server(LoneRoot(), server)
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(Coordinator(), server)
@@ -149,6 +151,30 @@ async def test_no_agent(tmp_path: Path) -> None:
     _, err = await process.communicate()
     assert process.returncode == 5
     assert b"does not answer" in err
+
+
+async def test_a_vm_that_no_agent_knows_is_shown_by_what_the_arena_says(
+    multiroot: Run, arena_path: Path
+) -> None:
+    arena = Arena(arena_path, 2)
+    arena.allocate("db", 4 * MIB, 77)
+    arena.close()
+    (seen,) = json.loads((await multiroot("vm", "list", "--json")).out)
+    assert (seen["name"], seen["state"], seen["owner"], seen["ram_bytes"]) == (
+        "db",
+        "unreachable",
+        2,
+        4 * MIB,
+    )
+    assert (seen["cpus"], seen["machine"], seen["cards"]) == (None, None, [])
+    assert re.search(r"db +unreachable +2 +1 +4 MiB +- +- +-", (await multiroot("vm", "list")).out)
+    refused = await multiroot("vm", "forget", "db")
+    assert refused == Done(
+        3,
+        "",
+        "multiroot: db is not lost: root 2, which owns it, lives (end it: multiroot vm stop db)\n",
+    )
+    assert "db" not in (await multiroot("vm", "list", "--root", "old")).out
 
 
 async def test_arena_commands(multiroot: Run, arena_path: Path, tmp_path: Path) -> None:
