@@ -90,8 +90,10 @@ class VmManager:
 
     def all(self) -> list[Instance]:
         """Every VM this root knows, by name."""
-        found = (self.find(name) for name in sorted(self._vms))
-        return [vm for vm in found if vm is not None]
+        entries = {entry.name: entry for entry in self.host.arena.vms()}
+        for vm in tuple(self._vms.values()):
+            self._settle(vm, entries.get(vm.name))
+        return [self._vms[name] for name in sorted(self._vms)]
 
     def strangers(self) -> list[Entry]:
         """VMs in the arena that this root does not know, whoever owns them."""
@@ -100,9 +102,8 @@ class VmManager:
 
     def find(self, name: str) -> Instance | None:
         """The VM called `name`, if this root knows it."""
-        vm = self._vms.get(name)
-        if vm is not None and not vm.active and not vm.is_busy:
-            self._look_again(vm)
+        if vm := self._vms.get(name):
+            self._settle(vm, self.host.arena.vm(name))
         return self._vms.get(name)
 
     def get(self, name: str) -> Instance:
@@ -156,9 +157,10 @@ class VmManager:
             case Standing.OWN:
                 return VmState.FAILED, f"root {root} owns it, and no VMM there runs it"
 
-    def _look_again(self, vm: Instance) -> None:
+    def _settle(self, vm: Instance, entry: Entry | None) -> None:
         """Have a VM that does not run here be what its owner word says by now; forget one that is gone."""
-        entry = self.host.arena.vm(vm.name)
+        if vm.active or vm.is_busy:
+            return
         if entry is None or entry.record != vm.entry.record:
             self.unregister(vm)
             vm.folder.remove()

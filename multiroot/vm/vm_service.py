@@ -16,7 +16,7 @@ from multiroot.rpc.server import PeerChannel, names_root
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.vm.attach import Attachment
 from multiroot.vm.elsewhere import Elsewhere, no_other_root
-from multiroot.vm.instance import Instance
+from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_from_proto, definition_to_proto, extent_to_proto, ticks_to_proto
 from multiroot.vm.stream import wait_for_ticks
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 UNREACHABLE = "unreachable"
+ELSEWHERE = (VmState.HANDED, VmState.INCOMING)  # another root that lives tells what they are
 ANSWER_S = 5.0  # another root's agent may take so long to list its VMs
 
 
@@ -52,7 +53,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
             found |= {name: vm for name, vm in strangers.items() if vm.owner == mine}
         else:
             found |= strangers
-            owners = {root for name in found if (root := self._manager.owned_elsewhere(name)) is not None}
+            owners = {vm.owner for vm in found.values() if vm.state in ELSEWHERE} - {mine}
             silent = set()
             for root, seen in zip(owners, await asyncio.gather(*map(self._list, owners)), strict=True):
                 if seen is None:
