@@ -8,12 +8,11 @@ from typing import Any
 
 from multiroot.errors import MultirootError
 from multiroot.faults.fault import Fate, Fault
-from multiroot.faults.ground import ACTIVE, ROOTS, VM, Ground, Sight, until
+from multiroot.faults.ground import ACTIVE, OVER, ROOTS, VM, Ground, Sight, until
 from multiroot.vm.ticks import Stretch, continuity
 
 SOME_TICKS = 30
 ALONE_S = 120.0
-OVER = ("failed", "lost", "stopped")  # states of a VM whose guest is gone
 
 
 def fate_of(sights: Mapping[str, Sight]) -> Fate | None:

@@ -52,6 +52,7 @@ BOOTED_TICKS = 30
 JOIN_S = 120
 ATTEMPTS = 3  # emulated roots hang while they boot now and then
 ACTIVE = ("starting", "running", "incoming", "frozen")
+OVER = ("failed", "lost", "stopped")  # the guest is gone
 
 # A line each; patterns in brackets do not find the shell that runs this.
 _STANDING = """
@@ -252,15 +253,13 @@ class Ground:
 
     def start_vms(self) -> None:
         """Start those VMs that are nowhere, in the old root, and wait until their guests tick."""
-        with translated("the old root's agent"):
-            known = {
-                vm.definition.name
-                for vm in vm_pb2_grpc.VmServiceStub(self._on("old"))
-                .List(vm_pb2.ListVmsRequest(), timeout=ASK_S)
-                .vms
-                if vm.state in ACTIVE
-            }
-        wanted = [each for each in self.vms if each.name not in known]
+        wanted = []
+        for definition in self.vms:
+            state = self.see("old", definition.name).state
+            if state in OVER:
+                self.stop_vm("old", definition.name)
+            if state not in ACTIVE:
+                wanted.append(definition)
         guests.boot(self._on("old"), wanted, BOOTED_TICKS, self.phases)
 
     # Getting ready

@@ -147,6 +147,10 @@ class Runner:
         def settled() -> bool:
             if fault.during is not During.HANDOFF and operation.is_alive():
                 return False
+            if "new" in fault.ends and self._ground.child_state():
+                # Only when a dead root is released is it certain that nothing in it runs any more.
+                operation.join(SETTLED_S)
+                self._ground.release(force=True)
             seen.clear()
             for root in self._living(fault):
                 seen[root] = self._ground.see(root)
