@@ -44,6 +44,7 @@ MACHINE = "faults"  # of qemu-lab/machines
 APPEND = "multirootd.failpoints"  # to a new root's command line
 VM = "vm1"
 VM_MEMORY = 128 * MIB
+SLOW = "ticker.period=40"  # usual ticks would take up most of an emulated CPU, and agents wait for it
 ROOTS = ("old", "new")
 ASK_S = 20.0
 OPERATION_S = 240.0  # a handoff, a launch
@@ -86,7 +87,7 @@ class Ground:
         self._options = options
         self._kernel = kernel
         self.phases = phases
-        self.vms = list(vms) or guests.definitions(1, VM_MEMORY)
+        self.vms = list(vms) or definitions(1, VM_MEMORY, SLOW)
         self._stack = ExitStack()
         self._lab: Lab | None = None
         self._channels: dict[str, grpc.Channel] = {}
@@ -295,6 +296,14 @@ class Ground:
     def _on(self, root: str) -> grpc.Channel:
         assert self.lab
         return self._channels[root]
+
+
+def definitions(count: int, ram_bytes: int, append: str) -> list[vm_pb2.VmDefinition]:
+    """The demo's VMs, with `append` on their guests' command lines."""
+    found = guests.definitions(count, ram_bytes)
+    for definition in found:
+        definition.append = append
+    return found
 
 
 def until(condition: Any, timeout_s: float, what: str) -> None:

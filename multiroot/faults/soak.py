@@ -13,11 +13,10 @@ from pathlib import Path
 from statistics import linear_regression, quantiles
 from typing import Any
 
-from multiroot.demo import guests
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.faults import check, handoffs
 from multiroot.faults.fault import Fault, Outcome
-from multiroot.faults.ground import ROOTS, Ground
+from multiroot.faults.ground import ROOTS, Ground, definitions
 from multiroot.faults.runner import Runner
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB
@@ -203,10 +202,7 @@ class Soak:
 
 def busy_vms(count: int) -> list[vm_pb2.VmDefinition]:
     """VMs whose guests are at work."""
-    definitions = guests.definitions(count, VM_MEMORY)
-    for definition in definitions:
-        definition.append = LOAD
-    return definitions
+    return definitions(count, VM_MEMORY, LOAD)
 
 
 def harmless() -> list[Fault]:
