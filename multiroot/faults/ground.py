@@ -51,6 +51,7 @@ OPERATION_S = 240.0  # a handoff, a launch
 TICKS_S = 240.0
 BOOTED_TICKS = 30
 JOIN_S = 120
+RESTART_S = 60.0
 ATTEMPTS = 3  # emulated roots hang while they boot now and then
 ACTIVE = ("starting", "running", "incoming", "frozen")
 OVER = ("failed", "lost", "stopped")  # the guest is gone
@@ -269,6 +270,9 @@ class Ground:
         """Every VM runs in the old root, and a new root has joined or there is none."""
         assert self.lab
         self.status("old", wait=True)
+        with suppress(WaitTimeoutError):
+            # An agent that was ended is started again.
+            until(lambda: self.child_state() != "lost", RESTART_S, "the new root's agent did not come back")
         child = self.child_state()
         if child and child != "ready":
             self.release(force=True)

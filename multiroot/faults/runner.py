@@ -152,7 +152,7 @@ class Runner:
                 operation.join(SETTLED_S)
                 self._ground.release(force=True)
             seen.clear()
-            for root in self._living(fault):
+            for root in _living(fault):
                 seen[root] = self._ground.see(root)
             fate = check.fate_of(seen)
             found.append(fate) if fate else None
@@ -166,10 +166,6 @@ class Runner:
         if operation.is_alive():
             raise WaitTimeoutError(f"the {fault.during} did not end")
         return found[-1]
-
-    def _living(self, fault: Fault) -> list[str]:
-        joined = self._ground.child_state() == "ready" and "new" not in fault.ends
-        return [root for root in ROOTS if root == "old" or joined]
 
     def _check(self, fault: Fault, fate: Fate) -> list[str]:
         ground = self._ground
@@ -189,3 +185,9 @@ class Runner:
         if resets := ground.lab.state.resets():
             problems.append(f"the machine was reset {resets} times")
         return problems
+
+
+def _living(fault: Fault) -> list[str]:
+    """Roots that have to answer after it."""
+    there = fault.during is During.HANDOFF and "new" not in fault.ends
+    return [root for root in ROOTS if root == "old" or there]
