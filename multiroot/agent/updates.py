@@ -92,6 +92,7 @@ class Updates:
             phases=self._root.phases,
             plan=lambda request: make_plan(self._launch, request),
             hand_over=self._handoffs.hand_over,
+            console=self._launch.console,
             root=self._root.me.root,
         )
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorService(parts), server)

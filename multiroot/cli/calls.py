@@ -15,9 +15,11 @@ from multiroot.rpc.v1 import coordinator_pb2
 def progress_call(
     events: Iterable[coordinator_pb2.Progress], *also: Callable[[Phase], None]
 ) -> coordinator_pb2.Progress:
-    """Show each phase when it comes, and pass it to `also`. Returns the message that has the result."""
+    """Show each phase when it comes, and pass it to `also`; show what a new root's kernel says. Returns the
+    message that has the result.
+    """
     with Progress().live() as show:
-        return follow(events, show, *also)
+        return follow(events, show, *also, hear=show.hear)
 
 
 def released_json(result: coordinator_pb2.ReleaseResult) -> dict[str, Any]:

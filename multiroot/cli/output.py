@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from multiroot.phases import Phase, Phases
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+LAST_LINES = 10  # of a kernel that did not come up
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print data instead of a table.")
 
@@ -73,6 +76,12 @@ class Progress:
         self._console = console(stderr=True)
         self._status: Any = None
         self._running: list[str] = []
+        self._heard: deque[str] = deque(maxlen=LAST_LINES)
+
+    def hear(self, line: str) -> None:
+        """Take in a line of a new root's kernel: shown beside what runs, and kept in case it was the last."""
+        self._heard.append(line)
+        self._show()
 
     def __call__(self, phase: Phase) -> None:
         label = plain(f"{phase.side}: {phase.name}")
@@ -87,11 +96,26 @@ class Progress:
                 f"  {mark} {phase.duration_ns / 1e9:8.3f} s  {label}"
                 + (f"  [dim]{detail}[/]" if detail else "")
             )
+            self._say_last_words(phase.ok)
         self._show()
 
+    def _say_last_words(self, well: bool) -> None:
+        """When what ran while the kernel spoke has failed, its last lines say more than the error does."""
+        if not well:
+            for line in self._heard:
+                self._console.print(f"    {line}", style="dim", markup=False)
+        self._heard.clear()
+
     def _show(self) -> None:
-        if self._status is not None and self._console.is_terminal:
-            self._status.update(self._running[-1] + " ..." if self._running else "")
+        if self._status is None or not self._console.is_terminal:
+            return
+        from rich.markup import escape
+
+        text = self._running[-1] + " ..." if self._running else ""
+        if text and self._heard:
+            room = max(0, self._console.width - len(text) - 6)
+            text += f"  [dim]{escape(self._heard[-1][:room])}[/]"
+        self._status.update(text)
 
     @contextmanager
     def live(self) -> Iterator[Progress]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from multiroot.coordinator.adoption import Adoption
 from multiroot.coordinator.coordinator import Coordinator, Data
+from multiroot.coordinator.join import Console
 from multiroot.coordinator.requests import request_data
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.passthrough.functions import Functions, parse_address
@@ -32,7 +33,7 @@ class CoordinatorParts:
     """What the service answers from.
 
     `plan` makes a plan's JSON from a request and changes nothing. `hand_over` hands one VM to another root.
-    `root` is this root's number.
+    `console` has what a new root's kernel says. `root` is this root's number.
     """
 
     coordinator: Coordinator
@@ -40,6 +41,7 @@ class CoordinatorParts:
     phases: Phases
     plan: Callable[[coordinator_pb2.LaunchRequest], Awaitable[str]]
     hand_over: HandOver
+    console: Console
     root: int
 
 
@@ -171,18 +173,29 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def _stream(
         self, work: Callable[[], Awaitable[coordinator_pb2.Progress]]
     ) -> AsyncIterator[coordinator_pb2.Progress]:
-        """Phases while `work` runs, then its result. A caller that goes away does not stop the work: what was
-        begun is brought to an end, for a launch cut off in the middle would help nobody."""
-        queue: asyncio.Queue[Phase | None] = asyncio.Queue()
-        unsubscribe = self._phases.subscribe(queue.put_nowait)
+        """Phases and a new root's messages while `work` runs, then its result.
+
+        A caller that goes away does not stop the work: what was begun is brought to an end, for a launch cut
+        off in the middle would help nobody.
+        """
+        queue: asyncio.Queue[coordinator_pb2.Progress | None] = asyncio.Queue()
+
+        def add_phase(phase: Phase) -> None:
+            queue.put_nowait(coordinator_pb2.Progress(phase=wire.to_proto(phase)))
+
+        def add_line(line: str) -> None:
+            queue.put_nowait(coordinator_pb2.Progress(said=line))
+
+        subscriptions = (self._phases.subscribe(add_phase), self._parts.console.subscribe(add_line))
         task = asyncio.ensure_future(work())
         task.add_done_callback(lambda _: queue.put_nowait(None))
         try:
-            while (phase := await queue.get()) is not None:
-                yield coordinator_pb2.Progress(phase=wire.to_proto(phase))
+            while (progress := await queue.get()) is not None:
+                yield progress
             yield await task
         finally:
-            unsubscribe()
+            for unsubscribe in subscriptions:
+                unsubscribe()
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

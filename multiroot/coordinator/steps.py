@@ -15,19 +15,23 @@ from pathlib import Path
 from multiroot.arena.atomics import tsc_clock
 from multiroot.clocks import wall_clock
 from multiroot.coordinator.coordinator import HAND_BACK, Data, Step, Undoing
+from multiroot.coordinator.join import CONSOLES, BootWatch, Console, wait_for_join
 from multiroot.coordinator.requests import request_data
 from multiroot.device.handle import Device
-from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
+from multiroot.device.uapi import SHARED_SIZE
+from multiroot.errors import MultirootError, PeerLostError
 from multiroot.launch import carve as carving
 from multiroot.launch import kernels, load
 from multiroot.launch.facts import facts_of
+from multiroot.launch.kernel_log import KernelLog
 from multiroot.launch.session import Prepared, prepare
 from multiroot.net.addresses import agent_target
 from multiroot.net.network import RootNetwork
 from multiroot.plan.planner import Plan
 from multiroot.plan.request import Request
+from multiroot.ranges import Range
 from multiroot.root.neighbours import Neighbours
-from multiroot.root.peers import Peer, Peers, Role, SideState
+from multiroot.root.peers import Peers, Role
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list, parse_cpu_list
@@ -41,7 +45,8 @@ class LaunchContext:
     """What the steps work with.
 
     The coordinator's claim is held from the carve to its undo: a root has one coordinator. `open_device`
-    opens /dev/multiroot a second time for it. `sys` is where sysfs is.
+    opens /dev/multiroot a second time for it. `sys` is where sysfs is. `console` has what a new root's kernel
+    says while it comes up; what one said that did not is kept in the folder `consoles`.
     """
 
     device: Device
@@ -50,6 +55,8 @@ class LaunchContext:
     kernels: Path
     network: RootNetwork
     tsc_khz: int
+    console: Console = field(default_factory=Console)
+    consoles: Path = CONSOLES
     open_device: Callable[[], Device] = Device
     sys: Path = carving.SYS
     prepared: Prepared | None = field(default=None, repr=False)
@@ -220,7 +227,10 @@ class StartStep:
 
 @dataclass(frozen=True)
 class JoinStep:
-    """Waits until the new root's module is attached and its agent answers over the link."""
+    """Waits until the new root's module is attached and its agent answers over the link.
+
+    What its kernel says goes to `context.console` meanwhile.
+    """
 
     context: LaunchContext
 
@@ -229,9 +239,10 @@ class JoinStep:
         child = self.context.peers.get(Role.CHILD)
         if child is None:
             raise PeerLostError("the new root is gone")
-        await self.context.peers.wait(lambda: child.state in (SideState.READY, SideState.PARKED), timeout)
-        if child.state is not SideState.READY:
-            raise _not_joined(child, timeout)
+        made = _planned(data)
+        memory = Range.between(made.shared + SHARED_SIZE, made.carve.end)
+        watch = BootWatch(KernelLog(self.context.device, memory), self.context.console)
+        await wait_for_join(self.context.peers, child, watch, timeout, self.context.consoles)
         channel = self.context.neighbours.channel("new")
         with translated("the new root's agent"):
             stub = root_pb2_grpc.RootServiceStub(channel)
@@ -254,15 +265,3 @@ class JoinStep:
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         """Joining is the new root's doing; it ends with its start's undo."""
-
-
-def _not_joined(child: Peer, timeout: float) -> MultirootError:
-    if child.state is SideState.PARKED:
-        return PeerLostError(
-            "the new root ended while it came up", "its messages: `multiroot lab logs --root new`"
-        )
-    reached = "its kernel module came up" if child.state is SideState.ATTACHED else "nothing was heard of it"
-    return WaitTimeoutError(
-        f"the new root did not join within {timeout} s: {reached}",
-        "its messages: `multiroot lab logs --root new`",
-    )

@@ -70,6 +70,15 @@ _WRITE: dict[int, Meaning] = {
     errno.EFAULT: (BadRequestError, "the data can't be read", ""),
     errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the carve", ""),
 }
+_READ: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "not inside the carve or its low window, or in the shared area", ""),
+    errno.EFAULT: (BadRequestError, "the buffer can't be written", ""),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the carve", ""),
+}
+_FIND: dict[int, Meaning] = {
+    errno.EINVAL: (BadRequestError, "not aligned to 8, or not inside the carve or its low window", ""),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the carve", ""),
+}
 _CPU_GET: dict[int, Meaning] = {errno.EINVAL: _NO_CPU}
 _CPU_GRANT: dict[int, Meaning] = {
     errno.EINVAL: _NO_CPU,
@@ -204,6 +213,8 @@ MEANINGS: dict[str, dict[int, Meaning]] = {
     "CARVE": _CARVE,
     "UNCARVE": _UNCARVE,
     "WRITE": _WRITE,
+    "READ": _READ,
+    "FIND": _FIND,
     "CPU_GET": _CPU_GET,
     "CPU_GRANT": _CPU_GRANT,
     "CPU_START": _CPU_START,

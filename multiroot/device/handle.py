@@ -90,6 +90,20 @@ class Device:
             raw = ffi.new("struct multiroot_segment *", (phys, size, int(ffi.cast("uintptr_t", source))))
             self._call("WRITE", raw, f"cannot write a segment to {_range(phys, size)}")
 
+    def read_memory(self, phys: int, size: int) -> bytearray:
+        """A copy of memory inside the carve or its low window; a root may run there and change it."""
+        data = bytearray(size)
+        with ffi.from_buffer("char[]", data) as target:
+            raw = ffi.new("struct multiroot_segment *", (phys, size, int(ffi.cast("uintptr_t", target))))
+            self._call("READ", raw, f"cannot read {_range(phys, size)}")
+        return data
+
+    def find_word(self, phys: int, size: int, word: int) -> int:
+        """Where the 64-bit `word` is first in memory inside the carve or its low window; 0: nowhere."""
+        raw = ffi.new("struct multiroot_find *", (phys, size, word, 0))
+        self._call("FIND", raw, f"cannot look through {_range(phys, size)}")
+        return int(raw.found)
+
     def cpu(self, number: int) -> Cpu:
         """CPU `number` of this kernel; BadRequestError when there is none."""
         return self._cpu("CPU_GET", number, f"cannot look at CPU {number}")

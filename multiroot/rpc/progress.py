@@ -12,18 +12,25 @@ from multiroot.rpc.v1 import coordinator_pb2
 
 
 def follow(
-    events: Iterable[coordinator_pb2.Progress], *show: Callable[[Phase], None]
+    events: Iterable[coordinator_pb2.Progress],
+    *show: Callable[[Phase], None],
+    hear: Callable[[str], None] | None = None,
 ) -> coordinator_pb2.Progress:
-    """Give every one of `show` each phase as it starts and as it ends; returns the message with the result.
+    """Give every one of `show` each phase as it starts and as it ends, and `hear` each line that a new root's
+    kernel says; returns the message with the result.
 
     Raises MultirootError when the agent ends the call without a result.
     """
     last: coordinator_pb2.Progress | None = None
     for event in events:
-        if event.WhichOneof("event") == "phase":
+        kind = event.WhichOneof("event")
+        if kind == "phase":
             phase = wire.from_proto(event.phase)
             for each in show:
                 each(phase)
+        elif kind == "said":
+            if hear:
+                hear(event.said)
         else:
             last = event
     if last is None:

@@ -113,22 +113,40 @@ def test_an_update_is_taken_back_from_each_step(cli: Cli, step: str) -> None:
         agents.ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
 
 
-def test_a_new_root_that_never_comes_up_gives_everything_back(cli: Cli) -> None:
-    """Proves that CPUs and memory of a dead launch go back and work: the next launch uses them and joins."""
+@pytest.mark.parametrize(
+    ("append", "code", "says", "last"),
+    [
+        (
+            "rdinit=/no-such-init init=/no-such-init",
+            5,
+            "the new root's kernel panicked: 'Kernel panic - not syncing: ",
+            "end Kernel panic",
+        ),
+        # It waits for somebody to type.
+        ("init=/usr/bin/cat", 4, "the new root stood still for 30 s; the last it said: ", ""),
+    ],
+)
+def test_a_new_root_that_does_not_come_up_is_told_by_what_its_kernel_said(
+    cli: Cli, append: str, code: int, says: str, last: str
+) -> None:
+    """Proves that a panic and a boot that stands still end a launch long before its time to join is over,
+    with the kernel's last lines though no driver of ours was loaded there, and that everything comes back."""
     before = cli.standing()
-    done = cli.run(
-        "root",
-        "launch",
-        "--kernel",
-        "6.12",
-        "--append",
-        "rdinit=/no-such-init init=/no-such-init",
-        "--timeout",
-        "15",
-    )
-    assert done.returncode in (4, 5), done.stderr
-    assert "the new root" in done.stderr.splitlines()[-1]
+    done = cli.run("root", "launch", "--kernel", "6.12", "--append", append)
+    *shown, error = done.stderr.splitlines()
+    assert done.returncode == code, done.stderr
+    assert says in error
+    assert any(last in line for line in shown), done.stderr
+    kept = error.partition("`cat ")[2].partition("`")[0]
+    messages = cli.lab.run(["cat", kept]).stdout.splitlines()
+    assert messages[0].startswith("Linux version 6.12")
+    assert append in messages[1]
+    assert last in messages[-1]
     assert cli.standing() == before
+
+
+def test_after_launches_that_failed_the_next_one_joins(cli: Cli) -> None:
+    """Proves that CPUs and memory of dead launches work: the next launch uses them."""
     cli.ok("root", "launch", "--kernel", "6.12")
     assert cli.lab.state.resets() == 0
 

@@ -9,6 +9,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/poll.h>
+#include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
 #include <linux/wait.h>
@@ -184,6 +185,9 @@ static ssize_t mr_console_read(struct file *file, char __user *to, size_t size, 
 			done = -EAGAIN;
 		else
 			done = wait_event_interruptible(mr_console_readers, atomic_read(&mr_console_changes) != seen);
+		/* A child that rings all the time has the wait end before it looks for signals. */
+		if (!done && signal_pending(current))
+			done = -ERESTARTSYS;
 	} while (!done);
 	return done;
 }

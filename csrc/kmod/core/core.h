@@ -96,9 +96,18 @@ void mr_peer_unmap(struct mr_peer *peer);
 void mr_peer_child_starts(struct mr_peer *child);
 
 /* event.c: uevents. */
+enum mr_event_kind {
+	MR_EVENT_STATE,
+	MR_EVENT_STARTED,
+	MR_EVENT_CPU_GRANTED,
+	MR_EVENT_CPU_RECLAIMED,
+	MR_EVENT_ONLINE_VETOED,
+	MR_EVENTS,
+};
+
 int mr_event_init(const struct miscdevice *device);
 void mr_event_exit(void);
-void mr_event_send(const struct mr_peer *peer, const char *event);
+void mr_event_send(const struct mr_peer *peer, enum mr_event_kind kind);
 
 /* doorbell.c: the interrupt a peer can raise here, and the one we raise there. */
 int mr_doorbell_init(const struct mr_listener *told);
@@ -144,8 +153,10 @@ bool mr_carve_has(u64 phys, u64 size);
 bool mr_low_has(u64 phys, u64 size);
 int mr_carve_take(const struct multiroot_carve *want);
 int mr_carve_release(void);
-bool mr_segment_fits(const struct multiroot_segment *segment);
+bool mr_segment_fits(u64 phys, u64 size);
 int mr_segment_write(const struct multiroot_segment *segment);
+int mr_segment_read(const struct multiroot_segment *segment);
+int mr_segment_find(struct multiroot_find *find);
 
 /* cpu.c: CPUs that other roots have. */
 int mr_cpu_init(void);

@@ -117,7 +117,7 @@ int mr_cpu_grant(struct multiroot_cpu *cpu)
 	mr_cpu_take_out(hardware_id);
 	mr_ledger_set_cpu(hardware_id, child->root, MULTIROOT_CPU_GRANTED);
 	mr_cpu_describe(cpu);
-	mr_event_send(child, "cpu-granted");
+	mr_event_send(child, MR_EVENT_CPU_GRANTED);
 	return 0;
 }
 
@@ -181,7 +181,7 @@ int mr_cpu_start(struct multiroot_cpu_start *start)
 		start->tsc_entry = rdtsc();
 	start->stage = stage;
 	memunmap(page);
-	mr_event_send(child, "started");
+	mr_event_send(child, MR_EVENT_STARTED);
 	return err;
 }
 
@@ -215,7 +215,7 @@ int mr_cpu_reclaim(struct multiroot_cpu *cpu)
 	}
 	cpumask_clear_cpu(cpu->cpu, &mr_cpu_granted);
 	mr_cpu_describe(cpu);
-	mr_event_send(child, "cpu-reclaimed");
+	mr_event_send(child, MR_EVENT_CPU_RECLAIMED);
 	return 0;
 }
 
@@ -224,7 +224,7 @@ static int mr_cpu_going_online(unsigned int cpu)
 {
 	if (cpumask_test_cpu(cpu, &mr_cpu_granted)) {
 		pr_info("CPU %u stays offline: root %u has it\n", cpu, mr_ledger_cpu_root(mr_hardware_id(cpu)));
-		mr_event_send(mr_peer(MULTIROOT_CHILD), "online-vetoed");
+		mr_event_send(mr_peer(MULTIROOT_CHILD), MR_EVENT_ONLINE_VETOED);
 		return -EBUSY;
 	}
 	mr_ledger_set_cpu(mr_hardware_id(cpu), mr_ledger_root(), MULTIROOT_CPU_ONLINE);

@@ -3,6 +3,7 @@
  * /dev/multiroot: the ioctls of uapi/multiroot.h. One open file at a time may hold the coordinator's claim, without
  * which nothing can be changed.
  */
+#include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
@@ -10,6 +11,8 @@
 
 #include "core/core.h"
 #include "ioctl.h"
+
+#define RING_GAP_US	100
 
 static struct mr_ioctls mr_dev_calls;	/* its lock serialises whatever changes carve, CPUs or peers */
 
@@ -68,11 +71,29 @@ static int mr_dev_call_uncarve(struct file *file, void *argument)
 /* Asked again, for the file may have been opened by somebody else, or before the lockdown. */
 static int mr_dev_call_write(struct file *file, void *argument)
 {
+	const struct multiroot_segment *segment = argument;
+
 	if (mr_ioctl_permission())
 		return -EPERM;
-	if (!mr_segment_fits(argument))
+	if (!mr_segment_fits(segment->phys, segment->size))
 		return -EINVAL;
-	return mr_cpu_any_started() ? -EBUSY : mr_segment_write(argument);
+	return mr_cpu_any_started() ? -EBUSY : mr_segment_write(segment);
+}
+
+static int mr_dev_call_read(struct file *file, void *argument)
+{
+	const struct multiroot_segment *segment = argument;
+
+	return mr_segment_fits(segment->phys, segment->size) ? mr_segment_read(segment) : -EINVAL;
+}
+
+static int mr_dev_call_find(struct file *file, void *argument)
+{
+	struct multiroot_find *find = argument;
+
+	if (!mr_segment_fits(find->phys, find->size) || !IS_ALIGNED(find->phys | find->size, sizeof(find->word)))
+		return -EINVAL;
+	return mr_segment_find(find);
 }
 
 static int mr_dev_call_cpu_get(struct file *file, void *argument)
@@ -138,6 +159,8 @@ static int mr_dev_call_ring(struct file *file, void *argument)
 	if (!peer)
 		return -ENOENT;
 	mr_doorbell_ring(peer, ring->events);
+	/* Called in a loop this must not take up the peer's CPU. */
+	fsleep(RING_GAP_US);
 	return 0;
 }
 
@@ -147,6 +170,8 @@ static const struct mr_ioctl mr_dev_call_table[] = {
 	MR_IOCTL(MULTIROOT_IOC_CARVE, true, mr_dev_call_carve),
 	MR_IOCTL(MULTIROOT_IOC_UNCARVE, true, mr_dev_call_uncarve),
 	MR_IOCTL(MULTIROOT_IOC_WRITE, true, mr_dev_call_write),
+	MR_IOCTL(MULTIROOT_IOC_READ, false, mr_dev_call_read),
+	MR_IOCTL(MULTIROOT_IOC_FIND, false, mr_dev_call_find),
 	MR_IOCTL(MULTIROOT_IOC_CPU_GET, false, mr_dev_call_cpu_get),
 	MR_IOCTL(MULTIROOT_IOC_CPU_GRANT, true, mr_dev_call_cpu_grant),
 	MR_IOCTL(MULTIROOT_IOC_CPU_START, true, mr_dev_call_cpu_start),

@@ -12,7 +12,7 @@
 
 static void mr_join_tell_state(struct mr_peer *peer)
 {
-	mr_event_send(peer, "state");
+	mr_event_send(peer, MR_EVENT_STATE);
 }
 
 /* What a peer's doorbell means, in the order in which it is acted upon. */

@@ -121,10 +121,14 @@ static u64 mr_link_tx_free(struct mr_link *link)
 	return RING_SIZE - used;
 }
 
-/* Stop the queue when the ring has no room for a frame of any size; true when it has none for @space bytes. */
+/*
+ * Stop the queue when the ring has no room for a frame of any size; true when it has none for @space bytes, and only
+ * with the queue stopped, for otherwise the same frame would come again and again.
+ */
 static bool mr_link_tx_full(struct mr_link *link, u32 space)
 {
 	const u32 enough = mr_link_record_space(FRAME_MAX);
+	u64 room;
 
 	if (mr_link_tx_free(link) >= enough)
 		return false;
@@ -132,9 +136,10 @@ static bool mr_link_tx_full(struct mr_link *link, u32 space)
 	WRITE_ONCE(link->tx->wake_writer, 1);
 	/* Pairs with mr_link_poll(): either the reader sees us waiting, or we see the room it has made. */
 	smp_mb();
-	if (mr_link_tx_free(link) >= enough)
+	room = mr_link_tx_free(link);
+	if (room >= enough)
 		netif_start_queue(link->dev);
-	return mr_link_tx_free(link) < space;
+	return room < space;
 }
 
 static netdev_tx_t mr_link_xmit(struct sk_buff *skb, struct net_device *dev)
@@ -168,6 +173,23 @@ drop:
 	return NETDEV_TX_OK;
 }
 
+/*
+ * What a frame's sender leaves to others must be what this device offers: TCP segmentation, with the checksum that
+ * comes with it. Anything else the network stack would stumble over further on.
+ */
+static bool mr_link_offload_good(const struct virtio_net_hdr *offload)
+{
+	switch (offload->gso_type & ~VIRTIO_NET_HDR_GSO_ECN) {
+	case VIRTIO_NET_HDR_GSO_NONE:
+		return true;
+	case VIRTIO_NET_HDR_GSO_TCPV4:
+	case VIRTIO_NET_HDR_GSO_TCPV6:
+		return offload->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	default:
+		return false;
+	}
+}
+
 /* Take one frame off the ring; false when there is none. */
 static bool mr_link_receive(struct mr_link *link)
 {
@@ -199,7 +221,7 @@ static bool mr_link_receive(struct mr_link *link)
 		return true;
 	}
 	/* It takes the frame's start for the start of the data, which is true until the next call. */
-	if (virtio_net_hdr_to_skb(skb, &record.offload, true)) {
+	if (!mr_link_offload_good(&record.offload) || virtio_net_hdr_to_skb(skb, &record.offload, true)) {
 		DEV_STATS_INC(dev, rx_frame_errors);
 		kfree_skb(skb);
 		return true;

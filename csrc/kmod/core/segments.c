@@ -75,10 +75,10 @@ static int mr_carve_check_memory(u64 base, u64 size)
 	return mr_memory_unused(base, size) ? 0 : -EBUSY;
 }
 
-/* True when the range may be written to: it lies inside the carve or its low window. */
-bool mr_segment_fits(const struct multiroot_segment *segment)
+/* True when all of the range is a new root's: it lies inside the carve or its low window. */
+bool mr_segment_fits(u64 phys, u64 size)
 {
-	return mr_carve_has(segment->phys, segment->size) || mr_low_has(segment->phys, segment->size);
+	return mr_carve_has(phys, size) || mr_low_has(phys, size);
 }
 
 /**
@@ -127,6 +127,29 @@ int mr_carve_release(void)
 	return 0;
 }
 
+/* Copy between user space and memory of the carve or its low window, a piece at a time. */
+static int mr_segment_copy(const struct multiroot_segment *segment, bool to_user)
+{
+	u64 done, part;
+
+	for (done = 0; done < segment->size; done += part) {
+		void __user *user = u64_to_user_ptr(segment->buf + done);
+		unsigned long left;
+		void *memory;
+
+		part = min_t(u64, segment->size - done, COPY_CHUNK);
+		memory = memremap(segment->phys + done, part, MEMREMAP_WB);
+		if (!memory)
+			return -ENOMEM;
+		left = to_user ? copy_to_user(user, memory, part) : copy_from_user(memory, user, part);
+		memunmap(memory);
+		if (left)
+			return -EFAULT;
+		cond_resched();
+	}
+	return 0;
+}
+
 /**
  * mr_segment_write() - copy from user space into the carve or its low window
  * @segment: from where to where, one that fits; no CPU was started there
@@ -135,21 +158,50 @@ int mr_carve_release(void)
  */
 int mr_segment_write(const struct multiroot_segment *segment)
 {
-	u64 done, part;
+	return mr_segment_copy(segment, false);
+}
 
-	for (done = 0; done < segment->size; done += part) {
-		void __user *from = u64_to_user_ptr(segment->buf + done);
-		unsigned long left;
-		void *to;
+/**
+ * mr_segment_read() - copy from the carve or its low window to user space
+ * @segment: from where to where, one that fits
+ *
+ * A root may run there, and write what is read. Return: 0; -EFAULT; -ENOMEM.
+ */
+int mr_segment_read(const struct multiroot_segment *segment)
+{
+	return mr_segment_copy(segment, true);
+}
 
-		part = min_t(u64, segment->size - done, COPY_CHUNK);
-		to = memremap(segment->phys + done, part, MEMREMAP_WB);
-		if (!to)
+static u64 mr_segment_find_in(const u64 *words, u64 count, u64 word)
+{
+	u64 i;
+
+	for (i = 0; i < count && READ_ONCE(words[i]) != word; i++)
+		;
+	return i;
+}
+
+/**
+ * mr_segment_find() - look for a word in the carve or its low window
+ * @find: in which range, one that fits and is aligned; where it was found
+ *
+ * Return: 0; -ENOMEM.
+ */
+int mr_segment_find(struct multiroot_find *find)
+{
+	u64 done, part, words;
+	u64 *memory;
+
+	find->found = 0;
+	for (done = 0; done < find->size && !find->found; done += part) {
+		part = min_t(u64, find->size - done, COPY_CHUNK);
+		memory = memremap(find->phys + done, part, MEMREMAP_WB);
+		if (!memory)
 			return -ENOMEM;
-		left = copy_from_user(to, from, part);
-		memunmap(to);
-		if (left)
-			return -EFAULT;
+		words = mr_segment_find_in(memory, part / sizeof(*memory), find->word);
+		memunmap(memory);
+		if (words < part / sizeof(*memory))
+			find->found = find->phys + done + words * sizeof(*memory);
 		cond_resched();
 	}
 	return 0;

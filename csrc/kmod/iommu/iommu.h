@@ -66,6 +66,7 @@ void mr_tables_fill_info(struct multiroot_iommu_info *info);
 void *mr_tables_at(phys_addr_t phys);
 phys_addr_t mr_tables_page(void);
 void mr_tables_free_page(phys_addr_t phys);
+unsigned long mr_tables_pages(void);
 int mr_tables_find(u16 rid);
 int mr_tables_claim(u16 rid);
 bool mr_tables_own(int slot);
@@ -79,12 +80,12 @@ void mr_tables_lock(unsigned long *flags);
 void mr_tables_unlock(unsigned long flags);
 
 /* walk.c: second-level page tables. */
-typedef void (*mr_leaf_fn)(u64 iova, u64 phys, u64 size, u64 rights, void *data);
+typedef int (*mr_leaf_fn)(u64 iova, u64 phys, u64 size, u64 rights, void *data);
 int mr_walk_map(phys_addr_t top, u64 iova, u64 phys, u64 size, u64 rights, phys_addr_t *stale);
 void mr_walk_free_stale(phys_addr_t table, u64 size);
 u64 mr_walk_unmap(phys_addr_t top, u64 iova);
 u64 mr_walk_find(phys_addr_t top, u64 iova, u64 *rights, u64 *left);
-void mr_walk_leaves(phys_addr_t top, mr_leaf_fn leaf, void *data);
+int mr_walk_leaves(phys_addr_t top, mr_leaf_fn leaf, void *data);
 void mr_walk_free(phys_addr_t top);
 
 /* remap.c: the interrupt remapping table. */

@@ -7,6 +7,7 @@
 #include <linux/ktime.h>
 #include <linux/moduleparam.h>
 #include <linux/pci.h>
+#include <linux/sched.h>
 #include <linux/sizes.h>
 
 #include "iommu/iommu.h"
@@ -14,6 +15,9 @@
 static unsigned long inject = ULONG_MAX;
 module_param(inject, ulong, 0600);
 MODULE_PARM_DESC(inject, "for tests: address whose translation is taken for a different one");
+
+/* A VM's memory may be mapped at several addresses, but tables with more translations into it than this are made up. */
+#define MAPPED_MOST	8
 
 struct comparison {
 	struct multiroot_iommu_switch *request;
@@ -25,33 +29,48 @@ static bool mr_switch_inside(u64 base, u64 size, u64 phys)
 	return phys >= base && phys - base < size;
 }
 
-static void mr_switch_compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
+/* Bytes from phys on, @most at most, that are all in the range, or all outside. */
+static u64 mr_switch_alike(u64 base, u64 size, u64 phys, u64 most)
+{
+	if (mr_switch_inside(base, size, phys))
+		return min(most, size - (phys - base));
+	return phys < base ? min(most, base - phys) : most;
+}
+
+static int mr_switch_compare(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 {
 	struct comparison *comparison = data;
 	struct multiroot_iommu_switch *request = comparison->request;
-	u64 offset, step;
+	u64 offset = 0, step;
 
-	for (offset = 0; offset < size; offset += step) {
+	if (request->iova_base > iova + size - 1)
+		return 0;
+	if (request->iova_base > iova)
+		offset = ALIGN(request->iova_base - iova, SZ_4K);
+	for (; offset < size; offset += step) {
 		u64 at = iova + offset, to = phys + offset, got, left;
 
-		step = SZ_4K;
-		if (at < request->iova_base)
-			continue;
+		step = mr_switch_alike(request->ram_base, request->ram_size, to, size - offset);
 		if (!mr_switch_inside(request->ram_base, request->ram_size, to)) {
-			request->elsewhere++;
+			request->elsewhere += step / SZ_4K;
 			continue;
 		}
 		if (mr_walk_find(comparison->ours, at, &got, &left) == to && got == rights && at != inject) {
 			/* The guest may be waiting: not page by page where both have large ones. */
-			step = min3(left, size - offset, request->ram_base + request->ram_size - to);
+			step = min(step, left);
 			if (inject > at)
 				step = min_t(u64, step, inject - at);
 			request->same += step / SZ_4K;
-			continue;
+		} else {
+			step = SZ_4K;
+			if (!request->different++)
+				request->first = at;
+			cond_resched();
 		}
-		if (!request->different++)
-			request->first = at;
+		if ((request->same + request->different) / MAPPED_MOST > request->ram_size / SZ_4K)
+			return -ELOOP;
 	}
+	return 0;
 }
 
 /* The live top table of a device, 0 when it is blocked, passed through, or the entry is nonsense. */
@@ -94,9 +113,9 @@ int mr_switch(struct multiroot_iommu_switch *request)
 	request->different = 0;
 	request->elsewhere = 0;
 	begin = ktime_get_ns();
-	mr_walk_leaves(live, mr_switch_compare, &comparison);
+	err = mr_walk_leaves(live, mr_switch_compare, &comparison);
 	request->verify_ns = ktime_get_ns() - begin;
-	if (request->different)
+	if (request->different || err)
 		return -EXDEV;
 	if (request->flags & MULTIROOT_IOMMU_VERIFY)
 		return 0;
@@ -114,19 +133,25 @@ int mr_switch(struct multiroot_iommu_switch *request)
 	return err;
 }
 
-static void mr_switch_count(u64 iova, u64 phys, u64 size, u64 rights, void *data)
+static int mr_switch_count(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 {
 	struct multiroot_iommu_device *device = data;
-	u64 offset;
+	u64 offset, step;
 
-	for (offset = 0; offset < size; offset += SZ_4K) {
+	cond_resched();
+	for (offset = 0; offset < size; offset += step) {
 		u64 leaf[3] = { iova + offset, phys + offset, rights };
 
+		step = mr_switch_alike(device->ram_base, device->ram_size, phys + offset, size - offset);
 		if (!mr_switch_inside(device->ram_base, device->ram_size, phys + offset))
 			continue;
+		step = SZ_4K;
 		device->leaves++;
 		device->crc = crc32c(device->crc, leaf, sizeof(leaf));
+		if (device->leaves / MAPPED_MOST > device->ram_size / SZ_4K)
+			return -ELOOP;
 	}
+	return 0;
 }
 
 /* What is in place for a device, whoever owns it. -ENOENT when it never had tables of its own. */
@@ -153,8 +178,8 @@ int mr_switch_device(struct multiroot_iommu_device *device)
 	device->remapped = mr_remap_count(slot);
 	device->leaves = 0;
 	device->crc = ~0U;
-	if (device->table)
-		mr_walk_leaves(device->table, mr_switch_count, device);
+	if (device->table && mr_walk_leaves(device->table, mr_switch_count, device))
+		return -EIO;
 	device->crc = ~device->crc;
 	return 0;
 }

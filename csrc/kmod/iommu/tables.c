@@ -49,10 +49,10 @@ void mr_tables_lock(unsigned long *flags)
 		udelay(1);
 		if (++waited < LOCK_US)
 			continue;
-		pr_warn("taking the lock of root %u, which seems to be dead\n", holder);
-		if (cmpxchg(&mr_tables.shared->lock, holder, mr_tables.self) == holder)
-			return;
-		waited = 0;
+		/* No second wait: a word that keeps changing is no lock. */
+		pr_warn_ratelimited("taking the lock of root %u, which seems to be dead\n", holder);
+		xchg(&mr_tables.shared->lock, mr_tables.self);
+		return;
 	}
 }
 
@@ -86,25 +86,35 @@ phys_addr_t mr_tables_page(void)
 	return mr_tables.base + mr_tables.part + index * PAGE_SIZE;
 }
 
+/* Give a page of our part back; one of elsewhere, which other roots may have written into our tables, is left alone. */
 void mr_tables_free_page(phys_addr_t phys)
 {
+	u64 index = (phys - mr_tables.base - mr_tables.part) >> PAGE_SHIFT;
 	unsigned long flags;
 
+	if (index >= mr_tables.part_pages)
+		return;
 	spin_lock_irqsave(&mr_tables.page_lock, flags);
-	__clear_bit((phys - mr_tables.base - mr_tables.part) >> PAGE_SHIFT, mr_tables.used);
+	__clear_bit(index, mr_tables.used);
 	spin_unlock_irqrestore(&mr_tables.page_lock, flags);
+}
+
+/* How many pages there are in all parts: no walk through tables that are in order visits more. */
+unsigned long mr_tables_pages(void)
+{
+	return mr_tables.size >> PAGE_SHIFT;
 }
 
 /* From the part that all share, never given back; 0 when it is full. Under the lock. */
 static phys_addr_t mr_tables_shared_page(void)
 {
-	phys_addr_t page = mr_tables.base + mr_tables.shared->next;
+	u64 next = READ_ONCE(mr_tables.shared->next);
 
-	if (mr_tables.shared->next >= MR_IOMMU_SHARED_END)
+	if (!next || !PAGE_ALIGNED(next) || next >= MR_IOMMU_SHARED_END)
 		return 0;
-	mr_tables.shared->next += PAGE_SIZE;
-	memset(mr_tables_at(page), 0, PAGE_SIZE);
-	return page;
+	mr_tables.shared->next = next + PAGE_SIZE;
+	memset(mr_tables_at(mr_tables.base + next), 0, PAGE_SIZE);
+	return mr_tables.base + next;
 }
 
 static void mr_tables_fill_through(u64 *context)
@@ -125,7 +135,12 @@ phys_addr_t mr_tables_root(void)
 /* The interrupt remapping table, NULL when interrupts are not remapped. */
 u64 *mr_tables_remapping(void)
 {
-	return mr_tables.shared->remapping ? mr_tables_at(mr_tables.shared->remapping) : NULL;
+	phys_addr_t table = READ_ONCE(mr_tables.shared->remapping);
+
+	/* It was made in the shared part: one elsewhere, or not all there, is nonsense. */
+	if (!table || table > mr_tables.base + MR_IOMMU_SHARED_END - MR_REMAP_ENTRIES * 16)
+		return NULL;
+	return mr_tables_at(table);
 }
 
 u32 mr_tables_self(void)
@@ -181,15 +196,19 @@ phys_addr_t mr_tables_context(int slot)
 /* Its context entry: two words. NULL when a root wrote nonsense. */
 u64 *mr_tables_entry(int slot)
 {
-	return mr_tables_at(mr_tables.shared->device[slot].context);
+	u64 context = READ_ONCE(mr_tables.shared->device[slot].context);
+
+	return IS_ALIGNED(context, 16) ? mr_tables_at(context) : NULL;
 }
 
 /* The context table of a bus, one of its own from now on; 0 when there is no room. Under the lock. */
 static phys_addr_t mr_tables_own_context(u8 bus)
 {
-	u64 *root = mr_tables_at(mr_tables.shared->root_table);
+	u64 *root = mr_tables_at(READ_ONCE(mr_tables.shared->root_table) & PAGE_MASK);
 	phys_addr_t context;
 
+	if (!root)
+		return 0;
 	if (root[2 * bus] != root[2 * 255])
 		return root[2 * bus] & PAGE_MASK;
 	context = mr_tables_shared_page();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Second-level page tables of four levels (VT-d specification 4.1, section 9.8). Tables of another root are read too,
- * so no address in them is trusted to lie in our memory.
+ * and it may write to ours: no address in them is trusted to lie in our memory, no entry to stay as it is, and no way
+ * through them to have an end.
  */
 #include <linux/sizes.h>
 
@@ -30,70 +31,93 @@ static u64 *mr_walk_descend(phys_addr_t top, u64 iova, int *level)
 	u64 *entry = mr_walk_entry_in(top, TOP, iova);
 	int i = TOP;
 
-	while (entry && i > 1 && (*entry & RIGHTS) && !(*entry & LARGE)) {
+	while (entry && i > 1) {
+		u64 value = READ_ONCE(*entry);
+
+		if (!(value & RIGHTS) || (value & LARGE))
+			break;
 		i--;
-		entry = mr_walk_entry_in(*entry & ADDRESS, i, iova);
+		entry = mr_walk_entry_in(value & ADDRESS, i, iova);
 	}
 	*level = i;
 	return entry;
 }
 
-static void mr_walk_free_below(phys_addr_t table, int level)
+/* Tables left to be visited: there are no more of them than pages, unless they lead in circles. */
+static void mr_walk_free_below(phys_addr_t table, int level, unsigned long *left)
 {
 	u64 *entries = mr_tables_at(table);
 	int i;
 
-	for (i = 0; level > 1 && i < 512; i++)
-		if ((entries[i] & RIGHTS) && !(entries[i] & LARGE))
-			mr_walk_free_below(entries[i] & ADDRESS, level - 1);
+	if (!entries || !*left)
+		return;
+	--*left;
+	for (i = 0; level > 1 && i < 512; i++) {
+		u64 entry = READ_ONCE(entries[i]);
+
+		if ((entry & RIGHTS) && !(entry & LARGE))
+			mr_walk_free_below(entry & ADDRESS, level - 1, left);
+	}
 	mr_tables_free_page(table);
 }
 
-static void mr_walk_leaves_below(phys_addr_t table, int level, u64 iova, mr_leaf_fn leaf, void *data)
+/* All leaves below a table, until leaf returns something else than 0, which is returned. -ELOOP as above. */
+static int mr_walk_leaves_below(phys_addr_t table, int level, u64 iova, unsigned long *left, mr_leaf_fn leaf,
+				void *data)
 {
 	u64 *entries = mr_tables_at(table);
-	int i;
+	int i, err = 0;
 
-	for (i = 0; entries && i < 512; i++) {
+	if (!entries)
+		return 0;
+	if (!*left)
+		return -ELOOP;
+	--*left;
+	for (i = 0; !err && i < 512; i++) {
 		u64 entry = READ_ONCE(entries[i]), size = 1ULL << mr_walk_shift_of(level), at = iova + i * size;
 
 		if (!(entry & RIGHTS))
 			continue;
 		if (level > 1 && !(entry & LARGE))
-			mr_walk_leaves_below(entry & ADDRESS, level - 1, at, leaf, data);
+			err = mr_walk_leaves_below(entry & ADDRESS, level - 1, at, left, leaf, data);
 		else
-			leaf(at, entry & ADDRESS & ~(size - 1), size, entry & RIGHTS, data);
+			err = leaf(at, entry & ADDRESS & ~(size - 1), size, entry & RIGHTS, data);
 	}
+	return err;
 }
 
-static void mr_walk_note_leaf(u64 iova, u64 phys, u64 size, u64 rights, void *data)
+static int mr_walk_stop_at_leaf(u64 iova, u64 phys, u64 size, u64 rights, void *data)
 {
-	*(bool *)data = true;
+	return 1;
 }
 
 static bool mr_walk_is_empty(phys_addr_t table, int level)
 {
-	bool found = false;
+	unsigned long left = mr_tables_pages();
 
-	mr_walk_leaves_below(table, level, 0, mr_walk_note_leaf, &found);
-	return !found;
+	return !mr_walk_leaves_below(table, level, 0, &left, mr_walk_stop_at_leaf, NULL);
 }
 
-/* The entry for a translation of this size, with the tables above it; NULL when there is no memory for these. */
+/* The entry for a translation of this size, with the tables above it; NULL when there is no place for these. */
 static u64 *mr_walk_entry_for(phys_addr_t top, u64 iova, int wanted)
 {
 	u64 *entry = mr_walk_entry_in(top, TOP, iova);
 	int level;
 
-	for (level = TOP; level > wanted && !(*entry & LARGE); level--) {
-		if (!(*entry & RIGHTS)) {
+	for (level = TOP; entry && level > wanted; level--) {
+		u64 value = READ_ONCE(*entry);
+
+		if (value & LARGE)
+			break;
+		if (!(value & RIGHTS)) {
 			phys_addr_t table = mr_tables_page();
 
 			if (!table)
 				return NULL;
-			WRITE_ONCE(*entry, table | RIGHTS);
+			value = table | RIGHTS;
+			WRITE_ONCE(*entry, value);
 		}
-		entry = mr_walk_entry_in(*entry & ADDRESS, level - 1, iova);
+		entry = mr_walk_entry_in(value & ADDRESS, level - 1, iova);
 	}
 	return entry;
 }
@@ -113,15 +137,16 @@ static u64 *mr_walk_entry_for(phys_addr_t top, u64 iova, int wanted)
 int mr_walk_map(phys_addr_t top, u64 iova, u64 phys, u64 size, u64 rights, phys_addr_t *stale)
 {
 	int wanted = size == SZ_1G ? 3 : size == SZ_2M ? 2 : 1;
-	u64 *entry = mr_walk_entry_for(top, iova, wanted);
+	u64 *entry = mr_walk_entry_for(top, iova, wanted), value;
 
 	*stale = 0;
 	if (!entry)
 		return -ENOMEM;
-	if (*entry & RIGHTS) {
-		if (wanted == 1 || (*entry & LARGE) || !mr_walk_is_empty(*entry & ADDRESS, wanted - 1))
+	value = READ_ONCE(*entry);
+	if (value & RIGHTS) {
+		if (wanted == 1 || (value & LARGE) || !mr_walk_is_empty(value & ADDRESS, wanted - 1))
 			return -EEXIST;
-		*stale = *entry & ADDRESS;
+		*stale = value & ADDRESS;
 	}
 	WRITE_ONCE(*entry, phys | rights | (wanted > 1 ? LARGE : 0));
 	return 0;
@@ -129,7 +154,9 @@ int mr_walk_map(phys_addr_t top, u64 iova, u64 phys, u64 size, u64 rights, phys_
 
 void mr_walk_free_stale(phys_addr_t table, u64 size)
 {
-	mr_walk_free_below(table, size == SZ_1G ? 2 : 1);
+	unsigned long left = mr_tables_pages();
+
+	mr_walk_free_below(table, size == SZ_1G ? 2 : 1, &left);
 }
 
 /* Take one translation out; its size, 0 if there was none. */
@@ -138,7 +165,7 @@ u64 mr_walk_unmap(phys_addr_t top, u64 iova)
 	int level;
 	u64 *entry = mr_walk_descend(top, iova, &level);
 
-	if (!entry || !(*entry & RIGHTS))
+	if (!entry || !(READ_ONCE(*entry) & RIGHTS))
 		return 0;
 	WRITE_ONCE(*entry, 0);
 	return 1ULL << mr_walk_shift_of(level);
@@ -156,14 +183,18 @@ u64 mr_walk_find(phys_addr_t top, u64 iova, u64 *rights, u64 *left)
 	return *rights ? (value & ADDRESS & ~inside) | (iova & inside & PAGE_MASK) : 0;
 }
 
-/* Call leaf for every translation, in order of addresses. */
-void mr_walk_leaves(phys_addr_t top, mr_leaf_fn leaf, void *data)
+/* Call leaf for every translation, in order of addresses, until it returns something else than 0, which is returned. */
+int mr_walk_leaves(phys_addr_t top, mr_leaf_fn leaf, void *data)
 {
-	mr_walk_leaves_below(top, TOP, 0, leaf, data);
+	unsigned long left = mr_tables_pages();
+
+	return mr_walk_leaves_below(top, TOP, 0, &left, leaf, data);
 }
 
 /* Give back all tables below and with top, which this root made. */
 void mr_walk_free(phys_addr_t top)
 {
-	mr_walk_free_below(top, TOP);
+	unsigned long left = mr_tables_pages();
+
+	mr_walk_free_below(top, TOP, &left);
 }

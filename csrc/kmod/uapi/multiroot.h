@@ -110,11 +110,19 @@ struct multiroot_carve {
 	__u64 shared;
 };
 
-/* MULTIROOT_IOC_WRITE: copy size bytes at user address buf to phys, inside the carve or its low window. */
+/* MULTIROOT_IOC_WRITE, READ: size bytes at user address buf and at phys, inside the carve or its low window. */
 struct multiroot_segment {
 	__u64 phys;
 	__u64 size;
 	__u64 buf;
+};
+
+/* MULTIROOT_IOC_FIND: look for a 64-bit word in size bytes at phys, both multiples of 8. */
+struct multiroot_find {
+	__u64 phys;
+	__u64 size;
+	__u64 word;
+	__u64 found;				/* out: its address, 0: it is not there */
 };
 
 /* MULTIROOT_IOC_CPU_GET/GRANT/RECLAIM, by logical CPU number. */
@@ -199,6 +207,10 @@ struct multiroot_ring {
 #define MULTIROOT_IOC_CPU_ADOPT	_IOWR(MULTIROOT_IOC_MAGIC, 0x0c, struct multiroot_cpu)
 #define MULTIROOT_IOC_MEMORY	_IOWR(MULTIROOT_IOC_MAGIC, 0x0d, struct multiroot_memory)
 #define MULTIROOT_IOC_PCI_ADOPT	_IOW(MULTIROOT_IOC_MAGIC, 0x0e, struct multiroot_pci)
+
+/* READ and FIND look at what is in the carve or its low window, also while a root runs there. */
+#define MULTIROOT_IOC_READ	_IOW(MULTIROOT_IOC_MAGIC, 0x0f, struct multiroot_segment)
+#define MULTIROOT_IOC_FIND	_IOWR(MULTIROOT_IOC_MAGIC, 0x10, struct multiroot_find)
 
 /* One root's half of a control page; only that root writes it, but for state STARTED and events. */
 struct multiroot_side {

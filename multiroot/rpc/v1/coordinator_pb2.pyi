@@ -307,6 +307,9 @@ class Progress(_message.Message):
     HANDED_OFF_FIELD_NUMBER: _builtins.int
     RELEASED_FIELD_NUMBER: _builtins.int
     UPDATED_FIELD_NUMBER: _builtins.int
+    SAID_FIELD_NUMBER: _builtins.int
+    said: _builtins.str
+    """one line that the new root's kernel said while it is waited for"""
     @_builtins.property
     def phase(self) -> _common_pb2.Phase: ...
     @_builtins.property
@@ -325,12 +328,13 @@ class Progress(_message.Message):
         handed_off: Global___HandoffResult | None = ...,
         released: Global___ReleaseResult | None = ...,
         updated: Global___UpdateResult | None = ...,
+        said: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released", "updated", b"updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released", "said", b"said", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released", "said", b"said", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["phase", "launched", "handed_off", "released", "updated"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["phase", "launched", "handed_off", "released", "updated", "said"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

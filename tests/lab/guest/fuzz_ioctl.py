@@ -26,6 +26,8 @@ STRUCTS = {
     "CARVE": "carve",
     "UNCARVE": None,
     "WRITE": "segment",
+    "READ": "segment",
+    "FIND": "find",
     "CPU_GET": "cpu",
     "CPU_GRANT": "cpu",
     "CPU_START": "cpu_start",
@@ -109,6 +111,14 @@ def valid_sequence(base, size, cpu):
         must("second carve refused", refused(ConflictError, lambda: device.carve(base, size, **carve)))
         device.write_segment(base, b"\xa5" * 12345)
         device.write_segment(LOW, b"\x5a" * 4096)
+        device.write_segment(base + 16384, b"\0" * 4096 + b"searched")
+        word = int.from_bytes(b"searched", "little")
+        must("a word is found", other.find_word(base + 16384, 8192, word) == base + 20480)
+        must("a word that is not there", other.find_word(base + 16384, 4096, word) == 0)
+        must("what was written is read", other.read_memory(base, 12345) == b"\xa5" * 12345)
+        must(
+            "shared area not read", refused(MultirootError, lambda: device.read_memory(base + SHARED_SIZE, 1))
+        )
         must("online CPU refused", refused(ConflictError, lambda: device.grant(cpu)))
         must("boot CPU refused", refused(ConflictError, lambda: device.grant(0)))
         online(cpu, 0)

@@ -11,6 +11,7 @@ import pytest
 from multiroot.coordinator.adoption import Adoption, AdoptionContext
 from multiroot.coordinator.coordinator import Coordinator
 from multiroot.coordinator.coordinator_service import CoordinatorParts, CoordinatorService
+from multiroot.coordinator.join import Console
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, Edge
 from multiroot.errors import BadRequestError, PeerLostError
@@ -41,7 +42,7 @@ async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str,
         AdoptionContext(phases, nothing, nothing, list, tmp_path / "adoption", tmp_path / "services")
     )
     service = CoordinatorService(
-        CoordinatorParts(Coordinator(journal, {}, phases), adoption, phases, no_plan, hand_over, 1)
+        CoordinatorParts(Coordinator(journal, {}, phases), adoption, phases, no_plan, hand_over, Console(), 1)
     )
     request = coordinator_pb2.HandoffRequest(name="web", to=to)
     assert [event.handed_off.name async for event in service.Handoff(request, None)] == ["web"]

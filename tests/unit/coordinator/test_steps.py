@@ -161,8 +161,8 @@ async def test_somebody_elses_claim_stops_the_carve_before_anything_is_taken(wor
     ("state", "error", "words"),
     [
         (SideState.PARKED, PeerLostError, "ended while it came up"),
-        (SideState.ATTACHED, WaitTimeoutError, "within 7 s: its kernel module came up"),
-        (SideState.STARTED, WaitTimeoutError, "within 7 s: nothing was heard of it"),
+        (SideState.ATTACHED, WaitTimeoutError, "within 7 s; its kernel module came up"),
+        (SideState.STARTED, WaitTimeoutError, "within 7 s; nothing was heard of it"),
     ],
 )
 async def test_a_root_that_does_not_join_is_told_by_how_far_it_came(

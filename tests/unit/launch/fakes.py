@@ -88,6 +88,13 @@ class FakeDevice:
         assert self.carved
         self.memory[phys] = bytes(data)
 
+    def read_memory(self, phys: int, size: int) -> bytes:
+        """Memory in which no kernel has said anything."""
+        return bytes(size)
+
+    def find_word(self, phys: int, size: int, word: int) -> int:
+        return 0
+
     def start(self, cpu: int, *, timeout_ms: int, **registers: int) -> Started:
         self._maybe("start")
         assert self.cpus[cpu] is CpuState.GRANTED

@@ -36,8 +36,11 @@ u32 mr_vector_of(int irq)
 	return irqd_cfg(irq_get_irq_data(irq))->vector;
 }
 
-/* True for a vector that a device could raise, which is what a doorbell may be. */
+/*
+ * True for a vector that a device could raise, which is what a doorbell may be. The others are the kernel's own, and
+ * some of them stop a CPU.
+ */
 bool mr_vector_good(u32 vector)
 {
-	return vector >= FIRST_EXTERNAL_VECTOR && vector < NR_VECTORS;
+	return vector >= FIRST_EXTERNAL_VECTOR && vector < FIRST_SYSTEM_VECTOR && vector != IA32_SYSCALL_VECTOR;
 }

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Waiting for a new root: until its agent answers, or until what its kernel says shows that it never will."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
+from multiroot.launch.kernel_log import KernelLog
+from multiroot.launch.verdict import WELL, Health, Verdict, judge
+from multiroot.root.peers import Peer, Peers, SideState
+
+log = logging.getLogger("multirootd")
+
+CONSOLES = Path("/var/log/multiroot")
+POLL_S = 0.25
+# A kernel that has not loaded our module yet and says nothing for this long is stuck. Emulated ones on a busy
+# computer were silent for up to 3.3 s.
+STALL_S = 30.0
+# A buffer that says nothing more may have been replaced by a larger one.
+SEARCH_AGAIN_S = 4.0
+SETTLE_S = 1.0  # what follows a panic is its trace
+_SHOWN_MOST = 160
+
+_END = object()
+
+
+class Console:
+    """What a new root's kernel says, line by line, for all who listen."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[str], None]] = []
+
+    def subscribe(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call `listener` with each line; returns the function that ends the subscription."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def say(self, line: str) -> None:
+        """Tell all listeners."""
+        for listener in tuple(self._listeners):
+            listener(line)
+
+
+@dataclass
+class BootWatch:
+    """Takes in what the kernel says, from `run` until `stop`."""
+
+    kernel_log: KernelLog
+    console: Console
+    lines: list[str] = field(default_factory=list)
+    verdict: Verdict = WELL
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self) -> None:
+        """Let `run` come back, at once but for a piece of memory that is being read."""
+        self.stopped.set()
+
+    async def run(self, loading: Callable[[], bool]) -> None:
+        """Until the kernel is dead, broken, or silent for STALL_S while `loading()`; or until `stop`."""
+        now = asyncio.get_running_loop().time
+        heard = search_at = now()
+        while not self.stopped.is_set():
+            looked = now()
+            if looked >= search_at:
+                await self._search()
+                # As long as there is nothing better to do, and then ever more seldom.
+                search_at = now() + (max(SEARCH_AGAIN_S, looked - heard) if self.kernel_log.found else 0)
+            if await self.listen():
+                heard = now()
+                search_at = heard + SEARCH_AGAIN_S
+            if self.verdict.health >= Health.BROKEN or (loading() and looked - heard >= STALL_S):
+                return
+            await self._rest(POLL_S)
+
+    async def listen(self) -> bool:
+        """Take in what was said since; False when that is nothing."""
+        fresh = await asyncio.to_thread(self.kernel_log.new_lines)
+        self.verdict = judge(fresh, self.verdict)
+        self.lines.extend(fresh)
+        for line in fresh:
+            self.console.say(line)
+        return bool(fresh)
+
+    async def last_words(self) -> None:
+        """Take in what is said in the next moments, too. After `run`."""
+        self.stopped.clear()
+        if not self.kernel_log.found:
+            await self._search()
+        until = asyncio.get_running_loop().time() + SETTLE_S
+        while await self.listen() or asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(POLL_S)
+
+    async def _search(self) -> None:
+        """In small pieces, with as much rest in between as they take: VMs run on these CPUs."""
+        now = asyncio.get_running_loop().time
+        search = self.kernel_log.search()
+        while not self.stopped.is_set():
+            began = now()
+            if await asyncio.to_thread(next, search, _END) is _END:
+                return
+            await self._rest(min(now() - began, POLL_S))
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.stopped.wait(), seconds)
+
+
+async def wait_for_join(
+    peers: Peers, child: Peer, watch: BootWatch, timeout_s: float, folder: Path = CONSOLES
+) -> None:
+    """Back when the new root's agent says it is ready. Raises what became of it instead, as soon as that is
+    known: PeerLostError when it has ended, panicked or crashed, WaitTimeoutError when it stands still. All
+    that it said is then in a file in `folder`, and the error names it.
+    """
+    ended = (SideState.READY, SideState.PARKED)
+    coming = asyncio.create_task(peers.wait(lambda: child.state in ended, timeout_s))
+    listening = asyncio.create_task(_listening(watch, lambda: child.state is SideState.STARTED))
+    try:
+        await asyncio.wait({coming, listening}, return_when=asyncio.FIRST_COMPLETED)
+        how_long = (
+            f"did not join within {timeout_s:g} s" if coming.done() else f"stood still for {STALL_S:g} s"
+        )
+    finally:
+        coming.cancel()
+        watch.stop()
+        await asyncio.gather(coming, listening, return_exceptions=True)
+    listening.result()
+    if child.state is SideState.READY and watch.verdict.health < Health.BROKEN:
+        return
+    with _unheard():
+        await watch.last_words()
+    raise _trouble(child, watch, how_long, _kept(watch.lines, child.root, folder))
+
+
+async def _listening(watch: BootWatch, loading: Callable[[], bool]) -> None:
+    with _unheard():
+        await watch.run(loading)
+        return
+    # Also a root that nobody hears can join.
+    await watch.stopped.wait()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Waiting goes on without its messages when they can't be read."""
+    try:
+        yield
+    except MultirootError as error:
+        log.warning("cannot read the new root's messages: %s", error)
+
+
+def _trouble(child: Peer, watch: BootWatch, how_long: str, hint: str) -> MultirootError:
+    verdict = watch.verdict
+    if verdict.health is Health.DEAD:
+        return PeerLostError(f"the new root's kernel panicked: {_shown(verdict.line)}", hint)
+    if verdict.health is Health.BROKEN:
+        return PeerLostError(f"the new root's kernel crashed: {_shown(verdict.line)}", hint)
+    last = f"the last it said: {_shown(watch.lines[-1])}" if watch.lines else "nothing was heard of it"
+    if verdict.health is Health.SLOW:
+        last = f"it said: {_shown(verdict.line)}"
+    if child.state is SideState.PARKED:
+        return PeerLostError(f"the new root ended while it came up; {last}", hint)
+    if child.state is SideState.ATTACHED:
+        last = f"its kernel module came up; {last}"
+    return WaitTimeoutError(f"the new root {how_long}; {last}", hint)
+
+
+def _shown(line: str) -> str:
+    return repr(line[:_SHOWN_MOST])
+
+
+def _kept(lines: list[str], root: int, folder: Path) -> str:
+    """Write all that was said to a file; returns the hint that names it."""
+    if not lines:
+        return ""
+    path = folder / f"console-root-{root}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        return f"its messages could not be kept in {path}: {error.strerror}"
+    return f"all its messages: `cat {path}` in this root"
