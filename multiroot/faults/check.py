@@ -48,17 +48,20 @@ def guest_problems(pieces: list[Stretch], *, blind: bool = False) -> list[str]:
 def alive(ground: Ground, fate: Fate, fault: Fault) -> list[str]:
     """The guest ticks on where it is said to run, which its owner word says too."""
     root = "old" if fate is Fate.STAYS else "new"
-    pieces = [ground.stretch("old")] if root == "new" else []
-    pieces.append(ground.stretch(root, SOME_TICKS))
-    problems = guest_problems(pieces, blind=fault.blind)
+    problems = []
+    if not fault.blind:
+        pieces = [ground.stretch("old")] if root == "new" else []
+        problems = guest_problems([*pieces, ground.stretch(root, SOME_TICKS)])
     owner, number = ground.see(root).owner, ground.status(root).root
     if owner != number:
         problems.append(f"root {owner} owns the VM, which runs in root {number}")
     return problems
 
 
-def goes_there_and_back(ground: Ground) -> list[str]:
-    """The VM can be handed over again, wherever it is; afterwards it runs in the old root."""
+def goes_there_and_back(ground: Ground, *, blind: bool) -> list[str]:
+    """The VM can be handed over again, wherever it is; afterwards it runs in the old root. With `blind`, its
+    ticks are seen from the second handoff on.
+    """
     problems: list[str] = []
     first = "new" if ground.see("old").state == "running" else "old"
     for to in (first, "old") if first == "new" else (first, "new", "old"):
@@ -68,7 +71,9 @@ def goes_there_and_back(ground: Ground) -> list[str]:
             pieces = [ground.stretch(giver), ground.stretch(to, SOME_TICKS)]
         except MultirootError as error:
             return [*problems, f"handing it to the {to} root again: {error}"]
-        problems += [f"handed to the {to} root again: {each}" for each in guest_problems(pieces)]
+        found = guest_problems(pieces, blind=blind)
+        blind = False
+        problems += [f"handed to the {to} root again: {each}" for each in found]
     return problems
 
 

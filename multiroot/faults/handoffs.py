@@ -24,7 +24,7 @@ WAY = (
 # Only reached when something else has gone wrong: the state does not load.
 AFTER_A_FAILURE = (P.GIVER_SETTLE, P.GIVER_ABORT)
 _OWNED = (P.TAKER_RESUMED, P.TAKER_TAKEN, P.GIVER_TAKEN)  # the guest runs in the taker, whatever fails here
-_SHORT = ("giver.sending/exit", "taker.owned/exit", "taker.loaded/raise", "taker.taken/drop")
+_SHORT = ("giver.sending/exit", "taker.owned/exit", "taker.loaded/raise", "giver.transfer/drop")
 
 
 def all_faults() -> list[Fault]:

@@ -177,7 +177,7 @@ class Runner:
         if problems:
             return problems
         ground.ready(joined=True)
-        problems += check.goes_there_and_back(ground)
+        problems += check.goes_there_and_back(ground, blind=fault.blind)
         if fault.during is During.LAUNCH:
             ground.ready(joined=False)
         joined = fault.during is not During.LAUNCH
