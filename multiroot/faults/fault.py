@@ -49,7 +49,7 @@ class Fault:
     """One thing that goes wrong.
 
     `orders` are armed first. `before` is done then, `strike` as soon as the first order's point is reached.
-    After the strike a pause without a time ends. `after` mends what the fault broke, when the VM has settled.
+    After the strike a pause without a time ends. `after` mends what the fault broke, when the handoff ended.
     `fates` may become of the VM. `ends` are the roots that die of it. `blind`: the guest's ticks are not all
     seen, because what reads them dies. `short`: part of the short matrix.
     """

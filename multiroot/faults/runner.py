@@ -91,11 +91,12 @@ class Runner:
             fault.before(ground)
         operation = Operation(self._work(fault))
         struck = self._strike(fault, operation)
+        if fault.after:
+            operation.join(SETTLED_S)
+            fault.after(ground)
         fate = self._settle(fault, operation)
         outcome.recovery_s = round(time.monotonic() - struck, 1)
         outcome.fate, outcome.said = fate.value, operation.said
-        if fault.after:
-            fault.after(ground)
         self._disarm(fault)
         if fate not in fault.fates:
             outcome.problems.append(f"the VM {fate.value}")
