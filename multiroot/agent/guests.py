@@ -18,7 +18,6 @@ from multiroot.net.addresses import root_address
 from multiroot.net.network import RootNetwork
 from multiroot.passthrough.devices import Devices, Surroundings
 from multiroot.root.identity import FIRST_ROOT
-from multiroot.root.peers import SideState
 from multiroot.rpc.server import PeerChannel, Refusal
 from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2_grpc
 from multiroot.vm.elsewhere import no_other_root
@@ -121,7 +120,7 @@ class Guests:
 
 def _surroundings(root: Root) -> Surroundings:
     def peer() -> int:
-        living = [each.root for each in root.peers.all() if each.state is not SideState.PARKED]
+        living = [each.root for each in root.peers.all() if not root.device.has_ended(each.root)]
         return living[0] if living else 0
 
     return Surroundings(

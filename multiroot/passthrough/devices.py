@@ -162,6 +162,11 @@ class Devices:
             if card and self._iommu.owner(rid_of(address)) not in (0, self._root)
         }
 
+    def stop_ended(self) -> None:
+        """Stop the devices of VMs whose root has ended: they go on writing to those VMs' memory."""
+        if self._tables() is not None:
+            self._take_part()
+
     def inherit(self) -> None:
         """All other roots have ended. What this root's VMs own goes on; all other devices can be adopted."""
         if self._tables() is None:

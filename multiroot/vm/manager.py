@@ -180,7 +180,7 @@ class VmManager:
         check_name(name)
         vm = self.find(name)
         if vm is None or vm.state in (VmState.HANDED, VmState.LOST):
-            self._free_orphan(name)
+            await self._free_orphan(name)
             return
         with vm.busy("stopped"):
             await vm.end(VmState.STOPPED)
@@ -188,7 +188,7 @@ class VmManager:
             self.unregister(vm)
             await vm.discard()
 
-    def forget(self, name: str) -> None:
+    async def forget(self, name: str) -> None:
         """Free the memory and the name of a VM that was lost with its root.
 
         Raises BadRequestError for an unknown name, ConflictError if the root that owns it lives.
@@ -200,7 +200,7 @@ class VmManager:
                 f"{name} is not lost: root {entry.owner.root}, which owns it, lives",
                 f"end it: multiroot vm stop {name}",
             )
-        self._free_orphan(name)
+        await self._free_orphan(name)
 
     def register(self, vm: Instance) -> None:
         """Know this VM from now on by its name."""
@@ -269,10 +269,14 @@ class VmManager:
         await vm.resume()
         vm.keep()
 
-    def _free_orphan(self, name: str) -> None:
+    async def _free_orphan(self, name: str) -> None:
         """Free a VM that runs nowhere: its VMM or its root is gone."""
         entry = self._entry(name)
-        if self.host.arena.standing(entry.owner) is Standing.OTHER:
+        standing = self.host.arena.standing(entry.owner)
+        if standing is Standing.LOST and self.host.devices is not None:
+            # A device that the VM owned outlives its root. It must not write to what becomes another VM's.
+            await asyncio.to_thread(self.host.devices.stop_ended)
+        if standing is Standing.OTHER:
             root = entry.owner.root
             raise ConflictError(
                 f"{name} is owned by root {root}", f"end it there: multiroot vm stop {name} --root {root}"

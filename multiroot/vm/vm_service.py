@@ -80,7 +80,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         return vm_pb2.StopVmResponse()
 
     async def Forget(self, request: vm_pb2.ForgetVmRequest, context: Context) -> vm_pb2.ForgetVmResponse:
-        self._manager.forget(request.name)
+        await self._manager.forget(request.name)
         return vm_pb2.ForgetVmResponse()
 
     async def Console(

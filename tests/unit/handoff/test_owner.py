@@ -71,7 +71,7 @@ async def test_calls_follow_a_vm_to_its_owner(pair: Roots) -> None:
 async def test_what_another_root_owns_is_not_this_ones_to_free(pair: Roots) -> None:
     old, _ = pair
     with pytest.raises(ConflictError, match="vm0 is not lost: root 2, which owns it, lives"):
-        old.manager.forget(NAME)
+        await old.manager.forget(NAME)
     with pytest.raises(ConflictError, match="owned by root 2") as told:
         await old.manager.stop(NAME)
     assert told.value.hint == "end it there: multiroot vm stop vm0 --root 2"
@@ -131,11 +131,11 @@ async def test_a_lost_vm_that_nobody_ever_knew_here_is_told_by_what_the_arena_sa
     assert await listed(old) == [("db", "failed", 2), (NAME, "running", 2)]
     await ended(old, new)
     assert await listed(old) == [("db", "lost", 2), (NAME, "lost", 2)]
-    old.manager.forget("db")
+    await old.manager.forget("db")
     with pytest.raises(BadRequestError, match="no VM named 'db'"):
-        old.manager.forget("db")
+        await old.manager.forget("db")
     with pytest.raises(BadRequestError, match="not a name for a VM"):
-        old.manager.forget(f"{RESERVED}tables")
+        await old.manager.forget(f"{RESERVED}tables")
 
 
 async def seen_at_console(asked: Root, typed: list[bytes]) -> bytes:

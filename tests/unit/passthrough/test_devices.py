@@ -127,6 +127,17 @@ def test_without_tables_there_is_nothing_to_inherit(
     assert machine.devices().staying() == {}
 
 
+def test_devices_of_roots_that_have_ended_can_be_stopped_while_the_peer_lives(machine: Machine) -> None:
+    machine.peer = PEER
+    machine.unit.owners[CARD] = PEER
+    machine.devices().stop_ended()
+    assert machine.unit.owners == {CARD: PEER, DISK: ME}
+    machine.extents.clear()
+    machine.unit.calls.clear()
+    machine.devices().stop_ended()
+    assert machine.unit.calls == []
+
+
 def test_what_the_living_peer_owns_is_not_inherited(machine: Machine) -> None:
     machine.peer = PEER
     machine.unit.owners[CARD] = PEER

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from multiroot.arena.arena import Arena
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.rpc.server import make_server
@@ -298,6 +299,12 @@ class FakeDevices:
 
     def __init__(self) -> None:
         self.acquired: list[str] = []
+        self.arena: Arena | None = None
+        self.stopped_for: list[list[str]] = []
+
+    def stop_ended(self) -> None:
+        assert self.arena
+        self.stopped_for.append([entry.name for entry in self.arena.vms()])
 
     def acquire(self, function: str) -> str:
         self.acquired.append(function)
@@ -318,6 +325,24 @@ async def test_a_function_has_one_owner(host: Host) -> None:
     finally:
         for vm in manager.all():
             await vm.discard()
+
+
+@pytest.mark.parametrize("verb", ["stop", "forget"])
+async def test_what_a_lost_vm_owned_is_stopped_before_its_memory_is_free(
+    host: Host, arena_path: Path, verb: str
+) -> None:
+    devices: Any = FakeDevices()
+    arena = Arena(arena_path, 1, lambda root: root == 2)
+    devices.arena = arena
+    manager = VmManager(replace(host, arena=arena, devices=devices))
+    host.arena.take("vm0", host.arena.allocate("vm0", 32 * MIB, 1).owner, 2)
+    await getattr(manager, verb)("vm0")
+    assert devices.stopped_for == [["vm0"]]
+    assert nothing_left(host)
+    host.arena.allocate("vm0", 32 * MIB, 1)  # one of this root's own is not lost
+    await manager.stop("vm0")
+    assert devices.stopped_for == [["vm0"]]
+    arena.close()
 
 
 async def test_a_root_that_has_no_devices_to_give(manager: VmManager) -> None:
