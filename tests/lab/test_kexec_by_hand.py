@@ -147,6 +147,24 @@ def test_stop_gives_everything_back_and_it_can_be_started_again(lab: Lab) -> Non
     assert lab.state.resets() == 0
 
 
+def test_a_root_that_owns_a_vm_is_stopped_by_force_only(lab: Lab) -> None:
+    """Proves that `kexec stop`, which asks no agent, goes by the owner words: it refuses and names the VM, and
+    the new root goes on; by force it says that the VM is lost, and everything comes back."""
+    kexec(lab, "load", "6.12", "--cpus", "2-3")
+    new = start(lab)
+    deadline = time.monotonic() + COMES_UP_S
+    while kexec_json(lab, "status")["state"] != "ready":
+        assert time.monotonic() < deadline, "the new root's agent did not come up"
+    shell(lab, "multiroot vm run web --memory 128M", new)
+    assert f"root {new} owns VM web" in kexec(lab, "stop", code=3)
+    assert shell(lab, "nproc", new) == "2"
+    assert kexec_json(lab, "stop", "--force")["lost"] == ["web"]
+    assert standing(lab) == ("0-3", "", "")
+    shell(lab, "multiroot vm forget web")
+    assert json.loads(shell(lab, "multiroot arena show --json"))["extents"] == []
+    assert lab.state.resets() == 0
+
+
 def test_dry_run_changes_nothing(lab: Lab) -> None:
     before = standing(lab)
     text = kexec(lab, "load", "6.12", "--dry-run")

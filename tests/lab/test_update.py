@@ -99,18 +99,16 @@ def test_an_update_is_taken_back_from_each_step(cli: Cli, step: str) -> None:
     """
     before = cli.standing()
     cli.ok("update", "--kernel", "6.12", "--cpus", "3", "--until", step)
-    given_back = cli.data("update", "abort")
-    assert isinstance(given_back, dict)
-    assert given_back["cpus"] == "3"
-    assert given_back["memory_bytes"] > 0
+    data = cli.data("update", "abort")
+    assert isinstance(data, dict)
+    assert data["cpus"] == "3"
+    assert data["memory_bytes"] > 0
     assert cli.standing() == before
     for cpu in range(4):
         assert cli.lab.run(["taskset", "-c", str(cpu), "nproc"]).stdout == "1\n"
     arena = json.loads(cli.lab.run(["multiroot", "arena", "show", "--json"]).stdout)
     assert len(arena["extents"]) == 1
-    with client.connect(cli.lab.agent_address, root="old") as old:
-        seen = len(agents.ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
-        agents.ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
+    goes_on(cli)
 
 
 @pytest.mark.parametrize(
@@ -220,12 +218,43 @@ def test_an_agent_that_is_killed_finds_its_new_root_and_the_vm_in_it_again(cli: 
     assert cli.lab.state.resets() == 0
 
 
-def test_an_abort_brings_back_a_vm_that_was_handed_over_by_hand(cli: Cli) -> None:
-    """Proves that an abort ends no root with a VM in it, though no step of the update brought it there."""
+def test_nothing_ends_a_root_with_a_vm_in_it_but_force_which_says_what_is_lost(cli: Cli) -> None:
+    """Proves that an abort hands back a VM first, though no step of the update brought it to the new root; that
+    a release and a stop by hand refuse and leave both roots and the VM as they are; that only --force loses the
+    VM, and names it; that the name can be used again; and that giving back twice is as good as once."""
+    if cli.run("root", "show", "new").returncode:
+        cli.ok("root", "launch", "--kernel", "6.12")
     cli.ok("handoff", "steady")
-    cli.ok("update", "abort")
+    cli.refused(3, "the new root owns steady", "root", "release")
+    assert cli.lab.run(["multiroot", "kexec", "stop"]).returncode == 3
+    assert given_back(cli, "update", "abort") == ([], False)
     (vm,) = cli.data("vm", "list")  # type: ignore[misc]
     assert (vm["name"], vm["state"], vm["owner"]) == ("steady", "running", root_number(cli, "old"))
+    goes_on(cli)
+    assert given_back(cli, "update", "abort") == ([], True)
+
+    cli.ok("root", "launch", "--kernel", "6.12")
+    cli.ok("handoff", "steady")
+    assert given_back(cli, "root", "release", "--force") == (["steady"], False)
+    assert given_back(cli, "root", "release", "--force") == ([], True)
+    assert cli.lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout == "0-3\n"
+    (vm,) = cli.data("vm", "list")  # type: ignore[misc]
+    assert (vm["name"], vm["state"]) == ("steady", "lost")
+    cli.ok("vm", "forget", "steady")
+    cli.ok("vm", "run", "steady", "--memory", "256M")
+    goes_on(cli)
+    assert cli.lab.state.resets() == 0
+
+
+def given_back(cli: Cli, *words: str) -> tuple[list[str], bool]:
+    """The VMs that a command says it lost, and whether there was nothing to give back."""
+    data = cli.data(*words)
+    assert isinstance(data, dict)
+    return data["lost"], data["idle"]
+
+
+def goes_on(cli: Cli) -> None:
+    """The VM ticks on in the old root."""
     with client.connect(cli.lab.agent_address, root="old") as old:
         seen = len(agents.ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
         agents.ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
