@@ -92,6 +92,12 @@ class Guests:
         devices = None if isinstance(self._manager, MultirootError) else self._manager.host.devices
         return devices.staying() if devices else {}
 
+    def owners(self) -> dict[str, int]:
+        """The numbers of the roots that own VMs, by the VMs' names; none without an arena."""
+        if isinstance(self._manager, MultirootError):
+            return {}
+        return {entry.name: entry.owner.root for entry in self._manager.host.arena.vms()}
+
     def add_to(self, server: grpc.aio.Server) -> None:
         """Offer VmService and HandoffService, or refuse their calls with the reason."""
         if isinstance(self._manager, MultirootError):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from multiroot.agent.context import Root
 from multiroot.agent.guests import Guests
 from multiroot.errors import PeerLostError
@@ -40,9 +42,28 @@ class Handoffs:
         return await hand_over(manager, name, channel, taker.root, phases, lost)
 
     async def hand_back(self, name: str) -> None:
-        """Have the new root hand the VM `name` to this one, and publish its phases here."""
+        """Have the new root hand the VM `name` to this one, and publish its phases here.
+
+        Raises PeerLostError when nothing has been heard of that root for some seconds.
+        """
+        peers = self._root.peers
+        giver = peers.by_name("new")
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
-        with translated("the new root's agent"):
-            async for progress in stub.Handoff(coordinator_pb2.HandoffRequest(name=name, to="old")):
-                if progress.WhichOneof("event") == "phase":
-                    self._root.phases.publish(wire.from_proto(progress.phase))
+        call = stub.Handoff(coordinator_pb2.HandoffRequest(name=name, to="old"))
+
+        async def follow() -> None:
+            with translated("the new root's agent"):
+                async for progress in call:
+                    if progress.WhichOneof("event") == "phase":
+                        self._root.phases.publish(wire.from_proto(progress.phase))
+
+        following = asyncio.create_task(follow())
+        watching = asyncio.create_task(peers.wait(lambda: giver.gone, None))
+        try:
+            await asyncio.wait({following, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                raise PeerLostError(f"the new root does not answer, and {name} is in it")
+            await following
+        finally:
+            following.cancel()
+            watching.cancel()

@@ -58,6 +58,7 @@ class Updates:
             staying=guests.staying_devices,
             phases=root.phases,
             root=root.me.root,
+            unbound=root.options.run_dir / "unbound.json",
             services=root.options.services,
         )
         steps = {**make_steps(self._launch), **make_update_steps(update)}
@@ -93,6 +94,7 @@ class Updates:
             plan=lambda request: make_plan(self._launch, request),
             hand_over=self._handoffs.hand_over,
             console=self._launch.console,
+            owners=self._guests.owners,
             root=self._root.me.root,
         )
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorService(parts), server)

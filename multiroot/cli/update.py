@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -72,20 +73,32 @@ def update(
             click.echo(coordinator_pb2_grpc.CoordinatorServiceStub(channel).Plan(request).plan_json)
         return
     until = "handover" if keep_old else until
-    data = _run(coordinator_pb2.UpdateRequest(launch=request, until=until, verify=verify, devices=devices))
+    wanted = coordinator_pb2.UpdateRequest(launch=request, until=until, verify=verify, devices=devices)
+    _show(_follow(lambda stub: stub.Update(wanted)), as_json)
+
+
+def _show(data: dict[str, Any], as_json: bool) -> None:
+    """Print how an update went."""
     if as_json:
         print_json(data)
         return
     print_table(("side", "step", "took ms >"), [(p["side"], p["name"], p["ms"]) for p in data["phases"]])
-    if data["retired"]:
+    if data.get("retired"):
         click.echo(f"root {data['root']} has the machine; its memory is {data['taking_over'] or 'complete'}")
+    elif "lost" in data:
+        click.echo(f"everything is taken back: {_given_back(data)}")
+        print_lost(data["lost"])
     else:
         click.echo(f"the update is {data['state']}")
 
 
-def _run(request: Any) -> dict[str, Any]:
-    """Make the update. When the old root retires, go on with the new root until it has taken over."""
-    from multiroot.cli.calls import progress_call
+def _given_back(data: dict[str, Any]) -> str:
+    return f"CPUs {data['cpus'] or 'none'}, {format_size(data['memory_bytes'])} of memory"
+
+
+def _follow(call: Callable[[Any], Iterable[Any]]) -> dict[str, Any]:
+    """Make `call`. When the old root retires by it, go on with the new root until it has taken over."""
+    from multiroot.cli.calls import progress_call, released_json
     from multiroot.cli.output import Progress
     from multiroot.phases import Phase
     from multiroot.rpc import successor
@@ -95,8 +108,8 @@ def _run(request: Any) -> dict[str, Any]:
     with connect() as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         old_root = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=10).root
-        result = progress_call(stub.Update(request), seen.append).updated
-    taking_over = ""
+        progress = progress_call(call(stub), seen.append)
+    result, taking_over = progress.updated, ""
     if result.retiring:
         with Progress().live() as show:
 
@@ -105,11 +118,16 @@ def _run(request: Any) -> dict[str, Any]:
                 show(phase)
 
             taking_over = successor.wait(agent_target(), old_root, show_and_keep).taking_over
-    return {
+    ended: dict[str, Any] = {
         "state": result.state,
         "root": result.root,
         "retired": result.retiring,
         "taking_over": taking_over,
+    }
+    if progress.WhichOneof("event") == "released":
+        ended = {"state": "idle", **released_json(progress.released)}
+    return {
+        **ended,
         "phases": [
             {
                 "side": p.side,
@@ -142,28 +160,63 @@ def abort(force: bool, as_json: bool) -> None:
     elif result.idle:
         click.echo("no update is under way: there is nothing to abort")
     else:
-        memory = format_size(result.memory_bytes)
-        click.echo(f"given back in {seconds:.3f} s: CPUs {result.cpus or 'none'}, {memory} of memory")
+        click.echo(f"given back in {seconds:.3f} s: {_given_back(released_json(result))}")
         print_lost(result.lost)
+
+
+@update.command(example="multiroot update resume")
+@click.option("--until", default="", metavar="STEP", help="Go on to this step, though less was asked for.")
+@json_option
+def resume(until: str, as_json: bool) -> None:
+    """Go on with an update that was cut short, from where it stands.
+
+    One that was being taken back is taken back to the end.
+    """
+    from multiroot.rpc.v1 import coordinator_pb2
+
+    wanted = coordinator_pb2.ResumeRequest(until=until)
+    _show(_follow(lambda stub: stub.Resume(wanted)), as_json)
 
 
 @update.command(example="multiroot update show --json")
 @json_option
 def show(as_json: bool) -> None:
-    """How far the update is, and how far a new root is with taking over."""
+    """How far the update is, who owns which VM, and what is to be done next.
+
+    Also how far a new root is with taking over.
+    """
     from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
     with connect() as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         state = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=10)
-    data = {
+    data: dict[str, Any] = {
         "root": state.root,
         "state": state.state,
+        "wanted": state.wanted,
         "error": state.error,
+        "next": state.next,
+        "lost": list(state.lost),
         "taking_over": state.taking_over,
         "taking_over_error": state.taking_over_error,
+        "steps": [
+            {"step": each.step, "edge": each.edge, "begin_ns": each.begin_ns, "end_ns": each.end_ns}
+            for each in state.steps
+        ],
+        "owners": {owner.name: owner.root for owner in state.owners},
     }
     if as_json:
         print_json(data)
-    else:
-        print_table(("property", "value"), list(data.items()))
+        return
+    told = {**data, "lost": ", ".join(state.lost)}
+    print_table(
+        ("property", "value"), [(name, told[name]) for name in told if name not in ("steps", "owners")]
+    )
+    print_table(("step", "", "began", "took s >"), [_step_row(each) for each in data["steps"]])
+    print_table(("VM", "root >"), list(data["owners"].items()))
+
+
+def _step_row(step: Mapping[str, Any]) -> tuple[str, ...]:
+    began = time.strftime("%F %T", time.localtime(step["begin_ns"] / 1e9))
+    took = f"{(step['end_ns'] - step['begin_ns']) / 1e9:.3f}" if step["end_ns"] else ""
+    return step["step"], step["edge"], began, took

@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from multiroot import phase_names
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.states import LAUNCH, STEPS, UPDATE, WITH_NEW_ROOT, Edge, State
+from multiroot.coordinator.states import LAUNCH, STEPS, UPDATE, WITH_NEW_ROOT, Edge, Standing, State
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.failpoints import FailPoint, reach
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
+
+log = logging.getLogger("multirootd")
 
 Data = dict[str, Any]
 
@@ -60,13 +63,27 @@ class Coordinator:
         self._guests_there = guests_there
         self._steps = steps
         self._phases = phases
-        self._busy = ""
-        self.error = ""
+        self.doing = ""  # what it is busy with
+
+    @property
+    def standing(self) -> Standing:
+        """Where the update stands by the journal."""
+        return self._journal.standing()
 
     @property
     def state(self) -> State:
         """How far the update has come."""
-        return self._journal.standing().state
+        return self.standing.state
+
+    @property
+    def problem(self) -> MultirootError | None:
+        """Why the journal cannot be read; None if it can."""
+        return self._journal.problem
+
+    @property
+    def error(self) -> str:
+        """Why the last step failed, or why the journal cannot be read; "" if neither."""
+        return str(self.problem or self.standing.error)
 
     @property
     def joined(self) -> bool:
@@ -76,31 +93,37 @@ class Coordinator:
     @property
     def begun(self) -> tuple[str, ...]:
         """The steps whose effects may exist, oldest first."""
-        return self._journal.standing().begun
+        return self.standing.begun
 
     @property
     def data(self) -> Mapping[str, Data]:
         """What the steps done so far have left, by step."""
-        return self._journal.standing().data
+        return self.standing.data
 
     @asynccontextmanager
     async def busy(self, what: str) -> AsyncIterator[None]:
         """Hold the coordinator while the body runs; raises ConflictError when it is held already."""
-        if self._busy:
-            raise ConflictError(f"the coordinator is busy: {self._busy}", "wait until it is done")
-        self._busy = what
+        if self.doing:
+            raise ConflictError(f"the coordinator is busy: {self.doing}", "wait until it is done")
+        self.doing = what
         try:
             yield
         finally:
-            self._busy = ""
+            self.doing = ""
+
+    @asynccontextmanager
+    async def _changing(self, what: str) -> AsyncIterator[Standing]:
+        """The same for what changes an update; raises MultirootError when the journal cannot be read."""
+        async with self.busy(what):
+            self._journal.check()
+            yield self.standing
 
     async def launch(self, first: Data) -> Mapping[str, Data]:
         """Bring a new root up; on failure give everything back and raise what failed.
 
         `first` is the plan step's data (the request). Raises ConflictError when a new root is up already.
         """
-        async with self.busy("launching a new root"):
-            standing = self._journal.standing()
+        async with self._changing("launching a new root") as standing:
             if standing.begun:
                 raise ConflictError(
                     f"a new root is already {standing.state}", "release it first: `multiroot root release`"
@@ -109,39 +132,67 @@ class Coordinator:
             await self._bring_up(first, tuple(LAUNCH))
             return self.data
 
-    async def update(self, first: Data, until: str) -> State:
+    async def update(self, first: Data, until: str, told: Data | None = None) -> State:
         """Go on from wherever the update stands, up to and with step `until`; returns the state reached.
 
         A failure before the new root has joined takes everything back. After that, what is done stays
-        done: VMs that were not handed over go on here, and the next call continues. "retire" is not for
-        this call, see `retire`.
+        done: VMs that were not handed over go on here, and the next call continues. "retire" goes as far as
+        the commit, the rest is for `retire`, which gets what the update was `told`.
         """
-        if until not in STEPS or until == PhaseName.RETIRE:
+        if until not in STEPS:
             raise BadRequestError(f"there is no step {until!r}", f"steps: {', '.join(STEPS)}")
-        async with self.busy("updating"):
-            if not self._journal.standing().begun:
+        async with self._changing("updating") as standing:
+            if standing.undoing and standing.begun and not self.joined:
+                raise ConflictError(
+                    f"the update is being taken back and stands at {standing.state}",
+                    "finish that: `multiroot update resume`",
+                )
+            if not standing.begun:
                 self._journal.reset()
-            self.error = ""
+            self._journal.write(until, Edge.WANTED, **(told or {}))
             wanted = list(STEPS)[: list(STEPS).index(until) + 1]
             await self._bring_up(first, [name for name in wanted if name in LAUNCH and not self._done(name)])
             for name in wanted:
-                if name in UPDATE and not self._done(name):
+                if name in UPDATE and name != PhaseName.RETIRE and not self._done(name):
                     await self._try(name)
             return self.state
 
-    async def retire(self, first: Data) -> None:
+    def way_on(self, until: str = "") -> str:
+        """The step that an interrupted update goes on to; "" when what is left is to take it back.
+
+        `until` goes on to another step than what was wanted. Raises ConflictError when there is nothing to
+        go on with.
+        """
+        self._journal.check()
+        standing = self.standing
+        if not standing.begun:
+            raise ConflictError("no update is under way", "start one: `multiroot update --kernel NAME`")
+        if standing.undoing and not until:
+            return ""
+        wanted = until or (standing.wanted[0] if standing.wanted else "")
+        if not wanted or self._done(wanted):
+            raise ConflictError(
+                f"the update is {standing.state}, and no more was asked for",
+                "`multiroot update resume --until retire` goes on, `multiroot update abort` goes back",
+            )
+        return wanted
+
+    async def retire(self) -> None:
         """The last step, which does not return. When it fails the root goes on, and `error` says why."""
-        async with self.busy("retiring"):
-            if self.state is not State.COMMITTED:
-                raise ConflictError(f"the update is {self.state}, not committed", "see `multiroot update`")
-            await self._try(PhaseName.RETIRE, first)
+        async with self._changing("retiring") as standing:
+            if standing.state is not State.COMMITTED:
+                raise ConflictError(
+                    f"the update is {standing.state}, not committed",
+                    "`multiroot update show` tells what is to be done",
+                )
+            await self._try(PhaseName.RETIRE, standing.wanted[1] if standing.wanted else {})
 
     async def abort(self, *, force: bool = False) -> list[str]:
         """Give everything back from any step before commit: VMs first, then CPUs and memory.
 
         A VM that does not come back stops it, unless `force`. Returns the names of the VMs that were lost.
         """
-        async with self.busy("aborting the update"):
+        async with self._changing("aborting the update"):
             if self.state in (State.COMMITTED, State.RETIRING):
                 raise ConflictError("the update is committed", "start another one to go back to this kernel")
             if PhaseName.START in self.begun and PhaseName.HANDOVER not in self.begun:
@@ -150,7 +201,7 @@ class Coordinator:
             return await self._take_back(Undoing(force=force), "multiroot update abort")
 
     def _done(self, name: str) -> bool:
-        reached = self._journal.standing().state
+        reached = self.state
         return reached is not State.IDLE and [*STEPS.values()].index(reached) >= [*STEPS].index(name)
 
     async def _bring_up(self, first: Data, names: Iterable[str]) -> None:
@@ -159,7 +210,6 @@ class Coordinator:
             for name in names:
                 await self._do(name, first if name == PhaseName.PLAN else {})
         except (Exception, asyncio.CancelledError) as error:
-            self.error = str(error) or "cancelled"
             leftovers = await asyncio.shield(self._undo_all(Undoing()))
             if leftovers and isinstance(error, MultirootError):
                 raise MultirootError(f"{error.message}; then {leftovers}", error.hint) from error
@@ -172,8 +222,7 @@ class Coordinator:
         """
         try:
             await self._do(name, first or {})
-        except (Exception, asyncio.CancelledError) as error:
-            self.error = str(error) or "cancelled"
+        except (Exception, asyncio.CancelledError):
             if name != PhaseName.HANDOVER:
                 await asyncio.shield(self._undo(name, Undoing()))
             raise
@@ -183,7 +232,7 @@ class Coordinator:
 
         Refused while the new root owns VMs, unless `force`. Returns the names of the VMs that were lost.
         """
-        async with self.busy("releasing the new root"):
+        async with self._changing("releasing the new root"):
             guests = self._guests_there()
             if guests and not force:
                 raise ConflictError(f"the new root owns {', '.join(guests)}", HAND_BACK)
@@ -197,27 +246,45 @@ class Coordinator:
 
     async def recover(self, alive: bool) -> str:
         """After a restart: keep a joined root that is alive, else undo. Returns what it did, for the log."""
-        standing = self._journal.standing()
+        standing = self.standing
+        if self._journal.problem:
+            return f"nothing is taken back: {self._journal.problem}"
         if not standing.begun:
             return "nothing was under way"
-        if self.joined and alive and (not standing.interrupted or standing.begun[-1] in UPDATE):
-            if standing.interrupted and standing.begun[-1] != PhaseName.HANDOVER:
-                async with self.busy("recovering after a restart"):
-                    await self._undo(standing.begun[-1], Undoing())
-            return f"the new root is still {standing.state}"
-        how = Undoing()
+        # None can be handed back yet, for this agent does not answer yet.
+        how = Undoing(hand_back=False, force=standing.forced)
         async with self.busy("recovering after a restart"):
+            if self.joined and alive and (not standing.interrupted or standing.begun[-1] in UPDATE):
+                if standing.interrupted and standing.begun[-1] != PhaseName.HANDOVER:
+                    await self._undo(standing.begun[-1], how)
+                return f"the new root is still {standing.state}"
+            guests = self._guests_there()
+            if guests and not how.force:
+                return f"nothing is taken back: the new root owns {', '.join(guests)} ({HAND_BACK})"
             leftovers = await self._undo_all(how)
         lost = f"; lost with it: {', '.join(how.lost)}" if how.lost else ""
         return (leftovers or f"took back an update that stood at {standing.state}") + lost
 
     async def _do(self, name: str, data: Data) -> None:
         self._journal.write(name, Edge.BEGIN, **data)
-        await reach(FailPoint.STEP_BEGUN, name)
-        with self._phases.phase(name):
-            result = await self._steps[name].do(self.data)
-        await reach(FailPoint.STEP_DONE, name)
+        with self._failing(name):
+            await reach(FailPoint.STEP_BEGUN, name)
+            with self._phases.phase(name):
+                result = await self._steps[name].do(self.data)
+            await reach(FailPoint.STEP_DONE, name)
         self._journal.write(name, Edge.DONE, **result)
+
+    @contextmanager
+    def _failing(self, name: str) -> Iterator[None]:
+        """Keep in the journal why the body, a step or its undo, failed."""
+        try:
+            yield
+        except (Exception, asyncio.CancelledError) as error:
+            try:
+                self._journal.write(name, Edge.FAILED, error=str(error) or "cancelled")
+            except MultirootError as unwritten:
+                log.error("%s failed: %s; %s", name, error, unwritten)
+            raise
 
     async def _undo_all(self, how: Undoing) -> str:
         """Undo all begun steps, newest first; returns what failed, "" if nothing.
@@ -225,19 +292,24 @@ class Coordinator:
         Goes on past failures, but not past those that leave the new root alive: nothing it needs may go.
         """
         failures = []
-        for name in reversed(self._journal.standing().begun):
+        for name in reversed(self.begun):
             try:
                 await self._undo(name, how)
-            except MultirootError as error:
-                failures.append(f"undoing {name} failed: {error}")
+            except Exception as error:
+                failures.append(f"undoing {name} failed: {error or type(error).__name__}")
+                if not isinstance(error, MultirootError):
+                    log.exception("undoing %s", name)
                 if name in WITH_NEW_ROOT:
                     break
         return "; ".join(failures)
 
     async def _undo(self, name: str, how: Undoing) -> None:
-        self._journal.write(name, Edge.UNDO)
-        await reach(FailPoint.UNDO_BEGUN, name)
-        with self._phases.phase(phase_names.undo(name)):
-            await self._steps[name].undo(self.data, how)
-        await reach(FailPoint.UNDO_DONE, name)
-        self._journal.write(name, Edge.UNDONE)
+        self._journal.write(name, Edge.UNDO, **({"force": True} if how.force else {}))
+        before = len(how.lost)
+        with self._failing(name):
+            await reach(FailPoint.UNDO_BEGUN, name)
+            with self._phases.phase(phase_names.undo(name)):
+                await self._steps[name].undo(self.data, how)
+            await reach(FailPoint.UNDO_DONE, name)
+        lost = how.lost[before:]
+        self._journal.write(name, Edge.UNDONE, **({"lost": lost} if lost else {}))

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from multiroot.coordinator import outlook
 from multiroot.coordinator.adoption import Adoption
 from multiroot.coordinator.coordinator import Coordinator, Data
 from multiroot.coordinator.join import Console
 from multiroot.coordinator.requests import request_data
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.passthrough.functions import Functions, parse_address
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as wire
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
@@ -33,7 +35,8 @@ class CoordinatorParts:
     """What the service answers from.
 
     `plan` makes a plan's JSON from a request and changes nothing. `hand_over` hands one VM to another root.
-    `console` has what a new root's kernel says. `root` is this root's number.
+    `console` has what a new root's kernel says. `owners` tells which root owns which VM. `root` is this
+    root's number.
     """
 
     coordinator: Coordinator
@@ -42,6 +45,7 @@ class CoordinatorParts:
     plan: Callable[[coordinator_pb2.LaunchRequest], Awaitable[str]]
     hand_over: HandOver
     console: Console
+    owners: Callable[[], Mapping[str, int]]
     root: int
 
 
@@ -98,14 +102,28 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def GetState(
         self, request: coordinator_pb2.GetStateRequest, context: Any
     ) -> coordinator_pb2.CoordinatorState:
+        standing = self._coordinator.standing
         return coordinator_pb2.CoordinatorState(
-            state=self._coordinator.state.value,
-            plan_json=self._coordinator.data.get("plan", {}).get("plan", ""),
+            state=standing.state.value,
+            plan_json=standing.data.get("plan", {}).get("plan", ""),
             error=self._coordinator.error,
             root=self._parts.root,
             taking_over=self._adoption.state.value,
             taking_over_error=self._adoption.error,
             phases=[wire.to_proto(phase) for phase in self._phases.finished],
+            steps=[
+                coordinator_pb2.StepTime(
+                    step=each.step, edge=each.edge.value, begin_ns=each.begin_ns, end_ns=each.end_ns
+                )
+                for each in standing.times
+            ],
+            owners=[
+                coordinator_pb2.VmOwner(name=name, root=root)
+                for name, root in sorted(self._parts.owners().items())
+            ],
+            next=outlook.next_step(standing, self._coordinator.doing, self._coordinator.problem),
+            lost=standing.lost,
+            wanted=standing.wanted[0] if standing.wanted else "",
         )
 
     async def Update(
@@ -114,11 +132,31 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._refuse_while_adopting()
         for device in request.devices:
             Functions().need(parse_address(device))
-        retiring = request.until in ("", "retire")
+        told = {"verify": request.verify, "devices": list(request.devices)}
+        first = {"request": request_data(request.launch)}
+        async for progress in self._update(first, request.until or PhaseName.RETIRE, told, context):
+            yield progress
+
+    async def Resume(
+        self, request: coordinator_pb2.ResumeRequest, context: Any
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        standing = self._coordinator.standing
+        until = self._coordinator.way_on(request.until)
+        if until:
+            told = standing.wanted[1] if standing.wanted else {}
+            going_on = self._update({}, until, told, context)
+        else:
+            going_on = self._give_back(lambda: self._coordinator.abort(force=standing.forced))
+        async for progress in going_on:
+            yield progress
+
+    async def _update(
+        self, first: Data, until: str, told: Data, context: Any
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        retiring = until == PhaseName.RETIRE
 
         async def work() -> coordinator_pb2.Progress:
-            first = {"request": request_data(request.launch)}
-            state = await self._coordinator.update(first, "commit" if retiring else request.until)
+            state = await self._coordinator.update(first, until, told)
             root = self._coordinator.data.get("carve", {}).get("root", 0)
             result = coordinator_pb2.UpdateResult(state=state.value, root=root, retiring=retiring)
             return coordinator_pb2.Progress(updated=result)
@@ -127,11 +165,10 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             yield progress
         if retiring:
             # The network card goes with this root, and with it the caller's connection: the call ends first.
-            context.add_done_callback(lambda _: self._retire(request))
+            context.add_done_callback(lambda _: self._retire())
 
-    def _retire(self, request: coordinator_pb2.UpdateRequest) -> None:
-        what = {"verify": request.verify, "devices": list(request.devices)}
-        self._retiring = asyncio.create_task(self._coordinator.retire(what))
+    def _retire(self) -> None:
+        self._retiring = asyncio.create_task(self._coordinator.retire())
         self._retiring.add_done_callback(_log_failure)
 
     async def AbortUpdate(

@@ -195,7 +195,8 @@ class LoadStep:
 
     async def do(self, data: Mapping[str, Data]) -> Data:
         prepared = self.context.prepared
-        assert prepared is not None
+        if prepared is None:
+            raise MultirootError("what was to be loaded is gone with an earlier agent", "start again")
         size = await asyncio.to_thread(load.write, self.context.claimed(), prepared.boot)
         # Tens of megabytes that nobody needs twice.
         self.context.prepared = None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.coordinator.coordinator import Data, Step, Undoing
@@ -27,9 +27,9 @@ class UpdateContext:
     `here` and `there` name the VMs that this root, or the new one, owns; `hand_over` and `hand_back`
     move one; `announce` tells the new root that this one is about to end, and to take over, with the
     phases so far, whether to verify that nothing writes to what this root leaves, and the PCI functions to
-    adopt. Behind a shut door this root takes no VM any more. `root` is this root's number.
-    `staying` names functions of VMs in the new root that would end with this root, and the cards that they
-    are parts of.
+    adopt. Behind a shut door this root takes no VM any more. `root` is this root's number. `unbound` is the
+    file that keeps which drivers devices had. `staying` names functions of VMs in the new root that would
+    end with this root, and the cards that they are parts of.
     """
 
     here: Callable[[], list[str]]
@@ -41,9 +41,9 @@ class UpdateContext:
     open_door: Callable[[], object]
     phases: Phases
     root: int
+    unbound: Path
     staying: Callable[[], Mapping[str, str]] = dict
     services: Path = SERVICES
-    unbound: tuple[retire.Bound, ...] = field(default=())
 
 
 def make_update_steps(context: UpdateContext) -> dict[str, Step]:
@@ -118,7 +118,7 @@ class RetireStep:
                 await asyncio.to_thread(retire.services, self.context.services, "stop")
                 await asyncio.to_thread(retire.end_processes, self.context.root)
             with phases.phase(PhaseName.UNBIND_DRIVERS):
-                self.context.unbound = await asyncio.to_thread(retire.unbind_all)
+                await asyncio.to_thread(retire.unbind_all, self.context.unbound)
         finally:
             forget()
         told = data["retire"]
@@ -127,6 +127,5 @@ class RetireStep:
         return {}
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
-        await asyncio.to_thread(retire.bind_all, self.context.unbound)
-        self.context.unbound = ()
+        await asyncio.to_thread(retire.bind_again, self.context.unbound)
         await asyncio.to_thread(retire.services, self.context.services, "start")

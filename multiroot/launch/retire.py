@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -104,13 +105,17 @@ def bound_functions(sys: Path = Path("/sys")) -> tuple[Bound, ...]:
     return tuple(bound for _, bound in sorted(found, key=lambda each: each[0]))
 
 
-def unbind_all(sys: Path = Path("/sys"), seconds: float = UNBIND_S) -> tuple[Bound, ...]:
+def unbind_all(record: Path, sys: Path = Path("/sys"), seconds: float = UNBIND_S) -> tuple[Bound, ...]:
     """Take every PCI function from its driver and stop its DMA; returns what was bound.
 
-    ConflictError names the driver that does not let go; those before it have their devices back then.
+    The file `record` says what was bound, before anything is changed: `bind_again` works after a restart of
+    the agent, too. ConflictError names the driver that does not let go; those before it have their devices
+    back then.
     """
     done: list[Bound] = []
-    for bound in bound_functions(sys):
+    functions = bound_functions(sys)
+    record.write_text(json.dumps([[bound.function, bound.driver] for bound in functions]))
+    for bound in functions:
         switch = sys / f"bus/pci/drivers/{bound.driver}/unbind"
         try:
             _write_in_time(switch, bound.function, seconds)
@@ -132,6 +137,15 @@ def bind_all(functions: Iterable[Bound], sys: Path = Path("/sys")) -> None:
             (sys / f"bus/pci/drivers/{bound.driver}/bind").write_text(bound.function)
         except OSError as error:
             log.error("%s did not go back to driver %s: %s", bound.function, bound.driver, error.strerror)
+
+
+def bind_again(record: Path, sys: Path = Path("/sys")) -> None:
+    """Give the functions in `record` that have no driver back to the one they had, if there is a record."""
+    if not record.exists():
+        return
+    functions = [Bound(function, driver) for function, driver in json.loads(record.read_text())]
+    bind_all([f for f in functions if not (sys / f"bus/pci/devices/{f.function}/driver").exists()], sys)
+    record.unlink()
 
 
 def _write_in_time(path: Path, text: str, seconds: float) -> None:

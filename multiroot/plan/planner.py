@@ -48,7 +48,10 @@ class Plan:
     def alignment(self) -> int:
         """The largest page size, in bytes, that maps the carve whole."""
         sizes = arch.current().memory.page_sizes
-        return max(size for size in sizes if self.carve.base % size == self.carve.size % size == 0)
+        fitting = [size for size in sizes if self.carve.base % size == self.carve.size % size == 0]
+        if not fitting:
+            raise ValueError(f"the carve {self.carve} is not made of whole pages")
+        return max(fitting)
 
     @property
     def hardware_ids(self) -> tuple[int, ...]:
@@ -63,7 +66,7 @@ class Plan:
     def from_dict(cls, data: dict[str, Any]) -> Plan:
         """BadRequestError when `data` is not what `to_dict` made."""
         try:
-            return cls(
+            made = cls(
                 cpus=tuple(PlannedCpu(**cpu) for cpu in data["cpus"]),
                 carve=Range(**data["carve"]),
                 way=Way(data["way"]),
@@ -71,8 +74,10 @@ class Plan:
                 low=Range(**data["low"]),
                 pmem=tuple(Range(**item) for item in data["pmem"]),
             )
+            made.to_dict()
         except (KeyError, TypeError, ValueError) as error:
             raise BadRequestError(f"not a plan: {error}") from error
+        return made
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())

@@ -148,8 +148,8 @@ def test_stop_gives_everything_back_and_it_can_be_started_again(lab: Lab) -> Non
 
 
 def test_a_root_that_owns_a_vm_is_stopped_by_force_only(lab: Lab) -> None:
-    """Proves that `kexec stop`, which asks no agent, goes by the owner words: it refuses and names the VM, and
-    the new root goes on; by force it says that the VM is lost, and everything comes back."""
+    """Proves that `kexec stop`, which asks no agent, goes by the owner words: it refuses and names the VM,
+    and the new root goes on; by force it says that the VM is lost, and everything comes back."""
     kexec(lab, "load", "6.12", "--cpus", "2-3")
     new = start(lab)
     deadline = time.monotonic() + COMES_UP_S

@@ -219,9 +219,9 @@ def test_an_agent_that_is_killed_finds_its_new_root_and_the_vm_in_it_again(cli: 
 
 
 def test_nothing_ends_a_root_with_a_vm_in_it_but_force_which_says_what_is_lost(cli: Cli) -> None:
-    """Proves that an abort hands back a VM first, though no step of the update brought it to the new root; that
-    a release and a stop by hand refuse and leave both roots and the VM as they are; that only --force loses the
-    VM, and names it; that the name can be used again; and that giving back twice is as good as once."""
+    """Proves that an abort hands back a VM first, though no step of the update brought it to the new root;
+    that a release and a stop by hand refuse and leave both roots and the VM as they are; that only --force
+    loses the VM, and names it; that the name can be used again; and that to give back twice is harmless."""
     if cli.run("root", "show", "new").returncode:
         cli.ok("root", "launch", "--kernel", "6.12")
     cli.ok("handoff", "steady")

@@ -163,6 +163,26 @@ class UpdateRequest(_message.Message):
 Global___UpdateRequest: _TypeAlias = UpdateRequest  # noqa: Y015
 
 @_typing.final
+class ResumeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNTIL_FIELD_NUMBER: _builtins.int
+    until: _builtins.str
+    """go on to this step; empty: as far as the update was to get"""
+    def __init__(
+        self,
+        *,
+        until: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRequest: _TypeAlias = ResumeRequest  # noqa: Y015
+
+@_typing.final
 class UpdateResult(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -266,18 +286,40 @@ class CoordinatorState(_message.Message):
     TAKING_OVER_FIELD_NUMBER: _builtins.int
     TAKING_OVER_ERROR_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """idle, planned, carved, loaded, started, joined, handing-off, ..."""
     plan_json: _builtins.str
     error: _builtins.str
+    """why the last step failed"""
     root: _builtins.int
     """whose coordinator this is"""
     taking_over: _builtins.str
     """how far it is with what the root before it has left"""
     taking_over_error: _builtins.str
+    next: _builtins.str
+    """what is to be done now"""
+    wanted: _builtins.str
+    """the step that the update is to get to; empty: none runs"""
     @_builtins.property
     def phases(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]:
         """what it has timed so far"""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepTime]:
+        """by the journal, the newest last"""
+
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedCompositeFieldContainer[Global___VmOwner]:
+        """who owns which VM by the owner words"""
+
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VMs that were lost when a new root was ended"""
 
     def __init__(
         self,
@@ -289,14 +331,74 @@ class CoordinatorState(_message.Message):
         taking_over: _builtins.str = ...,
         taking_over_error: _builtins.str = ...,
         phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
+        steps: _abc.Iterable[Global___StepTime] | None = ...,
+        owners: _abc.Iterable[Global___VmOwner] | None = ...,
+        next: _builtins.str = ...,
+        lost: _abc.Iterable[_builtins.str] | None = ...,
+        wanted: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "phases", b"phases", "plan_json", b"plan_json", "root", b"root", "state", b"state", "taking_over", b"taking_over", "taking_over_error", b"taking_over_error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "lost", b"lost", "next", b"next", "owners", b"owners", "phases", b"phases", "plan_json", b"plan_json", "root", b"root", "state", b"state", "steps", b"steps", "taking_over", b"taking_over", "taking_over_error", b"taking_over_error", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CoordinatorState: _TypeAlias = CoordinatorState  # noqa: Y015
+
+@_typing.final
+class StepTime(_message.Message):
+    """The last that happened to a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    EDGE_FIELD_NUMBER: _builtins.int
+    BEGIN_NS_FIELD_NUMBER: _builtins.int
+    END_NS_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    edge: _builtins.str
+    """begin, done, undo, undone, failed"""
+    begin_ns: _builtins.int
+    """wall clock"""
+    end_ns: _builtins.int
+    """0: not yet"""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        edge: _builtins.str = ...,
+        begin_ns: _builtins.int = ...,
+        end_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_ns", b"begin_ns", "edge", b"edge", "end_ns", b"end_ns", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepTime: _TypeAlias = StepTime  # noqa: Y015
+
+@_typing.final
+class VmOwner(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    root: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        root: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "root", b"root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VmOwner: _TypeAlias = VmOwner  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):

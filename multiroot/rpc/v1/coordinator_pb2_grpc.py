@@ -60,6 +60,11 @@ class CoordinatorServiceStub:
                 request_serializer=multiroot_dot_v1_dot_coordinator__pb2.UpdateRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Resume = channel.unary_stream(
+                '/multiroot.v1.CoordinatorService/Resume',
+                request_serializer=multiroot_dot_v1_dot_coordinator__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+                _registered_method=True)
         self.AbortUpdate = channel.unary_stream(
                 '/multiroot.v1.CoordinatorService/AbortUpdate',
                 request_serializer=multiroot_dot_v1_dot_coordinator__pb2.AbortUpdateRequest.SerializeToString,
@@ -115,6 +120,13 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Resume(self, request, context):
+        """Go on with an update that was cut short: forward, or, if it was being taken back, back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AbortUpdate(self, request, context):
         """Give everything back from any step before commit, VMs first.
         """
@@ -161,6 +173,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
             'Update': grpc.unary_stream_rpc_method_handler(
                     servicer.Update,
                     request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.UpdateRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.SerializeToString,
+            ),
+            'Resume': grpc.unary_stream_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.ResumeRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.SerializeToString,
             ),
             'AbortUpdate': grpc.unary_stream_rpc_method_handler(
@@ -313,6 +330,33 @@ class CoordinatorService:
             target,
             '/multiroot.v1.CoordinatorService/Update',
             multiroot_dot_v1_dot_coordinator__pb2.UpdateRequest.SerializeToString,
+            multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/multiroot.v1.CoordinatorService/Resume',
+            multiroot_dot_v1_dot_coordinator__pb2.ResumeRequest.SerializeToString,
             multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
             options,
             channel_credentials,

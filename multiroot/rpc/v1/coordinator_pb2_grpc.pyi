@@ -44,6 +44,8 @@ class CoordinatorServiceStub:
     """Hand one VM to the other root; called in the root that runs it."""
     Update: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.UpdateRequest, _coordinator_pb2.Progress]
     """The whole update, or on from where it stands; the old root retires after the call's end."""
+    Resume: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.ResumeRequest, _coordinator_pb2.Progress]
+    """Go on with an update that was cut short: forward, or, if it was being taken back, back."""
     AbortUpdate: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.AbortUpdateRequest, _coordinator_pb2.Progress]
     """Give everything back from any step before commit, VMs first."""
     TakeOver: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.TakeOverRequest, _coordinator_pb2.CoordinatorState]
@@ -63,6 +65,8 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Hand one VM to the other root; called in the root that runs it."""
     Update: _aio.UnaryStreamMultiCallable[_coordinator_pb2.UpdateRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
     """The whole update, or on from where it stands; the old root retires after the call's end."""
+    Resume: _aio.UnaryStreamMultiCallable[_coordinator_pb2.ResumeRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
+    """Go on with an update that was cut short: forward, or, if it was being taken back, back."""
     AbortUpdate: _aio.UnaryStreamMultiCallable[_coordinator_pb2.AbortUpdateRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
     """Give everything back from any step before commit, VMs first."""
     TakeOver: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.TakeOverRequest, _coordinator_pb2.CoordinatorState]  # type: ignore[assignment]
@@ -109,6 +113,14 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.Progress], _abc.AsyncIterator[_coordinator_pb2.Progress]]:
         """The whole update, or on from where it stands; the old root retires after the call's end."""
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _coordinator_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.Progress], _abc.AsyncIterator[_coordinator_pb2.Progress]]:
+        """Go on with an update that was cut short: forward, or, if it was being taken back, back."""
 
     @_abc_1.abstractmethod
     def AbortUpdate(

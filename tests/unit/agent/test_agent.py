@@ -128,6 +128,34 @@ async def test_nothing_is_handed_to_a_root_that_is_not_there(root: Root) -> None
         await Handoffs(root, Guests(cast(Any, object()))).hand_over("web", "new", root.phases)
 
 
+class Silent(coordinator_pb2_grpc.CoordinatorServiceServicer):
+    """An agent that is asked to hand a VM back and says nothing."""
+
+    async def Handoff(self, request: coordinator_pb2.HandoffRequest, context: Any) -> Any:
+        await asyncio.Event().wait()
+        yield
+
+
+async def test_a_vm_is_not_waited_for_whose_root_is_silent(root: Root, tmp_path: Path) -> None:
+    server = grpc.aio.server()
+    coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(Silent(), server)
+    server.add_insecure_port(f"unix:{tmp_path}/new")
+    await server.start()
+    page = SimpleNamespace(theirs=SimpleNamespace(root=2, state=SideState.READY, heartbeat=9))
+    child = root.peers.attach(Role.CHILD, cast(Any, page))
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/new") as channel:
+        neighbours: Any = root.neighbours
+        neighbours.channel = lambda name: channel
+        back = asyncio.create_task(Handoffs(root, Guests(NO_ARENA)).hand_back("web"))
+        await asyncio.wait({back}, timeout=0.1)
+        assert not back.done()
+        child.gone = True
+        root.peers.notify()
+        with pytest.raises(PeerLostError, match="the new root does not answer, and web is in it"):
+            await back
+    await server.stop(None)
+
+
 class Module:
     """A module that knows of a child when `child_control` is not 0."""
 

@@ -135,16 +135,71 @@ def test_abort(run: Run, agent: FakeAgent) -> None:
     assert (done.code, done.out, done.err) == (3, "", "multiroot: the update is committed\n")
 
 
+def test_resume_goes_on_with_an_update(run: Run, agent: FakeAgent) -> None:
+    updated(agent, retiring=False)
+    result = coordinator_pb2.UpdateResult(state="handed-over", root=2)
+    agent.answer("Resume", coordinator_pb2.Progress(phase=CARVE), coordinator_pb2.Progress(updated=result))
+    done = run("update", "resume", "--until", "handover")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "the update is handed-over")
+    assert agent.requests("Resume") == [coordinator_pb2.ResumeRequest(until="handover")]
+    assert json.loads(run("update", "resume", "--json").out)["state"] == "handed-over"
+    agent.answer("Resume", ConflictError("no update is under way", "start one"))
+    done = run("update", "resume")
+    assert (done.code, done.out, done.err) == (3, "", "multiroot: no update is under way (start one)\n")
+
+
+@pytest.mark.usefixtures("new_root_answers")
+def test_resume_follows_an_update_to_the_new_root(run: Run, agent: FakeAgent) -> None:
+    updated(agent, retiring=True)
+    result = coordinator_pb2.UpdateResult(state="committed", root=2, retiring=True)
+    agent.answer("Resume", coordinator_pb2.Progress(updated=result))
+    done = run("update", "resume")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "root 2 has the machine; its memory is done")
+
+
+def test_resume_finishes_taking_an_update_back(run: Run, agent: FakeAgent) -> None:
+    updated(agent, retiring=False)
+    result = coordinator_pb2.ReleaseResult(cpus="2-3", memory_bytes=GIB, lost=["web"])
+    agent.answer("Resume", coordinator_pb2.Progress(released=result))
+    done = run("update", "resume")
+    assert done.code == 0
+    assert done.out.splitlines()[-2:] == [
+        "everything is taken back: CPUs 2-3, 1 GiB of memory",
+        "lost: web",
+    ]
+    data = json.loads(run("update", "resume", "--json").out)
+    assert (data["state"], data["lost"]) == ("idle", ["web"])
+
+
 def test_show(run: Run, agent: FakeAgent) -> None:
-    agent.answer("GetState", coordinator_pb2.CoordinatorState(root=1, state="joined", error="no answer"))
-    lines = [line.split(maxsplit=1) for line in run("update", "show").out.splitlines()]
-    assert ["state", "joined"] in [[word.strip() for word in line] for line in lines]
+    state = coordinator_pb2.CoordinatorState(
+        root=1,
+        state="joined",
+        error="no answer",
+        wanted="handover",
+        next="`multiroot update resume` goes on",
+        lost=["db"],
+        steps=[
+            coordinator_pb2.StepTime(step="join", edge="done", begin_ns=10**18, end_ns=10**18 + 15 * 10**8)
+        ],
+        owners=[coordinator_pb2.VmOwner(name="web", root=2)],
+    )
+    agent.answer("GetState", state)
+    lines = [" ".join(line.split()) for line in run("update", "show").out.splitlines()]
+    for line in ("state joined", "lost db", "next `multiroot update resume` goes on", "web 2"):
+        assert line in lines
+    assert any(line.startswith("join done 2001-09-09") and line.endswith(" 1.500") for line in lines)
     assert json.loads(run("update", "show", "--json").out) == {
         "root": 1,
         "state": "joined",
+        "wanted": "handover",
         "error": "no answer",
+        "next": "`multiroot update resume` goes on",
+        "lost": ["db"],
         "taking_over": "",
         "taking_over_error": "",
+        "steps": [{"step": "join", "edge": "done", "begin_ns": 10**18, "end_ns": 10**18 + 15 * 10**8}],
+        "owners": {"web": 2},
     }
 
 

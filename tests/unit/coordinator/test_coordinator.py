@@ -120,7 +120,7 @@ async def test_a_restarted_coordinator_takes_back_the_last_steps_alone(tmp_path:
 
     async def go_on() -> None:
         await c.update({}, "commit")
-        await c.retire({})
+        await c.retire()
 
     with pytest.raises(Crash):
         await go_on()
@@ -155,7 +155,7 @@ async def test_an_update_stops_where_told_and_goes_on_from_there(tmp_path: Path)
     assert await c.update({}, "load") is State.LOADED
     assert await c.update({}, "handover") is State.HANDED_OVER
     assert await c.update({}, "commit") is State.COMMITTED
-    await c.retire({})
+    await c.retire()
     assert log == [f"do {s}" for s in [*STEPS, *UPDATE]]
     with pytest.raises(BadRequestError, match="no step 'lunch'"):
         await c.update({}, "lunch")
@@ -228,7 +228,7 @@ async def test_giving_back_twice_is_as_once(
 async def test_a_committed_update_can_not_be_aborted_and_none_else_retires(tmp_path: Path) -> None:
     c = coordinator(tmp_path, [])
     with pytest.raises(ConflictError, match="not committed"):
-        await c.retire({})
+        await c.retire()
     await c.update({}, "commit")
     with pytest.raises(ConflictError, match="committed"):
         await c.abort()
@@ -251,7 +251,7 @@ async def test_a_failed_retirement_undoes_itself_alone(tmp_path: Path) -> None:
     await c.update({}, "commit")
     log.clear()
     with pytest.raises(MultirootError, match="it clings"):
-        await c.retire({})
+        await c.retire()
     assert log == ["do retire", "undo retire"]
     assert (c.state, c.error) == (State.COMMITTED, "it clings")
 
@@ -261,20 +261,6 @@ async def test_a_second_request_is_refused_while_one_runs(tmp_path: Path) -> Non
     async with c.busy("launching a new root"):
         with pytest.raises(ConflictError, match="busy: launching"):
             await c.launch({})
-
-
-def test_a_torn_last_line_is_as_if_never_written_and_a_broken_one_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    journal = Journal(path)
-    journal.write("plan", Edge.BEGIN)
-    with path.open("a") as file:
-        file.write('{"step": "pl')
-    torn = Journal(path)
-    torn.write("plan", Edge.DONE)
-    assert Journal(path).standing().state is State.PLANNED
-    path.write_text("garbage\n" + path.read_text())
-    with pytest.raises(MultirootError, match="broken at line 1"):
-        Journal(path)
 
 
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(Edge))))

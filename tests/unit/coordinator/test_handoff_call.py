@@ -42,7 +42,9 @@ async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str,
         AdoptionContext(phases, nothing, nothing, list, tmp_path / "adoption", tmp_path / "services")
     )
     service = CoordinatorService(
-        CoordinatorParts(Coordinator(journal, {}, phases), adoption, phases, no_plan, hand_over, Console(), 1)
+        CoordinatorParts(
+            Coordinator(journal, {}, phases), adoption, phases, no_plan, hand_over, Console(), dict, 1
+        )
     )
     request = coordinator_pb2.HandoffRequest(name="web", to=to)
     assert [event.handed_off.name async for event in service.Handoff(request, None)] == ["web"]

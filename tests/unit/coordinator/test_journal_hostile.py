@@ -19,10 +19,10 @@ from multiroot.coordinator.states import STEPS, Edge
 from multiroot.errors import MultirootError
 
 STEP = next(iter(STEPS))
-GOOD = {"step": STEP, "edge": "begin", "wall_ns": 1, "data": {"request": {"kernel": "6.12"}}}
+GOOD = {"boot": "boot", "step": STEP, "edge": "begin", "wall_ns": 1, "data": {"request": {"kernel": "6.12"}}}
 LINES = (
     st.just(json.dumps(GOOD).encode())
-    | (spoiled(GOOD) | json_with("step", "edge", "wall_ns", "data")).map(
+    | (spoiled(GOOD) | json_with("boot", "step", "edge", "wall_ns", "data")).map(
         lambda value: json.dumps(value).encode()
     )
     | st.binary(max_size=40)
@@ -35,19 +35,20 @@ def test_any_file_is_read_or_refused(tmp_path: Path, lines: list[bytes], torn: b
     path = tmp_path / "journal"
     path.write_bytes(b"\n".join(lines) + (b"" if torn else b"\n"))
     with suppress(MultirootError):
-        journal = Journal(path)
+        journal = Journal(path, "boot")
         journal.write(STEP, Edge.BEGIN)
         assert STEP in journal.standing().begun
-        assert Journal(path).standing() == journal.standing()
+        assert Journal(path, "boot").standing() == journal.standing()
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        b'{"step":"dance","edge":"done","wall_ns":1,"data":{}}',
-        b'{"step":"plan","edge":"done","wall_ns":1,"data":[1]}',
-        b'{"step":["plan"],"edge":"done","wall_ns":1,"data":{}}',
-        b'{"step":"plan","edge":"done","wall_ns":"x","data":{}}',
+        b'{"step":"plan","edge":"done","wall_ns":1,"data":{}}',
+        b'{"boot":"boot","step":"dance","edge":"done","wall_ns":1,"data":{}}',
+        b'{"boot":"boot","step":"plan","edge":"done","wall_ns":1,"data":[1]}',
+        b'{"boot":"boot","step":["plan"],"edge":"done","wall_ns":1,"data":{}}',
+        b'{"boot":"boot","step":"plan","edge":"done","wall_ns":"x","data":{}}',
         b"\xff\xfe",
         b"[" * 100_000,
         b"7",
@@ -57,28 +58,28 @@ def test_a_line_that_is_none_of_ours_is_named(tmp_path: Path, line: bytes) -> No
     path = tmp_path / "journal"
     path.write_bytes(line + b"\n" + json.dumps(GOOD).encode() + b"\n")
     with pytest.raises(MultirootError, match=r"journal.* is broken at line 1"):
-        Journal(path)
+        Journal(path, "boot").check()
 
 
 def test_a_torn_line_is_cut_off_even_in_the_middle_of_a_letter(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     whole = json.dumps(GOOD).encode() + b"\n"
     path.write_bytes(whole + '{"step":"pl\u00e4'.encode()[:-1])
-    assert Journal(path).standing().begun == (STEP,)
+    assert Journal(path, "boot").standing().begun == (STEP,)
     assert path.read_bytes() == whole
 
 
 def test_a_whole_entry_without_its_newline_was_never_written(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_text(json.dumps(GOOD))
-    journal = Journal(path)
+    journal = Journal(path, "boot")
     assert journal.standing().begun == ()
     journal.write(STEP, Edge.BEGIN)
-    assert Journal(path).standing().begun == (STEP,)
+    assert Journal(path, "boot").standing().begun == (STEP,)
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(tmp_path / "journal")
+    journal = Journal(tmp_path / "journal", "boot")
     journal.write(STEP, Edge.BEGIN)
 
     def full(_: int) -> None:
@@ -87,13 +88,17 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MultirootError, match="No space left"):
         journal.write(STEP, Edge.DONE)
-    assert Journal(tmp_path / "journal").standing() == journal.standing()
+    assert Journal(tmp_path / "journal", "boot").standing() == journal.standing()
 
 
 def test_a_folder_that_cannot_be_had_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MultirootError, match="cannot keep the journal"):
-        Journal(tmp_path / "file" / "journal")
+    with pytest.raises(MultirootError, match="cannot read the journal"):
+        Journal(tmp_path / "file" / "journal", "boot").check()
+    later = Journal(tmp_path / "folder" / "journal", "boot")
+    (tmp_path / "folder").touch()
+    with pytest.raises(MultirootError, match="cannot write the journal"):
+        later.write(STEP, Edge.BEGIN)
     (tmp_path / "journal").mkdir()
-    with pytest.raises(MultirootError, match="cannot keep the journal"):
-        Journal(tmp_path / "journal")
+    with pytest.raises(MultirootError, match="cannot read the journal"):
+        Journal(tmp_path / "journal", "boot").check()

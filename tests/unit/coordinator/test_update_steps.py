@@ -69,6 +69,7 @@ def coordinator_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None 
         announce=no_announcement,
         phases=phases,
         root=1,
+        unbound=tmp_path / "unbound",
         shut_door=roots.shut,
         open_door=roots.open,
         staying=lambda: staying or {},
@@ -131,7 +132,7 @@ async def test_a_root_that_got_a_vm_after_its_commit_does_not_retire(tmp_path: P
     await coordinator.update({"request": {}}, "commit")
     roots.here.append("late")
     with pytest.raises(ConflictError, match="this root still owns late"):
-        await coordinator.retire({})
+        await coordinator.retire()
     assert coordinator.state is State.COMMITTED
 
 

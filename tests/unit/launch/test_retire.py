@@ -51,7 +51,7 @@ DRIVERS = {
 
 def test_devices_go_before_bridges_and_their_dma_stops(tmp_path: Path) -> None:
     pci = Pci(tmp_path, DRIVERS)
-    done = retire.unbind_all(tmp_path)
+    done = retire.unbind_all(tmp_path / "record", tmp_path)
     assert [bound.function for bound in done] == ["0000:01:00.0", "0000:00:02.0", "0000:00:01.0"]
     assert pci.said("nvme", "unbind") == "0000:01:00.0"
     assert [pci.command(function) for function in DRIVERS] == [3, 3, 3]
@@ -61,11 +61,24 @@ def test_a_driver_that_clings_is_named_and_the_others_get_their_devices_back(tmp
     """A FIFO that nobody reads blocks the writer, as a driver does that waits for its device."""
     pci = Pci(tmp_path, DRIVERS, stuck=("0000:00:02.0",))
     with pytest.raises(ConflictError, match=r"virtio-pci does not let go of 0000:00:02.0: not within 0.1 s"):
-        retire.unbind_all(tmp_path, seconds=0.1)
+        retire.unbind_all(tmp_path / "record", tmp_path, seconds=0.1)
     assert pci.said("nvme", "bind") == "0000:01:00.0"
     assert pci.said("pcieport", "unbind") == ""
     with (tmp_path / "bus/pci/drivers/virtio-pci/unbind").open() as released:
         assert released.read() == "0000:00:02.0"
+
+
+def test_what_was_bound_is_bound_again_after_a_restart(tmp_path: Path) -> None:
+    pci = Pci(tmp_path, DRIVERS)
+    record = tmp_path / "record"
+    retire.bind_again(record, tmp_path)
+    retire.unbind_all(record, tmp_path)
+    for function in ("0000:00:02.0", "0000:01:00.0"):
+        (tmp_path / f"bus/pci/devices/{function}/driver").unlink()
+    retire.bind_again(record, tmp_path)
+    assert [pci.said(driver, "bind") for driver in ("virtio-pci", "nvme")] == ["0000:00:02.0", "0000:01:00.0"]
+    assert pci.said("pcieport", "bind") == "", "its driver had not let go of it yet"
+    assert not record.exists()
 
 
 def test_only_programs_are_counted_and_none_of_our_own() -> None:

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Resume and GetState over the service: forward, back, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiroot.coordinator.adoption import Adoption, AdoptionContext
+from multiroot.coordinator.coordinator import Coordinator, Data, Undoing
+from multiroot.coordinator.coordinator_service import CoordinatorParts, CoordinatorService
+from multiroot.coordinator.join import Console
+from multiroot.coordinator.journal import Journal
+from multiroot.coordinator.states import LAUNCH, UPDATE
+from multiroot.errors import ConflictError, MultirootError
+from multiroot.phases import Phases
+from multiroot.rpc.v1 import coordinator_pb2
+
+
+class Step:
+    """Works, unless `broken`; what it undoes costs the VM `costs`."""
+
+    broken = False
+    costs = ""
+
+    async def do(self, data: Mapping[str, Data]) -> Data:
+        if self.broken:
+            raise MultirootError("no luck")
+        return {}
+
+    async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
+        if self.broken:
+            raise MultirootError("stuck")
+        if self.costs:
+            how.lost.append(self.costs)
+
+
+class Served:
+    """The service on a coordinator whose steps do nothing."""
+
+    def __init__(self, top: Path) -> None:
+        phases = Phases("root 1")
+        self.steps = {name: Step() for name in (*LAUNCH, *UPDATE)}
+        self.coordinator = Coordinator(Journal(top / "journal", "boot"), self.steps, phases)
+
+        async def nothing(*_: object) -> Any:
+            pytest.fail("nobody asked for that")
+
+        adoption = Adoption(
+            AdoptionContext(phases, nothing, nothing, list, top / "adoption", top / "services")
+        )
+        owners = {"web": 2, "db": 1}
+        parts = CoordinatorParts(
+            self.coordinator, adoption, phases, nothing, nothing, Console(), lambda: owners, 1
+        )
+        self.service = CoordinatorService(parts)
+
+    async def resume(self, until: str = "") -> coordinator_pb2.Progress:
+        request = coordinator_pb2.ResumeRequest(until=until)
+        *_, last = [progress async for progress in self.service.Resume(request, None)]
+        return last
+
+    async def state(self) -> coordinator_pb2.CoordinatorState:
+        return await self.service.GetState(coordinator_pb2.GetStateRequest(), None)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    return Served(tmp_path)
+
+
+async def test_nothing_is_resumed_where_nothing_was_begun(served: Served) -> None:
+    with pytest.raises(ConflictError, match=r"no update is under way \(start one: "):
+        await served.resume()
+
+
+async def test_what_failed_is_told_and_goes_on_to_what_was_wanted(served: Served) -> None:
+    served.steps["handover"].broken = True
+    with pytest.raises(MultirootError, match="no luck"):
+        await served.coordinator.update({"request": {}}, "handover")
+    state = await served.state()
+    assert (state.state, state.wanted, state.error) == ("joined", "handover", "no luck")
+    assert state.next.startswith("`multiroot update resume` goes on to handover; `multiroot update abort`")
+    assert [(each.step, each.edge) for each in state.steps][-2:] == [("join", "done"), ("handover", "failed")]
+    assert [(owner.name, owner.root) for owner in state.owners] == [("db", 1), ("web", 2)]
+    served.steps["handover"].broken = False
+    assert (await served.resume()).updated.state == "handed-over"
+    with pytest.raises(ConflictError, match="the update is handed-over, and no more was asked for"):
+        await served.resume()
+    assert (await served.resume("commit")).updated.state == "committed"
+    assert (await served.state()).next == "`multiroot update resume --until retire` goes on to the end"
+
+
+async def test_what_was_being_taken_back_is_taken_back_to_the_end(served: Served) -> None:
+    await served.coordinator.update({"request": {}}, "join")
+    served.steps["offline"].costs = "web"
+    served.steps["carve"].broken = True
+    with pytest.raises(MultirootError, match="undoing carve failed: stuck"):
+        await served.coordinator.abort()
+    state = await served.state()
+    assert (state.state, state.error, state.lost) == ("idle", "stuck", ["web"])
+    assert state.next.startswith("`multiroot update resume` finishes taking it back")
+    served.steps["carve"].broken = False
+    result = (await served.resume()).released
+    assert (result.idle, list(result.lost)) == (False, [])
+    assert (await served.state()).next == ""
+
+
+async def test_a_busy_coordinator_says_with_what(served: Served) -> None:
+    async with served.coordinator.busy("handing web over"):
+        assert (await served.state()).next == "wait: it is handing web over"
