@@ -139,7 +139,7 @@ def release(force: bool, as_json: bool) -> None:
     if as_json:
         print_json(released_json(result))
     elif result.idle:
-        click.echo("there is no new root to release")
+        click.echo("no new root was launched: there is nothing to release")
     else:
         click.echo(f"released: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
         print_lost(result.lost)

@@ -241,7 +241,9 @@ class Coordinator:
     async def _take_back(self, how: Undoing, command: str) -> list[str]:
         leftovers = await self._undo_all(how)
         if leftovers:
-            raise MultirootError(leftovers, f"mend that and run `{command}` again, or add --force")
+            guests = self._guests_there()
+            lose = f"; `{command} --force` loses {', '.join(guests)}" if guests else ""
+            raise MultirootError(leftovers, f"mend that and run `{command}` again{lose}")
         return how.lost
 
     async def recover(self, alive: bool) -> str:

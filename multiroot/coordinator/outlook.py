@@ -21,7 +21,7 @@ def next_step(standing: Standing, doing: str, problem: MultirootError | None) ->
     if not standing.begun:
         return ""
     if standing.undoing:
-        force = "; --force loses VMs that do not come back" if standing.error else ""
+        force = "; `multiroot update abort --force` loses VMs that do not come back" if standing.error else ""
         return f"`multiroot update resume` finishes taking it back{force}"
     wanted = standing.wanted[0] if standing.wanted else ""
     if wanted and _index(standing.state) < list(STEPS).index(wanted):

@@ -68,13 +68,20 @@ class HandoverStep:
         return {"vms": names}
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
-        for name in self.context.there() if how.hand_back else ():
-            try:
-                await self.context.hand_back(name)
-            except MultirootError as error:
-                if not how.force:
-                    raise
-                log.warning("%s does not come back: %s", name, error)
+        asked: set[str] = set()
+        # One may be started there meanwhile.
+        while how.hand_back and (left := [name for name in self.context.there() if name not in asked]):
+            for name in left:
+                asked.add(name)
+                await self._back(name, how)
+
+    async def _back(self, name: str, how: Undoing) -> None:
+        try:
+            await self.context.hand_back(name)
+        except MultirootError as error:
+            if not how.force:
+                raise
+            log.warning("%s does not come back: %s", name, error)
 
 
 def _refuse_with_vms(context: UpdateContext) -> None:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cli_driver import Cli
@@ -225,6 +226,7 @@ def test_nothing_ends_a_root_with_a_vm_in_it_but_force_which_says_what_is_lost(c
     if cli.run("root", "show", "new").returncode:
         cli.ok("root", "launch", "--kernel", "6.12")
     cli.ok("handoff", "steady")
+    assert shown(cli)["owners"] == {"steady": root_number(cli, "new")}
     cli.refused(3, "the new root owns steady", "root", "release")
     assert cli.lab.run(["multiroot", "kexec", "stop"]).returncode == 3
     assert given_back(cli, "update", "abort") == ([], False)
@@ -232,10 +234,12 @@ def test_nothing_ends_a_root_with_a_vm_in_it_but_force_which_says_what_is_lost(c
     assert (vm["name"], vm["state"], vm["owner"]) == ("steady", "running", root_number(cli, "old"))
     goes_on(cli)
     assert given_back(cli, "update", "abort") == ([], True)
+    cli.refused(3, "no update is under way", "update", "resume")
 
     cli.ok("root", "launch", "--kernel", "6.12")
     cli.ok("handoff", "steady")
     assert given_back(cli, "root", "release", "--force") == (["steady"], False)
+    assert (shown(cli)["state"], shown(cli)["lost"]) == ("idle", ["steady"])
     assert given_back(cli, "root", "release", "--force") == ([], True)
     assert cli.lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout == "0-3\n"
     (vm,) = cli.data("vm", "list")  # type: ignore[misc]
@@ -244,6 +248,13 @@ def test_nothing_ends_a_root_with_a_vm_in_it_but_force_which_says_what_is_lost(c
     cli.ok("vm", "run", "steady", "--memory", "256M")
     goes_on(cli)
     assert cli.lab.state.resets() == 0
+
+
+def shown(cli: Cli) -> dict[str, Any]:
+    """What `update show` says."""
+    data = cli.data("update", "show")
+    assert isinstance(data, dict)
+    return data
 
 
 def given_back(cli: Cli, *words: str) -> tuple[list[str], bool]:

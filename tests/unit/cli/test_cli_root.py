@@ -157,7 +157,7 @@ def test_release(run: Run, agent: FakeAgent) -> None:
     idle = coordinator_pb2.ReleaseResult(idle=True)
     agent.answer("Release", coordinator_pb2.Progress(released=idle), root="old")
     done = run("root", "release")
-    assert (done.code, done.out) == (0, "there is no new root to release\n")
+    assert (done.code, done.out) == (0, "no new root was launched: there is nothing to release\n")
     agent.answer("Release", ConflictError("VMs run there: vm0", "--force"), root="old")
     done = run("root", "release")
     assert (done.code, done.out, done.err) == (3, "", "multiroot: VMs run there: vm0 (--force)\n")

@@ -177,11 +177,13 @@ async def test_an_abort_undoes_whatever_was_done(tmp_path: Path, until: str) -> 
 
 async def test_nothing_is_aborted_behind_a_vm_that_does_not_come_back(tmp_path: Path) -> None:
     log: list[str] = []
-    c = coordinator(tmp_path, log, handover=FakeStep("handover", log, stuck=True))
+    stuck = FakeStep("handover", log, stuck=True)
+    c = coordinator(tmp_path, log, handover=stuck, guests_there=lambda: ["web"])
     await c.update({}, "handover")
     log.clear()
-    with pytest.raises(MultirootError, match="handover is stuck"):
+    with pytest.raises(MultirootError, match="handover is stuck") as refusal:
         await c.abort()
+    assert refusal.value.hint.endswith("again; `multiroot update abort --force` loses web")
     assert log == ["undo handover"]
 
 

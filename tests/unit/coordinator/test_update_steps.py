@@ -21,6 +21,7 @@ class Roots:
 
     def __init__(self, *names: str, stuck: str = "") -> None:
         self.here, self.there, self.stuck = list(names), list[str](), stuck
+        self.starting = ""  # is started in the new root while VMs come back
         self.arriving = ""  # comes in just before the door is shut
         self.is_shut = False
 
@@ -37,6 +38,9 @@ class Roots:
 
     async def back(self, name: str) -> None:
         self._move(name, self.there, self.here)
+        if self.starting:
+            self.there.append(self.starting)
+            self.starting = ""
 
     def _move(self, name: str, giver: list[str], taker: list[str]) -> None:
         if name == self.stuck:
@@ -86,6 +90,15 @@ async def test_all_vms_go_over_and_an_abort_brings_them_back(tmp_path: Path) -> 
     await coordinator.abort()
     assert (roots.here, roots.there) == (["a", "b", "c"], [])
     assert coordinator.state is State.IDLE
+
+
+async def test_an_abort_brings_back_a_vm_that_was_started_there_meanwhile(tmp_path: Path) -> None:
+    roots = Roots("a")
+    coordinator = coordinator_of(roots, tmp_path)
+    await coordinator.update({"request": {}}, "handover")
+    roots.starting = "late"
+    await coordinator.abort()
+    assert (roots.here, roots.there) == (["a", "late"], [])
 
 
 async def test_a_vm_that_cannot_go_stays_and_the_next_call_goes_on_from_there(tmp_path: Path) -> None:
