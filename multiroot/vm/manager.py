@@ -40,9 +40,9 @@ class VmManager:
         definition = definition.checked()
         self.host.check(definition)
         self._check_free(definition.name)
-        functions = await self._acquire(definition)
         self._allocating.add(definition.name)
         try:
+            functions = await self._acquire(definition)
             # Zeroing a large extent takes seconds; the agent has other things to answer meanwhile.
             entry = await asyncio.to_thread(
                 self.host.arena.allocate, definition.name, definition.ram_bytes, definition.checksum()
@@ -65,10 +65,12 @@ class VmManager:
     def _check_free(self, name: str) -> None:
         """Raises ConflictError if there is a VM of that name in any root, or was in one that has ended."""
         vm, entry = self.find(name), self.host.arena.vm(name)
-        if vm is not None:
+        if name in self._allocating:
+            state = VmState.STARTING
+        elif vm is not None:
             state = vm.state
         elif entry is not None:
-            state = VmState.STARTING if name in self._allocating else self.of(entry)[0]
+            state = self.of(entry)[0]
         else:
             return
         where = f"in root {entry.owner.root}" if entry and state is VmState.HANDED else state

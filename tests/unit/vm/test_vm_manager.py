@@ -76,6 +76,17 @@ async def test_duplicate_name(host: Host, manager: VmManager) -> None:
     assert [entry.name for entry in host.arena.entries()] == ["vm0"]
 
 
+async def test_of_two_that_run_the_same_name_at_once_one_is_refused(host: Host, manager: VmManager) -> None:
+    first = asyncio.create_task(manager.run(SMALL))
+    await asyncio.sleep(0)
+    with pytest.raises(ConflictError, match=r"already a VM vm0 \(starting\)"):
+        await manager.run(SMALL)
+    with pytest.raises(BadRequestError, match="no VM named 'vm0'"):
+        await manager.stop("vm0")  # its memory is just being prepared
+    assert manager.strangers() == []
+    assert (await first).state is VmState.RUNNING
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
