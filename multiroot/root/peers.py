@@ -39,6 +39,7 @@ class SideState(IntEnum):
 
 
 _STATES = frozenset(SideState)
+_BEATS_END = 1 << 64  # the word in the page
 
 
 class Side(Protocol):
@@ -81,22 +82,21 @@ class PeerView:
 
 
 class Peer:
-    """One neighbouring root, watched through its control page."""
+    """One neighbouring root, watched through its control page.
+
+    The peer can write to all of the page. `root` is its number as it was when it was attached.
+    """
 
     def __init__(self, role: Role, page: ControlPage, clock: Callable[[], int]) -> None:
         self.role = role
         self._page = page
         self._clock = clock
+        self.root = page.theirs.root
         self._seen_beat = page.theirs.heartbeat
         # Of a root that says it is ready a beat is due from now on. One that comes up has not begun to beat.
         self._seen_at = clock() if page.theirs.state == SideState.READY else -1
         self.lost = False
         self.gone = False
-
-    @property
-    def root(self) -> int:
-        """The peer's number in the ledger."""
-        return self._page.theirs.root
 
     @property
     def state(self) -> SideState:
@@ -123,7 +123,7 @@ class Peer:
         """Raise our own heartbeat and look at the peer's. Called every BEAT_S seconds."""
         mine = self._page.mine
         mine.heartbeat_tsc = tsc
-        mine.heartbeat += 1
+        mine.heartbeat = (mine.heartbeat + 1) % _BEATS_END
         now = self._clock()
         beat = self._page.theirs.heartbeat
         if beat != self._seen_beat:

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 from dataclasses import dataclass, field
 
 import pytest
 
+from multiroot.device.control import ControlPage
+from multiroot.device.uapi import CONTROL_SIZE, PeerIndex
 from multiroot.errors import PeerLostError
 from multiroot.root.peers import GONE_NS, LOST_NS, Peers, Role, SideState
 
@@ -116,3 +119,17 @@ async def test_waiting_ends_with_the_doorbell_and_with_time() -> None:
     peers.notify()
     assert await waiting
     assert not await peers.wait(lambda: False, 0.01)
+
+
+def test_whatever_a_peer_writes_into_the_page_the_beat_goes_on() -> None:
+    memory = mmap.mmap(-1, CONTROL_SIZE)
+    page = ControlPage(memory, PeerIndex.CHILD)
+    page.theirs.root, page.theirs.state = 2, SideState.READY
+    peers = Peers(tsc=lambda: 7, clock=FakeClock())
+    child = peers.attach(Role.CHILD, page)
+    memory[:] = b"\xff" * CONTROL_SIZE
+    child.beat(7)
+    assert page.mine.heartbeat == 0
+    assert (child.state, child.ready) == (SideState.ABSENT, False)
+    assert (child.root, child.view().address) == (2, "10.77.0.2:7700")
+    assert child.view().state == "absent"

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A new root that writes nonsense into all memory it shares: the old root goes on, and so do its VMs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_driver import Cli
+from lab_factory import Labs
+
+from multiroot.demo import guests
+from multiroot.lab import agents
+from multiroot.lab.recorder import console_log
+from multiroot.rpc import client
+from multiroot.vm.messages import ticks_from_proto
+from multiroot.vm.ticks import continuity
+
+SCRIBBLE = Path(__file__).parent / "guest/scribble.py"
+SEED, SECONDS = 20261127, 4
+WAIT_S = 240
+TROUBLE = (
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "general protection",
+    "Call Trace",
+    "UBSAN",
+    "stall",
+    "lockup",
+    "blocked for more",
+)
+
+
+@pytest.fixture(scope="module")
+def cli(labs_factory: Labs) -> Iterator[Cli]:
+    """A lab with a VM in the old root, and a new root beside it."""
+    lab = labs_factory.fresh(kernel="6.12", vms=2)
+    with client.connect(lab.agent_address, root="old") as old:
+        agents.status(old, wait=True)
+    found = Cli(lab)
+    found.ok("vm", "run", "steady", "--memory", "256M")
+    found.ok("root", "launch", "--kernel", "6.12")
+    yield found
+    labs_factory.discard(lab)
+
+
+def ticking(cli: Cli, more: int) -> bool:
+    """Whether the guest's count has gone on unbroken, by `more` ticks from now."""
+    with client.connect(cli.lab.agent_address, root="old") as old:
+        seen = len(agents.ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
+        all_ticks = agents.ticks(old, "steady", seen + more, guests.BOOT_TIMEOUT)
+    told = continuity(ticks_from_proto(all_ticks).ticks)
+    return told is not None and told.unbroken
+
+
+def test_nothing_a_new_root_writes_into_shared_memory_disturbs_the_old_one(cli: Cli) -> None:
+    """Proves that the old root's kernel and agent take any bytes in control page, console and link rings, and
+    any number of events: no warning, no stall, the agent answers all the while, its VM ticks on, the new root
+    can be ended, and the next one takes the VM."""
+    assert ticking(cli, 10)
+    cli.lab.run(["sh", "-c", "cat /dev/multiroot-console >/dev/null 2>&1 &"])
+    begin = 'echo "$1" >/tmp/it.py; setsid python3 /tmp/it.py "$2" "$3" >/tmp/it.log 2>&1 </dev/null &'
+    arguments = [SCRIBBLE.read_text(), str(SEED), str(SECONDS)]
+    started = cli.lab.run(["sh", "-c", begin, "sh", *arguments], root="new")
+    assert started.returncode == 0, started.stderr
+    said = cli.lab.state.folder / console_log("new")
+    until = time.monotonic() + WAIT_S
+    while "mark scribbled" not in said.read_text(errors="replace"):
+        assert time.monotonic() < until, "the new root did not get to the end of it"
+        cli.ok("root", "show", "old")
+    log = cli.lab.run(["dmesg"]).stdout
+    assert not [line for line in log.splitlines() if any(word in line for word in TROUBLE)]
+    assert "the peer's ring is corrupt" in log, "it was not reached"
+    assert ticking(cli, 10)
+
+    cli.ok("root", "release")
+    cli.ok("root", "launch", "--kernel", "6.12")
+    for to in ("new", "old"):
+        cli.ok("handoff", "steady", "--to", to)
+    assert ticking(cli, 10)
+    assert cli.lab.state.resets() == 0
