@@ -14,7 +14,7 @@ from multiroot.device.uapi import Info
 from multiroot.doctor.checks import Answer, Check, failed, ok, warning
 from multiroot.launch.facts import facts_of, facts_without_module, take_inventory
 from multiroot.launch.kernels import KERNELS
-from multiroot.net.plan import BRIDGE, LINKS
+from multiroot.net.plan import CONTROL_BRIDGE, CONTROL_LINKS
 from multiroot.plan.planner import plan
 from multiroot.plan.request import PlanConflictError, Request
 from multiroot.root.identity import online_cpus, parse_command_line
@@ -156,16 +156,16 @@ class RootDoctor:
 
     def _link(self) -> Answer:
         folder = self.top / "sys/class/net"
-        if not (folder / BRIDGE).exists():
-            return failed(f"there is no bridge {BRIDGE}", "the agent makes it: is it running?")
+        if not (folder / CONTROL_BRIDGE).exists():
+            return failed(f"there is no bridge {CONTROL_BRIDGE}", "the agent makes it: is it running?")
         wanted = [self._info.has_parent, self._info.carved] if self._info else [False, False]
-        names = [name for name, there in zip(LINKS, wanted, strict=True) if there]
+        names = [name for name, there in zip(CONTROL_LINKS, wanted, strict=True) if there]
         down = [name for name in names if not self._carrier(folder / name)]
         if down:
             return failed(
                 f"no carrier on {', '.join(down)}", "the other root is down or still starting: `root list`"
             )
-        return ok(f"{BRIDGE}, {', '.join(names) or 'no other root yet'}")
+        return ok(f"{CONTROL_BRIDGE}, {', '.join(names) or 'no other root yet'}")
 
     def _agent(self) -> Answer:
         import grpc

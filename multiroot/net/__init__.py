@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The network that roots and guests share: one bridge per root, joined by the link devices."""
+"""Two networks that have nothing to do with each other: the roots' own, and the guests'."""

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The addresses of the network that roots and guests share, written down once.
+"""The addresses of both networks, written down once. Pure.
 
-Root N has 10.77.0.N. Guests have 10.77.1.0 and above. Pure.
+On the roots' own network root N has 10.77.0.N. Guests have 10.77.1.0 and above on theirs, where the bridge of
+root N has 10.77.2.N, so that a person in a root can look at guests.
 """
 
 from __future__ import annotations
 
 from multiroot.errors import BadRequestError
 
-PREFIX_LENGTH = 16
+PREFIX_LENGTH = 16  # of the guests' network
+CONTROL_PREFIX_LENGTH = 24
 MAX_ROOT = 254
 MAX_GUEST = 250
 AGENT_PORT = 7700
@@ -33,6 +35,16 @@ def guest_address(number: int) -> str:
     return f"10.77.1.{number}"
 
 
+def control_interface(root: int) -> str:
+    """The address of root number `root` on the roots' own network, as an interface is given it."""
+    return f"{root_address(root)}/{CONTROL_PREFIX_LENGTH}"
+
+
+def bridge_interface(root: int) -> str:
+    """The address of the guests' bridge of root number `root`, as an interface is given it."""
+    return f"{root_address(root).replace('.0.', '.2.', 1)}/{PREFIX_LENGTH}"
+
+
 def interface(address: str) -> str:
-    """`address` with the prefix length of the network, as an interface is given it."""
+    """A guest's `address` with the prefix length of its network, as an interface is given it."""
     return f"{address}/{PREFIX_LENGTH}"

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import socket
 import sys
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from multiroot.errors import MultirootError
-from multiroot.net.plan import AddAddress, AddBridge, AddPort, Link, Step
+from multiroot.net import namespace
+from multiroot.net.plan import AddAddress, AddBridge, AddPort, GiveToGuests, Link, Step
 
 _IFF_UP = 1
 
@@ -42,10 +46,16 @@ def _load() -> Any:
 
 
 class Netlink:
-    """An rtnetlink socket. Create it inside the event loop that uses it."""
+    """An rtnetlink socket of this network namespace, or of the one at `inside`.
 
-    def __init__(self) -> None:
-        self._ipr: Any = _load()()
+    Create it inside the event loop that uses it.
+    """
+
+    def __init__(self, inside: Path | None = None) -> None:
+        # A socket stays in the namespace that it was made in.
+        with namespace.entered(inside) if inside else nullcontext():
+            made = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
+        self._ipr: Any = _load()(fileno=made.detach())
 
     async def close(self) -> None:
         self._ipr.close()
@@ -80,6 +90,12 @@ class Netlink:
                 await self._ipr.addr("add", index=index, address=address, prefixlen=int(length))
             elif isinstance(step, AddPort):
                 await self._ipr.link("set", index=index, master=await self._index(step.bridge))
+            elif isinstance(step, GiveToGuests):
+                there = os.open(namespace.PATH, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    await self._ipr.link("set", index=index, net_ns_fd=there)
+                finally:
+                    os.close(there)
             else:
                 await self._ipr.link("set", index=index, state="up")
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Plans the steps that set up a root's network. Pure: nothing is changed here.
+"""Plans the steps that set up a root's networks. Pure: nothing is changed here.
 
-Every root has one bridge. Its ports are the link devices to neighbouring roots and the taps of its guests, so
-that all roots and guests are in one segment and one subnet, wherever a guest happens to run. Roots stand in a
-chain, hence there is no loop and no need for spanning tree.
+Every root has two bridges. The control bridge is for the roots themselves: its ports are links to the roots
+beside this one, and it has this root's address. The guests' bridge is in a network namespace of its own; its
+ports are further links to the same roots and the taps of guests. So all guests are in one segment, wherever
+they run, and nothing connects it to the roots. own. Roots stand in a chain: there is no loop, and no need
+for spanning tree.
 """
 
 from __future__ import annotations
@@ -11,15 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from multiroot.net.addresses import interface, root_address
+from multiroot.net.addresses import bridge_interface, control_interface
 
-BRIDGE = "mrbr0"
-LINKS = ("mrup0", "mrdown0")  # towards the parent, towards the child; made by multiroot.ko
+# Made by multiroot.ko: towards the parent, towards the child.
+CONTROL_LINKS = ("mrctlup0", "mrctldown0")
+GUEST_LINKS = ("mrup0", "mrdown0")
+CONTROL_BRIDGE = "mrctl0"
+GUEST_BRIDGE = "mrbr0"
 
 
 @dataclass(frozen=True)
 class Link:
-    """A network device of this root. `master` is the index of the bridge that it is a port of, or 0."""
+    """A network device of one namespace. `master` is the index of the bridge that it is a port of, or 0."""
 
     index: int
     name: str
@@ -58,34 +63,44 @@ class BringUp:
     name: str
 
 
-Step = AddBridge | AddAddress | AddPort | BringUp
+@dataclass(frozen=True)
+class GiveToGuests:
+    """Move a device to the guests' namespace."""
+
+    name: str
 
 
-def plan_network(links: Iterable[Link], root: int) -> list[Step]:
-    """The steps that set up the bridge of root number `root` and the link devices among `links`.
+Step = AddBridge | AddAddress | AddPort | BringUp | GiveToGuests
+
+
+def plan_control(links: Iterable[Link], root: int) -> list[Step]:
+    """The steps in the namespace of root number `root`, whose devices are `links`.
 
     When all of them were taken, planning again gives no steps.
     """
+    present = tuple(links)
+    given = [GiveToGuests(link.name) for link in present if link.name in GUEST_LINKS]
+    return [*given, *_plan_bridge(present, CONTROL_BRIDGE, CONTROL_LINKS, control_interface(root))]
+
+
+def plan_guests(links: Iterable[Link], root: int) -> list[Step]:
+    """The same in the namespace of the guests of root number `root`."""
+    return _plan_bridge(tuple(links), GUEST_BRIDGE, GUEST_LINKS, bridge_interface(root))
+
+
+def _plan_bridge(links: tuple[Link, ...], name: str, ports: tuple[str, ...], address: str) -> list[Step]:
     present = {link.name: link for link in links}
-    bridge = present.get(BRIDGE)
+    bridge = present.get(name)
     steps: list[Step] = []
     if bridge is None:
-        steps.append(AddBridge(BRIDGE))
-    address = interface(root_address(root))
+        steps.append(AddBridge(name))
     if bridge is None or address not in bridge.addresses:
-        steps.append(AddAddress(BRIDGE, address))
-    for name in LINKS:
-        if name in present:
-            steps += plan_port(present[name], bridge)
-            if not present[name].up:
-                steps.append(BringUp(name))
+        steps.append(AddAddress(name, address))
+    for port in (present[each] for each in ports if each in present):
+        if bridge is None or port.master != bridge.index:
+            steps.append(AddPort(port.name, name))
+        if not port.up:
+            steps.append(BringUp(port.name))
     if bridge is None or not bridge.up:
-        steps.append(BringUp(BRIDGE))
+        steps.append(BringUp(name))
     return steps
-
-
-def plan_port(link: Link, bridge: Link | None) -> list[Step]:
-    """The step that makes `link` a port of the bridge, if it is none. `bridge` is None until it is made."""
-    if bridge is not None and link.master == bridge.index:
-        return []
-    return [AddPort(link.name, BRIDGE)]

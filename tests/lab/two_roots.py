@@ -24,6 +24,7 @@ from multiroot.errors import CommandError, MultirootError
 from multiroot.handoff.giver import hand_over
 from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
+from multiroot.net import namespace
 from multiroot.net.network import RootNetwork
 from multiroot.phases import Phases
 from multiroot.rpc.server import make_server
@@ -168,7 +169,8 @@ def knock(address: str) -> str:
     import socket
 
     try:
-        socket.create_connection((address, 9), timeout=20).close()
+        with namespace.entered():
+            socket.create_connection((address, 9), timeout=20).close()
     except OSError as error:
         return type(error).__name__
     return "accepted"

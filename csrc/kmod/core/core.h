@@ -20,11 +20,14 @@ struct vm_area_struct;
 #define MR_CONTROL_MAGIC	0x315452494d554c54ULL
 #define MR_LEDGER_MAGIC		0x3152474445524d4cULL
 
-/* Layout of the shared area behind the control page, in bytes; ABI 1. The second link ring follows the first. */
+/* Layout of the shared area behind the control page, in bytes. What the child writes on links follows the parent's. */
 #define MR_CONSOLE_OFFSET	0x1000
 #define MR_CONSOLE_SIZE		0x3f000
 #define MR_LINK_OFFSET		0x40000
 #define MR_LINK_SIZE		0xe0000
+
+/* The links to a peer. What guests send is not on the roots' own. */
+enum mr_link_kind { MR_LINK_CONTROL, MR_LINK_GUESTS, MR_LINKS };
 
 /**
  * struct mr_peer - another root, reached through a shared area
@@ -37,7 +40,7 @@ struct vm_area_struct;
  * @theirs: the peer's half
  * @eventfd: whom to tell of events, or NULL; under doorbell.c's lock
  * @eventfd_mask: of which events
- * @link: network device towards the peer
+ * @links: network devices towards the peer
  */
 struct mr_peer {
 	u32 index;
@@ -49,7 +52,7 @@ struct mr_peer {
 	struct multiroot_side *theirs;
 	struct eventfd_ctx *eventfd;
 	u32 eventfd_mask;
-	struct mr_link *link;
+	struct mr_link *links[MR_LINKS];
 };
 
 /**
@@ -118,7 +121,7 @@ void mr_doorbell_ring(struct mr_peer *peer, u32 events);
 void mr_doorbell_deliver(struct mr_peer *peer);
 int mr_doorbell_set_eventfd(struct mr_peer *peer, int fd, u32 mask);
 
-/* link.c: a network device over two rings. */
+/* link.c: network devices over two rings each. */
 int mr_link_create(struct mr_peer *peer);
 void mr_link_destroy(struct mr_peer *peer);
 void mr_link_carrier(struct mr_peer *peer);

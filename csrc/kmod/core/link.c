@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The link: an Ethernet device over two rings in the shared area, one written by each root. A record is a frame
+ * The links: Ethernet devices over two rings each in the shared area, one written by each root. A record is a frame
  * behind a virtio_net_hdr, which carries checksum and segmentation offload across, as between a guest and its host.
- * The doorbell is rung only when the other side waits for it.
+ * The doorbell is rung only when the other side waits for it. One link is for the roots themselves and one for their
+ * guests: no frame gets from one to the other here, and a guest can't fill the rings that roots need.
  */
 #include <linux/etherdevice.h>
 #include <linux/netdevice.h>
@@ -12,7 +13,9 @@
 #include "core/core.h"
 #include "core/trace.h"
 
-#define RING_SIZE	SZ_512K		/* bytes of records, a power of two */
+#define CONTROL_SIZE	SZ_512K		/* bytes of records, a power of two; room for a device state */
+#define GUESTS_SIZE	SZ_256K
+#define GUESTS_OFFSET	0x90000		/* of the guests' ring, behind the roots' own */
 #define RECORD_ALIGN	8
 #define FRAME_MAX	(SZ_64K + ETH_HLEN + VLAN_HLEN)
 #define MTU_MAX		SZ_32K
@@ -33,12 +36,31 @@ struct mr_record {
 	struct virtio_net_hdr offload;
 };
 
-static_assert(sizeof(struct mr_ring) + RING_SIZE <= MR_LINK_SIZE);
+/**
+ * struct mr_link_layout - where a kind of link has its rings, and what its devices are called
+ * @offset: of each ring, in the part of the shared area that its side writes
+ * @size: bytes of records, a power of two
+ * @up: the device towards the parent
+ * @down: the one towards the child
+ */
+static const struct mr_link_layout {
+	u32 offset;
+	u32 size;
+	const char *up;
+	const char *down;
+} mr_link_layouts[MR_LINKS] = {
+	[MR_LINK_CONTROL] = { 0, CONTROL_SIZE, "mrctlup0", "mrctldown0" },
+	[MR_LINK_GUESTS] = { GUESTS_OFFSET, GUESTS_SIZE, "mrup0", "mrdown0" },
+};
+
+static_assert(sizeof(struct mr_ring) + CONTROL_SIZE <= GUESTS_OFFSET);
+static_assert(GUESTS_OFFSET + sizeof(struct mr_ring) + GUESTS_SIZE <= MR_LINK_SIZE);
 
 struct mr_link {
 	struct net_device *dev;
 	struct napi_struct napi;
 	struct mr_peer *peer;
+	u32 size;				/* bytes of records in each ring */
 	struct mr_ring *tx;
 	struct mr_ring *rx;
 	u64 tx_written;				/* ours, for what is in shared memory may change under us */
@@ -52,35 +74,35 @@ static u32 mr_link_record_space(u32 size)
 }
 
 /* Copy into or out of a ring at a position, which may be near its end. */
-static void mr_link_ring_put(struct mr_ring *ring, u64 at, const void *from, u32 size)
+static void mr_link_ring_put(const struct mr_link *link, u64 at, const void *from, u32 size)
 {
-	u32 offset = at & (RING_SIZE - 1), first = min_t(u32, size, RING_SIZE - offset);
+	u32 offset = at & (link->size - 1), first = min_t(u32, size, link->size - offset);
 
-	memcpy(ring->data + offset, from, first);
-	memcpy(ring->data, from + first, size - first);
+	memcpy(link->tx->data + offset, from, first);
+	memcpy(link->tx->data, from + first, size - first);
 }
 
-static void mr_link_ring_get(const struct mr_ring *ring, u64 at, void *to, u32 size)
+static void mr_link_ring_get(const struct mr_link *link, u64 at, void *to, u32 size)
 {
-	u32 offset = at & (RING_SIZE - 1), first = min_t(u32, size, RING_SIZE - offset);
+	u32 offset = at & (link->size - 1), first = min_t(u32, size, link->size - offset);
 
-	memcpy(to, ring->data + offset, first);
-	memcpy(to + first, ring->data, size - first);
+	memcpy(to, link->rx->data + offset, first);
+	memcpy(to + first, link->rx->data, size - first);
 }
 
-static int mr_link_ring_put_skb(struct mr_ring *ring, u64 at, const struct sk_buff *skb)
+static int mr_link_ring_put_skb(const struct mr_link *link, u64 at, const struct sk_buff *skb)
 {
-	u32 offset = at & (RING_SIZE - 1), first = min_t(u32, skb->len, RING_SIZE - offset);
+	u32 offset = at & (link->size - 1), first = min_t(u32, skb->len, link->size - offset);
 
-	return skb_copy_bits(skb, 0, ring->data + offset, first) ?:
-	       skb_copy_bits(skb, first, ring->data, skb->len - first);
+	return skb_copy_bits(skb, 0, link->tx->data + offset, first) ?:
+	       skb_copy_bits(skb, first, link->tx->data, skb->len - first);
 }
 
 /* A frame of @size bytes; what is not headers goes to pages, for 64 KiB in one piece are hard to get. */
-static struct sk_buff *mr_link_ring_get_skb(const struct mr_ring *ring, u64 at, u32 size)
+static struct sk_buff *mr_link_ring_get_skb(const struct mr_link *link, u64 at, u32 size)
 {
-	u32 linear = min_t(u32, size, LINEAR_MAX), offset = at & (RING_SIZE - 1);
-	u32 first = min_t(u32, size, RING_SIZE - offset);
+	u32 linear = min_t(u32, size, LINEAR_MAX), offset = at & (link->size - 1);
+	u32 first = min_t(u32, size, link->size - offset);
 	struct sk_buff *skb;
 	int err;
 
@@ -92,8 +114,8 @@ static struct sk_buff *mr_link_ring_get_skb(const struct mr_ring *ring, u64 at, 
 	skb_put(skb, linear);
 	skb->data_len = size - linear;
 	skb->len += size - linear;
-	if (!skb_store_bits(skb, 0, ring->data + offset, first) &&
-	    !skb_store_bits(skb, first, ring->data, size - first))
+	if (!skb_store_bits(skb, 0, link->rx->data + offset, first) &&
+	    !skb_store_bits(skb, first, link->rx->data, size - first))
 		return skb;
 	kfree_skb(skb);
 	return NULL;
@@ -114,11 +136,11 @@ static u64 mr_link_tx_free(struct mr_link *link)
 	/* Pairs with mr_link_receive(): what it has read may be overwritten. */
 	u64 used = link->tx_written - smp_load_acquire(&link->tx->read);
 
-	if (used > RING_SIZE) {
+	if (used > link->size) {
 		mr_link_break_link(link, "read position");
 		return 0;
 	}
-	return RING_SIZE - used;
+	return link->size - used;
 }
 
 /*
@@ -152,8 +174,8 @@ static netdev_tx_t mr_link_xmit(struct sk_buff *skb, struct net_device *dev)
 		goto drop;
 	if (mr_link_tx_full(link, space))
 		return NETDEV_TX_BUSY;
-	mr_link_ring_put(link->tx, link->tx_written, &record, sizeof(record));
-	if (mr_link_ring_put_skb(link->tx, link->tx_written + sizeof(record), skb))
+	mr_link_ring_put(link, link->tx_written, &record, sizeof(record));
+	if (mr_link_ring_put_skb(link, link->tx_written + sizeof(record), skb))
 		goto drop;
 	link->tx_written += space;
 	/* Pairs with mr_link_receive(): first the frame, then where it ends. */
@@ -202,17 +224,17 @@ static bool mr_link_receive(struct mr_link *link)
 
 	if (!there || link->broken)
 		return false;
-	if (there > RING_SIZE || there < sizeof(record)) {
+	if (there > link->size || there < sizeof(record)) {
 		mr_link_break_link(link, "write position");
 		return false;
 	}
-	mr_link_ring_get(link->rx, link->rx_read, &record, sizeof(record));
+	mr_link_ring_get(link, link->rx_read, &record, sizeof(record));
 	size = le32_to_cpu(record.size);
 	if (size < ETH_HLEN || size > FRAME_MAX || mr_link_record_space(size) > there) {
 		mr_link_break_link(link, "record size");
 		return false;
 	}
-	skb = mr_link_ring_get_skb(link->rx, link->rx_read + sizeof(record), size);
+	skb = mr_link_ring_get_skb(link, link->rx_read + sizeof(record), size);
 	link->rx_read += mr_link_record_space(size);
 	/* Pairs with mr_link_tx_free(). */
 	smp_store_release(&link->rx->read, link->rx_read);
@@ -257,26 +279,30 @@ static int mr_link_poll(struct napi_struct *napi, int budget)
 /* The doorbell rang: something to read, or room to write. */
 void mr_link_event(struct mr_peer *peer)
 {
-	struct mr_link *link = READ_ONCE(peer->link);
+	for (int kind = 0; kind < MR_LINKS; kind++) {
+		struct mr_link *link = READ_ONCE(peer->links[kind]);
 
-	if (!link || !netif_running(link->dev))
-		return;
-	napi_schedule(&link->napi);
-	if (netif_queue_stopped(link->dev))
-		netif_wake_queue(link->dev);
+		if (!link || !netif_running(link->dev))
+			continue;
+		napi_schedule(&link->napi);
+		if (netif_queue_stopped(link->dev))
+			netif_wake_queue(link->dev);
+	}
 }
 
 /* Carrier follows the peer: on while its module runs. */
 void mr_link_carrier(struct mr_peer *peer)
 {
-	struct mr_link *link = READ_ONCE(peer->link);
+	for (int kind = 0; kind < MR_LINKS; kind++) {
+		struct mr_link *link = READ_ONCE(peer->links[kind]);
 
-	if (!link)
-		return;
-	if (mr_peer_alive(peer) && !link->broken)
-		netif_carrier_on(link->dev);
-	else
-		netif_carrier_off(link->dev);
+		if (!link)
+			continue;
+		if (mr_peer_alive(peer) && !link->broken)
+			netif_carrier_on(link->dev);
+		else
+			netif_carrier_off(link->dev);
+	}
 }
 
 static int mr_link_open(struct net_device *dev)
@@ -322,29 +348,40 @@ static void mr_link_setup(struct net_device *dev)
 }
 
 /* Addresses are fixed by the two roots' numbers, so that they are the same after every start. */
-static void mr_link_set_address(struct net_device *dev, const struct mr_peer *peer)
+static void mr_link_set_address(struct net_device *dev, const struct mr_peer *peer, enum mr_link_kind kind)
 {
 	u32 mine = mr_ledger_root(), theirs = peer->root;
-	u8 address[ETH_ALEN] = { 0x02, 0x4d, 0x52, mine, theirs, peer->index };
+	u8 address[ETH_ALEN] = { 0x02, 0x4d, 0x52, mine, theirs, kind << 1 | peer->index };
 
 	eth_hw_addr_set(dev, address);
 }
 
-/**
- * mr_link_create() - make the network device towards a peer
- * @peer: with its shared area mapped
- *
- * "mrup0" leads to the parent, "mrdown0" to the child. Return: 0 or a negative error.
- */
-int mr_link_create(struct mr_peer *peer)
+static void mr_link_remove(struct mr_peer *peer, enum mr_link_kind kind)
 {
+	struct mr_link *link = peer->links[kind];
+
+	if (!link)
+		return;
+	WRITE_ONCE(peer->links[kind], NULL);
+	mr_doorbell_wait();
+	unregister_netdev(link->dev);
+	netif_napi_del(&link->napi);
+	free_percpu(link->dev->tstats);
+	free_netdev(link->dev);
+	kfree(link);
+}
+
+static int mr_link_add(struct mr_peer *peer, enum mr_link_kind kind)
+{
+	const struct mr_link_layout *layout = &mr_link_layouts[kind];
+	void *rings = peer->shared + MR_LINK_OFFSET + layout->offset;
 	bool up = peer->index == MULTIROOT_PARENT;
 	struct net_device *dev;
 	struct mr_link *link;
 	int err;
 
 	link = kzalloc(sizeof(*link), GFP_KERNEL);
-	dev = alloc_netdev(sizeof(link), up ? "mrup0" : "mrdown0", NET_NAME_PREDICTABLE, mr_link_setup);
+	dev = alloc_netdev(sizeof(link), up ? layout->up : layout->down, NET_NAME_PREDICTABLE, mr_link_setup);
 	if (!link || !dev) {
 		err = -ENOMEM;
 		goto free;
@@ -357,18 +394,18 @@ int mr_link_create(struct mr_peer *peer)
 	}
 	link->dev = dev;
 	link->peer = peer;
-	link->tx = peer->shared + MR_LINK_OFFSET + up * MR_LINK_SIZE;
-	link->rx = peer->shared + MR_LINK_OFFSET + !up * MR_LINK_SIZE;
+	link->size = layout->size;
+	link->tx = rings + up * MR_LINK_SIZE;
+	link->rx = rings + !up * MR_LINK_SIZE;
 	link->tx_written = link->tx->written;
 	link->rx_read = link->rx->read;
-	mr_link_set_address(dev, peer);
+	mr_link_set_address(dev, peer, kind);
 	netif_napi_add(dev, &link->napi, mr_link_poll);
 	netif_carrier_off(dev);
 	err = register_netdev(dev);
 	if (err)
 		goto free;
-	WRITE_ONCE(peer->link, link);
-	mr_link_carrier(peer);
+	WRITE_ONCE(peer->links[kind], link);
 	return 0;
 free:
 	if (dev) {
@@ -379,18 +416,29 @@ free:
 	return err;
 }
 
-/* Take the network device away; no event finds it afterwards. */
+/**
+ * mr_link_create() - make the network devices towards a peer
+ * @peer: with its shared area mapped
+ *
+ * "mrctlup0" and "mrup0" lead to the parent, "mrctldown0" and "mrdown0" to the child: the roots' own and their
+ * guests'. Return: 0 or a negative error.
+ */
+int mr_link_create(struct mr_peer *peer)
+{
+	int err = 0;
+
+	for (int kind = 0; kind < MR_LINKS && !err; kind++)
+		err = mr_link_add(peer, kind);
+	if (err)
+		mr_link_destroy(peer);
+	else
+		mr_link_carrier(peer);
+	return err;
+}
+
+/* Take the network devices away; no event finds them afterwards. */
 void mr_link_destroy(struct mr_peer *peer)
 {
-	struct mr_link *link = peer->link;
-
-	if (!link)
-		return;
-	WRITE_ONCE(peer->link, NULL);
-	mr_doorbell_wait();
-	unregister_netdev(link->dev);
-	netif_napi_del(&link->napi);
-	free_percpu(link->dev->tstats);
-	free_netdev(link->dev);
-	kfree(link);
+	for (int kind = MR_LINKS - 1; kind >= 0; kind--)
+		mr_link_remove(peer, kind);
 }

@@ -59,7 +59,7 @@ def top(tmp_path: Path) -> Path:
     (tmp_path / "drivers/device_dax").mkdir(parents=True)
     (dax / "driver").symlink_to(tmp_path / "drivers/device_dax")
     write(tmp_path / "kernels/6.12/vmlinuz")
-    write(tmp_path / "sys/class/net/mrbr0/carrier", "1")
+    write(tmp_path / "sys/class/net/mrctl0/carrier", "1")
     return tmp_path
 
 

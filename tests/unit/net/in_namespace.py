@@ -1,34 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Drives RootNetwork against a real kernel, in a network namespace of its own; exits with 77 if not let."""
+"""Drives RootNetwork against a real kernel, in namespaces of its own; exits with 77 if not let."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import os
+import socket
+import subprocess
 import sys
 
 import pytest
 
-from multiroot.errors import MultirootError
+from multiroot.errors import CommandError, MultirootError
+from multiroot.net import namespace
 from multiroot.net.netlink import Netlink
 from multiroot.net.network import RootNetwork
-from multiroot.net.plan import BRIDGE, Link
+from multiroot.net.plan import CONTROL_BRIDGE, GUEST_BRIDGE, Link
 from multiroot.net.tap import open_tap
 
 NOT_PERMITTED = 77
-CLONE_NEWNET = 0x40000000
-RTM_NEWLINK_NAME = "mrup0"
+CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
+PORT = 7700
 
 
 async def links(netlink: Netlink) -> dict[str, Link]:
     return {link.name: link for link in await netlink.links()}
 
 
-async def until_port(netlink: Netlink, name: str) -> None:
+async def until_port(netlink: Netlink, name: str, bridge: str) -> None:
     while True:
         found = await links(netlink)
-        if name in found and found[name].master == found[BRIDGE].index and found[name].up:
+        if name in found and found[name].master == found[bridge].index and found[name].up:
             return
         await asyncio.sleep(0.01)
 
@@ -36,29 +39,40 @@ async def until_port(netlink: Netlink, name: str) -> None:
 async def main() -> None:
     network = RootNetwork(3)
     await network.start()
-    netlink = Netlink()
-    found = await links(netlink)
-    assert found[BRIDGE].up
-    assert found[BRIDGE].addresses == ("10.77.0.3/16",)
+    control, guests = Netlink(), Netlink(inside=namespace.PATH)
+    found, theirs = await links(control), await links(guests)
+    assert found[CONTROL_BRIDGE].up
+    assert found[CONTROL_BRIDGE].addresses == ("10.77.0.3/24",)
+    assert GUEST_BRIDGE not in found
+    assert theirs[GUEST_BRIDGE].up
+    assert theirs[GUEST_BRIDGE].addresses == ("10.77.2.3/16",)
+    assert CONTROL_BRIDGE not in theirs
     await network.ensure()
 
-    # A tap stands in for the module's link device; it comes, goes, and comes again.
-    for _ in range(2):
-        link = open_tap(RTM_NEWLINK_NAME)
-        await asyncio.wait_for(until_port(netlink, RTM_NEWLINK_NAME), 20)
+    # Taps stand in for the module's links; they come, go, and come again.
+    for name, netlink, bridge in (
+        ("mrctlup0", control, CONTROL_BRIDGE),
+        ("mrup0", guests, GUEST_BRIDGE),
+        ("mrup0", guests, GUEST_BRIDGE),
+    ):
+        link = open_tap(name)
+        await asyncio.wait_for(until_port(netlink, name, bridge), 20)
         os.close(link.fd)
 
     tap = await network.add_tap("vm0")
-    found = await links(netlink)
-    assert found[tap.name].master == found[BRIDGE].index
-    assert not found[tap.name].up
+    theirs = await links(guests)
+    assert theirs[tap.name].master == theirs[GUEST_BRIDGE].index
+    assert not theirs[tap.name].up
+    assert tap.name not in await links(control)
     await network.bring_up(tap.name)
-    assert (await links(netlink))[tap.name].up
+    assert (await links(guests))[tap.name].up
+    nothing_of_the_root_is_reached_from_the_guests()
     os.close(tap.fd)
-    assert tap.name not in await links(netlink)
+    assert tap.name not in await links(guests)
     with pytest.raises(MultirootError, match=tap.name):
         await network.bring_up(tap.name)
-    await netlink.close()
+    await control.close()
+    await guests.close()
     await network.close()
 
     again = RootNetwork(3)  # as a restarted agent
@@ -66,11 +80,32 @@ async def main() -> None:
     await again.close()
 
 
-if __name__ == "__main__":
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+def nothing_of_the_root_is_reached_from_the_guests() -> None:
+    """Whatever address of the root is asked for, although something listens on all of them."""
+    with socket.create_server(("0.0.0.0", PORT)), namespace.entered():
+        for address in ("10.77.0.3", "10.77.2.3", "127.0.0.1"):
+            with socket.socket() as sock:
+                sock.settimeout(2)
+                assert sock.connect_ex((address, PORT)), address
+
+
+def set_up() -> None:
+    """Own namespaces for network and mounts: namespaces by name are mounts in /run."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET | CLONE_NEWNS):
         sys.exit(NOT_PERMITTED)
+    for words in (
+        ["mount", "--make-rprivate", "/"],
+        ["mount", "-t", "tmpfs", "tmpfs", "/run"],
+        ["ip", "netns", "add", "probe"],
+    ):
+        if subprocess.run(words, check=False, capture_output=True).returncode:
+            sys.exit(NOT_PERMITTED)
     try:
         os.close(open_tap().fd)
-    except MultirootError:
+    except (CommandError, MultirootError):
         sys.exit(NOT_PERMITTED)
+
+
+if __name__ == "__main__":
+    set_up()
     asyncio.run(main())

@@ -10,16 +10,25 @@ from hypothesis import strategies as st
 from multiroot.errors import BadRequestError
 from multiroot.net.addresses import root_address
 from multiroot.net.plan import (
-    BRIDGE,
-    LINKS,
+    CONTROL_BRIDGE,
+    CONTROL_LINKS,
+    GUEST_BRIDGE,
+    GUEST_LINKS,
     AddAddress,
     AddBridge,
     AddPort,
     BringUp,
+    GiveToGuests,
     Link,
     Step,
-    plan_network,
+    plan_control,
+    plan_guests,
 )
+
+KINDS = [
+    (plan_control, CONTROL_BRIDGE, CONTROL_LINKS, "10.77.0.3/24"),
+    (plan_guests, GUEST_BRIDGE, GUEST_LINKS, "10.77.2.3/16"),
+]
 
 
 def take(links: list[Link], step: Step) -> list[Link]:
@@ -29,6 +38,8 @@ def take(links: list[Link], step: Step) -> list[Link]:
         assert step.name not in named
         return [*links, Link(1 + max((link.index for link in links), default=0), step.name)]
     link = named[step.name]
+    if isinstance(step, GiveToGuests):
+        return [other for other in links if other is not link]
     if isinstance(step, AddAddress):
         assert step.address not in link.addresses
         changed = replace(link, addresses=(*link.addresses, step.address))
@@ -41,47 +52,60 @@ def take(links: list[Link], step: Step) -> list[Link]:
 
 @st.composite
 def machines(draw: st.DrawFn) -> list[Link]:
-    """Any half-finished state of a root's network."""
-    names = draw(st.sets(st.sampled_from([BRIDGE, *LINKS, "lo", "eth0", "mrtap0"])))
+    """Any half-finished state of a namespace."""
+    bridges = (CONTROL_BRIDGE, GUEST_BRIDGE)
+    names = draw(st.sets(st.sampled_from([*bridges, *CONTROL_LINKS, *GUEST_LINKS, "lo", "eth0", "mrtap0"])))
     indexes = {name: index for index, name in enumerate(sorted(names), 2)}
-    masters = [0, indexes[BRIDGE]] if BRIDGE in names else [0]
+    masters = [0, *(indexes[name] for name in bridges if name in names)]
+    addresses = st.sampled_from(["10.77.0.3/24", "10.77.2.3/16", "10.0.2.15/24"])
     return [
         Link(
             index,
             name,
-            0 if name == BRIDGE else draw(st.sampled_from(masters)),
+            0 if name in bridges else draw(st.sampled_from(masters)),
             draw(st.booleans()),
-            tuple(draw(st.lists(st.sampled_from(["10.77.0.3/16", "10.0.2.15/24"]), unique=True))),
+            tuple(draw(st.lists(addresses, unique=True))),
         )
         for name, index in indexes.items()
     ]
 
 
-@given(machines())
-def test_any_state_ends_right_and_then_nothing_is_left_to_do(before: list[Link]) -> None:
+@pytest.mark.parametrize(("plan", "name", "ports", "address"), KINDS, ids=["control", "guests"])
+@given(before=machines())
+def test_any_state_ends_right_and_then_nothing_is_left_to_do(plan, name, ports, address, before) -> None:
     after = before
-    for step in plan_network(before, root=3):
+    for step in plan(before, root=3):
         after = take(after, step)
     named = {link.name: link for link in after}
-    bridge = named[BRIDGE]
+    bridge = named[name]
     assert bridge.up
-    assert "10.77.0.3/16" in bridge.addresses
-    for name in LINKS:
-        if name in named:
-            assert named[name].master == bridge.index
-            assert named[name].up
-    others = [link for link in before if link.name not in (BRIDGE, *LINKS)]
-    assert [link for link in after if link.name not in (BRIDGE, *LINKS)] == others
-    assert plan_network(after, root=3) == []
+    assert address in bridge.addresses
+    for port in ports:
+        if port in named:
+            assert named[port].master == bridge.index
+            assert named[port].up
+    ours = (name, *ports, *(GUEST_LINKS if plan is plan_control else ()))
+    others = [link for link in before if link.name not in ours]
+    assert [link for link in after if link.name not in (name, *ports)] == others
+    assert plan(after, root=3) == []
 
 
 def test_from_nothing() -> None:
-    assert plan_network([Link(1, "lo"), Link(4, "mrup0")], 2) == [
-        AddBridge(BRIDGE),
-        AddAddress(BRIDGE, "10.77.0.2/16"),
-        AddPort("mrup0", BRIDGE),
+    links = [Link(1, "lo"), Link(4, "mrctlup0"), Link(5, "mrup0")]
+    assert plan_control(links, 2) == [
+        GiveToGuests("mrup0"),
+        AddBridge(CONTROL_BRIDGE),
+        AddAddress(CONTROL_BRIDGE, "10.77.0.2/24"),
+        AddPort("mrctlup0", CONTROL_BRIDGE),
+        BringUp("mrctlup0"),
+        BringUp(CONTROL_BRIDGE),
+    ]
+    assert plan_guests([Link(1, "lo"), Link(5, "mrup0")], 2) == [
+        AddBridge(GUEST_BRIDGE),
+        AddAddress(GUEST_BRIDGE, "10.77.2.2/16"),
+        AddPort("mrup0", GUEST_BRIDGE),
         BringUp("mrup0"),
-        BringUp(BRIDGE),
+        BringUp(GUEST_BRIDGE),
     ]
 
 

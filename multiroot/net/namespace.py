@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The network namespace of the guests: their bridge, their taps and their link to other roots.
+
+No socket of this root is in it. So a guest reaches nothing of a root, whatever address it asks for and
+whatever listens there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from multiroot import proc
+from multiroot.errors import MultirootError
+
+NAME = "mrguests"
+FOLDER = Path("/run/netns")  # where ip-netns(8) keeps its namespaces
+PATH = FOLDER / NAME
+
+_CLONE_NEWNET = 0x40000000
+_OURS = Path("/proc/thread-self/ns/net")
+
+
+def make() -> None:
+    """Make the namespace if it is not there. It outlives this process, and what is in it does, too."""
+    if os.path.ismount(PATH):
+        return
+    PATH.unlink(missing_ok=True)  # left by somebody who was stopped half-way
+    proc.run(["ip", "netns", "add", NAME])
+
+
+@contextmanager
+def entered(path: Path = PATH) -> Iterator[None]:
+    """While it lasts, what this thread opens belongs to the namespace. Do not wait for anything inside.
+
+    Raises MultirootError when there is no such namespace or this user may not enter it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def enter(fd: int) -> None:
+        if libc.setns(fd, _CLONE_NEWNET):
+            raise MultirootError(
+                f"cannot enter the network namespace {path}: {os.strerror(ctypes.get_errno())}"
+            )
+
+    ours = os.open(_OURS, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            theirs = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MultirootError(f"cannot open the network namespace {path}: {error.strerror}") from error
+        try:
+            enter(theirs)
+        finally:
+            os.close(theirs)
+        try:
+            yield
+        finally:
+            enter(ours)
+    finally:
+        os.close(ours)
