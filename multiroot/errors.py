@@ -50,6 +50,12 @@ class PeerLostError(MultirootError):
     exit_code = 5
 
 
+class StrangerError(MultirootError):
+    """The agent does not know who calls."""
+
+    exit_code = 6
+
+
 class BugError(MultirootError):
     """Something unexpected: this is a bug. The message names the file to report it with."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import grpc.aio
@@ -20,6 +21,7 @@ from multiroot.agent.updates import Updates
 from multiroot.arena.atomics import tsc, tsc_clock
 from multiroot.coordinator.journal import Journal
 from multiroot.device.handle import Device
+from multiroot.errors import MultirootError
 from multiroot.failpoints import ORDERS, FailPoint, reach
 from multiroot.net.addresses import agent_target
 from multiroot.net.network import RootNetwork
@@ -30,6 +32,7 @@ from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers
 from multiroot.root.root_service import RootParts, RootService
 from multiroot.rpc.server import listen, listen_locally, make_server
+from multiroot.rpc.token import TokenInterceptor, read_token
 from multiroot.rpc.v1 import (
     coordinator_pb2,
     failpoint_pb2,
@@ -53,7 +56,7 @@ class Agent:
 
     def __init__(self, options: Options) -> None:
         self.root = make_root(options, Device())
-        self._server = make_server(self._is_me, self.root.neighbours.channel)
+        self._servers: list[grpc.aio.Server] = []
         self._network: RootNetwork | None = None
         self._guests: Guests | None = None
         self._beat: asyncio.Task[None] | None = None
@@ -75,9 +78,15 @@ class Agent:
         updates = Updates(root, network, guests, Handoffs(root, guests), Journal())
         await updates.recover()
         health_service = health.aio.HealthServicer()
-        offer(self._server, root, guests, updates, health_service)
-        self._listen()
-        await self._server.start()
+
+        def make(*first: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
+            server = make_server(self._is_me, root.neighbours.channel, *first)
+            offer(server, root, guests, updates, health_service)
+            return server
+
+        self._servers = _open_doors(root, make)
+        for server in self._servers:
+            await server.start()
         await health_service.set("", health_pb2.HealthCheckResponse.SERVING)
         root.neighbours.announce_ready(tsc())
         root.marks.add("ready")
@@ -87,7 +96,8 @@ class Agent:
         """Stop answering; VMs go on."""
         if self._beat:
             self._beat.cancel()
-        await self._server.stop(grace=1)
+        for server in self._servers:
+            await server.stop(grace=1)
         if self._guests:
             await self._guests.close()
         if self._network:
@@ -98,12 +108,23 @@ class Agent:
     def _is_me(self, name: str) -> bool:
         return self.root.peers.is_me(name, self.root.me.root)
 
-    def _listen(self) -> None:
-        root = self.root
-        root.options.run_dir.chmod(0o700)
-        listen_locally(self._server, root.options.socket)
-        for address in (agent_target(root.me.root), *root.options.listen):
-            listen(self._server, address)
+
+def _open_doors(root: Root, make: Callable[..., grpc.aio.Server]) -> list[grpc.aio.Server]:
+    """A server for each kind of caller: this root's own, other roots, and others who bring the token."""
+    root.options.run_dir.chmod(0o700)
+    own, roots = make(), make()
+    listen_locally(own, root.options.socket)
+    listen(roots, agent_target(root.me.root))
+    if not root.options.listen:
+        return [own, roots]
+    try:
+        others = make(TokenInterceptor(read_token(root.options.token)))
+    except MultirootError as error:
+        log.warning("not listening on %s: %s", ", ".join(root.options.listen), error)
+        return [own, roots]
+    for address in root.options.listen:
+        listen(others, address)
+    return [own, roots, others]
 
 
 def make_root(options: Options, device: Device) -> Root:

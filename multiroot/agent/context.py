@@ -15,6 +15,7 @@ from multiroot.root.marks import Marks
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers
 from multiroot.rpc.client import AGENT_SOCKET
+from multiroot.rpc.token import TOKEN_FILE
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Options:
 
     socket: Path = AGENT_SOCKET
     listen: tuple[str, ...] = ()
+    token: Path = TOKEN_FILE
     kernels: Path = Path("/usr/lib/multiroot/kernels")
     guests: Path = Path("/usr/lib/multiroot/guests")
     run_dir: Path = Path("/run/multiroot")

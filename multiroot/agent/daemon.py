@@ -20,6 +20,7 @@ from multiroot.agent.agent import Agent
 from multiroot.agent.context import Options
 from multiroot.errors import BugError
 from multiroot.rpc.client import AGENT_SOCKET
+from multiroot.rpc.token import TOKEN_FILE
 
 log = logging.getLogger("multirootd")
 
@@ -36,7 +37,11 @@ def parse(argv: Sequence[str]) -> Options:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="a further gRPC address to listen on, such as 10.0.2.15:7700; may be repeated",
+        help="a further gRPC address to listen on, such as 10.0.2.15:7700, for callers that bring the token; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--token", type=Path, default=TOKEN_FILE, metavar="FILE", help="what such callers must bring"
     )
     parser.add_argument("--socket", type=Path, default=AGENT_SOCKET, help="unix socket for local commands")
     parser.add_argument("--kernels", type=Path, default=Path("/usr/lib/multiroot/kernels"))
@@ -53,6 +58,7 @@ def parse(argv: Sequence[str]) -> Options:
     return Options(
         socket=words.socket,
         listen=tuple(words.listen),
+        token=words.token,
         kernels=words.kernels,
         guests=words.guests,
         failpoints=words.failpoints,

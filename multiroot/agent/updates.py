@@ -46,6 +46,7 @@ class Updates:
             kernels=root.options.kernels,
             network=network,
             tsc_khz=root.tsc_khz,
+            token=root.options.token,
         )
         update = UpdateContext(
             here=self._here,

@@ -11,24 +11,25 @@ from multiroot.errors import PeerLostError
 if TYPE_CHECKING:
     import grpc
 
+    from multiroot.rpc.client import Address
     from multiroot.rpc.v1 import root_pb2
 
 
-def agent_target() -> str:
-    """The gRPC target of the agent to ask: $MULTIROOT_AGENT, else this root's own, else the running lab's.
+def agent_target() -> Address:
+    """Where the agent to ask is: at $MULTIROOT_AGENT, else this root's own, else the running lab's.
 
     Raises PeerLostError when there is none, BadRequestError when several labs run and any could be meant.
     """
+    from multiroot.rpc.client import AGENT_SOCKET, Address
+
     target = os.environ.get("MULTIROOT_AGENT")
-    if target:
-        return target
-    from multiroot.rpc.client import AGENT_SOCKET
-
-    if AGENT_SOCKET.exists():
-        return f"unix:{AGENT_SOCKET}"
+    if not target and AGENT_SOCKET.exists():
+        return Address(f"unix:{AGENT_SOCKET}")
     # Only a workstation has labs. A command that runs in a root need not load what knows of them.
-    from multiroot.lab.state import running
+    from multiroot.lab.state import address_of, running
 
+    if target:
+        return address_of(target)
     lab = running()
     if lab:
         return lab.agent_address

@@ -73,7 +73,7 @@ def load(
     device = open_device(required=not dry_run)
     facts = known_facts(device)
     prepared = session.prepare(
-        device, facts, files, line, lambda needed: parse_request(**options, needed=needed)
+        device, facts, files, line, lambda needed: parse_request(**options, needed=needed), _given()
     )
     if dry_run or device is None:
         _show_prepared(prepared, as_json)
@@ -165,6 +165,13 @@ def _device() -> Device:
     device = open_device(required=True)
     assert device
     return device
+
+
+def _given() -> dict[str, bytes]:
+    """A root that is loaded by hand knows the token of this one and no keys: agents do not speak with it."""
+    from multiroot.rpc.token import TOKEN_FILE
+
+    return {TOKEN_FILE.name: TOKEN_FILE.read_bytes()} if TOKEN_FILE.exists() else {}
 
 
 def _command_line(own: str, reuse: bool) -> str:

@@ -231,7 +231,7 @@ def describe(found: LabState) -> dict[str, Any]:
         "carve": asdict(memory.carve),
         "carve_reserved": memory.carve_reserved,
         "image": asdict(memory.image),
-        "agent": found.agent_address,
+        "agent": found.agent_target,
         "resets": found.resets(),
         "boot_retries": found.retries(),
         "boots": [asdict(attempt) for attempt in found.attempts],

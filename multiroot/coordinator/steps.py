@@ -33,6 +33,7 @@ from multiroot.ranges import Range
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers, Role
 from multiroot.rpc.status import translated
+from multiroot.rpc.token import TOKEN_FILE
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list, parse_cpu_list
 
@@ -46,7 +47,8 @@ class LaunchContext:
 
     The coordinator's claim is held from the carve to its undo: a root has one coordinator. `open_device`
     opens /dev/multiroot a second time for it. `sys` is where sysfs is. `console` has what a new root's kernel
-    says while it comes up; what one said that did not is kept in the folder `consoles`.
+    says while it comes up; what one said that did not is kept in the folder `consoles`. `token` is the file of
+    the token that callers from outside this machine must bring, if there is one.
     """
 
     device: Device
@@ -57,6 +59,7 @@ class LaunchContext:
     tsc_khz: int
     console: Console = field(default_factory=Console)
     consoles: Path = CONSOLES
+    token: Path = TOKEN_FILE
     open_device: Callable[[], Device] = Device
     sys: Path = carving.SYS
     prepared: Prepared | None = field(default=None, repr=False)
@@ -107,6 +110,11 @@ async def make_plan(context: LaunchContext, request: coordinator_pb2.LaunchReque
     return (await asyncio.to_thread(_prepare, context, request_data(request))).plan.to_json()
 
 
+def _given(context: LaunchContext) -> dict[str, bytes]:
+    """What the new root is to know and nobody else."""
+    return {TOKEN_FILE.name: context.token.read_bytes()} if context.token.exists() else {}
+
+
 def _prepare(context: LaunchContext, request: Data) -> Prepared:
     """Read, plan and build: whatever is wrong with a request is found here, before anything is changed."""
 
@@ -119,7 +127,8 @@ def _prepare(context: LaunchContext, request: Data) -> Prepared:
         )
 
     files = kernels.find(request["kernel"], request["initrd"], context.kernels)
-    return prepare(context.device, facts_of(context.device), files, request["append"], wanted)
+    given = _given(context)
+    return prepare(context.device, facts_of(context.device), files, request["append"], wanted, given)
 
 
 def _planned(data: Mapping[str, Data]) -> Plan:

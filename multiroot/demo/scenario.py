@@ -125,7 +125,7 @@ class Scenario:
                 "lab": {
                     "machine": self._machine.state.machine.name,
                     "accelerator": self._machine.state.machine.accelerator,
-                    "agent": self._machine.agent_address,
+                    "agent": self._machine.state.agent_target,
                 }
             },
         )

@@ -26,7 +26,7 @@ GUEST_TIMEOUT_S = 240.0  # for what waits for a guest under nested emulation
 class Agents:
     """Channels to both roots, "old" and "new"; the second need not be there yet."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: client.Address) -> None:
         self._stack = ExitStack()
         self._channels = {
             root: self._stack.enter_context(client.connect(address, root=root)) for root in ("old", "new")

@@ -64,13 +64,14 @@ class _Frames:
 class DirectChannel:
     """To the old root, through the port that QEMU forwards."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, token: str) -> None:
         try:
             self._socket = socket.create_connection(("127.0.0.1", port))
         except OSError as error:
             raise PeerLostError(f"the lab does not answer on port {port}: {error.strerror}") from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._frames = _Frames()
+        self.send(b"T", token.encode())
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -97,12 +98,15 @@ class DirectChannel:
 class RelayChannel:
     """To another root, through a relay process in the old root: frames inside frames."""
 
-    def __init__(self, outer: Channel, address: str, *, port: int = EXEC_PORT, relay: str = _RELAY) -> None:
+    def __init__(
+        self, outer: Channel, address: str, token: str, *, port: int = EXEC_PORT, relay: str = _RELAY
+    ) -> None:
         self._outer = outer
         self._address = address
         self._frames = _Frames()
         self._errors = b""
         outer.send(b"A", _words([relay, "relay", address, str(port)]))
+        self.send(b"T", token.encode())
 
     def fileno(self) -> int:
         return self._outer.fileno()

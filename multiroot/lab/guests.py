@@ -7,10 +7,10 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from multiroot.kexec.cpio import Archive
 from multiroot.lab import initramfs, paths, roots
 from multiroot.lab.artifacts import Artifact
 from multiroot.lab.cache import Cache
-from multiroot.lab.cpio import Archive
 from multiroot.lab.kernels import Kernel
 
 TICKER = "ticker"

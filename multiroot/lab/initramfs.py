@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from multiroot.kexec.cpio import Archive
 from multiroot.lab import modules, paths, roots
 from multiroot.lab.artifacts import Artifact, digest_tree
 from multiroot.lab.cache import Cache
-from multiroot.lab.cpio import Archive
 from multiroot.lab.kernels import Kernel
 
 

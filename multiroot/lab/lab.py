@@ -20,6 +20,7 @@ from multiroot.lab.recipes import MachineRecipe
 from multiroot.lab.state import LabState
 from multiroot.net.addresses import MAX_ROOT, root_address
 from multiroot.phases import Phases
+from multiroot.rpc.client import Address
 
 
 @dataclass(frozen=True)
@@ -162,17 +163,18 @@ class Lab:
     state: LabState
 
     @property
-    def agent_address(self) -> str:
+    def agent_address(self) -> Address:
         """Where the old root's agent answers on this workstation."""
         return self.state.agent_address
 
     def channel(self, root: str = "old") -> Channel:
         """A fresh way to the exec service of a root: "old", "new" or its number. The caller closes it."""
-        direct = DirectChannel(self.state.machine.exec_port)
+        token = self.state.token
+        direct = DirectChannel(self.state.machine.exec_port, token)
         number = "1" if root == "old" else self._new_root() if root == "new" else root
         if not number.isdecimal() or not 1 <= int(number) <= MAX_ROOT:
             raise BadRequestError(f"no root called {root!r}", "it is old, new or a number")
-        return direct if number == "1" else RelayChannel(direct, root_address(int(number)))
+        return direct if number == "1" else RelayChannel(direct, root_address(int(number)), token)
 
     def _new_root(self) -> str:
         """Number of the old root's child, from its agent: every launch, even a failed one, takes a number."""

@@ -21,6 +21,7 @@ AGENT_PORT = 7700
 EXEC_PORT = 7701
 
 # In the lab's state folder.
+TOKEN = "token"  # 0600
 QMP_SOCKET = "qmp.sock"  # for whoever wants to talk to QEMU
 # QEMU's trace events for a reset of a network card: by the bus or the function, by its driver, of a VF.
 RESET_EVENTS = ("e1000e_cb_qdev_reset_hold", "e1000e_core_ctrl_sw_reset", "igb_core_vf_reset")
@@ -95,6 +96,8 @@ def qemu_argv(machine: Machine) -> list[str]:
         ("-kernel", str(machine.vmlinuz)),
         ("-initrd", str(machine.initrd)),
         ("-append", kernel_cmdline(machine)),
+        # Not on the kernel's command line, which every process in the root may read.
+        ("-fw_cfg", option("", {"name": "opt/multiroot/token", "file": token_file(machine)})),
         ("-netdev", option("user", {"id": "net", "hostfwd": network})),
         ("-device", option("virtio-net-pci", card)),
         ("-chardev", _socket("new", state / NEW_SERIAL_SOCKET)),
@@ -119,6 +122,11 @@ def qemu_argv(machine: Machine) -> list[str]:
 
 def _socket(name: str, path: Path, **settings: Value) -> str:
     return option("socket", {"id": name, "path": path, **settings})
+
+
+def token_file(machine: Machine) -> Path:
+    """What the machine's forwarded ports want to be told. The machine reads it as a firmware file."""
+    return machine.state / TOKEN
 
 
 def card_sockets(machine: Machine, number: int) -> tuple[Path, Path]:

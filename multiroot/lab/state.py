@@ -15,8 +15,10 @@ from multiroot import processes
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
 from multiroot.lab.layout import Layout, Range
-from multiroot.lab.machine import CPU_LOG, RESET_EVENTS, Machine, MachineDevice
+from multiroot.lab.machine import CPU_LOG, RESET_EVENTS, Machine, MachineDevice, token_file
 from multiroot.lab.recorder import EVENTS_LOG, FEED_SOCKET
+from multiroot.rpc.client import Address
+from multiroot.rpc.token import make_token, read_token
 
 _STATE = "lab.json"
 _SOCKET_PATH_LIMIT = 107  # sun_path of unix(7), less its NUL
@@ -58,7 +60,17 @@ class LabState:
         partial.replace(path)
 
     @property
-    def agent_address(self) -> str:
+    def token(self) -> str:
+        """What the machine's forwarded ports want to be told; raises MultirootError when it is not there."""
+        return read_token(token_file(self.machine))
+
+    @property
+    def agent_address(self) -> Address:
+        """Where the old root's agent answers on this workstation, and what it wants to be told."""
+        return Address(self.agent_target, self.token)
+
+    @property
+    def agent_target(self) -> str:
         """Where the old root's agent answers on this workstation."""
         return f"127.0.0.1:{self.machine.agent_port}"
 
@@ -154,8 +166,16 @@ def running() -> LabState | None:
     for state in states:
         if state.machine.name == "default":
             return state
-    there = ", ".join(f"{state.machine.name} ({state.agent_address})" for state in states)
+    there = ", ".join(f"{state.machine.name} ({state.agent_target})" for state in states)
     raise BadRequestError(f"several labs run: {there}", "say which: MULTIROOT_AGENT=127.0.0.1:PORT")
+
+
+def address_of(target: str) -> Address:
+    """The gRPC target, with the token that a lab wants if it is the address of one that runs."""
+    for name in names():
+        if _has_machine(name) and (found := load(name)).agent_target == target:
+            return found.agent_address
+    return Address(target)
 
 
 def _has_machine(name: str) -> bool:
@@ -177,6 +197,8 @@ def create(machine: Machine, image_digest: str) -> LabState:
     if machine.state.exists():
         shutil.rmtree(machine.state)
     paths.make_dir(machine.state)
+    make_token(token_file(machine))
+    paths.give_to_user(token_file(machine))
     state = LabState(machine, image_digest)
     state.save()
     return state

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -11,10 +11,12 @@ from multiroot.device.handle import Device
 from multiroot.device.uapi import CpuState, PeerIndex, Started, lib
 from multiroot.errors import ConflictError
 from multiroot.kexec.boot import BootPlan
+from multiroot.kexec.cpio import behind
 from multiroot.kexec.target import target
 from multiroot.launch import carve
 from multiroot.launch import load as loading
 from multiroot.launch.facts import Facts, root_spec, take_inventory
+from multiroot.launch.given import pack
 from multiroot.launch.kernels import KernelFiles, config_hz
 from multiroot.launch.load import Entry
 from multiroot.launch.record import Loaded, this_boot
@@ -53,12 +55,16 @@ def prepare(
     files: KernelFiles,
     command_line: str,
     request: Callable[[int], Request],
+    given: Mapping[str, bytes] | None = None,
 ) -> Prepared:
-    """Read the files, plan, build. `request` is given the least size of a carve in bytes.
+    """Read the files, plan, build. `request` is told the least size of a carve in bytes; `given` is for the
+    new root alone (see `launch.given`).
 
     Raises BadRequestError or ConflictError; changes nothing.
     """
     kernel, initrd = files.read()
+    if given and initrd:
+        initrd = behind(initrd, pack(given))
     how = target()
     image = how.read_image(kernel)
     needed = how.minimum_carve(image, len(initrd))

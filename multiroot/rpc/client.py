@@ -4,14 +4,27 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from multiroot.rpc.server import ROOT_KEY, parse_root_name
+from multiroot.rpc.token import TOKEN_KEY
 
 AGENT_SOCKET = Path("/run/multiroot/agent.sock")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A gRPC target and what one has to know to be let in there. As text it is the target alone."""
+
+    target: str
+    token: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return self.target
 
 
 class _CallDetails(
@@ -24,22 +37,22 @@ class _CallDetails(
     """grpc wants details as an object with these attributes."""
 
 
-class _NameRoot(
+class _Say(
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Adds the root a caller means to every call."""
+    """Adds metadata to every call."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, *said: tuple[str, str]) -> None:
+        self._said = said
 
     def _call(self, continuation: Any, details: Any, request: Any) -> Any:
         named = _CallDetails(
             details.method,
             details.timeout,
-            [*(details.metadata or ()), (ROOT_KEY, self._root)],
+            [*(details.metadata or ()), *self._said],
             getattr(details, "credentials", None),
             getattr(details, "wait_for_ready", None),
             getattr(details, "compression", None),
@@ -53,17 +66,22 @@ class _NameRoot(
     intercept_stream_stream = _call  # type: ignore[assignment]
 
 
-def connect(target: str, *, root: str | None = None) -> grpc.Channel:
-    """A channel to the agent at `target`.
+def connect(to: str | Address, *, root: str | None = None) -> grpc.Channel:
+    """A channel to the agent at `to`.
 
     `root` is the root that calls mean: "old", "new" or a number. None is the agent's own. Raises
     BadRequestError for anything else.
     """
+    address = to if isinstance(to, Address) else Address(to)
+    said = []
     if root is not None:
         parse_root_name(root)
+        said.append((ROOT_KEY, root))
+    if address.token:
+        said.append((TOKEN_KEY, address.token))
     # A proxy from the environment must never get between us and a loopback or unix address.
     channel = grpc.insecure_channel(
-        target,
+        address.target,
         options=(("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 64 << 20)),
     )
-    return channel if root is None else grpc.intercept_channel(channel, _NameRoot(root))
+    return grpc.intercept_channel(channel, _Say(*said)) if said else channel

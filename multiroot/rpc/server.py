@@ -171,10 +171,15 @@ def _relay(channel: grpc.aio.Channel, method: str, root: str) -> Handler:
     return grpc.stream_stream_rpc_method_handler(call)
 
 
-def make_server(is_me: Callable[[str], bool], channel_to: PeerChannel) -> grpc.aio.Server:
-    """An agent's server without services or ports; messages of any size up to 64 MiB pass."""
+def make_server(
+    is_me: Callable[[str], bool], channel_to: PeerChannel, *first: grpc.aio.ServerInterceptor
+) -> grpc.aio.Server:
+    """An agent's server without services or ports; messages of any size up to 64 MiB pass.
+
+    What `first` refuses is not even passed on to another root.
+    """
     return grpc.aio.server(
-        interceptors=(RelayInterceptor(is_me, channel_to), ErrorInterceptor()),
+        interceptors=(*first, RelayInterceptor(is_me, channel_to), ErrorInterceptor()),
         options=(("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)),
     )
 

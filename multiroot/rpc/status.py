@@ -32,6 +32,7 @@ _KINDS: dict[str, type[MultirootError]] = {
     name: kind
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, MultirootError)
+    errors.StrangerError: grpc.StatusCode.UNAUTHENTICATED,
 }
 
 

@@ -11,7 +11,7 @@ import grpc
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.phases import Phase
 from multiroot.rpc import phases as wire
-from multiroot.rpc.client import connect
+from multiroot.rpc.client import Address, connect
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 ANSWER_S = 5.0
@@ -23,7 +23,7 @@ COMPLETE = ("done",)
 
 
 def wait(
-    target: str,
+    target: str | Address,
     old_root: int,
     show: Callable[[Phase], None],
     *,
@@ -64,7 +64,7 @@ def wait(
     raise WaitTimeoutError(f"the update did not end within {timeout_s:g} s: {said}")
 
 
-def _ask(target: str) -> coordinator_pb2.CoordinatorState | None:
+def _ask(target: str | Address) -> coordinator_pb2.CoordinatorState | None:
     """The state at that address, None when nobody answers."""
     try:
         # A connection of its own each time: an old one may hang on a peer that is gone without a word.

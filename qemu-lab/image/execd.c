@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * execd listen PORT [MARKS]   run commands for whoever connects (the lab, over the machine's forwarded port)
- * execd relay IP PORT         join standard input and output to a connection, to reach the execd of another root
+ * execd listen PORT TOKEN MARKS IP...   run commands for who brings what the file TOKEN holds (the lab, over the
+ *                                       machine's forwarded port), on these addresses, there or not
+ * execd relay IP PORT                   join standard input and output to a connection, to reach the execd of another
+ *                                       root
  *
  * The lab's way in that needs no Python, no agent and no link: it works as long as the kernel does.
  *
  * Both ways a connection carries frames: type (1 byte), length (4 bytes, big endian), that many bytes.
- * From the client: 'A' the program and its arguments, each ended by NUL (once, first); 'I' standard input;
- * 'C' its end. From us: 'O' and 'E' standard output and error; 'X' exit code (4 bytes, big endian; 128 + N when
+ * From the client: 'T' the token (once, first); 'A' the program and its arguments, each ended by NUL (once, then);
+ * 'I' standard input; 'C' its end. From us: 'O' and 'E' standard output and error; 'X' exit code (4 bytes, big endian; 128 + N when
  * signal N ended it), last. When the client hangs up, the command's process group is killed.
  */
 #define _GNU_SOURCE
@@ -28,7 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CHUNK = 65536, ARGUMENTS = 4096, LONGEST = 1 << 20 };
+enum { CHUNK = 65536, ARGUMENTS = 4096, LONGEST = 1 << 20, TOKEN_MOST = 256, ADDRESSES = 8 };
 
 static void die(const char *what)
 {
@@ -140,20 +142,26 @@ static void drain(int client, char type, int from)
 		;
 }
 
-static int finish(int client, pid_t pid)
+/* The last that the client hears. */
+static int say_end(int client, uint32_t code)
 {
 	static char rest[CHUNK];
-	uint32_t code;
-	int status;
 
-	waitpid(pid, &status, 0);
-	code = htonl(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+	code = htonl(code);
 	send_frame(client, 'X', &code, 4);
 	/* Closing with something unread would reset the connection, and what we sent could get lost on its way. */
 	shutdown(client, SHUT_WR);
 	while (read(client, rest, sizeof(rest)) > 0)
 		;
 	return 0;
+}
+
+static int finish(int client, pid_t pid)
+{
+	int status;
+
+	waitpid(pid, &status, 0);
+	return say_end(client, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 /* Standard input on its way to the command; while some is pending, no more is taken from the client. */
@@ -227,13 +235,38 @@ static int converse(int client, pid_t pid, int pidfd, int in, int out, int err)
 	}
 }
 
-static int serve(int client)
+/* Whether the client's first frame is what the file holds. How long that takes does not tell how much of it was right. */
+static bool is_known(int client, const char *path)
+{
+	char wanted[TOKEN_MOST] = "", *brought;
+	uint32_t size, wanted_size;
+	unsigned char differs = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(fd, wanted, sizeof(wanted) - 1);
+
+	close(fd);
+	wanted_size = n > 0 ? strcspn(wanted, "\n") : 0;
+	if (read_frame(client, &brought, &size) != 'T' || !wanted_size || size != wanted_size)
+		return false;
+	for (uint32_t i = 0; i < size; i++)
+		differs |= brought[i] ^ wanted[i];
+	free(brought);
+	return !differs;
+}
+
+static int serve(int client, const char *token)
 {
 	int in[2], out[2], err[2], pidfd;
 	uint32_t size;
 	char *data;
 	pid_t pid;
 
+	static const char stranger[] = "execd: wrong token\n";
+
+	if (!is_known(client, token)) {
+		send_frame(client, 'E', stranger, strlen(stranger));
+		return say_end(client, 126);
+	}
 	if (read_frame(client, &data, &size) != 'A')
 		return 1;
 	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC))
@@ -266,22 +299,44 @@ static void mark(const char *name, const char *marks)
 	close(fd);
 	printf("<3>multiroot: mark %s %s\n", name, up);
 	fflush(stdout);
-	if (!marks)
-		return;
 	snprintf(line, sizeof(line), "%s %s\n", name, up);
 	fd = open(marks, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
 	write_all(fd, line, strlen(line));
 	close(fd);
 }
 
-static int listen_on(int port, const char *marks)
+static int listen_on(const char *address, int port)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
-	int one = 1, server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port) };
+	int one = 1, server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(server, (struct sockaddr *)&address, sizeof(address)) || listen(server, 64))
-		die("listen");
+	/* A later root gets some of its addresses later. */
+	setsockopt(server, IPPROTO_IP, IP_FREEBIND, &one, sizeof(one));
+	if (inet_pton(AF_INET, address, &at.sin_addr) != 1 || bind(server, (struct sockaddr *)&at, sizeof(at)) ||
+	    listen(server, 64))
+		die(address);
+	return server;
+}
+
+static void take_client(int server, const char *token)
+{
+	int one = 1, client = accept4(server, NULL, NULL, SOCK_CLOEXEC);
+
+	if (client < 0)
+		return;
+	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (!fork())
+		_exit(serve(client, token));
+	close(client);
+}
+
+static _Noreturn void serve_all(int port, const char *token, const char *marks, char **addresses, int count)
+{
+	struct pollfd servers[ADDRESSES];
+
+	for (int i = 0; i < count; i++)
+		servers[i] = (struct pollfd){ listen_on(addresses[i], port), POLLIN, 0 };
 	signal(SIGPIPE, SIG_IGN);
 	setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
 	setenv("HOME", "/root", 1);
@@ -290,18 +345,13 @@ static int listen_on(int port, const char *marks)
 		die("/");
 	mark("exec", marks);
 	for (;;) {
-		int client = accept4(server, NULL, NULL, SOCK_CLOEXEC);
-
+		if (poll(servers, count, -1) < 0)
+			continue;
+		for (int i = 0; i < count; i++)
+			if (servers[i].revents)
+				take_client(servers[i].fd, token);
 		while (waitpid(-1, NULL, WNOHANG) > 0)
 			;
-		if (client < 0)
-			continue;
-		setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-		if (!fork()) {
-			close(server);
-			_exit(serve(client));
-		}
-		close(client);
 	}
 }
 
@@ -341,10 +391,10 @@ static int relay(const char *host, int port)
 
 int main(int argc, char **argv)
 {
-	if ((argc == 3 || argc == 4) && !strcmp(argv[1], "listen"))
-		return listen_on(atoi(argv[2]), argv[3]);
+	if (argc > 5 && argc <= 5 + ADDRESSES && !strcmp(argv[1], "listen"))
+		serve_all(atoi(argv[2]), argv[3], argv[4], argv + 5, argc - 5);
 	if (argc == 4 && !strcmp(argv[1], "relay"))
 		return relay(argv[2], atoi(argv[3]));
-	fprintf(stderr, "usage: execd listen PORT [MARKS] | execd relay IP PORT\n");
+	fprintf(stderr, "usage: execd listen PORT TOKEN MARKS IP... | execd relay IP PORT\n");
 	return 2;
 }

@@ -51,7 +51,7 @@ class Cli:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "multiroot.cli.main", *words],
-            env={**os.environ, "MULTIROOT_AGENT": self.lab.agent_address},
+            env={**os.environ, "MULTIROOT_AGENT": self.lab.state.agent_target},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -22,6 +22,8 @@ from multiroot.errors import PeerLostError
 from multiroot.lab import execution, paths
 from multiroot.lab.execution import Channel, DirectChannel, RelayChannel
 
+TOKEN = "0123456789abcdef"
+
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="no compiler here")
 
 
@@ -34,10 +36,15 @@ def execd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def port(execd: Path) -> Iterator[int]:
+def port(execd: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "token").write_text(TOKEN + "\n")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         number: int = probe.getsockname()[1]
-    with subprocess.Popen([execd, "listen", str(number)], stdout=subprocess.PIPE) as server:
+    with subprocess.Popen(
+        [execd, "listen", str(number), folder / "token", folder / "marks", "127.0.0.1"],
+        stdout=subprocess.PIPE,
+    ) as server:
         assert server.stdout
         assert server.stdout.readline().startswith(b"<3>multiroot: mark exec ")
         yield number
@@ -47,11 +54,11 @@ def port(execd: Path) -> Iterator[int]:
 @pytest.fixture(params=["direct", "relay"])
 def channel(request: pytest.FixtureRequest, port: int, execd: Path) -> Iterator[Channel]:
     """Straight to the service, and through a relay that the service runs: as to the old and the new root."""
-    direct = DirectChannel(port)
+    direct = DirectChannel(port, TOKEN)
     if request.param == "direct":
         way: Channel = direct
     else:
-        way = RelayChannel(direct, "127.0.0.1", port=port, relay=str(execd))
+        way = RelayChannel(direct, "127.0.0.1", TOKEN, port=port, relay=str(execd))
     with closing(way):
         yield way
 
@@ -114,7 +121,7 @@ def test_a_child_left_behind_does_not_hold_us(channel: Channel) -> None:
 
 
 def test_what_comes_too_late_is_taken_without_a_reset(port: int) -> None:
-    with closing(DirectChannel(port)) as channel:
+    with closing(DirectChannel(port, TOKEN)) as channel:
         channel.send(b"A", b"true\0")
         frames: list[tuple[bytes, bytes]] = []
         while not frames:
@@ -125,7 +132,7 @@ def test_what_comes_too_late_is_taken_without_a_reset(port: int) -> None:
 
 
 def test_hanging_up_kills_the_command(port: int, tmp_path: Path) -> None:
-    channel = DirectChannel(port)
+    channel = DirectChannel(port, TOKEN)
     os.mkfifo(tmp_path / "alive")
     channel.send(b"A", b"\0".join([b"sh", b"-c", f"exec sleep 600 >{tmp_path}/alive".encode()]) + b"\0")
     with (tmp_path / "alive").open("rb") as alive:
@@ -137,13 +144,13 @@ def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with pytest.raises(PeerLostError, match="does not answer"):
-        DirectChannel(port)
+        DirectChannel(port, TOKEN)
 
 
 def test_no_service_behind_the_relay(port: int, execd: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         nobody = probe.getsockname()[1]
-    relay = RelayChannel(DirectChannel(port), "127.0.0.1", port=nobody, relay=str(execd))
+    relay = RelayChannel(DirectChannel(port, TOKEN), "127.0.0.1", TOKEN, port=nobody, relay=str(execd))
     with closing(relay), pytest.raises(PeerLostError, match="Connection refused"):
         execution.run(relay, ["true"], timeout=30)
 
@@ -159,3 +166,20 @@ def test_a_conversation_that_ends_too_soon_says_why(channel: Channel) -> None:
     talk = execution.Conversation(channel, ["sh", "-c", "read -r line; echo no >&2; exit 3"])
     with pytest.raises(PeerLostError, match=r"exited with 3 \(no\)"):
         talk.ask("one", 30)
+
+
+@pytest.mark.parametrize("token", ["", TOKEN[:-1], TOKEN + "0", TOKEN[:-1] + "e", "\0" * len(TOKEN)])
+def test_nothing_is_run_for_a_stranger(port: int, tmp_path: Path, token: str) -> None:
+    with closing(DirectChannel(port, token)) as channel:
+        result = execution.run(channel, ["touch", str(tmp_path / "done")], timeout=30)
+    assert (result.returncode, result.stderr) == (126, "execd: wrong token\n")
+    assert not (tmp_path / "done").exists()
+
+
+def test_nothing_is_run_for_one_who_does_not_say_who_he_is(port: int, tmp_path: Path) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        words = b"touch\0" + bytes(tmp_path / "done") + b"\0"
+        sock.sendall(b"A" + len(words).to_bytes(4, "big") + words)
+        with sock.makefile("rb") as answer:
+            assert b"wrong token" in answer.read(24)
+    assert not (tmp_path / "done").exists()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from vm.qemu_options import parse
 
 from multiroot import processes
 from multiroot.cli import agent
-from multiroot.errors import BadRequestError, PeerLostError
+from multiroot.errors import BadRequestError, MultirootError, PeerLostError
 from multiroot.lab import state
 from multiroot.lab.machine import Machine, MachineDevice, kernel_cmdline, qemu_argv
 from multiroot.lab.state import Attempt, LabState
@@ -213,7 +214,7 @@ def test_commands_go_to_the_lab_that_runs(machine: Machine) -> None:
     with pytest.raises(PeerLostError, match="no agent to talk to"):
         agent.agent_target()
     up(machine, "demo", 40011)
-    assert agent.agent_target() == "127.0.0.1:40011"
+    assert str(agent.agent_target()) == "127.0.0.1:40011"
 
 
 @pytest.mark.usefixtures("workstation")
@@ -223,7 +224,7 @@ def test_of_several_labs_commands_go_to_the_default_one(machine: Machine) -> Non
     with pytest.raises(BadRequestError, match=r"bench \(127.0.0.1:40012\), demo \(127.0.0.1:40011\)"):
         agent.agent_target()
     up(machine, "default", 40013)
-    assert agent.agent_target() == "127.0.0.1:40013"
+    assert str(agent.agent_target()) == "127.0.0.1:40013"
 
 
 @pytest.mark.usefixtures("workstation")
@@ -231,4 +232,28 @@ def test_a_dead_lab_of_another_version_is_in_nobodys_way(machine: Machine) -> No
     old = up(machine, "old", 40009).folder / "lab.json"
     old.write_text(json.dumps({"pid": 0, "started": 0, "machine": {}}))
     up(machine, "demo", 40011)
-    assert agent.agent_target() == "127.0.0.1:40011"
+    assert str(agent.agent_target()) == "127.0.0.1:40011"
+
+
+@pytest.mark.usefixtures("workstation")
+def test_a_lab_has_a_token_of_its_own_that_its_commands_know(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo, bench = up(machine, "demo", 40011), up(machine, "bench", 40012)
+    for lab in (demo, bench):
+        file = lab.folder / "token"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert lab.token == file.read_text().strip()
+        words = option(qemu_argv(lab.machine), "-fw_cfg")
+        assert words == [f"name=opt/multiroot/token,file={file}"]
+        assert lab.token not in str((qemu_argv(lab.machine), lab.agent_address, lab))
+    assert demo.token != bench.token
+    monkeypatch.setenv("MULTIROOT_AGENT", "127.0.0.1:40012")
+    assert agent.agent_target() == bench.agent_address
+    monkeypatch.setenv("MULTIROOT_AGENT", "127.0.0.1:40099")
+    assert agent.agent_target() == client.Address("127.0.0.1:40099")
+    before = demo.token
+    assert up(machine, "demo", 40011).token != before, "each machine has a new one"
+    (demo.folder / "token").chmod(0o640)
+    with pytest.raises(MultirootError, match="others may read"):
+        _ = demo.agent_address

@@ -19,14 +19,14 @@ class Archive:
     _inode: int = 0
     _folders: set[str] = field(default_factory=set)
 
-    def folder(self, path: str) -> None:
+    def folder(self, path: str, mode: int = 0o755) -> None:
         """Add a folder and, first, those above it."""
         path = path.strip("/")
         if not path or path in self._folders:
             return
         self.folder(path.rpartition("/")[0])
         self._folders.add(path)
-        self._entry(path, stat.S_IFDIR | 0o755, b"")
+        self._entry(path, stat.S_IFDIR | mode, b"")
 
     def file(self, path: str, data: bytes, mode: int = 0o644) -> None:
         self.folder(path.strip("/").rpartition("/")[0])
@@ -48,6 +48,11 @@ class Archive:
         fields = (self._inode, mode, 0, 0, links, 0, len(data), 0, 0, *device, len(encoded), 0)
         header = b"070701" + b"".join(b"%08X" % value for value in fields)
         self._chunks += [_padded(header + encoded), _padded(data)]
+
+
+def behind(initrd: bytes, archive: bytes) -> bytes:
+    """An initrd with an archive more, which the kernel unpacks after what is in it already."""
+    return _padded(initrd) + archive
 
 
 def _padded(data: bytes) -> bytes:

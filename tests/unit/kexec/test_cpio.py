@@ -11,8 +11,8 @@ import pytest
 
 from multiroot import proc
 from multiroot.errors import CommandError
+from multiroot.kexec.cpio import Archive
 from multiroot.lab import modules
-from multiroot.lab.cpio import Archive
 
 
 def example() -> bytes:
