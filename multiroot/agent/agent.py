@@ -23,7 +23,7 @@ from multiroot.coordinator.journal import Journal
 from multiroot.device.handle import Device
 from multiroot.errors import MultirootError
 from multiroot.failpoints import ORDERS, FailPoint, reach
-from multiroot.net.addresses import agent_target
+from multiroot.launch.given import KEYS
 from multiroot.net.network import RootNetwork
 from multiroot.phases import Phases
 from multiroot.root.identity import read_identity
@@ -87,6 +87,7 @@ class Agent:
         self._servers = _open_doors(root, make)
         for server in self._servers:
             await server.start()
+        await root.neighbours.serve(make)
         await health_service.set("", health_pb2.HealthCheckResponse.SERVING)
         root.neighbours.announce_ready(tsc())
         root.marks.add("ready")
@@ -110,21 +111,20 @@ class Agent:
 
 
 def _open_doors(root: Root, make: Callable[..., grpc.aio.Server]) -> list[grpc.aio.Server]:
-    """A server for each kind of caller: this root's own, other roots, and others who bring the token."""
+    """A server for this root's own callers, and one for those from outside who bring the token."""
     root.options.run_dir.chmod(0o700)
-    own, roots = make(), make()
+    own = make()
     listen_locally(own, root.options.socket)
-    listen(roots, agent_target(root.me.root))
     if not root.options.listen:
-        return [own, roots]
+        return [own]
     try:
         others = make(TokenInterceptor(read_token(root.options.token)))
     except MultirootError as error:
         log.warning("not listening on %s: %s", ", ".join(root.options.listen), error)
-        return [own, roots]
+        return [own]
     for address in root.options.listen:
         listen(others, address)
-    return [own, roots, others]
+    return [own, others]
 
 
 def make_root(options: Options, device: Device) -> Root:
@@ -142,7 +142,7 @@ def make_root(options: Options, device: Device) -> Root:
         tsc_khz=info.tsc_khz,
         marks=marks,
         peers=peers,
-        neighbours=Neighbours(device, peers, me),
+        neighbours=Neighbours(device, peers, me, options.run_dir / KEYS),
         phases=Phases(f"root {me.root}", clock, keep=KEPT_PHASES),
         options=options,
     )

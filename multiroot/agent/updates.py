@@ -82,7 +82,7 @@ class Updates:
         self.adoption.resume()
         # An earlier agent made a new root. It may live and own VMs: look at it before anything is taken back.
         if PhaseName.CARVE in self.coordinator.begun and self._root.device.info().child_control:
-            self._root.neighbours.attach_child()
+            await self._root.neighbours.attach_child()
         child = self._root.peers.get(Role.CHILD)
         log.info("coordinator: %s", await self.coordinator.recover(alive=bool(child and child.ready)))
 

@@ -23,15 +23,16 @@ from multiroot.errors import MultirootError, PeerLostError
 from multiroot.launch import carve as carving
 from multiroot.launch import kernels, load
 from multiroot.launch.facts import facts_of
+from multiroot.launch.given import PARENT
 from multiroot.launch.kernel_log import KernelLog
 from multiroot.launch.session import Prepared, prepare
-from multiroot.net.addresses import agent_target
 from multiroot.net.network import RootNetwork
 from multiroot.plan.planner import Plan
 from multiroot.plan.request import Request
 from multiroot.ranges import Range
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers, Role
+from multiroot.rpc.keys import Keys, make_pair
 from multiroot.rpc.status import translated
 from multiroot.rpc.token import TOKEN_FILE
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
@@ -63,6 +64,7 @@ class LaunchContext:
     open_device: Callable[[], Device] = Device
     sys: Path = carving.SYS
     prepared: Prepared | None = field(default=None, repr=False)
+    keys: Keys | None = field(default=None, repr=False)
     _claimed: Device | None = field(default=None, repr=False)
 
     def claimed(self) -> Device:
@@ -110,13 +112,11 @@ async def make_plan(context: LaunchContext, request: coordinator_pb2.LaunchReque
     return (await asyncio.to_thread(_prepare, context, request_data(request))).plan.to_json()
 
 
-def _given(context: LaunchContext) -> dict[str, bytes]:
-    """What the new root is to know and nobody else."""
-    return {TOKEN_FILE.name: context.token.read_bytes()} if context.token.exists() else {}
+def _prepare(context: LaunchContext, request: Data, keys: Keys | None = None) -> Prepared:
+    """Read, plan and build: whatever is wrong with a request is found here, before anything is changed.
 
-
-def _prepare(context: LaunchContext, request: Data) -> Prepared:
-    """Read, plan and build: whatever is wrong with a request is found here, before anything is changed."""
+    `keys` are those of the new root.
+    """
 
     def wanted(needed: int) -> Request:
         return Request(
@@ -127,7 +127,9 @@ def _prepare(context: LaunchContext, request: Data) -> Prepared:
         )
 
     files = kernels.find(request["kernel"], request["initrd"], context.kernels)
-    given = _given(context)
+    given = {f"{PARENT}/{name}": data for name, data in keys.files().items()} if keys else {}
+    if context.token.exists():
+        given[TOKEN_FILE.name] = context.token.read_bytes()
     return prepare(context.device, facts_of(context.device), files, request["append"], wanted, given)
 
 
@@ -142,8 +144,9 @@ class PlanStep:
     context: LaunchContext
 
     async def do(self, data: Mapping[str, Data]) -> Data:
-        prepared = await asyncio.to_thread(_prepare, self.context, data["plan"]["request"])
-        self.context.prepared = prepared
+        ours, theirs = await asyncio.to_thread(make_pair)
+        prepared = await asyncio.to_thread(_prepare, self.context, data["plan"]["request"], theirs)
+        self.context.prepared, self.context.keys = prepared, ours
         return {
             "plan": prepared.plan.to_json(),
             "cpus": format_cpu_list([cpu.number for cpu in prepared.plan.cpus]),
@@ -152,7 +155,7 @@ class PlanStep:
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         """Planning changes nothing."""
-        self.context.prepared = None
+        self.context.prepared = self.context.keys = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class CarveStep:
         device = self.context.claimed()
         await asyncio.to_thread(carving.offline_blocks, made.blocks, self.context.sys)
         await asyncio.to_thread(load.carve, device, made)
-        child = self.context.neighbours.attach_child()
+        child = await self.context.neighbours.attach_child(self.context.keys)
         await self.context.network.ensure()
         return {"root": child.root}
 
@@ -268,7 +271,7 @@ class JoinStep:
         return {
             "root": status.root,
             "release": status.kernel_release,
-            "address": agent_target(status.root),
+            "address": child.address,
             "attached_ns": self.context.ns(child.attached_tsc),
             "ready_ns": self.context.ns(child.ready_tsc),
         }

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from multiroot.kexec.cpio import Archive
 
 FOLDER = "multiroot"
+KEYS = "keys"  # folder with the keys for each root beside this one
+PARENT = f"{KEYS}/parent"
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:

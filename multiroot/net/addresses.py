@@ -13,7 +13,8 @@ PREFIX_LENGTH = 16  # of the guests' network
 CONTROL_PREFIX_LENGTH = 24
 MAX_ROOT = 254
 MAX_GUEST = 250
-AGENT_PORT = 7700
+CHILD_PORT = 7700  # where a root's agent listens for its parent
+PARENT_PORT = 7702  # where it listens for its child
 
 
 def root_address(root: int) -> str:
@@ -23,9 +24,9 @@ def root_address(root: int) -> str:
     return f"10.77.0.{root}"
 
 
-def agent_target(root: int) -> str:
-    """The gRPC target on which the agent of root number `root` listens for its peers."""
-    return f"{root_address(root)}:{AGENT_PORT}"
+def agent_target(root: int, port: int) -> str:
+    """The gRPC target on which the agent of root number `root` listens for a root beside it."""
+    return f"{root_address(root)}:{port}"
 
 
 def guest_address(number: int) -> str:

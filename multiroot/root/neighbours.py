@@ -1,36 +1,48 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The agent's ties to the roots beside it: control pages, doorbells, gRPC channels."""
+"""The agent's ties to the roots beside it: control pages, doorbells, keys, and gRPC both ways."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import shutil
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import grpc.aio
 
 from multiroot.device.handle import Device
 from multiroot.device.uapi import Event, PeerIndex
-from multiroot.net.addresses import agent_target
+from multiroot.errors import PeerLostError
+from multiroot.net.addresses import CHILD_PORT, PARENT_PORT, agent_target
 from multiroot.root.identity import Identity
 from multiroot.root.peers import Peer, Peers, Role, SideState
+from multiroot.rpc.keys import Keys
+from multiroot.rpc.server import listen
 
 log = logging.getLogger("multirootd")
 
 _INDEX = {Role.PARENT: PeerIndex.PARENT, Role.CHILD: PeerIndex.CHILD}
+_PORT = {Role.PARENT: CHILD_PORT, Role.CHILD: PARENT_PORT}  # on which we listen for it
+_LAST_CALLS_S = 600.0  # a call may be what ends the root that has made it
 
 
 class Neighbours:
-    """At most one parent and one child."""
+    """At most one parent and one child. `keys` is the folder with the keys for each."""
 
-    def __init__(self, device: Device, peers: Peers, me: Identity) -> None:
+    def __init__(self, device: Device, peers: Peers, me: Identity, keys: Path) -> None:
         self._device = device
         self._peers = peers
         self._me = me
+        self._keys = keys
         self._doorbells: dict[Role, int] = {}
         self._channels: dict[int, grpc.aio.Channel] = {}
+        self._make_server: Callable[[], grpc.aio.Server] | None = None
+        self._servers: dict[Role, grpc.aio.Server] = {}
+        self._stopping: set[asyncio.Task[None]] = set()
         self._ready_tsc = 0
 
     def attach_parent(self) -> None:
@@ -38,11 +50,23 @@ class Neighbours:
         if self._device.info().has_parent:
             self._attach(Role.PARENT)
 
-    def attach_child(self) -> Peer:
-        """Watch the root in the registered carve: about to be started, or started by an earlier agent."""
+    async def attach_child(self, keys: Keys | None = None) -> Peer:
+        """Watch the root in the registered carve, and answer it.
+
+        It is about to be started with the other part of `keys`; without them an earlier agent has started it.
+        """
+        if keys:
+            keys.write(self._folder(Role.CHILD))
         peer = self._attach(Role.CHILD)
         self._present(PeerIndex.CHILD)
+        await self._answer(Role.CHILD)
         return peer
+
+    async def serve(self, make: Callable[[], grpc.aio.Server]) -> None:
+        """From now on answer the roots beside this one, each with a server of its own that `make` makes."""
+        self._make_server = make
+        for role in tuple(self._doorbells):
+            await self._answer(role)
 
     async def detach_child(self) -> None:
         """Forget the child; its carve can be let go afterwards."""
@@ -56,17 +80,22 @@ class Neighbours:
         peer = self._peers.get(role)
         if peer is None:
             return
+        self._stop(role)
         channel = self._channels.pop(peer.root, None)
         if channel is not None:
             await channel.close()
         self._silence(role)
         self._peers.detach(role)
         self._device.close_control(_INDEX[role])
+        shutil.rmtree(self._folder(role), ignore_errors=True)
 
     def channel(self, name: str) -> grpc.aio.Channel:
         """The one lasting connection to the root called `name`; raises PeerLostError if there is none."""
-        root = self._peers.by_name(name).root
-        if root not in self._channels:
+        peer = self._peers.by_name(name)
+        if peer.root not in self._channels:
+            keys = Keys.read(self._folder(peer.role))
+            if keys is None:
+                raise PeerLostError(f"this root has no keys for root {peer.root}, it was started by hand")
             # Reconnecting must be quick: a root that has just come up is waited for.
             options = (
                 ("grpc.enable_http_proxy", 0),
@@ -74,8 +103,8 @@ class Neighbours:
                 ("grpc.initial_reconnect_backoff_ms", 50),
                 ("grpc.max_reconnect_backoff_ms", 200),
             )
-            self._channels[root] = grpc.aio.insecure_channel(agent_target(root), options=options)
-        return self._channels[root]
+            self._channels[peer.root] = keys.channel(peer.address, options)
+        return self._channels[peer.root]
 
     def announce_ready(self, tsc: int) -> None:
         """Tell the parent that this root's agent answers."""
@@ -85,11 +114,39 @@ class Neighbours:
             self._device.ring(PeerIndex.PARENT, Event.STATE)
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; the keys stay for the next agent."""
+        for server in self._servers.values():
+            await server.stop(grace=1)
+        for task in self._stopping:
+            task.cancel()
         for channel in self._channels.values():
             await channel.close()
         for role in tuple(self._doorbells):
             self._silence(role)
+
+    def _folder(self, role: Role) -> Path:
+        return self._keys / role
+
+    async def _answer(self, role: Role) -> None:
+        """Listen for the peer in that role, as soon as there is something to answer it with."""
+        if self._make_server is None:
+            return
+        keys = Keys.read(self._folder(role))
+        if keys is None:
+            log.warning("not listening for the %s: there are no keys in %s", role, self._folder(role))
+            return
+        server = self._make_server()
+        listen(server, agent_target(self._me.root, _PORT[role]), keys.server())
+        await server.start()
+        self._servers[role] = server
+
+    def _stop(self, role: Role) -> None:
+        """Take no more calls of the peer in that role. Those that have come go on."""
+        server = self._servers.pop(role, None)
+        if server is not None:
+            task = asyncio.create_task(server.stop(_LAST_CALLS_S))
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
 
     def _present(self, index: PeerIndex) -> None:
         """Say in the control page who we are and that our agent answers."""

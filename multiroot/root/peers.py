@@ -10,7 +10,7 @@ from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from multiroot.errors import PeerLostError
-from multiroot.net.addresses import MAX_ROOT, agent_target
+from multiroot.net.addresses import CHILD_PORT, MAX_ROOT, PARENT_PORT, agent_target
 from multiroot.rpc.server import parse_root_name
 
 BEAT_S = 0.1
@@ -99,6 +99,11 @@ class Peer:
         self.gone = False
 
     @property
+    def address(self) -> str:
+        """The gRPC target on which the peer's agent listens for this root."""
+        return agent_target(self.root, PARENT_PORT if self.role is Role.PARENT else CHILD_PORT)
+
+    @property
     def state(self) -> SideState:
         """What the peer (or its parent, for STARTED) wrote last; ABSENT for what no root writes."""
         written = self._page.theirs.state
@@ -140,7 +145,7 @@ class Peer:
             root=self.root,
             state="lost" if self.lost and self.state is not SideState.PARKED else self.state.name.lower(),
             heartbeat_age_ns=self._clock() - self._seen_at if self._seen_at >= 0 else -1,
-            address=agent_target(self.root) if 1 <= self.root <= MAX_ROOT else "",
+            address=self.address if 1 <= self.root <= MAX_ROOT else "",
             kernel_release=self._page.theirs.release,
         )
 

@@ -198,10 +198,13 @@ def listen_locally(server: grpc.aio.Server, path: Path) -> None:
         os.umask(mask)
 
 
-def listen(server: grpc.aio.Server, address: str) -> None:
-    """Have `server` listen on a gRPC address; raises MultirootError when it can't."""
+def listen(server: grpc.aio.Server, address: str, keys: grpc.ServerCredentials | None = None) -> None:
+    """Have `server` listen on a gRPC address, with `keys` by TLS; raises MultirootError when it can't."""
     try:
-        server.add_insecure_port(address)
+        if keys is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, keys)
     except RuntimeError as error:
         raise MultirootError(f"cannot listen on {address}: {error}") from error
 

@@ -25,6 +25,7 @@ _CODES: dict[type[MultirootError], grpc.StatusCode] = {
     errors.ConflictError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WaitTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.PeerLostError: grpc.StatusCode.UNAVAILABLE,
+    errors.StrangerError: grpc.StatusCode.UNAUTHENTICATED,
     errors.BugError: grpc.StatusCode.INTERNAL,
 }
 
@@ -32,7 +33,6 @@ _KINDS: dict[str, type[MultirootError]] = {
     name: kind
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, MultirootError)
-    errors.StrangerError: grpc.StatusCode.UNAUTHENTICATED,
 }
 
 

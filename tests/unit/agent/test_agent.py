@@ -28,7 +28,7 @@ from multiroot.passthrough.devices import TABLES
 from multiroot.phases import Phases
 from multiroot.root.identity import Identity
 from multiroot.root.marks import Marks
-from multiroot.root.peers import Peers, Role, SideState
+from multiroot.root.peers import Peer, Peers, Role, SideState
 from multiroot.rpc.client import connect
 from multiroot.rpc.server import make_server
 from multiroot.rpc.status import translated
@@ -179,7 +179,11 @@ async def test_a_restarted_agent_keeps_a_new_root_that_lives(
         journal.write(step, Edge.DONE)
     page = SimpleNamespace(theirs=SimpleNamespace(root=2, state=state, heartbeat=9), mine=SimpleNamespace())
     neighbours: Any = root.neighbours
-    neighbours.attach_child = lambda: root.peers.attach(Role.CHILD, cast(Any, page))
+
+    async def attach_child() -> Peer:
+        return root.peers.attach(Role.CHILD, cast(Any, page))
+
+    neighbours.attach_child = attach_child
     root = replace(root, device=cast(Any, Module(child_control)))
     updates = updates_of(root, Guests(NO_ARENA), journal)
     taken_back: list[str] = []

@@ -46,7 +46,7 @@ class Beside:
         self.child = child
         self.attached = False
 
-    def attach_child(self) -> Child:
+    async def attach_child(self, keys: Any = None) -> Child:
         self.attached = True
         return self.child
 
