@@ -20,6 +20,7 @@ from multiroot.errors import PeerLostError
 from multiroot.net.addresses import CHILD_PORT, PARENT_PORT, agent_target
 from multiroot.root.identity import Identity
 from multiroot.root.peers import Peer, Peers, Role, SideState
+from multiroot.rpc.border import ANSWER_MOST
 from multiroot.rpc.keys import Keys
 from multiroot.rpc.server import listen
 
@@ -99,7 +100,7 @@ class Neighbours:
             # Reconnecting must be quick: a root that has just come up is waited for.
             options = (
                 ("grpc.enable_http_proxy", 0),
-                ("grpc.max_receive_message_length", 64 << 20),
+                ("grpc.max_receive_message_length", ANSWER_MOST),
                 ("grpc.initial_reconnect_backoff_ms", 50),
                 ("grpc.max_reconnect_backoff_ms", 200),
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from multiroot.rpc.border import ANSWER_MOST
 from multiroot.rpc.server import ROOT_KEY, parse_root_name
 from multiroot.rpc.token import TOKEN_KEY
 
@@ -82,6 +83,6 @@ def connect(to: str | Address, *, root: str | None = None) -> grpc.Channel:
     # A proxy from the environment must never get between us and a loopback or unix address.
     channel = grpc.insecure_channel(
         address.target,
-        options=(("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 64 << 20)),
+        options=(("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", ANSWER_MOST)),
     )
     return grpc.intercept_channel(channel, _Say(*said)) if said else channel

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from multiroot.errors import BadRequestError, BugError, MultirootError
-from multiroot.rpc import status
+from multiroot.rpc import border, status
 
 log = logging.getLogger("multirootd")
 
@@ -29,7 +29,7 @@ PeerChannel = Callable[[str], grpc.aio.Channel]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends calls in which a service raised a MultirootError with the status that carries it.
+    """Looks at requests. Ends calls in which a MultirootError was raised with the status that carries it.
 
     Anything else that a service raises is a bug. The traceback goes to the log, and the caller learns of it.
     """
@@ -50,7 +50,7 @@ def _guard_unary(handler: Handler) -> Handler:
 
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await inner(request, context)
+            return await inner(_checked(request), context)
         except Exception as error:  # noqa: BLE001 - what nobody expected ends one call and not the agent
             await status.abort(context, _explained(error))
 
@@ -68,7 +68,7 @@ def _guard_stream(handler: Handler) -> Handler:
 
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
-            async for response in inner(request, context):
+            async for response in inner(_checked(request), context):
                 yield response
         except Exception as error:  # noqa: BLE001 - see above
             await status.abort(context, _explained(error))
@@ -96,6 +96,14 @@ def _explained(error: Exception) -> MultirootError:
     )
 
 
+def _checked(request: Any) -> Any:
+    """A request, or a stream of them, that has been looked at."""
+    if not isinstance(request, Message):
+        return border.checked(request)
+    border.check(request)
+    return request
+
+
 class RelayInterceptor(grpc.aio.ServerInterceptor):
     """Passes calls that name another root on to it, byte for byte: one agent's address reaches all.
 
@@ -116,6 +124,7 @@ class RelayInterceptor(grpc.aio.ServerInterceptor):
             return await continuation(handler_call_details)
         text = name.decode() if isinstance(name, bytes) else name
         try:
+            parse_root_name(text)
             if self._is_me(text):
                 return await continuation(handler_call_details)
             channel = self._channel_to(text)
@@ -174,13 +183,13 @@ def _relay(channel: grpc.aio.Channel, method: str, root: str) -> Handler:
 def make_server(
     is_me: Callable[[str], bool], channel_to: PeerChannel, *first: grpc.aio.ServerInterceptor
 ) -> grpc.aio.Server:
-    """An agent's server without services or ports; messages of any size up to 64 MiB pass.
+    """An agent's server without services or ports; requests of any size up to REQUEST_MOST pass.
 
     What `first` refuses is not even passed on to another root.
     """
     return grpc.aio.server(
         interceptors=(*first, RelayInterceptor(is_me, channel_to), ErrorInterceptor()),
-        options=(("grpc.max_receive_message_length", 64 << 20), ("grpc.so_reuseport", 0)),
+        options=(("grpc.max_receive_message_length", border.REQUEST_MOST), ("grpc.so_reuseport", 0)),
     )
 
 
@@ -211,8 +220,6 @@ def listen(server: grpc.aio.Server, address: str, keys: grpc.ServerCredentials |
 
 def parse_root_name(name: str) -> str | int:
     """ "old", "new" or a root's number; raises BadRequestError for anything else."""
-    if name in ("old", "new"):
-        return name
-    if re.fullmatch("[1-9][0-9]{0,4}", name):
-        return int(name)
-    raise BadRequestError(f"not a root: {name!r}", 'say "old", "new" or a root\'s number')
+    if border.ROOT_NAME.fullmatch(name):
+        return int(name) if name.isdecimal() else name
+    raise BadRequestError(f"not a root: {name[:80]!r}", 'say "old", "new" or a root\'s number')

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from multiroot.arena.atomics import crc32c
 from multiroot.arena.layout import check_size
 from multiroot.errors import BadRequestError
+from multiroot.rpc.border import VM_NAME
 from multiroot.units import MIB, format_size, parse_size
 from multiroot.vm.fields import Option, described, listed, to_data
 
@@ -20,7 +21,7 @@ MAX_CPUS = 255  # what QEMU's q35 takes without an emulated IOMMU
 MACHINES = ("q35", "microvm")
 
 # A name becomes a folder, a table entry (64 bytes) and part of a process's command line.
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_NAME = VM_NAME
 _MACHINE_OPTION = re.compile(r"[a-z0-9_-]+=[A-Za-z0-9._-]+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PCI_ADDRESS = re.compile(r"(?:0000:)?([0-9a-f]{2}:[01][0-9a-f]\.[0-7])")

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a request may hold at all, looked at before any service sees it.
+
+A service still says what it can't do. Here it is only seen to that a text is one, that nothing is longer than
+anybody needs, and that a number is one of its kind. A field without a rule below has the limits of its type.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from multiroot.errors import BadRequestError
+
+# Bytes of a message. The largest request has an update's phases, the largest answer a guest's ticks.
+REQUEST_MOST = 1 << 20
+ANSWER_MOST = 64 << 20
+
+TEXT_MOST = 256  # characters
+PATH_MOST = 4096
+BYTES_MOST = 1 << 16
+LIST_MOST = 1024
+PHASES_MOST = 8192
+
+VM_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+ROOT_NAME = re.compile(r"old|new|[1-9][0-9]{0,2}")
+
+_ROOTS = 254
+_CPUS = 4096
+_DAY_S = 86400
+_MEMORY = 1 << 52  # physical addresses have 52 bits at most
+_TIME_NS = 1 << 62
+
+Rule = Callable[[Any], bool]
+
+
+def _matches(pattern: re.Pattern[str]) -> Rule:
+    return lambda text: bool(pattern.fullmatch(text))
+
+
+def _text(most: int) -> Rule:
+    return lambda text: len(text) <= most and text.replace("\t", " ").isprintable()
+
+
+def _up_to(most: int) -> Rule:
+    return lambda number: 0 <= number <= most
+
+
+_IS_VM_NAME = _matches(VM_NAME)
+
+# By message and field.
+_RULES: dict[str, Rule] = {
+    "VmDefinition.name": _IS_VM_NAME,
+    "VmDefinition.ram_bytes": _up_to(_MEMORY),
+    "VmDefinition.cpus": _up_to(_CPUS),
+    "VmDefinition.append": _text(PATH_MOST),
+    "GetVmRequest.name": _IS_VM_NAME,
+    "StopVmRequest.name": _IS_VM_NAME,
+    "ForgetVmRequest.name": _IS_VM_NAME,
+    "ConsoleRequest.name": _IS_VM_NAME,
+    "GetTicksRequest.name": _IS_VM_NAME,
+    "HandoffRequest.name": _IS_VM_NAME,
+    "HandoffRequest.to": _matches(ROOT_NAME),
+    "TransferRequest.name": _IS_VM_NAME,
+    "AbortRequest.name": _IS_VM_NAME,
+    "PrepareRequest.giver": _up_to(_ROOTS),
+    "Extent.offset": _up_to(_MEMORY),
+    "Extent.size": _up_to(_MEMORY),
+    "LaunchRequest.kernel": _text(PATH_MOST),
+    "LaunchRequest.initrd": _text(PATH_MOST),
+    "LaunchRequest.cpus": _text(PATH_MOST),
+    "LaunchRequest.append": _text(PATH_MOST),
+    "LaunchRequest.carve_size": _up_to(_MEMORY),
+    "LaunchRequest.carve_base": _up_to(_MEMORY),
+    "LaunchRequest.join_timeout_s": _up_to(_DAY_S),
+    "SetClockRequest.wall_offset_ns": _up_to(_TIME_NS),
+}
+_LISTS = {"TakeOverRequest.phases": PHASES_MOST}
+_BY_TYPE: dict[int, Rule] = {
+    FieldDescriptor.TYPE_STRING: _text(TEXT_MOST),
+    FieldDescriptor.TYPE_BYTES: lambda data: len(data) <= BYTES_MOST,
+    FieldDescriptor.TYPE_DOUBLE: math.isfinite,
+    FieldDescriptor.TYPE_FLOAT: math.isfinite,
+}
+
+
+def check(message: Message) -> None:
+    """Raises BadRequestError, which names the field, for a request that can't be meant."""
+    for field, value in message.ListFields():
+        name = f"{message.DESCRIPTOR.name}.{field.name}"
+        if not field.is_repeated:
+            _check_value(name, field, value)
+            continue
+        if len(value) > _LISTS.get(name, LIST_MOST):
+            raise BadRequestError(f"{name} has {len(value)} entries, that is too many")
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            keys, values = field.message_type.fields
+            _check_all(name, keys, value)
+            _check_all(name, values, value.values())
+        else:
+            _check_all(name, field, value)
+
+
+async def checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    """The requests of a stream; raises BadRequestError at the first that can't be meant."""
+    async for request in requests:
+        check(request)
+        yield request
+
+
+def _check_all(name: str, field: FieldDescriptor, values: Iterable[Any]) -> None:
+    for value in values:
+        _check_value(name, field, value)
+
+
+def _check_value(name: str, field: FieldDescriptor, value: Any) -> None:
+    if isinstance(value, Message):
+        check(value)
+        return
+    rule = _RULES.get(name) or _BY_TYPE.get(field.type)
+    if rule is not None and not rule(value):
+        shown = repr(value)
+        raise BadRequestError(f"{name} can't be {shown if len(shown) <= 80 else shown[:80] + '...'}")
