@@ -48,8 +48,8 @@ class LaunchContext:
 
     The coordinator's claim is held from the carve to its undo: a root has one coordinator. `open_device`
     opens /dev/multiroot a second time for it. `sys` is where sysfs is. `console` has what a new root's kernel
-    says while it comes up; what one said that did not is kept in the folder `consoles`. `token` is the file of
-    the token that callers from outside this machine must bring, if there is one.
+    says while it comes up; what one said that did not is kept in the folder `consoles`. `token` is the
+    file of the token that callers from outside this machine must bring, if there is one.
     """
 
     device: Device
@@ -170,6 +170,7 @@ class CarveStep:
         await asyncio.to_thread(carving.offline_blocks, made.blocks, self.context.sys)
         await asyncio.to_thread(load.carve, device, made)
         child = await self.context.neighbours.attach_child(self.context.keys)
+        self.context.keys = None
         await self.context.network.ensure()
         return {"root": child.root}
 

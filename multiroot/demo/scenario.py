@@ -20,6 +20,7 @@ from multiroot.lab.lab import Lab
 from multiroot.lab.machine import card_sockets
 from multiroot.lab.recorder import console_log
 from multiroot.lab.wire import Sender
+from multiroot.net import namespace
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import client
@@ -195,7 +196,7 @@ class Scenario:
             if vm.state in ("running", "starting", "frozen")
         ]
         address = now.definition.cards[0].address.partition("/")[0]
-        ping = self._machine.run(["busybox", "ping", "-c", "3", "-W", "2", address])
+        ping = self._machine.run([*namespace.EXEC, "busybox", "ping", "-c", "3", "-W", "2", address])
         return VmSeen(
             name=name,
             ram_bytes=now.definition.ram_bytes,

@@ -192,6 +192,10 @@ class Conversation:
         seconds without a word.
         """
         self.say(line)
+        return self.next(timeout)
+
+    def next(self, timeout: float) -> str:
+        """The next line that comes; raises as `ask` does."""
         while not self._lines:
             if not select.select([self._channel.fileno()], [], [], timeout)[0]:
                 raise WaitTimeoutError(f"{self._name} said nothing for {timeout:g} s")

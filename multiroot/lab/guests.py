@@ -45,7 +45,10 @@ def program_artifact(source: Path, emulator: Artifact, cache: Cache, *, library:
 
 def ticker_artifact(name: str, kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifact:
     """The guest that ticks, as guest image `name`: `vmlinuz` and `initrd` (see qemu-lab/guests/README.md)."""
-    program = program_artifact(paths.recipes_dir() / "guests/ticker.c", emulator, cache)
+    program, scanner = (
+        program_artifact(paths.recipes_dir() / f"guests/{source}.c", emulator, cache)
+        for source in ("ticker", "scanner")
+    )
 
     def build(out: Path) -> None:
         archive = Archive()
@@ -53,6 +56,7 @@ def ticker_artifact(name: str, kernel: Kernel, emulator: Artifact, cache: Cache)
             archive.folder(folder)
         archive.device("dev/console", 5, 1)
         archive.file("init", (cache.ensure(program) / "ticker").read_bytes(), 0o755)
+        archive.file("scanner", (cache.ensure(scanner) / "scanner").read_bytes(), 0o755)
         initramfs.add_modules(archive, kernel, _TICKER_MODULES, cache.ensure(emulator) / roots.TREE)
         (out / "initrd").write_bytes(archive.finish())
         shutil.copy(kernel.vmlinuz, out / "vmlinuz")
@@ -60,6 +64,7 @@ def ticker_artifact(name: str, kernel: Kernel, emulator: Artifact, cache: Cache)
     inputs = {
         "kernel": kernel.artifact.digest,
         "program": program.digest,
+        "scanner": scanner.digest,
         "modules": " ".join(_TICKER_MODULES),
     }
     return Artifact(f"guest-{name}", inputs, build)

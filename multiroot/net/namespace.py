@@ -19,6 +19,7 @@ from multiroot.errors import MultirootError
 NAME = "mrguests"
 FOLDER = Path("/run/netns")  # where ip-netns(8) keeps its namespaces
 PATH = FOLDER / NAME
+EXEC = ("ip", "netns", "exec", NAME)  # runs the program that follows in it
 
 _CLONE_NEWNET = 0x40000000
 _OURS = Path("/proc/thread-self/ns/net")

@@ -20,7 +20,6 @@ from multiroot.units import GIB, MIB
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.ticks import continuity
 
-IN_THE_GUESTS_NETWORK = ("ip", "netns", "exec", namespace.NAME)
 TWO_ROOTS = (Path(__file__).parent / "two_roots.py").read_text()
 
 
@@ -62,12 +61,12 @@ def test_a_guest_runs_under_kvm_with_its_ram_in_the_arena(lab: Lab, agent: vm_pb
         "try: socket.create_connection(('10.77.1.1', 9), timeout=20)\n"
         "except ConnectionRefusedError: print('refused')\n"
     )
-    assert lab.run([*IN_THE_GUESTS_NETWORK, "python3", "-c", knock]).stdout == "refused\n"
+    assert lab.run([*namespace.EXEC, "python3", "-c", knock]).stdout == "refused\n"
     assert lab.run(["python3", "-c", knock]).stdout == "", "there is no way from a root to its guests"
 
     agent.Stop(vm_pb2.StopVmRequest(name="vm0"))
     assert json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)["extents"] == []
-    assert "mrtap" not in lab.run([*IN_THE_GUESTS_NETWORK, "ls", "/sys/class/net"]).stdout
+    assert "mrtap" not in lab.run([*namespace.EXEC, "ls", "/sys/class/net"]).stdout
 
 
 def test_refusals(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:
