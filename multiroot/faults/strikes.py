@@ -9,7 +9,7 @@ from multiroot.faults.ground import VM, Ground
 from multiroot.faults.stop_cpus import STOP_CPUS
 
 AGENT, VMM, KEEPER = "/usr/bin/multirootd", f"guest={VM}", "vm/console.py"  # as their command lines show
-LINK = {"old": "mrdown0", "new": "mrup0"}
+LINK = {"old": "mrctldown0", "new": "mrctlup0"}  # the one that agents speak over
 
 # Turns a bit of the record of a VM's extent over; once more, and it is as it was.
 _TEAR = """

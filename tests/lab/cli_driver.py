@@ -63,7 +63,7 @@ class Cli:
     def started(self, *words: str) -> Iterator[Running]:
         """A command that runs during the body."""
         command = [sys.executable, "-m", "multiroot.cli.main", *words]
-        env = {**os.environ, "MULTIROOT_AGENT": self.lab.agent_address}
+        env = {**os.environ, "MULTIROOT_AGENT": self.lab.state.agent_target}
         with subprocess.Popen(
             command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:

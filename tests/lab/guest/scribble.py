@@ -143,7 +143,7 @@ class Scribbler:
                 self.until_over(damage)
                 # The vector and the state of the parent: without them the next kind would reach nobody.
                 self.shared[:CONSOLE] = before
-            subprocess.run(["ip", "link", "set", "mrup0", "down"], check=True)
+            subprocess.run(["ip", "link", "set", "mrctlup0", "down"], check=True)
             self.until_over(self.frame)
             for damage in (self.storm, self.link, self.everything):
                 self.until_over(damage)
