@@ -35,6 +35,7 @@ QEMU_LOG = "qemu.log"  # in the state folder
 _PORT_TAKEN = "Could not set up host forwarding rule"  # QEMU: net/slirp.c
 _RECORDER_START = 30.0  # seconds
 _END = 20.0  # seconds QEMU may take to end after it was told to
+_RECORDER_END = 1.0  # seconds the recorder may take to notice that QEMU has ended
 
 
 class BootError(MultirootError):
@@ -172,14 +173,17 @@ def wait_end(lab: LabState, timeout: float) -> None:
 
 def _end(lab: LabState) -> bool:
     """Tell QEMU to end, the hard way if it does not listen; the recorder ends with it. False if none ran."""
-    if not lab.alive():
-        return False
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        os.kill(lab.pid, number)
-        if _gone(lab.pid, lab.started, _END):
-            break
+    ran = lab.alive()
+    if ran:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            os.kill(lab.pid, number)
+            if _gone(lab.pid, lab.started, _END):
+                break
+    elif not _gone(lab.recorder_pid, lab.recorder_started, _RECORDER_END):
+        # It waits for the monitor of a QEMU that ended before it had one.
+        os.kill(lab.recorder_pid, signal.SIGTERM)
     wait_end(lab, _END)
-    return True
+    return ran
 
 
 def _gone(pid: int, started: int, timeout: float) -> bool:

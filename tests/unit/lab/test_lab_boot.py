@@ -64,8 +64,10 @@ def test_a_command_line_that_qemu_refuses_is_not_tried_again(
     behave(monkeypatch, behaviour)
     with pytest.raises(BootError, match=r"cannot boot: QEMU exited with 1: Invalid parameter"):
         boot.up(machine, "digest", Phases("workstation"))
-    attempts = state.load("default").attempts
-    assert [attempt.final for attempt in attempts] == [True]
+    lab = state.load("default")
+    assert [attempt.final for attempt in lab.attempts] == [True]
+    # Nothing of it is left to wait for; raises if there is.
+    boot.wait_end(lab, 0)
 
 
 def test_a_port_that_is_taken_is_replaced(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
