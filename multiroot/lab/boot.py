@@ -187,7 +187,9 @@ def _end(lab: LabState) -> bool:
 
 
 def _gone(pid: int, started: int, timeout: float) -> bool:
-    """Wait up to `timeout` seconds for the end of a process that started at `started`."""
+    """Wait up to `timeout` seconds for the end of a process that started at `started`; pid 0 is none."""
+    if not pid:
+        return True
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
