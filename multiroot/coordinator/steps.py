@@ -18,18 +18,15 @@ from multiroot.coordinator.coordinator import HAND_BACK, Data, Step, Undoing
 from multiroot.coordinator.join import CONSOLES, BootWatch, Console, wait_for_join
 from multiroot.coordinator.requests import request_data
 from multiroot.device.handle import Device
-from multiroot.device.uapi import SHARED_SIZE
 from multiroot.errors import MultirootError, PeerLostError
 from multiroot.launch import carve as carving
-from multiroot.launch import kernels, load
+from multiroot.launch import kernel_log, kernels, load
 from multiroot.launch.facts import facts_of
 from multiroot.launch.given import PARENT
-from multiroot.launch.kernel_log import KernelLog
 from multiroot.launch.session import Prepared, prepare
 from multiroot.net.network import RootNetwork
 from multiroot.plan.planner import Plan
 from multiroot.plan.request import Request
-from multiroot.ranges import Range
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers, Role
 from multiroot.rpc.keys import Keys, make_pair
@@ -202,7 +199,7 @@ class OfflineStep:
 
 @dataclass(frozen=True)
 class LoadStep:
-    """Copies what was built into the carve."""
+    """Copies what was built into the carve, where nothing is left of what an earlier kernel has said."""
 
     context: LaunchContext
 
@@ -210,6 +207,8 @@ class LoadStep:
         prepared = self.context.prepared
         if prepared is None:
             raise MultirootError("what was to be loaded is gone with an earlier agent", "start again")
+        where = kernel_log.where_kernel_is(prepared.plan)
+        await asyncio.to_thread(kernel_log.forget, self.context.claimed(), where)
         size = await asyncio.to_thread(load.write, self.context.claimed(), prepared.boot)
         # Tens of megabytes that nobody needs twice.
         self.context.prepared = None
@@ -253,9 +252,8 @@ class JoinStep:
         child = self.context.peers.get(Role.CHILD)
         if child is None:
             raise PeerLostError("the new root is gone")
-        made = _planned(data)
-        memory = Range.between(made.shared + SHARED_SIZE, made.carve.end)
-        watch = BootWatch(KernelLog(self.context.device, memory), self.context.console)
+        where = kernel_log.where_kernel_is(_planned(data))
+        watch = BootWatch(kernel_log.KernelLog(self.context.device, where), self.context.console)
         await wait_for_join(self.context.peers, child, watch, timeout, self.context.consoles)
         channel = self.context.neighbours.channel("new")
         with translated("the new root's agent"):

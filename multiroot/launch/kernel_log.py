@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Protocol
 
+from multiroot.device.uapi import SHARED_SIZE
 from multiroot.launch import printk
+from multiroot.plan.planner import Plan
 from multiroot.ranges import Range
 from multiroot.units import KIB, MIB
 
@@ -33,6 +35,40 @@ class Memory(Protocol):
         """Where in it the 64-bit word is first, 0: nowhere."""
 
 
+class Loading(Memory, Protocol):
+    """The same before a root is started in it."""
+
+    def write_segment(self, phys: int, data: bytes) -> None:
+        """Put `data` there."""
+
+
+def where_kernel_is(plan: Plan) -> Range:
+    """The part of a carve that can hold the new kernel's messages."""
+    return Range.between(plan.shared + SHARED_SIZE, plan.carve.end)
+
+
+def forget(memory: Loading, where: Range) -> None:
+    """Spoil what kernels that were there before have said, or it would be taken for the next one's."""
+    for piece in _pieces(where):
+        for base in _buffers_in(memory, where, piece):
+            memory.write_segment(base, bytes(8))
+
+
+def _pieces(where: Range) -> Iterator[Range]:
+    for start in range(where.base, where.end, _SLICE):
+        yield Range.between(start, min(start + _SLICE, where.end))
+
+
+def _buffers_in(memory: Memory, where: Range, piece: Range) -> Iterator[int]:
+    """Where message buffers begin whose first message is in `piece` of `where`."""
+    at = piece.base
+    while at < piece.end and (at := memory.find_word(at, piece.end - at, printk.BANNER_WORD)):
+        base = at - 8
+        if base >= where.base and printk.is_first(printk.id_at(memory.read_memory(base, 8), 0)):
+            yield base
+        at += 8
+
+
 class KernelLog:
     """What the kernel in `where` has said."""
 
@@ -47,19 +83,14 @@ class KernelLog:
 
         A kernel with many CPUs moves to a larger buffer early on: the old one stays, and says no more.
         """
-        for start in range(self._where.base, self._where.end, _SLICE):
-            end = min(start + _SLICE, self._where.end)
-            at = start
-            while at < end and (at := self._memory.find_word(at, end - at, printk.BANNER_WORD)):
-                self._look_at(at - 8)
-                at += 8
+        for piece in _pieces(self._where):
+            for base in _buffers_in(self._memory, self._where, piece):
+                self._add(base)
             yield
 
-    def _look_at(self, base: int) -> None:
-        if base < self._where.base or len(self._buffers) == _BUFFERS_MOST:
-            return
+    def _add(self, base: int) -> None:
         known = any(buffer.base == base for buffer in self._buffers)
-        if not known and printk.is_first(printk.id_at(self._memory.read_memory(base, 8), 0)):
+        if not known and len(self._buffers) < _BUFFERS_MOST:
             self._buffers.append(_Buffer(self._memory, base, self._where.end))
 
     @property

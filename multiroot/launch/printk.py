@@ -69,7 +69,9 @@ def _next(memory: bytes | bytearray, at: int, number: int) -> int:
 
 
 def _text(memory: bytes | bytearray, at: int, end: int) -> str:
-    raw = memory[at + 8 : end if end >= 0 else at + BLOCK_MOST]
-    text = raw.partition(b"\0")[0].decode(errors="replace").removesuffix("\n")
+    raw = memory[at + 8 : end if end >= 0 else at + BLOCK_MOST].partition(b"\0")[0].removesuffix(b"\n")
+    # A level of two bytes stood before the text, which was then moved to its place: its end is there twice.
+    if raw[-2:] == raw[-4:-2]:
+        raw = raw[:-2]
     # It goes to terminals and files.
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in raw.decode(errors="replace"))

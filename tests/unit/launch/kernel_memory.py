@@ -19,6 +19,9 @@ class Memory:
         assert phys + size <= self.base + len(self.memory)
         return bytes(self.memory[phys - self.base : phys - self.base + size])
 
+    def write_segment(self, phys: int, data: bytes) -> None:
+        self.memory[phys - self.base : phys - self.base + len(data)] = data
+
     def find_word(self, phys: int, size: int, word: int) -> int:
         assert not (phys | size) % 8
         data = self.read_memory(phys, size)
@@ -36,12 +39,17 @@ class Printk:
         self._id = (1 << 32) - count - 1
         self._head = 0  # logical position: only grows
 
-    def say(self, text: str) -> None:
-        """What printk() does; a text without characters takes an id and nothing else."""
+    def say(self, text: str, level: str = "") -> None:
+        """What printk() does; a text without characters takes an id and nothing else.
+
+        `level` is two characters; they are written first, and then the text is moved to their place.
+        """
         self._id += 1
         if not text.strip("\n"):
             return
-        data = text.encode() + b"\0"
+        data = bytearray((level + text).encode() + b"\0")
+        moved = text.removesuffix("\n").encode()
+        data[: len(moved)] = moved
         size = 8 + (len(data) + 7) // 8 * 8
         begin, end = self._head, self._head + size
         if begin // self.size != end // self.size:
