@@ -67,13 +67,13 @@ class _Say(
     intercept_stream_stream = _call  # type: ignore[assignment]
 
 
-def connect(to: str | Address, *, root: str | None = None) -> grpc.Channel:
-    """A channel to the agent at `to`.
+def connect(target: str | Address, *, root: str | None = None) -> grpc.Channel:
+    """A channel to the agent at `target`.
 
     `root` is the root that calls mean: "old", "new" or a number. None is the agent's own. Raises
     BadRequestError for anything else.
     """
-    address = to if isinstance(to, Address) else Address(to)
+    address = target if isinstance(target, Address) else Address(target)
     said = []
     if root is not None:
         parse_root_name(root)
