@@ -63,6 +63,8 @@ static int mr_vfio_init_device(struct vfio_device *vdev)
 	struct mr_vfio *mine = mr_vfio_of(vdev);
 
 	mutex_init(&mine->lock);
+	/* A root that another one started has no interrupt router: no VM gets an interrupt by pin, in any root. */
+	mine->core.nointx = true;
 	vdev->migration_flags = VFIO_MIGRATION_STOP_COPY;
 	vdev->mig_ops = &mr_migration_ops;
 	return vfio_pci_core_init_dev(vdev);
