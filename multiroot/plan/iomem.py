@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError
-from multiroot.ranges import Range
+from multiroot.ranges import PHYS_BITS, Range
 
 SYSTEM_RAM = "System RAM"
 RESERVED = "Reserved"
 PERSISTENT = "Persistent Memory"  # also "Persistent Memory (legacy)", from memmap=SIZE!START
 
+_DEEPEST = 64  # the kernel's own limit is lower
 _LINE = re.compile(r"((?:  )*)([0-9a-f]+)-([0-9a-f]+) : (.*)")
 
 
@@ -63,8 +64,10 @@ _Parsed = tuple[int, int, int, str]
 
 def _parse_line(line: str) -> _Parsed:
     match = _LINE.fullmatch(line)
-    if not match or int(match[3], 16) < int(match[2], 16):
+    if not match or not int(match[2], 16) <= int(match[3], 16) < 1 << PHYS_BITS:
         raise BadRequestError(f"/proc/iomem: malformed line {line!r}")
+    if len(match[1]) > 2 * _DEEPEST:
+        raise BadRequestError(f"/proc/iomem: {match[4]!r} is indented too deep")
     return len(match[1]) // 2, int(match[2], 16), int(match[3], 16), match[4]
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from multiroot import __version__, arch
+from multiroot.errors import BadRequestError, MultirootError
 from multiroot.root import identity
 from multiroot.root.marks import Marks
 from multiroot.root.peers import Peers, PeerView, Role
 from multiroot.rpc.v1 import common_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list
 
+_END_OF_TIME = 1 << 62  # the kernel counts ns in 63 bits, and takes no time close to their end
 _ROLES = {
     Role.PARENT: root_pb2.PeerStatus.ROLE_PARENT,
     Role.CHILD: root_pb2.PeerStatus.ROLE_CHILD,
@@ -67,7 +69,13 @@ class RootService(root_pb2_grpc.RootServiceServicer):
         )
 
     async def SetClock(self, request: root_pb2.SetClockRequest, context: Any) -> root_pb2.SetClockResponse:
-        time.clock_settime_ns(time.CLOCK_REALTIME, self._parts.clock() + request.wall_offset_ns)
+        now = self._parts.clock() + request.wall_offset_ns
+        if not 0 <= now < _END_OF_TIME:
+            raise BadRequestError(f"{now} ns since 1970 is no time of day")
+        try:
+            time.clock_settime_ns(time.CLOCK_REALTIME, now)
+        except OSError as error:
+            raise MultirootError(f"cannot set the clock: {error.strerror}") from error
         return root_pb2.SetClockResponse()
 
     def _peer(self, view: PeerView) -> root_pb2.PeerStatus:

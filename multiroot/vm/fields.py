@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from multiroot.errors import BadRequestError
 
@@ -121,19 +121,29 @@ def to_data(value: Any) -> dict[str, Any]:
 
 
 def from_data(data: Mapping[str, Any], record: type[T]) -> T:
-    """A record from what `to_data` made, after JSON; raises BadRequestError for fields that it has not."""
+    """A record from what `to_data` made, after JSON; raises BadRequestError for anything else."""
     assert is_dataclass(record)
-    known = {each.name: each for each in fields(record)}
-    if unknown := set(data) - set(known):
-        raise BadRequestError(f"{record.__name__} has no field {', '.join(sorted(unknown))}")
-    values = {}
-    for name, content in data.items():
-        element = known[name].metadata.get(_ELEMENT)
-        if element:
-            values[name] = tuple(from_data(item, element) for item in content)
-        else:
-            values[name] = tuple(content) if isinstance(content, list) else content
-    return record(**values)
+    hints = get_type_hints(record)
+    if not isinstance(data, Mapping) or (unknown := set(data) - set(hints)):
+        what = ", ".join(sorted(unknown)) if isinstance(data, Mapping) else repr(data)
+        raise BadRequestError(f"{record.__name__} has no field {what}")
+    try:
+        return record(**{name: _typed(content, hints[name]) for name, content in data.items()})
+    except TypeError as error:
+        raise BadRequestError(f"not a {record.__name__}: {error}") from error
+
+
+def _typed(content: Any, hint: Any) -> Any:
+    """`content` as a field of that type has it; raises TypeError for another type."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        return from_data(content, hint)
+    if inner := get_args(hint):
+        if not isinstance(content, list):
+            raise TypeError(f"{content!r} is no list")
+        return tuple(_typed(item, inner[0]) for item in content)
+    if type(content) is not hint:
+        raise TypeError(f"{content!r} is not of type {hint.__name__}")
+    return content
 
 
 def as_text(content: Any) -> str:

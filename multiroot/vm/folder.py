@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiroot.arena.layout import Owner
+from multiroot.errors import BadRequestError, ConflictError
 from multiroot.processes import ProcessId
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import from_data
@@ -64,19 +65,22 @@ class VmFolder:
         temporary.replace(self._record)
 
     def read(self) -> VmRecord | None:
-        """The record, None if the VM never came up."""
+        """The record, None if the VM never came up. Raises ConflictError for one that is damaged."""
         try:
-            data = json.loads(self._record.read_text())
+            data = json.loads(self._record.read_bytes())
+            return VmRecord(
+                definition=from_data(data["definition"], VmDefinition),
+                vmm=str(data["vmm"]),
+                vmm_version=str(data["vmm_version"]),
+                process=from_data(data["process"], ProcessId),
+                taps=tuple(str(tap) for tap in data["taps"]),
+                giver=from_data(data["giver"], Owner) if data["giver"] else None,
+            )
         except FileNotFoundError:
             return None
-        return VmRecord(
-            definition=from_data(data["definition"], VmDefinition),
-            vmm=data["vmm"],
-            vmm_version=data["vmm_version"],
-            process=ProcessId(**data["process"]),
-            taps=tuple(data["taps"]),
-            giver=Owner(**data["giver"]) if data["giver"] else None,
-        )
+        except (KeyError, TypeError, ValueError, RecursionError, BadRequestError) as error:
+            hint = f"end its VMM if it runs, then remove {self.path}"
+            raise ConflictError(f"{self._record} is damaged: {error}", hint) from error
 
     def last_words(self) -> str:
         """The end of what the VMM said on its own outputs."""

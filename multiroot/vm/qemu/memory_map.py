@@ -103,7 +103,7 @@ def unpack(hints: bytes) -> MemoryMap:
             for function, offset, size, value in data["registers"]
         }
         return MemoryMap(registers, bool(data["modern_hotplug"]))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise CommandError(f"the giver's hints are no memory map: {error}") from error
 
 

@@ -16,6 +16,7 @@ from multiroot.errors import CommandError
 from multiroot.vm.vmm import VmmGoneError
 
 _CHUNK = 65536
+_LONGEST = 16 << 20  # bytes of one message
 
 
 class Monitor:
@@ -66,7 +67,9 @@ class Monitor:
         except VmmGoneError as error:
             raise VmmGoneError(f"QEMU went away during {command}") from error
         if "error" in answer:
-            raise CommandError(f"QEMU refused {command}: {answer['error']['desc']}")
+            raise CommandError(f"QEMU refused {command}: {_words(answer['error'])}")
+        if "return" not in answer:
+            raise VmmGoneError(f"QEMU did not answer {command}", "what it said is no QMP")
         return answer["return"]
 
     def _send(self, command: str, data: bytes) -> None:
@@ -84,7 +87,7 @@ class Monitor:
             message = self._events.popleft() if self._events else self._receive()
             if message.get("event") != name:
                 continue
-            if not statuses or message["data"]["status"] in statuses:
+            if not statuses or message.get("data", {}).get("status") in statuses:
                 return message
 
     def close(self) -> None:
@@ -100,6 +103,23 @@ class Monitor:
             if not data:
                 raise VmmGoneError("QEMU went away")
             self._buffer += data
+            if len(self._buffer) > _LONGEST:
+                raise VmmGoneError("QEMU speaks no QMP", f"it said {len(self._buffer)} bytes without an end")
         line, _, self._buffer = self._buffer.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        return _message(line)
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """One message of QEMU's; raises VmmGoneError for what is none."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise VmmGoneError("QEMU speaks no QMP", f"it said {line[:60]!r}") from error
+    if not isinstance(message, dict) or not isinstance(message.get("data", {}), dict):
+        raise VmmGoneError("QEMU speaks no QMP", f"it said {line[:60]!r}")
+    return message
+
+
+def _words(error: Any) -> str:
+    """QEMU's own words for why it refused."""
+    return str(error.get("desc", error)) if isinstance(error, dict) else str(error)

@@ -17,6 +17,8 @@ from qemu.qmp.message import Message
 from multiroot.errors import CommandError
 from multiroot.vm.vmm import VmmGoneError
 
+log = logging.getLogger(__name__)
+
 # The client logs every lost connection with a traceback; here they become VmmGoneError.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
@@ -60,9 +62,21 @@ class Events:
                 return event
 
 
-def wall_ns(timestamp: dict[str, int]) -> int:
-    """A message's `timestamp` as ns of this root's wall clock."""
-    return timestamp["seconds"] * 1_000_000_000 + timestamp["microseconds"] * 1_000
+def wall_ns(timestamp: Any) -> int:
+    """A message's `timestamp` as ns of this root's wall clock; raises VmmGoneError for what is none."""
+    try:
+        return int(timestamp["seconds"]) * 1_000_000_000 + int(timestamp["microseconds"]) * 1_000
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise VmmGoneError("QEMU speaks no QMP", f"a time of its is {timestamp}") from error
+
+
+def version_text(answer: Any) -> str:
+    """The version in the answer to query-version; raises CommandError when there is none."""
+    try:
+        number = answer["qemu"]
+        return f"{number['major']}.{number['minor']}.{number['micro']}{answer['package']}"
+    except (KeyError, TypeError, IndexError) as error:
+        raise CommandError("QEMU does not tell its version", f"it said {answer}") from error
 
 
 class _Client(QMPClient):
@@ -106,8 +120,7 @@ class Qmp:
             raise VmmGoneError("QEMU did not come up") from error
         self._guard = asyncio.create_task(self._watch_connection())
         version = await self.execute("query-version")
-        number = version["qemu"]
-        self.version = f"{number['major']}.{number['minor']}.{number['micro']}{version['package']}"
+        self.version = version_text(version)
 
     async def disconnect(self) -> None:
         """Close the connection; QEMU goes on."""
@@ -177,9 +190,15 @@ class Qmp:
         self._watches.discard(events)
 
     def _dispatch(self, message: Message) -> bool:
-        stamp: Any = message["timestamp"]
         data: Any = message.get("data", {})
-        event = Event(str(message["event"]), data, self._to_ns(wall_ns(stamp)))
+        try:
+            at_ns = self._to_ns(wall_ns(message.get("timestamp")))
+        except VmmGoneError as error:
+            log.error("an event was passed over: %s", error)
+            return False
+        if not isinstance(data, dict):
+            data = {}
+        event = Event(str(message["event"]), data, at_ns)
         if event.name == "SHUTDOWN":
             self.shutdown_reason = str(data.get("reason", ""))
         for watch in tuple(self._watches):

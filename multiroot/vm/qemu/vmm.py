@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from multiroot import proc
 from multiroot.errors import CommandError
@@ -180,7 +181,7 @@ class QemuVmm:
         self._stopped_ns = (await self._until(lambda event: event.name == "STOP")).at_ns
         saved = await self._until(lambda event: event.data.get("status") == "completed")
         self._drop_sending()
-        ram = (await self.qmp.execute("query-migrate"))["ram"]
+        ram = statistics(await self.qmp.execute("query-migrate"))
         copied = ram_copied(ram, self.setup.definition.ram_bytes)
         return Saved(self._stopped_ns, saved.at_ns, ram["transferred"], copied)
 
@@ -232,7 +233,7 @@ class QemuVmm:
             raise CommandError(f"{refused}: {self._last_words()}") from error
         if event["data"]["status"] == "failed":
             raise CommandError(refused, self._last_words())
-        self._loaded_wall_ns = wall_ns(event["timestamp"])
+        self._loaded_wall_ns = wall_ns(event.get("timestamp"))
 
     def resume_loaded(self) -> Resumed:
         assert self._monitor
@@ -241,7 +242,7 @@ class QemuVmm:
         # The guest runs: what is left need not be quick.
         to_ns = self.setup.to_ns
         self.drop_monitor()
-        return Resumed(to_ns(self._loaded_wall_ns), to_ns(wall_ns(resumed["timestamp"])))
+        return Resumed(to_ns(self._loaded_wall_ns), to_ns(wall_ns(resumed.get("timestamp"))))
 
     def _last_words(self) -> str:
         return last_words(self.setup.log)
@@ -257,6 +258,15 @@ class QemuFactory:
 
     def __call__(self, setup: VmmSetup) -> QemuVmm:
         return self.kind(self.qemu, setup)
+
+
+def statistics(answer: Any) -> dict[str, int]:
+    """The numbers on RAM in an answer to query-migrate; raises CommandError when there are none."""
+    try:
+        ram = answer["ram"]
+        return {name: int(ram[name]) for name in ("total", "normal", "page-size", "transferred")}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CommandError("QEMU does not tell what it has sent", f"it said {answer}") from error
 
 
 def ram_copied(statistics: dict[str, int], ram_bytes: int) -> int:

@@ -88,3 +88,16 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
     except BadRequestError:
         return
     assert parse(render(tree)) == tree
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0-ffffffffffffffff : Everything",
+        "10000000000000-10000000000fff : Beyond",
+        "".join(f"{'  ' * depth}0-ff : x\n" for depth in range(3000)),
+    ],
+)
+def test_what_no_machine_has_is_refused(text: str) -> None:
+    with pytest.raises(BadRequestError, match="/proc/iomem"):
+        parse(text)

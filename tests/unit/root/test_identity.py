@@ -4,8 +4,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multiroot.errors import MultirootError
 from multiroot.root import identity
 from multiroot.root.marks import Marks, parse_marks
 
@@ -45,3 +51,21 @@ def test_marks_skip_torn_lines_and_land_on_the_shared_clock(tmp_path: Path) -> N
     found = marks.all()
     assert [mark.name for mark in found] == ["userspace", "init", "agent"]
     assert found[1].at_ns - found[0].at_ns == 690_000_000
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "", "1.5", "\u0663", "9" * 5000])
+def test_a_kernel_that_was_started_with_no_number_of_a_root_is_named(tmp_path: Path, number: str) -> None:
+    (tmp_path / "cmdline").write_text(f"quiet multiroot.root={number}\n")
+    with pytest.raises(MultirootError, match="this kernel was started with"):
+        identity.read_identity(tmp_path)
+
+
+@given(st.text() | st.text("init 0123456789.e+-naif\n"))
+def test_any_text_has_the_marks_it_has(text: str) -> None:
+    assert all(seconds >= 0 for _, seconds in parse_marks(text))
+
+
+@given(st.text("0123456789abcdef-: \nSystem RAM"))
+def test_any_memory_is_read_or_refused(text: str) -> None:
+    with suppress(MultirootError):
+        identity.parse_memory(text)
