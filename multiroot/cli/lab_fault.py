@@ -93,7 +93,8 @@ def _run(
         done.append(outcome)
         click.echo(_line(len(done), len(faults), outcome), err=True)
         if page:
-            table.update_page(page, _record(page.with_suffix(".json"), done))
+            every = catalogue.all_faults()
+            table.update_page(page, _record(page.with_suffix(".json"), done, every), len(every))
 
     with shown_phases() as phases:
         place = ground.Ground(options, labs.kernel_name(new_kernel), phases)
@@ -109,8 +110,8 @@ def _run(
     return 0 if all(outcome.held for outcome in done) else 1
 
 
-def _record(path: Path, done: Sequence[Outcome]) -> list[Outcome]:
-    return list(table.write(path, done, catalogue.all_faults()).values())
+def _record(path: Path, done: Sequence[Outcome], every: Sequence[Fault]) -> list[Outcome]:
+    return list(table.write(path, done, every).values())
 
 
 def _line(number: int, count: int, outcome: Outcome) -> str:

@@ -42,22 +42,23 @@ def render(outcomes: Iterable[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many there are and how many held, and where they were seen."""
+def summary(outcomes: Sequence[Outcome], count: int) -> str:
+    """How many of the `count` faults were run, how many of them held, and where they were seen."""
     held = sum(outcome.held for outcome in outcomes)
     where = {tuple(outcome.versions.items()): None for outcome in outcomes if outcome.versions}
     versions = "; ".join(", ".join(f"{name} {value}" for name, value in each) for each in where)
-    return f"{held} of {len(outcomes)} held. Seen with {versions}."
+    left = f" {count - len(outcomes)} more were not run." if count > len(outcomes) else ""
+    return f"{held} of {len(outcomes)} held.{left} Seen with {versions}."
 
 
-def update_page(page: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write the table between the page's markers. Raises BadRequestError if it has none."""
+def update_page(page: Path, outcomes: Sequence[Outcome], count: int) -> None:
+    """Write the table, of outcomes of some of `count` faults, between the page's markers. Raises BadRequestError if it has none."""
     text = page.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise BadRequestError(f"{page} has no place for the table", f"it is between {BEGIN} and {END}")
-    table = f"{summary(outcomes)}\n\n{render(outcomes)}"
+    table = f"{summary(outcomes, count)}\n\n{render(outcomes)}"
     page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 

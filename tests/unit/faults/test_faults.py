@@ -111,14 +111,14 @@ def test_newer_outcomes_replace_older_ones_in_the_page(tmp_path: Path) -> None:
     kept = table.write(data, [good, Outcome("no fault any more", "", "")], FAULTS)
     assert list(kept) == [first.name, second.name]
     assert table.read(data) == kept
-    table.update_page(page, list(kept.values()))
+    table.update_page(page, list(kept.values()), 5)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old table" not in text
-    assert "1 of 2 held. Seen with kernel 6.12." in text
+    assert "1 of 2 held. 3 more were not run. Seen with kernel 6.12." in text
     assert f"| {first.step} | {first.what} | runs in the old root | 1.2 | 2026-01-01 |" in text
     assert "| a \\| b | **not held**: 1 taps | 0.0 |  |" in text
     page.write_text("no place")
     with pytest.raises(BadRequestError, match="no place"):
-        table.update_page(page, [])
+        table.update_page(page, [], 0)
