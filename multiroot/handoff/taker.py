@@ -344,7 +344,7 @@ class Taker:
         return DeviceMove(incoming.device.translation, after, seen)
 
     async def _give_back(self, incoming: Incoming) -> None:
-        """The VMM refused to let the guest run, so it never ran here: the giver may have it back.
+        """The VMM refused to let the guest run, or had ended: the giver may have it back, it never ran here.
 
         The VM's folder goes last. If this agent dies before, its successor still knows the VM that the owner
         word says is this root's.

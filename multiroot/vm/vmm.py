@@ -178,7 +178,10 @@ class Vmm(Protocol):
         """
 
     def resume_loaded(self) -> Resumed:
-        """Let the guest go on and block until it does."""
+        """Let the guest go on and block until it does.
+
+        Raises CommandError if the guest has certainly not run here, VmmGoneError if it may have.
+        """
 
 
 class VmmFactory(Protocol):

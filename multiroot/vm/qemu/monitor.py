@@ -56,11 +56,21 @@ class Monitor:
         self._begun = command
 
     def finish(self) -> None:
-        """Run the command that was begun; raises what `execute` raises."""
-        self._run(self._begun, b"}")
+        """Run the command that was begun; raises what `execute` raises.
+
+        CommandError also if QEMU went away before it had the last byte: then it has certainly not run it.
+        """
+        try:
+            self._send(self._begun, b"}")
+        except VmmGoneError as error:
+            raise CommandError(f"QEMU went away before {self._begun}") from error
+        self._answer(self._begun)
 
     def _run(self, command: str, data: bytes) -> Any:
         self._send(command, data)
+        return self._answer(command)
+
+    def _answer(self, command: str) -> Any:
         try:
             while "event" in (answer := self._receive()):
                 self._events.append(answer)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -11,6 +12,7 @@ import pytest
 from multiroot.errors import MultirootError
 from multiroot.failpoints import ANSWERS, CALLS, ORDERS, Action, FailPoint, Order
 from multiroot.handoff import giver
+from multiroot.vm.qemu.vmm import QemuVmm
 
 from .harness import Root, assert_runs_only_in, hand, start_vm
 
@@ -55,6 +57,28 @@ async def test_what_fails_there(roots: tuple[Root, Root], point: FailPoint) -> N
 @pytest.mark.parametrize("point", [each for each in (*CALLS, *ANSWERS) if each in FAILS])
 async def test_a_message_is_lost_there(roots: tuple[Root, Root], point: FailPoint) -> None:
     await fail_once(roots, Order(point, Action.DROP))
+
+
+@pytest.mark.parametrize("point", [FailPoint.TAKER_LOADED, FailPoint.TAKER_OWNED])
+async def test_a_vmm_that_dies_in_the_taker_before_it_runs_the_guest(
+    roots: tuple[Root, Root], point: FailPoint
+) -> None:
+    """The guest has not run there, so it goes on in the giver, whoever owned it at that moment."""
+    here, there = roots
+    await start_vm(here)
+    ORDERS.arm(Order(point, Action.PAUSE))
+    handing = asyncio.create_task(hand(here, there))
+    assert await asyncio.to_thread(ORDERS.wait_reached, point, 30)
+    vmm = there.manager.get("vm0").vmm
+    assert isinstance(vmm, QemuVmm)
+    assert vmm.running
+    await vmm.running.kill()
+    ORDERS.release(point)
+    with pytest.raises(MultirootError, match="QEMU went away before cont"):
+        await handing
+    await assert_runs_only_in(here, there)
+    await hand(here, there)
+    await assert_runs_only_in(there, here)
 
 
 @pytest.mark.parametrize("point", [FailPoint.GIVER_WIRE, FailPoint.GIVER_STREAM])
