@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -200,12 +201,16 @@ class Ground:
             stub.AwaitReached(request, timeout=timeout_s + ASK_S)
 
     def disarm(self, roots: Sequence[str]) -> None:
-        """Take back all orders in these roots; an agent that is gone has none."""
+        """Take back all orders in these roots, as soon as their agents answer: one may just be restarting."""
+
+        def disarmed(root: str) -> bool:
+            with translated(f"the {root} root's agent"):
+                stub = failpoint_pb2_grpc.FailPointServiceStub(self._on(root))
+                stub.Disarm(failpoint_pb2.DisarmRequest(), timeout=ASK_S)
+            return True
+
         for root in roots:
-            with suppress(MultirootError), translated(f"the {root} root's agent"):
-                failpoint_pb2_grpc.FailPointServiceStub(self._on(root)).Disarm(
-                    failpoint_pb2.DisarmRequest(), timeout=ASK_S
-                )
+            until(partial(disarmed, root), RESTART_S, f"the {root} root's orders were not taken back")
 
     def hand_over(self, to: str, name: str = VM) -> coordinator_pb2.HandoffResult:
         """Hand the VM to the root `to` from the other one."""

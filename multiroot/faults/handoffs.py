@@ -86,7 +86,7 @@ def _killed() -> list[Fault]:
             (GIVER, AGENT, "the giver's agent", (STAYS,) if point in before else (GOES,)),
             (TAKER, AGENT, "the taker's agent", (STAYS,) if point in before else (GOES,)),
             (GIVER, VMM, "the giver's VMM", (LOST,) if point in steps[:2] else (GOES, LOST)),
-            (TAKER, VMM, "the taker's VMM", (STAYS,) if point in before else (LOST,)),
+            (TAKER, VMM, "the taker's VMM", (LOST,) if point is P.TAKER_RESUMED else (STAYS,)),
         ):
             if point is P.TAKER_LOADED and (root, process) == (GIVER, AGENT):
                 fates = (STAYS, GOES)
@@ -201,7 +201,11 @@ def _link() -> list[Fault]:
             ("corrupting", "the link turns a bit over in 5 % of its packets", "corrupt 5%"),
         )
     ]
-    for point, fates in ((P.GIVER_TRANSFER, (STAYS,)), (P.TAKER_LOADED, (STAYS,)), (P.TAKER_OWNED, (GOES,))):
+    for point, fates in (
+        (P.GIVER_TRANSFER, (STAYS,)),
+        (P.TAKER_LOADED, (STAYS, GOES)),
+        (P.TAKER_OWNED, (GOES,)),
+    ):
         name, what = f"{point}/link down", "the link is down for 20 s"
         orders = (pause(side(point), point, seconds=2),)
         faults.append(Fault(name, point, what, fates, orders=orders, strike=strikes.link_down(20)))
