@@ -52,7 +52,10 @@ def summary(outcomes: Sequence[Outcome], count: int) -> str:
 
 
 def update_page(page: Path, outcomes: Sequence[Outcome], count: int) -> None:
-    """Write the table, of outcomes of some of `count` faults, between the page's markers. Raises BadRequestError if it has none."""
+    """Write the table, of outcomes of some of `count` faults, between the page's markers.
+
+    Raises BadRequestError if it has none.
+    """
     text = page.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
