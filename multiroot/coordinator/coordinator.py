@@ -139,8 +139,7 @@ class Coordinator:
         done: VMs that were not handed over go on here, and the next call continues. "retire" goes as far as
         the commit, the rest is for `retire`, which gets what the update was `told`.
         """
-        if until not in STEPS:
-            raise BadRequestError(f"there is no step {until!r}", f"steps: {', '.join(STEPS)}")
+        _need_step(until)
         async with self._changing("updating") as standing:
             if standing.undoing and standing.begun and not self.joined:
                 raise ConflictError(
@@ -161,8 +160,10 @@ class Coordinator:
         """The step that an interrupted update goes on to; "" when what is left is to take it back.
 
         `until` goes on to another step than what was wanted. Raises ConflictError when there is nothing to
-        go on with.
+        go on with, BadRequestError when there is no such step.
         """
+        if until:
+            _need_step(until)
         self._journal.check()
         standing = self.standing
         if not standing.begun:
@@ -315,3 +316,9 @@ class Coordinator:
             await reach(FailPoint.UNDO_DONE, name)
         lost = how.lost[before:]
         self._journal.write(name, Edge.UNDONE, **({"lost": lost} if lost else {}))
+
+
+def _need_step(name: str) -> None:
+    """Raises BadRequestError for what is no step of an update."""
+    if name not in STEPS:
+        raise BadRequestError(f"there is no step {name!r}", f"steps: {', '.join(STEPS)}")

@@ -136,8 +136,10 @@ class Runner:
         return struck
 
     def _disarm(self, fault: Fault) -> None:
+        """Take back the orders where some were given: another root may not be there at all."""
         if "old" not in fault.ends:
-            self._ground.disarm([root for root in ROOTS if root not in fault.ends])
+            given = {aimed.root for aimed in fault.orders}
+            self._ground.disarm([root for root in ROOTS if root in given and root not in fault.ends])
 
     def _settle(self, fault: Fault, operation: Operation) -> Fate:
         if "old" in fault.ends:

@@ -16,7 +16,7 @@ from multiroot.coordinator.coordinator import Coordinator, Data, Undoing
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.outlook import next_step
 from multiroot.coordinator.states import LAUNCH, UPDATE, Edge, Entry, Standing, State, advance
-from multiroot.errors import ConflictError
+from multiroot.errors import BadRequestError, ConflictError
 from multiroot.phases import Phases
 
 TAKES = ("carve", "offline", "load")
@@ -302,6 +302,8 @@ async def test_commands_given_twice_in_a_row_leave_the_same_state() -> None:
         with pytest.raises(ConflictError, match="no more was asked for"):
             coordinator.way_on()
         assert coordinator.way_on("retire") == "retire"
+        with pytest.raises(BadRequestError, match="there is no step 'vm0'"):
+            coordinator.way_on("vm0")
     with pytest.raises(ConflictError, match="is committed"):
         await coordinator.abort()
 

@@ -46,7 +46,7 @@ class FakeGround:
         self.log.append(f"arm {root} {order.point}")
 
     def disarm(self, roots: Sequence[str]) -> None:
-        self.log.append("disarm")
+        self.log.append(" ".join(["disarm", *roots]))
 
     def reached(self, root: str, point: str, timeout_s: float) -> None:
         self.log.append(f"reached {point}")
@@ -108,7 +108,13 @@ def test_a_fault_that_holds() -> None:
     assert outcome.problems == []
     assert (outcome.fate, outcome.said) == (Fate.STAYS, "as ordered")
     assert ground.place == "old"
-    assert ground.log == ["ready True", "arm old giver.ready", "reached giver.ready", "disarm", "ready True"]
+    assert ground.log == [
+        "ready True",
+        "arm old giver.ready",
+        "reached giver.ready",
+        "disarm old",
+        "ready True",
+    ]
 
 
 def test_a_strike_comes_when_the_point_is_reached_and_before_it_is_released() -> None:
@@ -122,7 +128,7 @@ def test_a_strike_comes_when_the_point_is_reached_and_before_it_is_released() ->
         after=lambda _: ground.log.append("mend"),
     )
     assert run(ground, fault).held
-    assert ground.log[2:6] == ["reached giver.ready", "strike", "disarm", "mend"]
+    assert ground.log[2:6] == ["reached giver.ready", "strike", "disarm old", "mend"]
 
 
 @pytest.mark.parametrize(
