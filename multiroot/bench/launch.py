@@ -18,7 +18,7 @@ from multiroot.errors import MultirootError
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
-from multiroot.lab.recorder import console_log
+from multiroot.lab.recorder import console_text
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 
@@ -145,4 +145,4 @@ def _mark(agents: Agents, root: str, name: str) -> int:
 
 
 def _console(machine: Lab, root: str) -> str:
-    return (machine.state.folder / console_log(root)).read_text(errors="replace")
+    return console_text(machine.state.folder, root)

@@ -20,7 +20,7 @@ from multiroot.cli.output import Progress, json_option, print_json, print_table
 from multiroot.lab import boot, execution, state
 from multiroot.lab import lab as labs
 from multiroot.lab.machine import qemu_argv
-from multiroot.lab.recorder import console_log, console_socket
+from multiroot.lab.recorder import console_socket, console_text
 from multiroot.lab.state import LabState
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
@@ -161,10 +161,9 @@ def execute(name: str, root: str, command: tuple[str, ...]) -> int:
 @root_option
 def logs(name: str, root: str) -> None:
     """Print what a root's console said, with its time on CLOCK_MONOTONIC."""
-    path = state.load(name).folder / console_log(root)
-    for line in path.read_bytes().split(b"\n")[:-1]:  # not at a \r, a line may hold some
-        stamp, _, text = line.partition(b" ")
-        click.echo(f"{int(stamp) / 1e9:12.6f} {text.decode(errors='replace')}")
+    for line in console_text(state.load(name).folder, root).split("\n")[:-1]:
+        stamp, _, text = line.partition(" ")
+        click.echo(f"{int(stamp) / 1e9:12.6f} {text}")
 
 
 @lab.command(example="multiroot lab console --root new")

@@ -18,7 +18,7 @@ from multiroot.errors import BadRequestError, MultirootError, WaitTimeoutError
 from multiroot.lab import agents, lab
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import card_sockets
-from multiroot.lab.recorder import console_log
+from multiroot.lab.recorder import console_text
 from multiroot.lab.wire import Sender
 from multiroot.net import namespace
 from multiroot.phase_names import PhaseName
@@ -221,7 +221,7 @@ class Scenario:
         seconds = {phase.name: (phase.duration_ns or 0) / 1e9 for phase in self._remote}
         marks = {mark.name: mark.at_ns for mark in new.marks}
         first = first_line_ns(
-            (self._machine.state.folder / console_log("new")).read_text(errors="replace"),
+            console_text(self._machine.state.folder, "new"),
             not_before=launched.start_ns - self._offset,
         )
 

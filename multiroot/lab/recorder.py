@@ -41,6 +41,16 @@ def console_log(root: str) -> str:
     return f"console-{root}.log"
 
 
+def console_text(folder: Path, root: str) -> str:
+    """What the log of a root's console holds so far, its lines ended by "\\n" alone.
+
+    A line may hold a "\\r": the serial port loses a byte now and then, the "\\n" behind it, say. To read a
+    file as text would make two lines of such a one.
+    """
+    log = folder / console_log(root)
+    return log.read_bytes().decode(errors="replace") if log.exists() else ""
+
+
 class Listeners:
     """Whoever is connected to one of our sockets and gets what we send there."""
 

@@ -8,9 +8,10 @@ import logging
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ log = logging.getLogger("multirootd")
 TERM_S = 5.0  # a process may take so long to end by itself
 KILL_S = 5.0  # and so long to end when it is killed
 UNBIND_S = 20.0  # a driver may take so long to let a device go
+BIND_S = 5.0  # and so long to take it again, before the root goes on without
 _COMMAND = 4  # PCI configuration: command register, bus mastering is bit 2
 _BUS_MASTER = 1 << 2
 _BRIDGE_CLASS = 0x06
@@ -118,7 +120,7 @@ def unbind_all(record: Path, sys: Path = Path("/sys"), seconds: float = UNBIND_S
     for bound in functions:
         switch = sys / f"bus/pci/drivers/{bound.driver}/unbind"
         try:
-            _write_in_time(switch, bound.function, seconds)
+            _begin(switch, bound.function).result(seconds)
             _stop_dma(sys / f"bus/pci/devices/{bound.function}/config")
         except (OSError, FutureTimeout) as error:
             bind_all(done, sys)
@@ -130,31 +132,52 @@ def unbind_all(record: Path, sys: Path = Path("/sys"), seconds: float = UNBIND_S
     return tuple(done)
 
 
-def bind_all(functions: Iterable[Bound], sys: Path = Path("/sys")) -> None:
-    """Give functions back to their drivers; what fails is logged, for an error led here already."""
-    for bound in functions:
+def bind_all(functions: Iterable[Bound], sys: Path = Path("/sys"), seconds: float = BIND_S) -> None:
+    """Give functions back to their drivers; what fails is logged, for an error led here already.
+
+    One that its driver has not let go yet is given back as soon as it has. Waits `seconds` at most.
+    """
+    begun = [
+        (bound, _begin(sys / f"bus/pci/drivers/{bound.driver}/bind", bound.function)) for bound in functions
+    ]
+    until = time.monotonic() + seconds
+    for bound, written in begun:
         try:
-            (sys / f"bus/pci/drivers/{bound.driver}/bind").write_text(bound.function)
+            written.result(max(until - time.monotonic(), 0))
+        except FutureTimeout:
+            log.warning("%s goes back to driver %s when that has let go of it", bound.function, bound.driver)
         except OSError as error:
             log.error("%s did not go back to driver %s: %s", bound.function, bound.driver, error.strerror)
 
 
-def bind_again(record: Path, sys: Path = Path("/sys")) -> None:
-    """Give the functions in `record` that have no driver back to the one they had, if there is a record."""
+def bind_again(record: Path, sys: Path = Path("/sys"), seconds: float = BIND_S) -> None:
+    """Give the functions in `record` that have no driver back to the one they had, if there is a record.
+
+    The kernel says "no driver" of a function from the begin of its unbinding on, so that this includes one
+    whose driver is still at it.
+    """
     if not record.exists():
         return
     functions = [Bound(function, driver) for function, driver in json.loads(record.read_text())]
-    bind_all([f for f in functions if not (sys / f"bus/pci/devices/{f.function}/driver").exists()], sys)
+    free = [each for each in functions if not (sys / f"bus/pci/devices/{each.function}/driver").exists()]
+    bind_all(free, sys, seconds)
     record.unlink()
 
 
-def _write_in_time(path: Path, text: str, seconds: float) -> None:
-    """Write to a file of sysfs that may block for ever; a thread of its own stays behind then."""
-    pool = ThreadPoolExecutor(1)
-    try:
-        pool.submit(path.write_text, text).result(seconds)
-    finally:
-        pool.shutdown(wait=False)
+def _begin(path: Path, text: str) -> Future[None]:
+    """Write to sysfs in a thread, for that may block for ever. No exit of the agent waits for it."""
+    written: Future[None] = Future()
+
+    def write() -> None:
+        try:
+            path.write_text(text)
+        except OSError as error:
+            written.set_exception(error)
+        else:
+            written.set_result(None)
+
+    threading.Thread(target=write, daemon=True).start()
+    return written
 
 
 def _stop_dma(config: Path) -> None:

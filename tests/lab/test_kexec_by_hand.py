@@ -15,7 +15,7 @@ from lab_factory import Labs
 
 from multiroot.errors import PeerLostError
 from multiroot.lab.lab import Lab
-from multiroot.lab.recorder import console_log
+from multiroot.lab.recorder import console_text
 from multiroot.plan.iomem import parse
 from multiroot.ranges import Range
 from multiroot.units import MIB
@@ -52,8 +52,7 @@ def standing(lab: Lab) -> tuple[str, str, str]:
 
 def launches_so_far(lab: Lab) -> int:
     """How often a new root has said on its console that it takes commands."""
-    log = lab.state.folder / console_log("new")
-    return log.read_text(errors="replace").count("multiroot: mark exec") if log.exists() else 0
+    return console_text(lab.state.folder, "new").count("multiroot: mark exec")
 
 
 def start(lab: Lab) -> str:

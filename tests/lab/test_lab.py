@@ -13,7 +13,7 @@ from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.lab import boot, recipes
 from multiroot.lab.lab import Lab
 from multiroot.lab.layout import Range, low_reserved
-from multiroot.lab.recorder import console_log
+from multiroot.lab.recorder import console_text
 from multiroot.units import GIB
 
 KERNELS = [kernel.name for kernel in recipes.kernels().kernel if not kernel.on_demand]
@@ -127,7 +127,7 @@ def test_moments_of_the_start_are_kept_in_order(each_lab: Lab) -> None:
 
 
 def test_the_console_is_logged_with_stamps_and_nothing_was_reset(each_lab: Lab) -> None:
-    log = (each_lab.state.folder / console_log("old")).read_text(errors="replace").split("\n")[:-1]
+    log = console_text(each_lab.state.folder, "old").split("\n")[:-1]
     stamps = [int(line.split(" ", 1)[0]) for line in log]
     assert stamps == sorted(stamps)
     assert any("Linux version" in line for line in log)

@@ -13,7 +13,7 @@ from lab_factory import Labs
 
 from multiroot.demo import guests
 from multiroot.lab import agents
-from multiroot.lab.recorder import console_log
+from multiroot.lab.recorder import console_text
 from multiroot.rpc import client
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.ticks import continuity
@@ -66,9 +66,8 @@ def test_nothing_a_new_root_writes_into_shared_memory_disturbs_the_old_one(cli: 
     arguments = [SCRIBBLE.read_text(), str(SEED), str(SECONDS)]
     started = cli.lab.run(["sh", "-c", begin, "sh", *arguments], root="new")
     assert started.returncode == 0, started.stderr
-    said = cli.lab.state.folder / console_log("new")
     until = time.monotonic() + WAIT_S
-    while "mark scribbled" not in said.read_text(errors="replace"):
+    while "mark scribbled" not in console_text(cli.lab.state.folder, "new"):
         assert time.monotonic() < until, "the new root did not get to the end of it"
         cli.ok("root", "show", "old")
     log = cli.lab.run(["dmesg"]).stdout

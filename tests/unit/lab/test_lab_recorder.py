@@ -147,6 +147,12 @@ def test_names_of_sockets_and_logs_differ_by_root(root: str) -> None:
     assert root in recorder.console_log(root)
 
 
+def test_a_line_that_lost_its_end_on_the_serial_port_stays_one_line(tmp_path: Path) -> None:
+    (tmp_path / recorder.console_log("old")).write_bytes(b"1 one\xff\r[ 0.1] two\n2 three\n")
+    assert recorder.console_text(tmp_path, "old").split("\n") == ["1 one\ufffd\r[ 0.1] two", "2 three", ""]
+    assert recorder.console_text(tmp_path, "new") == ""
+
+
 async def test_a_listener_that_does_not_read_is_dropped(folder: Path) -> None:
     pipes = await qemu(folder)
     lazy = await Pipe.to(folder / recorder.FEED_SOCKET)

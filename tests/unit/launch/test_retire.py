@@ -81,6 +81,23 @@ def test_what_was_bound_is_bound_again_after_a_restart(tmp_path: Path) -> None:
     assert not record.exists()
 
 
+def test_nobody_waits_for_a_driver_that_clings_until_it_takes_its_device_back(tmp_path: Path) -> None:
+    pci = Pci(tmp_path, DRIVERS)
+    record = tmp_path / "record"
+    retire.unbind_all(record, tmp_path)
+    for function in DRIVERS:
+        (tmp_path / f"bus/pci/devices/{function}/driver").unlink()
+    stuck = tmp_path / "bus/pci/drivers/nvme/bind"
+    stuck.unlink()
+    os.mkfifo(stuck)
+    retire.bind_again(record, tmp_path, seconds=0.1)
+    assert [pci.said(driver, "bind") for driver in ("virtio-pci", "pcieport")] == [
+        "0000:00:02.0",
+        "0000:00:01.0",
+    ]
+    assert stuck.read_text() == "0000:01:00.0"
+
+
 def test_only_programs_are_counted_and_none_of_our_own() -> None:
     program = [sys.executable, "-c", "print(flush=True); input()"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
