@@ -49,7 +49,7 @@ def cli(labs_factory: Labs) -> Iterator[Cli]:
 
 
 def check_count(cli: Cli) -> None:
-    """The guest's count goes on unbroken in the old root, and the guest has told of its boot and its memory."""
+    """The count goes on unbroken in the old root, and the guest has told of its boot and its memory."""
     with client.connect(cli.lab.agent_address, root="old") as old:
         seen = len(agents.ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
         all_ticks = agents.ticks(old, "steady", seen + REPORTED, guests.BOOT_TIMEOUT)
