@@ -20,8 +20,10 @@ log = logging.getLogger("multirootd")
 CONSOLES = Path("/var/log/multiroot")
 POLL_S = 0.25
 # A kernel that has not loaded our module yet and says nothing for this long is stuck. Emulated ones on a busy
-# computer were silent for up to 3.3 s.
+# computer were silent for up to 3.3 s once they had spoken, and for up to 54 s while they were unpacked.
 STALL_S = 30.0
+# So often it is looked whether one that has said nothing at all is being unpacked.
+STAMP_S = 5.0
 # A buffer that says nothing more may have been replaced by a larger one.
 SEARCH_AGAIN_S = 4.0
 SETTLE_S = 1.0  # what follows a panic is its trace
@@ -64,13 +66,17 @@ class BootWatch:
     async def run(self, loading: Callable[[], bool]) -> None:
         """Until the kernel is dead, broken, or silent for STALL_S while `loading()`; or until `stop`."""
         now = asyncio.get_running_loop().time
-        heard = search_at = now()
+        heard = search_at = stamp_at = now()
+        stamp = 0
         while not self.stopped.is_set():
             looked = now()
             if looked >= search_at:
                 await self._search()
                 # As long as there is nothing better to do, and then ever more seldom.
                 search_at = now() + (max(SEARCH_AGAIN_S, looked - heard) if self.kernel_log.found else 0)
+            if not self.kernel_log.found and now() >= stamp_at:
+                before, stamp = stamp, await asyncio.to_thread(self.kernel_log.stamp)
+                heard, stamp_at = (heard if stamp == before else now()), now() + STAMP_S
             if await self.listen():
                 heard = now()
                 search_at = heard + SEARCH_AGAIN_S
