@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from multiroot import phase_names
+from multiroot.coordinator import outlook
 from multiroot.coordinator.journal import Journal
+from multiroot.coordinator.requests import differences
 from multiroot.coordinator.states import LAUNCH, STEPS, UPDATE, WITH_NEW_ROOT, Edge, Standing, State
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.failpoints import FailPoint, reach
@@ -137,7 +139,8 @@ class Coordinator:
 
         A failure before the new root has joined takes everything back. After that, what is done stays
         done: VMs that were not handed over go on here, and the next call continues. "retire" goes as far as
-        the commit, the rest is for `retire`, which gets what the update was `told`.
+        the commit, the rest is for `retire`, which gets what the update was `told`. Raises ConflictError, and
+        changes nothing, when `first` names another kernel, or other resources, than the update under way has.
         """
         _need_step(until)
         async with self._changing("updating") as standing:
@@ -146,7 +149,9 @@ class Coordinator:
                     f"the update is being taken back and stands at {standing.state}",
                     "finish that: `multiroot update resume`",
                 )
-            if not standing.begun:
+            if standing.begun:
+                _refuse_another(first, standing)
+            else:
                 self._journal.reset()
             self._journal.write(until, Edge.WANTED, **(told or {}))
             wanted = list(STEPS)[: list(STEPS).index(until) + 1]
@@ -322,3 +327,12 @@ def _need_step(name: str) -> None:
     """Raises BadRequestError for what is no step of an update."""
     if name not in STEPS:
         raise BadRequestError(f"there is no step {name!r}", f"steps: {', '.join(STEPS)}")
+
+
+def _refuse_another(first: Data, standing: Standing) -> None:
+    """Raises ConflictError when `first` asks for another update than the one that is under way."""
+    other = differences(first.get("request", {}), standing.data.get(PhaseName.PLAN, {}))
+    if other:
+        raise ConflictError(
+            f"the update under way is one {', and '.join(other)}", outlook.next_step(standing, "", None)
+        )
