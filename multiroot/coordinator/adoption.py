@@ -7,14 +7,15 @@ There is no journal: the ledger and the kernel say what is adopted already, and 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
+from multiroot import json_files
 from multiroot.device.handle import Device
 from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
 from multiroot.launch import adopt, carve, retire
@@ -89,27 +90,38 @@ class Adoption:
         still writes there. `devices` are the addresses of the PCI functions to adopt; none means all.
         Raises BadRequestError for what is no address.
         """
-        functions = tuple(sorted(parse_address(device) for device in devices))
+        functions = _functions(devices)
         if self.busy:
             return
+        json_files.write(self._context.request, {"verify": verify, "devices": list(devices)})
+        self._start(verify, functions)
+
+    def resume(self) -> None:
+        """After a restart of the agent. A request that is damaged is told of, for the agent must start."""
+        try:
+            asked = json_files.read(self._context.request, dict, _asked, "ask again: `multiroot root adopt`")
+        except MultirootError as error:
+            self._fail(error)
+            return
+        if asked is not None:
+            self._start(*asked)
+
+    def _start(self, verify: bool, functions: tuple[int, ...]) -> None:
         self._verify = verify
         self._functions = functions
-        self._context.request.write_text(json.dumps({"verify": verify, "devices": list(devices)}))
         self.error = ""
         self.state = AdoptionState.WAITING
         self._task = asyncio.create_task(self._run())
 
-    def resume(self) -> None:
-        """After a restart of the agent."""
-        if self._context.request.exists():
-            self.begin(**json.loads(self._context.request.read_text()))
+    def _fail(self, error: MultirootError) -> None:
+        self.state, self.error = AdoptionState.FAILED, str(error)
+        log.error("taking over: %s", error)
 
     async def _run(self) -> None:
         try:
             await self._take_over()
         except MultirootError as error:
-            self.state, self.error = AdoptionState.FAILED, str(error)
-            log.error("taking over: %s", error)
+            self._fail(error)
         else:
             self.state = AdoptionState.DONE
             self._context.request.unlink(missing_ok=True)
@@ -175,3 +187,16 @@ class Adoption:
             with self._phases.phase(PhaseName.ADD_MEMORY, bytes=piece.size):
                 await asyncio.to_thread(adopt.add_memory, device, piece, self._sys)
         await asyncio.to_thread(carve.online_blocks, adopt.offline_pieces(self._sys), self._sys)
+
+
+def _functions(devices: Sequence[str]) -> tuple[int, ...]:
+    """Requester ids of PCI functions by their addresses; raises BadRequestError for what is no address."""
+    return tuple(sorted(parse_address(device) for device in devices))
+
+
+def _asked(data: dict[str, Any]) -> tuple[bool, tuple[int, ...]]:
+    """What `begin` has written: `verify` and the functions. Raises the usual errors for anything else."""
+    verify, devices = data["verify"], data["devices"]
+    if not isinstance(verify, bool) or not isinstance(devices, list):
+        raise TypeError("it is no request to take over")
+    return verify, _functions([str(device) for device in devices])

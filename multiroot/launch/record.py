@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import json
-import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiroot.errors import ConflictError, MultirootError
+from multiroot import json_files
+from multiroot.errors import ConflictError
 from multiroot.launch.carve import Taken
 from multiroot.launch.load import Entry
 from multiroot.plan.planner import Plan
@@ -49,7 +49,7 @@ class Loaded:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Loaded:
-        """Raises KeyError, TypeError, ValueError or BadRequestError when `data` is not a record."""
+        """Raises what `json_files.read` takes for "no record" when `data` is none."""
         if data["version"] != _VERSION:
             raise ValueError(f"version {data['version']}")
         return cls(
@@ -71,27 +71,17 @@ def this_boot(proc: Path = Path("/proc")) -> str:
 
 
 def save(loaded: Loaded, path: Path = RECORD) -> None:
-    """Write the record so that a reader sees all of it or none."""
+    """Write the record so that a reader sees all of it or none. Raises MultirootError if that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        json.dump(loaded.to_dict(), file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    json_files.write(path, loaded.to_dict())
 
 
 def find(path: Path = RECORD, boot_id: str | None = None) -> Loaded | None:
     """The record of this boot, None if there is none. MultirootError for a file that is no record."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        loaded = Loaded.from_dict(json.loads(data))
-    except (KeyError, TypeError, ValueError, RecursionError, MultirootError) as error:
-        raise MultirootError(f"{path} is damaged: {error}", "remove it if no new root is loaded") from error
-    return loaded if loaded.boot_id == (boot_id or this_boot()) else None
+    loaded = json_files.read(
+        path, dict, Loaded.from_dict, f"if no new root is loaded, remove it: `rm {shlex.quote(str(path))}`"
+    )
+    return loaded if loaded and loaded.boot_id == (boot_id or this_boot()) else None
 
 
 def require(path: Path = RECORD, boot_id: str | None = None) -> Loaded:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import re
 import select
 import signal
 import threading
@@ -16,8 +16,9 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from multiroot import proc
+from multiroot import json_files, proc
 from multiroot.errors import ConflictError, MultirootError
 from multiroot.launch import guard
 from multiroot.processes import parent_of
@@ -31,6 +32,11 @@ BIND_S = 5.0  # and so long to take it again, before the root goes on without
 _COMMAND = 4  # PCI configuration: command register, bus mastering is bit 2
 _BUS_MASTER = 1 << 2
 _BRIDGE_CLASS = 0x06
+_NAME = re.compile(r"[0-9A-Za-z_][ -.0-~]{0,99}")  # of a function or driver: a part of a path below /sys
+_PROBE = (
+    "each device gets a driver again by "
+    "`for d in /sys/bus/pci/devices/*; do echo ${d##*/} > /sys/bus/pci/drivers_probe; done`"
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def unbind_all(record: Path, sys: Path = Path("/sys"), seconds: float = UNBIND_S
     """
     done: list[Bound] = []
     functions = bound_functions(sys)
-    record.write_text(json.dumps([[bound.function, bound.driver] for bound in functions]))
+    json_files.write(record, [[bound.function, bound.driver] for bound in functions])
     for bound in functions:
         switch = sys / f"bus/pci/drivers/{bound.driver}/unbind"
         try:
@@ -154,14 +160,26 @@ def bind_again(record: Path, sys: Path = Path("/sys"), seconds: float = BIND_S) 
     """Give the functions in `record` that have no driver back to the one they had, if there is a record.
 
     The kernel says "no driver" of a function from the begin of its unbinding on, so that this includes one
-    whose driver is still at it.
+    whose driver is still at it. A record that is damaged is logged, for the root goes on without them, too.
     """
-    if not record.exists():
+    try:
+        functions = json_files.read(record, list, _bound, _PROBE)
+    except MultirootError as error:
+        log.error("devices stay without a driver: %s", error)
         return
-    functions = [Bound(function, driver) for function, driver in json.loads(record.read_text())]
+    if functions is None:
+        return
     free = [each for each in functions if not (sys / f"bus/pci/devices/{each.function}/driver").exists()]
     bind_all(free, sys, seconds)
     record.unlink()
+
+
+def _bound(data: list[Any]) -> list[Bound]:
+    """What `unbind_all` has written; raises TypeError or ValueError for anything else."""
+    pairs = [(function, driver) for function, driver in data]
+    if not all(isinstance(name, str) and _NAME.fullmatch(name) for pair in pairs for name in pair):
+        raise ValueError("it is no list of functions and drivers")
+    return [Bound(function, driver) for function, driver in pairs]
 
 
 def _begin(path: Path, text: str) -> Future[None]:

@@ -7,13 +7,14 @@ every root maps. What is described here is the soft part; it travels with the ha
 
 from __future__ import annotations
 
-import json
 import logging
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from multiroot import proc
+from multiroot import json_files, proc
 from multiroot.arena.allocator import Extent
 from multiroot.arena.arena import Arena
 from multiroot.arena.backing import find_device
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 VERSION = 1
 TABLES = f"{RESERVED}iommu-tables"
 ACPI = Path("/sys/firmware/acpi/tables")
+_ADDRESSES = ("config", "start", "size")  # fields of 64 bits; the others have 32
 
 
 @dataclass(frozen=True)
@@ -237,14 +239,38 @@ class Devices:
     def _remember(self, function: Function) -> None:
         """Keep what a giver told, for this root's sysfs says less of the function."""
         self._around.run_dir.mkdir(parents=True, exist_ok=True)
-        self._told_file(function.rid).write_text(json.dumps(asdict(function)))
+        json_files.write(self._told_file(function.rid), asdict(function))
 
     def _told(self, rid: int) -> Function | None:
+        """What a giver told, None if none did. Raises MultirootError when the file is damaged."""
+
+        def mine(data: dict[str, Any]) -> Function:
+            made = _function(data)
+            if made.rid != rid:
+                raise ValueError(f"it tells of function {made.rid:#x}")
+            return made
+
         file = self._told_file(rid)
-        if not file.exists():
-            return None
-        kept = json.loads(file.read_text())
-        return Function(**{**kept, "bars": tuple(Bar(**bar) for bar in kept["bars"])})
+        hint = (
+            f"if the device is no virtual function, this root knows it as well: `rm {shlex.quote(str(file))}`"
+        )
+        return json_files.read(file, dict, mine, hint)
+
+
+def _function(data: dict[str, Any]) -> Function:
+    """A function from what `asdict` made of one, after JSON. Raises the usual errors for anything else."""
+    made = Function(**{**data, "bars": tuple(Bar(**bar) for bar in data["bars"])})
+    for name, value in (*asdict(made).items(), *(item for bar in made.bars for item in asdict(bar).items())):
+        if name != "bars" and not _fits(name, value):
+            raise ValueError(f"{name} cannot be {value!r}")
+    return made
+
+
+def _fits(name: str, value: object) -> bool:
+    """Whether a function, or a message, can hold the value in that field."""
+    if name == "virtual":
+        return isinstance(value, bool)
+    return type(value) is int and 0 <= value < 1 << (64 if name in _ADDRESSES else 32)
 
 
 def load_modules() -> None:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from multiroot import json_files
 from multiroot.arena.layout import Owner
-from multiroot.errors import BadRequestError, ConflictError
 from multiroot.processes import ProcessId
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import from_data
@@ -60,27 +61,12 @@ class VmFolder:
 
     def write(self, record: VmRecord) -> None:
         """Replace the record in one step."""
-        temporary = self._record.with_suffix(".new")
-        temporary.write_text(json.dumps(asdict(record)))
-        temporary.replace(self._record)
+        json_files.write(self._record, asdict(record))
 
     def read(self) -> VmRecord | None:
-        """The record, None if the VM never came up. Raises ConflictError for one that is damaged."""
-        try:
-            data = json.loads(self._record.read_bytes())
-            return VmRecord(
-                definition=from_data(data["definition"], VmDefinition),
-                vmm=str(data["vmm"]),
-                vmm_version=str(data["vmm_version"]),
-                process=from_data(data["process"], ProcessId),
-                taps=tuple(str(tap) for tap in data["taps"]),
-                giver=from_data(data["giver"], Owner) if data["giver"] else None,
-            )
-        except FileNotFoundError:
-            return None
-        except (KeyError, TypeError, ValueError, RecursionError, BadRequestError) as error:
-            hint = f"end its VMM if it runs, then remove {self.path}"
-            raise ConflictError(f"{self._record} is damaged: {error}", hint) from error
+        """The record, None if the VM never came up. Raises MultirootError for one that is damaged."""
+        hint = f"end its VMM if it runs, then `rm -r {shlex.quote(str(self.path))}`"
+        return json_files.read(self._record, dict, _record, hint)
 
     def last_words(self) -> str:
         """The end of what the VMM said on its own outputs."""
@@ -90,6 +76,17 @@ class VmFolder:
         """The end of what the guest said on its console."""
         said = b"".join(piece.data for piece in read_history(self.console_record))
         return _end(said.decode(errors="replace"))
+
+
+def _record(data: dict[str, Any]) -> VmRecord:
+    return VmRecord(
+        definition=from_data(data["definition"], VmDefinition),
+        vmm=str(data["vmm"]),
+        vmm_version=str(data["vmm_version"]),
+        process=from_data(data["process"], ProcessId),
+        taps=tuple(str(tap) for tap in data["taps"]),
+        giver=from_data(data["giver"], Owner) if data["giver"] else None,
+    )
 
 
 def last_words(log: Path) -> str:

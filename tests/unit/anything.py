@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
+
+from multiroot.errors import MultirootError
+
+T = TypeVar("T")
 
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 
@@ -47,3 +52,11 @@ def _replaced(value: Any, place: _Place, new: Any) -> Any:
         if name != key or rest or new is not _GONE
     ]
     return dict(made) if isinstance(value, dict) else [below for _, below in made]
+
+
+def made_or_refused(make: Callable[[], T]) -> T | MultirootError:
+    """What `make` returns, or the error that it refuses with."""
+    try:
+        return make()
+    except MultirootError as error:
+        return error

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from anything import json_with, spoiled
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from multiroot.coordinator.adoption import Adoption, AdoptionContext, AdoptionState
 from multiroot.device.uapi import CpuState, E820Range, Ledger, LedgerCpu, MemoryAction
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, MultirootError
 from multiroot.phases import Phases
 from multiroot.units import MIB
 
@@ -191,3 +197,70 @@ async def test_what_is_no_address_changes_nothing(machine: Machine) -> None:
         adoption.begin(devices=["eth0"])
     assert adoption.state is AdoptionState.NONE
     assert not (machine.top / "request").exists()
+
+
+GOOD = {"verify": True, "devices": ["0000:01:00.1", "01:00.0"]}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=40) | (spoiled(GOOD) | json_with(*GOOD)).map(json.dumps).map(str.encode))
+def test_an_agent_starts_with_any_request_that_is_left(tmp_path: Path, data: bytes) -> None:
+    """It obeys it or tells why not."""
+    (tmp_path / "request").write_bytes(data)
+
+    async def start() -> None:
+        adoption = adoption_on(Machine(tmp_path), ended=False)
+        adoption.resume()
+        if adoption.busy:
+            await finish(adoption)
+            assert "did not end" in adoption.error
+        else:
+            assert adoption.error.startswith(f"{tmp_path / 'request'} is damaged: ")
+        assert adoption.state is AdoptionState.FAILED
+
+    asyncio.run(start())
+
+
+@pytest.mark.parametrize("text", ["", '{"verify": true, "devi', "[]", '{"verify": 1, "devices": ["eth0"]}'])
+async def test_a_damaged_request_is_told_and_another_one_is_taken(
+    machine: Machine, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    request = machine.top / "request"
+    request.write_text(text)
+    adoption = adoption_on(machine)
+    adoption.resume()
+    assert (adoption.state, adoption.busy) == (AdoptionState.FAILED, False)
+    assert adoption.error.startswith(f"{request} is damaged: ")
+    assert adoption.error.endswith("(ask again: `multiroot root adopt`)")
+    assert caplog.messages == [f"taking over: {adoption.error}"]
+    assert machine.calls == [], "nothing is adopted by a request that nobody understands"
+    adoption.begin()
+    assert json.loads(request.read_text()) == {"verify": False, "devices": []}
+    await finish(adoption)
+    assert (adoption.state, adoption.error) == (AdoptionState.DONE, "")
+
+
+async def test_a_request_that_cannot_be_kept_is_refused_and_the_one_before_stays(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = adoption_on(machine, ended=False)
+    first.begin(devices=["01:00.0"])
+    await finish(first)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(MultirootError, match=r"cannot write .*request: No space left"):
+            first.begin()
+        second = adoption_on(machine)
+        second.resume()  # needs no room
+    await finish(second)
+    assert [call for call in machine.calls if call[0] == "pci"] == [("pci", 0x100)]
+
+
+def test_no_request_is_nothing_to_do(machine: Machine) -> None:
+    adoption = adoption_on(machine)
+    adoption.resume()
+    assert (adoption.state, adoption.error) == (AdoptionState.NONE, "")

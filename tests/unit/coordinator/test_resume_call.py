@@ -49,12 +49,12 @@ class Served:
         async def nothing(*_: object) -> Any:
             pytest.fail("nobody asked for that")
 
-        adoption = Adoption(
+        self.adoption = Adoption(
             AdoptionContext(phases, nothing, nothing, list, top / "adoption", top / "services")
         )
         owners = {"web": 2, "db": 1}
         parts = CoordinatorParts(
-            self.coordinator, adoption, phases, nothing, nothing, Console(), lambda: owners, 1
+            self.coordinator, self.adoption, phases, nothing, nothing, Console(), lambda: owners, 1
         )
         self.service = CoordinatorService(parts)
 
@@ -107,6 +107,14 @@ async def test_what_was_being_taken_back_is_taken_back_to_the_end(served: Served
     result = (await served.resume()).released
     assert (result.idle, list(result.lost)) == (False, [])
     assert (await served.state()).next == ""
+
+
+async def test_a_damaged_request_to_take_over_is_in_the_state(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "adoption").write_text('{"verify": tr')
+    served.adoption.resume()
+    state = await served.state()
+    assert (state.state, state.taking_over) == ("idle", "failed")
+    assert state.taking_over_error.startswith(f"{tmp_path / 'adoption'} is damaged: ")
 
 
 async def test_a_busy_coordinator_says_with_what(served: Served) -> None:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from anything import json_with, spoiled
+import pytest
+from anything import json_with, made_or_refused, spoiled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plan.strategies import machine
@@ -34,9 +35,21 @@ GOOD = json.loads(
 def test_any_record_is_read_or_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "loaded.json"
     path.write_bytes(data)
-    with suppress(MultirootError):
-        found = record.find(path, "boot")
+    found = made_or_refused(lambda: record.find(path, "boot"))
+    if isinstance(found, MultirootError):
+        assert found.message.startswith(f"{path} is damaged: ")
+    else:
         assert found is None or (isinstance(found.plan, Plan) and found.to_dict())
+
+
+@pytest.mark.parametrize(
+    "data", [GOOD | {"root": float("inf")}, GOOD | {"taken": 7}, GOOD | {"entry": []}, [], "loaded"]
+)
+def test_what_is_no_record_is_named_with_its_file(tmp_path: Path, data: Any) -> None:
+    path = tmp_path / "loaded.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(MultirootError, match=f"{path} is damaged: .*`rm {path}`"):
+        record.find(path, "boot")
 
 
 @settings(max_examples=100)

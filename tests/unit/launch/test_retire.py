@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from anything import json_with, spoiled
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from multiroot.errors import ConflictError
+from multiroot.errors import ConflictError, MultirootError
 from multiroot.launch import retire
 
 BUS_MASTER = 4
@@ -79,6 +83,54 @@ def test_what_was_bound_is_bound_again_after_a_restart(tmp_path: Path) -> None:
     assert [pci.said(driver, "bind") for driver in ("virtio-pci", "nvme")] == ["0000:00:02.0", "0000:01:00.0"]
     assert pci.said("pcieport", "bind") == "", "its driver had not let go of it yet"
     assert not record.exists()
+
+
+GOOD = [["0000:00:02.0", "virtio-pci"], ["0000:01:00.0", "nvme"]]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=40) | (spoiled(GOOD) | json_with()).map(json.dumps).map(str.encode))
+def test_the_root_goes_on_whatever_is_in_the_record(tmp_path: Path, data: bytes) -> None:
+    record = tmp_path / "unbound.json"
+    record.write_bytes(data)
+    retire.bind_again(record, tmp_path / "sys", seconds=1)
+    assert not (tmp_path / "sys").exists(), "nothing was written that is no switch of a driver"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '[["0000:00:02.0", "virt',
+        '{"0000:00:02.0": "virtio-pci"}',
+        '[["0000:00:02.0", "../../../leak"]]',
+        '[["\\ud800", "nvme"]]',
+        '[["0000:00:02.0"]]',
+    ],
+)
+def test_a_damaged_record_is_told_with_a_way_to_give_devices_a_driver(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    pci = Pci(tmp_path, DRIVERS)
+    record = tmp_path / "unbound.json"
+    record.write_text(text)
+    retire.bind_again(record, tmp_path)
+    (line,) = caplog.messages
+    assert line.startswith(f"devices stay without a driver: {record} is damaged: ")
+    command = line.rpartition("`for ")[2].partition("`")[0].replace("/sys/", f"{tmp_path}/")
+    subprocess.run(["sh", "-ec", f"for {command}"], check=True)
+    assert (tmp_path / "bus/pci/drivers_probe").read_text() == "0000:01:00.0\n", "the last of them"
+    assert pci.said("nvme", "bind") == ""
+    # The next retire does not mind.
+    retire.unbind_all(record, tmp_path)
+    assert json.loads(record.read_text())[0] == ["0000:01:00.0", "nvme"]
+
+
+def test_nothing_is_unbound_when_the_record_cannot_be_written(tmp_path: Path) -> None:
+    pci = Pci(tmp_path, DRIVERS)
+    with pytest.raises(MultirootError, match=r"cannot write .*unbound"):
+        retire.unbind_all(tmp_path / "no folder" / "unbound", tmp_path)
+    assert [pci.said(driver, "unbind") for driver in ("pcieport", "virtio-pci", "nvme")] == ["", "", ""]
 
 
 def test_nobody_waits_for_a_driver_that_clings_until_it_takes_its_device_back(tmp_path: Path) -> None:

@@ -3,21 +3,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from anything import json_with, made_or_refused, spoiled
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from multiroot.arena.allocator import Extent
 from multiroot.device.passthrough import Bar, Function, Translation, segment_of
 from multiroot.device.uapi import Ecam
-from multiroot.errors import ConflictError
+from multiroot.errors import ConflictError, MultirootError
 from multiroot.passthrough import devices as module
 from multiroot.passthrough.devices import TABLES, VERSION, Devices, DeviceState, Surroundings
 from multiroot.passthrough.functions import DRIVER, Functions, rid_of
+from multiroot.passthrough.messages import state_to_proto
 
 ME, PEER, DEAD = 2, 3, 1
 CARD, DISK = 0x100, 0x300
@@ -184,6 +189,33 @@ def test_an_agent_that_is_restarted_describes_a_handed_function_as_it_was_told(m
     assert machine.devices().prepare("01:00.0", told) == HANDED
     # Nothing of it can be read from this root's sysfs.
     assert machine.devices().describe("01:00.0", Extent(0, 4096)).function == FUNCTION
+
+
+GOOD = json.loads(json.dumps(asdict(FUNCTION)))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=40) | (spoiled(GOOD) | json_with(*GOOD)).map(json.dumps).map(str.encode))
+def test_whatever_is_kept_of_a_function_is_told_on_or_refused(machine: Machine, data: bytes) -> None:
+    file = machine.top / "run" / f"{CARD:04x}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(data)
+    found = made_or_refused(lambda: machine.devices().describe("01:00.0", Extent(0, 4096)))
+    if isinstance(found, MultirootError):
+        assert found.message.startswith(f"{file} is damaged: ")
+    else:
+        message = state_to_proto(found)
+        assert message.rid == CARD
+
+
+def test_a_damaged_account_of_a_function_says_when_it_can_be_removed(machine: Machine) -> None:
+    file = machine.top / "run" / f"{CARD:04x}.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({**GOOD, "rid": DISK}))
+    with pytest.raises(
+        MultirootError, match=f"is damaged: it tells of function 0x300 .*no virtual.*`rm {file}`"
+    ):
+        machine.devices().describe("01:00.0", Extent(0, 4096))
 
 
 def test_requester_ids_in_any_segment() -> None:
