@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Handing one VM to another root, or having it handed back."""
+"""Handing VMs to another root, or having them handed back, and putting an end to that."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 from multiroot.agent.context import Root
 from multiroot.agent.guests import Guests
 from multiroot.errors import PeerLostError
-from multiroot.handoff.giver import hand_over
+from multiroot.handoff import terms as handoff_terms
+from multiroot.handoff.evacuation import Evacuation, Leg, Outcome
+from multiroot.handoff.giver import Target
+from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phases import Phases
 from multiroot.root.peers import Role
 from multiroot.rpc import phases as wire
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+CANCEL_S = 60.0  # by then it is settled who runs a VM
 
 
 class Handoffs:
@@ -22,34 +28,71 @@ class Handoffs:
     def __init__(self, root: Root, guests: Guests) -> None:
         self._root = root
         self._guests = guests
+        self._under_way: dict[str, Leg] = {}
 
-    async def hand_over(self, name: str, to: str, phases: Phases) -> coordinator_pb2.HandoffResult:
-        """Hand the VM `name` to the root called `to`; what `handoff.giver.hand_over` returns and raises.
+    async def hand_over(
+        self,
+        names: Sequence[str],
+        to: str,
+        terms: Terms,
+        phases: Phases,
+        done: Callable[[Outcome], None] = lambda _: None,
+    ) -> list[Outcome]:
+        """Hand VMs to the root called `to`; what became of each.
 
-        Raises PeerLostError, with nothing begun, when that root is known to be gone.
+        `done` is told of each as soon as it is known. Raises PeerLostError when that root is known to be
+        gone, BadRequestError for a name that no VM has; nothing is begun then.
         """
         manager, peers = self._guests.manager, self._root.peers
         taker = peers.by_name(to)
         if taker.gone:
-            # Nothing is begun, so the owner word stays as it is.
+            # Nothing is begun, so the owner words stay as they are.
             hint = "take back what it had: `multiroot root release`" if taker.role is Role.CHILD else ""
             raise PeerLostError(f"the {to} root is gone", hint)
 
         async def lost() -> object:
             return await peers.wait(lambda: taker.gone or peers.get(taker.role) is not taker, None)
 
-        channel = self._root.neighbours.channel(to)
-        return await hand_over(manager, name, channel, taker.root, phases, lost)
+        target = Target(taker.root, self._root.neighbours.channel(to), to, lost)
+        evacuation = Evacuation(manager, names, target, phases, terms, done)
+        self._under_way |= evacuation.legs
+        try:
+            return await evacuation.run()
+        finally:
+            for name in evacuation.legs:
+                del self._under_way[name]
 
-    async def hand_back(self, name: str) -> None:
-        """Have the new root hand the VM `name` to this one, and publish its phases here.
+    async def cancel(self, name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
+        """Have the VM `name` stay that is being handed over, or all if it is "".
+
+        Unless `here`, also those that the new root gives. Returns when it is settled where each runs.
+        """
+        answer = coordinator_pb2.CancelHandoffResponse()
+        legs = {each: leg for each, leg in self._under_way.items() if name in ("", each)}
+        for leg in legs.values():
+            leg.cancelled.set()
+        for each, leg in legs.items():
+            await leg.settled.wait()
+            stays = leg.outcome is None or leg.outcome.error is not None
+            (answer.stay if stays else answer.gone).append(each)
+        child = self._root.peers.get(Role.CHILD)
+        if not here and child and child.ready:
+            stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
+            request = coordinator_pb2.CancelHandoffRequest(name=name, here=True)
+            with translated("the new root's agent"):
+                answer.MergeFrom(await stub.CancelHandoff(request, timeout=CANCEL_S))
+        return answer
+
+    async def hand_back(self, names: Sequence[str]) -> None:
+        """Have the new root hand VMs to this one, however long they stand still, and publish its phases here.
 
         Raises PeerLostError when nothing has been heard of that root for some seconds.
         """
         peers = self._root.peers
         giver = peers.by_name("new")
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
-        call = stub.Handoff(coordinator_pb2.HandoffRequest(name=name, to="old"))
+        request = coordinator_pb2.HandoffRequest(names=names, to="old", terms=handoff_terms.to_proto(PATIENT))
+        call = stub.Handoff(request)
 
         async def follow() -> None:
             with translated("the new root's agent"):
@@ -62,7 +105,7 @@ class Handoffs:
         try:
             await asyncio.wait({following, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not following.done():
-                raise PeerLostError(f"the new root does not answer, and {name} is in it")
+                raise PeerLostError(f"the new root does not answer, and {', '.join(names)} is in it")
             await following
         finally:
             following.cancel()

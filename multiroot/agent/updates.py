@@ -51,7 +51,7 @@ class Updates:
         update = UpdateContext(
             here=self._here,
             there=self.guests_there,
-            hand_over=lambda name: handoffs.hand_over(name, "new", root.phases),
+            hand_over=lambda names, terms: handoffs.hand_over(names, "new", terms, root.phases),
             hand_back=handoffs.hand_back,
             announce=self._announce,
             shut_door=guests.shut_door,
@@ -94,6 +94,7 @@ class Updates:
             phases=self._root.phases,
             plan=lambda request: make_plan(self._launch, request),
             hand_over=self._handoffs.hand_over,
+            cancel=self._handoffs.cancel,
             console=self._launch.console,
             owners=self._guests.owners,
             root=self._root.me.root,

@@ -65,12 +65,21 @@ class Pool:
         for name in names:
             self._signal("STOP", name)
 
-    def hand_over(self, name: str) -> tuple[coordinator_pb2.HandoffResult, list[Phase]]:
-        """To the other root."""
-        there = OTHER[self._where[name]]
-        done = self._agents.hand_over(name, there, self._show)
-        self._where[name] = there
+    def hand_over(self, names: Sequence[str]) -> list[tuple[coordinator_pb2.HandoffResult, list[Phase]]]:
+        """To the other root, by one call for all that are in the same."""
+        there = OTHER[self._where[names[0]]]
+        done = self._agents.hand_over(names, there, self._show)
+        self._where |= dict.fromkeys(names, there)
         return done
+
+    def gather(self, names: Sequence[str]) -> None:
+        """Have all of these in the root where the first is: contenders share them, and left them anywhere."""
+        here = self._where[names[0]]
+        away = [name for name in names if self._where[name] != here]
+        if away:
+            self.wake(away)
+            self.hand_over(away)
+            self.rest(away)
 
     def judge(self, result: coordinator_pb2.HandoffResult, phases: list[Phase]) -> dict[str, float]:
         """What one handoff was like, once the guest has run for a while after it."""
@@ -99,10 +108,10 @@ class Pool:
 
 
 class MultiRoot:
-    """Our handoff of some VMs, one after the other, each to the root where it is not.
+    """Our handoff of some VMs by one command, to the root where they are not.
 
-    Gives a sample for each VM, and in the last one of them `all_ns`, from the first handoff's start until
-    the last VM ran.
+    Gives a sample for each VM, and in the last one of them `all_ns`, from the command's start until the last
+    VM ran.
     """
 
     def __init__(self, name: str, pool: Pool, definitions: Sequence[vm_pb2.VmDefinition]) -> None:
@@ -115,13 +124,14 @@ class MultiRoot:
         self._pool.need(self._definitions)
 
     def sample(self) -> list[Sample]:
+        self._pool.gather(self._names)
         self._pool.wake(self._names)
-        done = [self._pool.hand_over(name) for name in self._names]
+        done = self._pool.hand_over(self._names)
         samples = [
             Sample(self.name, 0, self._pool.judge(result, phases), tuple(phases)) for result, phases in done
         ]
         self._pool.rest(self._names)
-        began = min(phase.start_ns for phase in done[0][1])
+        began = min(phase.start_ns for _, phases in done for phase in phases)
         samples[-1].values["all_ns"] = max(result.resumed_ns for result, _ in done) - began
         return samples
 

@@ -13,13 +13,15 @@ from multiroot.rpc.v1 import coordinator_pb2
 
 
 def progress_call(
-    events: Iterable[coordinator_pb2.Progress], *also: Callable[[Phase], None]
+    events: Iterable[coordinator_pb2.Progress],
+    *also: Callable[[Phase], None],
+    handed: Callable[[coordinator_pb2.HandoffResult], None] | None = None,
 ) -> coordinator_pb2.Progress:
     """Show each phase when it comes, and pass it to `also`; show what a new root's kernel says. Returns the
-    message that has the result.
+    message that has the result. `handed` gets each VM that has arrived.
     """
     with Progress().live() as show:
-        return follow(events, show, *also, hear=show.hear)
+        return follow(events, show, *also, hear=show.hear, handed=handed)
 
 
 def released_json(result: coordinator_pb2.ReleaseResult) -> dict[str, Any]:

@@ -32,7 +32,7 @@ COMMANDS = {
     ),
     "handoff": (
         "multiroot.cli.handoff:handoff",
-        "Hand the running VM to the new root, or back to the old one.",
+        "Hand running VMs to the new root, or back to the old one.",
     ),
     "kexec": ("multiroot.cli.kexec:kexec", "Load, start and stop a second kernel by hand."),
     "lab": ("multiroot.cli.lab:lab", "Build and run the lab machine."),

@@ -12,6 +12,7 @@ import click
 from multiroot.cli.agent import agent_target, connect
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_lost, print_table
+from multiroot.cli.terms import terms_message, terms_options
 from multiroot.units import format_size
 
 
@@ -39,6 +40,7 @@ from multiroot.units import format_size
     metavar="FUNCTION",
     help="A PCI function for the new root to adopt, such as 0000:00:02.0; may be repeated. Default: all.",
 )
+@terms_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @json_option
 @click.pass_context
@@ -50,6 +52,11 @@ def update(
     keep_old: bool,
     verify: bool,
     devices: tuple[str, ...],
+    downtime_limit_ms: int,
+    group: int,
+    preparing: int,
+    order: str,
+    first: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -73,7 +80,10 @@ def update(
             click.echo(coordinator_pb2_grpc.CoordinatorServiceStub(channel).Plan(request).plan_json)
         return
     until = "handover" if keep_old else until
-    wanted = coordinator_pb2.UpdateRequest(launch=request, until=until, verify=verify, devices=devices)
+    terms = terms_message(downtime_limit_ms, group, preparing, order, first)
+    wanted = coordinator_pb2.UpdateRequest(
+        launch=request, until=until, verify=verify, devices=devices, terms=terms
+    )
     _show(_follow(lambda stub: stub.Update(wanted)), as_json)
 
 

@@ -139,8 +139,9 @@ class Coordinator:
 
         A failure before the new root has joined takes everything back. After that, what is done stays
         done: VMs that were not handed over go on here, and the next call continues. "retire" goes as far as
-        the commit, the rest is for `retire`, which gets what the update was `told`. Raises ConflictError, and
-        changes nothing, when `first` names another kernel, or other resources, than the update under way has.
+        the commit, the rest is for `retire`. The handover and it get what the update was `told`. Raises
+        ConflictError, and changes nothing, when `first` names another kernel, or other resources, than the
+        update under way has.
         """
         _need_step(until)
         async with self._changing("updating") as standing:
@@ -153,12 +154,13 @@ class Coordinator:
                 _refuse_another(first, standing)
             else:
                 self._journal.reset()
-            self._journal.write(until, Edge.WANTED, **(told or {}))
+            told = told or {}
+            self._journal.write(until, Edge.WANTED, **told)
             wanted = list(STEPS)[: list(STEPS).index(until) + 1]
             await self._bring_up(first, [name for name in wanted if name in LAUNCH and not self._done(name)])
             for name in wanted:
                 if name in UPDATE and name != PhaseName.RETIRE and not self._done(name):
-                    await self._try(name)
+                    await self._try(name, told if name == PhaseName.HANDOVER else {})
             return self.state
 
     def way_on(self, until: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,9 @@ from multiroot.coordinator.coordinator import Coordinator, Data
 from multiroot.coordinator.join import Console
 from multiroot.coordinator.requests import request_data
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
+from multiroot.handoff import terms as handoff_terms
+from multiroot.handoff.evacuation import Outcome, check
+from multiroot.handoff.terms import Terms
 from multiroot.passthrough.functions import Functions, parse_address
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
@@ -23,18 +26,30 @@ from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 log = logging.getLogger("multirootd")
 
+# Sends its caller a message before the result.
+Tell = Callable[[coordinator_pb2.Progress], None]
+
 
 class HandOver(Protocol):
-    """Hands one VM to the root called `to`; the result's fields are those of the message."""
+    """Hands VMs to the root called `to`, and tells `done` of each as soon as it is settled."""
 
-    async def __call__(self, name: str, to: str, phases: Phases) -> coordinator_pb2.HandoffResult: ...
+    async def __call__(
+        self, names: Sequence[str], to: str, terms: Terms, phases: Phases, done: Callable[[Outcome], None]
+    ) -> list[Outcome]: ...
+
+
+class Cancel(Protocol):
+    """Has one VM stay that is being handed over, or all if `name` is ""."""
+
+    async def __call__(self, name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse: ...
 
 
 @dataclass(frozen=True)
 class CoordinatorParts:
     """What the service answers from.
 
-    `plan` makes a plan's JSON from a request and changes nothing. `hand_over` hands one VM to another root.
+    `plan` makes a plan's JSON from a request and changes nothing. `hand_over` hands VMs to another root, and
+    `cancel` puts an end to that.
     `console` has what a new root's kernel says. `owners` tells which root owns which VM. `root` is this
     root's number.
     """
@@ -44,6 +59,7 @@ class CoordinatorParts:
     phases: Phases
     plan: Callable[[coordinator_pb2.LaunchRequest], Awaitable[str]]
     hand_over: HandOver
+    cancel: Cancel
     console: Console
     owners: Callable[[], Mapping[str, int]]
     root: int
@@ -69,7 +85,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> AsyncIterator[coordinator_pb2.Progress]:
         self._refuse_while_adopting()
 
-        async def work() -> coordinator_pb2.Progress:
+        async def work(_: Tell) -> coordinator_pb2.Progress:
             data = await self._coordinator.launch({"request": request_data(request)})
             return coordinator_pb2.Progress(launched=launch_result(data))
 
@@ -89,15 +105,33 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         if to not in ("old", "new"):
             raise BadRequestError(f"a VM cannot be handed to {to!r}", 'say "old" or "new"')
 
-        async def work() -> coordinator_pb2.Progress:
-            async with self._coordinator.busy(f"handing {request.name} over"):
+        terms = handoff_terms.from_proto(request.terms)
+        if bool(request.names) == request.all:
+            raise BadRequestError("which VMs are to be handed over?", "name them: `multiroot vm list`")
+        names = list(request.names)
+
+        async def work(tell: Tell) -> coordinator_pb2.Progress | None:
+            async with self._coordinator.busy(f"handing {', '.join(names) or 'all VMs'} over"):
                 if to == "new" and not self._coordinator.joined:
                     raise PeerLostError("no new root has joined", "start one: `multiroot root launch`")
-                result = await self._parts.hand_over(request.name, to, self._phases)
-                return coordinator_pb2.Progress(handed_off=result)
+                if request.all:
+                    names.extend(self._of_this_root())
+                outcomes = await self._parts.hand_over(names, to, terms, self._phases, _telling(tell))
+                back = "" if to == "new" else " --to old"
+                check(outcomes, f"multiroot handoff{back}")
+                return None
 
         async for progress in self._stream(work):
             yield progress
+
+    async def CancelHandoff(
+        self, request: coordinator_pb2.CancelHandoffRequest, context: Any
+    ) -> coordinator_pb2.CancelHandoffResponse:
+        return await self._parts.cancel(request.name, here=request.here)
+
+    def _of_this_root(self) -> list[str]:
+        """VMs that this root owns, by name."""
+        return sorted(name for name, root in self._parts.owners().items() if root == self._parts.root)
 
     async def GetState(
         self, request: coordinator_pb2.GetStateRequest, context: Any
@@ -132,7 +166,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._refuse_while_adopting()
         for device in request.devices:
             Functions().need(parse_address(device))
-        told = {"verify": request.verify, "devices": list(request.devices)}
+        terms = handoff_terms.from_proto(request.terms)
+        told = {"verify": request.verify, "devices": list(request.devices), "terms": terms.to_dict()}
         first = {"request": request_data(request.launch)}
         async for progress in self._update(first, request.until or PhaseName.RETIRE, told, context):
             yield progress
@@ -155,7 +190,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> AsyncIterator[coordinator_pb2.Progress]:
         retiring = until == PhaseName.RETIRE
 
-        async def work() -> coordinator_pb2.Progress:
+        async def work(_: Tell) -> coordinator_pb2.Progress:
             state = await self._coordinator.update(first, until, told)
             root = self._coordinator.data.get("carve", {}).get("root", 0)
             result = coordinator_pb2.UpdateResult(state=state.value, root=root, retiring=retiring)
@@ -190,7 +225,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> AsyncIterator[coordinator_pb2.Progress]:
         """Take the update back by `undo`; the result is what this root has got back."""
 
-        async def work() -> coordinator_pb2.Progress:
+        async def work(_: Tell) -> coordinator_pb2.Progress:
             idle = not self._coordinator.begun
             plan = self._coordinator.data.get("plan", {})
             lost = await undo()
@@ -208,9 +243,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             raise ConflictError(f"this root is {self._adoption.state}", "wait until it has everything")
 
     async def _stream(
-        self, work: Callable[[], Awaitable[coordinator_pb2.Progress]]
+        self, work: Callable[[Tell], Awaitable[coordinator_pb2.Progress | None]]
     ) -> AsyncIterator[coordinator_pb2.Progress]:
-        """Phases and a new root's messages while `work` runs, then its result.
+        """Phases, a new root's messages and what `work` tells while it runs, then its result if it has one.
 
         A caller that goes away does not stop the work: what was begun is brought to an end, for a launch cut
         off in the middle would help nobody.
@@ -224,15 +259,26 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             queue.put_nowait(coordinator_pb2.Progress(said=line))
 
         subscriptions = (self._phases.subscribe(add_phase), self._parts.console.subscribe(add_line))
-        task = asyncio.ensure_future(work())
+        task = asyncio.ensure_future(work(queue.put_nowait))
         task.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (progress := await queue.get()) is not None:
                 yield progress
-            yield await task
+            if result := await task:
+                yield result
         finally:
             for unsubscribe in subscriptions:
                 unsubscribe()
+
+
+def _telling(tell: Tell) -> Callable[[Outcome], None]:
+    """Tells of each VM that has arrived."""
+
+    def tell_of(outcome: Outcome) -> None:
+        if outcome.result:
+            tell(coordinator_pb2.Progress(handed_off=outcome.result))
+
+    return tell_of
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

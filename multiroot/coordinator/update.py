@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multiroot.coordinator.coordinator import Data, Step, Undoing
 from multiroot.errors import ConflictError, MultirootError
+from multiroot.handoff.evacuation import Outcome, check
+from multiroot.handoff.terms import Terms
 from multiroot.launch import retire
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
@@ -25,7 +27,7 @@ class UpdateContext:
     """What the steps work with.
 
     `here` and `there` name the VMs that this root, or the new one, owns; `hand_over` and `hand_back`
-    move one; `announce` tells the new root that this one is about to end, and to take over, with the
+    move some; `announce` tells the new root that this one is about to end, and to take over, with the
     phases so far, whether to verify that nothing writes to what this root leaves, and the PCI functions to
     adopt. Behind a shut door this root takes no VM any more. `root` is this root's number. `unbound` is the
     file that keeps which drivers devices had. `staying` names functions of VMs in the new root that would
@@ -34,8 +36,8 @@ class UpdateContext:
 
     here: Callable[[], list[str]]
     there: Callable[[], list[str]]
-    hand_over: Callable[[str], Awaitable[object]]
-    hand_back: Callable[[str], Awaitable[object]]
+    hand_over: Callable[[Sequence[str], Terms], Awaitable[Sequence[Outcome]]]
+    hand_back: Callable[[Sequence[str]], Awaitable[object]]
     announce: Callable[[list[Phase], bool, Sequence[str]], Awaitable[object]]
     shut_door: Callable[[], Awaitable[object]]
     open_door: Callable[[], object]
@@ -57,31 +59,29 @@ def make_update_steps(context: UpdateContext) -> dict[str, Step]:
 
 @dataclass(frozen=True)
 class HandoverStep:
-    """Hands over one VM after the other. One that fails stays here, and so do those behind it."""
+    """Hands all VMs over. One that fails stays here, and the others go on."""
 
     context: UpdateContext
 
     async def do(self, data: Mapping[str, Data]) -> Data:
         names = self.context.here()
-        for name in names:
-            await self.context.hand_over(name)
+        terms = Terms.from_dict(data.get("handover", {}).get("terms", {}))
+        # An update that goes on finds some of them in the new root.
+        here = replace(terms, first=tuple(name for name in terms.first if name in names))
+        check(await self.context.hand_over(names, here), "multiroot handoff")
         return {"vms": names}
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         asked: set[str] = set()
         # One may be started there meanwhile.
         while how.hand_back and (left := [name for name in self.context.there() if name not in asked]):
-            for name in left:
-                asked.add(name)
-                await self._back(name, how)
-
-    async def _back(self, name: str, how: Undoing) -> None:
-        try:
-            await self.context.hand_back(name)
-        except MultirootError as error:
-            if not how.force:
-                raise
-            log.warning("%s does not come back: %s", name, error)
+            asked.update(left)
+            try:
+                await self.context.hand_back(left)
+            except MultirootError as error:
+                if not how.force:
+                    raise
+                log.warning("not all VMs come back: %s", error)
 
 
 def _refuse_with_vms(context: UpdateContext) -> None:

@@ -15,6 +15,7 @@ from multiroot.demo import device, guests
 from multiroot.demo.demo_report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
 from multiroot.demo.device import DeviceSeen
 from multiroot.errors import BadRequestError, MultirootError, WaitTimeoutError
+from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import agents, lab
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import card_sockets
@@ -151,7 +152,7 @@ class Scenario:
 
     def _hand_over(self, name: str) -> tuple[vm_pb2.Vm, coordinator.HandoffResult]:
         vm = _vms(self._old).Get(vm_pb2.GetVmRequest(name=name), timeout=CALL_TIMEOUT)
-        request = coordinator.HandoffRequest(name=name)
+        request = coordinator.HandoffRequest(names=[name], terms=to_proto(PATIENT))
         return vm, self._follow(_coordinator(self._old).Handoff(request)).handed_off
 
     def _follow(self, events: Iterable[coordinator.Progress]) -> coordinator.Progress:

@@ -18,6 +18,7 @@ from multiroot.demo import guests
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.failpoints import Order
 from multiroot.faults.console_shell import ConsoleShell
+from multiroot.handoff.terms import PATIENT, Terms, to_proto
 from multiroot.lab import lab as labs
 from multiroot.lab.execution import Result
 from multiroot.lab.lab import Lab
@@ -212,11 +213,11 @@ class Ground:
         for root in roots:
             until(partial(disarmed, root), RESTART_S, f"the {root} root's orders were not taken back")
 
-    def hand_over(self, to: str, name: str = VM) -> coordinator_pb2.HandoffResult:
+    def hand_over(self, to: str, name: str = VM, terms: Terms = PATIENT) -> coordinator_pb2.HandoffResult:
         """Hand the VM to the root `to` from the other one."""
         giver = "old" if to == "new" else "new"
         with translated(f"the {giver} root's agent"):
-            request = coordinator_pb2.HandoffRequest(name=name, to=to)
+            request = coordinator_pb2.HandoffRequest(names=[name], to=to, terms=to_proto(terms))
             events = self._coordinator(giver).Handoff(request, timeout=OPERATION_S)
             return follow(events).handed_off
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -24,9 +26,10 @@ from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLo
 from multiroot.failpoints import FailPoint, garbage, reach
 from multiroot.handoff import wire
 from multiroot.handoff.relay import OutgoingState
+from multiroot.handoff.terms import DOWNTIME_MOST_MS, USUAL, Terms
 from multiroot.passthrough import messages as device
 from multiroot.phase_names import PhaseName
-from multiroot.phases import Phase, Phases
+from multiroot.phases import AttrValue, Phase, Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
@@ -45,74 +48,167 @@ TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2
 
 # Returns when the taker's root is known to be gone, which a connection to it may never tell.
 Lost = Callable[[], Awaitable[object]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The root that is to take VMs: its number, its agent, its name in commands, and how its end is known."""
+
+    root: int
+    agent: grpc.aio.Channel
+    name: str = "new"
+    lost: Lost | None = None
 
 
 async def hand_over(
+    manager: VmManager, name: str, to: Target, phases: Phases, terms: Terms = USUAL
+) -> coordinator_pb2.HandoffResult:
+    """Hand the running VM `name` to `to`; raises what `Attempt` raises."""
+    with attempt(manager, name, to, phases, terms) as going:
+        await going.prepare()
+        return await going.transfer()
+
+
+@contextmanager
+def attempt(
     manager: VmManager,
     name: str,
-    taker: grpc.aio.Channel,
-    to: int,
+    to: Target,
     phases: Phases,
-    lost: Lost | None = None,
-) -> coordinator_pb2.HandoffResult:
-    """Hand the running VM `name` to root `to`, whose agent is behind `taker`.
+    terms: Terms,
+    cancelled: asyncio.Event | None = None,
+) -> Iterator[Attempt]:
+    """A handoff that is about to begin, of a VM that does nothing else in the body.
 
-    Whatever happens, exactly one root runs it afterwards. Returns once the taker does; if its answer got lost
-    but the arena shows that it is the owner, the result lacks what only the taker knows (resumed_ns is 0).
-    Raises what went wrong when the VM goes on here, or when the taker took it and failed.
+    Raises ConflictError if it does not run here, or is busy.
     """
     vm = manager.running(name)
     with vm.busy("handed over"):
-        attempt = _Attempt(vm, taker, to, phases)
-        work = asyncio.create_task(attempt.run())
+        made = Attempt(vm, to, phases, terms, cancelled or asyncio.Event())
         try:
-            return await _unless_lost(work, lost, vm.name)
+            yield made
+        finally:
+            made.close()
+
+
+class Attempt:
+    """One handoff: `prepare`, `wait` for a turn if there are others, `transfer`.
+
+    Whatever happens in one of them, exactly one root runs the VM when it comes back. It raises what went
+    wrong when the VM goes on here, or when the taker took it and failed.
+    """
+
+    def __init__(
+        self, vm: Instance, to: Target, phases: Phases, terms: Terms, cancelled: asyncio.Event
+    ) -> None:
+        """It is given up when `cancelled` is set before the VM is the taker's."""
+        self._vm = vm
+        self._root = vm.host.root
+        self._to = to
+        self._phases = phases
+        self._terms = terms
+        self._cancelled = cancelled
+        self._stub = handoff_pb2_grpc.HandoffServiceStub(to.agent)
+        self._taker = f"root {to.root}'s agent"
+        self._outgoing: OutgoingState | None = None
+        self._hint_bytes = b""
+        self._sending = asyncio.Event()
+        self.taken = asyncio.Event()  # the taker runs the guest; what is left is to clean up
+
+    async def prepare(self) -> None:
+        """Have the taker wait for the device state, connected with our VMM, while the guest runs."""
+        await self.wait(self._prepare())
+
+    async def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Whatever has to be waited for between `prepare` and `transfer`."""
+        try:
+            return await self._unless_ended(work)
         except BaseException as error:
-            # Settled even if this call is cancelled: a VM must not be left stopped in both roots.
-            outcome = await asyncio.shield(asyncio.create_task(attempt.settle(error)))
+            await self._settle(error)
+            raise
+
+    async def transfer(self) -> coordinator_pb2.HandoffResult:
+        """Hand it over.
+
+        If the taker's answer got lost but the arena shows that it is the owner, the result lacks what only
+        the taker knows (resumed_ns is 0).
+        """
+        try:
+            return await self._unless_ended(self._hand_over(), self._overdue())
+        except BaseException as error:
+            outcome = await self._settle(error)
             if outcome is None or not isinstance(error, MultirootError):
                 raise
             return outcome
+
+    def close(self) -> None:
+        """When all is settled, nothing is on its way any more."""
+        if self._outgoing:
+            self._outgoing.close()
+
+    async def _unless_ended(self, work: Coroutine[Any, Any, T], *also: Coroutine[Any, Any, NoReturn]) -> T:
+        """What `work` returns or raises, or what one of those raises that may put an end to it."""
+        going = asyncio.create_task(work)
+        tasks: set[asyncio.Task[Any]] = {
+            going,
+            *(asyncio.create_task(each) for each in (self._lost(), self._given_up(), *also)),
+        }
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if going not in ended:
+                ended.pop().result()
+            return going.result()
         finally:
-            attempt.close()
-
-
-async def _unless_lost(
-    work: asyncio.Task[coordinator_pb2.HandoffResult], lost: Lost | None, name: str
-) -> coordinator_pb2.HandoffResult:
-    watch = asyncio.ensure_future(lost()) if lost else None
-    try:
-        await asyncio.wait({work, watch} if watch else {work}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise PeerLostError(f"the root that was to take {name} is gone")
-        return work.result()
-    finally:
-        for task in (work, watch):
-            if task:
+            for task in tasks:
                 task.cancel()
-        await asyncio.wait({work})
+            await asyncio.wait(tasks)
 
+    async def _lost(self) -> NoReturn:
+        await (self._to.lost or asyncio.Event().wait)()
+        raise PeerLostError(f"the root that was to take {self._vm.name} is gone")
 
-class _Attempt:
-    """One handoff, from preparing to success or to the VM going on here."""
+    async def _given_up(self) -> NoReturn:
+        await self._cancelled.wait()
+        raise MultirootError(f"the handoff of {self._vm.name} was cancelled; it goes on in root {self._root}")
 
-    def __init__(self, vm: Instance, taker: grpc.aio.Channel, to: int, phases: Phases) -> None:
-        self._vm = vm
-        self._root = vm.host.root
-        self._phases = phases
-        self._stub = handoff_pb2_grpc.HandoffServiceStub(taker)
-        self._taker = f"root {to}'s agent"
-        self._outgoing: OutgoingState | None = None
+    async def _overdue(self) -> NoReturn:
+        """Fails when the guest has stood still for too long and is not the taker's yet.
 
-    async def run(self) -> coordinator_pb2.HandoffResult:
-        vm = self._vm
-        with self._phases.phase(PhaseName.PREPARE, vm=vm.name):
+        Nothing is asked of the VMM before it may be so: until then this costs the blackout nothing.
+        """
+        vm, limit_ms = self._vm, self._terms.downtime_ms
+        await self._sending.wait()
+        await asyncio.sleep(limit_ms / 1e3)
+        if vm.word.read() == vm.owner:
+            due_ns = await vm.vmm.stopped() + limit_ms * 1_000_000
+            await asyncio.sleep(max(0, due_ns - vm.host.clock()) / 1e9)
+        if vm.word.read() != vm.owner:
+            # It is the taker's in time. What is left is an answer, and to clean up.
+            await asyncio.Event().wait()
+        back = "" if self._to.name == "new" else f" --to {self._to.name}"
+        raise WaitTimeoutError(
+            f"{vm.name} stood still for {limit_ms} ms and was not root {self._to.root}'s yet;"
+            f" it goes on in root {self._root}",
+            f"allow it more: `multiroot handoff {vm.name}{back} --downtime-limit"
+            f" {min(2 * limit_ms, DOWNTIME_MOST_MS)}`",
+        )
+
+    async def _settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:
+        """Also when this call is cancelled: a VM must not be left stopped in both roots."""
+        return await asyncio.shield(asyncio.create_task(self.settle(error)))
+
+    async def _prepare(self) -> None:
+        with self._phases.phase(PhaseName.PREPARE, vm=self._vm.name):
             # The hints take our VMM some time, during which the taker's starts.
-            hints, _ = await asyncio.gather(self._hints(), self._connect())
-        await reach(FailPoint.GIVER_TRANSFER, vm.name)
-        answer = await self._transfer(hints)
-        await reach(FailPoint.GIVER_TAKEN, vm.name)
-        saved = await vm.vmm.saved()
+            self._hint_bytes, _ = await asyncio.gather(self._hints(), self._connect())
+
+    async def _hand_over(self) -> coordinator_pb2.HandoffResult:
+        await reach(FailPoint.GIVER_TRANSFER, self._vm.name)
+        answer = await self._transfer(self._hint_bytes)
+        self.taken.set()
+        await reach(FailPoint.GIVER_TAKEN, self._vm.name)
+        saved = await self._vm.vmm.saved()
         return await self._let_go(answer, saved)
 
     async def _connect(self) -> None:
@@ -127,11 +223,6 @@ class _Attempt:
             sock.sendall(await garbage(FailPoint.GIVER_WIRE, self._vm.name))
             end.sendall(await garbage(FailPoint.GIVER_STREAM, self._vm.name))
             await self._vm.vmm.connect(end.fileno())
-
-    def close(self) -> None:
-        """When all is settled, nothing is on its way any more."""
-        if self._outgoing:
-            self._outgoing.close()
 
     async def _prepare_taker(self) -> wire.Endpoint:
         vm = self._vm
@@ -180,6 +271,7 @@ class _Attempt:
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
                 await self._vm.vmm.send()
+                self._sending.set()
                 await reach(FailPoint.GIVER_SENDING, self._vm.name)
                 with self._vm.vmm.unread():
                     return (await self._next(call, "taken")).taken
@@ -196,10 +288,19 @@ class _Attempt:
     async def _let_go(self, answer: handoff_pb2.Taken, saved: Saved) -> coordinator_pb2.HandoffResult:
         for phase in map(phase_messages.from_proto, answer.phases):
             loading = phase.name == PhaseName.LOAD_DEVICE_STATE
+            phase = replace(phase, attrs={**phase.attrs, "vm": self._vm.name})
             self._phases.add(_since(phase, saved.saved_ns) if loading else phase)
         took_ns = saved.saved_ns - saved.stopped_ns
+        about: dict[str, AttrValue] = {"vm": self._vm.name}
         self._phases.add(
-            Phase(PhaseName.SAVE_DEVICE_STATE, self._phases.side, saved.stopped_ns, took_ns, blackout=True)
+            Phase(
+                PhaseName.SAVE_DEVICE_STATE,
+                self._phases.side,
+                saved.stopped_ns,
+                took_ns,
+                blackout=True,
+                attrs=about,
+            )
         )
         with self._phases.phase(PhaseName.END_OLD_QEMU, vm=self._vm.name):
             await self._gone(self._vm.word.read())

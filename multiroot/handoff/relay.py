@@ -86,6 +86,11 @@ class IncomingState(Relay):
         self._damage = ""
         super().__init__(sock, vm)
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is passed on."""
+        return self._done.is_set()
+
     def check(self) -> None:
         """Block until the trailer has been checked; raises DamagedStateError if the state is not whole."""
         self._done.wait()

@@ -9,94 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from multiroot.arena.allocator import Extent
 from multiroot.arena.layout import Owner
-from multiroot.device.passthrough import Comparison, Translation
+from multiroot.device.passthrough import Comparison
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.failpoints import FailPoint, reach, reach_in_thread
 from multiroot.handoff import wire
+from multiroot.handoff.incoming import Blackout, DeviceMove, Incoming, Taken
 from multiroot.handoff.relay import IncomingState
+from multiroot.handoff.terms import GROUP_MOST
 from multiroot.passthrough.devices import Devices, DeviceState
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.vmm import Resumed, VmmVersion
+from multiroot.vm.vmm import VmmVersion
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# A giver that prepared and never transferred is dead or has changed its mind.
-PREPARED_FOR_S = 120.0
 # So often a taker looks whether what it has prepared is still the giver's to hand over.
 LOOK_S = 1.0
-
-
-@dataclass
-class Incoming:
-    """A prepared VM. `taken` is set with the owner word: from then on there is no way back."""
-
-    vm: Instance
-    giver: Owner
-    stream: wire.Listener
-    expiry: asyncio.TimerHandle
-    connected: asyncio.Task[IncomingState]
-    phases: Phases  # of the transfer
-    transferring: bool = False
-    device: DeviceState | None = None
-    taken: bool = False
-    aborted: bool = False
-    # Whoever takes and whoever aborts are in different threads: one of them is first.
-    decide: threading.Lock = field(default_factory=threading.Lock)
-
-    def abandon(self) -> bool:
-        """No more taking; False if it has been taken already."""
-        with self.decide:
-            self.aborted = not self.taken
-        return self.aborted
-
-    def disconnect(self) -> None:
-        """Give up the connection, whether or not the giver has come."""
-        if not self.connected.cancel() and not self.connected.cancelled() and not self.connected.exception():
-            self.connected.result().close()
-
-
-@dataclass(frozen=True)
-class DeviceMove:
-    """How the VM's own device came over: its translations before and after, and how they compared."""
-
-    before: Translation
-    after: Translation
-    seen: Comparison
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What became of a transfer; times in ns on the machine-wide clock."""
-
-    epoch: int
-    resumed_ns: int
-    device: DeviceMove | None = None
-    phases: list[Phase] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Blackout:
-    """The taker's part of a blackout; times in ns on the machine-wide clock."""
-
-    resumed: Resumed
-    heard_ns: int
-    checked_ns: int
-    owned_ns: int
-    switched_ns: int
-    seen: Comparison | None
 
 
 class Taker:
@@ -109,6 +48,9 @@ class Taker:
         self._address = address
         self._incoming: dict[str, Incoming] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._showing = asyncio.Lock()  # several may be prepared at once, devices one after the other
+        # Of its own, so that no VM that stands still waits for threads that do something else.
+        self._resuming = ThreadPoolExecutor(GROUP_MOST, "resume")
 
     async def prepare(
         self,
@@ -135,8 +77,9 @@ class Taker:
         try:
             if device is not None:
                 with phases.phase(PhaseName.SHOW_DEVICE, vm=vm.name):
-                    address = await asyncio.to_thread(self._devices().prepare, definition.function, device)
-                    vm.functions = (address,)
+                    async with self._showing:
+                        show = self._devices().prepare
+                        vm.functions = (await asyncio.to_thread(show, definition.function, device),)
             with vm.busy("prepared"), phases.phase(PhaseName.START_WAITING_QEMU, vm=vm.name):
                 await vm.start(giver=giver)
                 _check_equal(vmm, VmmVersion(vm.vmm.name, vm.vmm.version))
@@ -150,10 +93,10 @@ class Taker:
             await self._discard(vm)
             raise
         loop = asyncio.get_running_loop()
-        expiry = loop.call_later(LOOK_S, self._look, vm.name, loop.time() + PREPARED_FOR_S)
+        now, expiry = loop.time(), loop.call_later(LOOK_S, self._look, vm.name)
         connected = self._in_background(self._connect(vm, stream))
         transfer = Phases(self._side, self._host.clock)
-        self._incoming[vm.name] = Incoming(vm, giver, stream, expiry, connected, transfer, device=device)
+        self._incoming[vm.name] = Incoming(vm, giver, stream, now, expiry, connected, transfer, device=device)
         return list(phases.finished), stream.endpoint
 
     async def ready(self, name: str, hints: bytes = b"") -> None:
@@ -273,7 +216,8 @@ class Taker:
         vm = incoming.vm
         try:
             with vm.vmm.unread():
-                end = await asyncio.to_thread(self._resume, incoming)
+                loop = asyncio.get_running_loop()
+                end = await loop.run_in_executor(self._resuming, self._resume, incoming)
         except (CommandError, ConflictError):
             if incoming.taken:
                 await self._give_back(incoming)
@@ -300,7 +244,7 @@ class Taker:
         await self._settle_in(vm, phases)
         return Taken(vm.owner.epoch, resumed_ns, self._move(incoming, end.seen), list(phases.finished))
 
-    def _resume(self, incoming: Incoming) -> _Blackout:
+    def _resume(self, incoming: Incoming) -> Blackout:
         """The taker's part of the blackout, in a thread of its own: see Vmm.wait_loaded."""
         vm, clock, state = incoming.vm, self._host.clock, incoming.connected.result()
         try:
@@ -321,7 +265,7 @@ class Taker:
         seen = self._switch(incoming)
         switched = clock()
         reach_in_thread(FailPoint.TAKER_OWNED, vm.name)
-        return _Blackout(vm.vmm.resume_loaded(), heard, checked, owned, switched, seen)
+        return Blackout(vm.vmm.resume_loaded(), heard, checked, owned, switched, seen)
 
     def _devices(self) -> Devices:
         """Raises BadRequestError if this root can take no devices."""
@@ -367,7 +311,7 @@ class Taker:
         self._manager.unregister(vm)
         await vm.discard()
 
-    def _look(self, name: str, until: float) -> None:
+    def _look(self, name: str) -> None:
         """Give up what is only prepared when its giver is late, or has raised the owner word: then it
         goes on without this taker, and may have been restarted and know nothing of it.
         """
@@ -376,8 +320,8 @@ class Taker:
             return
         loop = asyncio.get_running_loop()
         ours = incoming.vm.word.read() == incoming.giver
-        if ours and loop.time() < until:
-            incoming.expiry = loop.call_later(LOOK_S, self._look, name, until)
+        if ours and loop.time() < incoming.waits_until:
+            incoming.expiry = loop.call_later(LOOK_S, self._look, name)
             return
         log.warning("%s was prepared, but its giver %s it", name, "never transferred" if ours else "kept")
         self._in_background(self.abort(name))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -12,6 +12,7 @@ from typing import Self
 import grpc
 
 from multiroot.clocks import Difference, difference
+from multiroot.handoff.terms import DOWNTIME_MOST_MS
 from multiroot.phases import Phase
 from multiroot.rpc import client
 from multiroot.rpc.progress import ended, follow
@@ -86,16 +87,21 @@ class Agents:
             follow(stub.Release(coordinator.ReleaseRequest()), show)
 
     def hand_over(
-        self, name: str, to: str, show: Callable[[Phase], None]
-    ) -> tuple[coordinator.HandoffResult, list[Phase]]:
-        """Hand a VM to the root `to`, from the other one; the result and the phases that ended."""
+        self, names: Sequence[str], to: str, show: Callable[[Phase], None], group: int = 1
+    ) -> list[tuple[coordinator.HandoffResult, list[Phase]]]:
+        """Hand VMs to the root `to`, from the other one, `group` at a time, however long that takes.
+
+        Returns for each, as they arrived, the result and its phases.
+        """
         phases: list[Phase] = []
+        results: list[coordinator.HandoffResult] = []
+        terms = coordinator.HandoffTerms(downtime_limit_ms=DOWNTIME_MOST_MS, group=group)
         giver = "old" if to == "new" else "new"
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on(giver))
         with translated(f"the {giver} root's agent"):
-            request = coordinator.HandoffRequest(name=name, to=to)
-            last = follow(stub.Handoff(request), show, ended(phases.append))
-        return last.handed_off, phases
+            request = coordinator.HandoffRequest(names=names, to=to, terms=terms)
+            follow(stub.Handoff(request), show, ended(phases.append), handed=results.append)
+        return [(each, [phase for phase in phases if phase.attrs.get("vm") == each.name]) for each in results]
 
     def clock_offset(self) -> int:
         """The old root's TSC clock minus this workstation's monotonic clock, ns."""

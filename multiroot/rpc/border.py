@@ -33,6 +33,10 @@ ROOT_NAME = re.compile(r"old|new|[1-9][0-9]{0,2}")
 _ROOTS = 254
 _CPUS = 4096
 _DAY_S = 86400
+# As in multiroot/handoff/terms.py.
+_DOWNTIME_MS = 60_000
+_GROUP = 8
+_PREPARING = 32
 _MEMORY = 1 << 52  # physical addresses have 52 bits at most
 _TIME_NS = 1 << 62
 
@@ -64,7 +68,12 @@ _RULES: dict[str, Rule] = {
     "ForgetVmRequest.name": _IS_VM_NAME,
     "ConsoleRequest.name": _IS_VM_NAME,
     "GetTicksRequest.name": _IS_VM_NAME,
-    "HandoffRequest.name": _IS_VM_NAME,
+    "HandoffRequest.names": _IS_VM_NAME,
+    "CancelHandoffRequest.name": lambda name: not name or _IS_VM_NAME(name),
+    "HandoffTerms.downtime_limit_ms": _up_to(_DOWNTIME_MS),
+    "HandoffTerms.group": _up_to(_GROUP),
+    "HandoffTerms.preparing": _up_to(_PREPARING),
+    "HandoffTerms.first": _IS_VM_NAME,
     "HandoffRequest.to": _matches(ROOT_NAME),
     "TransferRequest.name": _IS_VM_NAME,
     "AbortRequest.name": _IS_VM_NAME,

@@ -15,9 +15,11 @@ def follow(
     events: Iterable[coordinator_pb2.Progress],
     *show: Callable[[Phase], None],
     hear: Callable[[str], None] | None = None,
+    handed: Callable[[coordinator_pb2.HandoffResult], None] | None = None,
 ) -> coordinator_pb2.Progress:
-    """Give every one of `show` each phase as it starts and as it ends, and `hear` each line that a new root's
-    kernel says; returns the message with the result.
+    """Give every one of `show` each phase as it starts and as it ends, `hear` each line that a new root's
+    kernel says, and `handed` each VM that has arrived; returns the message with the result, or with the last
+    VM's.
 
     Raises MultirootError when the agent ends the call without a result.
     """
@@ -33,6 +35,8 @@ def follow(
                 hear(event.said)
         else:
             last = event
+            if kind == "handed_off" and handed:
+                handed(event.handed_off)
     if last is None:
         raise MultirootError("the agent ended the call without a result", "see its log")
     return last

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +24,7 @@ from multiroot.vm import console
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.guests import GUESTS, GuestImage, check_image
-from multiroot.vm.process import AGENT_URGENCY, listen, set_urgent, started
+from multiroot.vm.process import AGENT_URGENCY, Urgency, listen, started
 from multiroot.vm.vmm import VmmFactory, VmmGoneError, VmmSetup, Wiring
 
 
@@ -67,7 +67,7 @@ class Network(Protocol):
 @dataclass(frozen=True)
 class Host:
     """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card,
-    `devices` None no device of their own.
+    `devices` None no device of their own. `agent` is this process, for VMs that stand still.
     """
 
     root: int
@@ -78,6 +78,7 @@ class Host:
     network: Network | None = None
     devices: Devices | None = None
     guests: Path = GUESTS
+    agent: Urgency = field(default_factory=lambda: Urgency(os.getpid(), AGENT_URGENCY))
 
     def check(self, definition: VmDefinition) -> None:
         """Raises BadRequestError if this root lacks the guest image or has no devices to give."""
@@ -177,7 +178,7 @@ class Instance:
     def hurry(self, urgent: bool) -> None:
         """Before the guest stands still for a handoff: its VMM and this agent first. After it: as usual."""
         self.vmm.urgent(urgent)
-        set_urgent(os.getpid(), AGENT_URGENCY if urgent else 0)
+        self.host.agent.need(self.name, urgent)
 
     async def resume(self) -> None:
         """Let the guest go on if it is stopped; only the owner may call this."""

@@ -31,6 +31,25 @@ def set_urgent(pid: int, urgency: int) -> None:
             os.sched_setscheduler(int(task.name), policy, os.sched_param(urgency))
 
 
+class Urgency:
+    """Makes a process urgent as long as anybody needs it to be."""
+
+    def __init__(self, pid: int, urgency: int) -> None:
+        self._pid = pid
+        self._urgency = urgency
+        self._needed_by: set[str] = set()
+
+    def need(self, who: str, needed: bool) -> None:
+        """`who` needs it from now on, or not any more; the second time nothing happens."""
+        before = bool(self._needed_by)
+        if needed:
+            self._needed_by.add(who)
+        else:
+            self._needed_by.discard(who)
+        if bool(self._needed_by) != before:
+            set_urgent(self._pid, self._urgency if needed else 0)
+
+
 class Process:
     """A running process, a child of ours or one adopted from an earlier agent."""
 

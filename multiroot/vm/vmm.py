@@ -152,6 +152,12 @@ class Vmm(Protocol):
     async def send(self) -> None:
         """Have it stop the guest and write the device state; returns when it has begun."""
 
+    async def stopped(self) -> int:
+        """Wait until the guest stands still after `send`, and say since when, ns on the machine-wide clock.
+
+        Takes in what the VMM says, even in the body of `unread`.
+        """
+
     async def saved(self) -> Saved:
         """Wait until what `send` began is written; raises CommandError if that failed."""
 

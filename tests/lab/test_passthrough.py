@@ -292,7 +292,7 @@ def test_a_new_root_that_dies_when_all_is_prepared_leaves_the_disk_at_work(cli: 
     done = writes_until(cli, roots, "old", 0)
     cli.lab.run(["kill", "-STOP", qemu])
     stub = coordinator_pb2_grpc.CoordinatorServiceStub(roots["old"])
-    events = stub.Handoff(coordinator_pb2.HandoffRequest(name="writer", to="new"))
+    events = stub.Handoff(coordinator_pb2.HandoffRequest(names=["writer"], to="new"))
     while next(events).phase.name != "verify translations":
         continue
     cli.crash_new_root()

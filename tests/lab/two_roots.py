@@ -21,9 +21,10 @@ from multiroot.arena.arena import Arena
 from multiroot.arena.atomics import tsc, tsc_clock
 from multiroot.arena.backing import find_device
 from multiroot.errors import CommandError, MultirootError
-from multiroot.handoff.giver import hand_over
+from multiroot.handoff.giver import Target, hand_over
 from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
+from multiroot.handoff.terms import PATIENT
 from multiroot.net import namespace
 from multiroot.net.network import RootNetwork
 from multiroot.phases import Phases
@@ -135,11 +136,11 @@ async def drive(machine: str, script: str) -> dict[str, Any]:
     known = memory_map.unpack(await vm.vmm.hints())
     refused = ""
     try:
-        await hand_over(old.manager, NAME, channel_to(NEW), NEW, old.phases)
+        await hand_over(old.manager, NAME, Target(NEW, channel_to(NEW)), old.phases, PATIENT)
     except MultirootError as error:
         refused = error.message
     await ticks_of(OLD, len((await ticks_of(OLD, 0)).counter) + 100)
-    result = await hand_over(old.manager, NAME, channel_to(NEW), NEW, old.phases)
+    result = await hand_over(old.manager, NAME, Target(NEW, channel_to(NEW)), old.phases, PATIENT)
     after = await ticks_of(NEW, 100)
     answer = await asyncio.to_thread(knock, "10.77.1.77")
     joined = ticks_from_proto(await ticks_of(OLD, 0)).then(ticks_from_proto(after))

@@ -109,24 +109,127 @@ Global___ReleaseRequest: _TypeAlias = ReleaseRequest  # noqa: Y015
 class HandoffRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
+    TERMS_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
     to: _builtins.str
     """"new" (also if empty), or "old": back to the root that started this one"""
+    all: _builtins.bool
+    """all VMs of this root, in place of names"""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """in this order"""
+
+    @_builtins.property
+    def terms(self) -> Global___HandoffTerms: ...
     def __init__(
         self,
         *,
-        name: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
         to: _builtins.str = ...,
+        terms: Global___HandoffTerms | None = ...,
+        all: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "names", b"names", "terms", b"terms", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HandoffRequest: _TypeAlias = HandoffRequest  # noqa: Y015
+
+@_typing.final
+class HandoffTerms(_message.Message):
+    """How VMs are handed over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOWNTIME_LIMIT_MS_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    PREPARING_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    downtime_limit_ms: _builtins.int
+    """from the stop of a VM until it is the taker's; 0: the default, 300"""
+    group: _builtins.int
+    """VMs that may stand still at once; 0: one"""
+    preparing: _builtins.int
+    """VMs that are prepared at once; 0: the default"""
+    order: _builtins.str
+    """"given" (also if empty), "smallest" or "largest": the one with the least, or most, RAM first"""
+    @_builtins.property
+    def first(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VMs that go before all others, in this order"""
+
+    def __init__(
+        self,
+        *,
+        downtime_limit_ms: _builtins.int = ...,
+        group: _builtins.int = ...,
+        preparing: _builtins.int = ...,
+        order: _builtins.str = ...,
+        first: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downtime_limit_ms", b"downtime_limit_ms", "first", b"first", "group", b"group", "order", b"order", "preparing", b"preparing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandoffTerms: _TypeAlias = HandoffTerms  # noqa: Y015
+
+@_typing.final
+class CancelHandoffRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HERE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """empty: all"""
+    here: _builtins.bool
+    """only those that this root gives"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        here: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["here", b"here", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelHandoffRequest: _TypeAlias = CancelHandoffRequest  # noqa: Y015
+
+@_typing.final
+class CancelHandoffResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAY_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """they run where they ran"""
+
+    @_builtins.property
+    def gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """it was too late for these"""
+
+    def __init__(
+        self,
+        *,
+        stay: _abc.Iterable[_builtins.str] | None = ...,
+        gone: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "stay", b"stay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelHandoffResponse: _TypeAlias = CancelHandoffResponse  # noqa: Y015
 
 @_typing.final
 class UpdateRequest(_message.Message):
@@ -136,6 +239,7 @@ class UpdateRequest(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     VERIFY_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     until: _builtins.str
     """the last step to take; empty: "retire" """
     verify: _builtins.bool
@@ -146,6 +250,8 @@ class UpdateRequest(_message.Message):
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """PCI functions for the new root to adopt (0000:00:02.0); empty: all"""
 
+    @_builtins.property
+    def terms(self) -> Global___HandoffTerms: ...
     def __init__(
         self,
         *,
@@ -153,10 +259,11 @@ class UpdateRequest(_message.Message):
         until: _builtins.str = ...,
         verify: _builtins.bool = ...,
         devices: _abc.Iterable[_builtins.str] | None = ...,
+        terms: Global___HandoffTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["launch", b"launch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["launch", b"launch", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "launch", b"launch", "until", b"until", "verify", b"verify"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "launch", b"launch", "terms", b"terms", "until", b"until", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

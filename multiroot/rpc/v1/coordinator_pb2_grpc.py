@@ -55,6 +55,11 @@ class CoordinatorServiceStub:
                 request_serializer=multiroot_dot_v1_dot_coordinator__pb2.HandoffRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
                 _registered_method=True)
+        self.CancelHandoff = channel.unary_unary(
+                '/multiroot.v1.CoordinatorService/CancelHandoff',
+                request_serializer=multiroot_dot_v1_dot_coordinator__pb2.CancelHandoffRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.CancelHandoffResponse.FromString,
+                _registered_method=True)
         self.Update = channel.unary_stream(
                 '/multiroot.v1.CoordinatorService/Update',
                 request_serializer=multiroot_dot_v1_dot_coordinator__pb2.UpdateRequest.SerializeToString,
@@ -107,7 +112,15 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Handoff(self, request, context):
-        """Hand one VM to the other root; called in the root that runs it.
+        """Hand VMs to the other root; called in the root that runs them. Each that arrives is told at once. An error at the
+        end names those that stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelHandoff(self, request, context):
+        """Have VMs stay that are being handed over, here or in the new root; returns when it is settled where each runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,6 +182,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.Handoff,
                     request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.HandoffRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.SerializeToString,
+            ),
+            'CancelHandoff': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelHandoff,
+                    request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.CancelHandoffRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_coordinator__pb2.CancelHandoffResponse.SerializeToString,
             ),
             'Update': grpc.unary_stream_rpc_method_handler(
                     servicer.Update,
@@ -304,6 +322,33 @@ class CoordinatorService:
             '/multiroot.v1.CoordinatorService/Handoff',
             multiroot_dot_v1_dot_coordinator__pb2.HandoffRequest.SerializeToString,
             multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelHandoff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.CoordinatorService/CancelHandoff',
+            multiroot_dot_v1_dot_coordinator__pb2.CancelHandoffRequest.SerializeToString,
+            multiroot_dot_v1_dot_coordinator__pb2.CancelHandoffResponse.FromString,
             options,
             channel_credentials,
             insecure,

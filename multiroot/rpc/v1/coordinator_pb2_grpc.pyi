@@ -41,7 +41,11 @@ class CoordinatorServiceStub:
     Release: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.ReleaseRequest, _coordinator_pb2.Progress]
     """Stop the new root and give its CPUs and memory back. Refused while it owns a VM, unless forced."""
     Handoff: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.HandoffRequest, _coordinator_pb2.Progress]
-    """Hand one VM to the other root; called in the root that runs it."""
+    """Hand VMs to the other root; called in the root that runs them. Each that arrives is told at once. An error at the
+    end names those that stay.
+    """
+    CancelHandoff: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelHandoffRequest, _coordinator_pb2.CancelHandoffResponse]
+    """Have VMs stay that are being handed over, here or in the new root; returns when it is settled where each runs."""
     Update: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.UpdateRequest, _coordinator_pb2.Progress]
     """The whole update, or on from where it stands; the old root retires after the call's end."""
     Resume: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.ResumeRequest, _coordinator_pb2.Progress]
@@ -62,7 +66,11 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     Release: _aio.UnaryStreamMultiCallable[_coordinator_pb2.ReleaseRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
     """Stop the new root and give its CPUs and memory back. Refused while it owns a VM, unless forced."""
     Handoff: _aio.UnaryStreamMultiCallable[_coordinator_pb2.HandoffRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
-    """Hand one VM to the other root; called in the root that runs it."""
+    """Hand VMs to the other root; called in the root that runs them. Each that arrives is told at once. An error at the
+    end names those that stay.
+    """
+    CancelHandoff: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelHandoffRequest, _coordinator_pb2.CancelHandoffResponse]  # type: ignore[assignment]
+    """Have VMs stay that are being handed over, here or in the new root; returns when it is settled where each runs."""
     Update: _aio.UnaryStreamMultiCallable[_coordinator_pb2.UpdateRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
     """The whole update, or on from where it stands; the old root retires after the call's end."""
     Resume: _aio.UnaryStreamMultiCallable[_coordinator_pb2.ResumeRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
@@ -104,7 +112,17 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.HandoffRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.Progress], _abc.AsyncIterator[_coordinator_pb2.Progress]]:
-        """Hand one VM to the other root; called in the root that runs it."""
+        """Hand VMs to the other root; called in the root that runs them. Each that arrives is told at once. An error at the
+        end names those that stay.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelHandoff(
+        self,
+        request: _coordinator_pb2.CancelHandoffRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CancelHandoffResponse, _abc.Awaitable[_coordinator_pb2.CancelHandoffResponse]]:
+        """Have VMs stay that are being handed over, here or in the new root; returns when it is settled where each runs."""
 
     @_abc_1.abstractmethod
     def Update(

@@ -171,6 +171,10 @@ class Qmp:
         finally:
             self._client.leave_unread(False)
 
+    def read_on(self) -> None:
+        """Take in what QEMU says, also in the body of `unread`."""
+        self._client.leave_unread(False)
+
     @contextmanager
     def watch(self, *names: str) -> Iterator[Events]:
         """Collect events of these names from now on, also while nobody waits for one."""

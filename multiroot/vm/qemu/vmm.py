@@ -57,6 +57,7 @@ class QemuVmm:
         self.running: Process | None = None
         self._monitor: Monitor | None = None  # while it waits for a device state
         self._sending: Events | None = None  # since `send`
+        self._stops: Events | None = None  # the same, for `stopped`
         self._ending = False
         self._stopped_ns = 0
         self._loaded_wall_ns = 0
@@ -175,7 +176,13 @@ class QemuVmm:
         self._drop_sending()
         self._stopped_ns = 0
         self._sending = self.qmp.start_watch("STOP", "MIGRATION")
+        self._stops = self.qmp.start_watch("STOP")
         await self.qmp.execute("migrate", uri=_URI)
+
+    async def stopped(self) -> int:
+        assert self._stops
+        self.qmp.read_on()
+        return (await self._stops.next()).at_ns
 
     async def saved(self) -> Saved:
         self._stopped_ns = (await self._until(lambda event: event.name == "STOP")).at_ns
@@ -193,9 +200,10 @@ class QemuVmm:
         return event
 
     def _drop_sending(self) -> None:
-        if self._sending:
-            self.qmp.stop_watch(self._sending)
-            self._sending = None
+        for watch in (self._sending, self._stops):
+            if watch:
+                self.qmp.stop_watch(watch)
+        self._sending = self._stops = None
 
     async def so_far(self) -> Saved:
         try:

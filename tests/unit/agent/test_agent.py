@@ -24,6 +24,7 @@ from multiroot.arena.arena import open_or_format
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, Edge, State
 from multiroot.errors import BadRequestError, PeerLostError
+from multiroot.handoff.terms import USUAL
 from multiroot.passthrough.devices import TABLES
 from multiroot.phases import Phases
 from multiroot.root.identity import Identity
@@ -123,9 +124,9 @@ def test_what_is_no_vm_is_not_counted_as_one(tmp_path: Path) -> None:
 
 async def test_nothing_is_handed_to_a_root_that_is_not_there(root: Root) -> None:
     with pytest.raises(BadRequestError, match="no persistent memory"):
-        await Handoffs(root, Guests(NO_ARENA)).hand_over("web", "new", root.phases)
+        await Handoffs(root, Guests(NO_ARENA)).hand_over(["web"], "new", USUAL, root.phases)
     with pytest.raises(PeerLostError, match="no new root"):
-        await Handoffs(root, Guests(cast(Any, object()))).hand_over("web", "new", root.phases)
+        await Handoffs(root, Guests(cast(Any, object()))).hand_over(["web"], "new", USUAL, root.phases)
 
 
 class Silent(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -146,7 +147,7 @@ async def test_a_vm_is_not_waited_for_whose_root_is_silent(root: Root, tmp_path:
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/new") as channel:
         neighbours: Any = root.neighbours
         neighbours.channel = lambda name: channel
-        back = asyncio.create_task(Handoffs(root, Guests(NO_ARENA)).hand_back("web"))
+        back = asyncio.create_task(Handoffs(root, Guests(NO_ARENA)).hand_back(["web"]))
         await asyncio.wait({back}, timeout=0.1)
         assert not back.done()
         child.gone = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,7 @@ from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import STEPS
 from multiroot.coordinator.steps import LaunchContext, PlanStep, make_plan
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
+from multiroot.handoff.evacuation import Outcome
 from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
 from multiroot.launch import session
@@ -97,7 +98,7 @@ async def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     """The services of an agent whose module, VMM and clock are fakes. A root beside it owns vm0."""
     monkeypatch.setattr(session, "take_inventory", lambda device, facts: machine())
     monkeypatch.setattr(time, "clock_settime_ns", settime)
-    monkeypatch.setattr("multiroot.handoff.taker.PREPARED_FOR_S", 5)
+    monkeypatch.setattr("multiroot.handoff.incoming.PREPARED_FOR_S", 5)
     for name in ("vmlinuz", "initrd"):
         (tmp_path / "guests/tiny").mkdir(parents=True, exist_ok=True)
         (tmp_path / "guests/tiny" / name).touch()
@@ -175,8 +176,11 @@ def coordinator(folder: Path, phases: Phases) -> tuple[CoordinatorParts, Adoptio
     async def nothing() -> None:
         """There is no parent."""
 
-    async def hand_over(name: str, to: str, _: Phases) -> coordinator_pb2.HandoffResult:
-        raise ConflictError(f"no {to} root for {name}")
+    async def hand_over(names: Sequence[str], to: str, *_: object) -> list[Outcome]:
+        raise ConflictError(f"no {to} root for {', '.join(names)}")
+
+    async def cancel(name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
+        return coordinator_pb2.CancelHandoffResponse()
 
     adoption = Adoption(
         AdoptionContext(
@@ -195,6 +199,7 @@ def coordinator(folder: Path, phases: Phases) -> tuple[CoordinatorParts, Adoptio
         phases=phases,
         plan=lambda request: make_plan(context, request),
         hand_over=hand_over,
+        cancel=cancel,
         console=context.console,
         owners=dict,
         root=1,

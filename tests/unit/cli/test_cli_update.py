@@ -57,6 +57,7 @@ def test_an_update_is_followed_to_the_new_root(run: Run, agent: FakeAgent) -> No
             launch=coordinator_pb2.LaunchRequest(kernel="6.12", carve_size=GIB),
             verify=True,
             devices=["0000:00:02.0"],
+            terms=USUAL,
         )
     ]
 
@@ -203,6 +204,7 @@ def test_show(run: Run, agent: FakeAgent) -> None:
     }
 
 
+USUAL = coordinator_pb2.HandoffTerms(downtime_limit_ms=300, group=1, preparing=4, order="given")
 HANDED = coordinator_pb2.HandoffResult(
     name="vm0", epoch=2, device_state_bytes=70_000, stopped_ns=1_000_000, resumed_ns=43_500_000
 )
@@ -217,7 +219,89 @@ def test_the_giver_is_asked_for_a_handoff(run: Run, agent: FakeAgent, to: str, g
         "vm0 handed over, epoch 2: 70000 bytes of device state, 0 bytes of RAM copied, "
         "no vCPU ran for 42.5 ms\n"
     )
-    assert agent.requests("Handoff") == [coordinator_pb2.HandoffRequest(name="vm0", to=to)]
+    assert agent.requests("Handoff") == [coordinator_pb2.HandoffRequest(names=["vm0"], to=to, terms=USUAL)]
+
+
+def test_several_vms_on_terms(run: Run, agent: FakeAgent) -> None:
+    db = coordinator_pb2.HandoffResult(name="db", epoch=2, stopped_ns=5, resumed_ns=1_000_005)
+    agent.answer(
+        "Handoff",
+        coordinator_pb2.Progress(handed_off=HANDED),
+        coordinator_pb2.Progress(handed_off=db),
+        root="old",
+    )
+    words = [
+        "--group",
+        "2",
+        "--preparing",
+        "3",
+        "--downtime-limit",
+        "70",
+        "--order",
+        "largest",
+        "--first",
+        "db",
+    ]
+    done = run("handoff", "vm0", "db", *words)
+    assert [line.split()[0] for line in done.out.splitlines()] == ["vm0", "db"]
+    terms = coordinator_pb2.HandoffTerms(
+        downtime_limit_ms=70, group=2, preparing=3, order="largest", first=["db"]
+    )
+    wanted = coordinator_pb2.HandoffRequest(names=["vm0", "db"], to="new", terms=terms)
+    assert agent.requests("Handoff") == [wanted]
+    assert [each["name"] for each in json.loads(run("handoff", "--all", "--json").out)] == ["vm0", "db"]
+    assert agent.requests("Handoff")[-1] == coordinator_pb2.HandoffRequest(all=True, to="new", terms=USUAL)
+
+
+def test_those_that_arrived_are_told_though_others_stay(run: Run, agent: FakeAgent) -> None:
+    error = ConflictError("1 of 2 VMs stay: db: it is busy", "try again")
+    agent.answer("Handoff", coordinator_pb2.Progress(handed_off=HANDED), error, root="old")
+    done = run("handoff", "vm0", "db")
+    assert done.code == 3
+    assert done.out.startswith("vm0 handed over")
+    assert done.err == "multiroot: 1 of 2 VMs stay: db: it is busy (try again)\n"
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--all", "vm0"), ("vm0", "--downtime-limit", "0"), ("--group", "9", "vm0")]
+)
+def test_a_handoff_that_nobody_can_mean(run: Run, agent: FakeAgent, words: tuple[str, ...]) -> None:
+    assert run("handoff", "start", *words).code == 2
+    assert not agent.calls
+
+
+def test_the_limit_may_come_from_the_environment(
+    run: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTIROOT_DOWNTIME_LIMIT", "1234")
+    agent.answer("Handoff", coordinator_pb2.Progress(handed_off=HANDED), root="old")
+    assert run("handoff", "vm0").code == 0
+    assert agent.requests("Handoff")[0].terms.downtime_limit_ms == 1234
+
+
+def test_a_vm_may_be_called_like_a_command(run: Run, agent: FakeAgent) -> None:
+    agent.answer("Handoff", coordinator_pb2.Progress(handed_off=HANDED), root="old")
+    assert run("handoff", "start", "cancel").code == 0
+    assert agent.requests("Handoff")[0].names == ["cancel"]
+
+
+@pytest.mark.parametrize(
+    ("stay", "gone", "code", "says"),
+    [
+        (["vm0"], [], 0, "vm0 stays\n"),
+        ([], [], 0, "nothing is being handed over\n"),
+        (["db"], ["vm0"], 3, "db stays\n"),
+    ],
+)
+def test_a_handoff_is_cancelled_unless_it_is_too_late(
+    run: Run, agent: FakeAgent, stay: list[str], gone: list[str], code: int, says: str
+) -> None:
+    agent.answer("CancelHandoff", coordinator_pb2.CancelHandoffResponse(stay=stay, gone=gone))
+    done = run("handoff", "cancel")
+    assert (done.code, done.out) == (code, says)
+    assert ("too late, handed over: vm0" in done.err) == bool(gone)
+    data = json.loads(run("handoff", "cancel", "--json").out)
+    assert data == {"stay": stay, "gone": gone}
 
 
 def test_a_handoff_as_data(run: Run, agent: FakeAgent) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from multiroot.coordinator.join import Console
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, Edge
 from multiroot.errors import BadRequestError, PeerLostError
+from multiroot.handoff.evacuation import Outcome
+from multiroot.handoff.terms import Terms
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import coordinator_pb2
 
@@ -22,9 +25,17 @@ from multiroot.rpc.v1 import coordinator_pb2
 async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str, str]]:
     calls: list[tuple[str, str]] = []
 
-    async def hand_over(name: str, to: str, phases: Phases) -> coordinator_pb2.HandoffResult:
-        calls.append((name, to))
-        return coordinator_pb2.HandoffResult(name=name)
+    async def hand_over(
+        names: Sequence[str], to: str, terms: Terms, phases: Phases, done: Callable[[Outcome], None]
+    ) -> list[Outcome]:
+        calls.extend((name, to) for name in names)
+        outcomes = [Outcome(name, coordinator_pb2.HandoffResult(name=name)) for name in names]
+        for outcome in outcomes:
+            done(outcome)
+        return outcomes
+
+    async def cancel(name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
+        pytest.fail("nobody cancels anything")
 
     async def no_plan(request: Any) -> str:
         pytest.fail("nobody asked for a plan")
@@ -43,10 +54,10 @@ async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str,
     )
     service = CoordinatorService(
         CoordinatorParts(
-            Coordinator(journal, {}, phases), adoption, phases, no_plan, hand_over, Console(), dict, 1
+            Coordinator(journal, {}, phases), adoption, phases, no_plan, hand_over, cancel, Console(), dict, 1
         )
     )
-    request = coordinator_pb2.HandoffRequest(name="web", to=to)
+    request = coordinator_pb2.HandoffRequest(names=["web"], to=to)
     assert [event.handed_off.name async for event in service.Handoff(request, None)] == ["web"]
     return calls
 

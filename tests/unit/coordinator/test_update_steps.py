@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, State
 from multiroot.coordinator.update import UpdateContext, make_update_steps
 from multiroot.errors import ConflictError, MultirootError
+from multiroot.handoff.evacuation import Outcome
+from multiroot.handoff.terms import USUAL, Order, Terms
 from multiroot.phases import Phase, Phases
+from multiroot.rpc.v1 import coordinator_pb2
 
 
 class Roots:
@@ -21,6 +25,7 @@ class Roots:
 
     def __init__(self, *names: str, stuck: str = "") -> None:
         self.here, self.there, self.stuck = list(names), list[str](), stuck
+        self.terms: Terms | None = None  # of the last handover
         self.starting = ""  # is started in the new root while VMs come back
         self.arriving = ""  # comes in just before the door is shut
         self.is_shut = False
@@ -33,11 +38,23 @@ class Roots:
     def open(self) -> None:
         self.is_shut = False
 
-    async def over(self, name: str) -> None:
-        self._move(name, self.here, self.there)
+    async def over(self, names: Sequence[str], terms: Terms) -> list[Outcome]:
+        self.terms = terms
+        outcomes = []
+        for name in names:
+            try:
+                self._move(name, self.here, self.there)
+                outcomes.append(Outcome(name, coordinator_pb2.HandoffResult(name=name)))
+            except MultirootError as error:
+                outcomes.append(Outcome(name, error=error))
+        return outcomes
 
-    async def back(self, name: str) -> None:
-        self._move(name, self.there, self.here)
+    async def back(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name != self.stuck:
+                self._move(name, self.there, self.here)
+        if self.stuck in names:
+            raise MultirootError(f"{self.stuck} cannot be moved")
         if self.starting:
             self.there.append(self.starting)
             self.starting = ""
@@ -92,6 +109,21 @@ async def test_all_vms_go_over_and_an_abort_brings_them_back(tmp_path: Path) -> 
     assert coordinator.state is State.IDLE
 
 
+async def test_an_update_keeps_its_terms_when_it_goes_on(tmp_path: Path) -> None:
+    roots = Roots("a", "b", stuck="b")
+    coordinator = coordinator_of(roots, tmp_path)
+    terms = Terms(downtime_ms=70, group=2, preparing=3, order=Order.LARGEST, first=("b", "a"))
+    told = {"terms": terms.to_dict()}
+    with pytest.raises(MultirootError, match="1 of 2 VMs stay: b: b cannot be moved"):
+        await coordinator.update({"request": {}}, "handover", told)
+    assert roots.terms == terms
+    roots.stuck = ""
+    again = coordinator_of(roots, tmp_path)  # the agent was restarted
+    assert again.standing.wanted
+    await again.update({}, *again.standing.wanted)
+    assert roots.terms == replace(terms, first=("b",)), "a has gone"
+
+
 async def test_an_abort_brings_back_a_vm_that_was_started_there_meanwhile(tmp_path: Path) -> None:
     roots = Roots("a")
     coordinator = coordinator_of(roots, tmp_path)
@@ -106,11 +138,11 @@ async def test_a_vm_that_cannot_go_stays_and_the_next_call_goes_on_from_there(tm
     coordinator = coordinator_of(roots, tmp_path)
     with pytest.raises(MultirootError, match="b cannot be moved"):
         await coordinator.update({"request": {}}, "handover")
-    assert (roots.here, roots.there) == (["b", "c"], ["a"])
+    assert (roots.here, roots.there) == (["b"], ["a", "c"])
     assert coordinator.state is State.JOINED
     roots.stuck = ""
     assert await coordinator.update({"request": {}}, "commit") is State.COMMITTED
-    assert (roots.here, roots.there) == ([], ["a", "b", "c"])
+    assert (roots.here, roots.there) == ([], ["a", "c", "b"])
 
 
 async def test_nothing_is_committed_while_this_root_owns_a_vm(tmp_path: Path) -> None:
@@ -169,7 +201,7 @@ async def test_an_abort_stops_where_a_vm_cannot_come_back_and_the_new_root_lives
     assert "a" in roots.there
     assert coordinator.state is not State.IDLE
     await coordinator.abort(force=True)
-    assert (roots.here, roots.there) == (["b"], ["a"]), "b came back all the same"
+    assert (roots.here, roots.there) == (["b"], ["a"])
     assert coordinator.state is State.IDLE
 
 
@@ -177,7 +209,7 @@ async def test_an_abort_brings_back_what_was_handed_over_by_hand(tmp_path: Path)
     roots = Roots("a", "b")
     coordinator = coordinator_of(roots, tmp_path)
     await coordinator.launch({"request": {}})
-    await roots.over("a")
+    await roots.over(["a"], USUAL)
     roots.stuck = "a"
     with pytest.raises(MultirootError, match="a cannot be moved"):
         await coordinator.abort()

@@ -31,9 +31,9 @@ async def die_async(*_: Any, **__: Any) -> Any:
 def arrange(moment: str) -> None:
     """Put the agent's death where it was ordered."""
     if moment == "prepared":
-        giver._Attempt._transfer = die_async  # type: ignore[method-assign]
+        giver.Attempt._transfer = die_async  # type: ignore[method-assign]
     elif moment == "stopped":
-        giver._Attempt._transfer = die_stopped(giver._Attempt._transfer)  # type: ignore[method-assign]
+        giver.Attempt._transfer = die_stopped(giver.Attempt._transfer)  # type: ignore[method-assign]
     elif moment == "nothing-passed-on":
         relay.OutgoingState._send = die  # type: ignore[method-assign]
     elif moment == "trailer-not-sent":
@@ -51,7 +51,7 @@ def arrange(moment: str) -> None:
 
 
 def die_stopped(original: Any) -> Any:
-    async def transfer(self: giver._Attempt) -> Any:
+    async def transfer(self: giver.Attempt) -> Any:
         with qmp_of(self._vm).watch("STOP") as events:
             going = asyncio.create_task(original(self))
             await events.next()

@@ -15,9 +15,10 @@ import grpc.aio
 import pytest
 
 from multiroot.arena.arena import Arena
-from multiroot.handoff.giver import Lost, hand_over
+from multiroot.handoff.giver import Lost, Target, hand_over
 from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
+from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phases import Phases
 from multiroot.processes import ProcessId
 from multiroot.rpc.server import make_server
@@ -115,9 +116,16 @@ async def start_vm(root: Root) -> Instance:
     return vm
 
 
-async def hand(giver: Root, taker: Root, lost: Lost | None = None) -> coordinator_pb2.HandoffResult:
+def target(taker: Root, lost: Lost | None = None) -> Target:
+    return Target(taker.number, taker.channel, lost=lost)
+
+
+async def hand(
+    giver: Root, taker: Root, lost: Lost | None = None, terms: Terms = PATIENT
+) -> coordinator_pb2.HandoffResult:
+    """Nobody is in a hurry here, unless a test says so: this computer may be slow."""
     phases = Phases(f"root {giver.number}", time.monotonic_ns)
-    return await hand_over(giver.manager, "vm0", taker.channel, taker.number, phases, lost)
+    return await hand_over(giver.manager, "vm0", target(taker, lost), phases, terms)
 
 
 async def assert_runs_only_in(root: Root, other: Root) -> None:

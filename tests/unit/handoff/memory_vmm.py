@@ -82,6 +82,9 @@ class MemoryVmm:
         self._socket.sendall(self._factory.state)
         self._socket.close()
 
+    async def stopped(self) -> int:
+        return self._stopped_ns
+
     async def saved(self) -> Saved:
         return Saved(self._stopped_ns, time.monotonic_ns(), len(self._factory.state), 0)
 

@@ -14,10 +14,19 @@ import pytest
 
 from multiroot.arena.allocator import Extent
 from multiroot.arena.layout import Owner
-from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError, PeerLostError
+from multiroot.errors import (
+    BadRequestError,
+    CommandError,
+    ConflictError,
+    MultirootError,
+    PeerLostError,
+    WaitTimeoutError,
+)
 from multiroot.handoff import giver as giver_module
+from multiroot.handoff import incoming as incoming_module
 from multiroot.handoff import taker as taker_module
-from multiroot.handoff.giver import hand_over
+from multiroot.handoff.giver import Target, hand_over
+from multiroot.handoff.terms import Terms
 from multiroot.phases import Phases
 from multiroot.units import MIB
 from multiroot.vm.definition import Card
@@ -74,7 +83,7 @@ async def test_phases_of_both_roots_come_back(roots: Roots) -> None:
     giver, taker = roots
     await start_vm(giver)
     phases = Phases("root 1", giver.host.clock)
-    await hand_over(giver.manager, "vm0", taker.channel, 2, phases)
+    await hand_over(giver.manager, "vm0", Target(2, taker.channel), phases)
     sides = {(phase.side, phase.name): phase for phase in phases.finished}
     assert ("root 1", "prepare") in sides
     blackout = {key for key, phase in sides.items() if phase.blackout}
@@ -189,14 +198,14 @@ async def test_taker_out_of_reach(roots: Roots) -> None:
 async def test_taker_lost_after_preparing(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
     giver, taker = roots
     await start_vm(giver)
-    prepare_taker = giver_module._Attempt._prepare_taker
+    prepare_taker = giver_module.Attempt._prepare_taker
 
-    async def then_lose_it(attempt: giver_module._Attempt) -> object:
+    async def then_lose_it(attempt: giver_module.Attempt) -> object:
         endpoint = await prepare_taker(attempt)
         await taker.server.stop(None)
         return endpoint
 
-    monkeypatch.setattr(giver_module._Attempt, "_prepare_taker", then_lose_it)
+    monkeypatch.setattr(giver_module.Attempt, "_prepare_taker", then_lose_it)
     with pytest.raises(PeerLostError):
         await hand(giver, taker)
     await taker.taker.close()
@@ -222,6 +231,20 @@ async def test_taker_lost_while_the_state_is_on_its_way(
     await assert_runs_only_in(giver, taker)
 
 
+async def test_a_limit_puts_an_end_to_a_taker_that_hangs(roots: Roots) -> None:
+    """QEMU's own STOP event says since when the guest stands still."""
+    giver, taker = roots
+    vm = await start_vm(giver)
+    taker.faults("hang-load")
+    with pytest.raises(WaitTimeoutError, match="stood still for 60 ms and was not root 2's yet"):
+        await hand(giver, taker, terms=Terms(downtime_ms=60))
+    await assert_runs_only_in(giver, taker)
+    assert vm.owner == Owner(1, 2)
+    taker.faults("")
+    await hand(giver, taker)
+    await assert_runs_only_in(taker, giver)
+
+
 async def test_slow_taker_is_fenced(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
     """The giver gives up while the taker is just about to take: the taker comes too late."""
     giver, taker = roots
@@ -238,7 +261,7 @@ async def test_slow_taker_is_fenced(roots: Roots, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(QemuVmm, "wait_loaded", slowly)
     # It does not learn that the call was given up, as when the link is dead.
     monkeypatch.setattr(grpc.aio.UnaryStreamCall, "cancel", lambda call: False)
-    monkeypatch.setattr(giver_module._Attempt, "_tell_taker", lambda attempt: asyncio.sleep(0))
+    monkeypatch.setattr(giver_module.Attempt, "_tell_taker", lambda attempt: asyncio.sleep(0))
     with pytest.raises(PeerLostError):
         await hand(giver, taker, loaded.wait)
     assert vm.owner == Owner(1, 2)
@@ -342,7 +365,7 @@ async def test_preparing_again_replaces_the_first(roots: Roots) -> None:
 
 async def test_prepared_in_vain(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
     giver, taker = roots
-    monkeypatch.setattr(taker_module, "PREPARED_FOR_S", 0.0)
+    monkeypatch.setattr(incoming_module, "PREPARED_FOR_S", 0.0)
     vm = await start_vm(giver)
     await prepare(taker, vm)
     await taker.manager.get("vm0").vmm.wait_end()

@@ -37,7 +37,7 @@ GOOD: list[Message] = [
     vm_pb2.RunVmRequest(
         definition=vm_pb2.VmDefinition(name="web", ram_bytes=64 * MIB, append='quiet x="ü"\ty')
     ),
-    coordinator_pb2.HandoffRequest(name="web", to="12"),
+    coordinator_pb2.HandoffRequest(names=["web"], to="12"),
     coordinator_pb2.LaunchRequest(
         kernel="/boot/vmlinuz ü,", cpus="1-3,7", append="a" * 2000, carve_base=1 << 40
     ),
@@ -62,8 +62,8 @@ BAD: list[tuple[Message, str]] = [
         "VmDefinition.cards",
     ),
     (vm_pb2.RunVmRequest(definition=vm_pb2.VmDefinition(cards=[vm_pb2.Card(mac="\x1b[2J")])), "Card.mac"),
-    (coordinator_pb2.HandoffRequest(name="web", to="newest"), "HandoffRequest.to"),
-    (coordinator_pb2.HandoffRequest(name="web", to="9" * 5000), "HandoffRequest.to"),
+    (coordinator_pb2.HandoffRequest(names=["web"], to="newest"), "HandoffRequest.to"),
+    (coordinator_pb2.HandoffRequest(names=["web"], to="9" * 5000), "HandoffRequest.to"),
     (coordinator_pb2.LaunchRequest(kernel="k" * 5000), "LaunchRequest.kernel"),
     (coordinator_pb2.LaunchRequest(join_timeout_s=1 << 31), "LaunchRequest.join_timeout_s"),
     (

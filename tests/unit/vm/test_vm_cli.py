@@ -49,7 +49,11 @@ class Coordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: coordinator_pb2.HandoffRequest, context: object
     ) -> AsyncIterator[coordinator_pb2.Progress]:
         result = coordinator_pb2.HandoffResult(
-            name=request.name, epoch=2, device_state_bytes=70_000, stopped_ns=1_000_000, resumed_ns=43_500_000
+            name=request.names[0],
+            epoch=2,
+            device_state_bytes=70_000,
+            stopped_ns=1_000_000,
+            resumed_ns=43_500_000,
         )
         yield coordinator_pb2.Progress(handed_off=result)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.vm.process import AGENT_URGENCY, VMM_URGENCY, set_urgent, started
+from multiroot.vm.process import AGENT_URGENCY, VMM_URGENCY, Urgency, set_urgent, started
 
 THREADS = """
 import threading
@@ -74,3 +74,14 @@ async def test_what_an_urgent_agent_starts_is_as_usual() -> None:
     finally:
         set_urgent(os.getpid(), 0)
     await process.kill()
+
+
+def test_a_process_stays_urgent_until_nobody_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("multiroot.vm.process.set_urgent", lambda pid, urgency: seen.append(urgency))
+    agent = Urgency(1, AGENT_URGENCY)
+    for who, needed in (("a", True), ("b", True), ("a", False), ("a", False)):
+        agent.need(who, needed)
+    assert seen == [AGENT_URGENCY]
+    agent.need("b", False)
+    assert seen == [AGENT_URGENCY, 0]

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Options that say how VMs are handed over, of every command that does so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from multiroot.rpc.v1 import coordinator_pb2
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# As in multiroot/handoff/terms.py, which takes longer to import than a command line may; a test compares.
+DOWNTIME_LIMIT_MS, DOWNTIME_MOST_MS = 300, 60_000
+GROUP_MOST, PREPARING, PREPARING_MOST = 8, 4, 32
+ORDERS = ("given", "smallest", "largest")
+
+
+def terms_options(command: F) -> F:
+    """Adds the options whose values `terms_message` takes."""
+    options = (
+        click.option(
+            "--downtime-limit",
+            "downtime_limit_ms",
+            metavar="MS",
+            type=click.IntRange(1, DOWNTIME_MOST_MS),
+            default=DOWNTIME_LIMIT_MS,
+            show_default=True,
+            envvar="MULTIROOT_DOWNTIME_LIMIT",
+            show_envvar=True,
+            help="A VM that stands still for longer before it is the other root's stays and goes on.",
+        ),
+        click.option(
+            "--group",
+            type=click.IntRange(1, GROUP_MOST),
+            default=1,
+            show_default=True,
+            help="How many VMs may stand still at once.",
+        ),
+        click.option(
+            "--preparing",
+            type=click.IntRange(1, PREPARING_MOST),
+            default=PREPARING,
+            show_default=True,
+            help="How many VMs are prepared at once.",
+        ),
+        click.option(
+            "--order",
+            type=click.Choice(ORDERS),
+            default=ORDERS[0],
+            show_default=True,
+            help="Which goes first: as given (all: by name), or the one with the least, or most, RAM.",
+        ),
+        click.option("--first", multiple=True, metavar="VM", help="A VM to go first; may be repeated."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def terms_message(
+    downtime_limit_ms: int, group: int, preparing: int, order: str, first: tuple[str, ...]
+) -> coordinator_pb2.HandoffTerms:
+    """What the options said."""
+    from multiroot.rpc.v1 import coordinator_pb2
+
+    return coordinator_pb2.HandoffTerms(
+        downtime_limit_ms=downtime_limit_ms, group=group, preparing=preparing, order=order, first=first
+    )

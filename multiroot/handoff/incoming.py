@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM that a taker has prepared, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+
+from multiroot.arena.layout import Owner
+from multiroot.device.passthrough import Comparison, Translation
+from multiroot.handoff import wire
+from multiroot.handoff.relay import IncomingState
+from multiroot.passthrough.devices import DeviceState
+from multiroot.phases import Phase, Phases
+from multiroot.vm.instance import Instance
+from multiroot.vm.vmm import Resumed
+
+# A giver that prepared and never connected is dead or has changed its mind.
+PREPARED_FOR_S = 120.0
+# One that has connected may have many others to hand over first. When its agent ends, so does the connection.
+CONNECTED_FOR_S = 1800.0
+
+
+@dataclass
+class Incoming:
+    """A prepared VM. `taken` is set with the owner word: from then on there is no way back."""
+
+    vm: Instance
+    giver: Owner
+    stream: wire.Listener
+    prepared_at: float  # in the event loop's time, s
+    expiry: asyncio.TimerHandle
+    connected: asyncio.Task[IncomingState]
+    phases: Phases  # of the transfer
+    transferring: bool = False
+    device: DeviceState | None = None
+    taken: bool = False
+    aborted: bool = False
+    # Whoever takes and whoever aborts are in different threads: one of them is first.
+    decide: threading.Lock = field(default_factory=threading.Lock)
+
+    def abandon(self) -> bool:
+        """No more taking; False if it has been taken already."""
+        with self.decide:
+            self.aborted = not self.taken
+        return self.aborted
+
+    @property
+    def waits_until(self) -> float:
+        """When it is given up unless the giver has begun to transfer it, in the event loop's time, s."""
+        connected = self.connected
+        if not connected.done() or connected.cancelled() or connected.exception():
+            return self.prepared_at + PREPARED_FOR_S
+        return self.prepared_at + (0 if connected.result().ended else CONNECTED_FOR_S)
+
+    def disconnect(self) -> None:
+        """Give up the connection, whether or not the giver has come."""
+        if not self.connected.cancel() and not self.connected.cancelled() and not self.connected.exception():
+            self.connected.result().close()
+
+
+@dataclass(frozen=True)
+class DeviceMove:
+    """How the VM's own device came over: its translations before and after, and how they compared."""
+
+    before: Translation
+    after: Translation
+    seen: Comparison
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of a transfer; times in ns on the machine-wide clock."""
+
+    epoch: int
+    resumed_ns: int
+    device: DeviceMove | None = None
+    phases: list[Phase] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Blackout:
+    """The taker's part of a blackout; times in ns on the machine-wide clock."""
+
+    resumed: Resumed
+    heard_ns: int
+    checked_ns: int
+    owned_ns: int
+    switched_ns: int
+    seen: Comparison | None
