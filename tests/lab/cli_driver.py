@@ -48,10 +48,19 @@ class Cli:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """No test fails because this computer is slow: a VM may stand still for as long as it takes."""
+        return {
+            **os.environ,
+            "MULTIROOT_AGENT": self.lab.state.agent_target,
+            "MULTIROOT_DOWNTIME_LIMIT": "60000",
+        }
+
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "multiroot.cli.main", *words],
-            env={**os.environ, "MULTIROOT_AGENT": self.lab.state.agent_target},
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -63,9 +72,8 @@ class Cli:
     def started(self, *words: str) -> Iterator[Running]:
         """A command that runs during the body."""
         command = [sys.executable, "-m", "multiroot.cli.main", *words]
-        env = {**os.environ, "MULTIROOT_AGENT": self.lab.state.agent_target}
         with subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:
             try:
                 yield Running(process)
