@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from multiroot.failpoints import Action, FailPoint, Order
+from multiroot.handoff.terms import PATIENT, Terms
 
 if TYPE_CHECKING:
     from multiroot.faults.ground import Ground
@@ -51,7 +52,7 @@ class Fault:
     `orders` are armed first. `before` is done then, `strike` as soon as the first order's point is reached.
     After the strike a pause without a time ends. `after` mends what the fault broke, when the handoff ended.
     `fates` may become of the VM. `ends` are the roots that die of it. `blind`: the guest's ticks are not all
-    seen, because what reads them dies. `short`: part of the short matrix.
+    seen, because what reads them dies. `short`: part of the short matrix. `terms` are those of the handoff.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Fault:
     ends: frozenset[str] = frozenset()
     blind: bool = False
     short: bool = False
+    terms: Terms = PATIENT
 
 
 @dataclass

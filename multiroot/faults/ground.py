@@ -221,6 +221,13 @@ class Ground:
             events = self._coordinator(giver).Handoff(request, timeout=OPERATION_S)
             return follow(events).handed_off
 
+    def cancel(self) -> None:
+        """Have the VMs stay that the old root is handing over."""
+        with translated("the old root's agent"):
+            self._coordinator("old").CancelHandoff(
+                coordinator_pb2.CancelHandoffRequest(), timeout=OPERATION_S
+            )
+
     def launch(self) -> None:
         """Start a new root. One that is not heard of in time is tried again, as it was taken back."""
         request = coordinator_pb2.LaunchRequest(kernel=self._kernel, append=APPEND, join_timeout_s=JOIN_S)

@@ -9,6 +9,7 @@ from multiroot.failpoints import ANSWERS, CALLS, Action, FailPoint, Order
 from multiroot.faults import strikes
 from multiroot.faults.fault import GIVER, TAKER, Aimed, During, Fate, Fault, Strike, pause, side
 from multiroot.faults.strikes import AGENT, KEEPER, VMM
+from multiroot.handoff.terms import USUAL
 from multiroot.phase_names import PhaseName
 
 P = FailPoint
@@ -139,6 +140,22 @@ def _others() -> list[Fault]:
             orders=pauses(GIVER, P.GIVER_PREPARE),
             strike=tear,
             after=tear,
+        ),
+        Fault(
+            "downtime limit",
+            P.TAKER_LOADED,
+            f"the taker's agent does nothing for 5 s; the guest may stand still for {USUAL.downtime_ms} ms",
+            orders=pauses(TAKER, P.TAKER_LOADED, 5),
+            terms=USUAL,
+            short=True,
+        ),
+        Fault(
+            "cancelled",
+            P.TAKER_LOADED,
+            "`multiroot handoff cancel` in the blackout",
+            orders=pauses(TAKER, P.TAKER_LOADED),
+            strike=strikes.cancel,
+            short=True,
         ),
         Fault(
             "taker pauses",

@@ -108,7 +108,7 @@ class Runner:
     def _work(self, fault: Fault) -> Callable[[], object]:
         ground = self._ground
         if fault.during is During.HANDOFF:
-            return lambda: ground.hand_over("new")
+            return lambda: ground.hand_over("new", terms=fault.terms)
         return {
             During.LAUNCH: ground.launch_once,
             During.RELEASE: ground.release,

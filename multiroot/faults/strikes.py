@@ -128,3 +128,8 @@ def _script(root: str, script: str) -> Strike:
         ground.shell(script, root)
 
     return strike
+
+
+def cancel(ground: Ground) -> None:
+    """Have all VMs stay that are being handed over."""
+    ground.cancel()

@@ -73,7 +73,11 @@ class Cli:
         """A command that runs during the body."""
         command = [sys.executable, "-m", "multiroot.cli.main", *words]
         with subprocess.Popen(
-            command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         ) as process:
             try:
                 yield Running(process)

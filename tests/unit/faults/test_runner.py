@@ -67,7 +67,7 @@ class FakeGround:
         extra = self.wrong.get("copies", 0)
         return Sight("running", owner, 1, 1) if root == self.place else Sight("", 0, 0, extra)
 
-    def hand_over(self, to: str, name: str = "") -> None:
+    def hand_over(self, to: str, name: str = "", terms: object = None) -> None:
         first, self.first = self.first, None
         if first is None or first is Fate.GOES:
             last = self.ticks[self.place][-1]
