@@ -179,6 +179,39 @@ def test_a_vm_goes_there_and_back_and_there_again(cli: Cli) -> None:
     cli.refused(2, "no VM named 'nobody'", "handoff", "nobody", "--to", "old")
 
 
+def test_several_vms_go_by_one_command_and_one_that_cannot_stays(cli: Cli) -> None:
+    """Proves that all VMs of a root go by one command, in groups and in the order that was asked for; that
+    those that a handoff does not concern stay; and that a VM that does not run keeps no other from going."""
+    have_new_root(cli)
+    for name in ("small", "tiny"):
+        cli.ok("vm", "run", name, "--memory", "64M")
+    moved = cli.data("handoff", "--all", "--group", "2", "--first", "tiny")
+    assert isinstance(moved, list)
+    assert sorted(each["name"] for each in moved) == ["small", "steady", "tiny"]
+    assert {each["ram_bytes_copied"] for each in moved} == {0}
+    assert set(owners(cli).values()) == {root_number(cli, "new")}
+    moved = cli.data("handoff", "tiny", "steady", "--to", "old", "--order", "largest")
+    assert [each["name"] for each in moved] == ["steady", "tiny"]  # type: ignore[attr-defined]
+    old, new = root_number(cli, "old"), root_number(cli, "new")
+    assert owners(cli) == {"small": new, "steady": old, "tiny": old}
+
+    (vm,) = [vm for vm in cli.data("vm", "list") if vm["name"] == "tiny"]  # type: ignore[attr-defined]
+    cli.lab.run(["kill", "-9", str(vm["pid"])])
+    cli.fails(3, "1 of 2 VMs stay: tiny: tiny does not run", "handoff", "tiny", "steady")
+    assert owners(cli) == {"small": new, "steady": new, "tiny": old}
+    cli.ok("handoff", "--all", "--to", "old")
+    for name in ("small", "tiny"):
+        cli.ok("vm", "stop", name)
+    assert cli.ok("handoff", "cancel") == "nothing is being handed over\n"
+    goes_on(cli)
+
+
+def owners(cli: Cli) -> dict[str, int]:
+    """The root of each VM."""
+    vms: Any = cli.data("vm", "list")
+    return {vm["name"]: vm["owner"] for vm in vms}
+
+
 def test_a_running_new_root_keeps_its_cpus_and_its_coordinator(cli: Cli) -> None:
     """Proves the online veto, and that neither a second launch nor a coordinator by hand gets in between."""
     online = cli.lab.run(["sh", "-c", "echo 1 | tee /sys/devices/system/cpu/cpu3/online"])
