@@ -38,6 +38,7 @@ class PhaseName(StrEnum):
     START = "start"
     JOIN = "join"
     HANDOVER = "handover"
+    CANARY = "canary"  # a part of the handover
     COMMIT = "commit"
     RETIRE = "retire"
 

@@ -83,12 +83,13 @@ class Handoffs:
                 answer.MergeFrom(await stub.CancelHandoff(request, timeout=CANCEL_S))
         return answer
 
-    async def hand_back(self, names: Sequence[str]) -> None:
-        """Have the new root hand VMs to this one, however long they stand still, and publish its phases here.
+    async def hand_back(self, names: Sequence[str], phases: Phases | None = None) -> None:
+        """Have the new root hand VMs to this one, however long they stand still, and publish its phases, in
+        `phases` if given.
 
         Raises PeerLostError when nothing has been heard of that root for some seconds.
         """
-        peers = self._root.peers
+        peers, shown = self._root.peers, phases or self._root.phases
         giver = peers.by_name("new")
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
         request = coordinator_pb2.HandoffRequest(names=names, to="old", terms=handoff_terms.to_proto(PATIENT))
@@ -98,7 +99,7 @@ class Handoffs:
             with translated("the new root's agent"):
                 async for progress in call:
                     if progress.WhichOneof("event") == "phase":
-                        self._root.phases.publish(wire.from_proto(progress.phase))
+                        shown.publish(wire.from_proto(progress.phase))
 
         following = asyncio.create_task(follow())
         watching = asyncio.create_task(peers.wait(lambda: giver.gone, None))

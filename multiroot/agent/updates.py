@@ -8,15 +8,19 @@ from collections.abc import Sequence
 
 import grpc.aio
 
+from multiroot.agent.canary_vm import CanaryKeeper
 from multiroot.agent.context import Root
 from multiroot.agent.guests import Guests
 from multiroot.agent.handoffs import Handoffs
+from multiroot.arena.layout import CANARY
 from multiroot.coordinator.adoption import Adoption, AdoptionContext
+from multiroot.coordinator.canary import Canary
 from multiroot.coordinator.coordinator import Coordinator
 from multiroot.coordinator.coordinator_service import CoordinatorParts, CoordinatorService
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
 from multiroot.coordinator.update import UpdateContext, make_update_steps
+from multiroot.errors import MultirootError
 from multiroot.net.network import RootNetwork
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase
@@ -39,6 +43,8 @@ class Updates:
         self._root = root
         self._guests = guests
         self._handoffs = handoffs
+        self._keeper = CanaryKeeper(root, guests, handoffs)
+        self.canary = Canary(self._keeper.vm, root.phases)
         self._launch = LaunchContext(
             device=root.device,
             peers=root.peers,
@@ -47,12 +53,15 @@ class Updates:
             network=network,
             tsc_khz=root.tsc_khz,
             token=root.options.token,
+            ended=self._new_root_ended,
         )
         update = UpdateContext(
             here=self._here,
             there=self.guests_there,
             hand_over=lambda names, terms: handoffs.hand_over(names, "new", terms, root.phases),
             hand_back=handoffs.hand_back,
+            canary=self.canary.prove,
+            remove_canary=self.canary.remove,
             announce=self._announce,
             shut_door=guests.shut_door,
             open_door=guests.open_door,
@@ -85,6 +94,23 @@ class Updates:
             await self._root.neighbours.attach_child()
         child = self._root.peers.get(Role.CHILD)
         log.info("coordinator: %s", await self.coordinator.recover(alive=bool(child and child.ready)))
+        await self._clear()
+
+    async def _clear(self) -> None:
+        """No canary is under way: end one that an earlier agent has left."""
+        if self._keeper.in_new_root:
+            # Its agent may take its time to answer.
+            self.canary.remove_later()
+        elif self._keeper.ours:
+            await self._new_root_ended()
+
+    async def _new_root_ended(self) -> None:
+        """A canary that was in it is lost, and nobody's loss."""
+        try:
+            await self.canary.remove()
+        except MultirootError as error:
+            log.warning("%s", error)
+            self.canary.remove_later()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Offer CoordinatorService."""
@@ -102,10 +128,11 @@ class Updates:
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorService(parts), server)
 
     def guests_there(self) -> list[str]:
-        """VMs that the new root owns by their owner words; none when it has ended."""
+        """VMs but the canary that the new root owns by their owner words; none when it has ended."""
         child = self._root.peers.get(Role.CHILD)
         owned = self._guests.owned_by(child.root) if child else []
-        return [] if child and owned and self._root.device.has_ended(child.root) else owned
+        ended = child and owned and self._root.device.has_ended(child.root)
+        return [] if ended else [name for name in owned if name != CANARY]
 
     def _here(self) -> list[str]:
         return self._guests.owned_by(self._root.me.root)

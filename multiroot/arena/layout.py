@@ -39,6 +39,7 @@ FREE, USED = 0, 1
 NAME_SIZE = 64
 RESERVED = "."  # begins the names of extents that hold something else than a VM's RAM
 VM = "vm"
+CANARY = "multiroot-canary"  # the VM that an update tries first; no user's VM is called so
 _SUPERBLOCK = struct.Struct("<8sII16sQQQQII")
 _RECORD = struct.Struct(f"<I4x{NAME_SIZE}sQQI")
 _CHECKSUM = struct.Struct("<I")

@@ -41,6 +41,12 @@ from multiroot.units import format_size
     help="A PCI function for the new root to adopt, such as 0000:00:02.0; may be repeated. Default: all.",
 )
 @terms_options
+@click.option(
+    "--canary/--no-canary",
+    default=True,
+    show_default=True,
+    help="Try a handoff there and back with a small VM of our own before any other VM is touched.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @json_option
 @click.pass_context
@@ -57,6 +63,7 @@ def update(
     preparing: int,
     order: str,
     first: tuple[str, ...],
+    canary: bool,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -82,7 +89,12 @@ def update(
     until = "handover" if keep_old else until
     terms = terms_message(downtime_limit_ms, group, preparing, order, first)
     wanted = coordinator_pb2.UpdateRequest(
-        launch=request, until=until, verify=verify, devices=devices, terms=terms
+        launch=request,
+        until=until,
+        verify=verify,
+        devices=devices,
+        terms=terms,
+        no_canary=not canary,
     )
     _show(_follow(lambda stub: stub.Update(wanted)), as_json)
 
@@ -176,15 +188,16 @@ def abort(force: bool, as_json: bool) -> None:
 
 @update.command(example="multiroot update resume")
 @click.option("--until", default="", metavar="STEP", help="Go on to this step, though less was asked for.")
+@click.option("--no-canary", is_flag=True, help="Hand the VMs over without trying a VM of our own first.")
 @json_option
-def resume(until: str, as_json: bool) -> None:
+def resume(until: str, no_canary: bool, as_json: bool) -> None:
     """Go on with an update that was cut short, from where it stands.
 
     One that was being taken back is taken back to the end.
     """
     from multiroot.rpc.v1 import coordinator_pb2
 
-    wanted = coordinator_pb2.ResumeRequest(until=until)
+    wanted = coordinator_pb2.ResumeRequest(until=until, no_canary=no_canary)
     _show(_follow(lambda stub: stub.Resume(wanted)), as_json)
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from multiroot.arena.layout import CANARY
 from multiroot.coordinator import outlook
 from multiroot.coordinator.adoption import Adoption
 from multiroot.coordinator.coordinator import Coordinator, Data
@@ -130,8 +131,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         return await self._parts.cancel(request.name, here=request.here)
 
     def _of_this_root(self) -> list[str]:
-        """VMs that this root owns, by name."""
-        return sorted(name for name, root in self._parts.owners().items() if root == self._parts.root)
+        """VMs that this root owns but the canary, by name."""
+        owners = self._parts.owners()
+        return sorted(name for name in owners if owners[name] == self._parts.root and name != CANARY)
 
     async def GetState(
         self, request: coordinator_pb2.GetStateRequest, context: Any
@@ -167,7 +169,12 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         for device in request.devices:
             Functions().need(parse_address(device))
         terms = handoff_terms.from_proto(request.terms)
-        told = {"verify": request.verify, "devices": list(request.devices), "terms": terms.to_dict()}
+        told = {
+            "verify": request.verify,
+            "devices": list(request.devices),
+            "terms": terms.to_dict(),
+            "no_canary": request.no_canary,
+        }
         first = {"request": request_data(request.launch)}
         async for progress in self._update(first, request.until or PhaseName.RETIRE, told, context):
             yield progress
@@ -178,7 +185,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         standing = self._coordinator.standing
         until = self._coordinator.way_on(request.until)
         if until:
-            told = standing.wanted[1] if standing.wanted else {}
+            told = dict(standing.wanted[1]) if standing.wanted else {}
+            if request.no_canary:
+                told["no_canary"] = True
             going_on = self._update({}, until, told, context)
         else:
             going_on = self._give_back(lambda: self._coordinator.abort(force=standing.forced))

@@ -8,7 +8,7 @@ restarted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +46,8 @@ class LaunchContext:
     The coordinator's claim is held from the carve to its undo: a root has one coordinator. `open_device`
     opens /dev/multiroot a second time for it. `sys` is where sysfs is. `console` has what a new root's kernel
     says while it comes up; what one said that did not is kept in the folder `consoles`. `token` is the
-    file of the token that callers from outside this machine must bring, if there is one.
+    file of the token that callers from outside this machine must bring, if there is one. `ended` is called
+    when a new root has been ended, or none ran.
     """
 
     device: Device
@@ -55,6 +56,7 @@ class LaunchContext:
     kernels: Path
     network: RootNetwork
     tsc_khz: int
+    ended: Callable[[], Awaitable[object]]
     console: Console = field(default_factory=Console)
     consoles: Path = CONSOLES
     token: Path = TOKEN_FILE
@@ -86,6 +88,7 @@ class LaunchContext:
         """End whatever runs on the plan's CPUs, and have them back; raises what `load.reclaim` raises."""
         device = self.claimed()
         how.lost += await asyncio.to_thread(load.reclaim, device, made, force=how.force, hint=HAND_BACK)
+        await self.ended()
 
     def ns(self, tsc: int) -> int:
         """TSC ticks on the machine-wide clock."""

@@ -31,13 +31,16 @@ class UpdateContext:
     phases so far, whether to verify that nothing writes to what this root leaves, and the PCI functions to
     adopt. Behind a shut door this root takes no VM any more. `root` is this root's number. `unbound` is the
     file that keeps which drivers devices had. `staying` names functions of VMs in the new root that would
-    end with this root, and the cards that they are parts of.
+    end with this root, and the cards that they are parts of. `canary` tries a handoff there and back with a
+    VM of our own; `remove_canary` ends what an earlier attempt has left of that VM, in either root.
     """
 
     here: Callable[[], list[str]]
     there: Callable[[], list[str]]
     hand_over: Callable[[Sequence[str], Terms], Awaitable[Sequence[Outcome]]]
     hand_back: Callable[[Sequence[str]], Awaitable[object]]
+    canary: Callable[[Terms], Awaitable[object]]
+    remove_canary: Callable[[], Awaitable[object]]
     announce: Callable[[list[Phase], bool, Sequence[str]], Awaitable[object]]
     shut_door: Callable[[], Awaitable[object]]
     open_door: Callable[[], object]
@@ -59,19 +62,26 @@ def make_update_steps(context: UpdateContext) -> dict[str, Step]:
 
 @dataclass(frozen=True)
 class HandoverStep:
-    """Hands all VMs over. One that fails stays here, and the others go on."""
+    """Hands all VMs over. One that fails stays here, and the others go on.
+
+    The canary goes first, unless the update was told to do without.
+    """
 
     context: UpdateContext
 
     async def do(self, data: Mapping[str, Data]) -> Data:
+        told = data.get(PhaseName.HANDOVER, {})
+        terms = Terms.from_dict(told.get("terms", {}))
+        await (self.context.remove_canary() if told.get("no_canary") else self.context.canary(terms))
         names = self.context.here()
-        terms = Terms.from_dict(data.get("handover", {}).get("terms", {}))
         # An update that goes on finds some of them in the new root.
         here = replace(terms, first=tuple(name for name in terms.first if name in names))
         check(await self.context.hand_over(names, here), "multiroot handoff")
         return {"vms": names}
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
+        if how.hand_back:
+            await self._remove_canary()
         asked: set[str] = set()
         # One may be started there meanwhile.
         while how.hand_back and (left := [name for name in self.context.there() if name not in asked]):
@@ -82,6 +92,13 @@ class HandoverStep:
                 if not how.force:
                     raise
                 log.warning("not all VMs come back: %s", error)
+
+    async def _remove_canary(self) -> None:
+        """If it does not end, it is no reason to keep the new root: it ends with that."""
+        try:
+            await self.context.remove_canary()
+        except MultirootError as error:
+            log.warning("%s", error)
 
 
 def _refuse_with_vms(context: UpdateContext) -> None:

@@ -251,9 +251,11 @@ class Ground:
         self._follow(lambda: self._coordinator("old").Release(request, timeout=OPERATION_S))
 
     def commit(self) -> None:
-        """Go on with the update, up to its commit."""
+        """Go on with the update, up to its commit. Faults are meant for the VM, not for a canary."""
         request = coordinator_pb2.UpdateRequest(
-            launch=coordinator_pb2.LaunchRequest(kernel=self._kernel, append=APPEND), until=PhaseName.COMMIT
+            launch=coordinator_pb2.LaunchRequest(kernel=self._kernel, append=APPEND),
+            until=PhaseName.COMMIT,
+            no_canary=True,
         )
         self._follow(lambda: self._coordinator("old").Update(request, timeout=OPERATION_S))
 

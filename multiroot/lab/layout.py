@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multiroot import arch
+from multiroot.coordinator.canary import RAM_BYTES as CANARY_RAM
 from multiroot.errors import BadRequestError
 from multiroot.plan.request import CARVE_FLOOR
 from multiroot.units import GIB, MIB, format_size
@@ -69,8 +70,10 @@ def low_reserved() -> Range:
 
 
 def arena_size(vms: int, vm_memory: int, slack: int) -> int:
-    """Arena for so many virtual machines; `slack` is for superblock, handoff records and alignment."""
-    return _up(vms * vm_memory + slack, SECTION)
+    """Arena for so many virtual machines and an update's canary; `slack` is for superblock, handoff records
+    and alignment.
+    """
+    return _up(vms * vm_memory + CANARY_RAM + slack, SECTION)
 
 
 def lay_out(*, old_memory: int, arena: int, carve: int, carve_reserved: bool, image: int) -> Layout:

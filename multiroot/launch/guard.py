@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 from multiroot.arena.arena import Arena, no_root_is_dead, open_if_made
 from multiroot.arena.backing import find_device, find_devices
+from multiroot.arena.layout import CANARY
 from multiroot.device.handle import Device
 from multiroot.errors import ConflictError, MultirootError
 
@@ -37,7 +38,7 @@ def ending_child(device: Device, root: int, *, force: bool, hint: str) -> Iterat
     Raises OwnsVmsError with `hint`, before the body, when that root lives and owns a VM, unless `force`. A
     root that has ended by the ledger has lost its VMs already; one that is silent may live. No root starts
     a VM meanwhile. When the arena cannot be read, `force` goes on, and what is yielded says that the names
-    are not known.
+    are not known. An update's canary is nobody's VM, and nobody misses it.
     """
     dead = device.has_ended(root)
     with ExitStack() as stack:
@@ -46,7 +47,7 @@ def ending_child(device: Device, root: int, *, force: bool, hint: str) -> Iterat
             if arena is not None:
                 stack.enter_context(closing(arena))
                 stack.enter_context(arena.held())
-            names = arena.vms_of(root) if arena else ()
+            names = tuple(name for name in arena.vms_of(root) if name != CANARY) if arena else ()
         except MultirootError as error:
             if not force:
                 raise _unknown(f"root {root}", error, hint) from error

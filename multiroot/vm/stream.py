@@ -122,12 +122,15 @@ class Follower:
 async def wait_for_ticks(vm: Instance, count: int) -> Stretch:
     """Wait for `count` ticks of the guest; returns all that are kept, on the machine-wide clock.
 
-    Raises ConflictError when the VM ends before.
+    Of a VM that does not run here any more these are all that it has said here. Raises ConflictError when the
+    VM ends before.
     """
 
     def read() -> Stretch:
         return read_stretch(vm.folder.console_record, vm.host.clock)
 
+    if not vm.active:
+        await _closed(vm.folder)
     # A long history takes a while to parse.
     stretch = await asyncio.to_thread(read)
     while len(stretch.ticks) < count:
@@ -143,6 +146,12 @@ async def wait_for_ticks(vm: Instance, count: int) -> Stretch:
             await vm.ended()
         stretch = await asyncio.to_thread(read)
     return stretch
+
+
+async def _closed(folder: VmFolder) -> None:
+    """Wait until the keeper has written down the last that the guest said, and has ended."""
+    async for _ in Follower(folder).output(history=False):
+        pass
 
 
 async def _lines(console: ConsoleStream, count: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc.aio
 
 from multiroot.arena.arena import Entry
+from multiroot.arena.layout import CANARY
 from multiroot.errors import BadRequestError, PeerLostError, WaitTimeoutError
 from multiroot.rpc.server import PeerChannel, names_root
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
@@ -42,6 +43,10 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         self._elsewhere = Elsewhere(channel)
 
     async def Run(self, request: vm_pb2.RunVmRequest, context: Context) -> vm_pb2.Vm:
+        if request.definition.name == CANARY:
+            raise BadRequestError(
+                f"the name {CANARY} is kept for the VM that an update tries first", "take another"
+            )
         vm = await self._manager.run(definition_from_proto(request.definition))
         return self._message(vm)
 

@@ -67,7 +67,7 @@ def state_of(lab: Lab) -> coordinator_pb2.CoordinatorState:
 
 def update(lab: Lab, *devices: str) -> None:
     request = coordinator_pb2.UpdateRequest(
-        launch=coordinator_pb2.LaunchRequest(kernel="6.1"), devices=devices, verify=True
+        launch=coordinator_pb2.LaunchRequest(kernel="6.1"), devices=devices, verify=True, no_canary=True
     )
     with client.connect(target=lab.agent_address) as channel:
         *_, last = coordinator_pb2_grpc.CoordinatorServiceStub(channel).Update(request)

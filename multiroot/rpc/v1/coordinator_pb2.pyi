@@ -240,10 +240,13 @@ class UpdateRequest(_message.Message):
     VERIFY_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    NO_CANARY_FIELD_NUMBER: _builtins.int
     until: _builtins.str
     """the last step to take; empty: "retire" """
     verify: _builtins.bool
     """have the new root see that nothing writes to the old one's memory any more"""
+    no_canary: _builtins.bool
+    """hand VMs over without trying it with a VM of our own first"""
     @_builtins.property
     def launch(self) -> Global___LaunchRequest: ...
     @_builtins.property
@@ -260,10 +263,11 @@ class UpdateRequest(_message.Message):
         verify: _builtins.bool = ...,
         devices: _abc.Iterable[_builtins.str] | None = ...,
         terms: Global___HandoffTerms | None = ...,
+        no_canary: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["launch", b"launch", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "launch", b"launch", "terms", b"terms", "until", b"until", "verify", b"verify"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "launch", b"launch", "no_canary", b"no_canary", "terms", b"terms", "until", b"until", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,16 +278,20 @@ class ResumeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UNTIL_FIELD_NUMBER: _builtins.int
+    NO_CANARY_FIELD_NUMBER: _builtins.int
     until: _builtins.str
     """go on to this step; empty: as far as the update was to get"""
+    no_canary: _builtins.bool
+    """from now on; false: as the update was told"""
     def __init__(
         self,
         *,
         until: _builtins.str = ...,
+        no_canary: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_canary", b"no_canary", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
