@@ -172,10 +172,10 @@ def judge(whole: Stretch, last: Stretch) -> int:
         "ticks are missing": len(seen.missing),
         "ticks came twice": len(seen.repeated),
         "bytes of its memory are bad": seen.bad_bytes,
-        "times it booted again": len(seen.boot_ids) - 1,
-        "bytes of its memory were not checked": max(REGION - checked, 0),
+        "it booted again": len(seen.boot_ids) - 1,
+        "bytes of its memory that it has not checked": max(REGION - checked, 0),
     }
-    found = [f"{count} {what}" for what, count in wrong.items() if count]
+    found = [f"{what}: {count}" for what, count in wrong.items() if count]
     if found:
         raise MultirootError(", ".join(found))
     return seen.seen

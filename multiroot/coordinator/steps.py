@@ -39,6 +39,10 @@ JOIN_TIMEOUT_S = 180
 ANSWER_TIMEOUT_S = 10
 
 
+async def _nobody_waits() -> None:
+    """Nobody wants to know of a new root's end."""
+
+
 @dataclass
 class LaunchContext:
     """What the steps work with.
@@ -56,7 +60,7 @@ class LaunchContext:
     kernels: Path
     network: RootNetwork
     tsc_khz: int
-    ended: Callable[[], Awaitable[object]]
+    ended: Callable[[], Awaitable[object]] = _nobody_waits
     console: Console = field(default_factory=Console)
     consoles: Path = CONSOLES
     token: Path = TOKEN_FILE

@@ -84,6 +84,17 @@ def test_where_an_update_stops(run: Run, agent: FakeAgent, words: tuple[str, ...
     assert agent.requests("Update")[0].until == until
 
 
+@pytest.mark.parametrize(
+    ("words", "without"), [((), False), (("--canary",), False), (("--no-canary",), True)]
+)
+def test_an_update_goes_with_a_canary_unless_told_otherwise(
+    run: Run, agent: FakeAgent, words: tuple[str, ...], without: bool
+) -> None:
+    updated(agent, retiring=False)
+    assert run("update", "--kernel", "6.12", *words).code == 0
+    assert agent.requests("Update")[0].no_canary is without
+
+
 def test_update_dry_run(run: Run, agent: FakeAgent) -> None:
     updated(agent, retiring=True)
     done = run("update", "--kernel", "6.12", "--dry-run")
@@ -143,7 +154,8 @@ def test_resume_goes_on_with_an_update(run: Run, agent: FakeAgent) -> None:
     done = run("update", "resume", "--until", "handover")
     assert (done.code, done.out.splitlines()[-1]) == (0, "the update is handed-over")
     assert agent.requests("Resume") == [coordinator_pb2.ResumeRequest(until="handover")]
-    assert json.loads(run("update", "resume", "--json").out)["state"] == "handed-over"
+    assert json.loads(run("update", "resume", "--no-canary", "--json").out)["state"] == "handed-over"
+    assert [request.no_canary for request in agent.requests("Resume")] == [False, True]
     agent.answer("Resume", ConflictError("no update is under way", "start one"))
     done = run("update", "resume")
     assert (done.code, done.out, done.err) == (3, "", "multiroot: no update is under way (start one)\n")

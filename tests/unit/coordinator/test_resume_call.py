@@ -94,6 +94,37 @@ async def test_what_failed_is_told_and_goes_on_to_what_was_wanted(served: Served
     assert (await served.state()).next == "`multiroot update resume --until retire` goes on to the end"
 
 
+async def test_an_update_that_goes_on_keeps_what_it_was_told_of_the_canary(served: Served) -> None:
+    request = coordinator_pb2.UpdateRequest(until="handover", no_canary=True)
+    served.steps["handover"].broken = True
+    with pytest.raises(MultirootError, match="no luck"):
+        _ = [progress async for progress in served.service.Update(request, None)]
+    assert served.coordinator.data["handover"]["no_canary"] is True
+    with pytest.raises(MultirootError, match="no luck"):
+        await served.resume()
+    served.steps["handover"].broken = False
+    assert (await served.resume()).updated.state == "handed-over"
+    assert served.coordinator.data["handover"]["no_canary"] is True
+
+
+async def test_an_update_goes_on_without_the_canary_when_that_is_said_then(served: Served) -> None:
+    served.steps["handover"].broken = True
+    with pytest.raises(MultirootError, match="no luck"):
+        _ = [
+            progress
+            async for progress in served.service.Update(
+                coordinator_pb2.UpdateRequest(until="handover", verify=True), None
+            )
+        ]
+    assert served.coordinator.data["handover"]["no_canary"] is False
+    served.steps["handover"].broken = False
+    request = coordinator_pb2.ResumeRequest(no_canary=True)
+    *_, last = [progress async for progress in served.service.Resume(request, None)]
+    assert last.updated.state == "handed-over"
+    told = served.coordinator.data["handover"]
+    assert (told["no_canary"], told["verify"], told["devices"]) == (True, True, [])
+
+
 async def test_what_was_being_taken_back_is_taken_back_to_the_end(served: Served) -> None:
     await served.coordinator.update({"request": {}}, "join")
     served.steps["offline"].costs = "web"

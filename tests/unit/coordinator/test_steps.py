@@ -74,8 +74,14 @@ class World:
         for block in self.plan.blocks:
             self._write(f"devices/system/memory/memory{block}/state", "online")
         beside, module = cast(Any, self.beside), cast(Any, self.module)
+        self.told = 0  # how often somebody was told of the new root's end
+
+        async def tell() -> None:
+            assert CpuState.STARTED not in self.module.cpus.values()
+            self.told += 1
+
         self.context = LaunchContext(
-            module, beside, beside, top, beside, 1_000_000, open_device=lambda: module, sys=top
+            module, beside, beside, top, beside, 1_000_000, tell, open_device=lambda: module, sys=top
         )
         self.steps = make_steps(self.context)
         self.how = Undoing()
@@ -119,7 +125,9 @@ async def test_what_the_steps_take_and_that_their_undo_gives_all_of_it_back(worl
     assert world.module.entered == {"cpu": numbers[0], **ENTRY}
     # 1000 and 3000 ticks of a 1 GHz TSC.
     assert world.data["start"] == {"start_ns": 1000, "entry_ns": 3000}
+    assert not world.told
     await world.undo("start", "offline", "carve")
+    assert world.told
     assert world.module.carved is None
     assert {world.module.cpus[number] for number in numbers} == {CpuState.OFFLINE}
     assert world.cpus() == {"1"}

@@ -29,6 +29,18 @@ class Roots:
         self.starting = ""  # is started in the new root while VMs come back
         self.arriving = ""  # comes in just before the door is shut
         self.is_shut = False
+        self.canaries = list[str]()  # what was done with canaries
+        self.canary_fails = self.canary_stays = False
+
+    async def canary(self) -> None:
+        self.canaries.append("tried")
+        if self.canary_fails:
+            raise MultirootError("the canary did not come back")
+
+    async def remove_canary(self) -> None:
+        self.canaries.append("removed")
+        if self.canary_stays:
+            raise MultirootError("the canary did not end")
 
     async def shut(self) -> None:
         if self.arriving:
@@ -87,6 +99,8 @@ def coordinator_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None 
         there=lambda: list(roots.there),
         hand_over=roots.over,
         hand_back=roots.back,
+        canary=roots.canary,
+        remove_canary=roots.remove_canary,
         announce=no_announcement,
         phases=phases,
         root=1,
@@ -225,3 +239,48 @@ async def test_what_is_committed_cannot_be_aborted(tmp_path: Path) -> None:
     await coordinator.update({"request": {}}, "commit")
     with pytest.raises(ConflictError, match="is committed"):
         await coordinator.abort()
+
+
+async def test_no_vm_is_touched_when_the_canary_fails_and_the_next_call_tries_again(tmp_path: Path) -> None:
+    roots = Roots("a", "b")
+    coordinator = coordinator_of(roots, tmp_path)
+    roots.canary_fails = True
+    with pytest.raises(MultirootError, match="the canary did not come back"):
+        await coordinator.update({"request": {}}, "handover")
+    assert (roots.here, roots.there) == (["a", "b"], [])
+    assert coordinator.state is State.JOINED
+    assert coordinator.way_on() == "handover"
+    roots.canary_fails = False
+    assert await coordinator.update({}, "handover") is State.HANDED_OVER
+    assert (roots.canaries, roots.there) == (["tried", "tried"], ["a", "b"])
+
+
+async def test_the_canary_is_tried_where_no_vm_is_to_go(tmp_path: Path) -> None:
+    roots = Roots()
+    await coordinator_of(roots, tmp_path).update({"request": {}}, "handover")
+    assert roots.canaries == ["tried"]
+
+
+async def test_an_update_that_was_told_so_goes_without_a_canary_also_when_it_goes_on(tmp_path: Path) -> None:
+    roots = Roots("a", "b", stuck="b")
+    told = {"no_canary": True}
+    with pytest.raises(MultirootError, match="b cannot be moved"):
+        await coordinator_of(roots, tmp_path).update({"request": {}}, "handover", told)
+    roots.stuck = ""
+    # As `update resume` does it in the next agent.
+    again = coordinator_of(roots, tmp_path)
+    assert again.standing.wanted == ("handover", told)
+    await again.update({}, again.way_on(), again.standing.wanted[1])
+    assert roots.there == ["a", "b"]
+    assert roots.canaries == ["removed", "removed"]
+    await again.update({}, "commit")
+
+
+async def test_an_abort_ends_a_canary_that_was_left_but_does_not_insist(tmp_path: Path) -> None:
+    roots = Roots("a")
+    coordinator = coordinator_of(roots, tmp_path)
+    await coordinator.update({"request": {}}, "handover")
+    roots.canary_stays = True
+    await coordinator.abort()
+    assert (roots.here, roots.canaries) == (["a"], ["tried", "removed"])
+    assert coordinator.state is State.IDLE

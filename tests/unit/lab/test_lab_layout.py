@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.arch.x86 import X86
+from multiroot.coordinator.canary import RAM_BYTES as CANARY_RAM
 from multiroot.errors import BadRequestError
 from multiroot.lab.layout import SECTION, Layout, Range, arena_size, lay_out
 from multiroot.units import GIB, MIB
@@ -72,7 +73,7 @@ def test_ranges_are_aligned_apart_and_inside(
 
 
 @given(st.integers(1, 16), st.integers(1, 8 * GIB), st.integers(1, GIB))
-def test_the_arena_holds_all_virtual_machines(vms: int, memory: int, slack: int) -> None:
+def test_the_arena_holds_all_virtual_machines_and_a_canary(vms: int, memory: int, slack: int) -> None:
     size = arena_size(vms, memory, slack)
     assert size % SECTION == 0
-    assert 0 <= size - vms * memory - slack < SECTION
+    assert 0 <= size - vms * memory - slack - CANARY_RAM < SECTION

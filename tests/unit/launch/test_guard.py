@@ -90,6 +90,18 @@ def test_a_root_without_a_vm_is_ended(path: Path) -> None:
     assert not lives(device)
 
 
+def test_a_canary_holds_nobody_and_is_nobodys_loss(path: Path) -> None:
+    own(path, layout.CANARY, CHILD)
+    device = running()
+    assert end(device) == ()
+    assert not lives(device)
+    own(path, "web", CHILD)
+    device = running()
+    with pytest.raises(OwnsVmsError, match=r"root 2 owns VM web "):
+        end(device)
+    assert end(device, force=True) == ("web",)
+
+
 def test_a_vm_that_was_handed_back_holds_nobody(path: Path) -> None:
     own(path, "web", CHILD)
     arena = Arena(path, ME)

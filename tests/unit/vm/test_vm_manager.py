@@ -17,7 +17,7 @@ import grpc.aio
 import pytest
 
 from multiroot.arena.arena import Arena
-from multiroot.arena.layout import Owner
+from multiroot.arena.layout import CANARY, Owner
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.rpc.server import make_server
 from multiroot.rpc.status import translated
@@ -389,6 +389,30 @@ async def test_service(stub: vm_pb2_grpc.VmServiceStub) -> None:
         await stub.Get(vm_pb2.GetVmRequest(name="vm1"))
     await stub.Stop(vm_pb2.StopVmRequest(name="vm0"))
     assert not (await stub.List(vm_pb2.ListVmsRequest())).vms
+
+
+async def test_a_users_vm_is_not_called_like_the_canary(stub: vm_pb2_grpc.VmServiceStub, host: Host) -> None:
+    request = vm_pb2.RunVmRequest(definition=definition_to_proto(replace(SMALL, name=CANARY)))
+    with pytest.raises(BadRequestError, match=f"the name {CANARY} is kept"), translated("agent"):
+        await stub.Run(request)
+    assert nothing_left(host)
+
+
+async def test_of_a_vm_that_went_elsewhere_the_last_tick_is_told_too(
+    stub: vm_pb2_grpc.VmServiceStub, manager: VmManager
+) -> None:
+    await stub.Run(vm_pb2.RunVmRequest(definition=definition_to_proto(SMALL)))
+    await stub.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=5))
+    vm = manager.get("vm0")
+    vm.word.take(vm.owner, 2)
+    await vm.end(VmState.HANDED)
+    told = await stub.GetTicks(vm_pb2.GetTicksRequest(name="vm0"))
+    with pytest.raises(ConnectionRefusedError):
+        # The keeper, which writes the ticks down, has ended before they were told.
+        await asyncio.open_unix_connection(vm.folder.console)
+    assert len(told.counter) >= 5
+    with pytest.raises(ConflictError, match="vm0 is handed and ticks no more"), translated("agent"):
+        await stub.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=1 << 20))
 
 
 async def test_ticks_are_waited_for(stub: vm_pb2_grpc.VmServiceStub) -> None:

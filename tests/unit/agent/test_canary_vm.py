@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A canary that an agent left is ended by the next one: here, or through the new root's agent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import grpc.aio
+import pytest
+from agent.test_agent import root as root
+from agent.test_agent import updates_of
+from arena.conftest import blank_file
+from handoff.memory_vmm import MemoryVmms
+
+from multiroot.agent.context import Root
+from multiroot.agent.guests import Guests
+from multiroot.agent.updates import Updates
+from multiroot.arena.arena import Arena, format_arena
+from multiroot.arena.layout import CANARY
+from multiroot.coordinator import canary
+from multiroot.coordinator.journal import Journal
+from multiroot.errors import PeerLostError
+from multiroot.root.peers import Role, SideState
+from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+from multiroot.units import MIB
+from multiroot.vm.instance import Host
+from multiroot.vm.manager import VmManager
+
+ME, CHILD = 1, 2
+
+
+class Module:
+    """Roots that have ended."""
+
+    def __init__(self) -> None:
+        self.ended: set[int] = set()
+
+    def has_ended(self, number: int) -> bool:
+        return number in self.ended
+
+
+class World:
+    """This root with its arena, and a new root beside it."""
+
+    def __init__(self, root: Root, top: Path) -> None:
+        self.module = Module()
+        path = blank_file(top / "arena")
+        format_arena(path)
+        self.arena = Arena(path, ME, self.module.has_ended)
+        host = Host(ME, self.arena, root.clock, top / "vms", MemoryVmms(), guests=top)
+        self.root = replace(root, device=cast(Any, self.module))
+        page = SimpleNamespace(theirs=SimpleNamespace(root=CHILD, state=SideState.READY, heartbeat=9))
+        self.root.peers.attach(Role.CHILD, cast(Any, page))
+        self.new: grpc.aio.Channel | None = None
+        cast(Any, root.neighbours).channel = self._channel
+        guests = Guests(VmManager(host), channel=root.neighbours.channel)
+        self.updates: Updates = updates_of(self.root, guests, Journal(top / "journal"))
+
+    def _channel(self, name: str) -> grpc.aio.Channel:
+        if self.new is None:
+            raise PeerLostError(f"root {name} has not been heard of")
+        return self.new
+
+    def own(self, name: str, root: int) -> None:
+        entry = self.arena.allocate(name, 2 * MIB, 0)
+        if root != ME:
+            self.arena.take(name, entry.owner, root)
+
+    def names(self) -> list[str]:
+        return [entry.name for entry in self.arena.entries()]
+
+
+@pytest.fixture
+def world(root: Root, tmp_path: Path) -> World:
+    return World(root, tmp_path)
+
+
+class NewRoot(vm_pb2_grpc.VmServiceServicer):
+    """The VMs of the new root. It does as it is told once `awake` is set."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.awake = asyncio.Event()
+
+    async def Stop(self, request: vm_pb2.StopVmRequest, context: Any) -> vm_pb2.StopVmResponse:
+        await self.awake.wait()
+        self.world.arena.free(request.name, self.world.arena.find(request.name).owner)
+        return vm_pb2.StopVmResponse()
+
+
+@asynccontextmanager
+async def answering(world: World, top: Path) -> AsyncIterator[NewRoot]:
+    server = grpc.aio.server()
+    there = NewRoot(world)
+    vm_pb2_grpc.add_VmServiceServicer_to_server(there, server)
+    server.add_insecure_port(f"unix:{top}/new")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"unix:{top}/new") as world.new:
+        yield there
+    await server.stop(None)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_one_that_this_root_has_or_that_is_lost_is_gone_before_the_agent_answers(
+    world: World, ended: bool
+) -> None:
+    world.own("web", CHILD)
+    world.own(CANARY, CHILD if ended else ME)
+    world.module.ended = {CHILD} if ended else set()
+    await world.updates._clear()
+    assert world.names() == ["web"]
+
+
+async def test_one_in_the_new_root_is_ended_there_and_nobody_waits_for_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canary, "AGAIN_S", 0.01)
+    world.own("web", CHILD)
+    world.own(CANARY, CHILD)
+    assert world.updates.guests_there() == ["web"], "it is not one of the VMs that hold a root"
+    await world.updates._clear()
+    async with answering(world, tmp_path) as new, asyncio.timeout(10):
+        assert CANARY in world.names()
+        new.awake.set()
+        await world.updates.canary.remove()
+    assert world.names() == ["web"]
+
+
+async def test_that_of_a_root_that_is_no_child_is_left_alone(world: World) -> None:
+    world.own(CANARY, 7)
+    await world.updates._clear()
+    await asyncio.sleep(0)
+    assert world.names() == [CANARY]
+
+
+async def test_one_that_the_new_roots_end_has_left_is_forgotten(world: World) -> None:
+    world.own(CANARY, CHILD)
+    world.module.ended = {CHILD}
+    await world.updates._launch.ended()
+    assert world.names() == []
