@@ -15,6 +15,7 @@ from lab_factory import Labs
 from multiroot.arena.layout import CANARY
 from multiroot.demo import guests
 from multiroot.failpoints import Action, FailPoint
+from multiroot.faults.ground import APPEND
 from multiroot.lab import agents
 from multiroot.phase_names import PhaseName
 from multiroot.rpc import client
@@ -95,9 +96,9 @@ def test_what_fails_with_the_canary_touches_no_vm(cli: Cli, root: str, point: Fa
     one line before the VM is touched; that the canary is gone then, and the new root stays joined."""
     before = epoch(cli)
     if shown(cli)["state"] == "idle":
-        cli.ok("root", "launch", "--kernel", "6.12")
+        cli.ok("root", "launch", "--kernel", "6.12", "--append", APPEND)
     order(cli, root, point, Action.RAISE)
-    cli.fails(1, says, "update", "--kernel", "6.12", "--keep-old")
+    cli.fails(1, says, "update", "resume", "--until", "handover")
     assert epoch(cli) == before
     only_steady(cli)
     assert shown(cli)["state"] == "joined"
@@ -108,7 +109,7 @@ def test_an_agent_that_dies_with_the_canary_leaves_none(cli: Cli) -> None:
     root has it: the next agent has it ended there, and holds nothing up by that."""
     before = epoch(cli)
     order(cli, "new", FailPoint.GIVER_PREPARE, Action.PAUSE)
-    with cli.started("update", "--kernel", "6.12", "--keep-old"):
+    with cli.started("update", "resume"):
         with client.connect(cli.lab.agent_address, root="new") as new:
             stub = failpoint_pb2_grpc.FailPointServiceStub(new)
             point = FailPoint.GIVER_PREPARE
