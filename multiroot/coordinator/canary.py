@@ -74,7 +74,7 @@ class Canary:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def prove(self, terms: Terms) -> None:
-        """Hand the VM to the new root on these terms, and back; raises MultirootError that says what did not work.
+        """Hand the VM to the new root on these terms, and back. Raises MultirootError that says what failed.
 
         Whatever happens, the VM is ended. If its root does not answer, that goes on behind the caller's back.
         """

@@ -12,6 +12,7 @@ import pytest
 from multiroot.coordinator import canary
 from multiroot.coordinator.canary import DEFINITION, ENOUGH_TICKS, REGION, REPORT_TICKS, Canary, CanaryVm
 from multiroot.errors import ConflictError, MultirootError
+from multiroot.handoff.terms import USUAL
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.vm.ticks import Report, Stretch, Tick
@@ -36,7 +37,7 @@ class World:
         self.canary = Canary(
             CanaryVm(
                 run=self._run,
-                hand_over=lambda: self._move("hand over", "here", "there"),
+                hand_over=lambda terms: self._move("hand over", "here", "there"),
                 hand_back=lambda: self._move("hand back", "there", "here"),
                 ticks_here=lambda count: self._ticks("here", count),
                 ticks_there=lambda count: self._ticks("there", count),
@@ -96,7 +97,7 @@ async def forever() -> None:
 
 async def fails(world: World) -> MultirootError:
     with pytest.raises(MultirootError) as failed:
-        await world.canary.prove()
+        await world.canary.prove(USUAL)
     assert world.where == "", "nothing is left"
     assert "`multiroot update resume --no-canary`" in failed.value.hint
     assert "`multiroot update abort`" in failed.value.hint
@@ -105,7 +106,7 @@ async def fails(world: World) -> MultirootError:
 
 async def test_it_goes_there_and_back_and_is_gone() -> None:
     world = World()
-    await world.canary.prove()
+    await world.canary.prove(USUAL)
     assert world.done == [
         "stop", "run", "tick here", "hand over", "tick there", "hand back", "tick here", "stop",
     ]  # fmt: skip
@@ -134,7 +135,7 @@ async def test_what_fails_is_told_and_the_vm_is_ended(what: str, says: str) -> N
     world.broken[what] = failing(ConflictError("no luck", "buy a ticket"))
     assert (await fails(world)).message == says
     assert world.done[-2:] == [what, "stop"]
-    await world.canary.prove()
+    await world.canary.prove(USUAL)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ async def test_a_guest_that_is_silent_while_it_boots_gets_another_chance(
 ) -> None:
     world = World()
     world.broken["tick here"] = failing(ConflictError("it is stopped"))
-    await world.canary.prove()
+    await world.canary.prove(USUAL)
     assert world.done[:5] == ["stop", "run", "tick here", "stop", "run"]
     monkeypatch.setattr(canary, "BOOT_S", 0.05)
     world.broken["tick here"] = forever
@@ -228,7 +229,7 @@ async def test_a_guest_that_is_silent_while_it_boots_gets_another_chance(
 async def test_what_an_earlier_attempt_left_is_ended_first() -> None:
     world = World()
     world.where = "there"
-    await world.canary.prove()
+    await world.canary.prove(USUAL)
     world.where = "there"
     await world.canary.remove()
     assert world.where == ""
@@ -243,7 +244,7 @@ async def test_a_call_that_is_cancelled_leaves_nothing() -> None:
         await forever()
 
     world.broken["hand back"] = wait
-    proving = asyncio.create_task(world.canary.prove())
+    proving = asyncio.create_task(world.canary.prove(USUAL))
     await reached.wait()
     proving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -268,7 +269,7 @@ async def test_one_that_does_not_end_is_told_to_until_it_does(monkeypatch: pytes
 
     world.broken = {"stop": refuse, "tick there": failing(MultirootError("no luck"))}
     with pytest.raises(MultirootError, match="did not run on in the new root: no luck"):
-        await world.canary.prove()
+        await world.canary.prove(USUAL)
     assert world.where == "there"
     async with asyncio.timeout(10):
         await ended.wait()
@@ -281,5 +282,5 @@ async def test_one_that_was_left_and_does_not_end_holds_the_next_one_off() -> No
     world.broken["stop"] = failing(MultirootError("root 2's agent does not answer"))
     says = "the canary of an earlier attempt did not end: root 2's agent does not answer"
     with pytest.raises(MultirootError, match=says):
-        await world.canary.prove()
+        await world.canary.prove(USUAL)
     assert world.done == ["stop"]

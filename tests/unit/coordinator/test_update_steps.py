@@ -32,7 +32,7 @@ class Roots:
         self.canaries = list[str]()  # what was done with canaries
         self.canary_fails = self.canary_stays = False
 
-    async def canary(self) -> None:
+    async def canary(self, terms: Terms) -> None:
         self.canaries.append("tried")
         if self.canary_fails:
             raise MultirootError("the canary did not come back")
