@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -220,6 +220,15 @@ class Ground:
             request = coordinator_pb2.HandoffRequest(names=[name], to=to, terms=to_proto(terms))
             events = self._coordinator(giver).Handoff(request, timeout=OPERATION_S)
             return follow(events).handed_off
+
+    def hand_all(
+        self, to: str, names: Sequence[str], handed: Callable[[coordinator_pb2.HandoffResult], None]
+    ) -> None:
+        """Hand VMs to the root `to` by one command; `handed` gets each that arrives."""
+        giver = "old" if to == "new" else "new"
+        with translated(f"the {giver} root's agent"):
+            request = coordinator_pb2.HandoffRequest(names=names, to=to, terms=to_proto(PATIENT))
+            follow(self._coordinator(giver).Handoff(request, timeout=OPERATION_S), handed=handed)
 
     def cancel(self) -> None:
         """Have the VMs stay that the old root is handing over."""

@@ -19,6 +19,7 @@ from multiroot.faults.fault import Fault, Outcome
 from multiroot.faults.ground import ROOTS, Ground, definitions
 from multiroot.faults.runner import Runner
 from multiroot.rpc.v1 import vm_pb2
+from multiroot.rpc.v1.coordinator_pb2 import HandoffResult
 from multiroot.units import MIB
 from multiroot.vm.ticks import gap_around
 
@@ -37,7 +38,9 @@ _AGENT_MEMORY = "grep VmRSS /proc/$(pgrep -o -f '[/]usr/bin/multirootd')/status"
 
 @dataclass(frozen=True)
 class Handed:
-    """One handoff. Times in ns: the VMM's blackout, the guest's largest gap, and the whole command."""
+    """One VM's handoff. Times in ns: the VMM's blackout, the guest's largest gap, and the whole command, that
+    of all VMs.
+    """
 
     number: int
     vm: str
@@ -132,7 +135,10 @@ class Soak:
         self.seen = Seen()
 
     def run(self, count: int, *, faults: bool = False, seed: int = 1) -> None:
-        """So many handoffs; with `faults`, one at random now and then. Ctrl-C leaves `seen` as it is."""
+        """At least so many handoffs; with `faults`, one at random now and then.
+
+        Ctrl-C leaves `seen` as it is.
+        """
         ground = self._ground
         ground.ready(joined=True)
         names = [definition.name for definition in ground.vms]
@@ -147,42 +153,55 @@ class Soak:
         number = 0
         while number < count:
             for to in ("new", "old"):
-                for name in names:
-                    number += 1
-                    if number <= count:
-                        self._hand(number, name, to)
+                self._hand(number, names, to)
+                number += len(names)
             if choice and number % FAULT_EVERY < 2 * len(names):
                 self._fault(choice)
+            if number % MEMORY_EVERY < 2 * len(names):
+                self._weigh(number)
             if len(self.seen.failed) >= MOST_ERRORS:
                 raise WaitTimeoutError(
                     f"{MOST_ERRORS} handoffs failed, the last: {self.seen.failed[-1].problem}"
                 )
 
-    def _hand(self, number: int, name: str, to: str) -> None:
-        giver = "old" if to == "new" else "new"
-        ground = self._ground
+    def _hand(self, before: int, names: Sequence[str], to: str) -> None:
+        """All VMs by one command."""
+        ground, arrived, failure = self._ground, list[HandoffResult](), ""
         began = time.monotonic_ns()
         try:
-            result = ground.hand_over(to, name)
-            total = time.monotonic_ns() - began
-            before, after = ground.stretch(giver, name=name), ground.stretch(to, SOME_TICKS, name)
+            ground.hand_all(to, names, arrived.append)
         except MultirootError as error:
-            self._note(self.seen.failed, Failed(number, name, str(error)))
+            failure = str(error)
+        total = time.monotonic_ns() - began
+        for number, result in enumerate(arrived, before + 1):
+            self._look(number, result, to, total)
+        stay = [name for name in names if name not in [result.name for result in arrived]]
+        if stay:
+            self._note(self.seen.failed, Failed(before + len(names), ", ".join(stay), failure))
             ground.ready(joined=True)
+        self._progress(self.seen)
+
+    def _look(self, number: int, result: HandoffResult, to: str, total: int) -> None:
+        """Whether the guest is well after one handoff."""
+        giver = "old" if to == "new" else "new"
+        try:
+            before = self._ground.stretch(giver, name=result.name)
+            after = self._ground.stretch(to, SOME_TICKS, result.name)
+        except MultirootError as error:
+            self._note(self.seen.failed, Failed(number, result.name, str(error)))
             return
         problems = check.guest_problems([before, after])
         if problems:
-            self._note(self.seen.failed, Failed(number, name, "; ".join(problems)))
+            self._note(self.seen.failed, Failed(number, result.name, "; ".join(problems)))
         gap = gap_around(before.then(after).ticks, result.stopped_ns, result.resumed_ns)
-        self._note(
-            self.seen.handed,
-            Handed(number, name, to, result.resumed_ns - result.stopped_ns, gap, total),
-        )
-        if number % MEMORY_EVERY == 0:
-            for root in ROOTS:
-                kib = int(ground.shell(_AGENT_MEMORY, root).split()[1])
-                self._note(self.seen.memory, Memory(number, root, kib * 1024))
-        self._progress(self.seen)
+        blackout = result.resumed_ns - result.stopped_ns
+        self._note(self.seen.handed, Handed(number, result.name, to, blackout, gap, total))
+
+    def _weigh(self, number: int) -> None:
+        """How much memory the agents have."""
+        for root in ROOTS:
+            kib = int(self._ground.shell(_AGENT_MEMORY, root).split()[1])
+            self._note(self.seen.memory, Memory(number, root, kib * 1024))
 
     def _fault(self, choice: random.Random) -> None:
         outcomes = Runner(self._ground, lambda _: None).run([choice.choice(harmless())])

@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
+from multiroot.errors import MultirootError
 from multiroot.faults import soak
 from multiroot.faults.fault import Outcome
-from multiroot.faults.soak import Failed, Handed, Memory, Seen
+from multiroot.faults.soak import Failed, Handed, Memory, Seen, Soak
+from multiroot.rpc.v1.coordinator_pb2 import HandoffResult
 from multiroot.units import MIB
+from multiroot.vm.ticks import Stretch
 
 
 def memory(*sizes: int) -> list[Memory]:
@@ -44,6 +53,69 @@ def test_a_soak_held_if_nothing_failed_and_nothing_grew() -> None:
     assert not Seen(handed, memory(*range(100, 120))).held
     assert not Seen(handed, [], [Failed(2, "vm1", "1 ticks missing")]).held
     assert not Seen(handed, [], [], [Outcome("garbage", "", "", problems=["1 taps"])]).held
+
+
+class FakeGround:
+    """Two VMs; the one called `stuck` does not go at its second handoff."""
+
+    def __init__(self, stuck: str = "") -> None:
+        self.vms = [SimpleNamespace(name=name) for name in ("vm1", "vm2")]
+        self.stuck, self.tried, self.readied = stuck, 0, 0
+
+    def ready(self, *, joined: bool) -> None:
+        self.readied += 1
+
+    def versions(self) -> dict[str, str]:
+        return {"kernel": "1.0"}
+
+    def hand_all(self, to: str, names: list[str], handed: Callable[[HandoffResult], None]) -> None:
+        self.tried += 1
+        for name in names:
+            if self.tried != 2 or name != self.stuck:
+                handed(HandoffResult(name=name, stopped_ns=5, resumed_ns=20))
+        if self.tried == 2 and self.stuck:
+            raise MultirootError("it is stuck")
+
+    def stretch(self, root: str, at_least: int = 0, name: str = "") -> Stretch:
+        return Stretch()
+
+    def shell(self, line: str, root: str) -> str:
+        return "VmRSS: 1000 kB"
+
+
+def soaked(stuck: str, monkeypatch: pytest.MonkeyPatch, file: Path) -> tuple[FakeGround, Seen]:
+    monkeypatch.setattr(soak.check, "guest_problems", lambda pieces: [])
+    monkeypatch.setattr(soak, "gap_around", lambda ticks, stopped, resumed: 30)
+    ground = FakeGround(stuck)
+    run = Soak(cast(Any, ground), file, lambda seen: None)
+    run.run(9)
+    return ground, run.seen
+
+
+def test_all_vms_go_by_each_command_and_come_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ground, seen = soaked("", monkeypatch, tmp_path / "soak")
+    assert ground.tried == 6
+    assert [(each.number, each.vm, each.to) for each in seen.handed[:4]] == [
+        (1, "vm1", "new"),
+        (2, "vm2", "new"),
+        (3, "vm1", "old"),
+        (4, "vm2", "old"),
+    ]
+    assert len(seen.handed) == 12
+    assert not seen.failed
+    assert {each.root for each in seen.memory} == {"old", "new"}
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "soak").read_text().splitlines()]
+    assert (kinds[0], kinds.count("handed"), kinds[-1]) == ("header", 12, "summary")
+
+
+def test_one_that_stays_is_an_error_and_the_next_round_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ground, seen = soaked("vm1", monkeypatch, tmp_path / "soak")
+    assert [(each.vm, each.problem) for each in seen.failed] == [("vm1", "it is stuck")]
+    assert ground.readied == 2
+    assert len(seen.handed) == 11
+    assert not seen.held
 
 
 def test_only_faults_that_end_no_guest_are_chosen_at_random() -> None:
