@@ -92,8 +92,15 @@ def test_the_name_is_not_a_users(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("root", "point", "says"),
     [
-        ("old", FailPoint.GIVER_TRANSFER, "the canary did not go to the new root: "),
-        ("new", FailPoint.TAKER_LOADED, "the canary did not go to the new root: "),
+        pytest.param(
+            "old",
+            FailPoint.GIVER_TRANSFER,
+            "the canary did not go to the new root: ",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "new", FailPoint.TAKER_LOADED, "the canary did not go to the new root: ", marks=pytest.mark.long
+        ),
         ("new", FailPoint.GIVER_TRANSFER, "the canary did not come back from the new root: "),
     ],
 )
@@ -158,6 +165,7 @@ def test_the_update_goes_on_with_the_next_canary(cli: Cli) -> None:
     assert cli.lab.state.resets() == 0
 
 
+@pytest.mark.long
 def test_a_root_without_room_for_the_canary_says_how_to_go_without(cli: Cli) -> None:
     """Proves that a full arena fails the update with a line that names the way on, and that this is one."""
     cli.ok("vm", "run", "other", "--memory", "192M")
