@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from multiroot.arena.allocator import Extent
+from multiroot.arena.arena import Standing
 from multiroot.arena.layout import Owner
 from multiroot.device.passthrough import Comparison
 from multiroot.errors import BadRequestError, CommandError, ConflictError
@@ -312,18 +313,20 @@ class Taker:
         await vm.discard()
 
     def _look(self, name: str) -> None:
-        """Give up what is only prepared when its giver is late, or has raised the owner word: then it
+        """Give up what is only prepared when its giver is late, has ended, or has raised the owner word: then it
         goes on without this taker, and may have been restarted and know nothing of it.
         """
         incoming = self._incoming.get(name)
         if incoming is None:
             return
         loop = asyncio.get_running_loop()
-        ours = incoming.vm.word.read() == incoming.giver
-        if ours and loop.time() < incoming.waits_until:
+        kept = incoming.vm.word.read() != incoming.giver
+        lost = self._host.arena.standing(incoming.giver) is Standing.LOST
+        if not kept and not lost and loop.time() < incoming.waits_until:
             incoming.expiry = loop.call_later(LOOK_S, self._look, name)
             return
-        log.warning("%s was prepared, but its giver %s it", name, "never transferred" if ours else "kept")
+        what = "kept it" if kept else "ended" if lost else "never transferred it"
+        log.warning("%s was prepared, but its giver %s", name, what)
         self._in_background(self.abort(name))
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

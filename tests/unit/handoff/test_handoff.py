@@ -383,6 +383,18 @@ async def test_prepared_for_a_giver_that_was_restarted(roots: Roots, monkeypatch
     await assert_runs_only_in(giver, taker)
 
 
+async def test_prepared_for_a_root_that_has_ended(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root that panics breaks no connection; the ledger tells of its end."""
+    giver, taker = roots
+    monkeypatch.setattr(taker_module, "LOOK_S", 0.01)
+    vm = await start_vm(giver)
+    await prepare(taker, vm)
+    taker.ended.add(giver.number)
+    await taker.manager.get("vm0").vmm.wait_end()
+    taker.ended.clear()
+    await assert_runs_only_in(giver, taker)
+
+
 def test_ram_copied() -> None:
     roms = {"total": 800 * 1024, "normal": 60, "page-size": 4096, "transferred": 250_000}
     assert ram_copied(roms, 32 * MIB) == 0
