@@ -17,6 +17,7 @@ from multiroot.audit.tap import Tap, logical_ids
 from multiroot.demo import scenario
 from multiroot.demo.demo_report import Report
 from multiroot.errors import BadRequestError
+from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import lab as labs
 from multiroot.lab.lab import Lab
 from multiroot.phase_names import PhaseName
@@ -112,7 +113,9 @@ class Run:
         self._judge.enter(Phase.RETIRE)
         # No canary: a handoff was under the trace in `play`, and the trace is slow.
         request = coordinator_pb2.UpdateRequest(
-            launch=coordinator_pb2.LaunchRequest(kernel=self._options.new_kernel), no_canary=True
+            launch=coordinator_pb2.LaunchRequest(kernel=self._options.new_kernel),
+            no_canary=True,
+            terms=to_proto(PATIENT),
         )
         with self._tap.open(), self._phases.phase(PhaseName.RETIRE_OLD_ROOT):
             with client.connect(address, root="old") as channel, translated("the old root's agent"):

@@ -18,6 +18,7 @@ from multiroot.demo.demo_report import GuestSeen
 from multiroot.demo.device import Frames
 from multiroot.demo.scenario import TICKS_AFTER, TICKS_BEFORE, judge
 from multiroot.errors import MultirootError
+from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import card_sockets
 from multiroot.lab.wire import Sender
@@ -203,7 +204,9 @@ class Generations:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         old_root: int = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=ASK_S).root
         launch = coordinator_pb2.LaunchRequest(kernel=kernel)
-        request = coordinator_pb2.UpdateRequest(launch=launch, until=until, verify=True)
+        request = coordinator_pb2.UpdateRequest(
+            launch=launch, until=until, verify=True, terms=to_proto(PATIENT)
+        )
         follow(stub.Update(request), self._phases.publish, steps.append)
         return old_root
 

@@ -265,6 +265,7 @@ class Ground:
             launch=coordinator_pb2.LaunchRequest(kernel=self._kernel, append=APPEND),
             until=PhaseName.COMMIT,
             no_canary=True,
+            terms=to_proto(PATIENT),
         )
         self._follow(lambda: self._coordinator("old").Update(request, timeout=OPERATION_S))
 

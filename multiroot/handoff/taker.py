@@ -313,8 +313,9 @@ class Taker:
         await vm.discard()
 
     def _look(self, name: str) -> None:
-        """Give up what is only prepared when its giver is late, has ended, or has raised the owner word: then it
-        goes on without this taker, and may have been restarted and know nothing of it.
+        """Give up what is only prepared when its giver is late, has ended, or has raised the owner word.
+
+        With a word that was raised it goes on without this taker, and may know nothing of it: it was restarted.
         """
         incoming = self._incoming.get(name)
         if incoming is None:

@@ -7,6 +7,7 @@ import pytest
 from lab_factory import Labs
 
 from multiroot.demo.generations import Generation, Generations
+from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import boot
 from multiroot.lab.lab import Lab
 from multiroot.rpc import client
@@ -18,7 +19,8 @@ def update(lab: Lab, kernel: str, until: str) -> coordinator_pb2.UpdateResult:
     launch = coordinator_pb2.LaunchRequest(kernel=kernel)
     with client.connect(target=lab.agent_address) as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-        *_, last = stub.Update(coordinator_pb2.UpdateRequest(launch=launch, until=until))
+        request = coordinator_pb2.UpdateRequest(launch=launch, until=until, terms=to_proto(PATIENT))
+        *_, last = stub.Update(request)
     return last.updated
 
 

@@ -14,6 +14,7 @@ from lab_factory import Labs
 
 from multiroot.demo import guests
 from multiroot.errors import MultirootError, PeerLostError
+from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import QMP_SOCKET, disk_file, disk_marker, disk_name
 from multiroot.rpc import client, successor
@@ -67,7 +68,11 @@ def state_of(lab: Lab) -> coordinator_pb2.CoordinatorState:
 
 def update(lab: Lab, *devices: str) -> None:
     request = coordinator_pb2.UpdateRequest(
-        launch=coordinator_pb2.LaunchRequest(kernel="6.1"), devices=devices, verify=True, no_canary=True
+        launch=coordinator_pb2.LaunchRequest(kernel="6.1"),
+        devices=devices,
+        verify=True,
+        no_canary=True,
+        terms=to_proto(PATIENT),
     )
     with client.connect(target=lab.agent_address) as channel:
         *_, last = coordinator_pb2_grpc.CoordinatorServiceStub(channel).Update(request)
