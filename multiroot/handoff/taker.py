@@ -315,7 +315,7 @@ class Taker:
     def _look(self, name: str) -> None:
         """Give up what is only prepared when its giver is late, has ended, or has raised the owner word.
 
-        With a word that was raised it goes on without this taker, and may know nothing of it: it was restarted.
+        With a word that was raised it goes on without this taker: it may have been restarted.
         """
         incoming = self._incoming.get(name)
         if incoming is None:
