@@ -46,25 +46,35 @@ def _load() -> Any:
 
 
 class Netlink:
-    """An rtnetlink socket of this network namespace, or of the one at `inside`.
+    """rtnetlink requests in this network namespace, or in the one at `inside`.
 
-    Create it inside the event loop that uses it.
+    Each has a socket of its own: pyroute2 keeps for ever whatever a socket gets when nobody waits for it any
+    more, such as the second acknowledgement of a request, and an agent lives for months.
     """
 
     def __init__(self, inside: Path | None = None) -> None:
-        # A socket stays in the namespace that it was made in.
-        with namespace.entered(inside) if inside else nullcontext():
-            made = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
-        self._ipr: Any = _load()(fileno=made.detach())
+        self._inside = inside
+        # Now: no handoff is to wait for an import.
+        self._client = _load()
 
-    async def close(self) -> None:
-        self._ipr.close()
+    @contextmanager
+    def _opened(self, doing: str) -> Iterator[Any]:
+        """An open socket; raises MultirootError with the kernel's reason for what it refuses in the body."""
+        # A socket stays in the namespace that it was made in.
+        with namespace.entered(self._inside) if self._inside else nullcontext():
+            made = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
+        ipr: Any = self._client(fileno=made.detach())
+        try:
+            with _errors(doing):
+                yield ipr
+        finally:
+            ipr.close()
 
     async def links(self) -> list[Link]:
         """All network devices with their IPv4 addresses."""
-        with _errors("list network devices"):
+        with self._opened("list network devices") as ipr:
             addresses: dict[int, list[str]] = {}
-            async for message in await self._ipr.get_addr(family=2):
+            async for message in await ipr.get_addr(family=2):
                 address = f"{message.get('local') or message.get('address')}/{message['prefixlen']}"
                 addresses.setdefault(message["index"], []).append(address)
             return [
@@ -75,35 +85,36 @@ class Netlink:
                     up=bool(message["flags"] & _IFF_UP),
                     addresses=tuple(addresses.get(message["index"], ())),
                 )
-                async for message in await self._ipr.get_links()
+                async for message in await ipr.get_links()
             ]
 
     async def apply(self, step: Step) -> None:
         """Carry one step out; raises MultirootError with the kernel's reason."""
-        with _errors(str(step)):
+        with self._opened(str(step)) as ipr:
             if isinstance(step, AddBridge):
-                await self._ipr.link("add", ifname=step.name, kind="bridge")
+                await ipr.link("add", ifname=step.name, kind="bridge")
                 return
-            index = await self._index(step.name)
+            index = await _index(ipr, step.name)
             if isinstance(step, AddAddress):
                 address, _, length = step.address.partition("/")
-                await self._ipr.addr("add", index=index, address=address, prefixlen=int(length))
+                await ipr.addr("add", index=index, address=address, prefixlen=int(length))
             elif isinstance(step, AddPort):
-                await self._ipr.link("set", index=index, master=await self._index(step.bridge))
+                await ipr.link("set", index=index, master=await _index(ipr, step.bridge))
             elif isinstance(step, GiveToGuests):
                 there = os.open(namespace.PATH, os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    await self._ipr.link("set", index=index, net_ns_fd=there)
+                    await ipr.link("set", index=index, net_ns_fd=there)
                 finally:
                     os.close(there)
             else:
-                await self._ipr.link("set", index=index, state="up")
+                await ipr.link("set", index=index, state="up")
 
-    async def _index(self, name: str) -> int:
-        found = await self._ipr.link_lookup(ifname=name)
-        if not found:
-            raise MultirootError(f"there is no network device {name}")
-        return int(found[0])
+
+async def _index(ipr: Any, name: str) -> int:
+    found = await ipr.link_lookup(ifname=name)
+    if not found:
+        raise MultirootError(f"there is no network device {name}")
+    return int(found[0])
 
 
 @contextmanager

@@ -50,9 +50,6 @@ class RootNetwork:
         if self._watching:
             self._watching.cancel()
             await asyncio.wait({self._watching})
-        for netlink in (self._control, self._guests):
-            if netlink:
-                await netlink.close()
 
     async def ensure(self) -> None:
         """Set up bridges and links as far as they are not set up yet."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import socket
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
@@ -16,7 +18,7 @@ from multiroot.errors import CommandError, MultirootError
 from multiroot.net import namespace
 from multiroot.net.netlink import Netlink
 from multiroot.net.network import RootNetwork
-from multiroot.net.plan import CONTROL_BRIDGE, GUEST_BRIDGE, Link
+from multiroot.net.plan import CONTROL_BRIDGE, GUEST_BRIDGE, BringUp, Link
 from multiroot.net.tap import open_tap
 
 NOT_PERMITTED = 77
@@ -71,13 +73,27 @@ async def main() -> None:
     assert tap.name not in await links(guests)
     with pytest.raises(MultirootError, match=tap.name):
         await network.bring_up(tap.name)
-    await control.close()
-    await guests.close()
+    await nothing_is_kept_of_requests(control)
     await network.close()
 
     again = RootNetwork(3)  # as a restarted agent
     await again.start()
     await again.close()
+
+
+async def nothing_is_kept_of_requests(netlink: Netlink) -> None:
+    """An agent lives for months, and makes some requests for each handoff."""
+    for _ in range(20):
+        await netlink.apply(BringUp(CONTROL_BRIDGE))
+    tracemalloc.start()
+    gc.collect()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(200):
+        await netlink.apply(BringUp(CONTROL_BRIDGE))
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 200 * 40, after - before  # a message that is kept takes 70 bytes
 
 
 def nothing_of_the_root_is_reached_from_the_guests() -> None:
