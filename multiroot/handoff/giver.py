@@ -51,6 +51,10 @@ Lost = Callable[[], Awaitable[object]]
 T = TypeVar("T")
 
 
+class GivenUpError(MultirootError):
+    """The handoff was cancelled."""
+
+
 @dataclass(frozen=True)
 class Target:
     """The root that is to take VMs: its number, its agent, its name in commands, and how its end is known."""
@@ -170,7 +174,14 @@ class Attempt:
 
     async def _given_up(self) -> NoReturn:
         await self._cancelled.wait()
-        raise MultirootError(f"the handoff of {self._vm.name} was cancelled; it goes on in root {self._root}")
+        if self._is_theirs:
+            await asyncio.Event().wait()
+        raise GivenUpError(f"the handoff of {self._vm.name} was cancelled; it goes on in root {self._root}")
+
+    @property
+    def _is_theirs(self) -> bool:
+        """Whether the taker was in time. What is left is an answer, and to clean up."""
+        return self.taken.is_set() or self._vm.word.read() != self._vm.owner
 
     async def _overdue(self) -> NoReturn:
         """Fails when the guest has stood still for too long and is not the taker's yet.
@@ -180,11 +191,10 @@ class Attempt:
         vm, limit_ms = self._vm, self._terms.downtime_ms
         await self._sending.wait()
         await asyncio.sleep(limit_ms / 1e3)
-        if vm.word.read() == vm.owner:
+        if not self._is_theirs:
             due_ns = await vm.vmm.stopped() + limit_ms * 1_000_000
             await asyncio.sleep(max(0, due_ns - vm.host.clock()) / 1e9)
-        if vm.word.read() != vm.owner:
-            # It is the taker's in time. What is left is an answer, and to clean up.
+        if self._is_theirs:
             await asyncio.Event().wait()
         back = "" if self._to.name == "new" else f" --to {self._to.name}"
         raise WaitTimeoutError(
@@ -385,4 +395,4 @@ def _since(phase: Phase, start_ns: int) -> Phase:
 
 def _answer_lost(error: BaseException) -> bool:
     """Whether the taker may well be fine, as opposed to having said that it failed."""
-    return isinstance(error, (PeerLostError, WaitTimeoutError))
+    return isinstance(error, (PeerLostError, WaitTimeoutError, GivenUpError))

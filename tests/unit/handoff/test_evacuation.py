@@ -16,12 +16,13 @@ import pytest
 from multiroot.arena.arena import format_arena
 from multiroot.errors import BadRequestError, ConflictError, MultirootError, WaitTimeoutError
 from multiroot.handoff.evacuation import Evacuation, Outcome, check
+from multiroot.handoff.giver import Attempt
 from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.instance import VmState
+from multiroot.vm.instance import Instance, VmState
 
 from .harness import Root, make_root, target
 from .memory_vmm import MemoryVmm, MemoryVmms
@@ -214,6 +215,83 @@ async def test_a_vm_that_was_taken_in_time_stays_taken_however_long_the_rest_tak
     (outcome,) = await two.evacuation(Terms(downtime_ms=150), ["a"]).run()
     assert outcome.result
     assert two.running(two.taker) == ["a"]
+
+
+async def test_the_limit_is_over_while_the_old_vmm_is_ended(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The taker runs the guest and has said so: nothing is late."""
+    original = MemoryVmm.end
+
+    async def end(vmm: MemoryVmm) -> None:
+        await asyncio.sleep(0.3)  # longer than the limit
+        await original(vmm)
+
+    async def stopped(_: MemoryVmm) -> int:
+        raise AssertionError("nobody asks a VMM that has been let go")
+
+    monkeypatch.setattr(MemoryVmm, "end", end)
+    monkeypatch.setattr(MemoryVmm, "stopped", stopped)
+    (outcome,) = await two.evacuation(Terms(downtime_ms=150), ["a"]).run()
+    assert outcome.result
+    assert two.running(two.taker) == ["a"]
+
+
+@pytest.mark.parametrize("moment", ["owned", "answered"])
+async def test_cancelled_too_late_it_is_handed_over(
+    two: Two, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The taker owns it already, and has or has not answered yet."""
+    going = two.evacuation(names=["a"])
+    if moment == "owned":
+
+        def keep(vm: Instance) -> None:
+            going.legs["a"].cancelled.set()
+
+        monkeypatch.setattr(Instance, "keep", keep)
+    else:
+        original = MemoryVmm.end
+
+        async def end(vmm: MemoryVmm) -> None:
+            going.legs["a"].cancelled.set()
+            await asyncio.sleep(0.1)
+            await original(vmm)
+
+        monkeypatch.setattr(MemoryVmm, "end", end)
+    (outcome,) = await going.run()
+    assert outcome.result, outcome.error
+    assert outcome.result.resumed_ns
+    assert two.running(two.taker) == ["a"]
+
+
+async def test_cancelled_at_the_moment_in_which_it_is_taken(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the giver looked, it was its own; when it raised the word, it was not any more."""
+    going = two.evacuation(names=["a"])
+    give_up = MemoryVmm.send
+
+    async def send(vmm: MemoryVmm) -> None:
+        going.legs["a"].cancelled.set()
+        await give_up(vmm)
+
+    settle = Attempt.settle
+
+    async def late(self: Attempt, error: BaseException) -> Any:
+        while two.giver.host.arena.find("a").owner.root == 1:
+            await asyncio.sleep(0.01)
+        return await settle(self, error)
+
+    monkeypatch.setattr(MemoryVmm, "send", send)
+    monkeypatch.setattr(Attempt, "settle", late)
+    monkeypatch.setattr("multiroot.handoff.taker.Taker.abort", _nothing)
+    monkeypatch.setattr("multiroot.handoff.incoming.Incoming.abandon", lambda self: False)
+    (outcome,) = await going.run()
+    assert outcome.result, outcome.error
+    assert two.running(two.taker) == ["a"]
+
+
+async def _nothing(*_: object) -> None: ...
 
 
 async def test_what_nobody_can_mean_is_refused_before_anything_happens(two: Two) -> None:
