@@ -74,6 +74,9 @@ class Evacuation:
         tasks = [asyncio.create_task(self._go(name, leg)) for name, leg in self.legs.items()]
         try:
             await self._steer()
+            if tasks:
+                # Also when one has failed by a bug.
+                await asyncio.wait(tasks)
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:

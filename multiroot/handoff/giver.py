@@ -127,7 +127,7 @@ class Attempt:
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Whatever has to be waited for between `prepare` and `transfer`."""
         try:
-            return await self._unless_ended(work)
+            return await self._unless_ended(work, self._stopped())
         except BaseException as error:
             await self._settle(error)
             raise
@@ -183,6 +183,16 @@ class Attempt:
         """Whether the taker was in time. What is left is an answer, and to clean up."""
         return self.taken.is_set() or self._vm.word.read() != self._vm.owner
 
+    async def _stopped(self) -> NoReturn:
+        """Fails when the VM ends by itself while it waits."""
+        await self._vm.ended()
+        self._check_running()
+        raise VmmGoneError(f"the VMM of {self._vm.name} has ended")
+
+    def _check_running(self) -> None:
+        if self._vm.state is not VmState.RUNNING:
+            raise ConflictError(f"{self._vm.name} does not run, it is {self._vm.state}", self._vm.error)
+
     async def _overdue(self) -> NoReturn:
         """Fails when the guest has stood still for too long and is not the taker's yet.
 
@@ -211,7 +221,15 @@ class Attempt:
     async def _prepare(self) -> None:
         with self._phases.phase(PhaseName.PREPARE, vm=self._vm.name):
             # The hints take our VMM some time, during which the taker's starts.
-            self._hint_bytes, _ = await asyncio.gather(self._hints(), self._connect())
+            connecting = asyncio.create_task(self._connect())
+            hinting = asyncio.create_task(self._hints())
+            try:
+                self._hint_bytes, _ = await asyncio.gather(hinting, connecting)
+            finally:
+                # Neither goes on when the other has failed: nobody would close the connection.
+                connecting.cancel()
+                hinting.cancel()
+                await asyncio.wait({connecting, hinting})
 
     async def _hand_over(self) -> coordinator_pb2.HandoffResult:
         await reach(FailPoint.GIVER_TRANSFER, self._vm.name)
@@ -278,6 +296,8 @@ class Attempt:
                 # It may refuse; the guest need not even notice.
                 await self._next(call, "ready")
                 await reach(FailPoint.GIVER_READY, self._vm.name)
+                # One that has ended by now must not be thought active again.
+                self._check_running()
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
                 await self._vm.vmm.send()
@@ -329,6 +349,9 @@ class Attempt:
         vm = self._vm
         log.warning("handing %s over: %s", vm.name, error or type(error).__name__)
         if not vm.active:
+            vm.hurry(False)
+            if vm.state is not VmState.HANDED and not isinstance(error, PeerLostError):
+                await self._tell_taker()
             return None
         await reach(FailPoint.GIVER_SETTLE, vm.name)
         try:
@@ -338,7 +361,8 @@ class Attempt:
             if owner.root != self._root:
                 saved = await vm.vmm.so_far()
                 await self._gone(owner)
-                return self._without_answer(owner, saved) if _answer_lost(error) else None
+                fine = self.taken.is_set() or _answer_lost(error)
+                return self._without_answer(owner, saved) if fine else None
             vm.owner = owner  # The taker could not run it and gave it back.
         await self._go_on()
         if not isinstance(error, PeerLostError):

@@ -23,6 +23,8 @@ from multiroot.phases import Phases
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
+from multiroot.vm.process import Urgency
+from multiroot.vm.vmm import Saved, VmmGoneError
 
 from .harness import Root, make_root, target
 from .memory_vmm import MemoryVmm, MemoryVmms
@@ -289,6 +291,128 @@ async def test_cancelled_at_the_moment_in_which_it_is_taken(
     (outcome,) = await going.run()
     assert outcome.result, outcome.error
     assert two.running(two.taker) == ["a"]
+
+
+async def test_a_vm_that_ends_while_it_waits_for_its_turn_is_not_thought_frozen(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It powers off. The others go on, and nothing of it is left in the taker."""
+    going = two.evacuation()
+    original = MemoryVmm.hints
+
+    async def hints(vmm: MemoryVmm) -> bytes:
+        if vmm is two.giver.manager.get("c").vmm:
+            await going.legs["b"].prepared.wait()
+            await two.of(two.giver, "b").end()
+            await two.giver.manager.get("b").ended()
+        return await original(vmm)
+
+    monkeypatch.setattr(MemoryVmm, "hints", hints)
+    outcomes = {outcome.name: outcome for outcome in await going.run()}
+    assert isinstance(outcomes["b"].error, ConflictError)
+    assert outcomes["b"].error.message == "b does not run, it is stopped"
+    assert two.giver.manager.get("b").state is VmState.STOPPED
+    assert two.running(two.taker) == ["a", "c"]
+    assert two.taker.manager.find("b") is None
+    await two.giver.manager.stop("b")
+
+
+async def test_a_vm_that_ends_just_before_it_stands_still_is_not_thought_frozen(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is noticed while the taker makes ready."""
+    original = MemoryVmm.take_hints
+
+    async def take_hints(vmm: MemoryVmm, hints: bytes) -> None:
+        await two.of(two.giver, "a").end()
+        await two.giver.manager.get("a").ended()
+        await original(vmm, hints)
+
+    monkeypatch.setattr(MemoryVmm, "take_hints", take_hints)
+    (outcome,) = await two.evacuation(names=["a"]).run()
+    assert outcome.error
+    assert two.giver.manager.get("a").state is VmState.STOPPED
+
+
+async def test_no_agent_stays_urgent_for_a_vm_whose_vmm_ended_while_it_stood_still(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urgent: dict[str, bool] = {}
+
+    def need(self: Urgency, who: str, needed: bool) -> None:
+        urgent[f"{who} {self is two.giver.host.agent}"] = needed
+
+    async def send(vmm: MemoryVmm) -> None:
+        await vmm.end()
+        await two.giver.manager.get("a").ended()
+
+    monkeypatch.setattr(Urgency, "need", need)
+    monkeypatch.setattr(MemoryVmm, "send", send)
+    (outcome,) = await two.evacuation(names=["a"]).run()
+    assert outcome.error
+    assert two.taker.manager.find("a") is None
+    assert urgent == {"a True": False, "a False": False}
+
+
+async def test_what_fails_here_after_the_taker_has_answered_keeps_no_vm(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def saved(vmm: MemoryVmm) -> Saved:
+        raise VmmGoneError("it went away")
+
+    monkeypatch.setattr(MemoryVmm, "saved", saved)
+    (outcome,) = await two.evacuation(names=["a"]).run()
+    assert outcome.result, outcome.error
+    assert two.running(two.taker) == ["a"]
+
+
+async def test_one_that_fails_by_a_bug_cuts_no_other_short(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What became of the others is told, and then the bug."""
+    original = MemoryVmm.end
+
+    async def hints(vmm: MemoryVmm) -> bytes:
+        if vmm is two.giver.manager.get("a").vmm:
+            raise ZeroDivisionError
+        return b""
+
+    async def end(vmm: MemoryVmm) -> None:
+        await asyncio.sleep(0.1)
+        await original(vmm)
+
+    monkeypatch.setattr(MemoryVmm, "hints", hints)
+    monkeypatch.setattr(MemoryVmm, "end", end)
+    with pytest.raises(ZeroDivisionError):
+        await two.evacuation().run()
+    assert two.told == ["b", "c"]
+    assert (two.running(two.giver), two.running(two.taker)) == (["a"], ["b", "c"])
+    monkeypatch.setattr(MemoryVmm, "hints", _no_hints)
+    check(await two.evacuation(names=["a"]).run(), "multiroot handoff")
+
+
+async def test_what_cannot_be_prepared_leaves_no_connection(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails before the taker has answered."""
+    made: list[int] = []
+    original = MemoryVmm.connect
+
+    async def hints(vmm: MemoryVmm) -> bytes:
+        raise VmmGoneError("it went away")
+
+    async def connect(vmm: MemoryVmm, fd: int) -> None:
+        made.append(fd)
+        await original(vmm, fd)
+
+    monkeypatch.setattr(MemoryVmm, "hints", hints)
+    monkeypatch.setattr(MemoryVmm, "connect", connect)
+    (outcome,) = await two.evacuation(names=["a"]).run()
+    assert outcome.error
+    assert not any("Attempt._connect" in str(task.get_coro()) for task in asyncio.all_tasks())
+    assert not made
+
+
+async def _no_hints(_: MemoryVmm) -> bytes:
+    return b""
 
 
 async def _nothing(*_: object) -> None: ...
