@@ -21,11 +21,15 @@ from multiroot.vm.manager import VmManager
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one VM's handoff: the result, or why it stays."""
+    """What became of one VM's handoff: the result, or why it stays.
+
+    `gone`: there was an error, and yet another root owns it.
+    """
 
     name: str
     result: coordinator_pb2.HandoffResult | None = None
     error: MultirootError | None = None
+    gone: bool = False
 
 
 @dataclass
@@ -97,11 +101,16 @@ class Evacuation:
         try:
             leg.outcome = Outcome(name, await self._hand_over(name, leg))
         except MultirootError as error:
-            leg.outcome = Outcome(name, error=error)
+            leg.outcome = Outcome(name, error=error, gone=self._is_gone(name))
         finally:
             for event in (leg.prepared, leg.passed, leg.settled):
                 event.set()
         self._done(leg.outcome)
+
+    def _is_gone(self, name: str) -> bool:
+        host = self._manager.host
+        entry = host.arena.vm(name)
+        return entry is not None and entry.owner.root != host.root
 
     async def _hand_over(self, name: str, leg: Leg) -> coordinator_pb2.HandoffResult:
         with attempt(self._manager, name, self._to, self._phases, self._terms, leg.cancelled) as going:
@@ -126,18 +135,29 @@ async def _note(taken: asyncio.Event, passed: asyncio.Event) -> None:
 
 
 def check(outcomes: Sequence[Outcome], again: str) -> None:
-    """Raises why VMs stay, if any do; `again` is the command that tries it again, without their names.
+    """Raises why VMs stay, or what else went wrong, if anything did; `again` is the command that tries it
+    again, without their names.
 
     Of a single VM it is its own error.
     """
-    failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
+    failed = [(outcome, outcome.error) for outcome in outcomes if outcome.error]
     if not failed:
         return
-    errors = list(failed.values())
     if len(outcomes) == 1:
-        raise errors[0]
-    kinds = {type(error) for error in errors}
+        raise failed[0][1]
+    kinds = {type(error) for _, error in failed}
     kind = kinds.pop() if len(kinds) == 1 else MultirootError
-    why = "; ".join(f"{name}: {error.message}" for name, error in failed.items())
-    hint = f"the others were handed over; try these again: `{again} {' '.join(failed)}`"
-    raise kind(f"{len(failed)} of {len(outcomes)} VMs stay: {why}", hint)
+    stay = {outcome.name: error.message for outcome, error in failed if not outcome.gone}
+    gone = {outcome.name: error.message for outcome, error in failed if outcome.gone}
+    what, hint = [], "see `multiroot vm list`"
+    if stay:
+        what.append(f"{len(stay)} of {len(outcomes)} VMs stay: {_reasons(stay)}")
+        others = "the others were handed over; " if len(stay) < len(outcomes) else ""
+        hint = f"{others}try these again: `{again} {' '.join(stay)}`"
+    if gone:
+        what.append(f"in the other root already: {_reasons(gone)}")
+    raise kind("; ".join(what), hint)
+
+
+def _reasons(messages: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {message}" for name, message in messages.items())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from multiroot.arena.arena import format_arena
-from multiroot.errors import BadRequestError, ConflictError, MultirootError, WaitTimeoutError
+from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError, WaitTimeoutError
 from multiroot.handoff.evacuation import Evacuation, Outcome, check
 from multiroot.handoff.giver import Attempt
 from multiroot.handoff.terms import PATIENT, Terms
@@ -411,6 +411,30 @@ async def test_what_cannot_be_prepared_leaves_no_connection(
     assert not made
 
 
+async def test_what_fails_in_the_taker_behind_the_point_of_no_return_is_not_said_to_stay(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs there, and handing it over again would fail."""
+
+    def keep(vm: Instance) -> None:
+        if vm.name == "b":
+            raise CommandError("no room in /run")
+
+    monkeypatch.setattr(Instance, "keep", keep)
+    outcomes = await two.evacuation().run()
+    assert two.running(two.taker) == NAMES
+    with pytest.raises(CommandError, match="^in the other root already: b: no room in /run") as caught:
+        check(outcomes, "multiroot handoff")
+    assert caught.value.hint == "see `multiroot vm list`"
+
+
+async def test_the_same_command_a_second_time_says_where_they_are(two: Two) -> None:
+    check(await two.evacuation(names=["a", "b"]).run(), "multiroot handoff")
+    going = two.evacuation()
+    with pytest.raises(ConflictError, match="^in the other root already: a: .*; b: b has been handed"):
+        check(await going.run(), "multiroot handoff")
+
+
 async def _no_hints(_: MemoryVmm) -> bytes:
     return b""
 
@@ -450,4 +474,4 @@ def test_errors_of_different_kinds_are_one_that_names_all() -> None:
     with pytest.raises(MultirootError, match="2 of 2 VMs stay: a: busy; b: slow") as caught:
         check(outcomes, "multiroot handoff --to old")
     assert type(caught.value) is MultirootError
-    assert "`multiroot handoff --to old a b`" in caught.value.hint
+    assert caught.value.hint == "try these again: `multiroot handoff --to old a b`"
