@@ -49,6 +49,7 @@ class Taker:
         self._address = address
         self._incoming: dict[str, Incoming] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._leaving: dict[asyncio.Task[None], str] = {}  # names of those that are being discarded
         self._showing = asyncio.Lock()  # several may be prepared at once, devices one after the other
         # Of its own, so that no VM that stands still waits for threads that do something else.
         self._resuming = ThreadPoolExecutor(GROUP_MOST, "resume")
@@ -143,6 +144,9 @@ class Taker:
         incoming = self._incoming.get(name)
         if incoming is not None and incoming.abandon():
             await self._drop_and_discard(incoming)
+        # One that was given up before may still be on its way out, and has the folder of that name.
+        if leaving := {task for task, left in self._leaving.items() if left == name}:
+            await asyncio.wait(leaving)
 
     async def _drop_and_discard(self, incoming: Incoming) -> None:
         self._drop(incoming)
@@ -310,7 +314,10 @@ class Taker:
     async def _discard(self, vm: Instance) -> None:
         vm.hurry(False)
         self._manager.unregister(vm)
-        await vm.discard()
+        leaving = self._in_background(vm.discard())
+        self._leaving[leaving] = vm.name
+        leaving.add_done_callback(self._leaving.pop)
+        await asyncio.shield(leaving)
 
     def _look(self, name: str) -> None:
         """Give up what is only prepared when its giver is late, has ended, or has raised the owner word.

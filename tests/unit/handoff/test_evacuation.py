@@ -435,6 +435,37 @@ async def test_the_same_command_a_second_time_says_where_they_are(two: Two) -> N
         check(await going.run(), "multiroot handoff")
 
 
+async def test_handed_over_again_at_once_it_does_not_meet_what_is_left_in_the_taker(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A VMM takes its time to end: its folder must not go when the next one lives in it."""
+    send, end = MemoryVmm.send, MemoryVmm.end
+    going = two.evacuation(names=["a"])
+    discarded = asyncio.Event()
+
+    async def give_up(vmm: MemoryVmm) -> None:
+        going.legs["a"].cancelled.set()
+        await asyncio.Event().wait()
+
+    async def end_slowly(vmm: MemoryVmm) -> None:
+        slow = vmm in two.taker.manager.host.vmm.made and not discarded.is_set()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.3 if slow else 0)
+        await end(vmm)
+        if slow:
+            discarded.set()
+
+    monkeypatch.setattr(MemoryVmm, "send", give_up)
+    monkeypatch.setattr(MemoryVmm, "end", end_slowly)
+    (outcome,) = await going.run()
+    assert outcome.error
+    monkeypatch.setattr(MemoryVmm, "send", send)
+    check(await two.evacuation(names=["a"]).run(), "multiroot handoff")
+    await discarded.wait()
+    await asyncio.sleep(0)
+    assert two.running(two.taker) == ["a"]
+    assert two.taker.manager.get("a").folder.read(), "the next agent has to find it"
+
+
 async def _no_hints(_: MemoryVmm) -> bytes:
     return b""
 
