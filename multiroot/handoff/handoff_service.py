@@ -47,10 +47,15 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
     async def Transfer(
         self, request: handoff_pb2.TransferRequest, context: Context
     ) -> AsyncIterator[handoff_pb2.TransferProgress]:
-        await self._taker.ready(request.name, request.hints)
-        await reach(FailPoint.TAKER_READY, request.name)
-        # From here on nothing but the VMM's bytes is needed.
-        yield handoff_pb2.TransferProgress(ready=handoff_pb2.Ready())
+        incoming = await self._taker.ready(request.name, request.hints)
+        try:
+            await reach(FailPoint.TAKER_READY, request.name)
+            # From here on nothing but the VMM's bytes is needed.
+            yield handoff_pb2.TransferProgress(ready=handoff_pb2.Ready())
+        except BaseException:
+            # The giver has gone, too.
+            self._taker.give_up(incoming)
+            raise
         taken = await self._taker.transfer(request.name)
         move = taken.device
         answer = handoff_pb2.Taken(

@@ -101,7 +101,7 @@ class Taker:
         self._incoming[vm.name] = Incoming(vm, giver, stream, now, expiry, connected, transfer, device=device)
         return list(phases.finished), stream.endpoint
 
-    async def ready(self, name: str, hints: bytes = b"") -> None:
+    async def ready(self, name: str, hints: bytes = b"") -> Incoming:
         """Wait until the giver's connection has come and the VMM, which is given the hints, reads from it.
 
         Raises BadRequestError if the VM has not been prepared here, or is being transferred already.
@@ -119,6 +119,12 @@ class Taker:
         except BaseException:
             self._in_background(self.abort(name))
             raise
+        return incoming
+
+    def give_up(self, incoming: Incoming) -> None:
+        """`transfer` will not be called after `ready`."""
+        if incoming.abandon():
+            self._in_background(self._drop_and_discard(incoming))
 
     async def transfer(self, name: str) -> Taken:
         """After `ready`: when the VMM has loaded the device state, take ownership, resume the guest.
@@ -126,7 +132,9 @@ class Taker:
         Raises FencedError when the giver took the VM back meanwhile, CommandError when the VMM does not
         accept the state; it is gone then.
         """
-        incoming = self._incoming[name]
+        incoming = self._incoming.get(name)
+        if incoming is None:
+            raise _aborted(name)
         taking = self._in_background(self._take_over(incoming))
         try:
             return await asyncio.shield(taking)
@@ -263,7 +271,7 @@ class Taker:
         reach_in_thread(FailPoint.TAKER_LOADED, vm.name)
         with incoming.decide:
             if incoming.aborted:
-                raise ConflictError(f"the handoff of {vm.name} was aborted")
+                raise _aborted(vm.name)
             vm.owner = vm.word.take(incoming.giver, self._host.root)
             incoming.taken = True
         owned = clock()
@@ -350,6 +358,10 @@ def _check_equal(giver: VmmVersion, ours: VmmVersion) -> None:
         raise ConflictError(
             f"the giver's VMM is {giver}, ours {ours}", "device state passes between equal versions only"
         )
+
+
+def _aborted(name: str) -> ConflictError:
+    return ConflictError(f"the handoff of {name} was aborted")
 
 
 def _span(name: str, side: str, start_ns: int, end_ns: int, *, blackout: bool) -> Phase:

@@ -16,10 +16,12 @@ import pytest
 from multiroot.arena.arena import format_arena
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError, WaitTimeoutError
 from multiroot.handoff.evacuation import Evacuation, Outcome, check
-from multiroot.handoff.giver import Attempt
+from multiroot.failpoints import FailPoint
+from multiroot.handoff.giver import Attempt, attempt
 from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
+from multiroot.rpc.v1 import handoff_pb2, handoff_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
@@ -464,6 +466,44 @@ async def test_handed_over_again_at_once_it_does_not_meet_what_is_left_in_the_ta
     await asyncio.sleep(0)
     assert two.running(two.taker) == ["a"]
     assert two.taker.manager.get("a").folder.read(), "the next agent has to find it"
+
+
+async def test_a_giver_that_dies_when_the_taker_is_ready_leaves_nothing_there(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its call ends before the taker has begun to wait for the state, and it sends no Abort."""
+    ready, gone = asyncio.Event(), asyncio.Event()
+
+    async def reach(point: FailPoint, name: str) -> None:
+        if point is FailPoint.TAKER_READY:
+            ready.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("multiroot.handoff.handoff_service.reach", reach)
+    manager = two.taker.manager
+    monkeypatch.setattr(Urgency, "need", lambda _, who, needed: None if needed else gone.set())
+    with attempt(two.giver.manager, "a", target(two.taker), two.phases, PATIENT) as going:
+        await going.prepare()
+        stub = handoff_pb2_grpc.HandoffServiceStub(two.taker.channel)
+        call = stub.Transfer(handoff_pb2.TransferRequest(name="a"))
+        waiting = asyncio.create_task(call.read())
+        await ready.wait()
+        call.cancel()
+        await asyncio.wait({waiting})
+        async with asyncio.timeout(10):
+            await gone.wait()
+    assert manager.find("a") is None
+    await two.taker.taker.close()
+
+
+async def test_a_taker_that_aborts_when_it_has_said_ready_says_so(two: Two) -> None:
+    taker = two.taker.taker
+    with attempt(two.giver.manager, "a", target(two.taker), two.phases, PATIENT) as going:
+        await going.prepare()
+        await taker.ready("a")
+        await taker.abort_all()
+        with pytest.raises(ConflictError, match="the handoff of a was aborted"):
+            await taker.transfer("a")
 
 
 async def _no_hints(_: MemoryVmm) -> bytes:
