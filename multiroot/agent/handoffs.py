@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from multiroot.agent.context import Root
 from multiroot.agent.guests import Guests
-from multiroot.errors import PeerLostError
+from multiroot.errors import MultirootError, PeerLostError
 from multiroot.handoff import terms as handoff_terms
 from multiroot.handoff.evacuation import Evacuation, Leg, Outcome
 from multiroot.handoff.giver import Target
@@ -18,6 +19,8 @@ from multiroot.root.peers import Role
 from multiroot.rpc import phases as wire
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+log = logging.getLogger("multirootd")
 
 CANCEL_S = 60.0  # by then it is settled who runs a VM
 
@@ -73,15 +76,25 @@ class Handoffs:
             leg.cancelled.set()
         for each, leg in legs.items():
             await leg.settled.wait()
-            stays = leg.outcome is None or leg.outcome.error is not None
-            (answer.stay if stays else answer.gone).append(each)
+            owner = self._guests.owners().get(each, self._root.me.root)
+            (answer.stay if owner == self._root.me.root else answer.gone).append(each)
         child = self._root.peers.get(Role.CHILD)
-        if not here and child and child.ready:
-            stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
-            request = coordinator_pb2.CancelHandoffRequest(name=name, here=True)
-            with translated("the new root's agent"):
-                answer.MergeFrom(await stub.CancelHandoff(request, timeout=CANCEL_S))
+        if here or (name and legs) or not (child and child.ready):
+            return answer
+        try:
+            answer.MergeFrom(await self._cancel_there(name))
+        except MultirootError as error:
+            if not legs:
+                raise
+            # It may be why these were cancelled.
+            log.warning("whether the new root gives VMs is not known: %s", error)
         return answer
+
+    async def _cancel_there(self, name: str) -> coordinator_pb2.CancelHandoffResponse:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
+        request = coordinator_pb2.CancelHandoffRequest(name=name, here=True)
+        with translated("the new root's agent"):
+            return await stub.CancelHandoff(request, timeout=CANCEL_S)
 
     async def hand_back(self, names: Sequence[str], phases: Phases | None = None) -> None:
         """Have the new root hand VMs to this one, however long they stand still, and publish its phases, in

@@ -15,8 +15,8 @@ import pytest
 
 from multiroot.arena.arena import format_arena
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError, WaitTimeoutError
-from multiroot.handoff.evacuation import Evacuation, Outcome, check
 from multiroot.failpoints import FailPoint
+from multiroot.handoff.evacuation import Evacuation, Outcome, check
 from multiroot.handoff.giver import Attempt, attempt
 from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phase_names import PhaseName
@@ -425,7 +425,7 @@ async def test_what_fails_in_the_taker_behind_the_point_of_no_return_is_not_said
     monkeypatch.setattr(Instance, "keep", keep)
     outcomes = await two.evacuation().run()
     assert two.running(two.taker) == NAMES
-    with pytest.raises(CommandError, match="^in the other root already: b: no room in /run") as caught:
+    with pytest.raises(CommandError, match=r"^in the other root already: b: no room in /run") as caught:
         check(outcomes, "multiroot handoff")
     assert caught.value.hint == "see `multiroot vm list`"
 
@@ -433,7 +433,7 @@ async def test_what_fails_in_the_taker_behind_the_point_of_no_return_is_not_said
 async def test_the_same_command_a_second_time_says_where_they_are(two: Two) -> None:
     check(await two.evacuation(names=["a", "b"]).run(), "multiroot handoff")
     going = two.evacuation()
-    with pytest.raises(ConflictError, match="^in the other root already: a: .*; b: b has been handed"):
+    with pytest.raises(ConflictError, match=r"^in the other root already: a: .*; b: b has been handed"):
         check(await going.run(), "multiroot handoff")
 
 
