@@ -12,7 +12,7 @@ from multiroot.errors import BadRequestError
 from multiroot.rpc.v1 import coordinator_pb2
 
 DOWNTIME_LIMIT_MS = 300
-# For those to whom a guest's return matters more than when; nobody waits longer for a handoff anyway.
+# For those to whom a guest's return matters more than when.
 DOWNTIME_MOST_MS = 60_000
 GROUP_MOST = 8
 PREPARING = 4
