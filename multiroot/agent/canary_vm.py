@@ -65,7 +65,10 @@ class CanaryKeeper:
 
     async def _hand_over(self, terms: Terms) -> None:
         alone = replace(terms, first=())
-        check(await self._handoffs.hand_over([CANARY], "new", alone, self._unseen()), "multiroot handoff")
+        check(
+            await self._handoffs.hand_over([CANARY], "new", alone, self._unseen()),
+            "multiroot handoff --to new",
+        )
 
     async def _ticks_here(self, count: int) -> Stretch:
         return await wait_for_ticks(self._guests.manager.get(CANARY), count)

@@ -60,6 +60,8 @@ def start(vms: tuple[str, ...], all_vms: bool, to: str, as_json: bool, **terms: 
     finally:
         # Also when others stay: that is an error, and follows.
         _show(arrived, to, as_json, alone=len(vms) == 1)
+    if not arrived and not as_json:
+        click.echo("there is no VM to hand over")
 
 
 def _show(arrived: Sequence[coordinator_pb2.HandoffResult], to: str, as_json: bool, *, alone: bool) -> None:

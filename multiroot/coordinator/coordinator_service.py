@@ -118,8 +118,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 if request.all:
                     names.extend(self._of_this_root())
                 outcomes = await self._parts.hand_over(names, to, terms, self._phases, _telling(tell))
-                back = "" if to == "new" else " --to old"
-                check(outcomes, f"multiroot handoff{back}")
+                check(outcomes, f"multiroot handoff --to {to}")
                 return None
 
         async for progress in self._stream(work):
@@ -129,6 +128,14 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self, request: coordinator_pb2.CancelHandoffRequest, context: Any
     ) -> coordinator_pb2.CancelHandoffResponse:
         return await self._parts.cancel(request.name, here=request.here)
+
+    def _check_known(self, names: Sequence[str]) -> None:
+        """Raises BadRequestError for a name that no VM has in any root."""
+        owners = self._parts.owners()
+        for name in names:
+            if name not in owners:
+                there_are = f"there are: {', '.join(sorted(owners))}" if owners else "there are none"
+                raise BadRequestError(f"no VM named {name!r} that could go first", there_are)
 
     def _of_this_root(self) -> list[str]:
         """VMs that this root owns but the canary, by name."""
@@ -169,6 +176,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         for device in request.devices:
             Functions().need(parse_address(device))
         terms = handoff_terms.from_proto(request.terms)
+        self._check_known(terms.first)
         told = {
             "verify": request.verify,
             "devices": list(request.devices),

@@ -76,7 +76,7 @@ class HandoverStep:
         names = self.context.here()
         # An update that goes on finds some of them in the new root.
         here = replace(terms, first=tuple(name for name in terms.first if name in names))
-        check(await self.context.hand_over(names, here), "multiroot handoff")
+        check(await self.context.hand_over(names, here), "multiroot handoff --to new")
         return {"vms": names}
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:

@@ -136,7 +136,7 @@ async def _note(taken: asyncio.Event, passed: asyncio.Event) -> None:
 
 def check(outcomes: Sequence[Outcome], again: str) -> None:
     """Raises why VMs stay, or what else went wrong, if anything did; `again` is the command that tries it
-    again, without their names.
+    again, without their names, which come last: a VM may be called like a subcommand.
 
     Of a single VM it is its own error.
     """

@@ -206,12 +206,12 @@ class Attempt:
             await asyncio.sleep(max(0, due_ns - vm.host.clock()) / 1e9)
         if self._is_theirs:
             await asyncio.Event().wait()
-        back = "" if self._to.name == "new" else f" --to {self._to.name}"
         raise WaitTimeoutError(
             f"{vm.name} stood still for {limit_ms} ms and was not root {self._to.root}'s yet;"
             f" it goes on in root {self._root}",
-            f"allow it more: `multiroot handoff {vm.name}{back} --downtime-limit"
-            f" {min(2 * limit_ms, DOWNTIME_MOST_MS)}`",
+            # The name last, for a VM may be called like a subcommand.
+            f"allow it more: `multiroot handoff --to {self._to.name} --downtime-limit"
+            f" {min(2 * limit_ms, DOWNTIME_MOST_MS)} {vm.name}`",
         )
 
     async def _settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:

@@ -21,7 +21,8 @@ def follow(
     kernel says, and `handed` each VM that has arrived; returns the message with the result, or with the last
     VM's.
 
-    Raises MultirootError when the agent ends the call without a result.
+    Raises MultirootError when the agent ends the call without a result, unless VMs were all that was to come:
+    there may have been none.
     """
     last: coordinator_pb2.Progress | None = None
     for event in events:
@@ -37,6 +38,8 @@ def follow(
             last = event
             if kind == "handed_off" and handed:
                 handed(event.handed_off)
+    if last is None and handed:
+        return coordinator_pb2.Progress()
     if last is None:
         raise MultirootError("the agent ended the call without a result", "see its log")
     return last

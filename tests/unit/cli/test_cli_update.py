@@ -291,10 +291,21 @@ def test_the_limit_may_come_from_the_environment(
     assert agent.requests("Handoff")[0].terms.downtime_limit_ms == 1234
 
 
-def test_a_vm_may_be_called_like_a_command(run: Run, agent: FakeAgent) -> None:
+@pytest.mark.parametrize("words", [("start",), ("--to", "new")])
+def test_a_vm_may_be_called_like_a_command(run: Run, agent: FakeAgent, words: tuple[str, ...]) -> None:
+    """Hints name options first for that."""
     agent.answer("Handoff", coordinator_pb2.Progress(handed_off=HANDED), root="old")
-    assert run("handoff", "start", "cancel").code == 0
+    assert run("handoff", *words, "cancel").code == 0
     assert agent.requests("Handoff")[0].names == ["cancel"]
+
+
+def test_when_that_root_has_no_vm_there_is_nothing_to_hand_over(run: Run, agent: FakeAgent) -> None:
+    """As when the command is given a second time."""
+    agent.answer("Handoff", root="old")
+    done = run("handoff", "--all")
+    assert (done.code, done.out, done.err) == (0, "there is no VM to hand over\n", "")
+    done = run("handoff", "--all", "--json")
+    assert (done.code, json.loads(done.out)) == (0, [])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from multiroot.coordinator.coordinator_service import CoordinatorParts, Coordina
 from multiroot.coordinator.join import Console
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.states import LAUNCH, UPDATE
-from multiroot.errors import ConflictError, MultirootError
+from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import coordinator_pb2
 
@@ -151,3 +151,16 @@ async def test_a_damaged_request_to_take_over_is_in_the_state(served: Served, tm
 async def test_a_busy_coordinator_says_with_what(served: Served) -> None:
     async with served.coordinator.busy("handing web over"):
         assert (await served.state()).next == "wait: it is handing web over"
+
+
+async def test_who_goes_first_has_to_be_a_vm_before_anything_is_begun(served: Served) -> None:
+    """One that is in the new root already may be named: an update that goes on finds some there."""
+    unknown = coordinator_pb2.UpdateRequest(terms=coordinator_pb2.HandoffTerms(first=["web", "dbb"]))
+    with pytest.raises(BadRequestError, match="no VM named 'dbb'") as caught:
+        _ = [progress async for progress in served.service.Update(unknown, None)]
+    assert caught.value.hint == "there are: db, web"
+    assert not served.coordinator.begun
+    known = coordinator_pb2.HandoffTerms(first=["web", "db"])
+    request = coordinator_pb2.UpdateRequest(until="handover", terms=known)
+    *_, last = [progress async for progress in served.service.Update(request, None)]
+    assert last.updated.state == "handed-over"

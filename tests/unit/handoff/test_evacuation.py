@@ -111,7 +111,7 @@ async def test_none_stops_before_all_are_prepared(two: Two, monkeypatch: pytest.
     send_original = MemoryVmm.send
     monkeypatch.setattr(MemoryVmm, "connect", connect)
     monkeypatch.setattr(MemoryVmm, "send", send)
-    check(await two.evacuation(Terms(PATIENT.downtime_ms, preparing=2)).run(), "multiroot handoff")
+    check(await two.evacuation(Terms(PATIENT.downtime_ms, preparing=2)).run(), "multiroot handoff --to new")
 
 
 @pytest.mark.parametrize("preparing", [1, 2, 3])
@@ -159,8 +159,8 @@ async def test_one_that_cannot_go_stays_and_the_others_go(two: Two) -> None:
     outcomes = await two.evacuation().run()
     assert (two.running(two.giver), two.running(two.taker)) == ([], ["a", "c"])
     with pytest.raises(ConflictError, match=r"1 of 3 VMs stay: b: b does not run") as caught:
-        check(outcomes, "multiroot handoff")
-    assert "`multiroot handoff b`" in caught.value.hint
+        check(outcomes, "multiroot handoff --to new")
+    assert "`multiroot handoff --to new b`" in caught.value.hint
 
 
 async def test_a_state_that_is_refused_keeps_that_vm_alone(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ async def test_a_state_that_is_refused_keeps_that_vm_alone(two: Two, monkeypatch
     assert [outcome.result for outcome in outcomes] == [None]
     assert two.running(two.giver) == NAMES
     with pytest.raises(MultirootError, match="no state of mine"):
-        check(outcomes, "multiroot handoff")
+        check(outcomes, "multiroot handoff --to new")
 
 
 async def test_one_is_cancelled_while_it_waits_for_its_turn(two: Two) -> None:
@@ -182,7 +182,7 @@ async def test_one_is_cancelled_while_it_waits_for_its_turn(two: Two) -> None:
     assert "the handoff of c was cancelled; it goes on in root 1" in str(outcomes["c"].error)
     assert (two.running(two.giver), two.running(two.taker)) == (["c"], ["a", "b"])
     check([outcome for name, outcome in outcomes.items() if name != "c"], "")
-    check(await two.evacuation(names=["c"]).run(), "multiroot handoff")
+    check(await two.evacuation(names=["c"]).run(), "multiroot handoff --to new")
 
 
 async def test_a_vm_that_stands_still_too_long_goes_on_where_it_was(two: Two, monkeypatch: Any) -> None:
@@ -204,11 +204,11 @@ async def test_a_vm_that_stands_still_too_long_goes_on_where_it_was(two: Two, mo
         go_on.set()
     assert isinstance(outcome.error, WaitTimeoutError)
     assert "a stood still for 50 ms and was not root 2's yet; it goes on in root 1" in outcome.error.message
-    assert outcome.error.hint == "allow it more: `multiroot handoff a --downtime-limit 100`"
+    assert outcome.error.hint == "allow it more: `multiroot handoff --to new --downtime-limit 100 a`"
     assert two.of(two.giver, "a").running
     assert two.giver.manager.get("a").word.read().root == 1
     monkeypatch.undo()
-    check(await two.evacuation(names=["a"]).run(), "multiroot handoff")
+    check(await two.evacuation(names=["a"]).run(), "multiroot handoff --to new")
     assert two.running(two.taker) == ["a"]
 
 
@@ -388,7 +388,7 @@ async def test_one_that_fails_by_a_bug_cuts_no_other_short(two: Two, monkeypatch
     assert two.told == ["b", "c"]
     assert (two.running(two.giver), two.running(two.taker)) == (["a"], ["b", "c"])
     monkeypatch.setattr(MemoryVmm, "hints", _no_hints)
-    check(await two.evacuation(names=["a"]).run(), "multiroot handoff")
+    check(await two.evacuation(names=["a"]).run(), "multiroot handoff --to new")
 
 
 async def test_what_cannot_be_prepared_leaves_no_connection(
@@ -426,15 +426,15 @@ async def test_what_fails_in_the_taker_behind_the_point_of_no_return_is_not_said
     outcomes = await two.evacuation().run()
     assert two.running(two.taker) == NAMES
     with pytest.raises(CommandError, match=r"^in the other root already: b: no room in /run") as caught:
-        check(outcomes, "multiroot handoff")
+        check(outcomes, "multiroot handoff --to new")
     assert caught.value.hint == "see `multiroot vm list`"
 
 
 async def test_the_same_command_a_second_time_says_where_they_are(two: Two) -> None:
-    check(await two.evacuation(names=["a", "b"]).run(), "multiroot handoff")
+    check(await two.evacuation(names=["a", "b"]).run(), "multiroot handoff --to new")
     going = two.evacuation()
     with pytest.raises(ConflictError, match=r"^in the other root already: a: .*; b: b has been handed"):
-        check(await going.run(), "multiroot handoff")
+        check(await going.run(), "multiroot handoff --to new")
 
 
 async def test_handed_over_again_at_once_it_does_not_meet_what_is_left_in_the_taker(
@@ -461,7 +461,7 @@ async def test_handed_over_again_at_once_it_does_not_meet_what_is_left_in_the_ta
     (outcome,) = await going.run()
     assert outcome.error
     monkeypatch.setattr(MemoryVmm, "send", send)
-    check(await two.evacuation(names=["a"]).run(), "multiroot handoff")
+    check(await two.evacuation(names=["a"]).run(), "multiroot handoff --to new")
     await discarded.wait()
     await asyncio.sleep(0)
     assert two.running(two.taker) == ["a"]
@@ -549,7 +549,7 @@ async def test_a_cancelled_call_leaves_every_vm_somewhere(two: Two) -> None:
 def test_the_error_of_a_single_vm_is_its_own() -> None:
     error = ConflictError("it is busy", "wait")
     with pytest.raises(ConflictError) as caught:
-        check([Outcome("a", error=error)], "multiroot handoff")
+        check([Outcome("a", error=error)], "multiroot handoff --to new")
     assert caught.value is error
 
 
