@@ -8,8 +8,10 @@ import pytest
 
 from multiroot.arena.arena import format_arena
 from multiroot.units import MIB
+from multiroot.vm.definition import VmDefinition
 
 from .harness import Root, make_root
+from .several import NAMES, Two
 
 
 @pytest.fixture
@@ -33,4 +35,20 @@ async def roots(ground: Path) -> AsyncIterator[tuple[Root, Root]]:
         await root.serve()
     yield giver, taker
     for root in (giver, taker):
+        await root.close()
+
+
+@pytest.fixture
+async def two(ground: Path) -> AsyncIterator[Two]:
+    (ground / "arena").unlink()
+    with (ground / "arena").open("wb") as file:
+        file.truncate(128 * MIB)
+    format_arena(ground / "arena")
+    made = Two(ground)
+    for root in (made.giver, made.taker):
+        await root.serve()
+    for name in NAMES:
+        await made.giver.manager.run(VmDefinition(name, ram_bytes=32 * MIB, guest="tiny").checked())
+    yield made
+    for root in (made.giver, made.taker):
         await root.close()
