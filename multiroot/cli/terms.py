@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 # As in multiroot/handoff/terms.py, which takes longer to import than a command line may; a test compares.
-DOWNTIME_LIMIT_MS, DOWNTIME_MOST_MS = 300, 60_000
+DOWNTIME_LIMIT_MS, DOWNTIME_MOST_MS = 300, 30_000
 GROUP_MOST, PREPARING, PREPARING_MOST = 8, 4, 32
 ORDERS = ("given", "smallest", "largest")
 

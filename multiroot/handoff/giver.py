@@ -290,9 +290,7 @@ class Attempt:
     async def _transfer(self, hints: bytes) -> handoff_pb2.Taken:
         """Only when the taker's VMM reads from the connection let ours stop the guest and write."""
         request = handoff_pb2.TransferRequest(name=self._vm.name, hints=hints)
-        # The limit is what puts an end to a guest's standing still, however long it is.
-        timeout = TRANSFER_TIMEOUT_S + self._terms.downtime_ms / 1e3
-        call = self._stub.Transfer(request, timeout=timeout)
+        call = self._stub.Transfer(request, timeout=TRANSFER_TIMEOUT_S)
         try:
             with translated(self._taker):
                 # It may refuse; the guest need not even notice.

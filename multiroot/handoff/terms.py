@@ -12,8 +12,8 @@ from multiroot.errors import BadRequestError
 from multiroot.rpc.v1 import coordinator_pb2
 
 DOWNTIME_LIMIT_MS = 300
-# For those to whom a guest's return matters more than when.
-DOWNTIME_MOST_MS = 60_000
+# For those to whom a guest's return matters more than when: as long as a giver waits for Transfer.
+DOWNTIME_MOST_MS = 30_000
 GROUP_MOST = 8
 PREPARING = 4
 PREPARING_MOST = 32

@@ -34,7 +34,7 @@ _ROOTS = 254
 _CPUS = 4096
 _DAY_S = 86400
 # As in multiroot/handoff/terms.py.
-_DOWNTIME_MS = 60_000
+_DOWNTIME_MS = 30_000
 _GROUP = 8
 _PREPARING = 32
 _MEMORY = 1 << 52  # physical addresses have 52 bits at most

@@ -54,7 +54,7 @@ class Cli:
         return {
             **os.environ,
             "MULTIROOT_AGENT": self.lab.state.agent_target,
-            "MULTIROOT_DOWNTIME_LIMIT": "60000",
+            "MULTIROOT_DOWNTIME_LIMIT": "30000",
         }
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:

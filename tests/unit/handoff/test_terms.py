@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from multiroot.cli import terms as options
 from multiroot.errors import BadRequestError
-from multiroot.handoff import terms
+from multiroot.handoff import giver, terms
 from multiroot.handoff.terms import Order, Terms, from_proto, to_proto, turns
 from multiroot.rpc import border
 from multiroot.rpc.v1 import coordinator_pb2
@@ -79,3 +79,7 @@ def test_commands_and_agents_have_the_same_limits() -> None:
         border.check(coordinator_pb2.HandoffTerms(**{name: most}))
         with pytest.raises(BadRequestError, match=name):
             border.check(coordinator_pb2.HandoffTerms(**{name: most + 1}))
+
+
+def test_no_limit_is_allowed_that_a_giver_does_not_keep() -> None:
+    assert terms.DOWNTIME_MOST_MS <= giver.TRANSFER_TIMEOUT_S * 1e3
