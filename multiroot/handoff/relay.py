@@ -106,7 +106,7 @@ class IncomingState(Relay):
     def _damaged(self, how: str) -> DamagedStateError:
         return DamagedStateError(
             f"the device state of {self._vm} was damaged on its way: {how}",
-            f"hand it over again: `multiroot handoff {self._vm}`",
+            "hand it over again",  # to which root only the giver knows
         )
 
     def _run(self) -> None:

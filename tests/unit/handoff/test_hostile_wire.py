@@ -106,8 +106,11 @@ async def test_a_damaged_state_is_not_taken(
     vm = await giver.manager.run(SMALL)
     with monkeypatch.context() as hostile:
         put_between(hostile, damage)
-        with pytest.raises(MultirootError, match=f"of vm0 was damaged on its way: .*{words}"):
+        with pytest.raises(MultirootError, match=f"of vm0 was damaged on its way: .*{words}") as damaged:
             await hand(giver, taker)
+    assert "multiroot handoff" not in damaged.value.hint, (
+        "the taker cannot know which root it is to be given to"
+    )
     first, second = (made.made[-1] for made in vmms)
     assert (first.running, second.running) == (True, False)
     assert STATE.startswith(second.received)
