@@ -35,6 +35,7 @@ _ERRORS = (
     errors.ConflictError,
     errors.WaitTimeoutError,
     errors.PeerLostError,
+    errors.StrangerError,
     errors.BugError,
 )
 
