@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.cli.output import json_option, print_json, print_table, say
 from multiroot.units import format_size
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def show(device: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(data)
         return
-    click.echo(f"{data['device']}: {format_size(data['size'])}, {data['uuid']}")
+    say(f"{data['device']}: {format_size(data['size'])}, {data['uuid']}")
     rows = [
         (
             entry["name"],
@@ -65,7 +65,7 @@ def format_device(device: Path | None, force: bool) -> None:
 
     path = _device(device)
     format_arena(path, force=force)
-    click.echo(f"{path}: empty arena")
+    say(f"{path}: empty arena")
 
 
 def arena_json(device: Path) -> dict[str, Any]:

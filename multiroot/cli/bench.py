@@ -14,7 +14,7 @@ import click
 from multiroot.bench import names
 from multiroot.bench.results.view import View
 from multiroot.cli.commands import Group
-from multiroot.cli.output import console, json_option, plain, print_json, print_table, shown_phases
+from multiroot.cli.output import console, json_option, plain, print_json, print_table, say, shown_phases
 from multiroot.units import parse_count, parse_size
 from multiroot.vm.definition import check_machine, check_ram
 
@@ -192,7 +192,7 @@ def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
         print_table(*guard.change_table(before, now), title="Change against what was recorded")
     if record:
         guard.record(run, now)
-        click.echo(f"recorded in {guard.FILE}", err=True)
+        say(f"recorded in {guard.FILE}", err=True)
 
 
 def lab_options(chosen: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
-from multiroot.cli.output import console, plain, print_table, shown_phases
+from multiroot.cli.output import console, plain, print_json, print_table, say, shown_phases
 from multiroot.units import parse_cpu_list, parse_size
 from multiroot.vm.definition import check_ram
 
@@ -91,7 +91,7 @@ def demo(lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool, **wo
     if json_file != Path("-"):
         print_report(report)
     if keep:
-        click.echo(
+        say(
             f"the lab runs on; end it with `multiroot lab down --name {lab.name}`",
             err=True,
         )
@@ -114,27 +114,25 @@ def _print_intent(options: Options) -> None:
     from multiroot.phases import Phases
 
     machine, _ = lab.prepare(options.lab, Phases("workstation"))
-    click.echo("boot the lab machine:\n  " + proc.quote(qemu_argv(machine)))
-    click.echo("in it:")
+    say("boot the lab machine:")
+    say("  " + proc.quote(qemu_argv(machine)))
+    say("in it:")
     wanted = guests.definitions(options.vms, options.vm_memory, card=options.card)
     for vm in wanted:
         own = f" --guest {vm.guest} --device {vm.functions[0]} --append '{vm.append}'" if vm.functions else ""
-        click.echo(
-            f"  multiroot vm run {vm.name} --memory {vm.ram_bytes} --address {vm.cards[0].address}{own}"
-        )
+        say(f"  multiroot vm run {vm.name} --memory {vm.ram_bytes} --address {vm.cards[0].address}{own}")
     launch = f"  multiroot root launch --kernel {options.new_kernel}"
     launch += f" --cpus {options.cpus}" if options.cpus else ""
-    click.echo(launch + (f" --carve {options.carve}" if options.carve else ""))
+    say(launch + (f" --carve {options.carve}" if options.carve else ""))
     for vm in wanted:
-        click.echo(f"  multiroot handoff {vm.name}")
+        say(f"  multiroot handoff {vm.name}")
 
 
 def _write_json(report: Report, path: Path) -> None:
-    text = json.dumps(report.to_json(), indent=2) + "\n"
     if path == Path("-"):
-        click.echo(text, nl=False)
+        print_json(report.to_json())
     else:
-        path.write_text(text)
+        path.write_text(json.dumps(report.to_json(), indent=2) + "\n")
 
 
 def print_report(report: Report) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from multiroot.cli.commands import Command
-from multiroot.cli.output import Progress, print_table
+from multiroot.cli.output import Progress, print_table, say
 from multiroot.demo import device
 from multiroot.demo.generations import CardSeen, Generation, Generations
 from multiroot.errors import BadRequestError
@@ -80,7 +80,7 @@ def generations(
     finally:
         if not keep:
             machine.down()
-    click.echo(f"{count} generations: the VM lived through all of them, and nothing was lost")
+    say(f"{count} generations: the VM lived through all of them, and nothing was lost")
 
 
 def _print(generation: Generation) -> None:

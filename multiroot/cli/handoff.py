@@ -10,7 +10,7 @@ import click
 
 from multiroot.cli.agent import connect
 from multiroot.cli.commands import Command, Group
-from multiroot.cli.output import json_option, print_json
+from multiroot.cli.output import json_option, print_json, say
 from multiroot.cli.terms import terms_message, terms_options
 from multiroot.errors import ConflictError
 
@@ -72,7 +72,7 @@ def _show(arrived: Sequence[coordinator_pb2.HandoffResult], to: str, as_json: bo
         return
     for result in arrived:
         blackout = blackout_ms(result)
-        click.echo(
+        say(
             f"{result.name} handed over, epoch {result.epoch}: "
             f"{result.device_state_bytes} bytes of device state, "
             f"{result.ram_bytes_copied} bytes of RAM copied, "
@@ -84,7 +84,7 @@ def _show(arrived: Sequence[coordinator_pb2.HandoffResult], to: str, as_json: bo
         )
         if result.HasField("device"):
             moved = result.device
-            click.echo(
+            say(
                 f"its device went along: {moved.same} pages translate the same, "
                 f"switched in {moved.switch_ns / 1e6:.2f} ms"
             )
@@ -107,9 +107,9 @@ def cancel(vm: str, as_json: bool) -> None:
         print_json({"stay": list(answer.stay), "gone": list(answer.gone)})
     else:
         for name in answer.stay:
-            click.echo(f"{name} stays")
+            say(f"{name} stays")
         if not answer.stay and not answer.gone:
-            click.echo(f"{vm} is not being handed over" if vm else "nothing is being handed over")
+            say(f"{vm} is not being handed over" if vm else "nothing is being handed over")
     if answer.gone:
         raise ConflictError(f"too late, handed over: {', '.join(answer.gone)}", "see `multiroot vm list`")
 

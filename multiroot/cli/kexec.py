@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiroot.cli.commands import Group
-from multiroot.cli.output import Progress, json_option, print_json, print_lost, print_table
+from multiroot.cli.output import Progress, json_option, print_json, print_lost, print_table, say
 from multiroot.cli.planning import (
     hex_rows,
     known_facts,
@@ -88,7 +88,7 @@ def load(
     if as_json:
         print_json(loaded.to_dict())
     else:
-        click.echo(f"loaded {loaded.release} as root {loaded.root}; `multiroot kexec start` starts it")
+        say(f"loaded {loaded.release} as root {loaded.root}; `multiroot kexec start` starts it")
 
 
 @kexec.command(example="multiroot kexec start --timeout 10")
@@ -112,7 +112,7 @@ def start(timeout: float, as_json: bool) -> None:
     if as_json:
         print_json({"root": loaded.root, "release": loaded.release, "entry_ms": entry_ms})
     else:
-        click.echo(f"root {loaded.root} ({loaded.release}) was entered after {entry_ms:.2f} ms")
+        say(f"root {loaded.root} ({loaded.release}) was entered after {entry_ms:.2f} ms")
 
 
 @kexec.command(example="multiroot kexec stop")
@@ -132,9 +132,7 @@ def stop(force: bool, as_json: bool) -> None:
         return
     print_lost(lost)
     cpus = format_cpu_list(loaded.taken.cpus)
-    click.echo(
-        f"stopped root {loaded.root}; " + (f"CPU {cpus} online again" if cpus else "its CPUs stay offline")
-    )
+    say(f"stopped root {loaded.root}; " + (f"CPU {cpus} online again" if cpus else "its CPUs stay offline"))
 
 
 @kexec.command(example="multiroot kexec status --json")
@@ -156,7 +154,7 @@ def status(as_json: bool) -> None:
             [("state", state), ("kernel", loaded.release), *plan_rows(loaded.plan)],
         )
     else:
-        click.echo("no kernel is loaded")
+        say("no kernel is loaded")
     if not loaded:
         raise click.exceptions.Exit(1)
 
@@ -211,4 +209,4 @@ def _show_prepared(prepared: Prepared, as_json: bool) -> None:
         ("segment", "to", "size >", "what"), hex_rows((s.phys, len(s.data), s.what) for s in boot.segments)
     )
     print_table(("register", "value"), [(name, f"{value:#x}") for name, value in entry.items()])
-    click.echo(f"command line: {boot.command_line}")
+    say(f"command line: {boot.command_line}")

@@ -16,7 +16,7 @@ from multiroot.cli.audit import audit
 from multiroot.cli.commands import Group
 from multiroot.cli.doctor import lab_doctor
 from multiroot.cli.lab_options import LabChoice, lab_options
-from multiroot.cli.output import Progress, json_option, print_json, print_table
+from multiroot.cli.output import Progress, json_option, print_json, print_table, say
 from multiroot.lab import boot, execution, state
 from multiroot.lab import lab as labs
 from multiroot.lab.machine import qemu_argv
@@ -118,7 +118,7 @@ def up(lab: LabChoice, dry_run: bool, as_json: bool, **chosen: Any) -> None:
     options = lab.options(**chosen)
     if dry_run:
         machine, _ = labs.prepare(options, phases)
-        click.echo(proc.quote(qemu_argv(machine)))
+        say(proc.quote(qemu_argv(machine)))
         return
     with progress.live():
         started = labs.up(options, phases)
@@ -163,7 +163,7 @@ def logs(name: str, root: str) -> None:
     """Print what a root's console said, with its time on CLOCK_MONOTONIC."""
     for line in console_text(state.load(name).folder, root).split("\n")[:-1]:
         stamp, _, text = line.partition(" ")
-        click.echo(f"{int(stamp) / 1e9:12.6f} {text}")
+        say(f"{int(stamp) / 1e9:12.6f} {text.expandtabs()}")
 
 
 @lab.command(example="multiroot lab console --root new")
@@ -175,7 +175,7 @@ def console(name: str, root: str) -> None:
     """Join this terminal to a root's console; Ctrl-] leaves it."""
     from multiroot.lab import console as terminal
 
-    click.echo(f"console of the {root} root of lab {name}; Ctrl-] leaves it", err=True)
+    say(f"console of the {root} root of lab {name}; Ctrl-] leaves it", err=True)
     terminal.attach(state.load_alive(name).folder / console_socket(root))
 
 
@@ -183,7 +183,7 @@ def console(name: str, root: str) -> None:
 @name_option
 def down(name: str) -> None:
     """End the lab machine."""
-    click.echo(f"lab {name} ended" if boot.down(state.load(name)) else f"lab {name} was not running")
+    say(f"lab {name} ended" if boot.down(state.load(name)) else f"lab {name} was not running")
 
 
 def _phases() -> tuple[Phases, Progress]:

@@ -12,7 +12,7 @@ import click
 
 from multiroot.cli.commands import Group
 from multiroot.cli.lab_options import LabChoice, lab_options
-from multiroot.cli.output import json_option, print_json, print_table, shown_phases
+from multiroot.cli.output import json_option, print_json, print_table, say, shown_phases
 from multiroot.faults import catalogue, ground, table
 from multiroot.faults.fault import Fault, Outcome
 from multiroot.faults.runner import Runner
@@ -91,7 +91,7 @@ def _run(
 
     def seen(outcome: Outcome) -> None:
         done.append(outcome)
-        click.echo(_line(len(done), len(faults), outcome), err=True)
+        say(_line(len(done), len(faults), outcome), err=True)
         if page:
             every = catalogue.all_faults()
             table.update_page(page, _record(page.with_suffix(".json"), done, every), len(every))
@@ -106,7 +106,7 @@ def _run(
     if as_json:
         print_json([asdict(outcome) for outcome in done])
     else:
-        click.echo(f"{sum(outcome.held for outcome in done)} of {len(done)} held")
+        say(f"{sum(outcome.held for outcome in done)} of {len(done)} held")
     return 0 if all(outcome.held for outcome in done) else 1
 
 

@@ -10,7 +10,7 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
-from multiroot.cli.output import json_option, print_json, print_table, shown_phases
+from multiroot.cli.output import json_option, print_json, print_table, say, shown_phases
 from multiroot.faults import ground
 from multiroot.faults.soak import VM_MEMORY, Seen, Soak, busy_vms
 from multiroot.lab import lab as labs
@@ -63,7 +63,7 @@ def soak(
         try:
             run.run(handoffs, faults=faults, seed=seed)
         except KeyboardInterrupt:
-            click.echo("interrupted: this is what was seen so far", err=True)
+            say("interrupted: this is what was seen so far", err=True)
         finally:
             if not keep:
                 place.down()
@@ -74,7 +74,7 @@ def soak(
 def _tell(seen: Seen) -> None:
     if len(seen.handed) % TELL_EVERY == 0:
         now = seen.summary()["blackout_ms"]
-        click.echo(
+        say(
             f"{len(seen.handed)} handoffs, {len(seen.failed)} errors, blackout ms: p50 {now['p50']:.1f},"
             f" p99 {now['p99']:.1f}, max {now['max']:.1f}",
             err=True,
@@ -105,6 +105,6 @@ def _print(seen: Seen, as_json: bool) -> None:
         ],
     )
     for failed in seen.failed:
-        click.echo(f"handoff {failed.number} of {failed.vm}: {failed.problem}")
+        say(f"handoff {failed.number} of {failed.vm}: {failed.problem}")
     if summary["faults"]:
-        click.echo(f"{summary['faults_held']} of {summary['faults']} faults held")
+        say(f"{summary['faults_held']} of {summary['faults']} faults held")

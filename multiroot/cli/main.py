@@ -140,10 +140,9 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def fail(message: str, code: int) -> None:
     """Print one line on stderr and exit."""
-    from multiroot.cli.output import clean
+    from multiroot.cli.output import say
 
-    line = clean(" ".join(message.split()))
-    click.echo(f"multiroot: {line}", err=True)
+    say(f"multiroot: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.errors import MultirootError
 from multiroot.phases import Phase, Phases
 
 if TYPE_CHECKING:
@@ -27,14 +29,21 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 200, highlight=False, soft_wrap=True)
+    return Console(
+        file=stream,
+        width=None if stream.isatty() else 200,
+        highlight=False,
+        soft_wrap=True,
+        emoji=False,  # ":a:" is a part of an address
+    )
 
 
 def clean(text: str) -> str:
-    """Text without what a terminal would take for a command: others may have chosen it."""
+    """Text without what a terminal would take for a command, or a reader for a line of ours: others may have
+    chosen it.
+    """
     return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in text
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
     )
 
 
@@ -45,15 +54,44 @@ def plain(text: object) -> str:
     return escape(clean(str(text)))
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print one line, whoever chose its words, on stdout or on stderr."""
+    click.echo(clean(text), err=err)
+
+
 def print_json(data: Any) -> None:
-    """Print `data` as indented JSON on stdout."""
-    click.echo(json.dumps(data, indent=2, sort_keys=False))
+    """Print `data` as indented JSON on stdout. A number that JSON can't say (NaN, infinities) is null."""
+    click.echo(_as_json(data))
+
+
+def print_plan(text: str) -> None:
+    """Print a plan, in JSON, as an agent sent it; raises MultirootError if it is none."""
+    try:
+        data = json.loads(text)
+        shown = _as_json(data) if isinstance(data, dict) else ""
+    except (ValueError, RecursionError):
+        shown = ""
+    if not shown:
+        raise MultirootError("what the agent answered is no plan", "see its log")
+    click.echo(shown)
+
+
+def _as_json(data: Any) -> str:
+    return json.dumps(_finite(data), indent=2, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def print_lost(vms: Sequence[str]) -> None:
     """Say which VMs were lost with a root that was ended; nothing if none was."""
     if vms:
-        click.echo(f"lost: {', '.join(vms)}")
+        say(f"lost: {', '.join(vms)}")
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
@@ -80,7 +118,7 @@ class Progress:
 
     def hear(self, line: str) -> None:
         """Take in a line of a new root's kernel: shown beside what runs, and kept in case it was the last."""
-        self._heard.append(line)
+        self._heard.append(clean(line))
         self._show()
 
     def __call__(self, phase: Phase) -> None:

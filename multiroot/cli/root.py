@@ -10,7 +10,7 @@ import click
 from multiroot import arch
 from multiroot.cli.agent import connect, status_of
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_lost, print_table
+from multiroot.cli.output import json_option, print_json, print_lost, print_plan, print_table, say
 from multiroot.units import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -110,16 +110,14 @@ def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
     with connect("old") as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         if dry_run:
-            click.echo(stub.Plan(request).plan_json)
+            print_plan(stub.Plan(request).plan_json)
             return
         result = progress_call(stub.Launch(request)).launched
     if as_json:
         print_json({"root": result.root, "address": result.address, "start_ns": result.start_ns})
     else:
         seconds = (result.ready_ns - result.start_ns) / 1e9
-        click.echo(
-            f"root {result.root} joined {seconds:.2f} s after its CPU was started; agent at {result.address}"
-        )
+        say(f"root {result.root} joined {seconds:.2f} s after its CPU was started; agent at {result.address}")
 
 
 @root.command(example="multiroot root release --force")
@@ -135,13 +133,14 @@ def release(force: bool, as_json: bool) -> None:
 
     with connect("old") as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-        result = progress_call(stub.Release(coordinator_pb2.ReleaseRequest(force=force))).released
+        events = stub.Release(coordinator_pb2.ReleaseRequest(force=force))
+        result = progress_call(events).released
     if as_json:
         print_json(released_json(result))
     elif result.idle:
-        click.echo("no new root was launched: there is nothing to release")
+        say("no new root was launched: there is nothing to release")
     else:
-        click.echo(f"released: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
+        say(f"released: CPUs {result.cpus or 'none'}, {format_size(result.memory_bytes)} of memory")
         print_lost(result.lost)
 
 
@@ -164,7 +163,7 @@ def adopt(devices: tuple[str, ...]) -> None:
     with connect() as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         state = stub.TakeOver(coordinator_pb2.TakeOverRequest(devices=devices), timeout=10)
-    click.echo(f"root {state.root} is {state.taking_over}")
+    say(f"root {state.root} is {state.taking_over}")
 
 
 def launch_request(kernel: str, initrd: str, cpus: str, carve: str, append: str, timeout: int) -> Any:

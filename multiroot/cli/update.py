@@ -11,7 +11,7 @@ import click
 
 from multiroot.cli.agent import agent_target, connect
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_lost, print_table
+from multiroot.cli.output import json_option, print_json, print_lost, print_plan, print_table, say
 from multiroot.cli.terms import terms_message, terms_options
 from multiroot.units import format_size
 
@@ -84,7 +84,7 @@ def update(
     request = launch_request(kernel=kernel, **options)
     if dry_run:
         with connect() as channel:
-            click.echo(coordinator_pb2_grpc.CoordinatorServiceStub(channel).Plan(request).plan_json)
+            print_plan(coordinator_pb2_grpc.CoordinatorServiceStub(channel).Plan(request).plan_json)
         return
     until = "handover" if keep_old else until
     terms = terms_message(downtime_limit_ms, group, preparing, order, first)
@@ -106,12 +106,12 @@ def _show(data: dict[str, Any], as_json: bool) -> None:
         return
     print_table(("side", "step", "took ms >"), [(p["side"], p["name"], p["ms"]) for p in data["phases"]])
     if data.get("retired"):
-        click.echo(f"root {data['root']} has the machine; its memory is {data['taking_over'] or 'complete'}")
+        say(f"root {data['root']} has the machine; its memory is {data['taking_over'] or 'complete'}")
     elif "lost" in data:
-        click.echo(f"everything is taken back: {_given_back(data)}")
+        say(f"everything is taken back: {_given_back(data)}")
         print_lost(data["lost"])
     else:
-        click.echo(f"the update is {data['state']}")
+        say(f"the update is {data['state']}")
 
 
 def _given_back(data: dict[str, Any]) -> str:
@@ -175,14 +175,15 @@ def abort(force: bool, as_json: bool) -> None:
     with connect() as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         began = time.monotonic()
-        result = progress_call(stub.AbortUpdate(coordinator_pb2.AbortUpdateRequest(force=force))).released
+        events = stub.AbortUpdate(coordinator_pb2.AbortUpdateRequest(force=force))
+        result = progress_call(events).released
         seconds = round(time.monotonic() - began, 3)
     if as_json:
         print_json({**released_json(result), "seconds": seconds})
     elif result.idle:
-        click.echo("no update is under way: there is nothing to abort")
+        say("no update is under way: there is nothing to abort")
     else:
-        click.echo(f"given back in {seconds:.3f} s: {_given_back(released_json(result))}")
+        say(f"given back in {seconds:.3f} s: {_given_back(released_json(result))}")
         print_lost(result.lost)
 
 

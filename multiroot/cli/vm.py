@@ -10,7 +10,7 @@ import click
 
 from multiroot.cli.agent import connect
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.cli.output import json_option, print_json, print_table, say
 from multiroot.units import format_size
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import as_text, from_options, options, to_data
@@ -64,7 +64,7 @@ def run(name: str, root: str | None, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(vm_json(started))
     else:
-        click.echo(f"{started.definition.name} runs in root {started.owner}, epoch {started.epoch}")
+        say(f"{started.definition.name} runs in root {started.owner}, epoch {started.epoch}")
 
 
 @vm.command("list", example="multiroot vm list")
@@ -141,7 +141,7 @@ def stop(name: str, root: str | None) -> None:
 
     with connect(root) as channel:
         vm_pb2_grpc.VmServiceStub(channel).Stop(vm_pb2.StopVmRequest(name=name), timeout=60)
-    click.echo(f"{name} stopped")
+    say(f"{name} stopped")
 
 
 @vm.command(example="multiroot vm forget vm0")
@@ -156,7 +156,7 @@ def forget(name: str, root: str | None) -> None:
 
     with connect(root) as channel:
         vm_pb2_grpc.VmServiceStub(channel).Forget(vm_pb2.ForgetVmRequest(name=name), timeout=10)
-    click.echo(f"{name} forgotten")
+    say(f"{name} forgotten")
 
 
 def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:

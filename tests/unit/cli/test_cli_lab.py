@@ -98,10 +98,11 @@ def test_up_refuses(run: Run, lab: LabState, words: tuple[str, ...], code: int, 
 
 
 def test_logs_have_seconds(run: Run, lab: LabState) -> None:
-    (lab.folder / console_log("new")).write_bytes(b"1500000000 one \xff\r two\n12000000000 end\nunfinished")
+    text = b"1500000000 one\t\xff\r two\x1b[2J\n12000000000 end\nunfinished"
+    (lab.folder / console_log("new")).write_bytes(text)
     done = run("lab", "logs", "--root", "new")
     assert (done.code, done.err) == (0, "")
-    assert done.out == "    1.500000 one \ufffd\r two\n   12.000000 end\n"
+    assert done.out == "    1.500000 one     \ufffd\\r two\\x1b[2J\n   12.000000 end\n"
 
 
 def test_down(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from multiroot.cli import completion, output, reference
 from multiroot.cli.output import Progress, clean, print_table
 from multiroot.phases import Phase
 
@@ -27,7 +33,38 @@ def test_progress_shows_any_text(capsys: pytest.CaptureFixture[str], text: str) 
     assert f"outcome={clean(text)}" in capsys.readouterr().err
 
 
+def test_an_address_is_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("address",), [("fe80::1:a:b",)])
+    assert "fe80::1:a:b" in capsys.readouterr().out
+
+
+def test_a_kernel_cannot_give_orders_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither while it is waited for nor when its last words are shown."""
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress().live() as show:
+        show(Phase("boot", "root 1", 0))
+        show.hear("\x1b]0;x\x07[/red]")
+        show(Phase("boot", "root 1", 0, 1, ok=False))
+    said = terminal.getvalue()
+    assert "\x1b]" not in said
+    assert "\x07" not in said
+    assert r"\x1b]0;x\x07[/red]" in said
+
+
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text())
 def test_nothing_is_left_that_moves_a_cursor(text: str) -> None:
-    assert clean(text).replace("\n", "").isprintable()
+    assert clean(text).isprintable()
+
+
+def test_nothing_is_printed_past_what_cleans_it() -> None:
+    """`say` and `print_json` are what commands print with."""
+    ours = Path(output.__file__)
+    # Neither prints what others chose.
+    others = {ours, Path(completion.__file__), Path(reference.__file__)}
+    there = set(ours.parent.glob("*.py")) - others
+    assert there
+    assert [path.name for path in there if re.search(r"click\.s?echo", path.read_text())] == []
