@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from multiroot.cli.output import Progress
@@ -15,13 +15,14 @@ from multiroot.rpc.v1 import coordinator_pb2
 def progress_call(
     events: Iterable[coordinator_pb2.Progress],
     *also: Callable[[Phase], None],
+    wanted: Collection[str],
     handed: Callable[[coordinator_pb2.HandoffResult], None] | None = None,
 ) -> coordinator_pb2.Progress:
     """Show each phase when it comes, and pass it to `also`; show what a new root's kernel says. Returns the
-    message that has the result. `handed` gets each VM that has arrived.
+    message that has the result, which is one of the events `wanted`. `handed` gets each VM that has arrived.
     """
     with Progress().live() as show:
-        return follow(events, show, *also, hear=show.hear, handed=handed)
+        return follow(events, show, *also, hear=show.hear, handed=handed, wanted=wanted)
 
 
 def released_json(result: coordinator_pb2.ReleaseResult) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from multiroot import arch
 from multiroot.cli.agent import connect, status_of
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_lost, print_plan, print_table, say
+from multiroot.errors import MultirootError
 from multiroot.units import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
         if dry_run:
             print_plan(stub.Plan(request).plan_json)
             return
-        result = progress_call(stub.Launch(request)).launched
+        result = progress_call(stub.Launch(request), wanted=["launched"]).launched
     if as_json:
         print_json({"root": result.root, "address": result.address, "start_ns": result.start_ns})
     else:
@@ -134,7 +135,7 @@ def release(force: bool, as_json: bool) -> None:
     with connect("old") as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         events = stub.Release(coordinator_pb2.ReleaseRequest(force=force))
-        result = progress_call(events).released
+        result = progress_call(events, wanted=["released"]).released
     if as_json:
         print_json(released_json(result))
     elif result.idle:
@@ -183,10 +184,14 @@ def launch_request(kernel: str, initrd: str, cpus: str, carve: str, append: str,
 
 
 def all_statuses() -> list[root_pb2.RootStatus]:
-    """The status of the agent's root and of each of its peers that is ready."""
+    """The status of the agent's root and of each of its peers that is ready. Raises MultirootError."""
+    from multiroot.rpc.border import ROOT_NAME
+
     first = status_of()
-    peers = [status_of(str(peer.root)) for peer in first.peers if peer.state == "ready"]
-    return sorted([first, *peers], key=lambda status: status.root)
+    ready = sorted({str(peer.root) for peer in first.peers if peer.state == "ready"})
+    if strange := [name for name in ready if not ROOT_NAME.fullmatch(name)]:
+        raise MultirootError(f"the agent tells of a root {strange[0]}, and there can be none", "see its log")
+    return sorted([first, *map(status_of, ready)], key=lambda status: status.root)
 
 
 def status_json(status: root_pb2.RootStatus) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _follow(call: Callable[[Any], Iterable[Any]]) -> dict[str, Any]:
     with connect() as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         old_root = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=10).root
-        progress = progress_call(call(stub), seen.append)
+        progress = progress_call(call(stub), seen.append, wanted=["updated", "released"])
     result, taking_over = progress.updated, ""
     if result.retiring:
         with Progress().live() as show:
@@ -152,11 +152,11 @@ def _follow(call: Callable[[Any], Iterable[Any]]) -> dict[str, Any]:
         **ended,
         "phases": [
             {
+                **p.attrs,
                 "side": p.side,
                 "name": p.name,
                 "ms": round(p.duration_ns / 1e6, 1),
                 "start_ns": p.start_ns,
-                **p.attrs,
             }
             for p in seen
             if p.duration_ns is not None
@@ -176,7 +176,7 @@ def abort(force: bool, as_json: bool) -> None:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         began = time.monotonic()
         events = stub.AbortUpdate(coordinator_pb2.AbortUpdateRequest(force=force))
-        result = progress_call(events).released
+        result = progress_call(events, wanted=["released"]).released
         seconds = round(time.monotonic() - began, 3)
     if as_json:
         print_json({**released_json(result), "seconds": seconds})

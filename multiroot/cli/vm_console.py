@@ -26,16 +26,23 @@ def attach(name: str, root: str | None, *, history: bool, follow: bool) -> None:
     requests.put(vm_pb2.ConsoleRequest(name=name, history=history))
     with connect(root) as channel, _raw_terminal(follow) as interactive:
         call = vm_pb2_grpc.VmServiceStub(channel).Console(iter(requests.get, None))
+        left = threading.Event()
+
+        def leave() -> None:
+            left.set()
+            call.cancel()
+
         if interactive:
-            threading.Thread(target=_type, args=(requests, call.cancel), daemon=True).start()
+            threading.Thread(target=_type, args=(requests, leave), daemon=True).start()
         try:
             for response in call:
                 sys.stdout.buffer.write(response.output)
                 sys.stdout.buffer.flush()
                 if not follow:
                     break
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.CANCELLED:
+        except grpc.RpcError:
+            # An agent can cancel a call, too.
+            if not left.is_set():
                 raise
         finally:
             call.cancel()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from multiroot.errors import MultirootError
 from multiroot.phases import Phase
@@ -16,10 +16,11 @@ def follow(
     *show: Callable[[Phase], None],
     hear: Callable[[str], None] | None = None,
     handed: Callable[[coordinator_pb2.HandoffResult], None] | None = None,
+    wanted: Collection[str] = (),
 ) -> coordinator_pb2.Progress:
     """Give every one of `show` each phase as it starts and as it ends, `hear` each line that a new root's
     kernel says, and `handed` each VM that has arrived; returns the message with the result, or with the last
-    VM's.
+    VM's. `wanted` names the events that are a result of this call; any that is none of the others, if empty.
 
     Raises MultirootError when the agent ends the call without a result, unless VMs were all that was to come:
     there may have been none.
@@ -34,7 +35,7 @@ def follow(
         elif kind == "said":
             if hear:
                 hear(event.said)
-        else:
+        elif kind in wanted or (kind and not wanted):
             last = event
             if kind == "handed_off" and handed:
                 handed(event.handed_off)

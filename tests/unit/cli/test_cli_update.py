@@ -73,6 +73,17 @@ def test_an_update_as_data(run: Run, agent: FakeAgent) -> None:
     ]
 
 
+def test_what_an_agent_notes_of_a_phase_does_not_replace_its_name(run: Run, agent: FakeAgent) -> None:
+    updated(agent, retiring=False)
+    phase = common_pb2.Phase(
+        name="carve", side="old root", duration_ns=5, attrs={"name": "x", "ms": "y", "a": "b"}
+    )
+    result = coordinator_pb2.UpdateResult(state="joined")
+    agent.answer("Update", coordinator_pb2.Progress(phase=phase), coordinator_pb2.Progress(updated=result))
+    (told,) = json.loads(run("update", "--kernel", "6.12", "--json").out)["phases"]
+    assert (told["name"], told["ms"], told["a"]) == ("carve", 0.0, "b")
+
+
 @pytest.mark.parametrize(
     ("words", "until"), [(("--keep-old",), "handover"), (("--until", "join"), "join"), ((), "")]
 )
