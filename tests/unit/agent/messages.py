@@ -14,7 +14,8 @@ WORDS = (
     "vm0", "vm1", "new", "old", "2", "tiny", "q35", "microvm", "retire", "handover", "dance", "../x", "a\nb",
     "\0", "\x1b[2J", "010", "0-3", "1-", "0000:00:02.0", "ff:ff.7", "10.77.1.1/16", "52:54:00:00:00:01",
     "6.12", "fake", "/dev/null", "/", "q35,accel=tcg", "noapic", '"', "x" * 5000, "\u00e9",
-    "/nonexistent/vmlinuz",
+    "/nonexistent/vmlinuz", "ready", "done", "\x9b1m", "\x1b]0;x\x07", "a\nmultiroot: b", "[red]", "c:a:b\\",
+    "\u202e",
 )  # fmt: skip
 TEXT = st.sampled_from(WORDS) | st.text(max_size=6)
 
@@ -34,6 +35,8 @@ _KINDS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_UINT64: numbers(0, (1 << 64) - 1),
     FieldDescriptor.TYPE_INT64: numbers(-(1 << 63), (1 << 63) - 1),
     FieldDescriptor.TYPE_DOUBLE: st.floats(),
+    # The wire carries values that have no name, too.
+    FieldDescriptor.TYPE_ENUM: numbers(-(1 << 31), (1 << 31) - 1),
 }
 
 
