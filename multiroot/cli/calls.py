@@ -16,13 +16,15 @@ def progress_call(
     events: Iterable[coordinator_pb2.Progress],
     *also: Callable[[Phase], None],
     wanted: Collection[str],
+    empty: bool = False,
     handed: Callable[[coordinator_pb2.HandoffResult], None] | None = None,
 ) -> coordinator_pb2.Progress:
     """Show each phase when it comes, and pass it to `also`; show what a new root's kernel says. Returns the
     message that has the result, which is one of the events `wanted`. `handed` gets each VM that has arrived.
+    `empty`: there may be no result.
     """
     with Progress().live() as show:
-        return follow(events, show, *also, hear=show.hear, handed=handed, wanted=wanted)
+        return follow(events, show, *also, hear=show.hear, handed=handed, wanted=wanted, empty=empty)
 
 
 def released_json(result: coordinator_pb2.ReleaseResult) -> dict[str, Any]:

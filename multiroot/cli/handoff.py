@@ -56,12 +56,12 @@ def start(vms: tuple[str, ...], all_vms: bool, to: str, as_json: bool, **terms: 
         # The root that gives is asked: it alone knows how to let go of a VM.
         with connect("old" if to == "new" else "new") as channel:
             stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-            progress_call(stub.Handoff(request), wanted=["handed_off"], handed=arrived.append)
+            progress_call(stub.Handoff(request), wanted=["handed_off"], handed=arrived.append, empty=all_vms)
     finally:
         # Also when others stay: that is an error, and follows.
         _show(arrived, to, as_json, alone=len(vms) == 1)
     if not arrived and not as_json:
-        click.echo("there is no VM to hand over")
+        say("there is no VM to hand over")
 
 
 def _show(arrived: Sequence[coordinator_pb2.HandoffResult], to: str, as_json: bool, *, alone: bool) -> None:

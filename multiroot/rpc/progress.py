@@ -17,13 +17,13 @@ def follow(
     hear: Callable[[str], None] | None = None,
     handed: Callable[[coordinator_pb2.HandoffResult], None] | None = None,
     wanted: Collection[str] = (),
+    empty: bool = False,
 ) -> coordinator_pb2.Progress:
     """Give every one of `show` each phase as it starts and as it ends, `hear` each line that a new root's
     kernel says, and `handed` each VM that has arrived; returns the message with the result, or with the last
     VM's. `wanted` names the events that are a result of this call; any that is none of the others, if empty.
 
-    Raises MultirootError when the agent ends the call without a result, unless VMs were all that was to come:
-    there may have been none.
+    Raises MultirootError when the agent ends the call without a result, unless that is right (`empty`).
     """
     last: coordinator_pb2.Progress | None = None
     for event in events:
@@ -39,7 +39,7 @@ def follow(
             last = event
             if kind == "handed_off" and handed:
                 handed(event.handed_off)
-    if last is None and handed:
+    if last is None and empty:
         return coordinator_pb2.Progress()
     if last is None:
         raise MultirootError("the agent ended the call without a result", "see its log")
