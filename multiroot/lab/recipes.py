@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from multiroot import toml_files
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.lab import paths
 from multiroot.units import parse_cpu_list, parse_size
@@ -131,21 +131,16 @@ Model = TypeVar("Model", bound=Recipe)
 def read(path: Path, model: type[Model], *, overrides: dict[str, object] | None = None) -> Model:
     """Parse and validate one recipe file; `overrides` beat its fields. Raises BadRequestError."""
     try:
-        data = tomllib.loads(path.read_text())
+        data = toml_files.read(path)
     except FileNotFoundError as error:
         raise BadRequestError(f"no recipe {path.name}", f"looked in {path.parent}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequestError(f"cannot read recipe {path}: {error}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadRequestError(f"{path.name} is not valid TOML: {error}", str(path)) from error
     try:
         return model.model_validate({**data, **(overrides or {})})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadRequestError(
-            f"{path.name}: {field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}",
-            str(path),
+            f"{path}: {field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}"
         ) from error
 
 

@@ -64,7 +64,7 @@ def test_a_wrong_machine_is_one_clear_line(tmp_path: Path, old: str, new: str, s
     assert old in GOOD
     with pytest.raises(BadRequestError, match=says) as error:
         recipes.read(write(tmp_path, GOOD.replace(old, new, 1)), MachineRecipe)
-    assert error.value.message.startswith("machine.toml")
+    assert error.value.message.startswith(str(tmp_path / "machine.toml"))
     assert "\n" not in error.value.message
 
 
@@ -76,7 +76,7 @@ def test_a_machine_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert recipes.machine("machine.toml").cpus == 6
     with pytest.raises(BadRequestError, match=r"no recipe other\.toml"):
         recipes.machine(str(tmp_path / "other.toml"))
-    with pytest.raises(BadRequestError, match="cannot read recipe"):
+    with pytest.raises(BadRequestError, match=r"cannot read .*: Is a directory"):
         recipes.machine(f"{tmp_path}/")
 
 
