@@ -59,6 +59,11 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(clean(text), err=err)
 
 
+def print_file(text: str) -> None:
+    """Print what is to be kept as a file: in UTF-8, whatever this terminal has."""
+    click.echo("\n".join(map(clean, text.splitlines())).encode())
+
+
 def print_json(data: Any) -> None:
     """Print `data` as indented JSON on stdout. A number that JSON can't say (NaN, infinities) is null."""
     click.echo(_as_json(data))

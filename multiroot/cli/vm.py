@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from multiroot.cli.agent import connect
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_table, say
+from multiroot.cli.output import json_option, print_file, print_json, print_table, say
+from multiroot.errors import PeerLostError
 from multiroot.units import format_size
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.fields import as_text, from_options, options, to_data
+from multiroot.vm.fields import as_text, options, to_data, with_options
 
 if TYPE_CHECKING:
     from multiroot.rpc.v1 import vm_pb2
@@ -48,23 +51,65 @@ def definition_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _named(context: click.Context, param: click.Parameter, name: str | None) -> str | None:
+    """A VM has a name, by its argument or by a file."""
+    if name is None and context.params["file"] is None:
+        raise click.MissingParameter("Or give a file that has one: --file FILE.", context, param, "'NAME'")
+    return name
+
+
 @vm.command(example="multiroot vm run vm0 --memory 512M --cpus 2 --address 10.77.1.1/16")
-@click.argument("name")
+@click.argument("name", required=False, callback=_named)
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    is_eager=True,  # NAME is looked at after it
+    help="Take the VM from this TOML file. NAME and options that are given win over it.",
+)
 @definition_options
 @root_option
 @json_option
-def run(name: str, root: str | None, as_json: bool, **given: Any) -> None:
-    """Start the VM NAME with its RAM in the arena."""
+@click.pass_context
+def run(
+    context: click.Context,
+    /,
+    name: str | None,
+    file: Path | None,
+    root: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Start the VM NAME with its RAM in the arena.
+
+    A file for --file has the keys that `multiroot vm show NAME --toml` prints. What neither the command line
+    nor the file says has its default.
+    """
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
     from multiroot.vm.messages import definition_to_proto
 
-    definition = definition_to_proto(from_options(VmDefinition, given, name=name))
+    typed = {
+        key: value
+        for key, value in given.items()
+        if context.get_parameter_source(key) is ParameterSource.COMMANDLINE
+    }
+    definition = definition_to_proto(with_options(_definition(name, file), typed))
     with connect(root) as channel:
         started = vm_pb2_grpc.VmServiceStub(channel).Run(vm_pb2.RunVmRequest(definition=definition))
     if as_json:
         print_json(vm_json(started))
     else:
         say(f"{started.definition.name} runs in root {started.owner}, epoch {started.epoch}")
+
+
+def _definition(name: str | None, file: Path | None) -> VmDefinition:
+    """What options change: a VM's defaults, or what a file says."""
+    if file is None:
+        assert name is not None  # _named
+        return VmDefinition(name)
+    from multiroot.vm.definition_file import read
+
+    return read(file, name)
 
 
 @vm.command("list", example="multiroot vm list")
@@ -103,12 +148,20 @@ def list_vms(root: str | None, as_json: bool) -> None:
 @click.argument("name")
 @view_option
 @json_option
-def show(name: str, root: str | None, as_json: bool) -> None:
+@click.option(
+    "--toml", "as_toml", is_flag=True, help="Print a file for `vm run --file` that gives the same VM."
+)
+def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
     """Everything about the VM NAME."""
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
+    if as_json and as_toml:
+        raise click.UsageError("--json and --toml exclude each other")
     with connect(root) as channel:
         found = vm_pb2_grpc.VmServiceStub(channel).Get(vm_pb2.GetVmRequest(name=name), timeout=10)
+    if as_toml:
+        print_file(_toml(found))
+        return
     data = vm_json(found)
     if as_json:
         print_json(data)
@@ -118,6 +171,19 @@ def show(name: str, root: str | None, as_json: bool) -> None:
         ("property", "value"),
         [*((name, as_text(value)) for name, value in data.items()), ("extents", extents)],
     )
+
+
+def _toml(message: vm_pb2.Vm) -> str:
+    from multiroot.vm.definition_file import write
+    from multiroot.vm.messages import definition_from_proto
+
+    if not _is_known(message):
+        name = message.definition.name
+        raise PeerLostError(
+            f"{name} is {message.state}: nobody who answers knows its definition",
+            f"what is known of it: multiroot vm show {name}",
+        )
+    return write(definition_from_proto(message.definition))
 
 
 @vm.command(example="multiroot vm console vm0 --history")
@@ -164,7 +230,7 @@ def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
     from multiroot.vm.messages import definition_from_proto
 
     name, *rest = to_data(definition_from_proto(message.definition)).items()
-    if not message.definition.cpus:
+    if not _is_known(message):
         known = dict(rest)["ram_bytes"]
         rest = [(key, [] if isinstance(value, tuple) else None) for key, value in rest]
         rest = [(key, known if key == "ram_bytes" else value) for key, value in rest]
@@ -178,3 +244,8 @@ def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
         "error": message.error,
         "extents": [{"offset": extent.offset, "size": extent.size} for extent in message.extents],
     }
+
+
+def _is_known(message: vm_pb2.Vm) -> bool:
+    """Whether anybody who was asked knows more of a VM than what the arena says."""
+    return bool(message.definition.cpus)

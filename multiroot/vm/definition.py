@@ -51,12 +51,13 @@ class VmDefinition:
     `guest` names a folder of kernel and initrd in the system image; `append` is added to the guest's command
     line; `functions` are the PCI functions that the VM owns, bus:device.function.
 
-    Messages, JSON, the options of `vm run` and what `vm show` prints are derived from these fields.
+    Messages, JSON, files, the options of `vm run` and what `vm show` prints are derived from these fields.
     """
 
     name: str
     ram_bytes: int = described(
-        256 * MIB, Option("--memory", "RAM, a multiple of 2 MiB.", default="256M", parse=parse_size)
+        256 * MIB,
+        Option("--memory", "RAM, a multiple of 2 MiB.", default="256M", parse=parse_size, write=format_size),
     )
     cpus: int = described(1, Option("--cpus", "Virtual CPUs."))
     machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))
@@ -76,6 +77,14 @@ class VmDefinition:
     def function(self) -> str:
         """The PCI function that it owns, empty if none; `checked` sees to it that there is at most one."""
         return self.functions[0] if self.functions else ""
+
+    def called(self, name: str) -> VmDefinition:
+        """The same VM under another name. A MAC address that was made from the name is made from the new one:
+        two VMs of one file shall not have the same.
+        """
+        made = _mac("", self.name)
+        cards = (replace(card, mac="") if card.mac.lower() == made else card for card in self.cards)
+        return self if name == self.name else replace(self, name=name, cards=tuple(cards))
 
     def checked(self) -> VmDefinition:
         """This definition with defaults filled in; raises BadRequestError naming the first thing wrong."""

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One source for a record's fields: messages, JSON and command-line options are derived from its dataclass.
+"""One source for a record's fields: messages, JSON, files that a person writes, and command-line options are
+derived from its dataclass.
 
 A field is a text or a number, or a tuple of texts or of records of their own. A protocol message has a field
-of the same name for each of them. What a command line calls a field is in the field's metadata.
+of the same name for each of them, and so have JSON and files. What a command line calls a field is in the
+field's metadata.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from multiroot.errors import BadRequestError
 
@@ -18,12 +20,24 @@ M = TypeVar("M")
 
 _OPTION, _ELEMENT = "option", "element"
 
+# Types as JSON and files have them, in a person's words.
+_KINDS: dict[type, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a fraction",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+    type(None): "nothing",
+}
+
 
 @dataclass(frozen=True)
 class Option:
     """How a field is given on a command line; `parse` makes its value of that.
 
     `default` is what a person would type for the field's default, where that is another thing than its value.
+    `write` is for a number that a person writes as text, such as a size: what `parse` makes the number of.
     """
 
     flag: str
@@ -31,6 +45,7 @@ class Option:
     metavar: str | None = None
     default: str | int | None = None
     parse: Callable[[Any], Any] = lambda given: given
+    write: Callable[[Any], Any] = lambda value: value
 
     @property
     def key(self) -> str:
@@ -58,18 +73,20 @@ def options(record: type[Any]) -> Iterator[Option]:
             yield from options(element)
 
 
-def from_options(record: type[T], given: Mapping[str, Any], **known: Any) -> T:
-    """A record from the parameters of its options, and fields that are known otherwise.
+def with_options(value: T, given: Mapping[str, Any]) -> T:
+    """A record with what the options say that are given; all else stays as it is.
 
-    A list gets one element: that is all that options can say so far.
+    In a list they mean its first element, or make one: that is all that options can say so far.
     """
-    values = dict(known)
-    for each in fields(record):  # type: ignore[arg-type]
-        if option := each.metadata.get(_OPTION):
-            values[each.name] = option.parse(given[option.key])
-        elif element := each.metadata.get(_ELEMENT):
-            values[each.name] = (from_options(element, given),)
-    return record(**values)
+    changes: dict[str, Any] = {}
+    for each in fields(value):  # type: ignore[arg-type]
+        option, element = each.metadata.get(_OPTION), each.metadata.get(_ELEMENT)
+        if option and option.key in given:
+            changes[each.name] = option.parse(given[option.key])
+        elif element and any(inner.key in given for inner in options(element)):
+            first, *rest = getattr(value, each.name) or (element(),)
+            changes[each.name] = (with_options(first, given), *rest)
+    return replace(value, **changes)  # type: ignore[type-var]
 
 
 def to_message(value: Any, kind: type[M]) -> M:
@@ -120,30 +137,86 @@ def to_data(value: Any) -> dict[str, Any]:
     return asdict(value)
 
 
-def from_data(data: Mapping[str, Any], record: type[T]) -> T:
-    """A record from what `to_data` made, after JSON; raises BadRequestError for anything else."""
+def to_file(value: Any) -> dict[str, Any]:
+    """A record as a person would write it in a file."""
+    return {each.name: _written(each, getattr(value, each.name)) for each in fields(value)}
+
+
+def _written(each: Field[Any], content: Any) -> Any:
+    if isinstance(content, tuple):
+        return [to_file(item) if each.metadata.get(_ELEMENT) else item for item in content]
+    option = each.metadata.get(_OPTION)
+    return option.write(content) if option else content
+
+
+def from_data(data: Any, record: type[T]) -> T:
+    """A record from what `to_data` made, after JSON; raises BadRequestError, naming the field, for anything
+    else.
+    """
+    return _record(data, record, _Place(by_hand=False))
+
+
+def from_file(data: Any, record: type[T]) -> T:
+    """A record from what a person has written in a file, where a number may be the text that its option
+    takes; raises BadRequestError, naming the field, for what makes none.
+    """
+    return _record(data, record, _Place(by_hand=True))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in the data something is, and whether a person wrote that."""
+
+    by_hand: bool
+    names: tuple[str, ...] = ()
+
+    def inside(self, name: object) -> _Place:
+        return replace(self, names=(*self.names, str(name)))
+
+    def error(self, what: str, hint: str = "") -> BadRequestError:
+        return BadRequestError(f"{'.'.join(self.names)}: {what}" if self.names else what, hint)
+
+
+def _record(data: Any, record: type[T], place: _Place) -> T:
     assert is_dataclass(record)
+    if not isinstance(data, Mapping):
+        raise place.error(f"{_KINDS[dict]} is needed, not {_kind(data)}")
     hints = get_type_hints(record)
-    if not isinstance(data, Mapping) or (unknown := set(data) - set(hints)):
-        what = ", ".join(sorted(unknown)) if isinstance(data, Mapping) else repr(data)
-        raise BadRequestError(f"{record.__name__} has no field {what}")
-    try:
-        return record(**{name: _typed(content, hints[name]) for name, content in data.items()})
-    except TypeError as error:
-        raise BadRequestError(f"not a {record.__name__}: {error}") from error
+    known = {each.name: each for each in fields(record)}
+    if unknown := [name for name in data if name not in known]:
+        raise place.inside(unknown[0] or '""').error("no such key", f"there are: {', '.join(known)}")
+    for each in known.values():
+        if each.name not in data and each.default is MISSING:
+            raise place.inside(each.name).error("it is missing")
+    return cast(T, record(**{name: _value(known[name], hints[name], data[name], place) for name in data}))
 
 
-def _typed(content: Any, hint: Any) -> Any:
-    """`content` as a field of that type has it; raises TypeError for another type."""
+def _value(each: Field[Any], hint: Any, content: Any, place: _Place) -> Any:
+    place = place.inside(each.name)
+    option = each.metadata.get(_OPTION)
+    if place.by_hand and option and hint is int and isinstance(content, str):
+        try:
+            content = option.parse(content)
+        except BadRequestError as error:
+            raise place.error(error.message, error.hint) from error
+    return _typed(content, hint, place)
+
+
+def _typed(content: Any, hint: Any, place: _Place) -> Any:
+    """`content` as a field of that type has it; raises BadRequestError for another type."""
     if is_dataclass(hint) and isinstance(hint, type):
-        return from_data(content, hint)
+        return _record(content, hint, place)
     if inner := get_args(hint):
         if not isinstance(content, list):
-            raise TypeError(f"{content!r} is no list")
-        return tuple(_typed(item, inner[0]) for item in content)
+            raise place.error(f"{_KINDS[list]} is needed, not {_kind(content)}")
+        return tuple(_typed(item, inner[0], place.inside(index)) for index, item in enumerate(content))
     if type(content) is not hint:
-        raise TypeError(f"{content!r} is not of type {hint.__name__}")
+        raise place.error(f"{_KINDS[hint]} is needed, not {_kind(content)}")
     return content
+
+
+def _kind(content: Any) -> str:
+    return _KINDS.get(type(content), f"a {type(content).__name__}")
 
 
 def as_text(content: Any) -> str:

@@ -19,10 +19,12 @@ from multiroot.vm.fields import (
     as_text,
     described,
     from_data,
-    from_options,
+    from_file,
     options,
     to_data,
+    to_file,
     to_message,
+    with_options,
 )
 from multiroot.vm.messages import definition_from_proto, definition_to_proto
 
@@ -98,11 +100,13 @@ def test_every_field_counts_in_the_checksum() -> None:
     assert OTHER.checked() == OTHER
 
 
-def test_messages_and_json_carry_every_field() -> None:
+def test_messages_json_and_files_carry_every_field() -> None:
     assert [field.name for field in fields(OTHER) if field.default == OTHERS[field.name]] == []
     for each in (OTHER, GOOD, VmDefinition("vm0")):
         assert definition_from_proto(definition_to_proto(each)) == each
         assert from_data(json.loads(json.dumps(to_data(each))), VmDefinition) == each
+        assert list(to_file(each)) == [field.name for field in fields(VmDefinition)]
+        assert from_file(json.loads(json.dumps(to_file(each))), VmDefinition) == each
 
 
 def test_every_field_can_be_given_to_vm_run() -> None:
@@ -121,9 +125,35 @@ def test_every_field_can_be_given_to_vm_run() -> None:
     context = cli.run.make_context("run", ["vm1", *words])
     given = {key: value for key, value in context.params.items() if key not in ("root", "as_json")}
     name = given.pop("name")
-    assert from_options(VmDefinition, given, name=name) == OTHER
+    assert with_options(VmDefinition(name), given) == OTHER
     plain = cli.run.make_context("run", ["vm0"]).params
-    assert from_options(VmDefinition, plain, name="vm0") == VmDefinition("vm0")
+    assert with_options(VmDefinition("vm0"), plain) == VmDefinition("vm0")
+    assert with_options(OTHER, {**plain, "device": ""}) == VmDefinition("vm1")
+
+
+@pytest.mark.parametrize("key", [option.key for option in options(VmDefinition)])
+def test_an_option_changes_its_field_and_no_other(key: str) -> None:
+    typed = {option.key: option.default for option in options(VmDefinition)}
+    assert with_options(OTHER, {}) == OTHER
+    changed = with_options(OTHER, {key: typed.pop(key)})
+    assert changed != OTHER
+    assert with_options(changed, typed) == VmDefinition("vm1")
+
+
+def test_options_mean_the_first_card() -> None:
+    two = VmDefinition("vm0", cards=(Card(mac="a"), Card(mac="b")))
+    assert with_options(two, {"address": "x"}).cards == (Card("a", "x"), Card("b"))
+    none = VmDefinition("vm0", cards=())
+    assert with_options(none, {"cpus": 2}).cards == ()
+    assert with_options(none, {"mac": "c"}).cards == (Card("c"),)
+
+
+def test_a_mac_made_from_the_name_follows_it() -> None:
+    assert GOOD.called("vm0") == GOOD
+    assert (
+        GOOD.called("vm1").checked() == VmDefinition("vm1", cards=(Card(address="10.77.1.1/16"),)).checked()
+    )
+    assert OTHER.called("vm2") == replace(OTHER, name="vm2")
 
 
 def test_vm_show_has_every_field() -> None:
@@ -144,9 +174,15 @@ class Longer(VmDefinition):
 def test_a_field_that_a_message_lacks_is_noticed() -> None:
     with pytest.raises(ValueError, match="VmDefinition has no field extra"):
         to_message(Longer("vm0"), vm_pb2.VmDefinition)
-    with pytest.raises(BadRequestError, match="VmDefinition has no field extra"):
+    with pytest.raises(BadRequestError, match="extra: no such key"):
         from_data(to_data(Longer("vm0")), VmDefinition)
+
+
+def test_a_field_that_is_added_is_in_files_and_options_by_itself() -> None:
     assert "--extra" in [option.flag for option in options(Longer)]
+    assert with_options(Longer("vm0"), {"extra": "x"}) == Longer("vm0", extra="x")
+    assert to_file(Longer("vm0", extra="x"))["extra"] == "x"
+    assert from_file({"name": "vm0", "extra": "x"}, Longer) == Longer("vm0", extra="x")
 
 
 @given(st.text(min_size=1), st.integers(1, 1 << 40), st.integers(1, 255), st.lists(st.text(min_size=1)))
