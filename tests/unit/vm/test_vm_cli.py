@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from multiroot.arena.arena import Arena
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2_grpc
 from multiroot.units import MIB
+from multiroot.vm.definition import VmDefinition
 from multiroot.vm.elsewhere import no_other_root
 from multiroot.vm.manager import VmManager
 from multiroot.vm.vm_service import VmService
@@ -129,6 +130,31 @@ async def test_duplicate(multiroot: Run) -> None:
     again = await multiroot(*words)
     assert again.code == 3
     assert "already a VM vm0" in again.err
+
+
+async def test_a_vm_comes_again_from_what_was_shown(multiroot: Run, tmp_path: Path) -> None:
+    path = tmp_path / "vm0.toml"
+    path.write_text('ram_bytes = "32M"\nguest = "tiny"\nappend = "a=\u00e9"\n')
+    assert (await multiroot("vm", "run", "vm0", "--file", path)).out == "vm0 runs in root 1, epoch 1\n"
+    first = json.loads((await multiroot("vm", "show", "vm0", "--json")).out)
+    path.write_text((await multiroot("vm", "show", "vm0", "--toml")).out)
+    assert (await multiroot("vm", "stop", "vm0")).code == 0
+    assert (await multiroot("vm", "run", "--file", path)).code == 0
+    again = json.loads((await multiroot("vm", "show", "vm0", "--json")).out)
+    names = [field.name for field in fields(VmDefinition)]
+    assert [again[name] for name in names] == [first[name] for name in names]
+    assert (await multiroot("vm", "run", "vm1", "--file", path)).code == 0
+    vms = json.loads((await multiroot("vm", "list", "--json")).out)
+    assert len({vm["cards"][0]["mac"] for vm in vms}) == 2
+
+
+async def test_what_is_no_file_changes_nothing(multiroot: Run, tmp_path: Path) -> None:
+    path = tmp_path / "vm0.toml"
+    path.write_text('name = "vm0"\nguest = "tiny"\nram_bytes = "32Q"\n')
+    done = await multiroot("vm", "run", "--file", path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"multiroot: {path}: ram_bytes: not a size: '32Q'")
+    assert json.loads((await multiroot("vm", "list", "--json")).out) == []
 
 
 async def test_console_without_following(multiroot: Run) -> None:
