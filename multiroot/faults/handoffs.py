@@ -196,6 +196,7 @@ def _others() -> list[Fault]:
             "taker's disk full",
             P.TAKER_PREPARE,
             "no room in the new root's /run",
+            (STAYS, GOES),
             before=strikes.fill(TAKER, "/run"),
             after=strikes.empty(TAKER, "/run"),
         ),
@@ -219,7 +220,7 @@ def _link() -> list[Fault]:
         )
     ]
     for point, fates in (
-        (P.GIVER_TRANSFER, (STAYS,)),
+        (P.GIVER_TRANSFER, (STAYS, GOES)),
         (P.TAKER_LOADED, (STAYS, GOES)),
         (P.TAKER_OWNED, (GOES,)),
     ):

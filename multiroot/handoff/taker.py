@@ -17,7 +17,7 @@ from multiroot.arena.allocator import Extent
 from multiroot.arena.arena import Standing
 from multiroot.arena.layout import Owner
 from multiroot.device.passthrough import Comparison
-from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
 from multiroot.failpoints import FailPoint, reach, reach_in_thread
 from multiroot.handoff import wire
 from multiroot.handoff.incoming import Blackout, DeviceMove, Incoming, Taken
@@ -317,7 +317,11 @@ class Taker:
             if vm.taps:
                 await vm.bring_up_taps()
                 await vm.vmm.announce()
-        vm.keep()
+        try:
+            vm.keep()
+        except MultirootError as error:
+            # The guest runs here, and its owner word says so to the next agent, too.
+            log.error("%s: %s", vm.name, error)
 
     async def _discard(self, vm: Instance) -> None:
         vm.hurry(False)

@@ -363,6 +363,20 @@ async def test_preparing_again_replaces_the_first(roots: Roots) -> None:
     await assert_runs_only_in(giver, taker)
 
 
+async def test_a_record_that_cannot_be_written_any_more_spoils_nothing(
+    roots: Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    giver, taker = roots
+    await start_vm(giver)
+
+    def keep(vm: Instance) -> None:
+        raise MultirootError(f"cannot write {vm.name}'s record: No space left on device")
+
+    monkeypatch.setattr(Instance, "keep", keep)
+    assert (await hand(giver, taker)).resumed_ns
+    await assert_runs_only_in(taker, giver)
+
+
 async def test_prepared_in_vain(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
     giver, taker = roots
     monkeypatch.setattr(incoming_module, "PREPARED_FOR_S", 0.0)
