@@ -5,6 +5,7 @@
  */
 #include <linux/anon_inodes.h>
 #include <linux/fs.h>
+#include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -23,10 +24,16 @@ struct stream {
 	__le16 device;
 };
 
-/* An open file of it. */
+/**
+ * struct transfer - an open file of it
+ * @lock: protects what is written; one that is read never changes
+ * @stream: the bytes
+ * @length: how many have been written
+ */
 struct transfer {
+	struct mutex lock;	/* see above */
 	struct stream stream;
-	size_t length;		/* bytes that have been written */
+	size_t length;
 };
 
 static ssize_t mr_stream_read(struct file *file, char __user *buf, size_t count, loff_t *pos)
@@ -41,15 +48,23 @@ static ssize_t mr_stream_read(struct file *file, char __user *buf, size_t count,
 static ssize_t mr_stream_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)
 {
 	struct transfer *transfer = file->private_data;
+	u8 part[sizeof(transfer->stream)];
+	ssize_t done = -EINVAL;
 
 	if (pos)
 		return -ESPIPE;
-	if (count > sizeof(transfer->stream) - transfer->length)
+	if (count > sizeof(part))
 		return -EINVAL;
-	if (copy_from_user((void *)&transfer->stream + transfer->length, buf, count))
+	if (copy_from_user(part, buf, count))
 		return -EFAULT;
-	transfer->length += count;
-	return count;
+	mutex_lock(&transfer->lock);
+	if (count <= sizeof(transfer->stream) - transfer->length) {
+		memcpy((void *)&transfer->stream + transfer->length, part, count);
+		transfer->length += count;
+		done = count;
+	}
+	mutex_unlock(&transfer->lock);
+	return done;
 }
 
 static int mr_stream_release(struct inode *inode, struct file *file)
@@ -77,6 +92,7 @@ static struct file *mr_stream_open(struct pci_dev *pdev, const struct file_opera
 
 	if (!transfer)
 		return ERR_PTR(-ENOMEM);
+	mutex_init(&transfer->lock);
 	file = anon_inode_getfile(MR_VFIO_DRIVER, fops, transfer, flags);
 	if (IS_ERR(file)) {
 		kfree(transfer);
@@ -111,14 +127,24 @@ struct file *mr_stream_load(struct pci_dev *pdev)
 	return mr_stream_open(pdev, &mr_stream_write_fops, O_WRONLY);
 }
 
-/* True when a whole stream of such a device was written to the file. */
-bool mr_stream_fits(const struct file *file, const struct pci_dev *pdev)
+static bool mr_stream_is_of(const struct transfer *transfer, const struct pci_dev *pdev)
 {
-	const struct transfer *transfer = file->private_data;
-
 	return transfer->length == sizeof(transfer->stream) &&
 	       transfer->stream.magic == cpu_to_le64(STREAM_MAGIC) &&
 	       transfer->stream.version == cpu_to_le32(STREAM_VERSION) &&
 	       transfer->stream.vendor == cpu_to_le16(pdev->vendor) &&
 	       transfer->stream.device == cpu_to_le16(pdev->device);
+}
+
+/* True when a whole stream of such a device was written to the file. */
+bool mr_stream_fits(const struct file *file, const struct pci_dev *pdev)
+{
+	struct transfer *transfer = file->private_data;
+	bool fits;
+
+	/* The file is still open, so somebody may be writing. */
+	mutex_lock(&transfer->lock);
+	fits = mr_stream_is_of(transfer, pdev);
+	mutex_unlock(&transfer->lock);
+	return fits;
 }

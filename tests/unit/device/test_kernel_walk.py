@@ -5,19 +5,14 @@ from __future__ import annotations
 
 import ctypes
 import random
-import subprocess
-from pathlib import Path
 
 import pytest
+from kernel_code import U64, compiled
 
-HERE = Path(__file__).parent / "kernel"
-KMOD = Path(__file__).parents[3] / "csrc/kmod"
 PAGES, BASE, GIB = 64, 1 << 32, 1 << 30
 END = BASE + PAGES * 4096
 RIGHTS, LARGE = 3, 1 << 7
 ELOOP, EEXIST, ENOMEM = -40, -17, -12
-
-U64 = ctypes.c_uint64
 
 
 class Walk:
@@ -64,11 +59,8 @@ class Walk:
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    path = tmp_path_factory.mktemp("walk") / "walk.so"
-    sources = [KMOD / "iommu/walk.c", HERE / "walk_glue.c"]
-    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wno-unknown-pragmas"]
-    subprocess.run(["cc", *flags, f"-I{HERE}/shim", f"-I{KMOD}", "-o", path, *sources], check=True)
-    return ctypes.CDLL(str(path))
+    folder = tmp_path_factory.mktemp("walk")
+    return ctypes.CDLL(str(compiled(folder, "kernel.h", "walk_glue.c", "iommu/walk.c")))
 
 
 @pytest.fixture
