@@ -17,7 +17,7 @@ static long mr_vfio_device_ioctl(struct vfio_device *vdev, unsigned int command,
 	long ret = vfio_pci_core_ioctl(vdev, command, arg);
 
 	if (!ret && command == VFIO_DEVICE_SET_IRQS)
-		mr_vectors_remap(mr_vfio_of(vdev)->core.pdev);
+		mr_vectors_remap(&mr_vfio_of(vdev)->core);
 	return ret;
 }
 

@@ -31,7 +31,7 @@ static int mr_migration_go_on(struct mr_vfio *mine)
 	err = multiroot_pci_hold(pdev, MR_PCI_FREE);
 	if (err || !mine->paused)
 		return err;
-	pci_info(pdev, "goes on in this root, %d vectors raised\n", mr_vectors_raise(pdev));
+	pci_info(pdev, "goes on in this root, %d vectors raised\n", mr_vectors_raise(&mine->core));
 	mine->paused = false;
 	return 0;
 }

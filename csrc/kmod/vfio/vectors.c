@@ -6,6 +6,7 @@
 #include <linux/interrupt.h>
 #include <linux/irq.h>
 #include <linux/msi.h>
+#include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
 
@@ -17,7 +18,10 @@ static int mr_vectors_of(struct pci_dev *pdev)
 	return pdev->msix_enabled ? pci_msix_vec_count(pdev) : 0;
 }
 
-/* Call @visit for every vector that Linux uses; how often it said true. */
+/*
+ * Call @visit for every vector that Linux uses; how often it said true. With vfio-pci's igate held, or when the device
+ * is closed: SET_IRQS of another thread frees the descriptors otherwise.
+ */
 static int mr_vectors_each(struct pci_dev *pdev, bool (*visit)(int irq, void *data), void *data)
 {
 	int i, vectors = mr_vectors_of(pdev), said = 0;
@@ -61,9 +65,11 @@ static bool mr_vectors_remap_one(int irq, void *data)
 }
 
 /* From now on Linux calls mr_vectors_write_msi() for each message of these interrupts, whenever it is written. */
-void mr_vectors_remap(struct pci_dev *pdev)
+void mr_vectors_remap(struct vfio_pci_core_device *core)
 {
-	mr_vectors_each(pdev, mr_vectors_remap_one, pdev);
+	mutex_lock(&core->igate);
+	mr_vectors_each(core->pdev, mr_vectors_remap_one, core->pdev);
+	mutex_unlock(&core->igate);
 }
 
 static bool mr_vectors_raise_one(int irq, void *data)
@@ -75,12 +81,17 @@ static bool mr_vectors_raise_one(int irq, void *data)
  * Raise every vector once, which to a driver is no different from interrupts that coalesced. Returns how many were
  * raised.
  */
-int mr_vectors_raise(struct pci_dev *pdev)
+int mr_vectors_raise(struct vfio_pci_core_device *core)
 {
+	int raised;
+
+	mutex_lock(&core->igate);
 	/* Another root may have written its own addresses into the table before it gave up. */
-	if (mr_vectors_of(pdev))
-		pci_restore_msi_state(pdev);
-	return mr_vectors_each(pdev, mr_vectors_raise_one, NULL);
+	if (mr_vectors_of(core->pdev))
+		pci_restore_msi_state(core->pdev);
+	raised = mr_vectors_each(core->pdev, mr_vectors_raise_one, NULL);
+	mutex_unlock(&core->igate);
+	return raised;
 }
 
 static bool mr_vectors_divert_one(int irq, void *data)

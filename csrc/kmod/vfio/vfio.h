@@ -39,8 +39,8 @@ struct file *mr_stream_load(struct pci_dev *pdev);
 bool mr_stream_fits(const struct file *file, const struct pci_dev *pdev);
 
 /* vectors.c: the device's interrupts. */
-void mr_vectors_remap(struct pci_dev *pdev);
-int mr_vectors_raise(struct pci_dev *pdev);
+void mr_vectors_remap(struct vfio_pci_core_device *core);
+int mr_vectors_raise(struct vfio_pci_core_device *core);
 void *mr_vectors_divert(struct pci_dev *pdev);
 
 /* migration.c: states of the migration. */

@@ -44,7 +44,7 @@ class Stream:
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("vfio")
-    return ctypes.CDLL(str(compiled(folder, "vfio.h", "vfio_glue.c", "vfio/stream.c")))
+    return ctypes.CDLL(str(compiled(folder, "vfio.h", "vfio_glue.c", "vfio/stream.c", "vfio/vectors.c")))
 
 
 @pytest.fixture
@@ -81,3 +81,11 @@ def test_of_two_writers_at_once_one_comes_after_the_other(stream: Stream, sizes:
     left = SIZE - done[1]
     assert stream.write(b"y" * (left + 1)) == EINVAL
     assert stream.write(b"y" * left) == left
+
+
+def test_descriptors_of_interrupts_are_used_while_vfio_can_not_free_them(library: ctypes.CDLL) -> None:
+    """VFIO makes and frees them under its igate, whenever another thread calls SET_IRQS."""
+    assert library.remap(2) & 0xFFFFFFFF == 0xFEE00010 | 2 << 5
+    assert library.raise_all() == 3
+    numbers = [ctypes.c_int.in_dll(library, name).value for name in ("injected", "restored", "unguarded")]
+    assert numbers == [3, 1, 0]

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* What a test calls of csrc/kmod/vfio. */
+#include "iommu/iommu.h"
 #include "vfio/vfio.h"
+
+#define VECTORS	4
 
 struct pci_dev card = { .vendor = 0x8086, .device = 0x10c9 };
 
@@ -33,4 +36,70 @@ void end(struct file *file)
 {
 	file->f_op->release(NULL, file);
 	free(file);
+}
+
+/* The card's interrupts: VFIO makes and frees their descriptors with igate held. */
+static struct msi_desc descriptors[VECTORS];
+static u32 table[VECTORS][4];
+struct vfio_pci_core_device core = { .pdev = &card, .igate = __MUTEX_INITIALIZER(core.igate) };
+int unguarded, injected, restored;
+
+static void look(void)
+{
+	unguarded += !core.igate.held;
+}
+
+int pci_msix_vec_count(struct pci_dev *pdev)
+{
+	return VECTORS;
+}
+
+int pci_irq_vector(struct pci_dev *pdev, unsigned int vector)
+{
+	look();
+	return vector < VECTORS - 1 ? 30 + (int)vector : -EINVAL;
+}
+
+struct msi_desc *irq_get_msi_desc(unsigned int irq)
+{
+	look();
+	return &descriptors[irq - 30];
+}
+
+int irq_inject_interrupt(unsigned int irq)
+{
+	look();
+	injected++;
+	return 0;
+}
+
+void pci_restore_msi_state(struct pci_dev *pdev)
+{
+	look();
+	restored++;
+}
+
+bool multiroot_iommu_remap(struct pci_dev *pdev, unsigned int vector, const struct msi_msg *message, u32 *address)
+{
+	look();
+	*address = 0xfee00010 | vector << 5;
+	return true;
+}
+
+/* The card's table after SET_IRQS: what it holds for a vector. */
+u32 remap(unsigned int vector)
+{
+	int i;
+
+	card.msix_enabled = true;
+	for (i = 0; i < VECTORS; i++)
+		descriptors[i] = (struct msi_desc){ .msi_index = i, .pci.mask_base = table };
+	mr_vectors_remap(&core);
+	return table[vector][0];
+}
+
+int raise_all(void)
+{
+	card.msix_enabled = true;
+	return mr_vectors_raise(&core);
 }

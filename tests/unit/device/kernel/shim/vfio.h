@@ -27,6 +27,30 @@ struct vfio_pci_core_device {
 	struct mutex igate;
 };
 
+struct msi_msg {
+	u32 address_lo, address_hi, data;
+};
+
+struct msi_desc {
+	struct msi_msg msg;
+	void (*write_msi_msg)(struct msi_desc *desc, void *data);
+	void *write_msi_msg_data;
+	u16 msi_index;
+	struct {
+		void *mask_base;
+		u32 msix_ctrl;
+	} pci;
+};
+
+int pci_msix_vec_count(struct pci_dev *pdev);
+int pci_irq_vector(struct pci_dev *pdev, unsigned int vector);
+void pci_restore_msi_state(struct pci_dev *pdev);
+struct msi_desc *irq_get_msi_desc(unsigned int irq);
+int irq_inject_interrupt(unsigned int irq);
+
+#define writel(value, address)	WRITE_ONCE(*(u32 *)(address), (value))
+#define readl(address)		READ_ONCE(*(u32 *)(address))
+
 #define cpu_to_le64(x)	(x)
 #define cpu_to_le32(x)	(x)
 #define cpu_to_le16(x)	(x)
