@@ -21,4 +21,11 @@ static inline u32 mr_shared_add(u32 *word, u32 value)
 	return value;
 }
 
+/* Returns what the word was before: @old when it is @new now. */
+static inline u32 mr_shared_cmpxchg(u32 *word, u32 old, u32 new)
+{
+	asm volatile("lock cmpxchgl %2, %1" : "+a" (old), "+m" (*word) : "r" (new) : "memory", "cc");
+	return old;
+}
+
 #endif /* _MULTIROOT_SHARED_H */

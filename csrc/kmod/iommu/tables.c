@@ -15,6 +15,7 @@
 #include <asm/apic.h>
 
 #include "iommu/iommu.h"
+#include "shared.h"
 
 /* Whoever holds the lock does two register writes; who holds it longer than this is dead. */
 #define LOCK_US		1000000
@@ -45,7 +46,7 @@ void mr_tables_lock(unsigned long *flags)
 	u32 holder;
 
 	spin_lock_irqsave(&mr_tables.local_lock, *flags);
-	while ((holder = cmpxchg(&mr_tables.shared->lock, 0, mr_tables.self)) != 0) {
+	while ((holder = mr_shared_cmpxchg(&mr_tables.shared->lock, 0, mr_tables.self)) != 0) {
 		udelay(1);
 		if (++waited < LOCK_US)
 			continue;
@@ -185,7 +186,9 @@ u32 mr_tables_owner(int slot)
 
 int mr_tables_take(int slot, u32 from)
 {
-	return cmpxchg(&mr_tables.shared->device[slot].owner, from, mr_tables.self) == from ? 0 : -ESTALE;
+	u32 *owner = &mr_tables.shared->device[slot].owner;
+
+	return mr_shared_cmpxchg(owner, from, mr_tables.self) == from ? 0 : -ESTALE;
 }
 
 phys_addr_t mr_tables_context(int slot)

@@ -151,6 +151,11 @@ typedef struct { pthread_mutex_t real; } raw_spinlock_t;
 #define raw_spin_unlock_irqrestore	spin_unlock_irqrestore
 #define cond_resched()		shim_at("cond_resched")
 
+/* What compat.h speaks of. */
+#define rdmsr(msr, low, high)	((low) = (high) = 0)
+#define wrmsr(msr, low, high)	((void)(low), (void)(high))
+#define driver_set_override(...)	0
+
 #define MAX_ERRNO		4095
 #define IS_ERR(p)		((uintptr_t)(p) >= (uintptr_t)-MAX_ERRNO)
 #define PTR_ERR(p)		((long)(p))

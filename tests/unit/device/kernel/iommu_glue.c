@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * One root's multiroot_iommu.ko, all but the unit, which is made up here. A test loads it twice: two roots that have
+ * one memory.
+ */
+#include <sched.h>
+
+#include "iommu/iommu.h"
+#include "uapi/multiroot_iommu.h"
+
+#define BASE	0x100000000ULL
+#define UNIT	0xfed90000ULL
+#define BUS	1
+
+extern struct miscdevice *const shim_device;
+
+char *memory;			/* at BASE, the same in all roots */
+int mapped;			/* of it, how many times */
+int fail_registration, fail_turning_on;
+int unit_on, unit_open, flushes, wild;
+u64 unit_root_table;
+unsigned char lives[16];	/* roots, by number */
+unsigned long waited_us, give_back_us = -1UL;	/* when somebody else gives the lock back */
+u32 given_back;
+const struct iommu_ops *registered;
+
+bool multiroot_root_lives(u32 root)
+{
+	return root < ARRAY_SIZE(lives) && lives[root];
+}
+
+void *memremap(phys_addr_t phys, size_t size, int how)
+{
+	mapped++;
+	return memory + (phys - BASE);
+}
+
+void memunmap(void *at)
+{
+	mapped--;
+}
+
+void udelay(unsigned long us)
+{
+	waited_us += us;
+	if (!(waited_us % 64))
+		sched_yield();
+	if (waited_us == give_back_us)
+		given_back = xchg(&((struct multiroot_iommu_tables *)memory)->lock, 0);
+}
+
+u64 ktime_get_ns(void)
+{
+	shim_at("ktime_get_ns");
+	return 0;
+}
+
+u32 crc32c(u32 crc, const void *data, size_t size)
+{
+	return crc + 1;
+}
+
+/* The last that can fail, with devices that come and ask meanwhile. */
+int iommu_device_register(struct iommu_device *iommu, const struct iommu_ops *ops, void *device)
+{
+	shim_at("iommu_device_register");
+	if (fail_registration)
+		return -EBUSY;
+	registered = ops;
+	return 0;
+}
+
+int mr_unit_open(phys_addr_t registers)
+{
+	unit_open++;
+	return 0;
+}
+
+void mr_unit_close(void)
+{
+	unit_open--;
+}
+
+void mr_unit_use_queue(const struct mr_queue *shared)
+{
+	wild += (char *)shared->orders < memory || !PAGE_ALIGNED((char *)shared->orders - memory);
+}
+
+void mr_unit_info(struct multiroot_iommu_info *info)
+{
+}
+
+bool mr_unit_translates(phys_addr_t root_table)
+{
+	return true;
+}
+
+bool mr_unit_can_remap(void)
+{
+	return true;
+}
+
+bool mr_unit_is_on(void)
+{
+	return unit_on;
+}
+
+int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping)
+{
+	unit_on = !fail_turning_on;
+	return fail_turning_on ? -ETIMEDOUT : 0;
+}
+
+void mr_unit_turn_off(void)
+{
+	unit_on = 0;
+}
+
+void mr_unit_flush_contexts(void)
+{
+	flushes++;
+	shim_at("flush_contexts");
+}
+
+void mr_unit_flush_interrupts(void)
+{
+}
+
+void mr_unit_flush_domain(u16 did)
+{
+}
+
+static int call(unsigned int command, void *argument)
+{
+	return shim_device->fops->unlocked_ioctl(NULL, command, (unsigned long)argument);
+}
+
+int start(u32 root, u64 size)
+{
+	struct multiroot_iommu_start request = {
+		.tables = BASE, .size = size, .registers = UNIT, .root = root, .flags = MULTIROOT_IOMMU_REMAP,
+	};
+
+	return call(MULTIROOT_IOMMU_IOC_START, &request);
+}
+
+int join(u32 root, u32 peer, u64 size)
+{
+	struct multiroot_iommu_start request = { .tables = BASE, .size = size, .root = root, .peer = peer };
+
+	return call(MULTIROOT_IOMMU_IOC_JOIN, &request);
+}
+
+int take_over(u32 rid, u32 from, u64 ram_base, u64 ram_size)
+{
+	struct multiroot_iommu_switch request = {
+		.rid = rid, .from = from, .ram_base = ram_base, .ram_size = ram_size,
+	};
+
+	return call(MULTIROOT_IOMMU_IOC_SWITCH, &request);
+}
+
+/* A card of this root: what VFIO does with it. */
+static struct pci_bus bus = { .number = BUS };
+static struct pci_dev card = { .bus = &bus };
+
+struct iommu_domain *attach(u64 iova, u64 phys)
+{
+	struct iommu_domain *domain = registered->domain_alloc_paging(&card.dev);
+	size_t count = 0;
+
+	registered->default_domain_ops->map_pages(domain, iova, phys, PAGE_SIZE, 1, IOMMU_READ | IOMMU_WRITE, 0,
+						  &count);
+	return registered->default_domain_ops->attach_dev(domain, &card.dev) ? NULL : domain;
+}
+
+int block(void)
+{
+	return registered->blocked_domain->ops->attach_dev(registered->blocked_domain, &card.dev);
+}
+
+void detach(struct iommu_domain *domain)
+{
+	block();
+	registered->default_domain_ops->free(domain);
+}
+
+/* May VFIO touch the card? */
+bool owned(void)
+{
+	return multiroot_iommu_owned(&card);
+}
+
+bool remap(unsigned int vector)
+{
+	struct msi_msg message = { .address_lo = 0xfee01000, .data = 0x41 };
+	u32 address;
+
+	return multiroot_iommu_remap(&card, vector, &message, &address);
+}
+
+/* Add to a number as often as that, each time with the lock. */
+void count(unsigned long *number, unsigned long times)
+{
+	unsigned long flags;
+
+	while (times--) {
+		mr_tables_lock(&flags);
+		WRITE_ONCE(*number, READ_ONCE(*number) + 1);
+		mr_tables_unlock(flags);
+	}
+}
+
+void lock_once(void)
+{
+	unsigned long flags;
+
+	mr_tables_lock(&flags);
+	shim_at("locked");
+	mr_tables_unlock(flags);
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* PCI devices, Linux's iommu drivers and memory, as far as csrc/kmod/iommu knows them. */
+#ifndef _SHIM_IOMMU_H
+#define _SHIM_IOMMU_H
+
+#include "kernel.h"
+#include <limits.h>
+
+struct device {
+	int unused;
+};
+
+struct pci_bus {
+	int domain;
+	u8 number;
+};
+
+struct pci_dev {
+	struct device dev;
+	struct pci_bus *bus;
+	unsigned int devfn;
+	const char *driver_override;
+};
+
+#define dev_is_pci(dev)		true
+#define to_pci_dev(device)	container_of(device, struct pci_dev, dev)
+#define pci_dev_id(pdev)	((u16)((pdev)->bus->number << 8 | (pdev)->devfn))
+#define pci_domain_nr(bus)	((bus)->domain)
+#define pci_device_group	NULL
+
+struct iommu_domain {
+	unsigned int type;
+	const struct iommu_domain_ops *ops;
+	unsigned long pgsize_bitmap;
+	struct {
+		dma_addr_t aperture_end;
+		bool force_aperture;
+	} geometry;
+};
+
+struct iommu_iotlb_gather;
+struct iommu_group;
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct iommu_resv_region {
+	struct list_head list;
+};
+
+struct iommu_device {
+	int unused;
+};
+
+enum iommu_cap { IOMMU_CAP_CACHE_COHERENCY };
+
+#define IOMMU_READ		1
+#define IOMMU_WRITE		2
+#define IOMMU_DOMAIN_BLOCKED	0
+#define IOMMU_DOMAIN_IDENTITY	4
+#define IOMMU_DOMAIN_UNMANAGED	1
+#define IOMMU_RESV_MSI		3
+#define list_add_tail(entry, list)	((void)(entry))
+#define iommu_alloc_resv_region(...)	((struct iommu_resv_region *)NULL)
+
+struct iommu_domain_ops {
+	int (*attach_dev)(struct iommu_domain *domain, struct device *dev);
+	int (*map_pages)(struct iommu_domain *domain, unsigned long iova, phys_addr_t phys, size_t size, size_t count,
+			 int prot, gfp_t gfp, size_t *mapped);
+	size_t (*unmap_pages)(struct iommu_domain *domain, unsigned long iova, size_t size, size_t count,
+			      struct iommu_iotlb_gather *gather);
+	void (*flush_iotlb_all)(struct iommu_domain *domain);
+	int (*iotlb_sync_map)(struct iommu_domain *domain, unsigned long iova, size_t size);
+	void (*iotlb_sync)(struct iommu_domain *domain, struct iommu_iotlb_gather *gather);
+	phys_addr_t (*iova_to_phys)(struct iommu_domain *domain, dma_addr_t iova);
+	void (*free)(struct iommu_domain *domain);
+};
+
+struct iommu_ops {
+	bool (*capable)(struct device *dev, enum iommu_cap cap);
+	struct iommu_domain *(*domain_alloc_paging)(struct device *dev);
+	struct iommu_domain *identity_domain, *blocked_domain;
+	struct iommu_device *(*probe_device)(struct device *dev);
+	void (*release_device)(struct device *dev);
+	struct iommu_group *(*device_group)(struct device *dev);
+	void (*get_resv_regions)(struct device *dev, struct list_head *head);
+	int (*def_domain_type)(struct device *dev);
+	const struct iommu_domain_ops *default_domain_ops;
+	void *owner;
+};
+
+#define iommu_device_sysfs_add(...)	0
+#define iommu_device_sysfs_remove(...)	do {} while (0)
+int iommu_device_register(struct iommu_device *iommu, const struct iommu_ops *ops, void *device);
+
+/* Bits: a word is enough for devices, pages have a map. */
+#define BITS_PER_LONG		64
+
+static inline void set_bit(unsigned long bit, unsigned long *map)
+{
+	__atomic_fetch_or(&map[bit / BITS_PER_LONG], 1UL << bit % BITS_PER_LONG, __ATOMIC_SEQ_CST);
+}
+
+static inline void clear_bit(unsigned long bit, unsigned long *map)
+{
+	__atomic_fetch_and(&map[bit / BITS_PER_LONG], ~(1UL << bit % BITS_PER_LONG), __ATOMIC_SEQ_CST);
+}
+
+#define __set_bit		set_bit
+#define __clear_bit		clear_bit
+#define test_bit(bit, map)	((map)[(bit) / BITS_PER_LONG] >> (bit) % BITS_PER_LONG & 1)
+#define for_each_set_bit(bit, map, size)	for ((bit) = 0; (bit) < (size); (bit)++) if (test_bit(bit, map))
+
+static inline unsigned long find_first_zero_bit(const unsigned long *map, unsigned long size)
+{
+	unsigned long bit;
+
+	for (bit = 0; bit < size && test_bit(bit, map); bit++)
+		;
+	return bit;
+}
+
+#define bitmap_zalloc(size, how)	calloc((size) / BITS_PER_LONG + 1, sizeof(long))
+#define bitmap_free(map)	free(map)
+
+#define IORESOURCE_MEM		0
+#define IORES_DESC_PERSISTENT_MEMORY	0
+#define IORES_DESC_PERSISTENT_MEMORY_LEGACY	1
+#define REGION_INTERSECTS	0
+#define region_intersects(...)	REGION_INTERSECTS
+#define MEMREMAP_WB		0
+void *memremap(phys_addr_t phys, size_t size, int how);
+void memunmap(void *memory);
+
+#define x2apic_enabled()	false
+void udelay(unsigned long us);
+u64 ktime_get_ns(void);
+u32 crc32c(u32 crc, const void *data, size_t size);
+
+struct msi_msg {
+	u32 address_lo, address_hi, data;
+};
+
+struct miscdevice {
+	int minor;
+	const char *name;
+	const struct file_operations *fops;
+	unsigned int mode;
+};
+
+#define MISC_DYNAMIC_MINOR	255
+#define module_misc_device(device)	struct miscdevice *const shim_device = &(device)
+#define CAP_SYS_BOOT		22
+#define LOCKDOWN_KEXEC		0
+#define capable(what)		true
+#define security_locked_down(what)	0
+
+#endif /* _SHIM_IOMMU_H */

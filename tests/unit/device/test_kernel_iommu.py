@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""csrc/kmod/iommu, compiled for this program: roots with tables in one memory, each a library of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from kernel_code import U64, at_places, compiled
+
+BASE, SIZE, PAGE = 1 << 32, 8 << 20, 4096
+SHARED_END = 0x200000
+LOCK, QUEUE, PARTS, DEVICES = 0x0C, 0x30, 0x48, 0x50  # struct multiroot_iommu_tables
+RID, EBUSY, ENODEV, ESTALE = 1 << 8, -16, -19, -116
+SECOND_US = 1_000_000
+SOURCES = ("main", "switch", "domain", "inherit", "walk", "remap", "tables")
+
+
+class Root:
+    """One root's module."""
+
+    def __init__(self, path: Path, number: int, memory: ctypes.Array[ctypes.c_char]) -> None:
+        self.library = ctypes.CDLL(str(path))
+        self.number = number
+        ctypes.c_void_p.in_dll(self.library, "memory").value = ctypes.addressof(memory)
+        self.library.attach.restype = ctypes.c_void_p
+        self.library.owned.restype = self.library.remap.restype = ctypes.c_bool
+        self.living(1, 2)
+
+    def living(self, *roots: int) -> None:
+        """What the ledger says to it."""
+        lives = (ctypes.c_ubyte * 16).in_dll(self.library, "lives")
+        for root in range(16):
+            lives[root] = root in roots
+
+    def __getitem__(self, name: str) -> int:
+        return ctypes.c_int.in_dll(self.library, name).value
+
+    def __setitem__(self, name: str, value: int) -> None:
+        ctypes.c_int.in_dll(self.library, name).value = value
+
+    @property
+    def waited_us(self) -> int:
+        return ctypes.c_ulong.in_dll(self.library, "waited_us").value
+
+    def start(self) -> int:
+        return int(self.library.start(self.number, U64(SIZE)))
+
+    def join(self, peer: int) -> int:
+        return int(self.library.join(self.number, peer, U64(SIZE)))
+
+    def attach(self, phys: int) -> ctypes.c_void_p:
+        return ctypes.c_void_p(self.library.attach(U64(PAGE), U64(phys)))
+
+    def take_over(self, giver: int, ram: int) -> int:
+        return int(self.library.take_over(RID, giver, U64(ram), U64(PAGE)))
+
+
+class Machine:
+    """Memory that outlives roots."""
+
+    def __init__(self, library: Path, folder: Path) -> None:
+        # Where the host's pages begin is where the machine's do.
+        self.raw = ctypes.create_string_buffer(SIZE + PAGE)
+        start = -ctypes.addressof(self.raw) % PAGE
+        self.memory = (ctypes.c_char * SIZE).from_buffer(self.raw, start)
+        self.library, self.folder = library, folder
+
+    def root(self, number: int) -> Root:
+        """A root comes up; a copy, so that its variables are its own."""
+        path = self.folder / f"root-{number}.so"
+        return Root(Path(shutil.copy(self.library, path)), number, self.memory)
+
+    def word(self, offset: int, size: int = 4) -> int:
+        return int.from_bytes(self.memory[offset : offset + size], "little")
+
+    def put(self, offset: int, value: int, size: int = 4) -> None:
+        self.memory[offset : offset + size] = value.to_bytes(size, "little")
+
+    @property
+    def parts(self) -> list[int]:
+        """Which root has each part."""
+        return [self.word(PARTS), self.word(PARTS + 4)]
+
+    @property
+    def context(self) -> int:
+        """First word of the first device's context entry."""
+        return self.word(self.word(DEVICES + 8, 8) - BASE, 8)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("iommu")
+    return compiled(folder, "iommu.h", "iommu_glue.c", *(f"iommu/{name}.c" for name in SOURCES))
+
+
+@pytest.fixture
+def machine(library: Path, tmp_path: Path) -> Machine:
+    return Machine(library, tmp_path)
+
+
+@pytest.fixture
+def first(machine: Machine) -> Root:
+    root = machine.root(1)
+    assert root.start() == 0
+    return root
+
+
+@pytest.fixture
+def second(machine: Machine, first: Root) -> Root:
+    root = machine.root(2)
+    assert root.join(peer=1) == 0
+    return root
+
+
+def test_words_that_roots_share_are_changed_by_locked_instructions(library: Path) -> None:
+    """A kernel with one CPU leaves the lock prefix out of its own cmpxchg(), and so does the one here. (Two
+    threads see that only when they meet within some nanoseconds.)"""
+    code = subprocess.run(["objdump", "-d", library], capture_output=True, text=True, check=True).stdout
+    found = [line for line in code.splitlines() if "cmpxchg" in line]
+    assert found
+    assert [line for line in found if "lock cmpxchg" not in line] == []
+
+
+def test_two_roots_do_not_have_the_lock_at_once(machine: Machine, first: Root, second: Root) -> None:
+    number, times = ctypes.c_ulong(), 200_000
+    with ThreadPoolExecutor(2) as threads:
+        for root in (first, second):
+            threads.submit(root.library.count, ctypes.byref(number), ctypes.c_ulong(times))
+    assert number.value == 2 * times
+    assert machine.word(LOCK) == 0
