@@ -86,6 +86,7 @@ void mr_ledger_set_cpu(u32 hardware_id, u32 root, u32 state);
 u32 mr_ledger_cpu_root(u32 hardware_id);
 u32 mr_ledger_cpu_state(u32 hardware_id);
 bool mr_ledger_others(void);
+bool multiroot_root_lives(u32 root);	/* for multiroot_iommu.ko, too */
 
 /* peer.c: the shared areas. */
 struct mr_peer *mr_peer(u32 index);

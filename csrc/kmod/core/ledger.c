@@ -5,6 +5,7 @@
  */
 #include <linux/io.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 
@@ -12,6 +13,7 @@
 #include "shared.h"
 
 #define LOW_END		0xa0000
+#define FIRST_ROOT	1
 
 struct multiroot_ledger *mr_ledger;
 
@@ -116,6 +118,28 @@ u32 mr_ledger_cpu_root(u32 hardware_id)
 {
 	return hardware_id < MULTIROOT_LEDGER_CPUS ? READ_ONCE(mr_ledger->cpu[hardware_id].root) : 0;
 }
+
+/**
+ * multiroot_root_lives() - whether a root is alive
+ * @root: its number
+ *
+ * From any context. A root lives by the CPU it was started on; for the first one that is the machine's boot CPU.
+ */
+bool multiroot_root_lives(u32 root)
+{
+	u32 id;
+
+	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++) {
+		u32 state = mr_ledger_cpu_state(id);
+
+		if (mr_ledger_cpu_root(id) == root &&
+		    (state == MULTIROOT_CPU_STARTED ||
+		     (root == FIRST_ROOT && id == mr_ledger->boot_hardware_id && mr_ledger_lives(state))))
+			return true;
+	}
+	return false;
+}
+EXPORT_SYMBOL_GPL(multiroot_root_lives);
 
 /* Lay out a new ledger in @draft; 0 or a negative error. */
 static int mr_ledger_draw_up(struct multiroot_ledger *draft)

@@ -14,11 +14,17 @@
 #include <linux/spinlock.h>
 #include <asm/apic.h>
 
+#include "core/core.h"
 #include "iommu/iommu.h"
 #include "shared.h"
 
-/* Whoever holds the lock does two register writes; who holds it longer than this is dead. */
+/*
+ * Whoever holds the lock does some register writes. A root that has ended may have a CPU that is on its way into the
+ * park. One that lives may have a virtual CPU that is kept from running: that is waited for, but not until watchdogs of
+ * this kernel take this CPU for hung.
+ */
 #define LOCK_US		1000000
+#define LOCK_LIVING_US	10000000
 
 /* The unit's tables that this root takes part in; there is one unit. */
 static struct {
@@ -36,31 +42,40 @@ static struct {
 	.local_lock = __SPIN_LOCK_UNLOCKED(mr_tables.local_lock),
 };
 
+static bool mr_tables_may_rob(u32 holder, unsigned int waited_us)
+{
+	if (waited_us < LOCK_US)
+		return false;
+	return waited_us >= LOCK_LIVING_US || holder == mr_tables.self || !multiroot_root_lives(holder);
+}
+
 /**
  * mr_tables_lock() - keep others off the registers and the shared tables, in this root and in the other
  * @flags: of the interrupts
  */
 void mr_tables_lock(unsigned long *flags)
 {
-	unsigned int waited = 0;
-	u32 holder;
+	u32 *lock = &mr_tables.shared->lock, holder;
+	unsigned int waited_us = 0;
 
 	spin_lock_irqsave(&mr_tables.local_lock, *flags);
-	while ((holder = mr_shared_cmpxchg(&mr_tables.shared->lock, 0, mr_tables.self)) != 0) {
+	while ((holder = mr_shared_cmpxchg(lock, 0, mr_tables.self)) != 0) {
 		udelay(1);
-		if (++waited < LOCK_US)
+		if (!mr_tables_may_rob(holder, ++waited_us))
 			continue;
-		/* No second wait: a word that keeps changing is no lock. */
-		pr_warn_ratelimited("taking the lock of root %u, which seems to be dead\n", holder);
-		xchg(&mr_tables.shared->lock, mr_tables.self);
-		return;
+		/* Of two that find a dead root's lock one has it. */
+		if (mr_shared_cmpxchg(lock, holder, mr_tables.self) == holder) {
+			pr_warn_ratelimited("taking the lock of root %u, which does not give it back\n", holder);
+			return;
+		}
 	}
 }
 
 void mr_tables_unlock(unsigned long flags)
 {
-	/* What was done under the lock is seen before it is free. */
-	smp_store_release(&mr_tables.shared->lock, 0);
+	/* A full barrier: what was done under the lock is seen before it is free. */
+	if (mr_shared_cmpxchg(&mr_tables.shared->lock, mr_tables.self, 0) != mr_tables.self)
+		pr_err_ratelimited("the lock of the tables was taken from this root\n");
 	spin_unlock_irqrestore(&mr_tables.local_lock, flags);
 }
 

@@ -133,3 +133,36 @@ def test_two_roots_do_not_have_the_lock_at_once(machine: Machine, first: Root, s
             threads.submit(root.library.count, ctypes.byref(number), ctypes.c_ulong(times))
     assert number.value == 2 * times
     assert machine.word(LOCK) == 0
+
+
+def test_a_living_root_that_is_kept_from_running_keeps_the_lock(machine: Machine, first: Root) -> None:
+    """Its virtual CPU may not run for seconds; then it goes on with what it was about."""
+    machine.put(LOCK, 2)
+    ctypes.c_ulong.in_dll(first.library, "give_back_us").value = 3 * SECOND_US
+    first.library.lock_once()
+    assert first["given_back"] == 2
+    assert first.waited_us == 3 * SECOND_US
+
+
+@pytest.mark.parametrize("holder", [1, 2, 99])
+def test_a_lock_of_who_has_ended_is_taken(machine: Machine, first: Root, holder: int) -> None:
+    """By the ledger, or for there is no such root; or this one, which would know."""
+    machine.put(LOCK, holder)
+    first.living(1)
+    first.library.lock_once()
+    assert first.waited_us == SECOND_US
+    assert machine.word(LOCK) == 0
+
+
+def test_a_living_root_that_has_gone_wrong_does_not_stop_this_one(machine: Machine, first: Root) -> None:
+    machine.put(LOCK, 2)
+    first.library.lock_once()
+    assert first.waited_us == 10 * SECOND_US
+    assert machine.word(LOCK) == 0
+
+
+def test_a_lock_that_was_taken_away_is_not_given_back(machine: Machine, first: Root) -> None:
+    """It is another root's by then."""
+    with at_places(first.library, lambda where: machine.put(LOCK, 2) if where == "locked" else None):
+        first.library.lock_once()
+    assert machine.word(LOCK) == 2
