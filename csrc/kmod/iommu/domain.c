@@ -113,18 +113,21 @@ static phys_addr_t mr_domain_iova_to_phys(struct iommu_domain *domain, dma_addr_
 	return phys ? phys | (iova & ~PAGE_MASK) : 0;
 }
 
+/* Without effect when another root owns the device, which takes it over under the same lock. */
 static void mr_domain_write_entry(int slot, u64 low, u64 high)
 {
 	u64 *entry = mr_tables_entry(slot);
 	unsigned long flags;
 
 	mr_tables_lock(&flags);
-	WRITE_ONCE(entry[0], 0);
-	WRITE_ONCE(entry[1], high);
-	WRITE_ONCE(entry[0], low);
-	mr_unit_flush_contexts();
-	mr_unit_flush_domain(MR_DID_FIRST + slot);
-	mr_unit_flush_domain(MR_DID_THROUGH);
+	if (mr_tables_own(slot)) {
+		WRITE_ONCE(entry[0], 0);
+		WRITE_ONCE(entry[1], high);
+		WRITE_ONCE(entry[0], low);
+		mr_unit_flush_contexts();
+		mr_unit_flush_domain(MR_DID_FIRST + slot);
+		mr_unit_flush_domain(MR_DID_THROUGH);
+	}
 	mr_tables_unlock(flags);
 }
 
@@ -147,9 +150,8 @@ static int mr_domain_attach_paging(MR_ATTACH_ARGS)
 	slot = mr_tables_claim(pci_dev_id(to_pci_dev(dev)));
 	if (slot >= 0) {
 		mr_domain_note(slot, mine);
-		if (mr_tables_own(slot))
-			mr_domain_write_entry(slot, mine->top | MR_ENTRY_PRESENT,
-					      MR_WIDTH_48 | MR_ENTRY_DID(MR_DID_FIRST + slot));
+		mr_domain_write_entry(slot, mine->top | MR_ENTRY_PRESENT,
+				      MR_WIDTH_48 | MR_ENTRY_DID(MR_DID_FIRST + slot));
 	}
 	mutex_unlock(&mr_domain_attach_lock);
 	return slot < 0 ? slot : 0;
@@ -163,8 +165,7 @@ static void mr_domain_attach_fixed(struct device *dev, u64 low, u64 high)
 	slot = mr_tables_find(pci_dev_id(to_pci_dev(dev)));
 	if (slot >= 0) {
 		mr_domain_note(slot, NULL);
-		if (mr_tables_own(slot))
-			mr_domain_write_entry(slot, low, high);
+		mr_domain_write_entry(slot, low, high);
 	}
 	mutex_unlock(&mr_domain_attach_lock);
 }

@@ -41,18 +41,21 @@ static u64 *mr_remap_entry_of(int slot, unsigned int vector)
 	return table ? table + 2 * (slot * VECTORS + vector) : NULL;
 }
 
-static void mr_remap_write_entry(u64 *entry, u64 low, u64 high)
+/* Without effect when another root owns the device, which takes it over under the same lock. */
+static void mr_remap_write_entry(int slot, u64 *entry, u64 low, u64 high)
 {
 	unsigned long flags;
 
 	mr_tables_lock(&flags);
-	/* Never half of one: it is not present while it changes, which is only before its first use. */
-	if (READ_ONCE(entry[1]) != high) {
-		WRITE_ONCE(entry[0], 0);
-		WRITE_ONCE(entry[1], high);
+	if (mr_tables_own(slot)) {
+		/* Never half of one: it is not present while it changes, which is only before its first use. */
+		if (READ_ONCE(entry[1]) != high) {
+			WRITE_ONCE(entry[0], 0);
+			WRITE_ONCE(entry[1], high);
+		}
+		WRITE_ONCE(entry[0], low);
+		mr_unit_flush_interrupts();
 	}
-	WRITE_ONCE(entry[0], low);
-	mr_unit_flush_interrupts();
 	mr_tables_unlock(flags);
 }
 
@@ -81,8 +84,7 @@ bool multiroot_iommu_remap(struct pci_dev *pdev, unsigned int vector, const stru
 	      FIELD_PREP(ENTRY_DELIVERY, FIELD_GET(DATA_DELIVERY, message->data)) |
 	      FIELD_PREP(ENTRY_VECTOR, FIELD_GET(DATA_VECTOR, message->data)) |
 	      FIELD_PREP(ENTRY_TARGET, FIELD_GET(MESSAGE_TARGET, from));
-	if (mr_tables_own(slot))
-		mr_remap_write_entry(entry, low, SOURCE_CHECK | FIELD_PREP(SOURCE_ID, pci_dev_id(pdev)));
+	mr_remap_write_entry(slot, entry, low, SOURCE_CHECK | FIELD_PREP(SOURCE_ID, pci_dev_id(pdev)));
 	*address = MESSAGE_BASE | MESSAGE_REMAP | FIELD_PREP(MESSAGE_HANDLE, slot * VECTORS + vector);
 	return true;
 }
@@ -97,7 +99,7 @@ void mr_remap_clear(int slot)
 		u64 *entry = mr_remap_entry_of(slot, i);
 
 		if (entry && entry[0])
-			mr_remap_write_entry(entry, 0, 0);
+			mr_remap_write_entry(slot, entry, 0, 0);
 	}
 }
 

@@ -14,9 +14,10 @@ from kernel_code import U64, at_places, compiled
 
 BASE, SIZE, PAGE = 1 << 32, 8 << 20, 4096
 SHARED_END = 0x200000
-LOCK, QUEUE, PARTS, DEVICES = 0x0C, 0x30, 0x48, 0x50  # struct multiroot_iommu_tables
+LOCK, REMAPPING, QUEUE, PARTS, DEVICES = 0x0C, 0x28, 0x30, 0x48, 0x50  # struct multiroot_iommu_tables
 RID, EBUSY, ENODEV, ESTALE = 1 << 8, -16, -19, -116
 SECOND_US = 1_000_000
+RAM = 0x4000_0000  # of a VM
 SOURCES = ("main", "switch", "domain", "inherit", "walk", "remap", "tables")
 
 
@@ -87,9 +88,19 @@ class Machine:
         return [self.word(PARTS), self.word(PARTS + 4)]
 
     @property
+    def context_at(self) -> int:
+        """Where the first device's context entry is."""
+        return self.word(DEVICES + 8, 8) - BASE
+
+    @property
     def context(self) -> int:
-        """First word of the first device's context entry."""
-        return self.word(self.word(DEVICES + 8, 8) - BASE, 8)
+        """Its first word."""
+        return self.word(self.context_at, 8)
+
+    @property
+    def interrupt(self) -> int:
+        """First word of the remapping of the first device's first interrupt."""
+        return self.word(self.word(REMAPPING, 8) - BASE, 8)
 
 
 @pytest.fixture(scope="session")
@@ -166,3 +177,36 @@ def test_a_lock_that_was_taken_away_is_not_given_back(machine: Machine, first: R
     with at_places(first.library, lambda where: machine.put(LOCK, 2) if where == "locked" else None):
         first.library.lock_once()
     assert machine.word(LOCK) == 2
+
+
+def test_a_device_goes_to_the_root_that_translates_the_same(
+    machine: Machine, first: Root, second: Root
+) -> None:
+    assert first.attach(RAM)
+    before = machine.context
+    assert second.attach(RAM)
+    assert machine.context == before, "it is the first root's still"
+    assert [second.take_over(giver, RAM) for giver in (3, 1, 1)] == [ESTALE, 0, ESTALE]
+    assert machine.context not in (0, before)
+    assert [first.library.owned(), second.library.owned()] == [False, True]
+
+
+@pytest.mark.parametrize("what", ["block", "remap"])
+def test_who_waits_for_the_lock_to_change_a_device_may_find_that_another_has_it(
+    machine: Machine, first: Root, what: str
+) -> None:
+    """The other root takes it over with the lock held. From then on only that root writes its entries."""
+    assert first.attach(RAM)
+    machine.put(LOCK, 2)
+    ctypes.c_ulong.in_dll(first.library, "give_back_us").value = 5
+
+    def take(where: str) -> None:
+        if where == "turn of others":
+            machine.put(DEVICES + 4, 2)
+            machine.put(machine.context_at, 0x123000 | 1, 8)
+
+    with at_places(first.library, take):
+        getattr(first.library, what)(0)
+    assert first.waited_us == 5
+    assert machine.context == 0x123000 | 1
+    assert machine.interrupt == 0

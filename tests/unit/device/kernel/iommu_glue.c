@@ -43,10 +43,12 @@ void memunmap(void *at)
 void udelay(unsigned long us)
 {
 	waited_us += us;
-	if (!(waited_us % 64))
+	if (!(waited_us % 1024))
 		sched_yield();
-	if (waited_us == give_back_us)
+	if (waited_us == give_back_us) {
+		shim_at("turn of others");
 		given_back = xchg(&((struct multiroot_iommu_tables *)memory)->lock, 0);
+	}
 }
 
 u64 ktime_get_ns(void)
