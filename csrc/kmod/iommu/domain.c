@@ -319,7 +319,18 @@ static const struct iommu_ops mr_domain_ops = {
 	.owner = THIS_MODULE,
 };
 
-/* Top table of the domain that a device is attached to in this root, 0 if none of ours. */
+/* Until mr_domain_let_go() nothing is attached, detached or freed that was attached. May sleep. */
+void mr_domain_hold_attached(void)
+{
+	mutex_lock(&mr_domain_attach_lock);
+}
+
+void mr_domain_let_go(void)
+{
+	mutex_unlock(&mr_domain_attach_lock);
+}
+
+/* Top table of the domain that a device is attached to in this root, 0 if none of ours. While that is held. */
 phys_addr_t mr_domain_of(u16 rid)
 {
 	int slot = mr_tables_find(rid);

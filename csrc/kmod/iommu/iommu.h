@@ -97,6 +97,8 @@ u32 mr_inherit(u32 peer);
 
 /* domain.c: Linux's view of it. */
 int mr_domain_register(void);
+void mr_domain_hold_attached(void);
+void mr_domain_let_go(void);
 phys_addr_t mr_domain_of(u16 rid);
 
 /* switch.c: from one root's domain to another's. */

@@ -82,6 +82,53 @@ static phys_addr_t mr_switch_live_table(int slot)
 	return (low & MR_ENTRY_PRESENT) && !(low & MR_ENTRY_TYPE) ? low & PAGE_MASK : 0;
 }
 
+/* -EXDEV when the live table of the device does not translate into the VM's memory as ours does. */
+static int mr_switch_verify(struct multiroot_iommu_switch *request, phys_addr_t live, phys_addr_t ours)
+{
+	struct comparison comparison = { .request = request, .ours = ours };
+	u64 begin = ktime_get_ns();
+	int err;
+
+	request->same = 0;
+	request->different = 0;
+	request->elsewhere = 0;
+	err = mr_walk_leaves(live, mr_switch_compare, &comparison);
+	request->verify_ns = ktime_get_ns() - begin;
+	return request->different || err ? -EXDEV : 0;
+}
+
+static int mr_switch_over(struct multiroot_iommu_switch *request, int slot, phys_addr_t ours)
+{
+	u64 begin = ktime_get_ns(), *entry = mr_tables_entry(slot);
+	unsigned long flags;
+	int err;
+
+	mr_tables_lock(&flags);
+	err = mr_tables_take(slot, request->from);
+	if (!err) {
+		WRITE_ONCE(entry[0], ours | MR_ENTRY_PRESENT);
+		mr_unit_flush_contexts();
+		mr_unit_flush_domain(MR_DID_FIRST + slot);
+	}
+	mr_tables_unlock(flags);
+	request->switch_ns = ktime_get_ns() - begin;
+	return err;
+}
+
+/* What is attached stays so: our table must not be freed between its comparison and its way into the entry. */
+static int mr_switch_held(struct multiroot_iommu_switch *request, int slot)
+{
+	phys_addr_t live = mr_switch_live_table(slot), ours = mr_domain_of(request->rid);
+	int err;
+
+	if (!ours || !live)
+		return -ENODATA;
+	err = mr_switch_verify(request, live, ours);
+	if (err || request->flags & MULTIROOT_IOMMU_VERIFY)
+		return err;
+	return mr_switch_over(request, slot, ours);
+}
+
 /**
  * mr_switch() - take a device over from the root that owns it
  * @request: what user space asked, and what is answered
@@ -91,11 +138,7 @@ static phys_addr_t mr_switch_live_table(int slot)
  */
 int mr_switch(struct multiroot_iommu_switch *request)
 {
-	struct comparison comparison = { .request = request };
 	int slot = mr_tables_find(request->rid), err;
-	phys_addr_t live;
-	unsigned long flags;
-	u64 begin, *entry;
 
 	if (request->flags & ~MULTIROOT_IOMMU_VERIFY || request->pad || request->rid > 0xffff || !request->ram_size)
 		return -EINVAL;
@@ -105,31 +148,9 @@ int mr_switch(struct multiroot_iommu_switch *request)
 		return -ESTALE;
 	if (request->iova_base && !(request->flags & MULTIROOT_IOMMU_VERIFY))
 		return -EINVAL;
-	live = mr_switch_live_table(slot);
-	comparison.ours = mr_domain_of(request->rid);
-	if (!comparison.ours || !live)
-		return -ENODATA;
-	request->same = 0;
-	request->different = 0;
-	request->elsewhere = 0;
-	begin = ktime_get_ns();
-	err = mr_walk_leaves(live, mr_switch_compare, &comparison);
-	request->verify_ns = ktime_get_ns() - begin;
-	if (request->different || err)
-		return -EXDEV;
-	if (request->flags & MULTIROOT_IOMMU_VERIFY)
-		return 0;
-	entry = mr_tables_entry(slot);
-	begin = ktime_get_ns();
-	mr_tables_lock(&flags);
-	err = mr_tables_take(slot, request->from);
-	if (!err) {
-		WRITE_ONCE(entry[0], comparison.ours | MR_ENTRY_PRESENT);
-		mr_unit_flush_contexts();
-		mr_unit_flush_domain(MR_DID_FIRST + slot);
-	}
-	mr_tables_unlock(flags);
-	request->switch_ns = ktime_get_ns() - begin;
+	mr_domain_hold_attached();
+	err = mr_switch_held(request, slot);
+	mr_domain_let_go();
 	return err;
 }
 

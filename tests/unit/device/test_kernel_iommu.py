@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -210,3 +211,21 @@ def test_who_waits_for_the_lock_to_change_a_device_may_find_that_another_has_it(
     assert first.waited_us == 5
     assert machine.context == 0x123000 | 1
     assert machine.interrupt == 0
+
+
+def test_a_vmm_that_dies_during_the_switch_leaves_no_freed_table_in_place(
+    machine: Machine, first: Root, second: Root
+) -> None:
+    """The taker's. Its device is blocked afterwards: it is never left with a table whose pages are free."""
+    assert first.attach(RAM)
+    dies = threading.Thread(target=second.library.detach, args=(second.attach(RAM),))
+
+    def die(where: str) -> None:
+        if where == "ktime_get_ns" and not dies.ident:
+            dies.start()
+            dies.join(timeout=0.3)  # it must not come to its end
+
+    with at_places(second.library, die):
+        assert second.take_over(1, RAM) == 0
+        dies.join()
+    assert machine.context == 0
