@@ -61,7 +61,7 @@ void mr_tables_undo_join(void);
 void mr_tables_free_parts(u32 peer);
 int mr_tables_take_part(void);
 phys_addr_t mr_tables_root(void);
-u32 mr_tables_self(void);
+void mr_tables_settle(void);
 void mr_tables_fill_info(struct multiroot_iommu_info *info);
 void *mr_tables_at(phys_addr_t phys);
 phys_addr_t mr_tables_page(void);

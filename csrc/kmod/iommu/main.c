@@ -28,6 +28,7 @@ static int mr_iommu_begin(int (*tables)(const struct multiroot_iommu_start *), v
 		undo();
 		return err;
 	}
+	mr_tables_settle();
 	mr_iommu_on = true;
 	__module_get(THIS_MODULE);
 	pr_info("root %u takes part in the tables at %#llx\n", start->root, start->tables);

@@ -32,6 +32,7 @@ static struct {
 	phys_addr_t base;
 	u64 size;
 	u32 self;				/* this root's number, 0: it takes no part yet */
+	bool settled;				/* it takes part for good: nothing is unmapped any more */
 	unsigned long *used;			/* pages of our part, under page_lock */
 	u64 part;				/* where it begins, from base */
 	unsigned long part_pages;
@@ -159,11 +160,6 @@ u64 *mr_tables_remapping(void)
 	return mr_tables_at(table);
 }
 
-u32 mr_tables_self(void)
-{
-	return mr_tables.self;
-}
-
 void mr_tables_fill_info(struct multiroot_iommu_info *info)
 {
 	info->tables = mr_tables.base;
@@ -183,10 +179,18 @@ int mr_tables_find(u16 rid)
 	return -ENOENT;
 }
 
-/* The same for a function, also when this root takes no part in any tables yet. */
+/* The same for a function, also when this root takes no part in any tables yet, or fails to. */
 int mr_tables_slot(struct pci_dev *pdev)
 {
-	return mr_tables_self() ? mr_tables_find(pci_dev_id(pdev)) : -ENOENT;
+	/* Pairs with mr_tables_settle(). */
+	return smp_load_acquire(&mr_tables.settled) ? mr_tables_find(pci_dev_id(pdev)) : -ENOENT;
+}
+
+/* From now on multiroot_vfio.ko sees the tables, whose mapping stays. */
+void mr_tables_settle(void)
+{
+	/* Whoever sees this sees the mapping. */
+	smp_store_release(&mr_tables.settled, true);
 }
 
 bool mr_tables_own(int slot)
@@ -299,9 +303,11 @@ int mr_tables_take_part(void)
 
 static void mr_tables_unmap(void)
 {
-	mr_tables.self = 0;
 	memunmap(mr_tables.shared);
 	mr_tables.shared = NULL;
+	mr_tables.self = 0;
+	mr_tables.base = 0;
+	mr_tables.size = 0;
 	bitmap_free(mr_tables.used);
 	mr_tables.used = NULL;
 }

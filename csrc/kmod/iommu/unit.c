@@ -238,6 +238,13 @@ void mr_unit_info(struct multiroot_iommu_info *info)
 	info->fault_write = mr_unit_faults && !(mr_unit_fault_high & FAULT_READ);
 }
 
+static void mr_unit_unmap(void)
+{
+	iounmap(mr_unit_registers);
+	mr_unit_registers = NULL;
+	mr_unit_queue = (struct mr_queue){};
+}
+
 /* What our tables need: four levels, 2 MiB pages, the queue. ENODEV when there is no such unit there. */
 int mr_unit_open(phys_addr_t registers)
 {
@@ -252,7 +259,7 @@ int mr_unit_open(phys_addr_t registers)
 	if (version == ~0U || !(version & 0xf0) || !(FIELD_GET(GENMASK_ULL(12, 8), mr_unit_cap) & BIT(2)) ||
 	    !(FIELD_GET(GENMASK_ULL(37, 34), mr_unit_cap) & BIT(0)) || !(mr_unit_ecap & ECAP_QI) ||
 	    mr_unit_first_record() + 16 * mr_unit_records() > UNIT_SIZE) {
-		iounmap(mr_unit_registers);
+		mr_unit_unmap();
 		return -ENODEV;
 	}
 	schedule_delayed_work(&mr_unit_fault_work, FAULT_PERIOD);
@@ -267,5 +274,5 @@ void mr_unit_use_queue(const struct mr_queue *shared)
 void mr_unit_close(void)
 {
 	cancel_delayed_work_sync(&mr_unit_fault_work);
-	iounmap(mr_unit_registers);
+	mr_unit_unmap();
 }

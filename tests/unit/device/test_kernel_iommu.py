@@ -229,3 +229,64 @@ def test_a_vmm_that_dies_during_the_switch_leaves_no_freed_table_in_place(
         assert second.take_over(1, RAM) == 0
         dies.join()
     assert machine.context == 0
+
+
+@pytest.mark.parametrize("failing", ["fail_registration", "fail_turning_on"])
+def test_a_start_that_fails_leaves_nothing_behind(machine: Machine, failing: str) -> None:
+    root = machine.root(1)
+    root[failing] = 1
+    assert root.start() < 0
+    assert [root["mapped"], root["unit_open"], root["unit_on"]] == [0, 0, 0]
+    assert root.library.owned()
+    assert not root.library.remap(0)
+    root[failing] = 0
+    assert machine.root(2).join(peer=1) == ENODEV, "no tables are there"
+    assert root.start() == 0
+
+
+def test_a_join_that_fails_leaves_nothing_behind_and_was_not_seen(machine: Machine, first: Root) -> None:
+    """multiroot_vfio.ko asks at any time, and must not be told of tables that are about to be unmapped."""
+    assert first.attach(RAM)
+    root = machine.root(2)
+    seen = []
+    root["fail_registration"] = 1
+    with at_places(
+        root.library, lambda where: seen.append(root.library.remap(0)) if "register" in where else None
+    ):
+        assert root.join(peer=1) == EBUSY
+    assert seen == [False]
+    assert machine.parts == [1, 0]
+    assert [root["mapped"], root["unit_open"]] == [0, 0]
+    assert not root.library.remap(0)
+    root["fail_registration"] = 0
+    assert root.join(peer=1) == 0
+    assert machine.parts == [1, 2]
+
+
+def test_tables_at_work_are_not_made_anew(machine: Machine, first: Root) -> None:
+    """A unit that is on is seen before the first byte is written."""
+    assert first.attach(RAM)
+    before = machine.memory.raw
+    another = machine.root(2)
+    another["unit_on"] = 1
+    assert another.start() == EBUSY
+    assert machine.memory.raw == before
+    assert [another["mapped"], another["unit_open"]] == [0, 0]
+
+
+def test_a_root_takes_the_half_that_its_peer_does_not_have(
+    machine: Machine, first: Root, second: Root
+) -> None:
+    """Also the third, after the second was taken back; its tables are not the first one's pages."""
+    assert machine.parts == [1, 2]
+    assert first.attach(RAM)
+    table = machine.context & ~4095
+    third = machine.root(3)
+    assert third.join(peer=1) == 0
+    assert machine.parts == [1, 3]
+    before = machine.memory[table - BASE : table - BASE + PAGE]
+    assert third.attach(RAM)
+    assert machine.memory[table - BASE : table - BASE + PAGE] == before
+    # The first has ended, and the fourth has the third beside it.
+    assert machine.root(4).join(peer=3) == 0
+    assert machine.parts == [4, 3]
