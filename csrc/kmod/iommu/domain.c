@@ -113,12 +113,17 @@ static phys_addr_t mr_domain_iova_to_phys(struct iommu_domain *domain, dma_addr_
 	return phys ? phys | (iova & ~PAGE_MASK) : 0;
 }
 
-/* Without effect when another root owns the device, which takes it over under the same lock. */
-static void mr_domain_write_entry(int slot, u64 low, u64 high)
+/*
+ * Without effect when another root owns the device, which takes it over under the same lock. -EIO when a root wrote
+ * nonsense.
+ */
+static int mr_domain_write_entry(int slot, u64 low, u64 high)
 {
 	u64 *entry = mr_tables_entry(slot);
 	unsigned long flags;
 
+	if (!entry)
+		return -EIO;
 	mr_tables_lock(&flags);
 	if (mr_tables_own(slot)) {
 		WRITE_ONCE(entry[0], 0);
@@ -129,6 +134,7 @@ static void mr_domain_write_entry(int slot, u64 low, u64 high)
 		mr_unit_flush_domain(MR_DID_THROUGH);
 	}
 	mr_tables_unlock(flags);
+	return 0;
 }
 
 /* What the device is attached to now, as long as another root has it only noted. */
@@ -144,36 +150,40 @@ static void mr_domain_note(int slot, struct mr_domain *mine)
 static int mr_domain_attach_paging(MR_ATTACH_ARGS)
 {
 	struct mr_domain *mine = mr_domain_to_mr(domain);
-	int slot;
+	int slot, err;
 
 	mutex_lock(&mr_domain_attach_lock);
 	slot = mr_tables_claim(pci_dev_id(to_pci_dev(dev)));
-	if (slot >= 0) {
+	err = slot < 0 ? slot : 0;
+	if (!err) {
 		mr_domain_note(slot, mine);
-		mr_domain_write_entry(slot, mine->top | MR_ENTRY_PRESENT,
-				      MR_WIDTH_48 | MR_ENTRY_DID(MR_DID_FIRST + slot));
+		err = mr_domain_write_entry(slot, mine->top | MR_ENTRY_PRESENT,
+					    MR_WIDTH_48 | MR_ENTRY_DID(MR_DID_FIRST + slot));
+		if (err)
+			mr_domain_note(slot, NULL);
 	}
 	mutex_unlock(&mr_domain_attach_lock);
-	return slot < 0 ? slot : 0;
+	return err;
 }
 
-static void mr_domain_attach_fixed(struct device *dev, u64 low, u64 high)
+static int mr_domain_attach_fixed(struct device *dev, u64 low, u64 high)
 {
-	int slot;
+	int slot, err = 0;
 
 	mutex_lock(&mr_domain_attach_lock);
 	slot = mr_tables_find(pci_dev_id(to_pci_dev(dev)));
 	if (slot >= 0) {
 		mr_domain_note(slot, NULL);
-		mr_domain_write_entry(slot, low, high);
+		err = mr_domain_write_entry(slot, low, high);
 	}
 	mutex_unlock(&mr_domain_attach_lock);
+	return err;
 }
 
 static int mr_domain_attach_identity(MR_ATTACH_ARGS)
 {
-	mr_domain_attach_fixed(dev, MR_ENTRY_PRESENT | MR_ENTRY_THROUGH, MR_WIDTH_48 | MR_ENTRY_DID(MR_DID_THROUGH));
-	return 0;
+	return mr_domain_attach_fixed(dev, MR_ENTRY_PRESENT | MR_ENTRY_THROUGH,
+				      MR_WIDTH_48 | MR_ENTRY_DID(MR_DID_THROUGH));
 }
 
 /* A device that never had tables of its own gets some now, to be blocked by them. */
@@ -181,10 +191,7 @@ static int mr_domain_attach_blocked(MR_ATTACH_ARGS)
 {
 	int slot = mr_tables_claim(pci_dev_id(to_pci_dev(dev)));
 
-	if (slot < 0)
-		return slot;
-	mr_domain_attach_fixed(dev, 0, 0);
-	return 0;
+	return slot < 0 ? slot : mr_domain_attach_fixed(dev, 0, 0);
 }
 
 static void mr_domain_free_domain(struct iommu_domain *domain)

@@ -103,6 +103,8 @@ static int mr_switch_over(struct multiroot_iommu_switch *request, int slot, phys
 	unsigned long flags;
 	int err;
 
+	if (!entry)
+		return -ENODATA;
 	mr_tables_lock(&flags);
 	err = mr_tables_take(slot, request->from);
 	if (!err) {

@@ -346,14 +346,15 @@ static bool mr_tables_is_good(const struct multiroot_iommu_start *start)
 /* -ENODEV when a root that made the tables wrote nonsense. */
 static int mr_tables_use_queue(void)
 {
+	phys_addr_t orders_at = READ_ONCE(mr_tables.shared->queue);
 	struct mr_queue queue = {
-		.orders = mr_tables_at(mr_tables.shared->queue),
-		.orders_at = mr_tables.shared->queue,
+		.orders = mr_tables_at(orders_at),
+		.orders_at = orders_at,
 		.done = &mr_tables.shared->done,
 		.done_at = mr_tables.base + offsetof(struct multiroot_iommu_tables, done),
 	};
 
-	if (!queue.orders)
+	if (!queue.orders || !PAGE_ALIGNED(queue.orders_at))
 		return -ENODEV;
 	mr_unit_use_queue(&queue);
 	return 0;
@@ -438,7 +439,7 @@ static bool mr_tables_are_ours(void)
 	if (smp_load_acquire(&mr_tables.shared->magic) != MR_IOMMU_MAGIC)
 		return false;
 	return mr_tables.shared->abi == MULTIROOT_IOMMU_ABI && mr_tables.shared->size == mr_tables.size &&
-	       mr_tables_at(mr_tables.shared->root_table);
+	       PAGE_ALIGNED(mr_tables.shared->registers) && mr_tables_at(mr_tables.shared->root_table);
 }
 
 int mr_tables_join(const struct multiroot_iommu_start *start)

@@ -68,12 +68,12 @@ static u64 mr_unit_put(u64 tail, u64 low, u64 high)
 }
 
 /*
- * Where the queue ends is in the unit's own register, the same for all roots. A unit that does not answer is broken
- * hardware: said once, there is no way on.
+ * Where the queue ends is in the unit's own register, the same for all roots, and no place outside of it is believed. A
+ * unit that does not answer is broken hardware: said once, there is no way on.
  */
 static void mr_unit_carry_out(u64 order)
 {
-	u64 tail = readq(mr_unit_registers + REG_IQT);
+	u64 tail = ALIGN_DOWN(readq(mr_unit_registers + REG_IQT) % SZ_4K, ORDER_SIZE);
 	u32 done;
 
 	WRITE_ONCE(*mr_unit_queue.done, 0);

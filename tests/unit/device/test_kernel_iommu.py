@@ -15,8 +15,10 @@ from kernel_code import U64, at_places, compiled
 
 BASE, SIZE, PAGE = 1 << 32, 8 << 20, 4096
 SHARED_END = 0x200000
-LOCK, REMAPPING, QUEUE, PARTS, DEVICES = 0x0C, 0x28, 0x30, 0x48, 0x50  # struct multiroot_iommu_tables
+LOCK, REMAPPING, QUEUE, PARTS, DEVICES = 0x0C, 0x28, 0x30, 0x48, 0x50
+REGISTERS, ROOT_TABLE = 0x18, 0x20  # struct multiroot_iommu_tables
 RID, EBUSY, ENODEV, ESTALE = 1 << 8, -16, -19, -116
+EIO, ENODATA = -5, -61
 SECOND_US = 1_000_000
 RAM = 0x4000_0000  # of a VM
 SOURCES = ("main", "switch", "domain", "inherit", "walk", "remap", "tables")
@@ -108,6 +110,14 @@ class Machine:
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("iommu")
     return compiled(folder, "iommu.h", "iommu_glue.c", *(f"iommu/{name}.c" for name in SOURCES))
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> ctypes.CDLL:
+    """The unit's registers, made up, with what writes to them."""
+    library = ctypes.CDLL(str(compiled(tmp_path, "iommu.h", "unit_glue.c", "iommu/unit.c")))
+    library.use_queue()
+    return library
 
 
 @pytest.fixture
@@ -290,3 +300,47 @@ def test_a_root_takes_the_half_that_its_peer_does_not_have(
     # The first has ended, and the fourth has the third beside it.
     assert machine.root(4).join(peer=3) == 0
     assert machine.parts == [4, 3]
+
+
+NOWHERE = [0, 8, BASE - 16, BASE + 8, BASE + SIZE, BASE + SIZE - 8, (1 << 64) - 16]
+
+
+@pytest.mark.parametrize("context", NOWHERE)
+def test_a_context_entry_that_is_nowhere_is_not_written(
+    machine: Machine, first: Root, second: Root, context: int
+) -> None:
+    """A root that has gone wrong may have written any address where the entry's is kept."""
+    domain = first.attach(RAM)
+    assert second.attach(RAM)
+    machine.put(DEVICES + 8, context, 8)
+    before = machine.memory.raw
+    assert not first.attach(RAM)
+    assert first.library.block() == EIO
+    assert second.take_over(1, RAM) == ENODATA
+    first.library.detach(domain)
+    assert machine.memory.raw[:PAGE] == before[:PAGE]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(QUEUE, value) for value in [*NOWHERE, BASE + SIZE - 16]]
+    + [(REGISTERS, 0xFED90008), (ROOT_TABLE, BASE + SIZE), (0, 0), (8, 99)],
+)
+def test_tables_that_make_no_sense_are_not_joined(
+    machine: Machine, first: Root, field: int, value: int
+) -> None:
+    machine.put(field, value, 4 if field == 8 else 8)
+    root = machine.root(2)
+    assert root.join(peer=1) == ENODEV
+    assert [root["mapped"], root["unit_open"], root["wild"]] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("tail", [0, 0x10, 0xFF0, 0xFE8, 0x1000, 0x7FFF0, (1 << 64) - 1])
+def test_an_order_stays_in_its_page_wherever_the_unit_says_that_the_queue_ends(
+    unit: ctypes.CDLL, tail: int
+) -> None:
+    U64.in_dll(unit, "tail").value = tail
+    unit.mr_unit_flush_contexts()
+    assert ctypes.c_int.in_dll(unit, "outside").value == 0
+    assert U64.in_dll(unit, "tail").value < PAGE
+    assert unit.orders() == 2

@@ -138,6 +138,25 @@ void udelay(unsigned long us);
 u64 ktime_get_ns(void);
 u32 crc32c(u32 crc, const void *data, size_t size);
 
+/* Registers, and work that is done later: here never. */
+u64 readq(const void *address);
+void writeq(u64 value, void *address);
+#define readl(address)		((u32)readq(address))
+#define writel(value, address)	writeq(value, address)
+#define ioremap(phys, size)	NULL
+#define iounmap(address)	do {} while (0)
+#define ilog2(x)		(63 - __builtin_clzll(x))
+#define read_poll_timeout_atomic(op, value, until, us, most, first, ...)	\
+	({ (value) = op(__VA_ARGS__); (until) ? 0 : -ETIMEDOUT; })
+#define readl_poll_timeout(address, value, until, us, most)	read_poll_timeout_atomic(readl, value, until, us, most, 0, address)
+struct work_struct {
+	int unused;
+};
+#define DECLARE_DELAYED_WORK(name, function)	void *name = (function)
+#define schedule_delayed_work(work, time)	((void)*(work))
+#define cancel_delayed_work_sync(work)	((void)*(work))
+#define HZ			250
+
 struct msi_msg {
 	u32 address_lo, address_hi, data;
 };

@@ -59,6 +59,7 @@ typedef unsigned int gfp_t;
 #define FIELD_GET(mask, value)	(((u64)(value) & (mask)) >> __builtin_ctzll(mask))
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
 #define ALIGN(x, a)		(((x) + (a) - 1) & ~((__typeof__(x))(a) - 1))
+#define ALIGN_DOWN(x, a)	((x) & ~((__typeof__(x))(a) - 1))
 #define IS_ALIGNED(x, a)	(!((x) & ((__typeof__(x))(a) - 1)))
 #define PAGE_ALIGNED(x)		IS_ALIGNED((u64)(x), PAGE_SIZE)
 #define PHYS_PFN(x)		((unsigned long)((x) >> PAGE_SHIFT))
