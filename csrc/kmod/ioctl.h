@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The ioctls of a device, as a table: one argument is copied in, one command runs at a time, and its answer is copied
- * out. Each module that has a device has one such table.
+ * out. Each module that has a device has one such table. User memory may be a file system's in user space, which
+ * answers when it wants to: it is never copied with the lock held.
  */
 #ifndef _MR_IOCTL_H
 #define _MR_IOCTL_H
@@ -21,19 +22,22 @@
  * struct mr_ioctl - one command
  * @command: its number, with the argument's size and direction
  * @needs_claim: whether only the file that has the claim may give it
- * @handler: called with the lock held; @argument is zeroed where nothing was copied in
+ * @unlocked: the handler copies user memory or sleeps, and calls mr_ioctl_enter() itself for the rest
+ * @handler: called with the lock held, unless @unlocked; @argument is zeroed where nothing was copied in
  */
 struct mr_ioctl {
 	unsigned int command;
 	bool needs_claim;
+	bool unlocked;
 	int (*handler)(struct file *file, void *argument);
 };
 
 #define MR_IOCTL(number, claim, function)	{ .command = (number), .needs_claim = (claim), .handler = (function) }
+#define MR_IOCTL_UNLOCKED(number, function)	{ .command = (number), .unlocked = true, .handler = (function) }
 
 /**
  * struct mr_ioctls - a device's commands
- * @lock: held while one of them runs, and while user memory is read by its handler
+ * @lock: held while one of them runs
  * @claimant: the file that has the claim, NULL: none has it; under @lock
  * @table: the commands
  * @count: how many
@@ -63,6 +67,31 @@ static inline bool mr_ioctl_answers(int err)
 	return !err || err == -ETIMEDOUT || err == -EXDEV;
 }
 
+/* Take the lock for a command: 0, -EPERM when it needs the claim and another file has it, -ERESTARTSYS. */
+static inline int mr_ioctl_enter(struct mr_ioctls *calls, struct file *file, bool needs_claim)
+{
+	if (mutex_lock_interruptible(&calls->lock))
+		return -ERESTARTSYS;
+	if (!needs_claim || calls->claimant == file)
+		return 0;
+	mutex_unlock(&calls->lock);
+	return -EPERM;
+}
+
+static inline int mr_ioctl_run(struct mr_ioctls *calls, const struct mr_ioctl *call, struct file *file, void *argument)
+{
+	int err;
+
+	if (call->unlocked)
+		return call->handler(file, argument);
+	err = mr_ioctl_enter(calls, file, call->needs_claim);
+	if (err)
+		return err;
+	err = call->handler(file, argument);
+	mutex_unlock(&calls->lock);
+	return err;
+}
+
 /* file_operations.unlocked_ioctl, for a device with these commands. */
 static inline long mr_ioctl(struct mr_ioctls *calls, struct file *file, unsigned int command, unsigned long user)
 {
@@ -78,10 +107,7 @@ static inline long mr_ioctl(struct mr_ioctls *calls, struct file *file, unsigned
 		return -ENOTTY;
 	if ((_IOC_DIR(command) & _IOC_WRITE) && copy_from_user(argument, from, size))
 		return -EFAULT;
-	if (mutex_lock_interruptible(&calls->lock))
-		return -ERESTARTSYS;
-	err = call->needs_claim && calls->claimant != file ? -EPERM : call->handler(file, argument);
-	mutex_unlock(&calls->lock);
+	err = mr_ioctl_run(calls, call, file, argument);
 	if (mr_ioctl_answers(err) && (_IOC_DIR(command) & _IOC_READ) && copy_to_user(from, argument, size))
 		return -EFAULT;
 	return err;

@@ -11,6 +11,7 @@
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
+#include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/wait.h>
 
@@ -35,7 +36,7 @@ struct reader {
 
 static struct mr_peer *mr_console_parent;		/* where this root's own messages go */
 
-static DEFINE_MUTEX(mr_console_child_lock);	/* child stays while this is held; never taken with mmap_lock held */
+static DEFINE_MUTEX(mr_console_child_lock);	/* child stays while this is held; user memory is not copied then */
 static struct mr_peer *mr_console_child;		/* whose messages are read here */
 
 static atomic_t mr_console_changes = ATOMIC_INIT(0);	/* count of what readers may want to look at */
@@ -150,21 +151,37 @@ static u64 mr_console_available(struct reader *reader)
 	return there;
 }
 
-static ssize_t mr_console_copy_out(struct reader *reader, char __user *to, size_t size)
+/* What there is, @size bytes at most. */
+static size_t mr_console_take(struct reader *reader, u8 *text, size_t size)
 {
-	u64 there;
+	size_t part;
 	u32 offset;
-	ssize_t part;
+	u64 there;
 
 	mutex_lock(&mr_console_child_lock);
 	there = mr_console_available(reader);
 	offset = reader->read & (RING_SIZE - 1);
 	part = min3(there, (u64)size, (u64)(RING_SIZE - offset));
-	if (part && copy_to_user(to, mr_console_ring_of(mr_console_child)->data + offset, part))
-		part = -EFAULT;
-	else
-		reader->read += part;
+	if (part)
+		memcpy(text, mr_console_ring_of(mr_console_child)->data + offset, part);
+	reader->read += part;
 	mutex_unlock(&mr_console_child_lock);
+	return part;
+}
+
+/* User memory answers when it wants to; who holds the lock keeps the child from being taken apart. */
+static ssize_t mr_console_copy_out(struct reader *reader, char __user *to, size_t size)
+{
+	size_t most = min_t(size_t, size, PAGE_SIZE);
+	u8 *text = kmalloc(most, GFP_KERNEL);
+	ssize_t part;
+
+	if (!text)
+		return -ENOMEM;
+	part = mr_console_take(reader, text, most);
+	if (part && copy_to_user(to, text, part))
+		part = -EFAULT;
+	kfree(text);
 	return part;
 }
 

@@ -26,6 +26,8 @@ struct vm_area_struct;
 #define MR_LINK_OFFSET		0x40000
 #define MR_LINK_SIZE		0xe0000
 
+#define MR_SEGMENT_PIECE	0x100000	/* of a segment is copied at once, bytes */
+
 /* The links to a peer. What guests send is not on the roots' own. */
 enum mr_link_kind { MR_LINK_CONTROL, MR_LINK_GUESTS, MR_LINKS };
 
@@ -158,8 +160,7 @@ bool mr_low_has(u64 phys, u64 size);
 int mr_carve_take(const struct multiroot_carve *want);
 int mr_carve_release(void);
 bool mr_segment_fits(u64 phys, u64 size);
-int mr_segment_write(const struct multiroot_segment *segment);
-int mr_segment_read(const struct multiroot_segment *segment);
+int mr_segment_copy(const struct multiroot_segment *segment, void *buffer, bool out);
 int mr_segment_find(struct multiroot_find *find);
 
 /* cpu.c: CPUs that other roots have. */

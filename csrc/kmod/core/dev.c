@@ -6,7 +6,10 @@
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
+#include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/uaccess.h>
 #include <asm/tsc.h>
 
 #include "core/core.h"
@@ -15,6 +18,7 @@
 #define RING_GAP_US	100
 
 static struct mr_ioctls mr_dev_calls;	/* its lock serialises whatever changes carve, CPUs or peers */
+static DEFINE_MUTEX(mr_dev_ring_lock);	/* one ring at a time, with the pause after it */
 
 static int mr_dev_release(struct inode *inode, struct file *file)
 {
@@ -68,23 +72,64 @@ static int mr_dev_call_uncarve(struct file *file, void *argument)
 	return mr_cpu_any_granted() ? -EBUSY : mr_carve_release();
 }
 
-/* Asked again, for the file may have been opened by somebody else, or before the lockdown. */
+/* For a piece of memory, or a whole one without a buffer: then it is only seen if it would do. */
+static int mr_dev_copy_piece(struct file *file, const struct multiroot_segment *piece, void *buffer, bool out)
+{
+	int err = mr_ioctl_enter(&mr_dev_calls, file, !out);
+
+	if (err)
+		return err;
+	/* Asked again, for the file may have been opened by somebody else, or before the lockdown. */
+	if (!out && mr_ioctl_permission())
+		err = -EPERM;
+	else if (!mr_segment_fits(piece->phys, piece->size))
+		err = -EINVAL;
+	else if (!out && mr_cpu_any_started())
+		err = -EBUSY;
+	else if (buffer)
+		err = mr_segment_copy(piece, buffer, out);
+	mutex_unlock(&mr_dev_calls.lock);
+	return err;
+}
+
+/* Between user space and the carve, a piece at a time; @out: to user space. */
+static int mr_dev_copy(struct file *file, const struct multiroot_segment *segment, bool out)
+{
+	struct multiroot_segment piece;
+	void *buffer;
+	u64 done;
+	int err;
+
+	err = mr_dev_copy_piece(file, segment, NULL, out);
+	if (err)
+		return err;
+	buffer = kvmalloc(min_t(u64, segment->size, MR_SEGMENT_PIECE), GFP_KERNEL);
+	if (!buffer)
+		return -ENOMEM;
+	for (done = 0; !err && done < segment->size; done += piece.size) {
+		void __user *user = u64_to_user_ptr(segment->buf + done);
+
+		piece.phys = segment->phys + done;
+		piece.size = min_t(u64, segment->size - done, MR_SEGMENT_PIECE);
+		if (!out && copy_from_user(buffer, user, piece.size))
+			err = -EFAULT;
+		err = err ?: mr_dev_copy_piece(file, &piece, buffer, out);
+		if (!err && out && copy_to_user(user, buffer, piece.size))
+			err = -EFAULT;
+		cond_resched();
+	}
+	kvfree(buffer);
+	return err;
+}
+
 static int mr_dev_call_write(struct file *file, void *argument)
 {
-	const struct multiroot_segment *segment = argument;
-
-	if (mr_ioctl_permission())
-		return -EPERM;
-	if (!mr_segment_fits(segment->phys, segment->size))
-		return -EINVAL;
-	return mr_cpu_any_started() ? -EBUSY : mr_segment_write(segment);
+	return mr_dev_copy(file, argument, false);
 }
 
 static int mr_dev_call_read(struct file *file, void *argument)
 {
-	const struct multiroot_segment *segment = argument;
-
-	return mr_segment_fits(segment->phys, segment->size) ? mr_segment_read(segment) : -EINVAL;
+	return mr_dev_copy(file, argument, true);
 }
 
 static int mr_dev_call_find(struct file *file, void *argument)
@@ -148,20 +193,36 @@ static int mr_dev_call_doorbell(struct file *file, void *argument)
 	return peer ? mr_doorbell_set_eventfd(peer, doorbell->fd, doorbell->mask) : -ENOENT;
 }
 
+static int mr_dev_ring(struct file *file, const struct multiroot_ring *ring)
+{
+	int err = mr_ioctl_enter(&mr_dev_calls, file, false);
+	struct mr_peer *peer;
+
+	if (err)
+		return err;
+	peer = mr_peer(ring->peer);
+	if (peer)
+		mr_doorbell_ring(peer, ring->events);
+	mutex_unlock(&mr_dev_calls.lock);
+	return peer ? 0 : -ENOENT;
+}
+
+/* Called in a loop, or by many at once, this must not take up the peer's CPU; nor keep other commands waiting. */
 static int mr_dev_call_ring(struct file *file, void *argument)
 {
 	const u32 reserved = MULTIROOT_EVENT_LINK | MULTIROOT_EVENT_CONSOLE;
 	const struct multiroot_ring *ring = argument;
-	struct mr_peer *peer = mr_peer(ring->peer);
+	int err;
 
 	if (ring->peer > MULTIROOT_CHILD || !ring->events || ring->events & reserved)
 		return -EINVAL;
-	if (!peer)
-		return -ENOENT;
-	mr_doorbell_ring(peer, ring->events);
-	/* Called in a loop this must not take up the peer's CPU. */
-	fsleep(RING_GAP_US);
-	return 0;
+	if (mutex_lock_interruptible(&mr_dev_ring_lock))
+		return -ERESTARTSYS;
+	err = mr_dev_ring(file, ring);
+	if (!err)
+		fsleep(RING_GAP_US);
+	mutex_unlock(&mr_dev_ring_lock);
+	return err;
 }
 
 static const struct mr_ioctl mr_dev_call_table[] = {
@@ -169,8 +230,8 @@ static const struct mr_ioctl mr_dev_call_table[] = {
 	MR_IOCTL(MULTIROOT_IOC_CLAIM, false, mr_dev_call_claim),
 	MR_IOCTL(MULTIROOT_IOC_CARVE, true, mr_dev_call_carve),
 	MR_IOCTL(MULTIROOT_IOC_UNCARVE, true, mr_dev_call_uncarve),
-	MR_IOCTL(MULTIROOT_IOC_WRITE, true, mr_dev_call_write),
-	MR_IOCTL(MULTIROOT_IOC_READ, false, mr_dev_call_read),
+	MR_IOCTL_UNLOCKED(MULTIROOT_IOC_WRITE, mr_dev_call_write),
+	MR_IOCTL_UNLOCKED(MULTIROOT_IOC_READ, mr_dev_call_read),
 	MR_IOCTL(MULTIROOT_IOC_FIND, false, mr_dev_call_find),
 	MR_IOCTL(MULTIROOT_IOC_CPU_GET, false, mr_dev_call_cpu_get),
 	MR_IOCTL(MULTIROOT_IOC_CPU_GRANT, true, mr_dev_call_cpu_grant),
@@ -181,7 +242,7 @@ static const struct mr_ioctl mr_dev_call_table[] = {
 	MR_IOCTL(MULTIROOT_IOC_MEMORY, true, mr_dev_call_memory),
 	MR_IOCTL(MULTIROOT_IOC_PCI_ADOPT, true, mr_dev_call_pci_adopt),
 	MR_IOCTL(MULTIROOT_IOC_DOORBELL, false, mr_dev_call_doorbell),
-	MR_IOCTL(MULTIROOT_IOC_RING, false, mr_dev_call_ring),
+	MR_IOCTL_UNLOCKED(MULTIROOT_IOC_RING, mr_dev_call_ring),
 };
 
 static struct mr_ioctls mr_dev_calls = {

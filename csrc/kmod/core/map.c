@@ -10,8 +10,8 @@
 #include "core/core.h"
 
 /*
- * Serialises mapping a page with forgetting its peer. mr_lock can't: it is held while user memory is copied,
- * which may fault and take mmap_lock, and this is called with mmap_lock held.
+ * Serialises mapping a page with forgetting its peer. The lock of the ioctls can't: it is held for as long as memory is
+ * brought in, say, and this is called with mmap_lock held.
  */
 static DEFINE_MUTEX(mr_map_lock);
 

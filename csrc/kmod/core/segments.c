@@ -10,14 +10,12 @@
 #include <linux/overflow.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
-#include <linux/uaccess.h>
 
 #include "core/core.h"
 
 #define CARVE_MIN	SZ_64M
 #define LOW_MIN		SZ_64K
 #define LOW_END		0xa0000	/* VGA memory from here on */
-#define COPY_CHUNK	SZ_1M
 #define PHYS_END	BIT_ULL(52)
 
 struct multiroot_carve mr_carve;
@@ -127,49 +125,23 @@ int mr_carve_release(void)
 	return 0;
 }
 
-/* Copy between user space and memory of the carve or its low window, a piece at a time. */
-static int mr_segment_copy(const struct multiroot_segment *segment, bool to_user)
+/**
+ * mr_segment_copy() - copy between a buffer and the carve or its low window
+ * @segment: of memory, one that fits, MR_SEGMENT_PIECE at most
+ * @buffer: as long
+ * @out: to the buffer. A root may run there, and write what is read
+ *
+ * Return: 0; -ENOMEM.
+ */
+int mr_segment_copy(const struct multiroot_segment *segment, void *buffer, bool out)
 {
-	u64 done, part;
+	void *memory = memremap(segment->phys, segment->size, MEMREMAP_WB);
 
-	for (done = 0; done < segment->size; done += part) {
-		void __user *user = u64_to_user_ptr(segment->buf + done);
-		unsigned long left;
-		void *memory;
-
-		part = min_t(u64, segment->size - done, COPY_CHUNK);
-		memory = memremap(segment->phys + done, part, MEMREMAP_WB);
-		if (!memory)
-			return -ENOMEM;
-		left = to_user ? copy_to_user(user, memory, part) : copy_from_user(memory, user, part);
-		memunmap(memory);
-		if (left)
-			return -EFAULT;
-		cond_resched();
-	}
+	if (!memory)
+		return -ENOMEM;
+	memcpy(out ? buffer : memory, out ? memory : buffer, segment->size);
+	memunmap(memory);
 	return 0;
-}
-
-/**
- * mr_segment_write() - copy from user space into the carve or its low window
- * @segment: from where to where, one that fits; no CPU was started there
- *
- * Return: 0; -EFAULT; -ENOMEM.
- */
-int mr_segment_write(const struct multiroot_segment *segment)
-{
-	return mr_segment_copy(segment, false);
-}
-
-/**
- * mr_segment_read() - copy from the carve or its low window to user space
- * @segment: from where to where, one that fits
- *
- * A root may run there, and write what is read. Return: 0; -EFAULT; -ENOMEM.
- */
-int mr_segment_read(const struct multiroot_segment *segment)
-{
-	return mr_segment_copy(segment, true);
 }
 
 static u64 mr_segment_find_in(const u64 *words, u64 count, u64 word)
@@ -194,7 +166,7 @@ int mr_segment_find(struct multiroot_find *find)
 
 	find->found = 0;
 	for (done = 0; done < find->size && !find->found; done += part) {
-		part = min_t(u64, find->size - done, COPY_CHUNK);
+		part = min_t(u64, find->size - done, MR_SEGMENT_PIECE);
 		memory = memremap(find->phys + done, part, MEMREMAP_WB);
 		if (!memory)
 			return -ENOMEM;

@@ -124,14 +124,8 @@ static inline unsigned long find_first_zero_bit(const unsigned long *map, unsign
 #define bitmap_zalloc(size, how)	calloc((size) / BITS_PER_LONG + 1, sizeof(long))
 #define bitmap_free(map)	free(map)
 
-#define IORESOURCE_MEM		0
-#define IORES_DESC_PERSISTENT_MEMORY	0
-#define IORES_DESC_PERSISTENT_MEMORY_LEGACY	1
-#define REGION_INTERSECTS	0
 #define region_intersects(...)	REGION_INTERSECTS
-#define MEMREMAP_WB		0
-void *memremap(phys_addr_t phys, size_t size, int how);
-void memunmap(void *memory);
+
 
 #define x2apic_enabled()	false
 void udelay(unsigned long us);
@@ -149,9 +143,6 @@ void writeq(u64 value, void *address);
 #define read_poll_timeout_atomic(op, value, until, us, most, first, ...)	\
 	({ (value) = op(__VA_ARGS__); (until) ? 0 : -ETIMEDOUT; })
 #define readl_poll_timeout(address, value, until, us, most)	read_poll_timeout_atomic(readl, value, until, us, most, 0, address)
-struct work_struct {
-	int unused;
-};
 #define DECLARE_DELAYED_WORK(name, function)	void *name = (function)
 #define schedule_delayed_work(work, time)	((void)*(work))
 #define cancel_delayed_work_sync(work)	((void)*(work))
@@ -160,19 +151,5 @@ struct work_struct {
 struct msi_msg {
 	u32 address_lo, address_hi, data;
 };
-
-struct miscdevice {
-	int minor;
-	const char *name;
-	const struct file_operations *fops;
-	unsigned int mode;
-};
-
-#define MISC_DYNAMIC_MINOR	255
-#define module_misc_device(device)	struct miscdevice *const shim_device = &(device)
-#define CAP_SYS_BOOT		22
-#define LOCKDOWN_KEXEC		0
-#define capable(what)		true
-#define security_locked_down(what)	0
 
 #endif /* _SHIM_IOMMU_H */

@@ -6,6 +6,7 @@
 #ifndef _SHIM_KERNEL_H
 #define _SHIM_KERNEL_H
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -44,6 +45,7 @@ typedef unsigned int gfp_t;
 #define PAGE_MASK		(~(PAGE_SIZE - 1))
 #define SZ_4K			0x1000
 #define SZ_64K			0x10000
+#define SZ_128K			0x20000
 #define SZ_512K			0x80000
 #define SZ_1M			0x100000
 #define SZ_2M			0x200000
@@ -66,6 +68,7 @@ typedef unsigned int gfp_t;
 #define PFN_PHYS(x)		((phys_addr_t)(x) << PAGE_SHIFT)
 #define min(a, b)		((a) < (b) ? (a) : (b))
 #define min_t(type, a, b)	min((type)(a), (type)(b))
+#define min3(a, b, c)		min(a, min(b, c))
 #define max(a, b)		((a) > (b) ? (a) : (b))
 #define container_of(p, type, member)	((type *)((char *)(p) - offsetof(type, member)))
 #define check_add_overflow(a, b, sum)	__builtin_add_overflow(a, b, sum)
@@ -179,6 +182,7 @@ static inline void *kvmalloc(size_t size, gfp_t how)
 #define kvfree(p)		free((void *)(p))
 #define __GFP_NOFAIL		0
 
+struct device;
 struct inode;
 struct poll_table_struct;
 struct vm_area_struct;
@@ -225,5 +229,32 @@ static inline unsigned long copy_to_user(void *to, const void *from, unsigned lo
 	memcpy(to, from, size);
 	return 0;
 }
+
+struct miscdevice {
+	int minor;
+	const char *name;
+	const struct file_operations *fops;
+	unsigned int mode;
+	struct device *this_device;
+};
+
+#define MISC_DYNAMIC_MINOR	255
+#define module_misc_device(device)	struct miscdevice *const shim_device = &(device)
+#define CAP_SYS_BOOT		22
+#define LOCKDOWN_KEXEC		0
+#define capable(what)		true
+#define security_locked_down(what)	0
+
+#define MEMREMAP_WB		0
+void *memremap(phys_addr_t phys, size_t size, int how);
+void memunmap(void *memory);
+
+enum { IORESOURCE_MEM = 1, IORESOURCE_SYSTEM_RAM };
+enum { IORES_DESC_NONE, IORES_DESC_PERSISTENT_MEMORY, IORES_DESC_PERSISTENT_MEMORY_LEGACY, IORES_DESC_RESERVED };
+enum { REGION_INTERSECTS, REGION_DISJOINT, REGION_MIXED };
+
+struct work_struct {
+	int unused;
+};
 
 #endif /* _SHIM_KERNEL_H */

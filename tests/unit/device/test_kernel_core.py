@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Files of csrc/kmod/core, compiled for this program: a root with a carve, and a child that rings."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from pathlib import Path
+
+import pytest
+from kernel_code import U64, at_places, compiled
+
+EINVAL, EBUSY, ENOENT, EPERM = -22, -16, -2, -1
+MIB = 1 << 20
+ANSWERS_S = 10
+SOURCES = ("dev", "segments", "console", "event", "doorbell", "memory", "x86/vector")
+
+
+@pytest.fixture(scope="session")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("core")
+    return compiled(folder, "core.h", "core_glue.c", *(f"core/{name}.c" for name in SOURCES))
+
+
+@pytest.fixture
+def core(module: Path, tmp_path: Path) -> ctypes.CDLL:
+    """The module, loaded, with the claim."""
+    copy = tmp_path / "core.so"
+    copy.write_bytes(module.read_bytes())
+    library = ctypes.CDLL(str(copy))
+    assert library.up() == 0
+    assert library.claim() == 0
+    return library
+
+
+def number(core: ctypes.CDLL, name: str) -> int:
+    return ctypes.c_int.in_dll(core, name).value
+
+
+def others_are_answered(core: ctypes.CDLL, *calls: str) -> bool:
+    """Whether each of these comes to its end while we are inside of another one."""
+    done: list[int] = []
+    threads = [
+        threading.Thread(target=lambda name=name: done.append(getattr(core, name)())) for name in calls
+    ]
+    for thread in threads:
+        thread.daemon = True
+        thread.start()
+        thread.join(timeout=ANSWERS_S)
+    return done == [0] * len(calls)
+
+
+def test_what_is_written_is_read(core: ctypes.CDLL) -> None:
+    """In pieces of 1 MiB, which a program does not see."""
+    text = bytes(range(251)) * 10_000
+    assert core.put(U64(2 * MIB + 8), text, U64(len(text))) == EINVAL, "nothing is carved"
+    assert core.carve() == 0
+    assert core.put(U64(2 * MIB + 8), text, U64(len(text))) == 0
+    buffer = ctypes.create_string_buffer(len(text))
+    assert core.get(U64(2 * MIB + 8), buffer, U64(len(text))) == 0
+    assert buffer.raw == text
+    for offset, size in ((0, 1), (MIB, MIB + 1), (63 * MIB, MIB + 1), (3 * MIB, 0)):
+        assert core.get(U64(offset), buffer, U64(size)) == EINVAL
+
+
+@pytest.mark.parametrize(("what", "place"), [("put", "copy_from_user"), ("get", "copy_to_user")])
+def test_user_memory_that_does_not_answer_keeps_nobody_else_waiting(
+    core: ctypes.CDLL, what: str, place: str
+) -> None:
+    """It may be a file system's in user space, which needs an answer itself before it gives one."""
+    assert core.carve() == 0
+    answered = []
+
+    def inside(where: str) -> None:
+        if where == place and threading.current_thread() is threading.main_thread():
+            answered.append(others_are_answered(core, "info"))
+
+    buffer = ctypes.create_string_buffer(2 * MIB)
+    with at_places(core, inside):
+        assert getattr(core, what)(U64(4 * MIB), buffer, U64(2 * MIB)) == 0
+    assert len(answered) >= 2
+    assert all(answered)
+
+
+def test_a_carve_may_go_while_it_is_read(core: ctypes.CDLL) -> None:
+    assert core.carve() == 0
+    buffer = ctypes.create_string_buffer(2 * MIB)
+    with at_places(core, lambda where: where == "copy_to_user" and others_are_answered(core, "uncarve")):
+        assert core.get(U64(4 * MIB), buffer, U64(2 * MIB)) == EINVAL
+
+
+def test_a_program_that_rings_all_the_time_keeps_nobody_else_waiting(core: ctypes.CDLL) -> None:
+    """Each ring has a pause after it, so that the peer's CPU has some time of its own, and is alone."""
+    assert core.ring(0x100) == ENOENT
+    assert core.carve() == 0
+    core.child_at(1, 0x41)
+    answered = []
+
+    def inside(where: str) -> None:
+        if where == "fsleep":
+            answered.append(others_are_answered(core, "info", "uncarve"))
+
+    with at_places(core, inside):
+        assert core.ring(0x100) == 0
+    assert answered == [True]
+    assert number(core, "interrupted") == 1
+
+
+def test_a_reader_of_the_console_that_does_not_answer_does_not_keep_the_child(core: ctypes.CDLL) -> None:
+    assert core.carve() == 0
+    core.say(b"the child's last words")
+    answered = []
+
+    def inside(where: str) -> None:
+        if where == "copy_to_user" and not answered:
+            answered.append(others_are_answered(core, "uncarve"))
+
+    text = ctypes.create_string_buffer(64)
+    with at_places(core, inside):
+        assert core.hear(text, ctypes.c_size_t(9)) == 9
+    assert (text.value, answered) == (b"the child", [True])
