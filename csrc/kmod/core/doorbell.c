@@ -182,9 +182,11 @@ int mr_doorbell_init(const struct mr_listener *told)
 	mr_doorbell_irq = mr_vector_alloc();
 	if (mr_doorbell_irq < 0)
 		return mr_doorbell_irq;
-	/* IRQF_NOBALANCING keeps request_irq() from moving it away from CPU 0. */
-	err = request_irq(mr_doorbell_irq, mr_doorbell_interrupt, IRQF_NO_THREAD | IRQF_NOBALANCING, "multiroot",
-			  &mr_doorbell_irq);
+	/*
+	 * IRQF_NOBALANCING keeps request_irq() from moving it away from CPU 0. In a kernel that has its interrupts in
+	 * threads (PREEMPT_RT) this one is in a thread, too: listeners and eventfds take locks that sleep there.
+	 */
+	err = request_irq(mr_doorbell_irq, mr_doorbell_interrupt, IRQF_NOBALANCING, "multiroot", &mr_doorbell_irq);
 	if (err)
 		goto dispose;
 	err = mr_doorbell_self_test();

@@ -37,10 +37,10 @@ static struct {
 	u64 part;				/* where it begins, from base */
 	unsigned long part_pages;
 	spinlock_t page_lock;			/* for used */
-	spinlock_t local_lock;			/* before the lock that roots share */
+	raw_spinlock_t local_lock;		/* before the lock that roots share; who has that never sleeps */
 } mr_tables = {
 	.page_lock = __SPIN_LOCK_UNLOCKED(mr_tables.page_lock),
-	.local_lock = __SPIN_LOCK_UNLOCKED(mr_tables.local_lock),
+	.local_lock = __RAW_SPIN_LOCK_UNLOCKED(mr_tables.local_lock),
 };
 
 static bool mr_tables_may_rob(u32 holder, unsigned int waited_us)
@@ -59,7 +59,7 @@ void mr_tables_lock(unsigned long *flags)
 	u32 *lock = &mr_tables.shared->lock, holder;
 	unsigned int waited_us = 0;
 
-	spin_lock_irqsave(&mr_tables.local_lock, *flags);
+	raw_spin_lock_irqsave(&mr_tables.local_lock, *flags);
 	while ((holder = mr_shared_cmpxchg(lock, 0, mr_tables.self)) != 0) {
 		udelay(1);
 		if (!mr_tables_may_rob(holder, ++waited_us))
@@ -77,7 +77,7 @@ void mr_tables_unlock(unsigned long flags)
 	/* A full barrier: what was done under the lock is seen before it is free. */
 	if (mr_shared_cmpxchg(&mr_tables.shared->lock, mr_tables.self, 0) != mr_tables.self)
 		pr_err_ratelimited("the lock of the tables was taken from this root\n");
-	spin_unlock_irqrestore(&mr_tables.local_lock, flags);
+	raw_spin_unlock_irqrestore(&mr_tables.local_lock, flags);
 }
 
 /* Mapping of a physical address in the tables; NULL for one outside, which other roots may have written. */

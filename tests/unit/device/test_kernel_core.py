@@ -119,3 +119,9 @@ def test_a_reader_of_the_console_that_does_not_answer_does_not_keep_the_child(co
     with at_places(core, inside):
         assert core.hear(text, ctypes.c_size_t(9)) == 9
     assert (text.value, answered) == (b"the child", [True])
+
+
+def test_the_doorbell_may_be_a_thread(core: ctypes.CDLL) -> None:
+    """A kernel of PREEMPT_RT makes it one, and it has to: whom it tells takes locks that sleep there."""
+    no_thread = 0x10000
+    assert not ctypes.c_ulong.in_dll(core, "irq_flags").value & no_thread
