@@ -125,3 +125,47 @@ def test_the_doorbell_may_be_a_thread(core: ctypes.CDLL) -> None:
     """A kernel of PREEMPT_RT makes it one, and it has to: whom it tells takes locks that sleep there."""
     no_thread = 0x10000
     assert not ctypes.c_ulong.in_dll(core, "irq_flags").value & no_thread
+
+
+@pytest.mark.parametrize(
+    ("hardware_id", "vectors", "rung"),
+    [
+        (
+            1,
+            [0, 2, 8, 14, 0x1F, 0x80, 0xEB, 0xEC, 0xF2, 0xF8, 0xFB, 0xFD, 0xFF, 0x100, 0x141, 1 << 31],
+            False,
+        ),
+        (0, [0x41], False),  # ours
+        (1, [0x20, 0x41, 0x7F, 0x81, 0xEA], True),
+    ],
+)
+def test_only_vectors_of_devices_on_the_peers_own_cpus_are_rung(
+    core: ctypes.CDLL, hardware_id: int, vectors: list[int], rung: bool
+) -> None:
+    """The peer writes both into memory. One of the kernel's own would stop a CPU."""
+    assert core.carve() == 0
+    heard = number(core, "interrupted")
+    for vector in vectors:
+        core.child_at(hardware_id, vector)
+        assert core.ring(0x100) == 0
+        heard += rung
+        assert number(core, "interrupted") == heard
+        assert not rung or number(core, "interrupted_vector") == vector
+
+
+def test_uevents_of_a_peer_that_rings_without_end_are_few_and_the_last_one_comes(core: ctypes.CDLL) -> None:
+    """Each ring finds another state. A second has 250 jiffies, and 20 ms are 5 of them."""
+    assert core.carve() == 0
+    now = ctypes.c_ulong.in_dll(core, "jiffies")
+    begin = now.value
+    for count in range(10_000):
+        core.is_rung(count)
+        if count % 40 == 0:
+            core.let_time_pass(ctypes.c_ulong(now.value + 1))
+    assert now.value == begin + 250
+    assert 1 < number(core, "uevents") <= 51
+    core.let_time_pass(ctypes.c_ulong(now.value + 6))
+    assert number(core, "uevents") <= 52
+    last = (ctypes.c_char * 64).in_dll(core, "last_uevent").value
+    assert last == b"MULTIROOT_EVENT=state PEER=child STATE=9999"
+    assert number(core, "queued") == 10_000

@@ -95,8 +95,8 @@ int kobject_uevent_env(struct kobject *kobj, int action, char *env[])
 	return 0;
 }
 
-/* Let time go by, in jiffies. */
-void pass(unsigned long until)
+/* In jiffies. */
+void let_time_pass(unsigned long until)
 {
 	for (; jiffies < until; jiffies++) {
 		int i;
