@@ -7,6 +7,7 @@
 #include <linux/memory.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/overflow.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
@@ -19,6 +20,13 @@
 #define PHYS_END	BIT_ULL(52)
 
 struct multiroot_carve mr_carve;
+
+/*
+ * Between the carve and memory that comes online: which range is on its way (0: none; Linux does one at a time) and
+ * what is in the carve. Taken last, under the lock of the ioctls or Linux's of memory hotplug.
+ */
+static DEFINE_MUTEX(mr_carve_arrival_lock);
+static u64 mr_carve_arriving, mr_carve_arriving_size;
 
 static bool mr_carve_inside(u64 base, u64 size, u64 phys, u64 len)
 {
@@ -79,6 +87,26 @@ bool mr_segment_fits(u64 phys, u64 size)
 	return mr_carve_has(phys, size) || mr_low_has(phys, size);
 }
 
+/* False when memory in it is on its way online: it was let through, and can't be seen as online yet. */
+static bool mr_carve_claim(const struct multiroot_carve *want)
+{
+	bool free;
+
+	mutex_lock(&mr_carve_arrival_lock);
+	free = !mr_carve_overlap(want->base, want->size, mr_carve_arriving, mr_carve_arriving_size);
+	if (free)
+		mr_carve = *want;
+	mutex_unlock(&mr_carve_arrival_lock);
+	return free;
+}
+
+static void mr_carve_forget(void)
+{
+	mutex_lock(&mr_carve_arrival_lock);
+	memset(&mr_carve, 0, sizeof(mr_carve));
+	mutex_unlock(&mr_carve_arrival_lock);
+}
+
 /**
  * mr_carve_take() - register a carve and make the shared area in it
  * @want: what user space asks for
@@ -96,12 +124,13 @@ int mr_carve_take(const struct multiroot_carve *want)
 	if (err)
 		return err;
 	/* Before the check, so that no memory block in it comes online behind our back. */
-	mr_carve = *want;
+	if (!mr_carve_claim(want))
+		return -EBUSY;
 	err = mr_carve_check_memory(want->low_base, want->low_size) ?: mr_carve_check_memory(want->base, want->size);
 	if (!err)
 		err = mr_join_create_child(want->shared, mr_ledger->next_root);
 	if (err)
-		memset(&mr_carve, 0, sizeof(mr_carve));
+		mr_carve_forget();
 	else
 		/* While another root may depend on this module it stays. */
 		__module_get(THIS_MODULE);
@@ -120,7 +149,7 @@ int mr_carve_release(void)
 	if (!mr_map_close(MULTIROOT_CHILD))
 		return -EBUSY;
 	mr_join_detach(mr_peer(MULTIROOT_CHILD));
-	memset(&mr_carve, 0, sizeof(mr_carve));
+	mr_carve_forget();
 	module_put(THIS_MODULE);
 	return 0;
 }
@@ -180,15 +209,42 @@ int mr_segment_find(struct multiroot_find *find)
 }
 
 /* Memory that another root has must not come online here. */
+static bool mr_carve_let_online(u64 base, u64 size)
+{
+	bool vetoed;
+
+	mutex_lock(&mr_carve_arrival_lock);
+	vetoed = mr_carve_overlap(mr_carve.base, mr_carve.size, base, size);
+	mr_carve_arriving = vetoed ? 0 : base;
+	mr_carve_arriving_size = vetoed ? 0 : size;
+	mutex_unlock(&mr_carve_arrival_lock);
+	return !vetoed;
+}
+
+/* It is online, or won't be. */
+static void mr_carve_has_arrived(void)
+{
+	mutex_lock(&mr_carve_arrival_lock);
+	mr_carve_arriving = 0;
+	mr_carve_arriving_size = 0;
+	mutex_unlock(&mr_carve_arrival_lock);
+}
+
 static int mr_carve_memory_event(struct notifier_block *nb, unsigned long action, void *data)
 {
 	struct memory_notify *range = data;
+	u64 base = PFN_PHYS(range->start_pfn), size = PFN_PHYS(range->nr_pages);
 
-	if (action == MEM_GOING_ONLINE &&
-	    mr_carve_overlap(mr_carve.base, mr_carve.size, PFN_PHYS(range->start_pfn), PFN_PHYS(range->nr_pages))) {
-		pr_info("memory at %#llx stays offline: it is in the carve\n",
-			(u64)PFN_PHYS(range->start_pfn));
+	switch (action) {
+	case MEM_GOING_ONLINE:
+		if (mr_carve_let_online(base, size))
+			break;
+		pr_info("memory at %#llx stays offline: it is in the carve\n", base);
 		return notifier_from_errno(-EBUSY);
+	case MEM_ONLINE:
+	case MEM_CANCEL_ONLINE:
+		mr_carve_has_arrived();
+		break;
 	}
 	return NOTIFY_OK;
 }

@@ -11,6 +11,7 @@ import pytest
 from kernel_code import U64, at_places, compiled
 
 EINVAL, EBUSY, ENOENT, EPERM = -22, -16, -2, -1
+MEM_ONLINE, MEM_GOING_ONLINE, MEM_CANCEL_ONLINE, NOTIFY_OK = 1, 8, 16, 1
 MIB = 1 << 20
 ANSWERS_S = 10
 SOURCES = ("dev", "segments", "console", "event", "doorbell", "memory", "x86/vector")
@@ -169,3 +170,21 @@ def test_uevents_of_a_peer_that_rings_without_end_are_few_and_the_last_one_comes
     last = (ctypes.c_char * 64).in_dll(core, "last_uevent").value
     assert last == b"MULTIROOT_EVENT=state PEER=child STATE=9999"
     assert number(core, "queued") == 10_000
+
+
+@pytest.mark.parametrize("end", [MEM_ONLINE, MEM_CANCEL_ONLINE])
+def test_memory_that_was_let_through_on_its_way_online_is_not_carved(core: ctypes.CDLL, end: int) -> None:
+    """Linux asks first, and has the pages online some time after that."""
+    assert core.block(1, MEM_GOING_ONLINE) == NOTIFY_OK
+    assert core.carve() == EBUSY
+    assert core.block(1, end) == NOTIFY_OK
+    assert core.carve() == 0
+
+
+def test_memory_in_the_carve_stays_offline(core: ctypes.CDLL) -> None:
+    assert core.carve() == 0
+    assert core.block(2, MEM_GOING_ONLINE) == 0x8000 | NOTIFY_OK - EBUSY
+    assert core.block(2, MEM_CANCEL_ONLINE) == NOTIFY_OK
+    assert core.block(4, MEM_GOING_ONLINE) == NOTIFY_OK, "the next one behind it"
+    assert core.uncarve() == 0
+    assert core.block(2, MEM_GOING_ONLINE) == NOTIFY_OK
