@@ -23,6 +23,17 @@ static bool mr_memory_is_pmem(u64 base, u64 size)
 		       REGION_DISJOINT;
 }
 
+/*
+ * True when the kernel has found the page's memory to be broken. Offline, it keeps that in mind; pages of memory that
+ * never was online say nothing.
+ */
+static bool mr_memory_broken(unsigned long pfn)
+{
+	struct page *page = pfn_valid(pfn) ? pfn_to_page(pfn) : NULL;
+
+	return page && !PagePoisoned(page) && PageHWPoison(page);
+}
+
 /**
  * mr_memory_unused() - whether this kernel leaves a range alone
  * @base: physical address, page aligned
@@ -30,7 +41,8 @@ static bool mr_memory_is_pmem(u64 base, u64 size)
  *
  * A range is unused when it is no System RAM of this kernel (kept away by memmap= at boot), or when all of
  * it is offline, or when it lies in the low memory that Linux does not use. PageReserved alone is no proof: the
- * kernel's image and its struct pages are reserved, too. A mix of the above is refused as used.
+ * kernel's image and its struct pages are reserved, too. A mix of the above is refused as used, and so is broken
+ * memory, for no other root would know of it.
  */
 bool mr_memory_unused(u64 base, u64 size)
 {
@@ -52,7 +64,7 @@ bool mr_memory_unused(u64 base, u64 size)
 	for (phys = base; phys < base + size; phys += PAGE_SIZE) {
 		struct page *page = pfn_to_online_page(PHYS_PFN(phys));
 
-		if (page && (offline_only || !PageReserved(page)))
+		if ((page && (offline_only || !PageReserved(page))) || mr_memory_broken(PHYS_PFN(phys)))
 			return false;
 		if (IS_ALIGNED(phys, SZ_64M))
 			cond_resched();

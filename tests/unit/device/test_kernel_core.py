@@ -34,6 +34,16 @@ def core(module: Path, tmp_path: Path) -> ctypes.CDLL:
     return library
 
 
+class Page(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_bool) for name in ("online", "reserved", "poisoned", "unknown"))
+
+
+def page(core: ctypes.CDLL, number: int) -> Page:
+    core.page.restype = ctypes.POINTER(Page)
+    found: Page = core.page(ctypes.c_ulong(number))[0]
+    return found
+
+
 def number(core: ctypes.CDLL, name: str) -> int:
     return ctypes.c_int.in_dll(core, name).value
 
@@ -188,3 +198,15 @@ def test_memory_in_the_carve_stays_offline(core: ctypes.CDLL) -> None:
     assert core.block(4, MEM_GOING_ONLINE) == NOTIFY_OK, "the next one behind it"
     assert core.uncarve() == 0
     assert core.block(2, MEM_GOING_ONLINE) == NOTIFY_OK
+
+
+def test_memory_that_is_online_or_broken_is_not_carved(core: ctypes.CDLL) -> None:
+    """A new root would run into the page that this kernel has set aside. What pages say that never were
+    initialised (in a debug kernel: all ones) is not asked."""
+    last = page(core, 64 * MIB // 4096 - 1)
+    for name in ("online", "poisoned"):
+        setattr(last, name, True)
+        assert core.carve() == EBUSY, name
+        setattr(last, name, False)
+    last.unknown = last.poisoned = True
+    assert core.carve() == 0
