@@ -50,7 +50,9 @@ static struct file *mr_migration_step(struct mr_vfio *mine, enum vfio_device_mig
 		return file;
 	}
 	if (mine->state == VFIO_DEVICE_STATE_RESUMING) {
-		err = mr_stream_fits(mine->incoming, mine->core.pdev) ? 0 : -EINVAL;
+		/* It goes on resuming then, so its stream stays. */
+		if (!mr_stream_fits(mine->incoming, mine->core.pdev))
+			return ERR_PTR(-EINVAL);
 		mr_migration_drop(mine);
 	}
 	if (next == VFIO_DEVICE_STATE_STOP)

@@ -11,6 +11,8 @@ import pytest
 from kernel_code import at_places, compiled
 
 EINVAL = -22
+STOP, RUNNING, RESUMING = 1, 2, 4  # enum vfio_device_mig_state
+SOURCES = ("vfio/stream.c", "vfio/vectors.c", "vfio/migration.c")
 SIZE = 16
 RENDEZVOUS_S = 10
 
@@ -44,7 +46,7 @@ class Stream:
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("vfio")
-    return ctypes.CDLL(str(compiled(folder, "vfio.h", "vfio_glue.c", "vfio/stream.c", "vfio/vectors.c")))
+    return ctypes.CDLL(str(compiled(folder, "vfio.h", "vfio_glue.c", *SOURCES)))
 
 
 @pytest.fixture
@@ -89,3 +91,18 @@ def test_descriptors_of_interrupts_are_used_while_vfio_can_not_free_them(library
     assert library.raise_all() == 3
     numbers = [ctypes.c_int.in_dll(library, name).value for name in ("injected", "restored", "unguarded")]
     assert numbers == [3, 1, 0]
+
+
+def test_a_device_goes_on_resuming_until_its_stream_is_whole(library: ctypes.CDLL, stream: Stream) -> None:
+    """A VMM may ask for the end of it too early, and again."""
+
+    def go(state: int) -> int:
+        return int(library.set_state(state, ctypes.byref(stream.file)))
+
+    whole = stream.whole()
+    assert [go(STOP), go(RESUMING)] == [0, 0]
+    loading = ctypes.c_void_p(stream.file.value)
+    assert [go(STOP), go(STOP), go(RUNNING)] == [EINVAL] * 3
+    stream.file = loading
+    assert stream.write(whole) == SIZE
+    assert [go(STOP), go(RUNNING)] == [0, 0]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* What a test calls of csrc/kmod/vfio. */
 #include "iommu/iommu.h"
+#include "pci/pci.h"
 #include "vfio/vfio.h"
 
 #define VECTORS	4
@@ -41,12 +42,16 @@ void end(struct file *file)
 /* The card's interrupts: VFIO makes and frees their descriptors with igate held. */
 static struct msi_desc descriptors[VECTORS];
 static u32 table[VECTORS][4];
-struct vfio_pci_core_device core = { .pdev = &card, .igate = __MUTEX_INITIALIZER(core.igate) };
+static struct mr_vfio mine = {
+	.core = { .pdev = &card, .igate = __MUTEX_INITIALIZER(igate) },
+	.lock = __MUTEX_INITIALIZER(lock),
+	.state = VFIO_DEVICE_STATE_RUNNING,
+};
 int unguarded, injected, restored;
 
 static void look(void)
 {
-	unguarded += !core.igate.held;
+	unguarded += !mine.core.igate.held;
 }
 
 int pci_msix_vec_count(struct pci_dev *pdev)
@@ -94,12 +99,29 @@ u32 remap(unsigned int vector)
 	card.msix_enabled = true;
 	for (i = 0; i < VECTORS; i++)
 		descriptors[i] = (struct msi_desc){ .msi_index = i, .pci.mask_base = table };
-	mr_vectors_remap(&core);
+	mr_vectors_remap(&mine.core);
 	return table[vector][0];
 }
 
 int raise_all(void)
 {
 	card.msix_enabled = true;
-	return mr_vectors_raise(&core);
+	return mr_vectors_raise(&mine.core);
+}
+
+bool multiroot_iommu_owned(struct pci_dev *pdev)
+{
+	return true;
+}
+
+int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold)
+{
+	return 0;
+}
+
+/* 0, or a negative error; the file that belongs to the new state, if any, in *file. */
+int set_state(enum vfio_device_mig_state state, struct file **file)
+{
+	*file = mr_migration_ops.migration_set_state(&mine.core.vdev, state);
+	return IS_ERR(*file) ? PTR_ERR(*file) : 0;
 }
