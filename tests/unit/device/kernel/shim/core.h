@@ -19,6 +19,10 @@ struct device {
 	struct kobject kobj;
 };
 
+#define for_each_present_cpu(cpu)	for ((cpu) = 0; (cpu) < 1; (cpu)++)
+#define for_each_online_cpu(cpu)	for_each_present_cpu(cpu)
+#define cpu_online(cpu)		true
+
 struct pci_dev {
 	const char *driver_override;
 };

@@ -43,6 +43,8 @@ typedef unsigned int gfp_t;
 #define PAGE_SHIFT		12
 #define PAGE_SIZE		4096UL
 #define PAGE_MASK		(~(PAGE_SIZE - 1))
+#define U16_MAX			0xffff
+#define U32_MAX			0xffffffffU
 #define SZ_4K			0x1000
 #define SZ_64K			0x10000
 #define SZ_128K			0x20000

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""csrc/kmod/core/ledger.c, compiled for this program: which roots live."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+from kernel_code import compiled
+
+ONLINE, OFFLINE, GRANTED, STARTED, PARKED = range(5)
+BOOT = 1
+Seats = dict[int, tuple[int, int]]  # by hardware id: root and state
+
+
+@pytest.fixture(scope="session")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("ledger")
+    library = ctypes.CDLL(str(compiled(folder, "core.h", "ledger_glue.c", "core/ledger.c")))
+    library.multiroot_root_lives.restype = ctypes.c_bool
+    return library
+
+
+@pytest.mark.parametrize(
+    ("seats", "alive"),
+    [
+        ({}, []),
+        ({BOOT: (1, ONLINE), 2: (1, ONLINE), 3: (2, GRANTED)}, [1]),
+        ({BOOT: (1, ONLINE), 3: (2, STARTED), 4: (2, ONLINE)}, [1, 2]),
+        # The second one panicked; its other CPUs are parked, of which the ledger's states do not tell.
+        ({BOOT: (1, ONLINE), 3: (2, PARKED), 4: (2, ONLINE)}, [1]),
+        ({BOOT: (1, PARKED), 2: (1, ONLINE), 254: (2, STARTED)}, [2]),
+        # It took the boot CPU over, started a third, and has ended.
+        ({BOOT: (2, ONLINE), 3: (2, PARKED), 2: (3, STARTED)}, [3]),
+        ({BOOT: (1, ONLINE), 3: (1, OFFLINE)}, [1]),
+    ],
+)
+def test_a_root_lives_by_the_cpu_it_was_started_on(
+    ledger: ctypes.CDLL, seats: Seats, alive: list[int]
+) -> None:
+    ledger.begin(BOOT)
+    for hardware_id, (root, state) in seats.items():
+        ledger.mr_ledger_set_cpu(hardware_id, root, state)
+    assert [root for root in range(6) if ledger.multiroot_root_lives(root)] == alive
