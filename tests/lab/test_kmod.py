@@ -13,6 +13,7 @@ from multiroot.lab import recipes
 from multiroot.lab.lab import Lab
 
 FUZZ = Path(__file__).parent / "guest/fuzz_ioctl.py"
+STALLED = Path(__file__).parent / "guest/stalled_memory.py"
 LOCK = Path(__file__).parent / "guest/lock_down.py"
 # A started root changes by these, and none of them may be had without the coordinator's claim.
 CHANGING = (
@@ -68,6 +69,17 @@ def test_bad_input_is_refused_and_good_input_works_afterwards(each_lab: Lab) -> 
     assert "ok" in answers["claimed"]["CARVE"]
     assert set(answers["claimed"]["CPU_START"]) <= {"EINVAL", "EBUSY", "EFAULT", "ENOENT"}
     assert set(answers["claimed"]["unknown"]) == {"ENOTTY"}
+    log = kernel_log(each_lab)
+    assert not [line for line in log.splitlines() if any(word in line for word in WARNINGS)]
+
+
+def test_user_memory_that_does_not_answer_keeps_no_other_ioctl_waiting(each_lab: Lab) -> None:
+    """Proves that no lock is held while READ and WRITE wait for a page of user memory: INFO is answered and
+    the carve goes meanwhile. What was read is handed out then, and nothing is written any more."""
+    carve = each_lab.state.machine.layout.carve
+    done = each_lab.run(["python3", "-c", STALLED.read_text(), hex(carve.start), hex(carve.size)])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["done", "EINVAL"]
     log = kernel_log(each_lab)
     assert not [line for line in log.splitlines() if any(word in line for word in WARNINGS)]
 
