@@ -8,6 +8,7 @@
 #include <linux/delay.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
+#include <linux/ktime.h>
 #include <linux/pci.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -21,10 +22,10 @@
 /*
  * Whoever holds the lock does some register writes. A root that has ended may have a CPU that is on its way into the
  * park. One that lives may have a virtual CPU that is kept from running: that is waited for, but not until watchdogs of
- * this kernel take this CPU for hung.
+ * this kernel take this CPU for hung. After twice that time nobody is asked: a word that keeps changing is no lock.
  */
-#define LOCK_US		1000000
-#define LOCK_LIVING_US	10000000
+#define LOCK_NS		(1 * NSEC_PER_SEC)
+#define LOCK_LIVING_NS	(4 * NSEC_PER_SEC)
 
 /* The unit's tables that this root takes part in; there is one unit. */
 static struct {
@@ -43,11 +44,11 @@ static struct {
 	.local_lock = __RAW_SPIN_LOCK_UNLOCKED(mr_tables.local_lock),
 };
 
-static bool mr_tables_may_rob(u32 holder, unsigned int waited_us)
+static bool mr_tables_may_rob(u32 holder, u64 waited_ns)
 {
-	if (waited_us < LOCK_US)
+	if (waited_ns < LOCK_NS)
 		return false;
-	return waited_us >= LOCK_LIVING_US || holder == mr_tables.self || !multiroot_root_lives(holder);
+	return waited_ns >= LOCK_LIVING_NS || holder == mr_tables.self || !multiroot_root_lives(holder);
 }
 
 /**
@@ -57,18 +58,20 @@ static bool mr_tables_may_rob(u32 holder, unsigned int waited_us)
 void mr_tables_lock(unsigned long *flags)
 {
 	u32 *lock = &mr_tables.shared->lock, holder;
-	unsigned int waited_us = 0;
+	u64 began = 0, waited_ns;
 
 	raw_spin_lock_irqsave(&mr_tables.local_lock, *flags);
 	while ((holder = mr_shared_cmpxchg(lock, 0, mr_tables.self)) != 0) {
+		began = began ?: ktime_get_mono_fast_ns();
 		udelay(1);
-		if (!mr_tables_may_rob(holder, ++waited_us))
+		waited_ns = ktime_get_mono_fast_ns() - began;
+		if (!mr_tables_may_rob(holder, waited_ns))
 			continue;
 		/* Of two that find a dead root's lock one has it. */
-		if (mr_shared_cmpxchg(lock, holder, mr_tables.self) == holder) {
-			pr_warn_ratelimited("taking the lock of root %u, which does not give it back\n", holder);
-			return;
-		}
+		if (mr_shared_cmpxchg(lock, holder, mr_tables.self) != holder && waited_ns < 2 * LOCK_LIVING_NS)
+			continue;
+		pr_warn_ratelimited("taking the lock of root %u, which does not give it back\n", holder);
+		return;
 	}
 }
 

@@ -130,6 +130,8 @@ static inline unsigned long find_first_zero_bit(const unsigned long *map, unsign
 #define x2apic_enabled()	false
 void udelay(unsigned long us);
 u64 ktime_get_ns(void);
+u64 ktime_get_mono_fast_ns(void);
+#define NSEC_PER_SEC	1000000000ULL
 u32 crc32c(u32 crc, const void *data, size_t size);
 
 /* Registers, and work that is done later: here never. */
