@@ -22,8 +22,7 @@ POLL_S = 0.25
 # A kernel that has not loaded our module yet and says nothing for this long is stuck. Emulated ones on a busy
 # computer were silent for up to 3.3 s once they had spoken, and for up to 54 s while they were unpacked.
 STALL_S = 30.0
-# So often it is looked whether one that has said nothing at all is being unpacked.
-STAMP_S = 5.0
+UNPACK_S = 120.0
 # A buffer that says nothing more may have been replaced by a larger one.
 SEARCH_AGAIN_S = 4.0
 SETTLE_S = 1.0  # what follows a panic is its trace
@@ -63,24 +62,25 @@ class BootWatch:
         """Let `run` come back, at once but for a piece of memory that is being read."""
         self.stopped.set()
 
+    @property
+    def patience_s(self) -> float:
+        """How long it may be silent: much longer before its first word than after it."""
+        return STALL_S if self.lines else UNPACK_S
+
     async def run(self, loading: Callable[[], bool]) -> None:
-        """Until the kernel is dead, broken, or silent for STALL_S while `loading()`; or until `stop`."""
+        """Until the kernel is dead, broken, or silent for too long while `loading()`; or until `stop`."""
         now = asyncio.get_running_loop().time
-        heard = search_at = stamp_at = now()
-        stamp = 0
+        heard = search_at = now()
         while not self.stopped.is_set():
             looked = now()
             if looked >= search_at:
                 await self._search()
                 # As long as there is nothing better to do, and then ever more seldom.
                 search_at = now() + (max(SEARCH_AGAIN_S, looked - heard) if self.kernel_log.found else 0)
-            if not self.kernel_log.found and now() >= stamp_at:
-                before, stamp = stamp, await asyncio.to_thread(self.kernel_log.stamp)
-                heard, stamp_at = (heard if stamp == before else now()), now() + STAMP_S
             if await self.listen():
                 heard = now()
                 search_at = heard + SEARCH_AGAIN_S
-            if self.verdict.health >= Health.BROKEN or (loading() and looked - heard >= STALL_S):
+            if self.verdict.health >= Health.BROKEN or (loading() and looked - heard >= self.patience_s):
                 return
             await self._rest(POLL_S)
 
@@ -130,7 +130,9 @@ async def wait_for_join(
     try:
         await asyncio.wait({coming, listening}, return_when=asyncio.FIRST_COMPLETED)
         how_long = (
-            f"did not join within {timeout_s:g} s" if coming.done() else f"stood still for {STALL_S:g} s"
+            f"did not join within {timeout_s:g} s"
+            if coming.done()
+            else f"stood still for {watch.patience_s:g} s"
         )
     finally:
         coming.cancel()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Protocol
-from zlib import crc32
 
 from multiroot.device.uapi import SHARED_SIZE
 from multiroot.launch import printk
@@ -20,7 +19,6 @@ from multiroot.units import KIB, MIB
 
 _SLICE = 32 * MIB  # searched at once
 _WINDOW = 64 * KIB  # read at once
-_SAMPLES = 1024  # words of a carve
 # What one call may read and one buffer may say: the new root writes what is read, and may write anything.
 _WINDOWS_MOST = 64
 _BUFFERS_MOST = 8
@@ -94,14 +92,6 @@ class KernelLog:
         known = any(buffer.base == base for buffer in self._buffers)
         if not known and len(self._buffers) < _BUFFERS_MOST:
             self._buffers.append(_Buffer(self._memory, base, self._where.end))
-
-    def stamp(self) -> int:
-        """Another number whenever the kernel has written to much of its memory, as it does while it is
-        unpacked: it says nothing then, for many seconds where it is emulated.
-        """
-        apart = max(MIB, self._where.size // _SAMPLES // MIB * MIB)
-        places = range(self._where.base, self._where.end - 7, apart)
-        return crc32(b"".join(self._memory.read_memory(at, 8) for at in places))
 
     @property
     def found(self) -> bool:
