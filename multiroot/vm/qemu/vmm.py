@@ -142,7 +142,9 @@ class QemuVmm:
         code = await self.running.wait()
         # What QEMU said last is still on its way.
         await self.qmp.ended()
-        if self._ending or code == 0 or (code is None and self.qmp.shutdown_reason):
+        # One that was just ended may have been dead already, of something else.
+        ended = self._ending and code in (None, -signal.SIGKILL)
+        if ended or code == 0 or (code is None and self.qmp.shutdown_reason):
             return End(fault=_GUEST_FAULTS.get(self.qmp.shutdown_reason, ""))
         how = "QEMU has ended in an unknown way, for an earlier agent started it"
         if code is not None:

@@ -12,7 +12,9 @@ from multiroot.errors import CommandError, ConflictError
 from multiroot.failpoints import FailPoint
 from multiroot.handoff.evacuation import check
 from multiroot.handoff.giver import Attempt, attempt
+from multiroot.handoff.taker import Taker
 from multiroot.handoff.terms import PATIENT, Terms
+from multiroot.phases import Phases
 from multiroot.rpc.v1 import handoff_pb2, handoff_pb2_grpc
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.process import Urgency
@@ -220,14 +222,17 @@ async def test_what_fails_in_the_taker_behind_the_point_of_no_return_is_not_said
 ) -> None:
     """It runs there, and handing it over again would fail."""
 
-    def keep(vm: Instance) -> None:
-        if vm.name == "b":
-            raise CommandError("no room in /run")
+    original = Taker._settle_in
 
-    monkeypatch.setattr(Instance, "keep", keep)
+    async def settle_in(taker: Taker, vm: Instance, phases: Phases) -> None:
+        if vm.name == "b":
+            raise CommandError("no such bridge")
+        await original(taker, vm, phases)
+
+    monkeypatch.setattr(Taker, "_settle_in", settle_in)
     outcomes = await two.evacuation().run()
     assert two.running(two.taker) == NAMES
-    with pytest.raises(CommandError, match=r"^in the other root already: b: no room in /run") as caught:
+    with pytest.raises(CommandError, match=r"^in the other root already: b: no such bridge") as caught:
         check(outcomes, "multiroot handoff --to new")
     assert caught.value.hint == "see `multiroot vm list`"
 
