@@ -215,20 +215,20 @@ class Ground:
 
     def hand_over(self, to: str, name: str = VM, terms: Terms = PATIENT) -> coordinator_pb2.HandoffResult:
         """Hand the VM to the root `to` from the other one."""
-        giver = "old" if to == "new" else "new"
-        with translated(f"the {giver} root's agent"):
-            request = coordinator_pb2.HandoffRequest(names=[name], to=to, terms=to_proto(terms))
-            events = self._coordinator(giver).Handoff(request, timeout=OPERATION_S)
-            return follow(events).handed_off
+        return self.hand_all(to, [name], lambda _: None, terms).handed_off
 
     def hand_all(
-        self, to: str, names: Sequence[str], handed: Callable[[coordinator_pb2.HandoffResult], None]
-    ) -> None:
-        """Hand VMs to the root `to` by one command; `handed` gets each that arrives."""
+        self,
+        to: str,
+        names: Sequence[str],
+        handed: Callable[[coordinator_pb2.HandoffResult], None],
+        terms: Terms = PATIENT,
+    ) -> coordinator_pb2.Progress:
+        """Hand VMs to the root `to` by one command; `handed` gets each that arrives. The last message."""
         giver = "old" if to == "new" else "new"
         with translated(f"the {giver} root's agent"):
-            request = coordinator_pb2.HandoffRequest(names=names, to=to, terms=to_proto(PATIENT))
-            follow(self._coordinator(giver).Handoff(request, timeout=OPERATION_S), handed=handed)
+            request = coordinator_pb2.HandoffRequest(names=names, to=to, terms=to_proto(terms))
+            return follow(self._coordinator(giver).Handoff(request, timeout=OPERATION_S), handed=handed)
 
     def cancel(self) -> None:
         """Have the VMs stay that the old root is handing over."""
