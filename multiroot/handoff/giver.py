@@ -130,6 +130,7 @@ class Attempt:
             return await self._unless_ended(work, self._stopped())
         except BaseException as error:
             await self._settle(error)
+            self._say_if_failed(error)
             raise
 
     async def transfer(self) -> coordinator_pb2.HandoffResult:
@@ -143,6 +144,7 @@ class Attempt:
         except BaseException as error:
             outcome = await self._settle(error)
             if outcome is None or not isinstance(error, MultirootError):
+                self._say_if_failed(error)
                 raise
             return outcome
 
@@ -192,6 +194,11 @@ class Attempt:
     def _check_running(self) -> None:
         if self._vm.state is not VmState.RUNNING:
             raise ConflictError(f"{self._vm.name} does not run, it is {self._vm.state}", self._vm.error)
+
+    def _say_if_failed(self, error: BaseException) -> None:
+        """Raises why the VMM ended, in place of what was being done when it was missed."""
+        if isinstance(error, VmmGoneError) and self._vm.state is VmState.FAILED:
+            self._check_running()
 
     async def _overdue(self) -> NoReturn:
         """Fails when the guest has stood still for too long and is not the taker's yet.

@@ -104,9 +104,9 @@ class Cli:
         done = self.run(*words)
         lines = [line for line in done.stderr.splitlines() if line.startswith("multiroot: ")]
         assert len(lines) == 1, done.stderr
-        assert says in lines[0]
+        assert says in lines[0], done.stderr
         assert "Traceback" not in done.stderr
-        assert done.returncode == code
+        assert done.returncode == code, done.stderr
 
     def crash_new_root(self) -> None:
         """Its kernel panics; back as soon as the old root has seen the end of it."""

@@ -30,6 +30,7 @@ class MemoryVmm:
         self.running = False
         self.hinted = b""
         self.received = b""
+        self.fate = ""  # why it ended, if not because it was told to
         self._factory = factory
         self._socket: socket.socket | None = None
         self._ended = asyncio.Event()
@@ -60,7 +61,7 @@ class MemoryVmm:
 
     async def wait_end(self) -> End:
         await self._ended.wait()
-        return End()
+        return End(self.fate)
 
     async def end(self) -> None:
         self.running = False

@@ -318,3 +318,25 @@ async def _no_hints(_: MemoryVmm) -> bytes:
 
 
 async def _nothing(*_: object) -> None: ...
+
+
+@pytest.mark.parametrize("moment", ["hints", "send"])
+async def test_a_vmm_that_is_missed_before_its_end_is_seen(
+    two: Two, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A killed process needs a while to end. What is said of its VM is why it ended, not what was asked of it."""
+
+    async def asked(vmm: MemoryVmm) -> bytes:
+        vmm.fate = "killed by SIGKILL"
+        raise VmmGoneError("QEMU went away during query-status")
+
+    async def cancel(vmm: MemoryVmm) -> str:
+        raise VmmGoneError("QEMU went away")
+
+    monkeypatch.setattr(MemoryVmm, moment, asked)
+    monkeypatch.setattr(MemoryVmm, "cancel", cancel)
+    (outcome,) = await two.evacuation(names=["a"]).run()
+    assert isinstance(outcome.error, ConflictError), outcome.error
+    assert outcome.error.message == "a does not run, it is failed"
+    assert outcome.error.hint == "killed by SIGKILL"
+    assert (two.running(two.giver), two.running(two.taker)) == (["b", "c"], [])
