@@ -22,7 +22,7 @@ from multiroot.root.identity import Identity
 from multiroot.root.peers import Peer, Peers, Role, SideState
 from multiroot.rpc.border import ANSWER_MOST
 from multiroot.rpc.keys import Keys
-from multiroot.rpc.server import listen
+from multiroot.rpc.server import listen_again
 
 log = logging.getLogger("multirootd")
 
@@ -137,7 +137,7 @@ class Neighbours:
             log.warning("not listening for the %s: there are no keys in %s", role, self._folder(role))
             return
         server = self._make_server()
-        listen(server, agent_target(self._me.root, _PORT[role]), keys.server())
+        await listen_again(server, agent_target(self._me.root, _PORT[role]), keys.server())
         await server.start()
         self._servers[role] = server
 

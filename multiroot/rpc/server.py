@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +23,7 @@ log = logging.getLogger("multirootd")
 # A caller names the root it means; an agent that is not that root passes the call on to its peer.
 ROOT_KEY = "multiroot-root"
 _OURS = "/multiroot.v1."
+_PORT_FREE_S = 10  # after which a port is another's for good
 
 # Generic only in grpc's type stubs, hence the quotes.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -216,6 +219,21 @@ def listen(server: grpc.aio.Server, address: str, keys: grpc.ServerCredentials |
             server.add_secure_port(address, keys)
     except RuntimeError as error:
         raise MultirootError(f"cannot listen on {address}: {error}") from error
+
+
+async def listen_again(server: grpc.aio.Server, address: str, keys: grpc.ServerCredentials) -> None:
+    """The same, where a server that was told to stop may have listened until now.
+
+    It lets go of the port in its own time, and tells nobody when.
+    """
+    until = time.monotonic() + _PORT_FREE_S
+    while True:
+        try:
+            return listen(server, address, keys)
+        except MultirootError:
+            if time.monotonic() > until:
+                raise
+        await asyncio.sleep(0.02)
 
 
 def parse_root_name(name: str) -> str | int:

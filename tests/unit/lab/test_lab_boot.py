@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,8 +48,10 @@ signal.pause()
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return default_machine(tmp_path, monkeypatch)
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Its folder has a short name: sockets are made in it."""
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+        yield default_machine(Path(folder), monkeypatch)
 
 
 def behave(monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:

@@ -15,7 +15,7 @@ import grpc.aio
 import pytest
 
 from multiroot.rpc.keys import Keys, make_pair
-from multiroot.rpc.server import listen, make_server
+from multiroot.rpc.server import listen, listen_again, make_server
 from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
 
 OURS, THEIRS = make_pair()
@@ -116,7 +116,7 @@ async def test_a_door_can_be_opened_again_while_its_last_call_goes_on() -> None:
     for keys, service in ((OURS, Slow()), (OTHERS, Root())):
         server = make_server(lambda _: True, lambda _: None)
         root_pb2_grpc.add_RootServiceServicer_to_server(service, server)
-        listen(server, target, keys.server())
+        await listen_again(server, target, keys.server())
         await server.start()
         servers.append(server)
         if not servers[1:]:
