@@ -377,9 +377,17 @@ class Attempt:
         return None
 
     async def _go_on(self) -> None:
-        """Let the guest go on here, however far the VMM has come with sending."""
+        """Let the guest go on here, however far the VMM has come with sending.
+
+        One that does not answer before it was asked to send anything keeps its guest as it is.
+        """
+        self._vm.hurry(False)
+        if self._vm.is_stuck:
+            return
+        await self._vm.patiently(self._resume)
+
+    async def _resume(self) -> None:
         vm = self._vm
-        vm.hurry(False)
         try:
             with self._phases.phase(PhaseName.RESUME_IN_GIVER, vm=vm.name):
                 failure = await vm.vmm.cancel()

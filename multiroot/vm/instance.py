@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,7 +26,11 @@ from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.guests import GUESTS, GuestImage, check_image
 from multiroot.vm.process import AGENT_URGENCY, Urgency, listen, started
-from multiroot.vm.vmm import VmmFactory, VmmGoneError, VmmSetup, Wiring
+from multiroot.vm.vmm import VmmFactory, VmmGoneError, VmmSetup, VmmStuckError, Wiring
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 10  # for a VMM that must answer, before others are attended to
 
 
 class VmState(StrEnum):
@@ -113,6 +118,7 @@ class Instance:
         self.functions: tuple[str, ...] = ()  # addresses in this root of those it owns
         self._busy = ""
         self._watch: asyncio.Task[None] | None = None
+        self._unanswered: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -146,7 +152,7 @@ class Instance:
         self.folder.make()
         try:
             await self._spawn(incoming=giver is not None)
-        except (VmmGoneError, CommandError) as error:
+        except (VmmGoneError, VmmStuckError, CommandError) as error:
             words = self.folder.last_words() or str(error)
             await self.discard()
             raise CommandError(f"{self.vmm.name} did not start {self.name}: {words}") from error
@@ -184,6 +190,33 @@ class Instance:
         """Let the guest go on if it is stopped; only the owner may call this."""
         await self.vmm.resume()
         self.state = VmState.RUNNING
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether its VMM has yet to answer what it was asked by `patiently`."""
+        return self._unanswered is not None and not self._unanswered.done()
+
+    async def patiently(self, ask: Callable[[], Awaitable[None]]) -> bool:
+        """Do what asks the VMM something that must be, and be done once, however long its answer takes.
+
+        False if there was none within PATIENCE_S. Then that goes on by itself, again and again if need be,
+        until the VMM answers or ends.
+        """
+        self._unanswered = asyncio.create_task(self.insist(ask))
+        done, _ = await asyncio.wait({self._unanswered}, timeout=PATIENCE_S)
+        if done:
+            self._unanswered.result()
+            return True
+        log.error("the VMM of %s does not answer; nothing is done with it before it does", self.name)
+        return False
+
+    async def insist(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Do that again and again until the VMM answers, or ends."""
+        while True:
+            try:
+                return await ask()
+            except VmmStuckError as error:
+                log.error("%s", error)
 
     async def ended(self) -> None:
         """Wait until the VMM has ended by itself and `state` and `error` tell why."""

@@ -137,6 +137,10 @@ class VmManager:
         vm = self.known(name)
         if vm.state is VmState.HANDED:
             raise ConflictError(f"{name} has been handed to root {vm.owner.root}")
+        if vm.is_stuck:
+            raise ConflictError(
+                f"the VMM of {name} does not answer", f"end it for good: `multiroot vm stop {name}`"
+            )
         if vm.state is not VmState.RUNNING:
             raise ConflictError(f"{name} does not run, it is {vm.state}", vm.error)
         return vm
@@ -239,11 +243,19 @@ class VmManager:
         if entry.owner.root != self.host.root:
             await self._adopt_foreign(vm, record)
             return
+        # One that does not answer must not keep this agent, and with it all other VMs, from going on.
+        if not await vm.patiently(lambda: self._take_over(vm, record)):
+            vm.state = VmState.FROZEN
+            self.register(vm)
+
+    async def _take_over(self, vm: Instance, record: VmRecord) -> None:
+        """Go on with an earlier agent's VMM, if this root still owns the VM when it answers."""
         try:
             await vm.adopt(record)
         except (ConflictError, VmmGoneError) as error:
-            vm.state, vm.error = VmState.FAILED, str(error)
-            self.register(vm)
+            if vm.active:
+                vm.state, vm.error = VmState.FAILED, str(error)
+                self.register(vm)
             return
         try:
             # The new epoch fences the taker of a handoff that was cut short.
@@ -253,13 +265,14 @@ class VmManager:
             await vm.end(VmState.HANDED)
             await self._adopt_foreign(vm, record)
             return
-        await self._let_go_on(vm)
+        await vm.insist(lambda: self._let_go_on(vm))
         self.register(vm)
 
     async def _adopt_foreign(self, vm: Instance, record: VmRecord) -> None:
         """Another root owns it: whatever runs here must not."""
         await _kill(record.process)
         if record.giver is not None:
+            self.unregister(vm)
             vm.folder.remove()
             return
         vm.state = VmState.HANDED

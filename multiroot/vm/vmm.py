@@ -14,7 +14,7 @@ from typing import Protocol
 
 from multiroot.arena.allocator import Extent
 from multiroot.clocks import Mapped
-from multiroot.errors import MultirootError
+from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.processes import ProcessId
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.guests import GuestImage
@@ -22,6 +22,10 @@ from multiroot.vm.guests import GuestImage
 
 class VmmGoneError(MultirootError):
     """The VMM ended, or the connection to it was lost."""
+
+
+class VmmStuckError(WaitTimeoutError):
+    """The VMM lives and does not answer."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ class End:
 class Vmm(Protocol):
     """One VMM process and the connection to it.
 
-    Calls raise CommandError with the VMM's own words when it refuses, and VmmGoneError when it went away.
+    Calls raise CommandError with the VMM's own words when it refuses, VmmGoneError when it went away, and
+    VmmStuckError when it does not answer. Whether it does what it was asked then is open.
     """
 
     @property

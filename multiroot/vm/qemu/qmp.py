@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +15,15 @@ from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, QMPClien
 from qemu.qmp.message import Message
 
 from multiroot.errors import CommandError
-from multiroot.vm.vmm import VmmGoneError
+from multiroot.vm.vmm import VmmGoneError, VmmStuckError
 
 log = logging.getLogger(__name__)
 
 # The client logs every lost connection with a traceback; here they become VmmGoneError.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+# One that is stopped, or waits for a disk, may answer later or never. Far beyond what a busy root needs.
+ANSWER_S = 30
 
 _LOST = (ExecInterruptedError, QMPError, OSError, EOFError)
 
@@ -98,6 +101,7 @@ class Qmp:
     """A connection; `to_ns` maps wall-clock ns of this root to the TSC clock."""
 
     def __init__(self, name: str, to_ns: Callable[[int], int]) -> None:
+        self._name = name
         self._client = _Client(name)
         self._to_ns = to_ns
         self._watches: set[Events] = set()
@@ -111,15 +115,15 @@ class Qmp:
     async def connect(self, path: Path) -> None:
         """Connect to the socket QEMU was given; returns once QEMU greeted.
 
-        The socket listens from before QEMU starts, so this waits for QEMU without polling. Raises
-        VmmGoneError if QEMU ends before it greets.
+        The socket listens from before QEMU starts, so this waits for QEMU without polling, as long as that
+        takes. Raises VmmGoneError if QEMU ends before it greets.
         """
         try:
             await self._client.connect(str(path))
         except _LOST as error:
             raise VmmGoneError("QEMU did not come up") from error
         self._guard = asyncio.create_task(self._watch_connection())
-        version = await self.execute("query-version")
+        version = await self._execute("query-version", {})
         self.version = version_text(version)
 
     async def disconnect(self) -> None:
@@ -136,15 +140,32 @@ class Qmp:
     async def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command; `_` in argument names stands for `-`.
 
-        Raises CommandError with QEMU's own words when it refuses, VmmGoneError when it went away.
+        Raises CommandError with QEMU's own words when it refuses, VmmGoneError when it went away,
+        VmmStuckError when it does not answer.
         """
         named = {key.replace("_", "-"): value for key, value in arguments.items()}
+        async with self.answers(command):
+            return await self._execute(command, named)
+
+    async def _execute(self, command: str, arguments: dict[str, Any]) -> Any:
         try:
-            return await self._client.execute(command, named)
+            return await self._client.execute(command, arguments)
         except ExecuteError as error:
             raise CommandError(f"QEMU refused {command}: {error}") from error
         except _LOST as error:
             raise VmmGoneError(f"QEMU went away during {command}") from error
+
+    @asynccontextmanager
+    async def answers(self, command: str) -> AsyncIterator[None]:
+        """The body, which waits for QEMU; VmmStuckError when that takes too long."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                yield
+        except TimeoutError as error:
+            raise VmmStuckError(
+                f"the QEMU of {self._name} does not answer {command}",
+                f"its guest stays here; end it for good: `multiroot vm stop {self._name}`",
+            ) from error
 
     async def human(self, line: str) -> str:
         """Run a line of the human monitor and return what it says; raises what `execute` raises."""

@@ -21,7 +21,7 @@ from multiroot.vm.qemu import memory_map
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command
 from multiroot.vm.qemu.monitor import Monitor
 from multiroot.vm.qemu.qmp import Event, Events, Qmp, wall_ns
-from multiroot.vm.vmm import End, Resumed, Saved, VmmGoneError, VmmSetup, Wiring
+from multiroot.vm.vmm import End, Resumed, Saved, VmmGoneError, VmmSetup, VmmStuckError, Wiring
 
 NAME = "qemu"
 
@@ -187,8 +187,9 @@ class QemuVmm:
         return (await self._stops.next()).at_ns
 
     async def saved(self) -> Saved:
-        self._stopped_ns = (await self._until(lambda event: event.name == "STOP")).at_ns
-        saved = await self._until(lambda event: event.data.get("status") == "completed")
+        async with self.qmp.answers("migrate"):
+            self._stopped_ns = (await self._until(lambda event: event.name == "STOP")).at_ns
+            saved = await self._until(lambda event: event.data.get("status") == "completed")
         self._drop_sending()
         ram = statistics(await self.qmp.execute("query-migrate"))
         copied = ram_copied(ram, self.setup.definition.ram_bytes)
@@ -210,7 +211,7 @@ class QemuVmm:
     async def so_far(self) -> Saved:
         try:
             status = await self.qmp.execute("query-migrate")
-        except VmmGoneError:
+        except (VmmGoneError, VmmStuckError):
             status = {}
         return Saved(self._stopped_ns, 0, int(status.get("ram", {}).get("transferred", 0)), 0)
 
@@ -220,7 +221,8 @@ class QemuVmm:
             status = await self.qmp.execute("query-migrate")
             if status.get("status") in _UNDER_WAY:
                 await self.qmp.execute("migrate_cancel")
-                await events.until("cancelled", "completed", "failed")
+                async with self.qmp.answers("migrate_cancel"):
+                    await events.until("cancelled", "completed", "failed")
         return str(status.get("error-desc", ""))
 
     async def take_hints(self, hints: bytes) -> None:
