@@ -324,7 +324,7 @@ async def _nothing(*_: object) -> None: ...
 async def test_a_vmm_that_is_missed_before_its_end_is_seen(
     two: Two, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """A killed process needs a while to end. What is said of its VM is why it ended, not what was asked of it."""
+    """A killed process needs a while to end. What is said of its VM is why it ended."""
 
     async def asked(vmm: MemoryVmm) -> bytes:
         vmm.fate = "killed by SIGKILL"

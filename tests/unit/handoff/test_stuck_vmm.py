@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A QEMU that lives and does not answer holds up neither its agent nor other VMs, and its guest is not lost."""
+"""A QEMU that lives and does not answer holds up neither its agent nor other VMs. Its guest is not lost."""
 
 from __future__ import annotations
 
