@@ -23,6 +23,8 @@ EXEC = ("ip", "netns", "exec", NAME)  # runs the program that follows in it
 
 _CLONE_NEWNET = 0x40000000
 _OURS = Path("/proc/thread-self/ns/net")
+# Once: each has classes of its own, and every handoff enters the namespace.
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def make() -> None:
@@ -39,10 +41,9 @@ def entered(path: Path = PATH) -> Iterator[None]:
 
     Raises MultirootError when there is no such namespace or this user may not enter it.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
 
     def enter(fd: int) -> None:
-        if libc.setns(fd, _CLONE_NEWNET):
+        if _LIBC.setns(fd, _CLONE_NEWNET):
             raise MultirootError(
                 f"cannot enter the network namespace {path}: {os.strerror(ctypes.get_errno())}"
             )

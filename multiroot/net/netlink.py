@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rtnetlink requests that a root's network needs, sent with pyroute2."""
+"""What a root's network asks of the kernel: by ioctl for each handoff, else by rtnetlink with pyroute2."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from multiroot.errors import MultirootError
-from multiroot.net import namespace
-from multiroot.net.plan import AddAddress, AddBridge, AddPort, GiveToGuests, Link, Step
+from multiroot.net import namespace, ports
+from multiroot.net.plan import AddAddress, AddBridge, AddPort, BringUp, GiveToGuests, Link, Step
 
 _IFF_UP = 1
 
@@ -46,7 +46,7 @@ def _load() -> Any:
 
 
 class Netlink:
-    """rtnetlink requests in this network namespace, or in the one at `inside`.
+    """Requests in this network namespace, or in the one at `inside`.
 
     Each has a socket of its own: pyroute2 keeps for ever whatever a socket gets when nobody waits for it any
     more, such as the second acknowledgement of a request, and an agent lives for months.
@@ -60,15 +60,18 @@ class Netlink:
     @contextmanager
     def _opened(self, doing: str) -> Iterator[Any]:
         """An open socket; raises MultirootError with the kernel's reason for what it refuses in the body."""
-        # A socket stays in the namespace that it was made in.
-        with namespace.entered(self._inside) if self._inside else nullcontext():
-            made = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
+        made = self._socket(socket.AF_NETLINK, socket.NETLINK_ROUTE)
         ipr: Any = self._client(fileno=made.detach())
         try:
             with _errors(doing):
                 yield ipr
         finally:
             ipr.close()
+
+    def _socket(self, family: int, protocol: int = 0) -> socket.socket:
+        # A socket stays in the namespace that it was made in.
+        with namespace.entered(self._inside) if self._inside else nullcontext():
+            return socket.socket(family, socket.SOCK_DGRAM, protocol)
 
     async def links(self) -> list[Link]:
         """All network devices with their IPv4 addresses."""
@@ -90,6 +93,9 @@ class Netlink:
 
     async def apply(self, step: Step) -> None:
         """Carry one step out; raises MultirootError with the kernel's reason."""
+        if isinstance(step, AddPort | BringUp):
+            self._set_port(step)
+            return
         with self._opened(str(step)) as ipr:
             if isinstance(step, AddBridge):
                 await ipr.link("add", ifname=step.name, kind="bridge")
@@ -98,16 +104,22 @@ class Netlink:
             if isinstance(step, AddAddress):
                 address, _, length = step.address.partition("/")
                 await ipr.addr("add", index=index, address=address, prefixlen=int(length))
-            elif isinstance(step, AddPort):
-                await ipr.link("set", index=index, master=await _index(ipr, step.bridge))
             elif isinstance(step, GiveToGuests):
                 there = os.open(namespace.PATH, os.O_RDONLY | os.O_CLOEXEC)
                 try:
                     await ipr.link("set", index=index, net_ns_fd=there)
                 finally:
                     os.close(there)
-            else:
-                await ipr.link("set", index=index, state="up")
+
+    def _set_port(self, step: AddPort | BringUp) -> None:
+        try:
+            with self._socket(socket.AF_INET) as sock:
+                if isinstance(step, AddPort):
+                    ports.add_port(sock, step.name, step.bridge)
+                else:
+                    ports.bring_up(sock, step.name)
+        except OSError as error:
+            raise MultirootError(f"network: {step}: {error.strerror}") from error
 
 
 async def _index(ipr: Any, name: str) -> int:
