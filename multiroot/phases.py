@@ -17,7 +17,7 @@ Clock = Callable[[], int]
 AttrValue = str | int | float | bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Phase:
     """One timed step. Times are ns on the recorder's clock; `duration_ns` is None while it runs."""
 

@@ -45,8 +45,9 @@ from multiroot.rpc.v1 import (
 
 log = logging.getLogger("multirootd")
 
-# An agent lives for months. Whoever asks for an update's phases asks soon, and an update has some hundred.
-KEPT_PHASES = 4096
+# An agent lives for months. Whoever asks for an update's phases asks soon. An update has some hundred, and
+# eleven for each VM.
+KEPT_PHASES = 1024
 
 MODULES = (coordinator_pb2, handoff_pb2, root_pb2, vm_pb2)  # whose services every agent offers
 

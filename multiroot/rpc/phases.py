@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from sys import intern
+
 from multiroot.phases import Phase
 from multiroot.rpc.v1 import common_pb2
 
@@ -22,13 +24,16 @@ def to_proto(phase: Phase) -> common_pb2.Phase:
 
 
 def from_proto(message: common_pb2.Phase) -> Phase:
-    """The phase a message means; attributes come back as text."""
+    """The phase a message means; attributes come back as text.
+
+    Names are few, and agents keep many phases: they share them.
+    """
     return Phase(
-        name=message.name,
-        side=message.side,
+        name=intern(message.name),
+        side=intern(message.side),
         start_ns=message.start_ns,
         duration_ns=None if message.running else message.duration_ns,
         blackout=message.blackout,
         ok=message.ok,
-        attrs=dict(message.attrs),
+        attrs={intern(key): value for key, value in message.attrs.items()},
     )

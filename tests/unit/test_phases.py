@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from multiroot.phases import Phase, Phases
+from multiroot.rpc import phases as wire
 
 
 class Clock:
@@ -91,3 +92,14 @@ def test_a_subscriber_may_leave_while_it_is_called(phases: Phases) -> None:
     phases.subscribe(lambda phase: seen.append(f"{phase.name} again"))
     phases.publish(Phase("one", "old root", 1))
     assert seen == ["one", "one again"]
+
+
+def test_phases_that_are_kept_are_small() -> None:
+    """An agent keeps a thousand, most of which came as messages from the other root."""
+    one, other = (
+        wire.from_proto(wire.to_proto(Phase("load", "old root", at, 5, attrs={"vm": "web"}))) for at in (1, 2)
+    )
+    assert not hasattr(one, "__dict__")
+    assert one.name is other.name
+    assert one.side is other.side
+    assert next(iter(one.attrs)) is next(iter(other.attrs))
