@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiroot import bugs, proc
+from multiroot.agent import memory
 from multiroot.agent.agent import Agent
 from multiroot.agent.context import Options
 from multiroot.errors import BugError
@@ -89,6 +90,7 @@ def main() -> None:
     )
     logging.Formatter.converter = time.gmtime
     sys.setswitchinterval(SWITCH_INTERVAL)
+    memory.begin()
     try:
         asyncio.run(serve(parse(sys.argv[1:])))
     except Exception as error:

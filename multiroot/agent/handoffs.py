@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from multiroot.agent import memory
 from multiroot.agent.context import Root
 from multiroot.agent.guests import Guests
 from multiroot.errors import MultirootError, PeerLostError
@@ -64,6 +65,7 @@ class Handoffs:
         finally:
             for name in evacuation.legs:
                 del self._under_way[name]
+            memory.tidy()
 
     async def cancel(self, name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
         """Have the VM `name` stay that is being handed over, or all if it is "".
