@@ -93,13 +93,14 @@ def _print(seen: Seen, as_json: bool) -> None:
         title=f"{summary['handoffs']} handoffs, {summary['errors']} errors",
     )
     print_table(
-        ("agent of", "MiB at first >", "MiB at last >", "growth >"),
+        ("agent of", "MiB at first >", "MiB at last >", "bytes per handoff >", "it"),
         [
             (
                 f"the {root} root",
                 f"{each['first'] / 2**20:.1f}",
                 f"{each['last'] / 2**20:.1f}",
-                f"{each['growth']:.1%}",
+                f"{each['slope']:.0f} ± {each['error']:.0f}",
+                each["verdict"],
             )
             for root, each in summary["memory"].items()
         ],

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
-from statistics import linear_regression, quantiles
+from statistics import fmean, linear_regression, quantiles
 from typing import Any
 
 from multiroot.errors import MultirootError, WaitTimeoutError
@@ -31,8 +32,10 @@ MEMORY_EVERY = 10  # handoffs
 FAULT_EVERY = 25
 SOME_TICKS = 5
 MOST_ERRORS = 10  # then it is no use to go on
-WARM_UP = 0.2  # of the samples: an agent imports and fills its caches at first
-GROWTH_BOUND = 0.05  # of an agent's memory, over the whole run
+# Handoffs: at first an agent imports, fills its caches, and the phases that it keeps (agent.py, KEPT_PHASES).
+WARM_UP = 200
+SLOPE_BOUND = 2048  # bytes for each handoff: 2 MiB in a thousand, of some 60
+SAMPLES_LEAST = 10  # after the warm-up; fewer tell nothing
 _AGENT_MEMORY = "grep VmRSS /proc/$(pgrep -o -f '[/]usr/bin/multirootd')/status"
 
 
@@ -78,7 +81,7 @@ class Seen:
     faults: list[Outcome] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Counts, quantiles in ms, and how each agent's memory grew (a part of it, over the whole run)."""
+        """Counts, quantiles in ms, and how each agent's memory rose, in bytes for each handoff."""
         return {
             "handoffs": len(self.handed),
             "errors": len(self.failed),
@@ -87,18 +90,23 @@ class Seen:
             "blackout_ms": spread([each.blackout_ns / 1e6 for each in self.handed if each.blackout_ns]),
             "gap_ms": spread([each.gap_ns / 1e6 for each in self.handed]),
             "total_ms": spread([each.total_ns / 1e6 for each in self.handed]),
-            "memory": {root: growth([each for each in self.memory if each.root == root]) for root in ROOTS},
+            "memory": {
+                root: {**asdict(each), "verdict": each.verdict} for root, each in self.grown().items()
+            },
         }
+
+    def grown(self) -> dict[str, Growth]:
+        """How each agent's memory rose."""
+        return {root: growth([each for each in self.memory if each.root == root]) for root in ROOTS}
 
     @property
     def held(self) -> bool:
-        """No error, every fault held, no agent's memory grew."""
-        grown = [each["growth"] for each in self.summary()["memory"].values()]
+        """No error, every fault held, no agent's memory grew as far as this run can tell."""
         return (
             bool(self.handed)
             and not self.failed
             and all(outcome.held for outcome in self.faults)
-            and all(each <= GROWTH_BOUND for each in grown)
+            and all(each.verdict != "grew" for each in self.grown().values())
         )
 
 
@@ -112,17 +120,53 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def growth(samples: Sequence[Memory]) -> dict[str, float]:
-    """First and last, bytes, and by which part the regression line rises, without the warm-up."""
+@dataclass(frozen=True)
+class Growth:
+    """An agent's memory after the first and the last handoff that it was read after, bytes, and how it rises
+    after the warm-up: bytes for each handoff, and how wrong that may be. `samples` were taken after it.
+    """
+
+    first: int
+    last: int
+    slope: float
+    error: float
+    samples: int
+
+    @property
+    def verdict(self) -> str:
+        """ "grew" and "flat" are certain. A run that is too short for either says so."""
+        if self.samples < SAMPLES_LEAST:
+            return "too short to tell"
+        if self.slope - self.error > SLOPE_BOUND:
+            return "grew"
+        return "flat" if self.slope + self.error <= SLOPE_BOUND else "too short to tell"
+
+
+def growth(samples: Sequence[Memory]) -> Growth:
+    """The regression line through the samples after the warm-up, with twice its standard error."""
     if not samples:
-        return {"first": 0, "last": 0, "growth": 0.0}
-    kept = samples[int(len(samples) * WARM_UP) :]
-    grown = 0.0
+        return Growth(0, 0, 0.0, 0.0, 0)
+    kept = [each for each in samples if each.number > WARM_UP]
+    slope = error = 0.0
     if len(kept) > 2:
-        line = linear_regression([each.number for each in kept], [each.bytes for each in kept])
-        start = line.intercept + line.slope * kept[0].number
-        grown = round(line.slope * (kept[-1].number - kept[0].number) / start, 4)
-    return {"first": samples[0].bytes, "last": samples[-1].bytes, "growth": grown}
+        numbers, sizes = [each.number for each in kept], [each.bytes for each in kept]
+        line = linear_regression(numbers, sizes)
+        slope = line.slope
+        off = [size - line.intercept - slope * number for number, size in zip(numbers, sizes, strict=True)]
+        error = 2 * (_independent(off) / sum((number - fmean(numbers)) ** 2 for number in numbers)) ** 0.5
+    return Growth(samples[0].bytes, samples[-1].bytes, round(slope, 1), round(error, 1), len(kept))
+
+
+def _independent(off: Sequence[float]) -> float:
+    """The variance around the line, were each sample independent of the one before.
+
+    They are not: memory that was given back late is in several. So there are fewer than it seems.
+    """
+    squares = sum(each * each for each in off)
+    if not squares:
+        return 0.0
+    alike = min(0.9, max(0.0, sum(a * b for a, b in pairwise(off)) / squares))
+    return squares / (len(off) - 2) * (1 + alike) / (1 - alike)
 
 
 class Soak:
