@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import sys
 import time
@@ -80,6 +81,12 @@ async def serve(options: Options) -> None:
         await agent.stop()
 
 
+def allow_files() -> None:
+    """As many open files as this process may have: a VM that waits for its turn holds a dozen."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     """The console script."""
     logging.basicConfig(
@@ -91,6 +98,7 @@ def main() -> None:
     logging.Formatter.converter = time.gmtime
     sys.setswitchinterval(SWITCH_INTERVAL)
     memory.begin()
+    allow_files()
     try:
         asyncio.run(serve(parse(sys.argv[1:])))
     except Exception as error:
