@@ -79,6 +79,12 @@ _FIND: dict[int, Meaning] = {
     errno.EINVAL: (BadRequestError, "not aligned to 8, or not inside the carve or its low window", ""),
     errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the carve", ""),
 }
+_NOT_PARKED: Meaning = (
+    WaitTimeoutError,
+    "it did not park and may still run, so it stays with the root that has it",
+    "dmesg | grep multiroot",
+)
+
 _CPU_GET: dict[int, Meaning] = {errno.EINVAL: _NO_CPU}
 _CPU_GRANT: dict[int, Meaning] = {
     errno.EINVAL: _NO_CPU,
@@ -89,6 +95,7 @@ _CPU_GRANT: dict[int, Meaning] = {
     ),
     errno.EBUSY: (ConflictError, "it is online here, or granted already", "take it offline first"),
     errno.ENOENT: (ConflictError, "no carve is registered that it could be granted to", "carve first"),
+    errno.ETIMEDOUT: _NOT_PARKED,
 }
 _CPU_START: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
@@ -106,6 +113,7 @@ _CPU_RECLAIM: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
     errno.EINVAL: _NO_CPU,
     errno.EBUSY: (ConflictError, "it was not granted", ""),
+    errno.ETIMEDOUT: _NOT_PARKED,
 }
 _NOT_ALONE: Meaning = (
     ConflictError,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What roots that have ended leave behind: this one, the only one alive, takes it over. The order is user space's,
- * but nothing is touched before every CPU of theirs is known to be parked or asleep.
+ * but nothing is touched before every CPU of theirs is known to be parked.
  */
 #include <linux/acpi.h>
 #include <linux/io.h>
@@ -22,12 +22,20 @@ bool mr_adopt_alone(void)
 	return !mr_ledger_others() && !mr_peer(MULTIROOT_CHILD);
 }
 
-/* Nobody but its owner runs there: parked, or offline, where an INIT finds it. */
+/*
+ * Nobody's memory is in use there. An offline CPU sleeps in that of a root that has ended, where it would wake up when
+ * somebody writes to it, and one that was granted and not started may have been left to wait for a startup IPI, which
+ * firmware does not like: both are taken to the park.
+ */
 static bool mr_adopt_at_rest(u32 hardware_id)
 {
 	u32 state = mr_ledger_cpu_state(hardware_id);
 
-	return mr_park_has(hardware_id) || state == MULTIROOT_CPU_OFFLINE || state == MULTIROOT_CPU_GRANTED;
+	if (mr_slot_parked(hardware_id))
+		return true;
+	if (state != MULTIROOT_CPU_OFFLINE && state != MULTIROOT_CPU_GRANTED)
+		return false;
+	return !mr_slot_take(hardware_id, false);
 }
 
 /**
@@ -86,7 +94,7 @@ static int mr_adopt_plug(u32 hardware_id)
  */
 int mr_adopt_cpu(struct multiroot_cpu *cpu)
 {
-	u32 hardware_id = cpu->hardware_id, owner;
+	u32 hardware_id = cpu->hardware_id, owner, state;
 	int err;
 
 	if (hardware_id >= MULTIROOT_LEDGER_CPUS || !mr_ledger_cpu_root(hardware_id))
@@ -96,14 +104,13 @@ int mr_adopt_cpu(struct multiroot_cpu *cpu)
 	owner = mr_ledger_cpu_root(hardware_id);
 	if (owner == mr_ledger_root())
 		return mr_cpu_find(hardware_id, cpu);
-	if (!mr_adopt_at_rest(hardware_id) || (hardware_id == mr_ledger->boot_hardware_id && !mr_park_has(hardware_id)))
+	if (!mr_slot_parked(hardware_id))
 		return -EAGAIN;
-	if (!mr_park_has(hardware_id))
-		mr_ipi_stop(hardware_id);
+	state = mr_ledger_cpu_state(hardware_id);
 	mr_ledger_set_cpu(hardware_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
 	err = mr_adopt_plug(hardware_id) ?: mr_cpu_find(hardware_id, cpu);
 	if (err)
-		mr_ledger_set_cpu(hardware_id, owner, MULTIROOT_CPU_PARKED);
+		mr_ledger_set_cpu(hardware_id, owner, state);
 	return err;
 }
 

@@ -43,12 +43,18 @@ bool mr_vector_good(u32 vector);
 /* zero.c */
 void mr_zero_out(u64 *words, u64 count);
 
-/* park.c: CPUs between two roots. */
+/* slot.c: CPUs between two roots, from outside. */
+bool mr_slot_parked(u32 hardware_id);
+void mr_slot_forget(u32 hardware_id);
+bool mr_slot_wanted(u32 hardware_id);
+void mr_slot_answer(u32 hardware_id);
+int mr_slot_take(u32 hardware_id, bool listens);
+int mr_slot_wake(u32 hardware_id, phys_addr_t start);
+
+/* park.c: the code in which they wait. */
 int mr_park_init(void);
 void mr_park_exit(void);
 void mr_park_build(struct multiroot_ledger *ledger, phys_addr_t phys);
-bool mr_park_has(u32 hardware_id);
-void mr_park_forget(u32 hardware_id);
 void mr_park_self(void);
 
 /* stop.c: the other CPUs of a root that ends. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * CPUs of other roots. An offline CPU is granted (taken out of this kernel's idle loop by INIT, and kept from coming
- * online), started at an entry point, and reclaimed by INIT.
+ * CPUs of other roots. An offline CPU is granted (taken out of this kernel's idle loop to the park, and kept from
+ * coming online), started at an entry point, and reclaimed, to the park again. What does not get there keeps its owner.
  */
 #include <linux/cpu.h>
 #include <linux/cpuhotplug.h>
@@ -58,13 +58,6 @@ int mr_cpu_get(struct multiroot_cpu *cpu)
 	return 0;
 }
 
-/* Out of whatever it executes, or out of the park. */
-static void mr_cpu_take_out(u32 hardware_id)
-{
-	mr_ipi_stop(hardware_id);
-	mr_park_forget(hardware_id);
-}
-
 /**
  * mr_cpu_find() - look a CPU up by its hardware id
  * @hardware_id: the CPU
@@ -91,12 +84,13 @@ int mr_cpu_find(u32 hardware_id, struct multiroot_cpu *cpu)
  * @cpu: the CPU by number; the rest is filled in
  *
  * Return: 0; -EINVAL: no such CPU; -EPERM: the machine's boot CPU, which INIT would reset; -EBUSY: online or granted
- * already; -ENOENT: there is no carve to grant it to.
+ * already; -ENOENT: there is no carve to grant it to; -ETIMEDOUT: it did not park, and stays this root's.
  */
 int mr_cpu_grant(struct multiroot_cpu *cpu)
 {
 	struct mr_peer *child = mr_peer(MULTIROOT_CHILD);
 	u32 hardware_id;
+	int err;
 
 	if (!mr_cpu_exists(cpu->cpu))
 		return -EINVAL;
@@ -114,7 +108,13 @@ int mr_cpu_grant(struct multiroot_cpu *cpu)
 	}
 	cpumask_set_cpu(cpu->cpu, &mr_cpu_granted);
 	cpus_read_unlock();
-	mr_cpu_take_out(hardware_id);
+	err = mr_slot_take(hardware_id, false);
+	if (err) {
+		cpumask_clear_cpu(cpu->cpu, &mr_cpu_granted);
+		return err;
+	}
+	/* From here on the child may start it, by an INIT of which we do not hear. */
+	mr_slot_forget(hardware_id);
 	mr_ledger_set_cpu(hardware_id, child->root, MULTIROOT_CPU_GRANTED);
 	mr_cpu_describe(cpu);
 	mr_event_send(child, MR_EVENT_CPU_GRANTED);
@@ -171,7 +171,7 @@ int mr_cpu_start(struct multiroot_cpu_start *start)
 	cpumask_set_cpu(start->cpu, &mr_cpu_started);
 	mr_ledger_root_started(child->root, hardware_id);
 	mr_peer_child_starts(child);
-	mr_cpu_take_out(hardware_id);
+	mr_ipi_stop(hardware_id);
 	start->tsc_sipi = rdtsc();
 	child->control->start_tsc = start->tsc_sipi;
 	mr_ipi_startup(hardware_id, start->trampoline);
@@ -185,33 +185,59 @@ int mr_cpu_start(struct multiroot_cpu_start *start)
 	return err;
 }
 
+/*
+ * True when the child's module has come up, also if it has ended since, and the CPU is one that it runs on: that one
+ * parks when asked by NMI. Others are not asked: a kernel that boots would not survive an NMI.
+ */
+static bool mr_cpu_listens(const struct mr_peer *child, u32 hardware_id)
+{
+	u32 side = READ_ONCE(child->theirs->state), state = mr_ledger_cpu_state(hardware_id);
+
+	return (mr_peer_alive(child) || side == MULTIROOT_SIDE_PARKED) && state != MULTIROOT_CPU_GRANTED &&
+	       state != MULTIROOT_CPU_OFFLINE;
+}
+
+/* To the park, out of whatever it executes. The child ends with the CPU that it was started on. */
+static int mr_cpu_take_back(struct mr_peer *child, u32 hardware_id, bool started)
+{
+	bool listens = mr_cpu_listens(child, hardware_id);
+	int err;
+
+	/* Before the CPU is stopped, so that a root that ends by itself can't take itself for the last one. */
+	if (started)
+		mr_ledger_root_ends(hardware_id);
+	err = mr_slot_take(hardware_id, listens);
+	if (err && started)
+		mr_ledger_root_goes_on(hardware_id);
+	return err;
+}
+
 /**
  * mr_cpu_reclaim() - take a CPU back, whatever it does there
  * @cpu: the CPU by number; the rest is filled in
  *
- * Return: 0; -EINVAL: no such CPU; -EBUSY: it was not granted.
+ * Return: 0; -EINVAL: no such CPU; -EBUSY: it was not granted; -ETIMEDOUT: it did not park, and stays the child's.
  */
 int mr_cpu_reclaim(struct multiroot_cpu *cpu)
 {
 	struct mr_peer *child = mr_peer(MULTIROOT_CHILD);
 	u32 hardware_id;
+	bool started;
+	int err;
 
 	if (!mr_cpu_exists(cpu->cpu))
 		return -EINVAL;
 	if (!cpumask_test_cpu(cpu->cpu, &mr_cpu_granted))
 		return -EBUSY;
 	hardware_id = mr_hardware_id(cpu->cpu);
-	if (cpumask_test_and_clear_cpu(cpu->cpu, &mr_cpu_started)) {
-		/*
-		 * Without the CPU it was started on it is no root any more. The ledger says so before the CPU is
-		 * stopped, so that a root that ends by itself meanwhile can't take itself for the last one.
-		 */
-		mr_ledger_root_reclaimed(hardware_id);
-		mr_cpu_take_out(hardware_id);
+	started = cpumask_test_cpu(cpu->cpu, &mr_cpu_started);
+	err = mr_cpu_take_back(child, hardware_id, started);
+	if (err)
+		return err;
+	mr_ledger_set_cpu(hardware_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
+	if (started) {
+		cpumask_clear_cpu(cpu->cpu, &mr_cpu_started);
 		mr_join_child_gone(child);
-	} else {
-		mr_cpu_take_out(hardware_id);
-		mr_ledger_set_cpu(hardware_id, mr_ledger_root(), MULTIROOT_CPU_OFFLINE);
 	}
 	cpumask_clear_cpu(cpu->cpu, &mr_cpu_granted);
 	mr_cpu_describe(cpu);
@@ -238,8 +264,8 @@ static int mr_cpu_gone_offline(unsigned int cpu)
 }
 
 /*
- * An offline CPU sleeps in this kernel's memory, and an INIT is what takes it out of there. The machine's boot CPU
- * can't be taken out like that: offline it would be lost to every later root.
+ * An offline CPU sleeps in this kernel's memory, and an INIT is what takes it out of there, to the park. The machine's
+ * boot CPU can't be taken out like that: offline it would be lost to every later root.
  */
 static int mr_cpu_going_offline(unsigned int cpu)
 {

@@ -56,15 +56,32 @@ void mr_ledger_root_started(u32 root, u32 hardware_id)
 }
 
 /**
- * mr_ledger_root_reclaimed() - a root's first CPU is taken back from it
- * @hardware_id: that CPU, which is this root's afterwards
+ * mr_ledger_root_ends() - a root's first CPU is about to be taken back from it
+ * @hardware_id: that CPU, which stays that root's until it is known to be parked
  */
-void mr_ledger_root_reclaimed(u32 hardware_id)
+void mr_ledger_root_ends(u32 hardware_id)
 {
 	/* Atomically, for the root may come to its own end in this very moment. */
 	if (mr_ledger_lives(xchg(mr_ledger_life_of(hardware_id), MULTIROOT_CPU_OFFLINE)))
 		mr_shared_add(&mr_ledger->roots_alive, -1);
-	mr_ledger_set_cpu(hardware_id, mr_ledger_this_root, MULTIROOT_CPU_OFFLINE);
+}
+
+/**
+ * mr_ledger_root_goes_on() - its first CPU could not be taken back after all
+ * @hardware_id: that CPU
+ */
+void mr_ledger_root_goes_on(u32 hardware_id)
+{
+	u16 *life = mr_ledger_life_of(hardware_id);
+	u16 was;
+
+	mr_shared_add(&mr_ledger->roots_alive, 1);
+	was = xchg(life, MULTIROOT_CPU_STARTED);
+	if (was == MULTIROOT_CPU_OFFLINE)
+		return;
+	/* It came to its own end meanwhile. */
+	xchg(life, was);
+	mr_shared_add(&mr_ledger->roots_alive, -1);
 }
 
 /**
@@ -190,7 +207,6 @@ static int mr_ledger_make(void)
 	err = -ENOMEM;
 	if (!mr_ledger)
 		goto out;
-	memset(mr_ledger, 0, MULTIROOT_LEDGER_SIZE);
 	memcpy(mr_ledger, draft, sizeof(*draft));
 	err = 0;
 out:

@@ -12,7 +12,7 @@
 #include <linux/types.h>
 
 enum {
-	MULTIROOT_ABI = 3,
+	MULTIROOT_ABI = 4,
 	MULTIROOT_IOC_MAGIC = 0xB7,
 
 	/* Ledger: 64 KiB below 1 MiB that outlives every root. */

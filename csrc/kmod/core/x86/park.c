@@ -3,16 +3,18 @@
  * Parking: a CPU of a root that ends waits in the ledger until another root wakes it. The one way to hand on the
  * machine's boot CPU, which INIT would reset. The code is park_code.S; the first root puts it there, all use it.
  */
+#include <linux/bits.h>
 #include <linux/build_bug.h>
-#include <linux/delay.h>
-#include <linux/io.h>
 #include <linux/mm.h>
 #include <linux/smp.h>
 #include <linux/vmalloc.h>
 #include <asm/apic.h>
+#include <asm/cpufeature.h>
 #include <asm/debugreg.h>
+#include <asm/irq_vectors.h>
 #include <asm/processor-flags.h>
 #include <asm/special_insns.h>
+#include <asm/trapnr.h>
 
 #include "compat.h"
 #include "core/core.h"
@@ -21,9 +23,7 @@
 
 #define TABLE_FLAGS	0x63	/* present, writable, accessed, dirty */
 #define LARGE_PAGE	0xe3	/* and 2 MiB */
-#define WAKE_ROUNDS	1000
-#define NMI_GAP_US	100
-#define NMI_FLIGHT_US	50	/* longer than an NMI is on its way */
+#define CR4_LASS	BIT(27)	/* older kernels' headers do not have it */
 
 static u64 *mr_park_pgd;		/* this kernel's upper half, the park area below */
 
@@ -31,19 +31,9 @@ static u64 *mr_park_pgd;		/* this kernel's upper half, the park area below */
 #define WAKE_FUNCTION	typeof_member(struct apic, wakeup_secondary_cpu)
 static WAKE_FUNCTION mr_park_old_wake;
 
-static u8 *mr_park_area(void)
-{
-	return (u8 *)mr_ledger + mr_ledger->park_offset;
-}
-
 static phys_addr_t mr_park_area_phys(void)
 {
 	return mr_ledger_phys() + mr_ledger->park_offset;
-}
-
-static struct mr_park_slot *mr_park_slot_of(u32 apic_id)
-{
-	return (struct mr_park_slot *)(mr_park_area() + MR_PARK_SLOTS) + apic_id;
 }
 
 static u32 mr_park_offset_of(const u8 *label)
@@ -54,35 +44,47 @@ static u32 mr_park_offset_of(const u8 *label)
 static void mr_park_fill_params(u8 *base, u32 phys)
 {
 	struct mr_park_params *params = (void *)(base + MR_PARK_PARAMS);
-	u32 iret = phys + mr_park_offset_of(mr_park_iret);
 	u64 base_bits = (u64)phys << 16;
-	int i;
 
-	params->idt64_base = phys + MR_PARK_GATES64;
-	params->idt64_limit = PAGE_SIZE - 1;
+	params->idt_base = phys + MR_PARK_GATES;
+	params->idt_limit = PAGE_SIZE - 1;
 	params->gdt_base = phys + MR_PARK_PARAMS + offsetof(struct mr_park_params, gdt);
 	params->gdt_limit = sizeof(params->gdt) - 1;
-	params->far_offset = phys + mr_park_offset_of(mr_park_32);
-	params->far_selector = 0x08;
-	params->idt32_base = phys + MR_PARK_PARAMS + offsetof(struct mr_park_params, gates32);
-	params->idt32_limit = sizeof(params->gates32) - 1;
+	params->from_64_offset = phys + mr_park_offset_of(mr_park_32);
+	params->from_64_selector = MR_PARK_CODE32;
+	params->from_16_offset = phys + mr_park_offset_of(mr_park_32_from_16);
+	params->from_16_selector = MR_PARK_CODE32;
+	params->cr4 = boot_cpu_has(X86_FEATURE_MCE) ? X86_CR4_MCE : 0;
 	params->real_offset = mr_park_offset_of(mr_park_real);
 	params->real_segment = phys >> 4;
-	/* Flat code and data of 32 bits; then of 16 bits, 64 KiB from the code on. */
-	params->gdt[1] = 0x00cf9b000000ffffULL;
-	params->gdt[2] = 0x00cf93000000ffffULL;
-	params->gdt[3] = 0x00009b000000ffffULL | base_bits;
-	params->gdt[4] = 0x000093000000ffffULL | base_bits;
-	for (i = 0; i < ARRAY_SIZE(params->gates32); i++)
-		params->gates32[i] = (iret & 0xffff) | 0x08ULL << 16 | 0x8e00ULL << 32 | (u64)(iret >> 16) << 48;
+	/* Flat, but for those of 16 bits, which are 64 KiB from the code on. */
+	params->gdt[MR_PARK_CODE32 / 8] = 0x00cf9b000000ffffULL;
+	params->gdt[MR_PARK_CODE64 / 8] = 0x00af9b000000ffffULL;
+	params->gdt[MR_PARK_DATA32 / 8] = 0x00cf93000000ffffULL;
+	params->gdt[MR_PARK_CODE16 / 8] = 0x00009b000000ffffULL | base_bits;
+	params->gdt[MR_PARK_DATA16 / 8] = 0x000093000000ffffULL | base_bits;
 }
 
-static void mr_park_fill_gates(u64 *gates, u32 eoi)
+/* An interrupt gate; of 64-bit mode it is the lower half, and the upper one is 0. */
+static u64 mr_park_gate(u32 handler, u16 selector)
+{
+	return (handler & 0xffff) | (u64)selector << 16 | 0x8e00ULL << 32 | (u64)(handler >> 16) << 48;
+}
+
+/*
+ * Interrupts come in 64-bit mode only, NMIs and machine checks in both. There the gates of 32-bit mode are in the
+ * places of vectors 1 (no breakpoint is set) and 9 (no CPU of 64 bits raises it).
+ */
+static void mr_park_fill_gates(u64 *gates, u32 phys)
 {
 	int i;
 
-	for (i = 0; i < 256; i++)
-		gates[2 * i] = (eoi & 0xffff) | (u64)__KERNEL_CS << 16 | 0x8e00ULL << 32 | (u64)(eoi >> 16) << 48;
+	for (i = FIRST_EXTERNAL_VECTOR; i < NR_VECTORS; i++)
+		gates[2 * i] = mr_park_gate(phys + mr_park_offset_of(mr_park_eoi), MR_PARK_CODE64);
+	gates[2 * X86_TRAP_NMI] = mr_park_gate(phys + mr_park_offset_of(mr_park_nmi_64), MR_PARK_CODE64);
+	gates[2 * X86_TRAP_MC] = mr_park_gate(phys + mr_park_offset_of(mr_park_mc_64), MR_PARK_CODE64);
+	gates[X86_TRAP_NMI] = mr_park_gate(phys + mr_park_offset_of(mr_park_nmi_32), MR_PARK_CODE32);
+	gates[X86_TRAP_MC] = mr_park_gate(phys + mr_park_offset_of(mr_park_mc_32), MR_PARK_CODE32);
 }
 
 /* The first 2 MiB mapped to themselves, with an entry for a PML4 and one for a 5th level. */
@@ -95,7 +97,7 @@ static void mr_park_fill_tables(u64 *tables, u32 phys)
 
 /**
  * mr_park_build() - put the park code into a new ledger
- * @ledger: the ledger, zeroed
+ * @ledger: the ledger
  * @phys: where it is, below 1 MiB
  */
 void mr_park_build(struct multiroot_ledger *ledger, phys_addr_t phys)
@@ -105,26 +107,15 @@ void mr_park_build(struct multiroot_ledger *ledger, phys_addr_t phys)
 
 	BUILD_BUG_ON(sizeof(*ledger) > MR_PARK_OFFSET);
 	BUILD_BUG_ON(MR_PARK_OFFSET + MR_PARK_END > MULTIROOT_LEDGER_SIZE);
-	BUILD_BUG_ON(MR_PARK_PARAMS + sizeof(struct mr_park_params) > MR_PARK_GATES64);
+	BUILD_BUG_ON(MR_PARK_PARAMS + sizeof(struct mr_park_params) > MR_PARK_GATES);
+	BUILD_BUG_ON(MR_PARK_CODE64 != __KERNEL_CS || MR_PARK_DATA32 != __KERNEL_DS);
+	/* Over the same code, for CPUs may wait in it since this module was loaded before. */
 	memcpy(base, mr_park_start, mr_park_end - mr_park_start);
+	memset(base + MR_PARK_GATES, 0, MR_PARK_STACKS - MR_PARK_GATES);
 	mr_park_fill_params(base, park);
-	mr_park_fill_gates((u64 *)(base + MR_PARK_GATES64), park + mr_park_offset_of(mr_park_eoi));
+	mr_park_fill_gates((u64 *)(base + MR_PARK_GATES), park);
 	mr_park_fill_tables((u64 *)(base + MR_PARK_TABLES), park + MR_PARK_TABLES);
 	ledger->park_offset = MR_PARK_OFFSET;
-}
-
-/* True when the CPU waits in the park code. */
-bool mr_park_has(u32 apic_id)
-{
-	/* What the CPU has left behind it is left for good. */
-	return apic_id < MULTIROOT_LEDGER_CPUS && smp_load_acquire(&mr_park_slot_of(apic_id)->state) == MR_SLOT_PARKED;
-}
-
-/* The CPU was taken out of the park code by INIT. */
-void mr_park_forget(u32 apic_id)
-{
-	if (apic_id < MULTIROOT_LEDGER_CPUS)
-		WRITE_ONCE(mr_park_slot_of(apic_id)->state, MR_SLOT_FREE);
 }
 
 typedef void (*park_code)(u64 code, u64 slot, u64 stack, unsigned long eoi);
@@ -141,52 +132,31 @@ void mr_park_self(void)
 
 	local_irq_disable();
 	apic_id = mr_apic_id();
+	mr_slot_answer(apic_id);
+	mr_virt_leave();
 	mr_apic_quiet();
 	/* Breakpoints of this kernel's addresses. */
 	set_debugreg(0UL, 7);
 	native_write_cr3(__pa(mr_park_pgd));
-	((park_code)(unsigned long)park)(park, park + MR_PARK_SLOTS + apic_id * sizeof(struct mr_park_slot),
-					 park + MR_PARK_STACKS + (apic_id + 1) * MR_PARK_STACK_SIZE,
-					 mr_apic_eoi_address());
+	/* Where the code is mapped, a kernel's code can't be with it. By hand: the kernel's function pins some bits. */
+	asm volatile("mov %0, %%cr4" : : "r" (__read_cr4() & ~CR4_LASS) : "memory");
+	((park_code)(unsigned long)(park + MR_PARK_ENTER))(park, park + MR_PARK_SLOTS +
+							   apic_id * sizeof(struct mr_park_slot),
+							   park + MR_PARK_STACKS +
+							   (apic_id + 1) * MR_PARK_STACK_SIZE, mr_apic_eoi_address());
 }
 
-/* Wait until the slot is in @state; false when it does not come to that. */
-static bool mr_park_answers(struct mr_park_slot *slot, u32 apic_id, u32 state, bool kick)
-{
-	int i;
-
-	for (i = 0; i < WAKE_ROUNDS; i++) {
-		/* Pairs with the CPU's plain stores, which x86 keeps in order. */
-		if (smp_load_acquire(&slot->state) == state)
-			return true;
-		if (kick)
-			mr_ipi_nmi(apic_id);
-		udelay(NMI_GAP_US);
-	}
-	return false;
-}
-
-/* What a startup IPI does, for a parked CPU; the kernel calls this to bring any CPU of this root online. */
+/* The kernel calls this to bring any CPU of this root online. */
 static int mr_park_wake MR_WAKE_PARAMETERS
 {
-	u32 apic_id = id;
-	struct mr_park_slot *slot;
+	int err = mr_slot_wake(id, start);
 
-	if (!mr_park_has(apic_id)) {
-		if (mr_park_old_wake)
-			return mr_park_old_wake MR_WAKE_ARGUMENTS;
-		mr_apic_start(apic_id, start);
-		return 0;
-	}
-	slot = mr_park_slot_of(apic_id);
-	WRITE_ONCE(slot->state, MR_SLOT_WAKE);
-	if (!mr_park_answers(slot, apic_id, MR_SLOT_AWAKE, true))
-		return -EIO;
-	/* One that comes later would find the CPU in real mode. */
-	udelay(NMI_FLIGHT_US);
-	/* The kernel's trampoline is filled in before. */
-	smp_store_release(&slot->state, MR_SLOT_GO | (u32)(start >> PAGE_SHIFT));
-	return mr_park_answers(slot, apic_id, MR_SLOT_FREE, false) ? 0 : -EIO;
+	if (err != -ENOENT)
+		return err;
+	if (mr_park_old_wake)
+		return mr_park_old_wake MR_WAKE_ARGUMENTS;
+	mr_apic_start(id, start);
+	return 0;
 }
 
 /* struct apic is read-only after boot: write to it through a mapping of our own. */
@@ -203,15 +173,33 @@ static int mr_park_set_wake(WAKE_FUNCTION function)
 	return READ_ONCE(apic->wakeup_secondary_cpu) == function ? 0 : -EIO;
 }
 
+/* Whoever runs is not parked, whatever the slot says of an earlier time. */
+static int mr_park_take_seats(void)
+{
+	unsigned int cpu;
+
+	for_each_online_cpu(cpu) {
+		if (mr_hardware_id(cpu) >= MULTIROOT_LEDGER_CPUS) {
+			pr_err("CPU %u has APIC id %u; the ledger has room for those below %u\n", cpu,
+			       mr_hardware_id(cpu), MULTIROOT_LEDGER_CPUS);
+			return -ERANGE;
+		}
+		mr_slot_forget(mr_hardware_id(cpu));
+	}
+	return 0;
+}
+
 /**
  * mr_park_init() - make ready to park, and to wake who is parked
  *
- * Return: 0; -ENOMEM; -EIO: this kernel's CPU wake-up could not be hooked.
+ * Return: 0; -ENOMEM; -ERANGE: a CPU could not park; -EIO: this kernel's CPU wake-up could not be hooked.
  */
 int mr_park_init(void)
 {
-	int err;
+	int err = mr_park_take_seats();
 
+	if (err)
+		return err;
 	mr_park_pgd = (u64 *)get_zeroed_page(GFP_KERNEL);
 	if (!mr_park_pgd)
 		return -ENOMEM;

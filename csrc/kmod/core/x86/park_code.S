@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where a CPU waits between two roots. Copied to the ledger, where no kernel overwrites it, and entered there in
- * 64-bit mode on page tables that map it to itself. It ends in 32-bit mode with paging off, so that it depends on no
- * memory of the root that it came from, and goes on in real mode as a startup IPI would have it. In .rodata, for the
- * kernel never runs it at its own address.
+ * Where a CPU waits between two roots. Copied to the ledger, where no kernel overwrites it. A startup IPI leads to its
+ * start, in real mode; a CPU that leaves its kernel comes in by MR_PARK_ENTER, in 64-bit mode on page tables that map
+ * the code to itself. Both end in 32-bit mode with paging off, so that nothing there depends on memory of the root
+ * that the CPU came from, and go on in real mode as a startup IPI would have it. In .rodata, for the kernel never runs
+ * it at its own address.
  *
- * rdi: physical address of the code, rsi: of this CPU's slot, rdx: of the end of its stack; rcx: where the
- * end-of-interrupt register is mapped, 0 in x2APIC mode.
+ * An NMI or a machine check can come at any time. There is one table of gates for all modes: a gate of 64-bit mode is
+ * as long as two of 32-bit mode, and the ones that are needed do not overlap.
  */
 #include <asm/msr-index.h>
 #include <asm/processor-flags.h>
@@ -14,39 +15,63 @@
 #include "core/x86/park.h"
 
 /* Offsets in struct mr_park_params. */
-#define IDT64_POINTER	(MR_PARK_PARAMS + 0x06)
+#define IDT_POINTER	(MR_PARK_PARAMS + 0x06)
 #define GDT_POINTER	(MR_PARK_PARAMS + 0x16)
-#define FAR_POINTER	(MR_PARK_PARAMS + 0x20)
-#define IDT32_POINTER	(MR_PARK_PARAMS + 0x26)
-#define REAL_POINTER	(MR_PARK_PARAMS + 0x2c)
-
-/* In its GDT; those for 16 bits have the code's address as their base. */
-#define CODE32		0x08
-#define DATA32		0x10
-#define CODE16		0x18
-#define DATA16		0x20
+#define FROM_64_POINTER	(MR_PARK_PARAMS + 0x20)
+#define FROM_16_POINTER	(MR_PARK_PARAMS + 0x28)
+#define CR4_PARKED	(MR_PARK_PARAMS + 0x30)
+#define REAL_POINTER	(MR_PARK_PARAMS + 0x34)
 
 /* asm/apicdef.h can't be included here: end of interrupt, spurious-interrupt vector; the same as MSRs. */
 #define APIC_EOI	0xb0
 #define APIC_SPIV	0xf0
 #define X2APIC(reg)	(0x800 + ((reg) >> 4))
+#define CPUID_ID_SHIFT	24	/* of the APIC id in ebx of leaf 1 */
 #define VECTORS		256
 
 	.section .rodata, "a"
 	.balign 16
-	.globl mr_park_start, mr_park_end, mr_park_eoi, mr_park_32, mr_park_iret, mr_park_real
+	.globl mr_park_start, mr_park_end, mr_park_32, mr_park_32_from_16, mr_park_real
+	.globl mr_park_eoi, mr_park_nmi_64, mr_park_nmi_32, mr_park_mc_64, mr_park_mc_32
 
-	.code64
+	.code16
 mr_park_start:
+	cli
+	cld
+	movw	%cs, %ax
+	movw	%ax, %ds
+	movzwl	%ax, %edi
+	shll	$4, %edi
+	lgdtl	GDT_POINTER
+	movl	$(X86_CR0_ET | X86_CR0_PE), %eax
+	lidtl	IDT_POINTER
+	movl	%eax, %cr0
+	ljmpl	*FROM_16_POINTER
+
+	.skip	MR_PARK_ENTER - (. - mr_park_start), 0xcc
+	.code64
+	/*
+	 * rdi: physical address of the code, rsi: of this CPU's slot, rdx: of the end of its stack; rcx: where the
+	 * end-of-interrupt register is mapped, 0 in x2APIC mode. The stack is the kernel's until we leave 64-bit mode.
+	 */
 	.byte	0xf3, 0x0f, 0x1e, 0xfa	/* endbr64, for assemblers that do not know it */
 	cli
-	movq	%rdx, %rsp
+	movq	%rdx, %rbp
 	movq	%rcx, %r8
+	/* In this order an interrupt in between finds the code segment that its gate names. */
+	lidt	IDT_POINTER(%rdi)
+	lgdt	GDT_POINTER(%rdi)
+	/*
+	 * Nothing else that the kernel has turned on: with FRED interrupts would not come by these gates, and CET has
+	 * its own stack of return addresses.
+	 */
+	movq	%cr4, %rax
+	andl	$(X86_CR4_PAE | X86_CR4_LA57 | X86_CR4_MCE), %eax
+	movq	%rax, %cr4
 	/*
 	 * Whatever interrupt is pending is taken and ended here: one that the next root knows nothing of
 	 * could mean something else there. Each round takes one.
 	 */
-	lidt	IDT64_POINTER(%rdi)
 	movl	$VECTORS, %ebx
 1:	sti
 	nop
@@ -64,11 +89,9 @@ mr_park_start:
 	movl	$0xff, %eax
 	xorl	%edx, %edx
 	wrmsr
-3:	movq	%cr4, %rax
-	andl	$(X86_CR4_PAE | X86_CR4_LA57), %eax
-	movq	%rax, %cr4
-	lgdt	GDT_POINTER(%rdi)
-	ljmpl	*FAR_POINTER(%rdi)
+3:	movq	%rsi, %rbx
+	movq	%rbp, %rsp
+	ljmpl	*FROM_64_POINTER(%rdi)
 
 	/* Any interrupt of the loop above. */
 mr_park_eoi:
@@ -80,11 +103,39 @@ mr_park_eoi:
 	xorl	%eax, %eax
 	xorl	%edx, %edx
 	wrmsr
+mr_park_nmi_64:
+	iretq
+
+	/* A machine check goes to all CPUs of a machine. Until this is written a second one would be the end of it. */
+mr_park_mc_64:
+	movq	%rax, %r9
+	movq	%rcx, %r10
+	movq	%rdx, %r11
+	movl	$MSR_IA32_MCG_STATUS, %ecx
+	xorl	%eax, %eax
+	xorl	%edx, %edx
+	wrmsr
+	movq	%r9, %rax
+	movq	%r10, %rcx
+	movq	%r11, %rdx
 	iretq
 
 	.code32
+	/* An INIT has left the APIC disabled with nothing pending. Which it is, the CPU tells without touching it. */
+mr_park_32_from_16:
+	movl	$1, %eax
+	cpuid
+	shrl	$CPUID_ID_SHIFT, %ebx
+	imull	$MR_PARK_STACK_SIZE, %ebx, %eax
+	shll	$4, %ebx		/* a slot's size */
+	leal	MR_PARK_SLOTS(%edi, %ebx), %ebx
+	movl	$MR_PARK_DATA32, %edx
+	movl	%edx, %ss
+	leal	(MR_PARK_STACKS + MR_PARK_STACK_SIZE)(%edi, %eax), %esp
+
+	/* edi: the code, ebx: the slot, esp: the end of the stack. */
 mr_park_32:
-	movl	$DATA32, %eax
+	movl	$MR_PARK_DATA32, %eax
 	movl	%eax, %ds
 	movl	%eax, %es
 	movl	%eax, %ss
@@ -96,9 +147,10 @@ mr_park_32:
 	xorl	%eax, %eax
 	xorl	%edx, %edx
 	wrmsr
-	movl	%eax, %cr4
 	movl	%eax, %cr3
-	lidtl	IDT32_POINTER(%edi)
+	/* A CPU that takes no machine checks shuts the machine down when one goes to all. */
+	movl	CR4_PARKED(%edi), %eax
+	movl	%eax, %cr4
 	/* Who comes out of an NMI handler has NMIs blocked until an iret. */
 	pushfl
 	pushl	%cs
@@ -106,32 +158,45 @@ mr_park_32:
 	pushl	%eax
 	iretl
 parked:
-	movl	$MR_SLOT_PARKED, (%esi)
-1:	cmpl	$MR_SLOT_WAKE, (%esi)
+	movl	$MR_SLOT_PARKED, (%ebx)
+1:	cmpl	$MR_SLOT_WAKE, (%ebx)
 	je	2f
 	/* An NMI that comes before the halt is lost; more are sent until there is an answer. */
 	hlt
 	jmp	1b
-2:	movl	$MR_SLOT_AWAKE, (%esi)
+2:	movl	$MR_SLOT_AWAKE, (%ebx)
 3:	pause
-	movl	(%esi), %eax
+	movl	(%ebx), %eax
 	testl	$MR_SLOT_GO, %eax
 	jz	3b
 	movzbl	%al, %eax
 	shll	$8, %eax
-	movw	$0, 4(%esi)
-	movw	%ax, 6(%esi)
-	movl	$MR_SLOT_FREE, (%esi)
+	movw	$0, 4(%ebx)
+	movw	%ax, 6(%ebx)
+	movl	$MR_SLOT_FREE, (%ebx)
+	movl	%ebx, %esi
 	subl	%edi, %esi
+	xorl	%eax, %eax
+	movl	%eax, %cr4
 	lidtl	(real_idt - mr_park_start)(%edi)
-	ljmpl	$CODE16, $(part16 - mr_park_start)
+	ljmpl	$MR_PARK_CODE16, $(part16 - mr_park_start)
 
-	/* NMIs, while parked. */
-mr_park_iret:
+mr_park_mc_32:
+	pushl	%eax
+	pushl	%ecx
+	pushl	%edx
+	movl	$MSR_IA32_MCG_STATUS, %ecx
+	xorl	%eax, %eax
+	xorl	%edx, %edx
+	wrmsr
+	popl	%edx
+	popl	%ecx
+	popl	%eax
+mr_park_nmi_32:
 	iretl
 
 	.code16
-part16:	movw	$DATA16, %bx
+part16:	movw	$MR_PARK_DATA16, %bx
 	movw	%bx, %ds
 	movw	%bx, %es
 	movw	%bx, %ss

@@ -14,8 +14,9 @@
 
 #include "core/core.h"
 
-/* How long a CPU may take to notice an interrupt, and how often it is looked for. */
+/* How long a CPU may take to notice an interrupt, then an NMI, and how often it is looked for. */
 #define PARK_WAIT_MS	500
+#define NMI_WAIT_MS	10000	/* a virtual CPU may be kept from running for seconds */
 #define PARK_POLLS_MS	20
 
 static void (*mr_stop_natively)(int wait);
@@ -24,7 +25,10 @@ static struct cpumask mr_stop_to_park;
 
 static void mr_stop_park_if_told(void)
 {
-	if (cpumask_test_and_clear_cpu(raw_smp_processor_id(), &mr_stop_to_park))
+	unsigned int cpu = raw_smp_processor_id();
+
+	/* By another root: it takes this CPU back, and an INIT would not do. */
+	if (cpumask_test_and_clear_cpu(cpu, &mr_stop_to_park) || mr_slot_wanted(mr_hardware_id(cpu)))
 		mr_park_self();
 }
 
@@ -60,16 +64,16 @@ static bool mr_stop_all_parked(unsigned int this)
 	unsigned int cpu;
 
 	for_each_online_cpu(cpu)
-		if (cpu != this && !mr_park_has(mr_hardware_id(cpu)))
+		if (cpu != this && !mr_slot_parked(mr_hardware_id(cpu)))
 			return false;
 	return true;
 }
 
-static bool mr_stop_wait_parked(unsigned int this)
+static bool mr_stop_wait_parked(unsigned int this, int ms)
 {
 	int i;
 
-	for (i = 0; i < PARK_WAIT_MS * PARK_POLLS_MS && !mr_stop_all_parked(this); i++)
+	for (i = 0; i < ms * PARK_POLLS_MS && !mr_stop_all_parked(this); i++)
 		udelay(USEC_PER_MSEC / PARK_POLLS_MS);
 	return mr_stop_all_parked(this);
 }
@@ -84,16 +88,16 @@ static void mr_stop_all_others(int wait)
 		return;
 	}
 	for_each_online_cpu(cpu) {
-		if (cpu == this || mr_park_has(mr_hardware_id(cpu)))
+		if (cpu == this || mr_slot_parked(mr_hardware_id(cpu)))
 			continue;
 		cpumask_set_cpu(cpu, &mr_stop_to_park);
 		mr_ipi_vector(mr_hardware_id(cpu), REBOOT_VECTOR);
 	}
-	if (mr_stop_wait_parked(this))
+	if (mr_stop_wait_parked(this, PARK_WAIT_MS))
 		return;
 	for_each_cpu(cpu, &mr_stop_to_park)
 		mr_ipi_nmi(mr_hardware_id(cpu));
-	if (!mr_stop_wait_parked(this))
+	if (!mr_stop_wait_parked(this, NMI_WAIT_MS))
 		pr_emerg("CPUs %*pbl did not park\n", cpumask_pr_args(&mr_stop_to_park));
 }
 

@@ -11,4 +11,7 @@ u32 mr_apic_id(void);
 unsigned long mr_apic_eoi_address(void);
 void mr_apic_quiet(void);
 
+/* virt.c */
+void mr_virt_leave(void);
+
 #endif /* _MR_X86_H */

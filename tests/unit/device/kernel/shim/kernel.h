@@ -36,6 +36,7 @@ typedef unsigned int gfp_t;
 #define __init
 #define __exit
 #define __aligned(n)		__attribute__((aligned(n)))
+#define __packed		__attribute__((packed))
 
 #define KBUILD_MODNAME		"shim"
 #define THIS_MODULE		NULL
