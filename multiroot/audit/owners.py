@@ -2,14 +2,16 @@
 """Which CPU belongs to which root, from the order of events in the trace itself. Pure.
 
 A CPU leaves its root by INIT. It comes to a root by a startup IPI: to the new one when the page it names is
-in the new root's low window, else to the root that sent it. When the old root has ended, its CPUs are parked;
-each comes to the new root by memory alone, and the first that is seen of it there is that it uses its LAPIC.
+in the new root's low window, to the park when it is in the ledger, else to the root that sent it. When the
+old root has ended, its CPUs are parked. A parked CPU comes to a root, the new one or that which took it to
+the park, by memory alone, and the first that is seen of it there is that it uses its LAPIC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from multiroot import arch
 from multiroot.audit import apic
 from multiroot.audit.apic import Delivery, Message
 from multiroot.audit.rows import Role, Span
@@ -27,8 +29,10 @@ class Owners:
         self.role: dict[int, Role | None] = dict.fromkeys(cpus, Role.OLD)
         self.logical = {cpu: (logical or {}).get(cpu, 0) for cpu in self.role}
         self._low = low
+        ledger = arch.current().memory.ledger
+        self._ledger = range(ledger.base, ledger.end)
         self._high: dict[int, int] = {}
-        self._parked: set[int] = set()
+        self._parked: dict[int, Role | None] = {}
 
     def of(self, cpu: int) -> Role | None:
         """The root that has `cpu`; None between two roots."""
@@ -36,19 +40,19 @@ class Owners:
 
     def end_old_root(self) -> None:
         """The old root has ended: its CPUs wait for the new one."""
-        self._parked = {cpu for cpu, role in self.role.items() if role is Role.OLD}
-        self.role |= dict.fromkeys(self._parked, None)
+        gone = [cpu for cpu, role in self.role.items() if role is Role.OLD]
+        self._parked = dict.fromkeys([*self._parked, *gone], Role.NEW)
+        self.role |= dict.fromkeys(gone, None)
 
     def begin(self) -> None:
         """A trace begins: what CPUs wrote before is unknown."""
         self._high.clear()
 
     def wake(self, access: Access) -> None:
-        """Call it first with every access: a parked CPU that uses its LAPIC was adopted."""
+        """Call it first with every access: a parked CPU that uses its LAPIC was woken."""
         starts = access.at >> 12 == apic.BASE >> 12 and access.at not in _RUNNING
         if access.cpu in self._parked and starts:
-            self._parked.discard(access.cpu)
-            self.role[access.cpu] = Role.NEW
+            self.role[access.cpu] = self._parked.pop(access.cpu)
 
     def message(self, access: Access) -> Message | None:
         """The interrupt that an access sends, if it sends one."""
@@ -75,13 +79,17 @@ class Owners:
         elif message and message.delivery is Delivery.INIT:
             for cpu in message.targets:
                 self.role[cpu], self.logical[cpu] = None, 0
-                self._parked.discard(cpu)
+                self._parked.pop(cpu, None)
         elif message and message.delivery is Delivery.STARTUP:
             self._start(access.cpu, message)
 
     def _start(self, sender: int, message: Message) -> None:
+        page = message.vector * _PAGE
         for cpu in message.targets:
             # The second of two startup IPIs finds the CPU running and does nothing.
-            if self.role[cpu] is None:
-                in_low = message.vector * _PAGE in self._low
-                self.role[cpu] = Role.NEW if in_low else self.of(sender)
+            if self.role[cpu] is not None or cpu in self._parked:
+                continue
+            if page in self._ledger:
+                self._parked[cpu] = self.of(sender)
+            else:
+                self.role[cpu] = Role.NEW if page in self._low else self.of(sender)

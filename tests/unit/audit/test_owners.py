@@ -17,6 +17,7 @@ CPUS = range(4)
 LOGICAL = dict.fromkeys(CPUS, 0)
 LOW = Span(0x20000, 0x3FFFF)
 INIT, STARTUP = 0xC500, 0x4600
+PARK = 0x14  # page in the ledger
 
 
 def write(cpu: int, at: int, value: int) -> Access:
@@ -34,6 +35,8 @@ def launched() -> Owners:
     for cpu in (2, 3):
         send(owners, 0, cpu, INIT)
         send(owners, 0, cpu, 0x8500)
+        send(owners, 0, cpu, STARTUP | PARK)
+        send(owners, 0, cpu, STARTUP | PARK)
     assert [owners.of(cpu) for cpu in CPUS] == [Role.OLD, Role.OLD, None, None]
     send(owners, 0, 2, INIT)
     send(owners, 0, 2, STARTUP | 0x20)
@@ -53,6 +56,25 @@ def test_a_release_and_the_cpu_online_again_in_the_old_root() -> None:
     assert owners.of(2) is None
     send(owners, 0, 2, STARTUP | 0x99)
     assert owners.of(2) is Role.OLD
+
+
+def test_a_released_cpu_waits_in_the_park_until_the_old_root_wakes_it() -> None:
+    owners = launched()
+    send(owners, 1, 2, INIT)
+    send(owners, 1, 2, STARTUP | PARK)
+    assert owners.of(2) is None
+    owners.wake(write(2, apic.BASE + 0xF0, 0))
+    assert owners.of(2) is Role.OLD
+
+
+def test_a_cpu_that_was_offline_in_the_old_root_is_parked_by_the_new_one() -> None:
+    owners = launched()
+    owners.role[1] = None
+    owners.end_old_root()
+    send(owners, 2, 1, INIT)
+    send(owners, 2, 1, STARTUP | PARK)
+    owners.wake(write(1, apic.BASE + 0xF0, 0))
+    assert owners.of(1) is Role.NEW
 
 
 def test_a_cpu_that_parked_is_nobodys_until_it_uses_its_lapic_again() -> None:
