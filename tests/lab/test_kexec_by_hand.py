@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,12 @@ from lab_factory import Labs
 
 from multiroot.errors import PeerLostError
 from multiroot.lab.lab import Lab
+from multiroot.lab.machine import QMP_SOCKET
 from multiroot.lab.recorder import console_text
 from multiroot.plan.iomem import parse
 from multiroot.ranges import Range
 from multiroot.units import MIB
+from multiroot.vm.qemu.monitor import Monitor
 
 COMES_UP_S = 90.0
 
@@ -129,6 +133,35 @@ def test_two_kernels_run_and_keep_to_themselves(running: Running) -> None:
     refusal = kexec(lab, "load", "6.12", "--cpus", "1", "--carve", "256M", code=3)
     assert "loaded already" in refusal or "no room" in refusal
     assert running.there("nproc") == "2"
+
+
+@contextmanager
+def monitor(lab: Lab) -> Iterator[Monitor]:
+    """QEMU's, of the lab machine."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(lab.state.machine.state / QMP_SOCKET))
+        connected = Monitor(sock)
+        connected.greet()
+        yield connected
+
+
+def test_a_parked_cpu_survives_machine_checks_and_works_afterwards(lab: Lab) -> None:
+    """Proves that a CPU that waits in the park takes a machine check and clears MCIP: with CR4.MCE clear the
+    first one, with MCIP set the second would be a triple fault, which resets the machine."""
+    uncorrected, in_progress = 0xB << 60, 0x5  # MCi_STATUS: VAL, UC, EN; MCG_STATUS: RIPV, MCIP
+    resets = lab.state.resets()
+    kexec(lab, "load", "6.12", "--cpus", "2-3")
+    with monitor(lab) as qemu:
+        for _ in range(3):
+            for cpu in (2, 3):
+                said = qemu.human(f"mce {cpu} 0 {uncorrected:#x} {in_progress:#x} 0 0")
+                assert said == "", said
+    root = start(lab)
+    assert shell(lab, "nproc", root) == "2"
+    kexec(lab, "stop")
+    assert standing(lab) == ("0-3", "", "")
+    assert shell(lab, "taskset -c 2 nproc; taskset -c 3 nproc") == "1\n1"
+    assert lab.state.resets() == resets
 
 
 def test_stop_gives_everything_back_and_it_can_be_started_again(lab: Lab) -> None:
