@@ -132,7 +132,7 @@ def _surroundings(root: Root) -> Surroundings:
     return Surroundings(
         root=root.me.root,
         peer=peer,
-        ecam=lambda: root.device.ledger().ecam,
+        ecams=lambda: root.device.ledger().ecams,
         run_dir=root.options.run_dir / "devices",
     )
 

@@ -116,7 +116,13 @@ _INHERIT: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
     errno.ENOENT: (ConflictError, "this is the machine's first root", ""),
     errno.EBUSY: _NOT_ALONE,
-    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the I/O APICs", ""),
+    errno.ENODEV: (
+        ConflictError,
+        "there are PCI devices that this root can't reach, so their DMA can't be stopped",
+        "the machine's firmware must say where their configuration space is (ACPI's table MCFG)",
+    ),
+    errno.ETIMEDOUT: (ConflictError, "an IOMMU of the old root does not stop", "dmesg"),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map I/O APICs or PCI", ""),
 }
 _CPU_ADOPT: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
@@ -134,12 +140,22 @@ _PCI_ADOPT: dict[int, Meaning] = {
         "only function 0 of its device makes the others be found",
         "adopt function 0 before it",
     ),
-    errno.ENODEV: (ConflictError, "this root has PCI of its own, or the machine has no ECAM", ""),
+    errno.ENODEV: (
+        ConflictError,
+        "this root has PCI of its own, or the machine has no ECAM of all host bridges",
+        "",
+    ),
     errno.ENOMEM: (ConflictError, "this kernel has no memory left to map it", ""),
 }
 _MEMORY: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
-    errno.EINVAL: (BadRequestError, "not page or block aligned, too large, or not all RAM", ""),
+    errno.EINVAL: (BadRequestError, "not page aligned, too large, or not all RAM", ""),
+    errno.ERANGE: (
+        BadRequestError,
+        "memory is added in whole memory blocks",
+        "cat /sys/devices/system/memory/block_size_bytes",
+    ),
+    errno.EAGAIN: (ConflictError, "a CPU of another root is not at rest", "multiroot root list"),
     errno.EBUSY: (
         ConflictError,
         "another root is alive, or this kernel uses it",

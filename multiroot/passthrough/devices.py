@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,12 @@ _ADDRESSES = ("config", "start", "size")  # fields of 64 bits; the others have 3
 @dataclass(frozen=True)
 class Surroundings:
     """What devices have to do with beside the arena. `root` is this root's number, `peer` tells that of the
-    other root that lives, 0 for none. `ecam` tells where configuration space is. `run_dir` outlives an agent.
+    other root that lives, 0 for none. `ecams` tells where configuration space is. `run_dir` outlives an agent.
     """
 
     root: int
     peer: Callable[[], int]
-    ecam: Callable[[], Ecam | None]
+    ecams: Callable[[], Sequence[Ecam]]
     run_dir: Path
     acpi: Path = ACPI
 
@@ -107,7 +107,7 @@ class Devices:
         unit = self._iommu.info()
         return DeviceState(
             version=VERSION,
-            function=self._told(rid) or self._functions.describe(rid, self._around.ecam()),
+            function=self._told(rid) or self._functions.describe(rid, self._around.ecams()),
             tables=self._arena.find(TABLES).extent,
             tables_address=unit.tables,
             capabilities=unit.capabilities,

@@ -10,6 +10,7 @@
 
 struct multiroot_cpu_start;
 struct multiroot_ledger;
+struct multiroot_ledger_unit;
 
 /* apic.c: interrupts to CPUs of any root, past the kernel's own bookkeeping. */
 int mr_ipi_init(void);
@@ -42,6 +43,9 @@ bool mr_vector_good(u32 vector);
 
 /* zero.c */
 void mr_zero_out(u64 *words, u64 count);
+
+/* iommu.c: the IOMMUs as an ended root leaves them. */
+int mr_iommu_stop(const struct multiroot_ledger_unit *unit);
 
 /* park.c: CPUs between two roots. */
 int mr_park_init(void);

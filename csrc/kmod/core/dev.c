@@ -180,7 +180,7 @@ static int mr_dev_call_pci_adopt(struct file *file, void *argument)
 {
 	const struct multiroot_pci *pci = argument;
 
-	return pci->pad ? -EINVAL : mr_bridge_let_in(pci->function);
+	return mr_bridge_let_in(pci->segment, pci->function);
 }
 
 static int mr_dev_call_doorbell(struct file *file, void *argument)

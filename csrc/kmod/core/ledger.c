@@ -159,7 +159,9 @@ static int mr_ledger_draw_up(struct multiroot_ledger *draft)
 		draft->cpu[hardware_id].root = mr_ledger_this_root;
 		draft->cpu[hardware_id].state = cpu_online(cpu) ? MULTIROOT_CPU_ONLINE : MULTIROOT_CPU_OFFLINE;
 	}
-	mr_firmware_read(draft);
+	err = mr_firmware_read(draft);
+	if (err)
+		return err;
 	err = mr_e820_read(draft);
 	if (err)
 		pr_err("cannot read the firmware's memory map from /sys/firmware/memmap (%d)\n", err);

@@ -55,6 +55,12 @@ static int mr_main_start_bridge(void)
 	return 0;
 }
 
+static void mr_main_stop_bridge(void)
+{
+	mr_bridge_exit();
+	mr_ecam_exit();
+}
+
 /* In the order they depend on each other; torn down backwards. */
 static const struct part {
 	const char *name;
@@ -68,7 +74,7 @@ static const struct part {
 	{ "containment", mr_contain_init, mr_contain_exit },
 	{ "online veto", mr_cpu_init, mr_cpu_exit },
 	{ "memory veto", mr_segments_init, mr_segments_exit },
-	{ "host bridge", mr_main_start_bridge, mr_bridge_exit },
+	{ "host bridge", mr_main_start_bridge, mr_main_stop_bridge },
 	{ "console", mr_console_init, mr_console_exit },
 	{ "device", mr_dev_init, mr_dev_exit },
 	{ "parent", mr_main_attach_parent, mr_main_detach_parent },

@@ -88,7 +88,7 @@ class Machine:
     def devices(self) -> Devices:
         entries = [SimpleNamespace(name=name, extent=extent) for name, extent in self.extents.items()]
         arena: Any = SimpleNamespace(entries=lambda: entries, find=lambda _: entries[0])
-        around = Surroundings(ME, lambda: self.peer, lambda: Ecam(0xB0000000, 0, 255), self.top / "run")
+        around = Surroundings(ME, lambda: self.peer, lambda: [Ecam(0xB0000000, 0, 255)], self.top / "run")
         unit: Any = self.unit
         pci: Any = SimpleNamespace(remove=self.removed.append)
         return Devices(arena, around, Functions(self.top), unit, pci)

@@ -23,7 +23,21 @@ struct device {
 #define for_each_online_cpu(cpu)	for_each_present_cpu(cpu)
 #define cpu_online(cpu)		true
 
+struct resource {
+	u64 start, end;
+	unsigned long flags;
+};
+
+struct pci_bus {
+	int domain;
+	u8 number;
+	struct pci_ops *ops;
+	struct resource busn_res, *windows[4];
+};
+
 struct pci_dev {
+	struct pci_bus *bus;
+	unsigned int devfn;
 	const char *driver_override;
 };
 
