@@ -81,6 +81,7 @@ int mr_firmware_read(struct multiroot_ledger *ledger);
 extern struct multiroot_ledger *mr_ledger;
 int mr_ledger_init(phys_addr_t phys, u32 root, bool first);
 void mr_ledger_publish(void);
+void mr_ledger_bury(void);
 void mr_ledger_exit(void);
 phys_addr_t mr_ledger_phys(void);
 u32 mr_ledger_root(void);
@@ -92,6 +93,7 @@ u32 mr_ledger_cpu_root(u32 hardware_id);
 u32 mr_ledger_cpu_state(u32 hardware_id);
 bool mr_ledger_others(void);
 bool multiroot_root_lives(u32 root);	/* for multiroot_iommu.ko, too */
+u32 multiroot_root(void);		/* for multiroot_iommu.ko */
 
 /* ecam.c: configuration space of PCI functions. */
 #define MR_ECAM_FUNCTIONS	0x10000		/* of a segment: bus, device, function */
@@ -200,6 +202,10 @@ void mr_bridge_exit(void);
 /* contain.c: a root's end is its own, not the machine's. */
 int mr_contain_init(void);
 void mr_contain_exit(void);
+
+/* veto.c: what one of several roots may not do. */
+int mr_veto_init(void);
+void mr_veto_exit(void);
 
 /* dev.c: /dev/multiroot. */
 int mr_dev_init(void);

@@ -179,6 +179,7 @@ typedef struct { pthread_mutex_t real; } raw_spinlock_t;
 
 /* What compat.h speaks of. */
 #define rdmsr(msr, low, high)	((low) = (high) = 0)
+#define rdmsr_safe(msr, low, high)	(*(low) = *(high) = 0)
 #define wrmsr(msr, low, high)	((void)(low), (void)(high))
 #define driver_set_override(...)	0
 
