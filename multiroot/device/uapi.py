@@ -18,6 +18,7 @@ CONTROL_SIZE: int = lib.MULTIROOT_CONTROL_SIZE
 SHARED_SIZE: int = lib.MULTIROOT_SHARED_SIZE
 LEDGER_SIZE: int = lib.MULTIROOT_LEDGER_SIZE
 LEDGER_CPUS_OFFSET: int = ffi.offsetof("struct multiroot_ledger", "cpu")
+LEDGER_CPUS: int = lib.MULTIROOT_LEDGER_CPUS
 MEMORY_MOST: int = lib.MULTIROOT_MEMORY_MOST
 
 
@@ -246,6 +247,7 @@ def ledger_from_c(raw: Any) -> Ledger:
 __all__ = [
     "ABI",
     "CONTROL_SIZE",
+    "LEDGER_CPUS",
     "LEDGER_CPUS_OFFSET",
     "LEDGER_SIZE",
     "MEMORY_MOST",
