@@ -65,7 +65,8 @@ class Memory:
 
     Where the CPU has one of `owner_features`, or one of `owner_files` (by what it is about) says that it is
     on, pages have owners that no other kernel knows of. With the kernel parameter `encrypted_by` they are
-    encrypted. `config_space_table` is the firmware's file that says where PCI configuration space is.
+    encrypted. `config_space_table` is the firmware's file that says where PCI configuration space is,
+    `node_tables` are those that say which memory and which CPUs are near each other.
     """
 
     page_sizes: tuple[int, ...]
@@ -76,6 +77,7 @@ class Memory:
     owner_files: Mapping[str, str]
     encrypted_by: str
     config_space_table: str
+    node_tables: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ X86 = Arch(
         },
         encrypted_by="mem_encrypt",
         config_space_table="sys/firmware/acpi/tables/MCFG",
+        node_tables=("sys/firmware/acpi/tables/SRAT", "sys/firmware/acpi/tables/SLIT"),
     ),
     lab=LabMachine(
         program="qemu-system-x86_64",

@@ -84,6 +84,7 @@ class Hardware:
     ledger_cpus: int = 0
     uart: int = 0
     later_apic_ids: tuple[int, ...] = ()
+    node_tables: tuple[bytes, ...] = ()
 
 
 def build(hardware: Hardware, area: Range) -> bytes:
@@ -96,6 +97,8 @@ def build(hardware: Hardware, area: Range) -> bytes:
     tables = [_append(blob, area, fadt(dsdt_at)), _append(blob, area, madt(hardware))]
     if hardware.pmem:
         tables.append(_append(blob, area, nfit(hardware.pmem)))
+    # What they say of the machine's memory and CPUs is true in every root, also of those that come later.
+    tables += [_append(blob, area, table) for table in hardware.node_tables]
     xsdt_at = _append(blob, area, xsdt(tables))
     blob[: _RSDP.size] = rsdp(xsdt_at)
     if len(blob) > area.size:
