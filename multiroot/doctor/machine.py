@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot import arch
-from multiroot.device.uapi import LEDGER_CPUS, Bridge, Ecam
+from multiroot.device.uapi import LEDGER_CPUS, Bridge, Ecam, Ledger
 from multiroot.doctor.checks import Answer, failed, ok, warning
 from multiroot.root.identity import parse_command_line
 from multiroot.units import format_size
@@ -63,11 +63,10 @@ class MachineDoctor:
             "not locked down; kexec, crash kernels, sleep and late microcode are off while two roots live"
         )
 
-    def pci(self, ecams: Sequence[Ecam] = (), bridges: Sequence[Bridge] = ()) -> Answer:
-        """Whether a later root can stop the DMA of this one. With `bridges` the ledger tells, without them
-        this root's firmware.
-        """
-        told = bool(bridges) or (self.top / arch.current().memory.config_space_table).exists()
+    def pci(self, ledger: Ledger | None) -> Answer:
+        """Whether a later root can stop the DMA of this one. Without the ledger the firmware tells."""
+        told = ledger is not None or (self.top / arch.current().memory.config_space_table).exists()
+        bridges, ecams = (ledger.bridges, ledger.ecams) if ledger else ((), ())
         unreached = [bridge for bridge in bridges if not _reached(bridge, ecams)]
         if unreached or not told:
             where = ", ".join(f"bus {bridge.segment:04x}:{bridge.bus_first:02x}" for bridge in unreached)

@@ -113,10 +113,9 @@ class RootDoctor:
 
     def _pci(self) -> Answer:
         if self._info is None:
-            return MachineDoctor(self.top).pci()
+            return MachineDoctor(self.top).pci(None)
         with Device(self.device) as device:
-            ledger = device.ledger()
-        return MachineDoctor(self.top).pci(ledger.ecams, ledger.bridges)
+            return MachineDoctor(self.top).pci(device.ledger())
 
     def _carve(self) -> Answer:
         if self._info and self._info.carved:
