@@ -10,13 +10,22 @@
 #include <linux/version.h>
 #include <asm/msr.h>
 
-/* rdmsrl() became rdmsrq() in 6.16; the form with two halves has not changed. */
+/* rdmsrl() became rdmsrq() in 6.16; the forms with two halves have not changed. */
 static inline u64 mr_rdmsr(u32 msr)
 {
 	u32 low, high;
 
 	rdmsr(msr, low, high);
 	return (u64)high << 32 | low;
+}
+
+static inline int mr_rdmsr_safe(u32 msr, u64 *value)
+{
+	u32 low, high;
+	int err = rdmsr_safe(msr, &low, &high);
+
+	*value = (u64)high << 32 | low;
+	return err;
 }
 
 static inline void mr_wrmsr(u32 msr, u64 value)

@@ -78,6 +78,24 @@ static inline int mr_ioctl_enter(struct mr_ioctls *calls, struct file *file, boo
 	return -EPERM;
 }
 
+/* What a device's command CLAIM does: 0, or -EBUSY when another file has the claim. */
+static inline int mr_ioctl_claim(struct mr_ioctls *calls, struct file *file)
+{
+	if (calls->claimant && calls->claimant != file)
+		return -EBUSY;
+	calls->claimant = file;
+	return 0;
+}
+
+/* For file_operations.release: the claim ends with its file. */
+static inline void mr_ioctl_release(struct mr_ioctls *calls, struct file *file)
+{
+	mutex_lock(&calls->lock);
+	if (calls->claimant == file)
+		calls->claimant = NULL;
+	mutex_unlock(&calls->lock);
+}
+
 static inline int mr_ioctl_run(struct mr_ioctls *calls, const struct mr_ioctl *call, struct file *file, void *argument)
 {
 	int err;

@@ -125,14 +125,9 @@ class Guests:
 
 
 def _surroundings(root: Root) -> Surroundings:
-    def peer() -> int:
-        living = [each.root for each in root.peers.all() if not root.device.has_ended(each.root)]
-        return living[0] if living else 0
-
     return Surroundings(
         root=root.me.root,
-        peer=peer,
-        ecam=lambda: root.device.ledger().ecam,
+        ecams=lambda: root.device.ledger().ecams,
         run_dir=root.options.run_dir / "devices",
     )
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from multiroot.ranges import Range
@@ -21,7 +21,8 @@ class Cpus:
     `what` describes a CPU that will do. `id_name` is what people call a hardware id. `widest_narrow_id` is
     the largest one that fits the interrupt controller's narrow mode. `controllers` are the names of its two
     modes, narrow and wide. Of the features, every root needs those that are `wanted`. Those of `clock` make a
-    clock common to all roots. A CPU that runs VMs has one of `virtualisation`.
+    clock common to all roots. A CPU
+    that runs VMs has one of `virtualisation`.
     """
 
     hardware_ids: Callable[[str], dict[int, int]]
@@ -61,12 +62,22 @@ class Memory:
     `page_sizes` are those that page tables know, smallest first. `address_limit` is where the addresses end
     that a new kernel can be given. `ledger` is where the kernel module keeps the ledger. `low_windows` are
     the places to try for the memory that a new root needs near address 0.
+
+    Where the CPU has one of `owner_features`, or one of `owner_files` (by what it is about) says that it is
+    on, pages have owners that no other kernel knows of. With the kernel parameter `encrypted_by` they are
+    encrypted. `config_space_table` is the firmware's file that says where PCI configuration space is,
+    `node_tables` are those that say which memory and which CPUs are near each other.
     """
 
     page_sizes: tuple[int, ...]
     address_limit: int
     ledger: Range
     low_windows: tuple[Range, ...]
+    owner_features: frozenset[str]
+    owner_files: Mapping[str, str]
+    encrypted_by: str
+    config_space_table: str
+    node_tables: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,14 @@ X86 = Arch(
         address_limit=1 << 47,  # what 4-level page tables reach in the lower half
         ledger=LEDGER,
         low_windows=tuple(Range(base, 0x20000) for base in (0x20000, 0x40000, 0x60000)),
+        owner_features=frozenset({"tdx_host_platform", "tdx_guest"}),
+        owner_files={
+            "SEV-SNP": "sys/module/kvm_amd/parameters/sev_snp",
+            "TDX": "sys/module/kvm_intel/parameters/tdx",
+        },
+        encrypted_by="mem_encrypt",
+        config_space_table="sys/firmware/acpi/tables/MCFG",
+        node_tables=("sys/firmware/acpi/tables/SRAT", "sys/firmware/acpi/tables/SLIT"),
     ),
     lab=LabMachine(
         program="qemu-system-x86_64",

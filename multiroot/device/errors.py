@@ -124,7 +124,13 @@ _INHERIT: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
     errno.ENOENT: (ConflictError, "this is the machine's first root", ""),
     errno.EBUSY: _NOT_ALONE,
-    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map the I/O APICs", ""),
+    errno.ENODEV: (
+        ConflictError,
+        "there are PCI devices that this root can't reach, so their DMA can't be stopped",
+        "the machine's firmware must say where their configuration space is (ACPI's table MCFG)",
+    ),
+    errno.ETIMEDOUT: (ConflictError, "an IOMMU of the old root does not stop", "dmesg"),
+    errno.ENOMEM: (ConflictError, "this kernel has no memory left to map I/O APICs or PCI", ""),
 }
 _CPU_ADOPT: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
@@ -142,12 +148,22 @@ _PCI_ADOPT: dict[int, Meaning] = {
         "only function 0 of its device makes the others be found",
         "adopt function 0 before it",
     ),
-    errno.ENODEV: (ConflictError, "this root has PCI of its own, or the machine has no ECAM", ""),
+    errno.ENODEV: (
+        ConflictError,
+        "this root has PCI of its own, or the machine has no ECAM of all host bridges",
+        "",
+    ),
     errno.ENOMEM: (ConflictError, "this kernel has no memory left to map it", ""),
 }
 _MEMORY: dict[int, Meaning] = {
     errno.EPERM: _UNCLAIMED,
-    errno.EINVAL: (BadRequestError, "not page or block aligned, too large, or not all RAM", ""),
+    errno.EINVAL: (BadRequestError, "not page aligned, too large, or not all RAM", ""),
+    errno.ERANGE: (
+        BadRequestError,
+        "memory is added in whole memory blocks",
+        "cat /sys/devices/system/memory/block_size_bytes",
+    ),
+    errno.EAGAIN: (ConflictError, "a CPU of another root is not at rest", "multiroot root list"),
     errno.EBUSY: (
         ConflictError,
         "another root is alive, or this kernel uses it",
@@ -172,7 +188,11 @@ _OPEN_PASSTHROUGH: dict[int, Meaning] = {
     errno.EACCES: (NoDeviceError, "only root may use it", "run this with sudo"),
     errno.EPERM: _NOT_PERMITTED,
 }
+_CLAIM_PASSTHROUGH: dict[int, Meaning] = {
+    errno.EBUSY: (ClaimError, "another program has the claim", "only this root's agent may: is one running?"),
+}
 _IOMMU_START: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
     errno.EINVAL: (BadRequestError, "the tables must lie in persistent memory, aligned to 2 MiB", ""),
     errno.EBUSY: (
         ConflictError,
@@ -182,6 +202,7 @@ _IOMMU_START: dict[int, Meaning] = {
     errno.ENODEV: (ConflictError, "no VT-d unit there that has what this needs", ""),
 }
 _IOMMU_JOIN: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
     errno.EINVAL: (BadRequestError, "the tables must lie in persistent memory, aligned to 2 MiB", ""),
     errno.EBUSY: (
         ConflictError,
@@ -195,21 +216,25 @@ _IOMMU_DEVICE: dict[int, Meaning] = {
     errno.ENODEV: (ConflictError, "this root takes no part in the IOMMU", ""),
 }
 _IOMMU_INHERIT: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
     errno.ENODEV: (ConflictError, "this root takes no part in the IOMMU", ""),
 }
 _IOMMU_SWITCH: dict[int, Meaning] = {
     **_IOMMU_DEVICE,
+    errno.EPERM: _UNCLAIMED,
     errno.ENODATA: (ConflictError, "it is attached to no VM here, or has no live translation", ""),
     errno.ESTALE: (ConflictError, "another root owns it", ""),
     errno.EXDEV: (ConflictError, "translations into the VM's memory differ", "is all of it in the arena?"),
 }
 _PCI_ADD: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
     errno.EINVAL: (BadRequestError, "not a function that could be handed over", ""),
     errno.EEXIST: (ConflictError, "this root has it already", ""),
     errno.EBUSY: (ConflictError, "something else is where its registers are", "compare with /proc/iomem"),
     errno.ENODEV: (ConflictError, "nothing answers there", ""),
 }
 _PCI_REMOVE: dict[int, Meaning] = {
+    errno.EPERM: _UNCLAIMED,
     errno.ENOENT: (ConflictError, "there is no such segment", ""),
     errno.EBUSY: (ConflictError, "a driver has its function", "unbind it first"),
 }
@@ -236,6 +261,8 @@ MEANINGS: dict[str, dict[int, Meaning]] = {
     "MAP": _MAP,
     "OPEN_PASSTHROUGH": _OPEN_PASSTHROUGH,
     "IOMMU_IOC_INFO": {},
+    "IOMMU_IOC_CLAIM": _CLAIM_PASSTHROUGH,
+    "PCI_IOC_CLAIM": _CLAIM_PASSTHROUGH,
     "IOMMU_IOC_START": _IOMMU_START,
     "IOMMU_IOC_JOIN": _IOMMU_JOIN,
     "IOMMU_IOC_DEVICE": _IOMMU_DEVICE,

@@ -152,7 +152,9 @@ class Device:
         return self._cpu("CPU_RECLAIM", number, f"cannot reclaim CPU {number}")
 
     def inherit(self) -> bool:
-        """The parent has ended: detach, mask its interrupts. False until all its CPUs are parked."""
+        """The parent has ended: detach, stop its interrupts, DMA and IOMMUs. False until all its CPUs are
+        parked.
+        """
         number = self._ioctl("INHERIT", ffi.NULL)
         if number not in (0, errno.EAGAIN):
             raise refusal("INHERIT", "cannot inherit from the parent", number)
@@ -165,14 +167,15 @@ class Device:
         return cpu_from_c(raw)
 
     def adopt_pci(self, function: int = lib.MULTIROOT_PCI_ALL) -> None:
-        """Let a PCI function in (bus << 8 | devfn), or all; DMA of ended roots stops first."""
+        """Let a PCI function of segment 0 in (bus << 8 | devfn), or all of all segments."""
         raw = ffi.new("struct multiroot_pci *", (function, 0))
         self._call("PCI_ADOPT", raw, "cannot adopt PCI devices")
 
     def memory(self, action: MemoryAction, base: int, size: int) -> int:
         """Sum up, zero or hot-add memory of roots that are gone; returns the sum.
 
-        At most MEMORY_MOST bytes at once; what is added comes in memory blocks, which stay offline.
+        At most MEMORY_MOST bytes at once, or one memory block; what is added comes in whole memory blocks,
+        which stay offline.
         """
         raw = ffi.new("struct multiroot_memory *", {"base": base, "size": size, "action": action})
         self._call("MEMORY", raw, f"cannot {action.name.lower()} {_range(base, size)}")

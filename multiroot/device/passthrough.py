@@ -96,11 +96,47 @@ class Function:
     bars: tuple[Bar, ...]
 
 
-class Iommu:
+class _Module:
+    """One of the two devices. What changes something needs the claim, which is kept from then on: nobody else
+    may change what this agent believes to be as it left it.
+    """
+
+    def __init__(self, path: Path, prefix: str) -> None:
+        self._path = path
+        self._prefix = prefix
+        self._claimed: int | None = None
+
+    def _ask(self, operation: str, argument: Any) -> int:
+        """0 or an errno, of what changes nothing."""
+        with _opened(self._path) as fd:
+            return _ioctl(fd, operation, argument)
+
+    def _change(self, operation: str, argument: Any) -> int:
+        """0 or an errno. ClaimError when another program has the claim."""
+        if self._claimed is None:
+            self._claimed = self._claim()
+        return _ioctl(self._claimed, operation, argument)
+
+    def _must(self, operation: str, argument: Any, what: str) -> None:
+        number = self._change(operation, argument)
+        if number:
+            raise refusal(operation, what, number)
+
+    def _claim(self) -> int:
+        operation = f"{self._prefix}_IOC_CLAIM"
+        fd = _open(self._path)
+        number = _ioctl(fd, operation, ffi.NULL)
+        if number:
+            os.close(fd)
+            raise refusal(operation, f"cannot claim {self._path}", number)
+        return fd
+
+
+class Iommu(_Module):
     """The IOMMU module."""
 
     def __init__(self, path: Path = IOMMU) -> None:
-        self._path = path
+        super().__init__(path, "IOMMU")
 
     def info(self) -> Unit:
         """The unit, whether this root takes part or not."""
@@ -118,25 +154,25 @@ class Iommu:
             last=last if raw.faults else None,
         )
 
-    def start(self, tables: int, size: int, registers: int, root: int, *, remap: bool) -> None:
+    def start(self, tables: int, size: int, registers: int, *, remap: bool) -> None:
         """Make tables at a physical address and turn translation on, all devices passed through; with `remap`
         interrupts of devices that VMs own are remapped, if the unit can.
         """
         flags = lib.MULTIROOT_IOMMU_REMAP if remap else 0
-        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, registers, root, flags, 0, 0))
-        self._call("IOMMU_IOC_START", raw, f"cannot start the IOMMU at {registers:#x}")
+        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, registers, flags, 0))
+        self._must("IOMMU_IOC_START", raw, f"cannot start the IOMMU at {registers:#x}")
 
-    def join(self, tables: int, size: int, root: int, peer: int) -> None:
+    def join(self, tables: int, size: int) -> None:
         """Take part in the tables that another root made, and inherit as `inherit` does."""
-        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, 0, root, 0, peer, 0))
-        self._call("IOMMU_IOC_JOIN", raw, f"cannot join the IOMMU tables at {tables:#x}")
+        raw = ffi.new("struct multiroot_iommu_start *", (tables, size, 0, 0, 0))
+        self._must("IOMMU_IOC_JOIN", raw, f"cannot join the IOMMU tables at {tables:#x}")
 
-    def inherit(self, peer: int) -> int:
-        """Become the owner of the devices of all roots but `peer` (0: none), which must have ended; how many
-        there were. Those that worked for a VM do no DMA any more.
+    def inherit(self) -> int:
+        """Become the owner of the devices of all roots that have ended; how many there were. Those that
+        worked for a VM do no DMA any more.
         """
-        raw = ffi.new("struct multiroot_iommu_inherit *", (peer, 0))
-        self._call("IOMMU_IOC_INHERIT", raw, "cannot inherit devices")
+        raw = ffi.new("struct multiroot_iommu_inherit *")
+        self._must("IOMMU_IOC_INHERIT", raw, "cannot inherit devices")
         return int(raw.devices)
 
     def device(self, rid: int, ram_base: int, ram_size: int) -> Translation:
@@ -150,7 +186,7 @@ class Iommu:
     def owner(self, rid: int) -> int:
         """Root that has a device, 0 when no VM ever owned it."""
         raw = ffi.new("struct multiroot_iommu_device *", {"rid": rid})
-        number = self._ioctl("IOMMU_IOC_DEVICE", raw)
+        number = self._ask("IOMMU_IOC_DEVICE", raw)
         if number not in (0, errno.ENOENT):
             raise refusal("IOMMU_IOC_DEVICE", f"cannot look at {address(rid)}", number)
         return 0 if number else int(raw.owner)
@@ -176,7 +212,7 @@ class Iommu:
             },
         )
         what = f"cannot {'verify' if verify else 'take over'} the DMA of {address(rid)}"
-        number = self._ioctl("IOMMU_IOC_SWITCH", raw)
+        number = self._change("IOMMU_IOC_SWITCH", raw)
         if number == errno.EXDEV:
             what += f" ({raw.different} pages, the first at {raw.first:#x})"
         if number:
@@ -184,33 +220,25 @@ class Iommu:
         return Comparison(raw.same, raw.elsewhere, raw.verify_ns, raw.switch_ns)
 
     def _call(self, operation: str, argument: Any, what: str) -> None:
-        number = self._ioctl(operation, argument)
+        number = self._ask(operation, argument)
         if number:
             raise refusal(operation, what, number)
 
-    def _ioctl(self, operation: str, argument: Any) -> int:
-        return _ioctl(self._path, operation, argument)
 
-
-class Pci:
+class Pci(_Module):
     """The PCI module."""
 
     def __init__(self, path: Path = PCI) -> None:
-        self._path = path
+        super().__init__(path, "PCI")
 
     def add(self, segment: int, function: Function) -> None:
         """Make a PCI segment with this function, held: nothing this kernel does to it reaches it."""
-        self._call("PCI_IOC_ADD", _function(segment, function), f"cannot add {address(function.rid)}")
+        self._must("PCI_IOC_ADD", _function(segment, function), f"cannot add {address(function.rid)}")
 
     def remove(self, segment: int) -> None:
         """Take the segment away; ConflictError while a driver has its function."""
         raw = ffi.new("struct multiroot_pci_function *", {"segment": segment})
-        self._call("PCI_IOC_REMOVE", raw, f"cannot remove PCI segment {segment:#x}")
-
-    def _call(self, operation: str, argument: Any, what: str) -> None:
-        number = _ioctl(self._path, operation, argument)
-        if number:
-            raise refusal(operation, what, number)
+        self._must("PCI_IOC_REMOVE", raw, f"cannot remove PCI segment {segment:#x}")
 
 
 def segment_of(rid: int) -> int:
@@ -241,23 +269,26 @@ def _function(segment: int, function: Function) -> Any:
     )
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open(path: Path) -> int:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise refusal("OPEN_PASSTHROUGH", f"cannot open {path}", error.errno or errno.EIO) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    fd = _open(path)
     try:
         yield fd
     finally:
         os.close(fd)
 
 
-def _ioctl(path: Path, operation: str, argument: Any) -> int:
+def _ioctl(fd: int, operation: str, argument: Any) -> int:
     """0 or an errno; begun again when a signal came in between."""
     request = getattr(lib, f"MULTIROOT_{operation}")
-    with _opened(path) as fd:
-        while lib.ioctl(fd, request, ffi.cast("void *", argument)) < 0:
-            if ffi.errno != errno.EINTR:
-                return int(ffi.errno)
+    while lib.ioctl(fd, request, ffi.cast("void *", argument)) < 0:
+        if ffi.errno != errno.EINTR:
+            return int(ffi.errno)
     return 0

@@ -18,6 +18,7 @@ CONTROL_SIZE: int = lib.MULTIROOT_CONTROL_SIZE
 SHARED_SIZE: int = lib.MULTIROOT_SHARED_SIZE
 LEDGER_SIZE: int = lib.MULTIROOT_LEDGER_SIZE
 LEDGER_CPUS_OFFSET: int = ffi.offsetof("struct multiroot_ledger", "cpu")
+LEDGER_CPUS: int = lib.MULTIROOT_LEDGER_CPUS
 MEMORY_MOST: int = lib.MULTIROOT_MEMORY_MOST
 
 
@@ -130,18 +131,35 @@ class E820Range:
 
 @dataclass(frozen=True)
 class Window:
-    """A range of ports or physical addresses that the PCI host bridge passes on."""
+    """A range of ports or physical addresses that a PCI host bridge passes on; `bridge` is its place in the
+    ledger.
+    """
 
     addr: int
     size: int
     type: WindowType
+    bridge: int
 
 
 @dataclass(frozen=True)
 class Ecam:
-    """Where PCI configuration space of segment 0 is mapped: `base` is bus 0's, the last bus is inclusive."""
+    """Where PCI configuration space of some buses is mapped: `base` is bus 0's, the last bus is inclusive."""
 
     base: int
+    bus_first: int
+    bus_last: int
+    segment: int = 0
+
+    def has(self, rid: int) -> bool:
+        """Whether the function (bus << 8 | devfn) of segment 0 is there."""
+        return self.segment == 0 and self.bus_first <= rid >> 8 <= self.bus_last
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A PCI host bridge and the buses behind it, the last one inclusive."""
+
+    segment: int
     bus_first: int
     bus_last: int
 
@@ -156,15 +174,17 @@ class LedgerCpu:
 
 @dataclass(frozen=True)
 class Ledger:
-    """A copy of the ledger; `cpus` by hardware id, `ecam` None where the first root found none."""
+    """A copy of the ledger; `cpus` by hardware id; `units` are the addresses of IOMMUs' registers."""
 
     next_root: int
     roots_alive: int
     boot_hardware_id: int
     first_map: tuple[E820Range, ...]
     cpus: dict[int, LedgerCpu]
-    ecam: Ecam | None = None
+    ecams: tuple[Ecam, ...] = ()
+    bridges: tuple[Bridge, ...] = ()
     windows: tuple[Window, ...] = ()
+    units: tuple[int, ...] = ()
 
     def has_ended(self, root: int) -> bool:
         """Whether another root than the one that asks has ended: it parked, its CPUs are others' by now, or
@@ -214,18 +234,25 @@ def ledger_from_c(raw: Any) -> Ledger:
         boot_hardware_id=raw.boot_hardware_id,
         first_map=tuple(E820Range(entry.addr, entry.size, entry.type) for entry in ranges),
         cpus={hardware_id: LedgerCpu(cpu.root, CpuState(cpu.state)) for hardware_id, cpu in cpus if cpu.root},
-        ecam=Ecam(raw.ecam_base, raw.ecam_bus_first, raw.ecam_bus_last) if raw.ecam_base else None,
-        windows=tuple(Window(w.addr, w.size, WindowType(w.type)) for w in raw.window if w.type),
+        ecams=tuple(Ecam(e.base, e.bus_first, e.bus_last, e.segment) for e in raw.ecam if e.base),
+        bridges=tuple(
+            Bridge(bridge.segment, bridge.bus_first, bridge.bus_last)
+            for bridge in raw.bridge[0 : min(raw.bridges, lib.MULTIROOT_LEDGER_BRIDGES)]
+        ),
+        windows=tuple(Window(w.addr, w.size, WindowType(w.type), w.bridge) for w in raw.window if w.type),
+        units=tuple(unit.registers for unit in raw.unit if unit.kind),
     )
 
 
 __all__ = [
     "ABI",
     "CONTROL_SIZE",
+    "LEDGER_CPUS",
     "LEDGER_CPUS_OFFSET",
     "LEDGER_SIZE",
     "MEMORY_MOST",
     "SHARED_SIZE",
+    "Bridge",
     "Cpu",
     "CpuState",
     "E820Range",

@@ -12,6 +12,7 @@ from multiroot.arena.arena import Arena, Standing, is_blank
 from multiroot.device.handle import Device
 from multiroot.device.uapi import Info
 from multiroot.doctor.checks import Answer, Check, failed, ok, warning
+from multiroot.doctor.machine import MachineDoctor
 from multiroot.launch.facts import facts_of, facts_without_module, take_inventory
 from multiroot.launch.kernels import KERNELS
 from multiroot.net.plan import CONTROL_BRIDGE, CONTROL_LINKS
@@ -36,11 +37,14 @@ class RootDoctor:
     def checks(self) -> list[tuple[str, Check]]:
         return [
             ("cpu", self._cpu),
+            ("machine", MachineDoctor(self.top).cpus),
+            ("kernel", MachineDoctor(self.top).kernel),
             ("kvm", self._kvm),
             ("tsc", self._tsc),
             ("ipi", self._ipi),
             ("hotplug", self._hotplug),
             ("module", self._module),
+            ("pci", self._pci),
             ("carve", self._carve),
             ("arena", self._arena),
             ("kernels", self._kernels),
@@ -106,6 +110,12 @@ class RootDoctor:
             self._info = info = device.info()
         kind = arch.current().cpus.controllers[info.wide_ids]
         return ok(f"multiroot.ko, ABI {info.abi}, root {info.root}, {kind}")
+
+    def _pci(self) -> Answer:
+        if self._info is None:
+            return MachineDoctor(self.top).pci(None)
+        with Device(self.device) as device:
+            return MachineDoctor(self.top).pci(device.ledger())
 
     def _carve(self) -> Answer:
         if self._info and self._info.carved:

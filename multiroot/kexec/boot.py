@@ -22,7 +22,7 @@ class RootSpec:
     started on. `wide_ids`: the old root uses the wide mode of the interrupt controller. `reserved`: ranges
     (and what they are) that it must see as reserved. `hz`: the new kernel's CONFIG_HZ, 0 when unknown.
     `later_hardware_ids`: CPUs that it may take over one day. `ledger_cpus`: physical address of the ledger's
-    table of CPUs. `uart`: its serial port, 0 or 1.
+    table of CPUs. `uart`: its serial port, 0 or 1. `node_tables`: the firmware's tables of nodes, unchanged.
     """
 
     root: int
@@ -38,6 +38,7 @@ class RootSpec:
     later_hardware_ids: tuple[int, ...] = ()
     ledger_cpus: int = 0
     uart: int = 0
+    node_tables: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,11 @@ def decide(options: Options, built: Built, accelerator: str) -> Machine:
         cmdline=recipe.cmdline,
         hold=options.hold,
         iommu=recipe.iommu,
-        devices=tuple(MachineDevice(each.model, each.network, each.disk or 0) for each in recipe.device),
+        nodes=recipe.nodes,
+        devices=tuple(
+            MachineDevice(each.model, each.network, each.disk or 0, each.second_bridge)
+            for each in recipe.device
+        ),
         agent_port=agent_port,
         exec_port=exec_port,
         state=state.folder(options.name),

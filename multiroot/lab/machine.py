@@ -28,6 +28,10 @@ RESET_EVENTS = ("e1000e_cb_qdev_reset_hold", "e1000e_core_ctrl_sw_reset", "igb_c
 CPU_LOG = "cpu.log"  # registers at each INIT, reset and triple fault: the only trace of why a machine ended
 
 
+# A host bridge beside the machine's own, and the first bus behind it.
+SECOND_BRIDGE, SECOND_BRIDGE_BUS = "bridge2", 0x40
+
+
 @dataclass(frozen=True)
 class MachineDevice:
     """A PCI device behind a root port of its own; `model` is QEMU's, with options behind commas."""
@@ -35,6 +39,7 @@ class MachineDevice:
     model: str
     network: bool
     disk: int = 0  # bytes, 0: none
+    second_bridge: bool = False  # behind a host bridge of its own
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Machine:
     hold: bool = False  # at its end it stays, paused, for a debugger
     iommu: str = ""  # options of the emulated IOMMU, "" for none
     devices: tuple[MachineDevice, ...] = ()
+    nodes: int = 1  # NUMA nodes
 
 
 def kernel_cmdline(machine: Machine) -> str:
@@ -113,7 +119,7 @@ def qemu_argv(machine: Machine) -> list[str]:
         ("-d", "cpu_reset"),
         ("-D", str(state / CPU_LOG)),
     ]
-    options += _passthrough_options(machine)
+    options += _node_options(machine) + _passthrough_options(machine)
     words = [word for pair in options for word in pair]
     end = "pause" if machine.hold else "poweroff"
     mend = machine.emulator_mend if machine.accelerator == "tcg" else None
@@ -158,16 +164,35 @@ def make_disks(machine: Machine) -> None:
                 file.truncate(device.disk)
 
 
+def _node_options(machine: Machine) -> list[tuple[str, str]]:
+    """CPUs and RAM in equal parts; none where everything is near."""
+    if machine.nodes == 1:
+        return []
+    options: list[tuple[str, str]] = []
+    for node in range(machine.nodes):
+        first = machine.cpus * node // machine.nodes
+        last = machine.cpus * (node + 1) // machine.nodes - 1
+        memory: Options = {"id": f"node{node}", "size": f"{machine.layout.ram // machine.nodes // MIB}M"}
+        share: Options = {"nodeid": node, "cpus": f"{first}-{last}", "memdev": memory["id"]}
+        options.append(("-object", option("memory-backend-ram", memory)))
+        options.append(("-numa", option("node", share)))
+    return options
+
+
 def _passthrough_options(machine: Machine) -> list[tuple[str, str]]:
     options: list[tuple[str, str]] = []
     if machine.iommu:
         options.append(("-device", f"{arch.current().lab.iommu},{machine.iommu}"))
     if machine.devices:
         options += [("-trace", event) for event in RESET_EVENTS]
+    if any(device.second_bridge for device in machine.devices):
+        bridge: Options = {"id": SECOND_BRIDGE, "bus": "pcie.0", "bus_nr": SECOND_BRIDGE_BUS}
+        options.append(("-device", option("pxb-pcie", bridge)))
     for number, device in enumerate(machine.devices, 1):
         # Slots from 16 on are free, so that bus numbers follow the order of the recipe.
         port = f"port{number}"
-        where: Options = {"id": port, "bus": "pcie.0", "chassis": number, "addr": f"{number + 15:#x}"}
+        above = SECOND_BRIDGE if device.second_bridge else "pcie.0"
+        where: Options = {"id": port, "bus": above, "chassis": number, "addr": f"{number + 15:#x}"}
         options.append(("-device", option("pcie-root-port", where)))
         wiring: Options = {"bus": port}
         if device.network:

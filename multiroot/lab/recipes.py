@@ -87,7 +87,8 @@ class KernelRecipes(Recipe):
 
 
 class DeviceRecipe(Recipe):
-    """A PCI device behind a root port of its own: bus 1 for the first one, and so on.
+    """A PCI device behind a root port of its own: bus 1 for the first one, and so on; with `second_bridge`
+    behind a host bridge beside the usual one.
 
     `model` is QEMU's, with options behind commas; a network card is connected to a socket of the lab's, a
     disk is a file of the size given, with a marker in its first sector.
@@ -96,6 +97,7 @@ class DeviceRecipe(Recipe):
     model: str
     network: bool = False
     disk: Size | None = None
+    second_bridge: bool = False
 
 
 class MachineRecipe(Recipe):
@@ -114,6 +116,7 @@ class MachineRecipe(Recipe):
     low_reserved: bool = True  # keep ledger and low window out of the old root's allocator
     cmdline: tuple[str, ...] = ()
     iommu: str = ""  # options of an emulated IOMMU; none without
+    nodes: int = Field(ge=1, le=2, default=1)  # CPUs and memory are shared out between so many NUMA nodes
     device: tuple[DeviceRecipe, ...] = ()
 
     @model_validator(mode="after")

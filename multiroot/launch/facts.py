@@ -27,7 +27,7 @@ class Facts:
     `root` is this root's number, `next_root` what a new one would get. `boot_hardware_id` is the CPU that the
     machine started on. `tsc_khz` is as the kernel uses it. With `wide_ids` the interrupt controller is in its
     wide mode. `hardware_ids` are those of all CPUs of the machine; `ledger_cpus` is where the ledger has its
-    table of them. `uart` is a serial port for a new root.
+    table of them. `uart` is a serial port for a new root. `node_tables` are the firmware's tables of nodes.
     """
 
     root: int
@@ -38,6 +38,7 @@ class Facts:
     hardware_ids: tuple[int, ...] = ()
     ledger_cpus: int = 0
     uart: int = 0
+    node_tables: tuple[bytes, ...] = ()
 
 
 def facts_of(device: Device) -> Facts:
@@ -53,7 +54,14 @@ def facts_of(device: Device) -> Facts:
         hardware_ids=tuple(sorted(ledger.cpus)),
         ledger_cpus=info.ledger + LEDGER_CPUS_OFFSET,
         uart=free_uart(Path("/proc/cmdline").read_text()),
+        node_tables=node_tables(),
     )
+
+
+def node_tables(top: Path = Path("/")) -> tuple[bytes, ...]:
+    """The firmware's tables of nodes; a later root has those that its parent had."""
+    files = [top / name for name in arch.current().memory.node_tables]
+    return tuple(file.read_bytes() for file in files if file.exists())
 
 
 def free_uart(command_line: str) -> int:
@@ -112,4 +120,5 @@ def root_spec(plan: Plan, facts: Facts, hz: int = 0) -> RootSpec:
         later_hardware_ids=tuple(each for each in facts.hardware_ids if each not in plan.hardware_ids),
         ledger_cpus=facts.ledger_cpus,
         uart=facts.uart,
+        node_tables=facts.node_tables,
     )

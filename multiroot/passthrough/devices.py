@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,12 @@ _ADDRESSES = ("config", "start", "size")  # fields of 64 bits; the others have 3
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What devices have to do with beside the arena. `root` is this root's number, `peer` tells that of the
-    other root that lives, 0 for none. `ecam` tells where configuration space is. `run_dir` outlives an agent.
+    """What devices have to do with beside the arena. `root` is this root's number. `ecams` tells where
+    configuration space is. `run_dir` outlives an agent.
     """
 
     root: int
-    peer: Callable[[], int]
-    ecam: Callable[[], Ecam | None]
+    ecams: Callable[[], Sequence[Ecam]]
     run_dir: Path
     acpi: Path = ACPI
 
@@ -107,7 +106,7 @@ class Devices:
         unit = self._iommu.info()
         return DeviceState(
             version=VERSION,
-            function=self._told(rid) or self._functions.describe(rid, self._around.ecam()),
+            function=self._told(rid) or self._functions.describe(rid, self._around.ecams()),
             tables=self._arena.find(TABLES).extent,
             tables_address=unit.tables,
             capabilities=unit.capabilities,
@@ -189,11 +188,11 @@ class Devices:
         """
         load_modules()
         if self._iommu.info().on:
-            self._iommu.inherit(self._around.peer())
+            self._iommu.inherit()
             return
         extent = self._tables()
         if extent is not None:
-            self._iommu.join(*self._physical(extent), self._root, self._around.peer())
+            self._iommu.join(*self._physical(extent))
             return
         dmar = self._dmar()
         registers = firmware.vtd_registers(dmar)
@@ -201,7 +200,7 @@ class Devices:
         self._functions.isolate()
         entry = self._arena.allocate(TABLES, TABLES_SIZE, 0)
         try:
-            self._iommu.start(*self._physical(entry.extent), registers, self._root, remap=remap)
+            self._iommu.start(*self._physical(entry.extent), registers, remap=remap)
         except BaseException:
             self._arena.free(TABLES, entry.owner)
             raise

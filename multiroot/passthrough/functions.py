@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from multiroot.device.passthrough import Bar, Function
@@ -128,12 +129,12 @@ class Functions:
         link = self._devices / address / "physfn"
         return link.readlink().name if link.is_symlink() else ""
 
-    def describe(self, rid: int, ecam: Ecam | None) -> Function:
+    def describe(self, rid: int, ecams: Sequence[Ecam]) -> Function:
         """All that another root must know to show the function without touching it."""
         folder = self._devices / self.need(rid)
         return Function(
             rid=rid,
-            config=config_address(ecam, rid),
+            config=config_address(ecams, rid),
             virtual=bool(self.card_of(folder.name)),
             vendor=_number(folder / "vendor"),
             device=_number(folder / "device"),
@@ -150,11 +151,12 @@ class Functions:
         return up or any(path.is_dir() and any(path.iterdir()) for path in folder.glob("**/block/*/holders"))
 
 
-def config_address(ecam: Ecam | None, rid: int) -> int:
+def config_address(ecams: Sequence[Ecam], rid: int) -> int:
     """Physical address of a function's 4 KiB of configuration space; ConflictError if it is not in memory."""
-    if ecam is None or not ecam.bus_first <= rid >> 8 <= ecam.bus_last:
-        raise ConflictError(f"PCI bus {rid >> 8:#x} has no memory-mapped configuration space")
-    return ecam.base + (rid << 12)
+    for ecam in ecams:
+        if ecam.has(rid):
+            return ecam.base + (rid << 12)
+    raise ConflictError(f"PCI bus {rid >> 8:#x} has no memory-mapped configuration space")
 
 
 def parse_resources(text: str) -> tuple[Bar, ...]:

@@ -7,6 +7,7 @@
 #include <linux/io.h>
 #include <linux/memory.h>
 #include <linux/memory_hotplug.h>
+#include <linux/mm.h>
 #include <linux/nodemask.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
@@ -38,31 +39,72 @@ static bool mr_adopt_at_rest(u32 hardware_id)
 	return !mr_slot_take(hardware_id, false);
 }
 
+static bool mr_adopt_is_foreign(u32 hardware_id)
+{
+	u32 root = mr_ledger_cpu_root(hardware_id);
+
+	return root && root != mr_ledger_root();
+}
+
+/* Take the CPUs of roots that have ended to their rest; false when one does not get there. */
+static bool mr_adopt_stop_sleepers(void)
+{
+	u32 id;
+
+	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++)
+		if (mr_adopt_is_foreign(id) && !mr_adopt_at_rest(id))
+			return false;
+	return true;
+}
+
+/* Nobody executes or watches memory that is not this root's. */
+static bool mr_adopt_all_out(void)
+{
+	u32 id;
+
+	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++)
+		if (mr_adopt_is_foreign(id) && !mr_slot_parked(id))
+			return false;
+	return true;
+}
+
+/* No device writes to memory of roots that have ended, or interrupts a CPU for them. */
+static int mr_adopt_silence(void)
+{
+	int err = 0, i;
+
+	for (i = 0; !err && i < MULTIROOT_LEDGER_IOAPICS && mr_ledger->ioapic[i]; i++)
+		err = mr_ioapic_mask(mr_ledger->ioapic[i]);
+	err = err ?: mr_ecam_silence();
+	/* Only then: what is not translated any more goes elsewhere. */
+	for (i = 0; !err && i < MULTIROOT_LEDGER_UNITS && mr_ledger->unit[i].kind; i++)
+		err = mr_iommu_stop(&mr_ledger->unit[i]);
+	return err;
+}
+
 /**
- * mr_adopt_inherit() - the parent has ended: detach from it and silence its interrupts
+ * mr_adopt_inherit() - the parent has ended: detach from it, and stop what still works for it
  *
  * Return: 0, also when there is no parent any more; -ENOENT: the first root never had one; -EBUSY: another root is
- * alive, or user space has the parent's control page mapped; -EAGAIN: a CPU is not parked yet; -ENOMEM.
+ * alive, or user space has the parent's control page mapped; -EAGAIN: a CPU is not parked yet; -ENODEV: there are
+ * devices that this root can't reach; -ETIMEDOUT: an IOMMU does not stop; -ENOMEM.
  */
 int mr_adopt_inherit(void)
 {
 	struct mr_peer *parent = mr_peer(MULTIROOT_PARENT);
-	u32 id;
-	int err, i;
+	int err;
 
 	/* The first root has none; one that is told twice has detached from it. */
 	if (!parent)
 		return mr_ledger_root() == 1 ? -ENOENT : 0;
 	if (!mr_adopt_alone())
 		return -EBUSY;
-	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++)
-		if (mr_ledger_cpu_root(id) && mr_ledger_cpu_root(id) != mr_ledger_root() && !mr_adopt_at_rest(id))
-			return -EAGAIN;
-	for (i = 0; i < MULTIROOT_LEDGER_IOAPICS && mr_ledger->ioapic[i]; i++) {
-		err = mr_ioapic_mask(mr_ledger->ioapic[i]);
-		if (err)
-			return err;
-	}
+	if (!mr_adopt_stop_sleepers())
+		return -EAGAIN;
+	err = mr_adopt_silence();
+	if (err)
+		return err;
+	/* Until this root has detached from its parent, no memory is taken. */
 	if (!mr_map_close(MULTIROOT_PARENT))
 		return -EBUSY;
 	mr_join_detach(parent);
@@ -116,19 +158,21 @@ int mr_adopt_cpu(struct multiroot_cpu *cpu)
 
 static int mr_adopt_check_memory(const struct multiroot_memory *memory)
 {
-	u64 unit = memory->action == MULTIROOT_MEMORY_ADD ? memory_block_size_bytes() : PAGE_SIZE;
+	/* Of 2 GiB on a large machine. */
+	u64 block = memory_block_size_bytes(), most = max_t(u64, MULTIROOT_MEMORY_MOST, block);
 
 	if (memory->pad || memory->action > MULTIROOT_MEMORY_ADD)
 		return -EINVAL;
-	if (!memory->size || memory->size > MULTIROOT_MEMORY_MOST || memory->base < SZ_1M ||
-	    !IS_ALIGNED(memory->base, unit) || !IS_ALIGNED(memory->size, unit) ||
-	    memory->base + memory->size < memory->base)
+	if (!memory->size || memory->size > most || memory->base < SZ_1M ||
+	    !PAGE_ALIGNED(memory->base | memory->size) || memory->base + memory->size < memory->base)
 		return -EINVAL;
+	if (memory->action == MULTIROOT_MEMORY_ADD && !IS_ALIGNED(memory->base | memory->size, block))
+		return -ERANGE;
 	if (!mr_e820_is_ram(mr_ledger, memory->base, memory->size))
 		return -EINVAL;
 	if (!mr_adopt_alone() || mr_peer(MULTIROOT_PARENT) || !mr_memory_foreign(memory->base, memory->size))
 		return -EBUSY;
-	return 0;
+	return mr_adopt_all_out() ? 0 : -EAGAIN;
 }
 
 static u64 mr_adopt_sum_up(const u64 *words, u64 count)
@@ -162,12 +206,20 @@ static int mr_adopt_go_through(struct multiroot_memory *memory)
 	return 0;
 }
 
+/* The node of memory that this kernel did not begin with: by the tables it was started with, where they tell. */
+static int mr_adopt_node_of(u64 base)
+{
+	int node = phys_to_target_node(base);
+
+	return node != NUMA_NO_NODE && node_possible(node) ? node : first_memory_node;
+}
+
 /**
  * mr_adopt_memory() - look at, zero or add memory that nobody has any more
  * @memory: what to do with which range; sum is filled in
  *
- * Return: 0; -EINVAL: a bad range, or no RAM; -EBUSY: another root is alive, or this kernel uses it; -ENOMEM; what
- * memory hotplug returns.
+ * Return: 0; -EINVAL: a bad range, or no RAM; -ERANGE: not in whole memory blocks; -EBUSY: another root is alive, or
+ * this kernel uses it; -EAGAIN: a CPU of another root is not at rest; -ENOMEM; what memory hotplug returns.
  */
 int mr_adopt_memory(struct multiroot_memory *memory)
 {
@@ -177,6 +229,7 @@ int mr_adopt_memory(struct multiroot_memory *memory)
 	if (err)
 		return err;
 	if (memory->action == MULTIROOT_MEMORY_ADD)
-		return add_memory_driver_managed(first_memory_node, memory->base, memory->size, MEMORY_NAME, MHP_NONE);
+		return add_memory_driver_managed(mr_adopt_node_of(memory->base), memory->base, memory->size,
+						 MEMORY_NAME, MHP_NONE);
 	return mr_adopt_go_through(memory);
 }

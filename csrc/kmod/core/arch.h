@@ -10,6 +10,11 @@
 
 struct multiroot_cpu_start;
 struct multiroot_ledger;
+struct multiroot_ledger_unit;
+struct pt_regs;
+
+/* host.c: machines that can't have several roots. */
+int mr_host_check(void);
 
 /* apic.c: interrupts to CPUs of any root, past the kernel's own bookkeeping. */
 int mr_ipi_init(void);
@@ -35,6 +40,10 @@ void mr_power_off(const struct multiroot_ledger *ledger);
 /* trampoline.c: from where a CPU starts to the kernel's entry point. */
 u32 *mr_trampoline_fill(u8 *page, const struct multiroot_cpu_start *start);
 
+/* skip.c: functions that are left out. */
+#define MR_MICROCODE_FUNCTION	"reload_store"	/* late loading begins there */
+void mr_skip_function(struct pt_regs *regs, unsigned long value);
+
 /* vector.c: the doorbell's interrupt. */
 int mr_vector_alloc(void);
 u32 mr_vector_of(int irq);
@@ -42,6 +51,9 @@ bool mr_vector_good(u32 vector);
 
 /* zero.c */
 void mr_zero_out(u64 *words, u64 count);
+
+/* iommu.c: the IOMMUs as an ended root leaves them. */
+int mr_iommu_stop(const struct multiroot_ledger_unit *unit);
 
 /* slot.c: CPUs between two roots, from outside. */
 bool mr_slot_parked(u32 hardware_id);

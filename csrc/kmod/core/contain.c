@@ -49,12 +49,14 @@ static void mr_contain_park(void)
  */
 static void mr_contain_reset_machine(void)
 {
+	mr_ledger_bury();
 	if (mr_ledger_root() != 1)
 		mr_power_reset(mr_ledger);
 }
 
 static void mr_contain_power_machine_off(void)
 {
+	mr_ledger_bury();
 	if (mr_ledger_root() != 1)
 		mr_power_off(mr_ledger);
 }
@@ -85,11 +87,16 @@ static int mr_contain_before_power_off(struct sys_off_data *data)
 	return NOTIFY_DONE;
 }
 
-/* Halting calls nothing else of ours; restart and power off come by again at their very end. */
+/*
+ * Halting calls nothing else of ours; restart and power off come by again at their very end, but not where kexec puts
+ * another kernel in this one's place.
+ */
 static int mr_contain_on_reboot(struct notifier_block *nb, unsigned long action, void *data)
 {
 	if (action == SYS_HALT)
 		mr_contain_end_root();
+	if (!mr_ledger_others())
+		mr_ledger_bury();
 	return NOTIFY_DONE;
 }
 

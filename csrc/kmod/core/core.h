@@ -15,6 +15,8 @@ struct eventfd_ctx;
 struct file;
 struct miscdevice;
 struct mr_link;
+struct pci_dev;
+struct pci_ops;
 struct vm_area_struct;
 
 #define MR_CONTROL_MAGIC	0x315452494d554c54ULL
@@ -68,16 +70,18 @@ struct mr_listener {
 };
 
 /* memory.c: what this kernel uses of it. */
+bool mr_memory_is_pmem(u64 base, u64 size);
 bool mr_memory_unused(u64 base, u64 size);
 bool mr_memory_foreign(u64 base, u64 size);
 
 /* firmware.c: what later roots must know of the machine and only the first can ask. */
-void mr_firmware_read(struct multiroot_ledger *ledger);
+int mr_firmware_read(struct multiroot_ledger *ledger);
 
 /* ledger.c: what outlives every root. */
 extern struct multiroot_ledger *mr_ledger;
 int mr_ledger_init(phys_addr_t phys, u32 root, bool first);
 void mr_ledger_publish(void);
+void mr_ledger_bury(void);
 void mr_ledger_exit(void);
 phys_addr_t mr_ledger_phys(void);
 u32 mr_ledger_root(void);
@@ -90,6 +94,17 @@ u32 mr_ledger_cpu_root(u32 hardware_id);
 u32 mr_ledger_cpu_state(u32 hardware_id);
 bool mr_ledger_others(void);
 bool multiroot_root_lives(u32 root);	/* for multiroot_iommu.ko, too */
+u32 multiroot_root(void);		/* for multiroot_iommu.ko */
+
+/* ecam.c: configuration space of PCI functions. */
+#define MR_ECAM_FUNCTIONS	0x10000		/* of a segment: bus, device, function */
+extern struct pci_ops mr_ecam_ops;
+int mr_ecam_silence(void);
+void mr_ecam_show_all(void);
+int mr_ecam_show(u32 segment, u32 rid);
+bool mr_ecam_shows_all(u32 segment, u32 bus);
+bool mr_ecam_holds(const struct pci_dev *pdev);
+void mr_ecam_exit(void);
 
 /* peer.c: the shared areas. */
 struct mr_peer *mr_peer(u32 index);
@@ -182,12 +197,16 @@ int mr_adopt_cpu(struct multiroot_cpu *cpu);
 int mr_adopt_memory(struct multiroot_memory *memory);
 
 /* bridge.c: the machine's PCI devices, in a root that came up without. */
-int mr_bridge_let_in(u32 rid);
+int mr_bridge_let_in(u32 segment, u32 rid);
 void mr_bridge_exit(void);
 
 /* contain.c: a root's end is its own, not the machine's. */
 int mr_contain_init(void);
 void mr_contain_exit(void);
+
+/* veto.c: what one of several roots may not do. */
+int mr_veto_init(void);
+void mr_veto_exit(void);
 
 /* dev.c: /dev/multiroot. */
 int mr_dev_init(void);

@@ -22,19 +22,13 @@ static DEFINE_MUTEX(mr_dev_ring_lock);	/* one ring at a time, with the pause aft
 
 static int mr_dev_release(struct inode *inode, struct file *file)
 {
-	mutex_lock(&mr_dev_calls.lock);
-	if (mr_dev_calls.claimant == file)
-		mr_dev_calls.claimant = NULL;
-	mutex_unlock(&mr_dev_calls.lock);
+	mr_ioctl_release(&mr_dev_calls, file);
 	return 0;
 }
 
 static int mr_dev_call_claim(struct file *file, void *argument)
 {
-	if (mr_dev_calls.claimant && mr_dev_calls.claimant != file)
-		return -EBUSY;
-	mr_dev_calls.claimant = file;
-	return 0;
+	return mr_ioctl_claim(&mr_dev_calls, file);
 }
 
 static int mr_dev_call_info(struct file *file, void *argument)
@@ -180,7 +174,7 @@ static int mr_dev_call_pci_adopt(struct file *file, void *argument)
 {
 	const struct multiroot_pci *pci = argument;
 
-	return pci->pad ? -EINVAL : mr_bridge_let_in(pci->function);
+	return mr_bridge_let_in(pci->segment, pci->function);
 }
 
 static int mr_dev_call_doorbell(struct file *file, void *argument)

@@ -55,7 +55,7 @@ static int mr_join_enter(struct mr_peer *peer, phys_addr_t shared)
  * mr_join_attach_parent() - take our place in the area our parent made
  * @shared: its physical address, from the kernel command line
  *
- * Return: 0, -EINVAL if there is no such area, -ENOMEM.
+ * Return: 0, -EINVAL if there is no such area, -EBUSY: a kernel has taken that place already, -ENOMEM.
  */
 int mr_join_attach_parent(phys_addr_t shared)
 {
@@ -68,6 +68,12 @@ int mr_join_attach_parent(phys_addr_t shared)
 		pr_err("no shared area of ABI %d for root %u at %pa\n", MULTIROOT_ABI, mr_ledger_root(), &shared);
 		mr_join_leave(peer);
 		return -EINVAL;
+	}
+	/* A kernel that came in place of this root's own, by kexec or after its crash, may have its command line. */
+	if (READ_ONCE(peer->mine->state) != MULTIROOT_SIDE_STARTED) {
+		pr_err("root %u has been up before: this is another kernel in its place\n", mr_ledger_root());
+		mr_join_leave(peer);
+		return -EBUSY;
 	}
 	peer->root = peer->theirs->root;
 	err = mr_join_enter(peer, shared);

@@ -158,6 +158,19 @@ bool multiroot_root_lives(u32 root)
 }
 EXPORT_SYMBOL_GPL(multiroot_root_lives);
 
+/* This root's number, for other modules. */
+u32 multiroot_root(void)
+{
+	return mr_ledger_this_root;
+}
+EXPORT_SYMBOL_GPL(multiroot_root);
+
+void mr_ledger_exit(void)
+{
+	memunmap(mr_ledger);
+	mr_ledger = NULL;
+}
+
 /* Lay out a new ledger in @draft; 0 or a negative error. */
 static int mr_ledger_draw_up(struct multiroot_ledger *draft)
 {
@@ -176,11 +189,52 @@ static int mr_ledger_draw_up(struct multiroot_ledger *draft)
 		draft->cpu[hardware_id].root = mr_ledger_this_root;
 		draft->cpu[hardware_id].state = cpu_online(cpu) ? MULTIROOT_CPU_ONLINE : MULTIROOT_CPU_OFFLINE;
 	}
-	mr_firmware_read(draft);
+	err = mr_firmware_read(draft);
+	if (err)
+		return err;
 	err = mr_e820_read(draft);
 	if (err)
 		pr_err("cannot read the firmware's memory map from /sys/firmware/memmap (%d)\n", err);
 	return err;
+}
+
+static bool mr_ledger_runs_here(u32 hardware_id)
+{
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		if (mr_hardware_id(cpu) == hardware_id)
+			return true;
+	return false;
+}
+
+/*
+ * RAM may keep a ledger over a reset, of which nobody lives: all CPUs are this kernel's then, or nobody's. But this may
+ * be a second kernel on a machine that was not reset, and then a root may live on a CPU that it does not have.
+ */
+static bool mr_ledger_is_lived_in(const struct multiroot_ledger *found)
+{
+	u32 id;
+
+	if (found->magic != MR_LEDGER_MAGIC)
+		return false;
+	if (found->abi != MULTIROOT_ABI || found->size != MULTIROOT_LEDGER_SIZE) {
+		pr_err("the ledger at %pa is of ABI %u, not %d: if no root lives, turn the machine off once\n",
+		       &mr_ledger_at, found->abi, MULTIROOT_ABI);
+		return true;
+	}
+	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++) {
+		u32 state = found->cpu[id].state;
+
+		if (state != MULTIROOT_CPU_STARTED && (state != MULTIROOT_CPU_ONLINE || id != found->boot_hardware_id))
+			continue;
+		if (mr_ledger_runs_here(id))
+			continue;
+		pr_err("root %u lives by the ledger at %pa, on CPU %u, which is not online here\n",
+		       found->cpu[id].root, &mr_ledger_at, id);
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -207,6 +261,11 @@ static int mr_ledger_make(void)
 	err = -ENOMEM;
 	if (!mr_ledger)
 		goto out;
+	err = -EBUSY;
+	if (mr_ledger_is_lived_in(mr_ledger)) {
+		mr_ledger_exit();
+		goto out;
+	}
 	memcpy(mr_ledger, draft, sizeof(*draft));
 	err = 0;
 out:
@@ -232,9 +291,11 @@ static int mr_ledger_join(void)
 	mr_ledger = memremap(mr_ledger_at, MULTIROOT_LEDGER_SIZE, MEMREMAP_WB);
 	if (!mr_ledger)
 		return -ENOMEM;
-	if (mr_ledger->magic != MR_LEDGER_MAGIC || mr_ledger->abi != MULTIROOT_ABI ||
-	    mr_ledger->size != MULTIROOT_LEDGER_SIZE) {
-		pr_err("no ledger of ABI %d at %pa\n", MULTIROOT_ABI, &mr_ledger_at);
+	if (mr_ledger->magic != MR_LEDGER_MAGIC) {
+		pr_err("there is no ledger at %pa\n", &mr_ledger_at);
+	} else if (mr_ledger->abi != MULTIROOT_ABI || mr_ledger->size != MULTIROOT_LEDGER_SIZE) {
+		pr_err("the ledger at %pa is of ABI %u, not %d: this root needs the module of its parent's version\n",
+		       &mr_ledger_at, mr_ledger->abi, MULTIROOT_ABI);
 	} else if (mr_ledger_cpu_root(hardware_id) != mr_ledger_this_root) {
 		pr_err("by the ledger CPU %u is root %u's, not root %u's\n", hardware_id,
 		       mr_ledger_cpu_root(hardware_id), mr_ledger_this_root);
@@ -272,8 +333,8 @@ void mr_ledger_publish(void)
 	smp_store_release(&mr_ledger->magic, MR_LEDGER_MAGIC);
 }
 
-void mr_ledger_exit(void)
+/* The machine ends with this root, its last: RAM may outlive it, and nobody is to believe what is found there. */
+void mr_ledger_bury(void)
 {
-	memunmap(mr_ledger);
-	mr_ledger = NULL;
+	WRITE_ONCE(mr_ledger->magic, 0);
 }

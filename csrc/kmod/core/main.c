@@ -3,7 +3,9 @@
  * multiroot.ko: several kernels on one machine, each with CPUs and memory of its own. This file only wires the others
  * up; see docs/kernel-module.md for what each does.
  */
+#include <linux/crash_dump.h>
 #include <linux/module.h>
+#include <linux/security.h>
 
 #include "core/core.h"
 
@@ -55,6 +57,12 @@ static int mr_main_start_bridge(void)
 	return 0;
 }
 
+static void mr_main_stop_bridge(void)
+{
+	mr_bridge_exit();
+	mr_ecam_exit();
+}
+
 /* In the order they depend on each other; torn down backwards. */
 static const struct part {
 	const char *name;
@@ -66,23 +74,44 @@ static const struct part {
 	{ "parking", mr_park_init, mr_park_exit },
 	{ "doorbell", mr_main_start_doorbell, mr_doorbell_exit },
 	{ "containment", mr_contain_init, mr_contain_exit },
+	{ "vetoes", mr_veto_init, mr_veto_exit },
 	{ "online veto", mr_cpu_init, mr_cpu_exit },
 	{ "memory veto", mr_segments_init, mr_segments_exit },
-	{ "host bridge", mr_main_start_bridge, mr_bridge_exit },
+	{ "host bridge", mr_main_start_bridge, mr_main_stop_bridge },
 	{ "console", mr_console_init, mr_console_exit },
 	{ "device", mr_dev_init, mr_dev_exit },
 	{ "parent", mr_main_attach_parent, mr_main_detach_parent },
 };
 
+/* Each refusal is one line, and nothing has been changed before. */
+static int mr_main_may_load(void)
+{
+	if (is_kdump_kernel()) {
+		pr_err("this is a crash kernel: the machine's roots are none of its business\n");
+		return -EPERM;
+	}
+	if (security_locked_down(LOCKDOWN_KEXEC)) {
+		pr_err("this kernel is locked down: it may not start others\n");
+		return -EPERM;
+	}
+	return mr_host_check();
+}
+
 static int __init multiroot_init(void)
 {
 	int i, err;
 
+	err = mr_main_may_load();
+	if (err)
+		return err;
 	for (i = 0; i < ARRAY_SIZE(mr_main_parts); i++) {
 		err = mr_main_parts[i].init();
 		if (err)
 			goto undo;
 	}
+	/* Its CPUs and its end need the module as long as the root lives; the first one is held when it has a carve. */
+	if (shared)
+		__module_get(THIS_MODULE);
 	pr_info("root %u is up, ABI %d\n", root, MULTIROOT_ABI);
 	return 0;
 undo:

@@ -16,7 +16,8 @@
  */
 #define LOW_FREE_END	SZ_512K
 
-static bool mr_memory_is_pmem(u64 base, u64 size)
+/* True when some of a range is persistent memory of this kernel. */
+bool mr_memory_is_pmem(u64 base, u64 size)
 {
 	return region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY) != REGION_DISJOINT ||
 	       region_intersects(base, size, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY_LEGACY) !=

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What roots that have ended leave in the shared tables: devices, and parts for page tables. Who has ended, user space
+ * What roots that have ended leave in the shared tables: devices, and parts for page tables. Who has ended, the ledger
  * knows.
  */
+#include "core/core.h"
 #include "iommu/iommu.h"
 
 /* What translates works for a VM that is gone. What is passed through works for a kernel, or for nobody. */
@@ -27,11 +28,10 @@ static bool mr_inherit_device(int slot, u32 owner)
 
 /**
  * mr_inherit() - become the owner of what roots that have ended left
- * @peer: the other root that lives, 0 for none
  *
  * Return: how many devices were inherited.
  */
-u32 mr_inherit(u32 peer)
+u32 mr_inherit(void)
 {
 	u32 count = 0;
 	int i;
@@ -39,9 +39,9 @@ u32 mr_inherit(u32 peer)
 	for (i = 0; i < MULTIROOT_IOMMU_DEVICES; i++) {
 		u32 owner = mr_tables_owner(i);
 
-		if (owner && owner != peer && !mr_tables_own(i))
+		if (owner && !mr_tables_own(i) && !multiroot_root_lives(owner))
 			count += mr_inherit_device(i, owner);
 	}
-	mr_tables_free_parts(peer);
+	mr_tables_free_parts();
 	return count;
 }

@@ -58,7 +58,7 @@ int mr_tables_create(const struct multiroot_iommu_start *start);
 void mr_tables_undo_create(void);
 int mr_tables_join(const struct multiroot_iommu_start *start);
 void mr_tables_undo_join(void);
-void mr_tables_free_parts(u32 peer);
+void mr_tables_free_parts(void);
 int mr_tables_take_part(void);
 phys_addr_t mr_tables_root(void);
 void mr_tables_settle(void);
@@ -93,7 +93,7 @@ u32 mr_remap_count(int slot);
 void mr_remap_clear(int slot);
 
 /* inherit.c: what roots that have ended leave. */
-u32 mr_inherit(u32 peer);
+u32 mr_inherit(void);
 
 /* domain.c: Linux's view of it. */
 int mr_domain_register(void);

@@ -7,9 +7,11 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 
+#include "core/core.h"
 #include "ioctl.h"
 #include "iommu/iommu.h"
 
+static struct mr_ioctls mr_iommu_calls;
 static bool mr_iommu_on;		/* this root takes part; under the lock of the calls */
 
 static int mr_iommu_begin(int (*tables)(const struct multiroot_iommu_start *), void (*undo)(void),
@@ -31,7 +33,7 @@ static int mr_iommu_begin(int (*tables)(const struct multiroot_iommu_start *), v
 	mr_tables_settle();
 	mr_iommu_on = true;
 	__module_get(THIS_MODULE);
-	pr_info("root %u takes part in the tables at %#llx\n", start->root, start->tables);
+	pr_info("root %u takes part in the tables at %#llx\n", multiroot_root(), start->tables);
 	return 0;
 }
 
@@ -48,6 +50,11 @@ static int mr_iommu_call_info(struct file *file, void *argument)
 	return 0;
 }
 
+static int mr_iommu_call_claim(struct file *file, void *argument)
+{
+	return mr_ioctl_claim(&mr_iommu_calls, file);
+}
+
 static int mr_iommu_call_start(struct file *file, void *argument)
 {
 	return mr_iommu_begin(mr_tables_create, mr_tables_undo_create, argument);
@@ -60,7 +67,7 @@ static int mr_iommu_join(const struct multiroot_iommu_start *start)
 
 	if (err)
 		return err;
-	mr_inherit(start->peer);
+	mr_inherit();
 	err = mr_tables_take_part();
 	if (err)
 		mr_tables_undo_join();
@@ -88,17 +95,18 @@ static int mr_iommu_call_inherit(struct file *file, void *argument)
 
 	if (!mr_iommu_on)
 		return -ENODEV;
-	inherit->devices = mr_inherit(inherit->peer);
+	inherit->devices = mr_inherit();
 	return 0;
 }
 
 static const struct mr_ioctl mr_iommu_call_table[] = {
 	MR_IOCTL(MULTIROOT_IOMMU_IOC_INFO, false, mr_iommu_call_info),
-	MR_IOCTL(MULTIROOT_IOMMU_IOC_START, false, mr_iommu_call_start),
-	MR_IOCTL(MULTIROOT_IOMMU_IOC_JOIN, false, mr_iommu_call_join),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_CLAIM, false, mr_iommu_call_claim),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_START, true, mr_iommu_call_start),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_JOIN, true, mr_iommu_call_join),
 	MR_IOCTL(MULTIROOT_IOMMU_IOC_DEVICE, false, mr_iommu_call_device),
-	MR_IOCTL(MULTIROOT_IOMMU_IOC_SWITCH, false, mr_iommu_call_switch),
-	MR_IOCTL(MULTIROOT_IOMMU_IOC_INHERIT, false, mr_iommu_call_inherit),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_SWITCH, true, mr_iommu_call_switch),
+	MR_IOCTL(MULTIROOT_IOMMU_IOC_INHERIT, true, mr_iommu_call_inherit),
 };
 
 static struct mr_ioctls mr_iommu_calls = {
@@ -112,9 +120,16 @@ static long mr_iommu_dev_ioctl(struct file *file, unsigned int command, unsigned
 	return mr_ioctl(&mr_iommu_calls, file, command, user);
 }
 
+static int mr_iommu_release(struct inode *inode, struct file *file)
+{
+	mr_ioctl_release(&mr_iommu_calls, file);
+	return 0;
+}
+
 static const struct file_operations mr_iommu_fops = {
 	.owner = THIS_MODULE,
 	.open = mr_ioctl_open,
+	.release = mr_iommu_release,
 	.unlocked_ioctl = mr_iommu_dev_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };

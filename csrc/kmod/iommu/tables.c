@@ -270,15 +270,15 @@ int mr_tables_claim(u16 rid)
 	return context ? i : -ENOSPC;
 }
 
-/* Parts of all roots but this one and its peer (0: none) are nobody's. */
-void mr_tables_free_parts(u32 peer)
+/* Parts of roots that have ended are nobody's. */
+void mr_tables_free_parts(void)
 {
 	unsigned long flags;
 	int i;
 
 	mr_tables_lock(&flags);
 	for (i = 0; i < MULTIROOT_IOMMU_PARTS; i++)
-		if (mr_tables.shared->part[i] != peer && mr_tables.shared->part[i] != mr_tables.self)
+		if (mr_tables.shared->part[i] != mr_tables.self && !multiroot_root_lives(mr_tables.shared->part[i]))
 			mr_tables.shared->part[i] = 0;
 	mr_tables_unlock(flags);
 }
@@ -329,7 +329,7 @@ static int mr_tables_map(const struct multiroot_iommu_start *start)
 		mr_tables.used = NULL;
 		return -ENOMEM;
 	}
-	mr_tables.self = start->root;
+	mr_tables.self = multiroot_root();
 	return 0;
 }
 
@@ -338,7 +338,7 @@ static bool mr_tables_is_good(const struct multiroot_iommu_start *start)
 {
 	u64 first = start->tables, length = start->size;
 
-	return start->root && !(start->flags & ~MULTIROOT_IOMMU_REMAP) && start->peer != start->root && !start->pad &&
+	return !(start->flags & ~MULTIROOT_IOMMU_REMAP) && !start->pad &&
 	       length >= MULTIROOT_IOMMU_SIZE_MIN && length <= SZ_1G &&
 	       IS_ALIGNED(first | length, SZ_2M) && first + length > first &&
 	       (region_intersects(first, length, IORESOURCE_MEM, IORES_DESC_PERSISTENT_MEMORY) == REGION_INTERSECTS ||
@@ -402,7 +402,7 @@ int mr_tables_create(const struct multiroot_iommu_start *start)
 {
 	int err;
 
-	if (!mr_tables_is_good(start) || start->peer || !start->registers || !IS_ALIGNED(start->registers, PAGE_SIZE))
+	if (!mr_tables_is_good(start) || !start->registers || !IS_ALIGNED(start->registers, PAGE_SIZE))
 		return -EINVAL;
 	err = mr_unit_open(start->registers);
 	if (err)

@@ -10,6 +10,13 @@
 #include "ioctl.h"
 #include "pci/pci.h"
 
+static struct mr_ioctls mr_pci_calls;
+
+static int mr_pci_call_claim(struct file *file, void *argument)
+{
+	return mr_ioctl_claim(&mr_pci_calls, file);
+}
+
 static int mr_pci_call_add(struct file *file, void *argument)
 {
 	int err = mr_pci_add(argument);
@@ -30,8 +37,9 @@ static int mr_pci_call_remove(struct file *file, void *argument)
 }
 
 static const struct mr_ioctl mr_pci_call_table[] = {
-	MR_IOCTL(MULTIROOT_PCI_IOC_ADD, false, mr_pci_call_add),
-	MR_IOCTL(MULTIROOT_PCI_IOC_REMOVE, false, mr_pci_call_remove),
+	MR_IOCTL(MULTIROOT_PCI_IOC_CLAIM, false, mr_pci_call_claim),
+	MR_IOCTL(MULTIROOT_PCI_IOC_ADD, true, mr_pci_call_add),
+	MR_IOCTL(MULTIROOT_PCI_IOC_REMOVE, true, mr_pci_call_remove),
 };
 
 static struct mr_ioctls mr_pci_calls = {
@@ -45,9 +53,16 @@ static long mr_pci_dev_ioctl(struct file *file, unsigned int command, unsigned l
 	return mr_ioctl(&mr_pci_calls, file, command, user);
 }
 
+static int mr_pci_release(struct inode *inode, struct file *file)
+{
+	mr_ioctl_release(&mr_pci_calls, file);
+	return 0;
+}
+
 static const struct file_operations mr_pci_fops = {
 	.owner = THIS_MODULE,
 	.open = mr_ioctl_open,
+	.release = mr_pci_release,
 	.unlocked_ioctl = mr_pci_dev_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };

@@ -19,8 +19,11 @@ enum {
 	MULTIROOT_LEDGER_SIZE = 0x10000,
 	MULTIROOT_LEDGER_CPUS = 255,
 	MULTIROOT_LEDGER_E820 = 128,
-	MULTIROOT_LEDGER_WINDOWS = 8,
-	MULTIROOT_LEDGER_IOAPICS = 8,
+	MULTIROOT_LEDGER_IOAPICS = 32,
+	MULTIROOT_LEDGER_UNITS = 32,
+	MULTIROOT_LEDGER_ECAMS = 8,
+	MULTIROOT_LEDGER_BRIDGES = 32,
+	MULTIROOT_LEDGER_WINDOWS = 128,
 
 	/* Shared area: control page, console ring, link rings. One per pair of roots, inside the carve. */
 	MULTIROOT_SHARED_SIZE = 0x200000,
@@ -61,6 +64,10 @@ enum {
 	MULTIROOT_SIDE_READY = 3,		/* its agent answers */
 	MULTIROOT_SIDE_PARKED = 4,		/* rebooted, panicked or died; its CPUs are parked */
 
+	/* struct multiroot_ledger_unit.kind */
+	MULTIROOT_UNIT_VTD = 1,
+	MULTIROOT_UNIT_AMD = 2,
+
 	/* struct multiroot_ledger_window.type */
 	MULTIROOT_WINDOW_PORTS = 1,
 	MULTIROOT_WINDOW_MEMORY = 2,		/* not prefetchable */
@@ -73,7 +80,7 @@ enum {
 	MULTIROOT_MEMORY_SUM = 0,		/* only look: sum of its 64-bit words */
 	MULTIROOT_MEMORY_ZERO = 1,
 	MULTIROOT_MEMORY_ADD = 2,		/* hot-add, offline; base and size in memory blocks */
-	MULTIROOT_MEMORY_MOST = 0x20000000,	/* bytes in one call */
+	MULTIROOT_MEMORY_MOST = 0x20000000,	/* bytes in one call; one memory block if that is more */
 
 	/* struct multiroot_cpu_start.stage, written by the trampoline. */
 	MULTIROOT_STAGE_NONE = 0,
@@ -152,17 +159,17 @@ struct multiroot_cpu_start {
 };
 
 /*
- * MULTIROOT_IOC_PCI_ADOPT: in a root that came up without PCI, let functions of the machine in. Stops all DMA of
- * others when called first. Needs that this is the only root alive.
+ * MULTIROOT_IOC_PCI_ADOPT: in a root that came up without PCI, let functions of the machine in. Needs that this is the
+ * only root alive and that its parent was inherited from.
  */
 struct multiroot_pci {
 	__u32 function;				/* bus << 8 | device << 3 | function, or MULTIROOT_PCI_ALL */
-	__u32 pad;
+	__u32 segment;				/* of the function; 0 with MULTIROOT_PCI_ALL, which is of all */
 };
 
 /*
  * MULTIROOT_IOC_MEMORY: memory of roots that are gone, and that no kernel uses. Needs that this is the only root
- * alive and that its parent was inherited from.
+ * alive, that its parent was inherited from, and that every CPU of others is at rest.
  */
 struct multiroot_memory {
 	__u64 base;				/* physical, page aligned */
@@ -199,7 +206,8 @@ struct multiroot_ring {
 #define MULTIROOT_IOC_RING	_IOW(MULTIROOT_IOC_MAGIC, 0x0a, struct multiroot_ring)
 
 /*
- * INHERIT: the parent has ended. Detach from it, mask the machine's I/O APICs. EAGAIN until all its CPUs are parked.
+ * INHERIT: the parent has ended. Detach from it, mask the machine's I/O APICs, stop all DMA but that of functions this
+ * root was handed, turn the IOMMUs off whose tables lie in the parent's memory. EAGAIN until all its CPUs are parked.
  * CPU_ADOPT: make hardware_id, a CPU of a root that has ended, a CPU of this one; it is offline then, its number in
  * cpu.
  */
@@ -253,11 +261,33 @@ struct multiroot_ledger_cpu {
 	__u32 reserved;
 };
 
-/* What the first root's PCI host bridge passes on; address and size in bytes or ports. */
+/* Where PCI configuration space of some buses is. */
+struct multiroot_ledger_ecam {
+	__u64 base;				/* physical, of bus 0 of the segment; 0: no entry */
+	__u32 segment;
+	__u16 bus_first;
+	__u16 bus_last;
+};
+
+/* A PCI host bridge, and which buses are behind it. */
+struct multiroot_ledger_bridge {
+	__u32 segment;
+	__u16 bus_first;
+	__u16 bus_last;
+};
+
+/* What a PCI host bridge passes on; address and size in bytes or ports. */
 struct multiroot_ledger_window {
 	__u64 addr;
 	__u64 size;
 	__u32 type;				/* MULTIROOT_WINDOW_*, 0: no entry */
+	__u32 bridge;				/* its place in the ledger */
+};
+
+/* An IOMMU. */
+struct multiroot_ledger_unit {
+	__u64 registers;			/* physical */
+	__u32 kind;				/* MULTIROOT_UNIT_*, 0: no entry */
 	__u32 pad;
 };
 
@@ -275,9 +305,6 @@ struct multiroot_ledger {
 	__u32 size;				/* MULTIROOT_LEDGER_SIZE */
 	__u32 next_root;			/* number the next root will get */
 	__u32 roots_alive;			/* the last of them may reset the machine */
-	__u64 ecam_base;			/* physical, of bus 0 of segment 0; 0: unknown */
-	__u32 ecam_bus_first;
-	__u32 ecam_bus_last;
 	__u32 pm1a_control;			/* I/O port, 0: unknown */
 	__u32 pm1a_off;				/* what to write to it to power off */
 	__u32 reset_port;			/* I/O port, 0: unknown */
@@ -285,9 +312,12 @@ struct multiroot_ledger {
 	__u32 boot_hardware_id;
 	__u32 e820_entries;
 	__u32 park_offset;			/* of the park area, from the start of the ledger */
-	__u32 pad;
-	__u32 ioapic[8];			/* physical, 0: no entry */
-	struct multiroot_ledger_window window[8];
+	__u32 bridges;				/* PCI host bridges */
+	__u32 ioapic[32];			/* physical, 0: no entry */
+	struct multiroot_ledger_unit unit[32];
+	struct multiroot_ledger_ecam ecam[8];
+	struct multiroot_ledger_bridge bridge[32];
+	struct multiroot_ledger_window window[128];
 	struct multiroot_ledger_e820 e820[128];
 	struct multiroot_ledger_cpu cpu[256];
 };

@@ -12,7 +12,7 @@
 #define MULTIROOT_IOMMU_IOC_MAGIC 0xb6
 
 enum multiroot_iommu_constants {
-	MULTIROOT_IOMMU_ABI = 3,
+	MULTIROOT_IOMMU_ABI = 4,
 	MULTIROOT_IOMMU_DEVICES = 32,
 	MULTIROOT_IOMMU_PARTS = 2,		/* of the tables: each is one root's at a time */
 	MULTIROOT_IOMMU_SIZE_MIN = 0x800000,	/* 8 MiB */
@@ -52,16 +52,15 @@ struct multiroot_iommu_info {
 
 /*
  * MULTIROOT_IOMMU_IOC_START: make tables in a range of persistent memory, all devices passed through, and turn
- * translation on; peer is 0. MULTIROOT_IOMMU_IOC_JOIN: take part in tables another root made; registers and flags are
- * 0. What roots other than peer left is inherited first, see MULTIROOT_IOMMU_IOC_INHERIT.
+ * translation on. MULTIROOT_IOMMU_IOC_JOIN: take part in tables another root made; registers and flags are 0. What
+ * roots that have ended left is inherited first, see MULTIROOT_IOMMU_IOC_INHERIT. This root's number, and who lives,
+ * multiroot.ko tells.
  */
 struct multiroot_iommu_start {
 	__u64 tables;				/* page aligned */
 	__u64 size;
 	__u64 registers;			/* page aligned */
-	__u32 root;				/* number of this root in the ledger */
 	__u32 flags;
-	__u32 peer;				/* the other root that lives, 0: none */
 	__u32 pad;
 };
 
@@ -70,7 +69,6 @@ struct multiroot_iommu_start {
  * interrupts with them: what they worked for is gone.
  */
 struct multiroot_iommu_inherit {
-	__u32 peer;				/* the other root that lives, 0: none */
 	__u32 devices;				/* out: how many were inherited */
 };
 
@@ -115,7 +113,10 @@ struct multiroot_iommu_switch {
 #define MULTIROOT_IOMMU_IOC_JOIN	_IOW(MULTIROOT_IOMMU_IOC_MAGIC, 0x02, struct multiroot_iommu_start)
 #define MULTIROOT_IOMMU_IOC_DEVICE	_IOWR(MULTIROOT_IOMMU_IOC_MAGIC, 0x03, struct multiroot_iommu_device)
 #define MULTIROOT_IOMMU_IOC_SWITCH	_IOWR(MULTIROOT_IOMMU_IOC_MAGIC, 0x04, struct multiroot_iommu_switch)
-#define MULTIROOT_IOMMU_IOC_INHERIT	_IOWR(MULTIROOT_IOMMU_IOC_MAGIC, 0x05, struct multiroot_iommu_inherit)
+#define MULTIROOT_IOMMU_IOC_INHERIT	_IOR(MULTIROOT_IOMMU_IOC_MAGIC, 0x05, struct multiroot_iommu_inherit)
+
+/* One open file at a time may have the claim. START, JOIN, SWITCH and INHERIT need it; it ends with the file. */
+#define MULTIROOT_IOMMU_IOC_CLAIM	_IO(MULTIROOT_IOMMU_IOC_MAGIC, 0x06)
 
 /* A device that has or had tables of its own. Slot i uses the domain id 16 + i. */
 struct multiroot_iommu_record {

@@ -12,7 +12,7 @@
 #define MULTIROOT_PCI_IOC_MAGIC 0xb8
 
 enum multiroot_pci_constants {
-	MULTIROOT_PCI_ABI = 1,
+	MULTIROOT_PCI_ABI = 2,
 	MULTIROOT_PCI_BARS = 6,
 
 	/* struct multiroot_pci_function.flags */
@@ -47,5 +47,8 @@ struct multiroot_pci_function {
 
 #define MULTIROOT_PCI_IOC_ADD		_IOW(MULTIROOT_PCI_IOC_MAGIC, 0x00, struct multiroot_pci_function)
 #define MULTIROOT_PCI_IOC_REMOVE	_IOW(MULTIROOT_PCI_IOC_MAGIC, 0x01, struct multiroot_pci_function)
+
+/* One open file at a time may have the claim. Both need it; it ends with the file. */
+#define MULTIROOT_PCI_IOC_CLAIM		_IO(MULTIROOT_PCI_IOC_MAGIC, 0x02)
 
 #endif /* _UAPI_MULTIROOT_PCI_H */

@@ -84,6 +84,7 @@ class Hardware:
     ledger_cpus: int = 0
     uart: int = 0
     later_apic_ids: tuple[int, ...] = ()
+    node_tables: tuple[bytes, ...] = ()
 
 
 def build(hardware: Hardware, area: Range) -> bytes:
@@ -96,6 +97,8 @@ def build(hardware: Hardware, area: Range) -> bytes:
     tables = [_append(blob, area, fadt(dsdt_at)), _append(blob, area, madt(hardware))]
     if hardware.pmem:
         tables.append(_append(blob, area, nfit(hardware.pmem)))
+    # What they say of the machine's memory and CPUs is true in every root, also of those that come later.
+    tables += [_append(blob, area, data) for data in hardware.node_tables]
     xsdt_at = _append(blob, area, xsdt(tables))
     blob[: _RSDP.size] = rsdp(xsdt_at)
     if len(blob) > area.size:
@@ -125,7 +128,7 @@ def rsdp(xsdt_at: int) -> bytes:
 
 def xsdt(tables: Sequence[int]) -> bytes:
     """Extended system description table (5.2.8)."""
-    return _table(b"XSDT", 1, b"".join(struct.pack("<Q", at) for at in tables))
+    return table(b"XSDT", 1, b"".join(struct.pack("<Q", at) for at in tables))
 
 
 def fadt(dsdt_at: int) -> bytes:
@@ -140,7 +143,7 @@ def fadt(dsdt_at: int) -> bytes:
     struct.pack_into("<I", body, 112 - HEADER_SIZE, flags)
     body[131 - HEADER_SIZE] = 5  # minor version
     struct.pack_into("<Q", body, 140 - HEADER_SIZE, dsdt_at)
-    return _table(b"FACP", 6, bytes(body))
+    return table(b"FACP", 6, bytes(body))
 
 
 def madt(hardware: Hardware) -> bytes:
@@ -154,7 +157,7 @@ def madt(hardware: Hardware) -> bytes:
     if hardware.foreign_bsp is ForeignBsp.FIRST_IS_SET_ASIDE and not on_real_bsp:
         entries.insert(0, _local_apic(SET_ASIDE_UID, _apic_id_to_set_aside(hardware)))
     entries.append(struct.pack("<BBBxII", 1, 12, IOAPIC_ID, hardware.ioapic, 0))
-    return _table(b"APIC", 5, struct.pack("<II", LAPIC_ADDRESS, 0) + b"".join(entries))
+    return table(b"APIC", 5, struct.pack("<II", LAPIC_ADDRESS, 0) + b"".join(entries))
 
 
 def _apic_id_to_set_aside(hardware: Hardware) -> int:
@@ -183,7 +186,7 @@ def nfit(pmem: Sequence[Range]) -> bytes:
         struct.pack("<HHHHII16sQQQ", 0, 56, index, 0, 0, 0, PMEM_GUID, item.base, item.size, PMEM_ATTRIBUTES)
         for index, item in enumerate(pmem, 1)
     )
-    return _table(b"NFIT", 1, bytes(4) + b"".join(ranges))
+    return table(b"NFIT", 1, bytes(4) + b"".join(ranges))
 
 
 def dsdt(hardware: Hardware) -> bytes:
@@ -205,7 +208,7 @@ def dsdt(hardware: Hardware) -> bytes:
         _processor(uid, apic_id, hardware.root, hardware.ledger_cpus + apic_id * LEDGER_CPU_SIZE)
         for uid, apic_id in _later(hardware)
     ]
-    return _table(b"DSDT", 2, aml.scope("_SB", uart, nvdimm_root, *cpus))
+    return table(b"DSDT", 2, aml.scope("_SB", uart, nvdimm_root, *cpus))
 
 
 def processor_name(apic_id: int) -> str:
@@ -226,7 +229,7 @@ def _processor(uid: int, apic_id: int, root: int, owner_at: int) -> bytes:
     )
 
 
-def _table(signature: bytes, revision: int, body: bytes) -> bytes:
+def table(signature: bytes, revision: int, body: bytes) -> bytes:
     """`body` behind a system description table header with its checksum (5.2.6)."""
     length = HEADER_SIZE + len(body)
     header = struct.pack(

@@ -87,6 +87,7 @@ def _segments(
         ledger_cpus=spec.ledger_cpus,
         uart=spec.uart,
         later_apic_ids=spec.later_hardware_ids,
+        node_tables=spec.node_tables,
     )
     params = bootparams.encode(
         parsed, cmdline=where.cmdline.base, initrd=where.initrd, rsdp=where.acpi.base, memory=memory

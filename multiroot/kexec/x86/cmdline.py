@@ -76,6 +76,7 @@ OWN = (
         lambda line: str(line.tsc_khz * 1000 // line.hz) if line.hz else None,
         "its delays would be wrong",
     ),
+    Own("dis_ucode_ldr", lambda _: "", "another half of its cores may run another root"),
     Own("nox2apic", lambda line: "" if line.x2apic else None, "its interrupts would reach other roots"),
     Own("multiroot.shared", lambda line: f"{line.shared:#x}", "it is where this root shares memory with it"),
     Own("multiroot.root", lambda line: str(line.root), "it is the root's number in the ledger"),

@@ -39,7 +39,7 @@ STRUCTS = {
     "MEMORY": "memory",
     "PCI_ADOPT": "pci",
 }
-REFUSALS = {"EINVAL", "EBUSY", "EPERM", "EFAULT", "ENOENT", "ENOTTY", "EBADF", "ENODEV"}
+REFUSALS = {"EINVAL", "EBUSY", "EPERM", "EFAULT", "ENOENT", "ENOTTY", "EBADF", "ENODEV", "ERANGE"}
 
 
 def call(fd, request, argument):

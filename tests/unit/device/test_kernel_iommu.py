@@ -17,7 +17,7 @@ BASE, SIZE, PAGE = 1 << 32, 8 << 20, 4096
 SHARED_END = 0x200000
 LOCK, REMAPPING, QUEUE, PARTS, DEVICES = 0x0C, 0x28, 0x30, 0x48, 0x50
 REGISTERS, ROOT_TABLE = 0x18, 0x20  # struct multiroot_iommu_tables
-RID, EBUSY, ENODEV, ESTALE = 1 << 8, -16, -19, -116
+RID, EPERM, EBUSY, ENODEV, ESTALE = 1 << 8, -1, -16, -19, -116
 EIO, ENODATA = -5, -61
 SECOND_US = 1_000_000
 RAM = 0x4000_0000  # of a VM
@@ -34,6 +34,7 @@ class Root:
         self.library.attach.restype = ctypes.c_void_p
         self.library.owned.restype = self.library.remap.restype = ctypes.c_bool
         self.living(1, 2)
+        ctypes.c_uint32.in_dll(self.library, "this_root").value = number
 
     def living(self, *roots: int) -> None:
         """What the ledger says to it."""
@@ -52,10 +53,11 @@ class Root:
         return ctypes.c_ulong.in_dll(self.library, "waited_us").value
 
     def start(self) -> int:
-        return int(self.library.start(self.number, U64(SIZE)))
+        return int(self.library.start(U64(SIZE)))
 
     def join(self, peer: int) -> int:
-        return int(self.library.join(self.number, peer, U64(SIZE)))
+        self.living(peer, self.number)
+        return int(self.library.join(U64(SIZE)))
 
     def attach(self, phys: int) -> ctypes.c_void_p:
         return ctypes.c_void_p(self.library.attach(U64(PAGE), U64(phys)))
@@ -308,6 +310,23 @@ def test_a_root_takes_the_half_that_its_peer_does_not_have(
     # The first has ended, and the fourth has the third beside it.
     assert machine.root(4).join(peer=3) == 0
     assert machine.parts == [4, 3]
+
+
+def test_devices_of_a_root_that_lives_are_not_inherited_whatever_user_space_believes(
+    machine: Machine, first: Root, second: Root
+) -> None:
+    assert first.attach(RAM)
+    assert second.library.inherit() == 0
+    assert machine.word(DEVICES + 4, 4) == 1
+    second.living(2)
+    assert second.library.inherit() == 1
+    assert machine.word(DEVICES + 4, 4) == 2
+
+
+def test_without_the_claim_nothing_is_changed(first: Root) -> None:
+    claim = ctypes.c_int()
+    assert first.library.strangers_errors(ctypes.byref(claim)) == EPERM
+    assert claim.value == EBUSY
 
 
 NOWHERE = [0, 8, BASE - 16, BASE + 8, BASE + SIZE, BASE + SIZE - 8, (1 << 64) - 16]

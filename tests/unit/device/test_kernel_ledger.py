@@ -42,3 +42,44 @@ def test_a_root_lives_by_the_cpu_it_was_started_on(
     for hardware_id, (root, state) in seats.items():
         ledger.mr_ledger_set_cpu(hardware_id, root, state)
     assert [root for root in range(6) if ledger.multiroot_root_lives(root)] == alive
+
+
+LOADED, EBUSY, EINVAL = 0, -16, -22
+
+
+@pytest.mark.parametrize(
+    ("seats", "hardware_id", "cpus", "answer"),
+    [
+        # Of before a reset: this kernel has every CPU that anybody lived on.
+        ({0: (1, ONLINE), 2: (2, STARTED)}, 0, 4, LOADED),
+        # Loaded again by the only root.
+        ({0: (1, ONLINE), 1: (1, OFFLINE), 2: (2, PARKED)}, 0, 1, LOADED),
+        # A crash kernel, or one put there by kexec, on the CPU of one of two roots.
+        ({0: (1, ONLINE), 2: (2, STARTED)}, 0, 1, EBUSY),
+        ({0: (1, ONLINE), 2: (2, STARTED)}, 2, 1, EBUSY),
+        ({0: (2, ONLINE), 2: (3, STARTED)}, 0, 2, EBUSY),
+    ],
+)
+def test_a_ledger_in_which_somebody_lives_is_not_made_anew(
+    ledger: ctypes.CDLL, seats: Seats, hardware_id: int, cpus: int, answer: int
+) -> None:
+    ledger.begin(0)
+    for number, (root, state) in seats.items():
+        ledger.mr_ledger_set_cpu(number, root, state)
+    assert ledger.load(hardware_id, cpus, 1) == answer
+    assert ledger.owner(2) == (seats.get(2, (0,))[0] if answer else int(cpus > 2 and hardware_id == 0))
+
+
+def test_a_ledger_of_another_version_is_refused_and_one_that_was_buried_is_not(ledger: ctypes.CDLL) -> None:
+    ledger.begin(0)
+    ledger.of_version(99)
+    assert ledger.load(0, 4, 1) == EBUSY
+    assert ledger.load(0, 4, 2) == EINVAL
+    ledger.begin(0)
+    ledger.mr_ledger_set_cpu(9, 2, STARTED)
+    assert ledger.load(0, 4, 1) == EBUSY
+    ledger.begin(0)
+    ledger.mr_ledger_set_cpu(9, 2, STARTED)
+    ledger.mr_ledger_bury()
+    assert ledger.load(0, 4, 2) == EINVAL
+    assert ledger.load(0, 4, 1) == LOADED

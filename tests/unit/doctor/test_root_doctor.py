@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from multiroot.arena.arena import open_or_format
+from multiroot.device.uapi import Bridge, Ecam, Ledger
 from multiroot.doctor.checks import Finding, Status, examine
 from multiroot.doctor.root import RootDoctor
 from multiroot.units import MIB
@@ -53,6 +54,10 @@ def top(tmp_path: Path) -> Path:
             write(tmp_path / f"sys/firmware/memmap/{number}/{name}", value)
     write(tmp_path / "sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc")
     write(tmp_path / "dev/kvm")
+    write(tmp_path / "sys/kernel/security/lockdown", "[none] integrity confidentiality")
+    write(tmp_path / "sys/kernel/kexec_crash_loaded", "0")
+    write(tmp_path / "sys/firmware/acpi/tables/MCFG")
+    write(tmp_path / "sys/devices/system/memory/block_size_bytes", "8000000")
     dax = tmp_path / DAX
     for name, value in (("size", "0x17e00000"), ("resource", "0x100200000"), ("align", "0x200000")):
         write(dax / name, value)
@@ -96,6 +101,14 @@ def remove(*paths: str) -> Callable[[Path], None]:
     return change
 
 
+def put(path: str, text: str) -> Callable[[Path], None]:
+    return lambda top: write(top / path, text)
+
+
+SNP, TDX = "sys/module/kvm_amd/parameters/sev_snp", "sys/module/kvm_intel/parameters/tdx"
+LOCKDOWN = "sys/kernel/security/lockdown"
+CRASH_KERNEL = replace("proc/cmdline", "console", "elfcorehdr=0x1000 console")
+
 ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
 
 
@@ -104,6 +117,16 @@ ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
     [
         ("cpu", "failed", "no virtual machines", replace("proc/cpuinfo", " svm", "")),
         ("cpu", "failed", "not an x86-64 CPU", replace("proc/cpuinfo", " lm", "")),
+        ("machine", "failed", "tdx_host_platform", replace("proc/cpuinfo", " svm", " svm tdx_host_platform")),
+        ("machine", "failed", "SEV-SNP", put(SNP, "Y")),
+        ("machine", "failed", "TDX", put(TDX, "Y")),
+        ("machine", "failed", "encrypts its memory", replace("proc/cmdline", "con", "mem_encrypt=on con")),
+        ("machine", "failed", "APIC id 255", replace("proc/cpuinfo", "apicid\t\t: 3\n", "apicid\t\t: 255\n")),
+        ("kernel", "failed", "locked down", put(LOCKDOWN, "none [integrity] confidentiality")),
+        ("kernel", "failed", "a crash kernel", CRASH_KERNEL),
+        ("kernel", "warning", "crash kernel is loaded", put("sys/kernel/kexec_crash_loaded", "1")),
+        ("pci", "failed", "no memory-mapped", remove("sys/firmware/acpi/tables/MCFG")),
+        ("pci", "warning", "drives dmar0", put("sys/class/iommu/dmar0/x", "")),
         ("kvm", "failed", "no /dev/kvm", remove("dev/kvm")),
         ("tsc", "warning", "does not promise nonstop_tsc", replace("proc/cpuinfo", " nonstop_tsc", "")),
         (
@@ -133,7 +156,9 @@ def test_a_defect_is_found_by_its_own_check(
 
 
 class Module:
-    """A module whose root 2 has ended."""
+    """A module whose root 2 has ended, on a machine with two host bridges."""
+
+    ecams: ClassVar[list[Ecam]] = [Ecam(0xB0000000, 0, 255)]
 
     def __init__(self, path: Path) -> None:
         """Like Device."""
@@ -152,6 +177,10 @@ class Module:
     def has_ended(self, root: int) -> bool:
         return root == 2
 
+    def ledger(self) -> Ledger:
+        bridges = (Bridge(0, 0, 0x3F), Bridge(0, 0x40, 0x7F))
+        return Ledger(3, 1, 0, (), {}, ecams=tuple(self.ecams), bridges=bridges)
+
 
 def test_vms_that_were_lost_with_their_root_are_named_with_what_frees_them(
     top: Path, monkeypatch: pytest.MonkeyPatch
@@ -168,6 +197,16 @@ def test_vms_that_were_lost_with_their_root_are_named_with_what_frees_them(
     found = look(top)["arena"]
     assert (found.status, found.found.partition("; ")[2]) == (Status.WARNING, "VMs lost with their roots: db")
     assert found.mend == "free their memory and names: multiroot vm forget db"
+
+
+def test_each_host_bridge_is_looked_for_in_the_ledger(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later root has no firmware tables that could say it."""
+    monkeypatch.setattr("multiroot.doctor.root.Device", Module)
+    (top / "sys/firmware/acpi/tables/MCFG").unlink()
+    assert look(top)["pci"].status is Status.OK
+    monkeypatch.setattr(Module, "ecams", [Ecam(0xB0000000, 0, 0x3F), Ecam(0xB0000000, 0, 255, segment=1)])
+    found = look(top)["pci"]
+    assert (found.status, "bus 0000:40" in found.found) == (Status.FAILED, True)
 
 
 def test_a_tree_of_nothing_fails_every_check_and_raises_nothing(tmp_path: Path) -> None:

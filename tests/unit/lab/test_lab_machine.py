@@ -189,6 +189,27 @@ def test_devices_sit_behind_ports_of_their_own(machine: Machine) -> None:
     assert any(str(machine.state / "card1.sock") in word for word in option(argv, "-netdev"))
 
 
+def test_devices_behind_a_second_host_bridge(machine: Machine) -> None:
+    devices = (MachineDevice("edu", network=False), MachineDevice("edu", network=False, second_bridge=True))
+    found = option(qemu_argv(dataclasses.replace(machine, devices=devices)), "-device")
+    bridge, ours = "pxb-pcie,id=bridge2,bus=pcie.0,bus_nr=64", "pcie-root-port,id=port2,bus=bridge2,"
+    assert found.index(bridge) < next(i for i, word in enumerate(found) if word.startswith(ours))
+    assert "pcie-root-port,id=port1,bus=pcie.0,chassis=1,addr=0x10" in found
+    assert not any("pxb" in word for word in option(qemu_argv(machine), "-device"))
+
+
+def test_nodes_share_cpus_and_all_of_the_memory(machine: Machine) -> None:
+    argv = qemu_argv(dataclasses.replace(machine, nodes=2, cpus=4))
+    half = machine.layout.ram // 2 // MIB
+    assert option(argv, "-numa") == [
+        "node,nodeid=0,cpus=0-1,memdev=node0",
+        "node,nodeid=1,cpus=2-3,memdev=node1",
+    ]
+    assert f"memory-backend-ram,id=node1,size={half}M" in option(argv, "-object")
+    assert f"{2 * half}M" == option(argv, "-m")[0].partition(",")[0]
+    assert "-numa" not in qemu_argv(machine)
+
+
 def up(machine: Machine, name: str, port: int) -> LabState:
     """A lab whose QEMU lives: this process plays it."""
     named = dataclasses.replace(machine, name=name, agent_port=port, state=state.folder(name))

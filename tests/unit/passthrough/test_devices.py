@@ -38,6 +38,7 @@ class Unit:
     """The module, as far as the owners of devices go."""
 
     owners: dict[int, int]
+    peer: int = 0  # the other root that lives, which the module knows
     on: bool = True
     calls: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -49,17 +50,17 @@ class Unit:
     def owner(self, rid: int) -> int:
         return self.owners.get(rid, 0)
 
-    def join(self, tables: int, size: int, root: int, peer: int) -> None:
+    def join(self, tables: int, size: int) -> None:
         self.on = True
-        self.calls.append(("join", tables, size, root, peer))
-        self._inherit(peer)
+        self.calls.append(("join", tables, size))
+        self._inherit()
 
-    def inherit(self, peer: int) -> None:
-        self.calls.append(("inherit", peer))
-        self._inherit(peer)
+    def inherit(self) -> None:
+        self.calls.append(("inherit",))
+        self._inherit()
 
-    def _inherit(self, peer: int) -> None:
-        self.owners = {rid: owner if owner == peer else ME for rid, owner in self.owners.items()}
+    def _inherit(self) -> None:
+        self.owners = {rid: owner if owner == self.peer else ME for rid, owner in self.owners.items()}
 
     def device(self, rid: int, base: int, size: int) -> Translation:
         return Translation(self.owners[rid], 16, 0, 0, 0, 0, 0)
@@ -71,7 +72,6 @@ class Machine:
 
     top: Path
     unit: Unit
-    peer: int = 0
     extents: dict[str, Extent] = field(default_factory=lambda: {TABLES: TABLES_EXTENT})
     removed: list[int] = field(default_factory=list)
 
@@ -88,7 +88,7 @@ class Machine:
     def devices(self) -> Devices:
         entries = [SimpleNamespace(name=name, extent=extent) for name, extent in self.extents.items()]
         arena: Any = SimpleNamespace(entries=lambda: entries, find=lambda _: entries[0])
-        around = Surroundings(ME, lambda: self.peer, lambda: Ecam(0xB0000000, 0, 255), self.top / "run")
+        around = Surroundings(ME, lambda: [Ecam(0xB0000000, 0, 255)], self.top / "run")
         unit: Any = self.unit
         pci: Any = SimpleNamespace(remove=self.removed.append)
         return Devices(arena, around, Functions(self.top), unit, pci)
@@ -120,7 +120,7 @@ def test_functions_of_this_roots_own_pci_are_left_alone(machine: Machine) -> Non
 def test_a_root_that_took_no_part_joins_to_inherit(machine: Machine) -> None:
     machine.unit.on = False
     machine.devices().inherit()
-    assert machine.unit.calls == [("join", TABLES_EXTENT.offset, TABLES_EXTENT.size, ME, 0)]
+    assert machine.unit.calls == [("join", TABLES_EXTENT.offset, TABLES_EXTENT.size)]
 
 
 def test_without_tables_there_is_nothing_to_inherit(
@@ -133,7 +133,7 @@ def test_without_tables_there_is_nothing_to_inherit(
 
 
 def test_devices_of_roots_that_have_ended_can_be_stopped_while_the_peer_lives(machine: Machine) -> None:
-    machine.peer = PEER
+    machine.unit.peer = PEER
     machine.unit.owners[CARD] = PEER
     machine.devices().stop_ended()
     assert machine.unit.owners == {CARD: PEER, DISK: ME}
@@ -144,7 +144,7 @@ def test_devices_of_roots_that_have_ended_can_be_stopped_while_the_peer_lives(ma
 
 
 def test_what_the_living_peer_owns_is_not_inherited(machine: Machine) -> None:
-    machine.peer = PEER
+    machine.unit.peer = PEER
     machine.unit.owners[CARD] = PEER
     with pytest.raises(ConflictError, match="belongs to root 3"):
         owned_by_vm(machine, CARD)
@@ -167,7 +167,7 @@ def msix() -> bytes:
 
 
 def test_a_device_that_a_dead_root_had_can_be_used_again(machine: Machine) -> None:
-    machine.peer = PEER
+    machine.unit.peer = PEER
     machine.unit.owners[CARD] = DEAD
     assert owned_by_vm(machine, CARD) == "0000:01:00.0"
     assert machine.unit.owners[CARD] == ME

@@ -55,12 +55,13 @@ def test_one_unit_is_found_and_several_are_refused() -> None:
 
 
 def test_configuration_space_is_found_by_bus() -> None:
-    ecam = Ecam(0xB0000000, 0, 63)
-    assert config_address(ecam, 0x0100) == 0xB0100000
+    ecams = [Ecam(0xC0000000, 0, 255, segment=1), Ecam(0xB0000000, 0, 63), Ecam(0xD0000000, 128, 255)]
+    assert config_address(ecams, 0x0100) == 0xB0100000
+    assert config_address(ecams, 0x8001) == 0xD8001000
     with pytest.raises(ConflictError, match="0x40"):
-        config_address(ecam, 0x4000)
+        config_address(ecams, 0x4000)
     with pytest.raises(ConflictError, match="0x1"):
-        config_address(None, 0x0100)
+        config_address([], 0x0100)
 
 
 @pytest.mark.parametrize(("flags", "remaps"), [(0, False), (1, True), (2, False), (3, True)])

@@ -20,6 +20,7 @@
 #define PARK_POLLS_MS	20
 
 static void (*mr_stop_natively)(int wait);
+static void (*mr_stop_crash_natively)(void);
 static bool (*mr_stop_end_root)(void);
 static struct cpumask mr_stop_to_park;
 
@@ -101,6 +102,15 @@ static void mr_stop_all_others(int wait)
 		pr_emerg("CPUs %*pbl did not park\n", cpumask_pr_args(&mr_stop_to_park));
 }
 
+/* smp_ops.crash_stop_other_cpus; from a panic that wants a crash kernel behind its notifiers. */
+static void mr_stop_all_in_crash(void)
+{
+	if (mr_ledger_others())
+		mr_stop_all_others(0);
+	else
+		mr_stop_crash_natively();
+}
+
 /**
  * mr_stop_init() - have CPUs park where the kernel would halt them
  * @end: called on a CPU that halts by itself; true when it is to park
@@ -124,12 +134,17 @@ int mr_stop_init(bool (*end)(void))
 	}
 	mr_stop_natively = smp_ops.stop_other_cpus;
 	smp_ops.stop_other_cpus = mr_stop_all_others;
+	/* Without one the kernel takes the other. */
+	mr_stop_crash_natively = smp_ops.crash_stop_other_cpus;
+	if (mr_stop_crash_natively)
+		smp_ops.crash_stop_other_cpus = mr_stop_all_in_crash;
 	return 0;
 }
 
 void mr_stop_exit(void)
 {
 	smp_ops.stop_other_cpus = mr_stop_natively;
+	smp_ops.crash_stop_other_cpus = mr_stop_crash_natively;
 	unregister_nmi_handler(NMI_LOCAL, "multiroot");
 	unregister_kprobe(&mr_stop_probe);
 }

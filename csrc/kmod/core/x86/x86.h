@@ -5,6 +5,9 @@
 
 #include <linux/types.h>
 
+/* skip_code.S */
+void mr_skip_return(void);
+
 /* apic.c */
 void mr_apic_start(u32 apic_id, phys_addr_t page);
 u32 mr_apic_id(void);

@@ -133,7 +133,7 @@ int mr_cpu_reclaim(struct multiroot_cpu *cpu) { return -EINVAL; }
 int mr_adopt_inherit(void) { return -EINVAL; }
 int mr_adopt_cpu(struct multiroot_cpu *cpu) { return -EINVAL; }
 int mr_adopt_memory(struct multiroot_memory *memory) { return -EINVAL; }
-int mr_bridge_let_in(u32 rid) { return -EINVAL; }
+int mr_bridge_let_in(u32 segment, u32 rid) { return -EINVAL; }
 
 void mr_ipi_vector(u32 hardware_id, u8 vector)
 {

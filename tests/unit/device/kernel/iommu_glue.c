@@ -25,6 +25,13 @@ unsigned long waited_us, give_back_us = -1UL;	/* when somebody else gives the lo
 u32 given_back;
 const struct iommu_ops *registered;
 
+u32 this_root;
+
+u32 multiroot_root(void)
+{
+	return this_root;
+}
+
 bool multiroot_root_lives(u32 root)
 {
 	return root < ARRAY_SIZE(lives) && lives[root];
@@ -141,25 +148,55 @@ void mr_unit_flush_domain(u16 did)
 {
 }
 
-static int call(unsigned int command, void *argument)
+static int call_by(struct file *file, unsigned int command, void *argument)
 {
-	return shim_device->fops->unlocked_ioctl(NULL, command, (unsigned long)argument);
+	return shim_device->fops->unlocked_ioctl(file, command, (unsigned long)argument);
 }
 
-int start(u32 root, u64 size)
+/* The agent's file has the claim. */
+static int call(unsigned int command, void *argument)
+{
+	static struct file file;
+
+	return call_by(&file, MULTIROOT_IOMMU_IOC_CLAIM, NULL) ?: call_by(&file, command, argument);
+}
+
+/* What a file without the claim is told, of every command that changes something; 0: it was let through. */
+int strangers_errors(int *claim)
+{
+	static struct file stranger;
+	u64 nothing[32] = {};
+	int start = call_by(&stranger, MULTIROOT_IOMMU_IOC_START, nothing);
+	int join = call_by(&stranger, MULTIROOT_IOMMU_IOC_JOIN, nothing);
+	int take = call_by(&stranger, MULTIROOT_IOMMU_IOC_SWITCH, nothing);
+	int inherit = call_by(&stranger, MULTIROOT_IOMMU_IOC_INHERIT, nothing);
+
+	*claim = call_by(&stranger, MULTIROOT_IOMMU_IOC_CLAIM, NULL);
+	return start == join && join == take && take == inherit ? start : 0;
+}
+
+int start(u64 size)
 {
 	struct multiroot_iommu_start request = {
-		.tables = BASE, .size = size, .registers = UNIT, .root = root, .flags = MULTIROOT_IOMMU_REMAP,
+		.tables = BASE, .size = size, .registers = UNIT, .flags = MULTIROOT_IOMMU_REMAP,
 	};
 
 	return call(MULTIROOT_IOMMU_IOC_START, &request);
 }
 
-int join(u32 root, u32 peer, u64 size)
+int join(u64 size)
 {
-	struct multiroot_iommu_start request = { .tables = BASE, .size = size, .root = root, .peer = peer };
+	struct multiroot_iommu_start request = { .tables = BASE, .size = size };
 
 	return call(MULTIROOT_IOMMU_IOC_JOIN, &request);
+}
+
+/* How many devices there were. */
+int inherit(void)
+{
+	struct multiroot_iommu_inherit answer;
+
+	return call(MULTIROOT_IOMMU_IOC_INHERIT, &answer) ?: answer.devices;
 }
 
 int take_over(u32 rid, u32 from, u64 ram_base, u64 ram_size)

@@ -106,6 +106,14 @@ def test_no_nfit_without_pmem() -> None:
     assert "NFIT" not in tables
 
 
+def test_tables_of_nodes_are_passed_on_as_they_are() -> None:
+    srat = acpi.table(b"SRAT", 3, bytes(12) + bytes([1, 40]).ljust(40, b"\1"))
+    tables = acpi_tables(
+        Memory({AREA.base: acpi.build(replace(hardware(), node_tables=(srat,)), AREA)}), AREA.base
+    )
+    assert tables["SRAT"].data == srat
+
+
 def test_cpus_to_come_are_online_capable_and_nobody_is_set_aside_for_them() -> None:
     found = [(body[1], body[2]) for kind, body in madt_entries(acpi.madt(LATER)) if kind == 0]
     assert found == [(254, 1), (2, 1), (3, 1), (0, 2), (1, 2)]

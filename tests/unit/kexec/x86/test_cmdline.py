@@ -18,7 +18,7 @@ SPEC = CommandLine(root=2, shared=0x1_1820_0000, tsc_khz=2_000_000, x2apic=False
 def test_what_every_root_needs() -> None:
     assert assemble(SPEC, 2047) == (
         "pci=off tsc=reliable tsc_early_khz=2000000 no_ipi_broadcast=1 apic_extnmi=none 8250.nr_uarts=1 "
-        "console=ttyS0,115200 multiroot.shared=0x118200000 multiroot.root=2"
+        "console=ttyS0,115200 dis_ucode_ldr multiroot.shared=0x118200000 multiroot.root=2"
     )
 
 

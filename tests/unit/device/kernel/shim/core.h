@@ -19,11 +19,27 @@ struct device {
 	struct kobject kobj;
 };
 
-#define for_each_present_cpu(cpu)	for ((cpu) = 0; (cpu) < 1; (cpu)++)
+/* As many as a test says, all of them online. */
+extern unsigned int shim_cpus __attribute__((weak));
+#define for_each_present_cpu(cpu)	for ((cpu) = 0; (cpu) < (&shim_cpus ? shim_cpus : 1); (cpu)++)
 #define for_each_online_cpu(cpu)	for_each_present_cpu(cpu)
 #define cpu_online(cpu)		true
 
+struct resource {
+	u64 start, end;
+	unsigned long flags;
+};
+
+struct pci_bus {
+	int domain;
+	u8 number;
+	struct pci_ops *ops;
+	struct resource busn_res, *windows[4];
+};
+
 struct pci_dev {
+	struct pci_bus *bus;
+	unsigned int devfn;
 	const char *driver_override;
 };
 
@@ -88,12 +104,14 @@ struct eventfd_ctx;
 /* Memory blocks come online in steps, of which a module hears. */
 struct notifier_block {
 	int (*notifier_call)(struct notifier_block *nb, unsigned long action, void *data);
+	int priority;
 };
 struct memory_notify {
 	unsigned long start_pfn, nr_pages;
 };
 enum { MEM_ONLINE = 1, MEM_GOING_OFFLINE = 2, MEM_OFFLINE = 4, MEM_GOING_ONLINE = 8, MEM_CANCEL_ONLINE = 16 };
 #define NOTIFY_OK		1
+#define NOTIFY_DONE		0
 #define notifier_from_errno(err)	(0x8000 | (NOTIFY_OK - (err)))
 int register_memory_notifier(struct notifier_block *nb);
 #define unregister_memory_notifier(nb)	((void)(nb))

@@ -95,21 +95,6 @@ struct iommu_ops {
 int iommu_device_register(struct iommu_device *iommu, const struct iommu_ops *ops, void *device);
 
 /* Bits: a word is enough for devices, pages have a map. */
-#define BITS_PER_LONG		64
-
-static inline void set_bit(unsigned long bit, unsigned long *map)
-{
-	__atomic_fetch_or(&map[bit / BITS_PER_LONG], 1UL << bit % BITS_PER_LONG, __ATOMIC_SEQ_CST);
-}
-
-static inline void clear_bit(unsigned long bit, unsigned long *map)
-{
-	__atomic_fetch_and(&map[bit / BITS_PER_LONG], ~(1UL << bit % BITS_PER_LONG), __ATOMIC_SEQ_CST);
-}
-
-#define __set_bit		set_bit
-#define __clear_bit		clear_bit
-#define test_bit(bit, map)	((map)[(bit) / BITS_PER_LONG] >> (bit) % BITS_PER_LONG & 1)
 #define for_each_set_bit(bit, map, size)	for ((bit) = 0; (bit) < (size); (bit)++) if (test_bit(bit, map))
 
 static inline unsigned long find_first_zero_bit(const unsigned long *map, unsigned long size)

@@ -26,6 +26,7 @@ typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
 typedef __s32 s32;
+typedef __s64 s64;
 typedef u64 phys_addr_t;
 typedef u64 dma_addr_t;
 typedef unsigned int gfp_t;
@@ -73,6 +74,7 @@ typedef unsigned int gfp_t;
 #define min_t(type, a, b)	min((type)(a), (type)(b))
 #define min3(a, b, c)		min(a, min(b, c))
 #define max(a, b)		((a) > (b) ? (a) : (b))
+#define max_t(type, a, b)	max((type)(a), (type)(b))
 #define container_of(p, type, member)	((type *)((char *)(p) - offsetof(type, member)))
 #define check_add_overflow(a, b, sum)	__builtin_add_overflow(a, b, sum)
 #define u64_to_user_ptr(x)	((void *)(uintptr_t)(x))
@@ -144,6 +146,24 @@ static inline void mutex_unlock(struct mutex *lock)
 	pthread_mutex_unlock(&lock->real);
 }
 
+/* Bits. */
+#define BITS_PER_LONG		64
+
+static inline void set_bit(unsigned long bit, unsigned long *map)
+{
+	__atomic_fetch_or(&map[bit / BITS_PER_LONG], 1UL << bit % BITS_PER_LONG, __ATOMIC_SEQ_CST);
+}
+
+static inline void clear_bit(unsigned long bit, unsigned long *map)
+{
+	__atomic_fetch_and(&map[bit / BITS_PER_LONG], ~(1UL << bit % BITS_PER_LONG), __ATOMIC_SEQ_CST);
+}
+
+#define __set_bit		set_bit
+#define __clear_bit		clear_bit
+#define test_bit(bit, map)	((map)[(bit) / BITS_PER_LONG] >> (bit) % BITS_PER_LONG & 1)
+#define DECLARE_BITMAP(name, size)	unsigned long name[((size) + BITS_PER_LONG - 1) / BITS_PER_LONG]
+
 /* Not the same type, as it is not in a kernel that preempts everywhere. */
 typedef struct { pthread_mutex_t real; } spinlock_t;
 typedef struct { pthread_mutex_t real; } raw_spinlock_t;
@@ -160,6 +180,7 @@ typedef struct { pthread_mutex_t real; } raw_spinlock_t;
 
 /* What compat.h speaks of. */
 #define rdmsr(msr, low, high)	((low) = (high) = 0)
+#define rdmsr_safe(msr, low, high)	(*(low) = *(high) = 0)
 #define wrmsr(msr, low, high)	((void)(low), (void)(high))
 #define driver_set_override(...)	0
 
@@ -179,6 +200,7 @@ static inline void *kvmalloc(size_t size, gfp_t how)
 	return malloc(size);
 }
 
+#define kvzalloc(size, how)	kzalloc(size, how)
 #define kmalloc(size, how)	kvmalloc(size, how)
 #define kcalloc(n, size, how)	calloc(n, size)
 #define kfree(p)		free((void *)(p))
@@ -252,7 +274,7 @@ struct miscdevice {
 void *memremap(phys_addr_t phys, size_t size, int how);
 void memunmap(void *memory);
 
-enum { IORESOURCE_MEM = 1, IORESOURCE_SYSTEM_RAM };
+enum { IORESOURCE_MEM = 1, IORESOURCE_SYSTEM_RAM, IORESOURCE_IO = 4, IORESOURCE_PREFETCH = 8 };
 enum { IORES_DESC_NONE, IORES_DESC_PERSISTENT_MEMORY, IORES_DESC_PERSISTENT_MEMORY_LEGACY, IORES_DESC_RESERVED };
 enum { REGION_INTERSECTS, REGION_DISJOINT, REGION_MIXED };
 

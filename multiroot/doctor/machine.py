@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checks whether the machine and this kernel can have another root beside it: what multiroot.ko would refuse,
+or what a later root could not end, is told here beforehand. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot import arch
+from multiroot.device.uapi import LEDGER_CPUS, Bridge, Ecam, Ledger
+from multiroot.doctor.checks import Answer, failed, ok, warning
+from multiroot.root.identity import parse_command_line
+from multiroot.units import format_size
+
+_ON = ("1", "y", "Y", "on")
+
+
+@dataclass(frozen=True)
+class MachineDoctor:
+    """The checks; files are looked for below `top`."""
+
+    top: Path
+
+    def cpus(self) -> Answer:
+        """Memory that is no other root's to read, CPUs for which the ledger has no place."""
+        cpuinfo, ours, memory = self._text("proc/cpuinfo"), arch.current().cpus, arch.current().memory
+        owners = sorted(ours.features(cpuinfo) & memory.owner_features)
+        owners += [name for name, file in memory.owner_files.items() if self._first_line(file) in _ON]
+        if owners:
+            return failed(
+                f"memory has owners that no other root knows of: {', '.join(owners)}",
+                "turn it off in the firmware",
+            )
+        if self._parameters().get(memory.encrypted_by) in _ON:
+            return failed(
+                "this kernel encrypts its memory, which no other root could read",
+                f"boot with {memory.encrypted_by}=off",
+            )
+        highest = max(ours.hardware_ids(cpuinfo).values(), default=0)
+        if highest >= LEDGER_CPUS:
+            return failed(
+                f"a CPU has the {ours.id_name} {highest}, the ledger has room for ids below {LEDGER_CPUS}",
+                "use a machine with fewer CPUs",
+            )
+        return ok(f"memory without owners, {ours.id_name}s up to {highest}")
+
+    def kernel(self) -> Answer:
+        """What this kernel forbids, and what it must not do while two roots live."""
+        if "elfcorehdr" in self._parameters():
+            return failed("this is a crash kernel", "reboot")
+        lockdown = self._first_line("sys/kernel/security/lockdown")
+        if lockdown and "[none]" not in lockdown:
+            return failed(
+                f"this kernel is locked down: {lockdown}", "turn Secure Boot off, and boot without lockdown="
+            )
+        if self._first_line("sys/kernel/kexec_crash_loaded") == "1":
+            mend = "while two roots live, look at the messages in `multiroot root console`; or: kexec -p -u"
+            return warning("a crash kernel is loaded; it is not started while two roots live", mend)
+        return ok(
+            "not locked down; kexec, crash kernels, sleep and late microcode are off while two roots live"
+        )
+
+    def pci(self, ledger: Ledger | None) -> Answer:
+        """Whether a later root can stop the DMA of this one. Without the ledger the firmware tells."""
+        told = ledger is not None or (self.top / arch.current().memory.config_space_table).exists()
+        bridges, ecams = (ledger.bridges, ledger.ecams) if ledger else ((), ())
+        unreached = [bridge for bridge in bridges if not _reached(bridge, ecams)]
+        if unreached or not told:
+            where = ", ".join(f"bus {bridge.segment:04x}:{bridge.bus_first:02x}" for bridge in unreached)
+            return failed(
+                f"no memory-mapped configuration space{' of ' + where if where else ''}: nobody could stop "
+                "this root's devices when it has ended",
+                f"see whether the firmware has it: ls /{arch.current().memory.config_space_table}",
+            )
+        units = sorted(path.name for path in (self.top / "sys/class/iommu").glob("*"))
+        driven = [name for name in units if not name.startswith("multiroot")]
+        block = format_size(int(self._text("sys/devices/system/memory/block_size_bytes").strip(), 16))
+        rest = f"memory goes from root to root in blocks of {block}"
+        if driven:
+            mend = "only if VMs are to own devices: boot with intel_iommu=off intremap=off"
+            return warning(
+                f"this kernel drives {', '.join(driven)}, so VMs can own no devices; the next root turns it "
+                f"off; {rest}",
+                mend,
+            )
+        return ok(f"all devices can be reached; {rest}")
+
+    def _parameters(self) -> dict[str, str]:
+        return parse_command_line(self._text("proc/cmdline"))
+
+    def _first_line(self, path: str) -> str:
+        """Of a file that not every kernel has; "" without it."""
+        file = self.top / path
+        return file.read_text().strip() if file.exists() else ""
+
+    def _text(self, path: str) -> str:
+        return (self.top / path).read_text()
+
+
+def _reached(bridge: Bridge, ecams: Sequence[Ecam]) -> bool:
+    return all(
+        any(ecam.segment == bridge.segment and ecam.bus_first <= bus <= ecam.bus_last for ecam in ecams)
+        for bus in range(bridge.bus_first, bridge.bus_last + 1)
+    )

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Probes, sleep and the kind of machine, as far as csrc/kmod/core knows them. */
+#ifndef _SHIM_VETO_H
+#define _SHIM_VETO_H
+
+#include "kernel.h"
+
+#undef rdmsr_safe
+int shim_rdmsr_safe(u32 msr, u32 *low, u32 *high);
+#define rdmsr_safe(msr, low, high)	shim_rdmsr_safe(msr, low, high)
+
+#include "core.h"
+#include <limits.h>
+#include <linux/ptrace.h>
+
+#define __kprobes
+struct kprobe {
+	const char *symbol_name;
+	int (*pre_handler)(struct kprobe *probe, struct pt_regs *regs);
+	void (*post_handler)(struct kprobe *probe, struct pt_regs *regs, unsigned long flags);
+};
+int register_kprobe(struct kprobe *probe);
+void unregister_kprobe(struct kprobe *probe);
+
+enum { PM_HIBERNATION_PREPARE = 1, PM_POST_HIBERNATION, PM_SUSPEND_PREPARE, PM_POST_SUSPEND, PM_RESTORE_PREPARE };
+int register_pm_notifier(struct notifier_block *nb);
+void unregister_pm_notifier(struct notifier_block *nb);
+
+struct cpuinfo_x86 {
+	u8 x86_vendor;
+};
+extern struct cpuinfo_x86 boot_cpu_data;
+enum { X86_VENDOR_INTEL = 0, X86_VENDOR_AMD = 2, X86_VENDOR_HYGON = 9 };
+enum { CC_ATTR_MEM_ENCRYPT };
+bool cc_platform_has(int what);
+
+#endif /* _SHIM_VETO_H */
