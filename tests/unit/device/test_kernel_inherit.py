@@ -104,7 +104,7 @@ def test_everything_that_works_for_the_parent_is_stopped_in_order_before_memory_
     assert root.mr_adopt_inherit() == 0
     silent = [f"silent{at:x}" for at in (0, 0x100, 0x4000, 0x4100, 0x10000, 0x10100)]
     off = [f"unit={QIE | IRE:x}", f"unit={QIE:x}", "unit=0"]
-    assert done(root) == ["stop1", "ioapic", *silent, *off, "detached"]
+    assert done(root) == ["take1", "ioapic", *silent, *off, "detached"]
     assert ctypes.c_uint32.from_buffer(unit.contents, FAULT_CONTROL).value == MASKED
     assert memory(root, ADD, 128 * MIB) == 0
 

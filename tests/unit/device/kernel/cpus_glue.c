@@ -147,7 +147,10 @@ void memunmap(void *memory) {}
 u32 mr_hardware_id(unsigned int cpu) { return (cpu + first_cpu) % MACHINE_CPUS; }
 bool is_online(unsigned int cpu) { return cpus[cpu].online; }
 u32 *mr_trampoline_fill(u8 *page, const struct multiroot_cpu_start *start) { return &stage; }
-void mr_firmware_read(struct multiroot_ledger *ledger) {}
+int mr_firmware_read(struct multiroot_ledger *ledger) { return 0; }
+int mr_ecam_silence(void) { return 0; }
+int mr_iommu_stop(const struct multiroot_ledger_unit *unit) { return 0; }
+bool mr_memory_is_pmem(u64 base, u64 size) { return false; }
 int mr_e820_read(struct multiroot_ledger *ledger) { return 0; }
 bool mr_e820_is_ram(const struct multiroot_ledger *ledger, u64 base, u64 size) { return false; }
 bool mr_memory_unused(u64 base, u64 size) { return false; }

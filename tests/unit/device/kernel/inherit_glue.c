@@ -48,7 +48,7 @@ u32 mr_ledger_root(void) { return ROOT; }
 u32 mr_ledger_cpu_root(u32 id) { return mr_ledger->cpu[id].root; }
 u32 mr_ledger_cpu_state(u32 id) { return mr_ledger->cpu[id].state; }
 bool mr_ledger_others(void) { return others_live; }
-bool mr_park_has(u32 id) { return parked[id]; }
+bool mr_slot_parked(u32 id) { return parked[id]; }
 bool mr_map_close(u32 index) { return true; }
 bool mr_e820_is_ram(const struct multiroot_ledger *ledger, u64 base, u64 size) { return true; }
 bool mr_memory_foreign(u64 base, u64 size) { return true; }
@@ -83,9 +83,12 @@ int mr_ioapic_mask(phys_addr_t phys)
 	return 0;
 }
 
-void mr_ipi_stop(u32 id)
+/* Of the machine's boot CPU there is no taking. */
+int mr_slot_take(u32 id, bool listens)
 {
-	note("stop%llu ", id);
+	note("take%llu ", id);
+	parked[id] = id != machine_ledger.boot_hardware_id;
+	return parked[id] ? 0 : -ETIMEDOUT;
 }
 
 /* Memory and CPUs that come. */

@@ -57,6 +57,8 @@ int acpi_get_handle(void *parent, const char *name, acpi_handle *handle);
 /* Memory that is added. */
 #define memory_block_size_bytes()	SZ_64M
 #define first_memory_node	0
+#define phys_to_target_node(base)	NUMA_NO_NODE
+#define node_possible(node)	((void)(node), false)
 #define MHP_NONE		0
 #define add_memory_driver_managed(node, base, size, name, flags)	(0)
 
