@@ -54,6 +54,7 @@ class RootRecipes(Recipe):
     kernel: RootRecipe
     full_kernel: RootRecipe
     checkpatch: RootRecipe
+    vmx: RootRecipe
 
     def for_kernel(self, flavour: str) -> RootRecipe:
         return self.full_kernel if flavour == "full" else self.kernel
