@@ -98,10 +98,7 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
         against: dict[str, Artifact | KernelSource] = {**made.kernels, **{each.release: each for each in own}}
         parts = [_parts(kernel, against[kernel.name], made.emulator, cache) for kernel in ready]
         guest = next(kernel for kernel in ready if kernel.name == recipes.kernels().guest)
-        programs = [
-            guests.program_artifact(paths.recipes_dir() / f"image/{name}.c", made.emulator, cache)
-            for name in ("execd", "spinner")
-        ]
+        programs = [guests.program_artifact(paths.recipes_dir() / "image/execd.c", made.emulator, cache)]
         mend = guests.program_artifact(
             paths.recipes_dir() / "emulator/svm.c", made.emulator, cache, library=True
         )

@@ -55,6 +55,7 @@ class RootRecipes(Recipe):
     full_kernel: RootRecipe
     checkpatch: RootRecipe
     vmx: RootRecipe
+    vmx_system: RootRecipe
 
     def for_kernel(self, flavour: str) -> RootRecipe:
         return self.full_kernel if flavour == "full" else self.kernel

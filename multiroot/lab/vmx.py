@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a VMX machine boots from: its tree (Bochs and GRUB), the first root's initrd, the disc.
+"""What a VMX machine boots: a tree with Bochs and GRUB, a kernel, a system image, a disc.
 
-QEMU's software emulation has no VMX, Bochs has. It has no NVDIMM, though: the system image comes on a disk,
-and the first root copies it to persistent memory (`qemu-lab/vmx/first`).
+QEMU's software emulation has no VMX, Bochs has. It is slower, so everything is as small as can be: the image
+has no QEMU in it, and modules have no signatures to be checked. It has no NVDIMM either: the image comes on a
+disk, and the first root copies it to persistent memory (`qemu-lab/vmx/first`).
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from multiroot import proc
 from multiroot.kexec.cpio import Archive, behind
-from multiroot.lab import build, initramfs, kernels, modules, paths, recipes, roots
+from multiroot.lab import build, guests, image, initramfs, kernels, modules, paths, pylayer, recipes, roots
 from multiroot.lab.artifacts import Artifact, digest_tree
-from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
 from multiroot.lab.kernels import Kernel
 from multiroot.lab.layout import SECTION, Range, low_reserved
@@ -22,9 +23,16 @@ from multiroot.units import MIB
 
 KERNEL = "6.12"
 DISC = "disc.iso"
+# Of the old root, and for roots that it starts: an emulated CPU spends seconds on these.
+FASTER = ("mitigations=off", "init_on_alloc=0")
+# Behind a module: its signature, struct module_signature with that one's length at its end, the mark (kernel:
+# include/linux/module_signature.h).
+_SIGNED = b"~Module signature appended~\n"
+_SIGNATURE_STRUCT = 12
 _GRUB_MODULES = "linux iso9660 biosdisk serial terminal normal boot configfile search search_fs_file"
 _OLD_MEMORY = 640 * MIB
 _CARVE = 640 * MIB
+_KEEP = 3
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,10 @@ class Layout:
     ram: int
 
     @classmethod
-    def of(cls, image: int) -> Layout:
-        """For a system image of so many bytes."""
+    def of(cls, size: int) -> Layout:
+        """For a system image of `size` bytes."""
         carve = Range(_OLD_MEMORY, _CARVE)
-        copy = Range(carve.end, _up(image))
+        copy = Range(carve.end, -(-size // SECTION) * SECTION)
         return cls(carve, copy, copy.end + 2 * SECTION)
 
     def cmdline(self) -> list[str]:
@@ -54,10 +62,6 @@ class Layout:
         ]
 
 
-def _up(size: int) -> int:
-    return -(-size // SECTION) * SECTION
-
-
 @dataclass(frozen=True)
 class VmxParts:
     """A VMX machine's files: the tree with the emulator, the disc, the image; and its memory."""
@@ -68,72 +72,116 @@ class VmxParts:
     layout: Layout
 
 
-def prepare(built: Built, cache: Cache) -> VmxParts:
-    """Build what is missing for a machine that runs the image of `built`."""
-    tree = cache.ensure(roots.artifact("vmx", recipes.roots().vmx)) / roots.TREE
-    layout = Layout.of(built.image.stat().st_size)
-    disc = cache.ensure(disc_artifact(layout, cache)) / DISC
-    return VmxParts(tree, disc, built.image, layout)
-
-
-def disc_artifact(layout: Layout, cache: Cache) -> Artifact:
-    """A CD with GRUB, the kernel and the first root's initrd, made by grub-mkrescue in the tree."""
-    folder = paths.recipes_dir() / "vmx"
-    recipe = recipes.roots()
-    tree = roots.artifact("vmx", recipe.vmx)
+def prepare(cache: Cache) -> VmxParts:
+    """Build what is missing."""
     emulator = build.emulator_artifact()
+    recipe = recipes.roots()
     wanted = next(each for each in recipes.kernels().kernel if each.name == KERNEL)
     root = kernels.root_artifact(wanted, recipe.for_kernel(wanted.flavour))
-    kernel = kernels.opened(KERNEL, kernels.debian_artifact(KERNEL, root, emulator, cache), cache)
-    base = initramfs.artifact(kernel, emulator, cache)
-    words = [
-        "console=ttyS0,115200",
-        "tsc=reliable",
-        "no_ipi_broadcast=1",
-        "rdinit=/first",
-        "init=/usr/lib/multiroot/bare",
-        *layout.cmdline(),
-    ]
+    whole = kernels.opened(KERNEL, kernels.debian_artifact(KERNEL, root, emulator, cache), cache)
+    kernel = kernels.opened(KERNEL, _kernel_artifact(whole, emulator, cache), cache)
+    parts = image.KernelParts(
+        kernel,
+        initramfs.artifact(kernel, emulator, cache),
+        kernels.modules_artifact(kernel, kernels.module_artifact(KERNEL, root, cache), emulator, cache),
+    )
+    system = _image_artifact(parts, emulator, cache)
+    file = cache.ensure(system) / image.FILE
+    layout = Layout.of(file.stat().st_size)
+    disc = _disc_artifact(parts, emulator, layout, cache)
+    found = VmxParts(_tree(cache), cache.ensure(disc) / DISC, file, layout)
+    for each in (system, disc):
+        cache.touch(each)
+        cache.prune(each.name, _KEEP)
+    return found
+
+
+def _tree(cache: Cache) -> Path:
+    return cache.ensure(roots.artifact("vmx", recipes.roots().vmx)) / roots.TREE
+
+
+def unsigned(module: bytes) -> bytes:
+    """A module without the signature behind it: the kernel loads it and taints itself."""
+    if not module.endswith(_SIGNED):
+        return module
+    head = module.removesuffix(_SIGNED)
+    return head[: -(_SIGNATURE_STRUCT + int.from_bytes(head[-4:], "big"))]
+
+
+def _kernel_artifact(kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifact:
+    """The kernel with no more modules than roots load, these without signatures."""
+    lists = [paths.recipes_dir() / name for name in ("initramfs/modules", "image/modules", "vmx/modules")]
+    wanted = [word for path in lists for word in modules.words(path)]
 
     def make(out: Path) -> None:
+        tools = cache.ensure(emulator) / roots.TREE
+        for name in ("vmlinuz", "config", "release"):
+            shutil.copy(kernel.folder / name, out / name)
+        folder = out / "lib/modules" / kernel.release
+        for path in modules.load_order(kernel.modules, wanted):
+            staged = folder / path.relative_to(kernel.modules).with_name(modules.plain_name(path))
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            staged.write_bytes(unsigned(modules.read_module(path, roots.loader_argv(tools, "bin/zstd"))))
+        for path in kernel.modules.glob("modules.builtin*"):
+            shutil.copy(path, folder)
+        proc.run([*roots.loader_argv(tools, "sbin/depmod"), "-b", out, kernel.release], log=out / "build.log")
+
+    inputs = {"kernel": kernel.artifact.digest, "emulator": emulator.digest, "wanted": " ".join(wanted)}
+    return Artifact("vmx-kernel", inputs, make)
+
+
+def _image_artifact(kernel: image.KernelParts, emulator: Artifact, cache: Cache) -> Artifact:
+    system = roots.artifact("vmx-system", recipes.roots().vmx_system)
+    python = [
+        pylayer.dependencies_artifact(system, cache),
+        pylayer.extension_artifact(),
+        pylayer.package_artifact(system, cache),
+    ]
+    spinner = guests.program_artifact(paths.recipes_dir() / "vmx/spinner.c", emulator, cache)
+    parts = image.Parts(emulator, system, python, [spinner], [], [kernel])
+    return image.artifact(parts, cache, "vmx-image", compress=True)
+
+
+def _disc_artifact(parts: image.KernelParts, emulator: Artifact, layout: Layout, cache: Cache) -> Artifact:
+    """A CD with GRUB, the kernel and the first root's initrd, made by grub-mkrescue in the tree."""
+    folder = paths.recipes_dir() / "vmx"
+    init = ["rdinit=/first", "init=/usr/lib/multiroot/bare"]
+    common = ["console=ttyS0,115200", "tsc=reliable", "no_ipi_broadcast=1", *FASTER]
+    # GRUB takes "$" for a variable.
+    line = " ".join([*common, *init, *layout.cmdline()]).replace("$", r"\$")
+    argv = ["grub-mkrescue", "--compress=no", "--fonts=", "--locales=", "--themes="]
+
+    def make(out: Path) -> None:
+        tree = _tree(cache)
         inside = Path("/tmp") / out.name
-        stage = cache.ensure(tree) / roots.TREE / inside.relative_to("/")
+        stage = tree / inside.relative_to("/")
         shutil.rmtree(stage, ignore_errors=True)
         boot = stage / "iso/boot"
         (boot / "grub").mkdir(parents=True)
-        shutil.copy(kernel.vmlinuz, boot / "vmlinuz")
-        (boot / "initrd").write_bytes(_initrd(kernel, cache.ensure(base) / "initrd", cache))
-        # GRUB takes "$" for a variable.
-        line = " ".join(words).replace("$", r"\$")
-        config = (folder / "grub.cfg").read_text().replace("@CMDLINE@", line)
-        (boot / "grub/grub.cfg").write_text(config)
-        argv = ["grub-mkrescue", "-o", str(inside / DISC), str(inside / "iso"), "--compress=no", "--fonts="]
-        options = ["--locales=", "--themes=", f"--install-modules={_GRUB_MODULES}"]
-        roots.chroot_run(stage_tree(cache, tree), [*argv, *options], log=out / "build.log")
+        shutil.copy(parts.kernel.vmlinuz, boot / "vmlinuz")
+        (boot / "initrd").write_bytes(_initrd(parts, emulator, cache))
+        (boot / "grub/grub.cfg").write_text((folder / "grub.cfg").read_text().replace("@CMDLINE@", line))
+        options = [f"--install-modules={_GRUB_MODULES}", "-o", str(inside / DISC), str(inside / "iso")]
+        roots.chroot_run(tree, [*argv, *options], log=out / "build.log")
         shutil.move(stage / DISC, out / DISC)
         shutil.rmtree(stage)
 
     inputs = {
-        "tree": tree.digest,
-        "kernel": kernel.artifact.digest,
-        "initramfs": base.digest,
+        "tree": roots.artifact("vmx", recipes.roots().vmx).digest,
+        "kernel": parts.kernel.artifact.digest,
+        "initramfs": parts.initramfs.digest,
         "recipe": digest_tree(folder),
-        "cmdline": " ".join(words),
-        "grub": _GRUB_MODULES,
+        "cmdline": line,
+        "grub": " ".join([*argv, _GRUB_MODULES]),
     }
     return Artifact("vmx-disc", inputs, make)
 
 
-def stage_tree(cache: Cache, tree: Artifact) -> Path:
-    return cache.ensure(tree) / roots.TREE
-
-
-def _initrd(kernel: Kernel, base: Path, cache: Cache) -> bytes:
+def _initrd(parts: image.KernelParts, emulator: Artifact, cache: Cache) -> bytes:
     """The initrd of every root, with what the first one needs on this machine unpacked over it."""
     folder = paths.recipes_dir() / "vmx"
     archive = Archive()
     archive.file("first", (folder / "first").read_bytes(), 0o755)
-    every = modules.words(paths.recipes_dir() / "initramfs/modules")
-    tools = cache.ensure(build.emulator_artifact()) / roots.TREE
-    initramfs.add_modules(archive, kernel, [*every, *modules.words(folder / "modules")], tools)
-    return behind(base.read_bytes(), archive.finish())
+    wanted = [*modules.words(folder / "modules"), *modules.words(paths.recipes_dir() / "initramfs/modules")]
+    initramfs.add_modules(archive, parts.kernel, wanted, cache.ensure(emulator) / roots.TREE)
+    return behind((cache.ensure(parts.initramfs) / "initrd").read_bytes(), archive.finish())

@@ -14,11 +14,12 @@ from typing import NoReturn
 
 from multiroot.errors import PeerLostError
 from multiroot.lab.bochs import Bochs, Console
+from multiroot.lab.vmx import FASTER
 
 CPUS = 4
 OLD_CPUS, NEW_CPUS = (0, 1), (2, 3)
 BOOT_S, COMMAND_S, STEP_S = 240.0, 60.0, 240.0
-BARE = "init=/usr/lib/multiroot/bare"
+APPEND = " ".join(("init=/usr/lib/multiroot/bare", *FASTER))
 UP = r"multiroot: mark bare [\d.]+.*?^# "
 SPINNER = "/usr/lib/multiroot/spinner"
 COUNTER_AT = 0x500  # COUNTER of qemu-lab/image/spinner.c
@@ -95,7 +96,7 @@ class Root:
 
     def pulse(self) -> None:
         """From now on it says something all the time."""
-        self.run(f"(while sleep {PULSE_EVERY}; do echo {PULSE}; done) &")
+        self.run(f"(while sleep {PULSE_EVERY}; do echo {PULSE}; done) & true")
 
     def start_vms(self, cpus: Iterable[int], how: str = "") -> None:
         """A virtual machine on each of these CPUs (its own numbers), and wait until its guest has run.
@@ -104,9 +105,9 @@ class Root:
         """
         self.run("modprobe kvm_intel", STEP_S)
         for cpu in cpus:
-            self.run(f"{SPINNER} {cpu} /tmp/vm{cpu} {how} &")
-        for cpu in cpus:
-            self.run(f'until [ "$({_counter(cpu)})" -gt 0 ]; do kill -0 $!; sleep 0.1; done')
+            runs = f'[ "$({_counter(cpu)})" -gt 0 ]'
+            self.run(f"{SPINNER} {cpu} /tmp/vm{cpu} {how} & true")
+            self.run(f"until {runs}; do kill -0 $! && sleep 0.1 || break; done; {runs}")
 
     def counts(self, cpus: Iterable[int]) -> list[int]:
         """How far the guest on each of these CPUs has counted."""
@@ -138,7 +139,7 @@ def _counter(cpu: int) -> str:
 def launch(parent: Root, console: Console, *options: str) -> Root:
     """Load and start a root with these options of `kexec load`; back when it has a shell."""
     since = len(console.text())
-    words = ["multiroot", "kexec", "load", "6.12", "--append", BARE, *options]
+    words = ["multiroot", "kexec", "load", "6.12", "--append", APPEND, *options]
     parent.run(shlex.join(words), STEP_S)
     parent.run("multiroot kexec start", STEP_S)
     child = Root(parent.machine, console, since)

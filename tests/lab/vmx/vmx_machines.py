@@ -11,7 +11,7 @@ from pathlib import Path
 
 from intel import BOOT_S, CPUS, UP, Root
 
-from multiroot.lab import build, lab, state, vmx
+from multiroot.lab import lab, state, vmx
 from multiroot.lab.bochs import Bochs
 from multiroot.phases import Phases
 
@@ -20,8 +20,7 @@ class Machines:
     """Lends first roots that are as good as new."""
 
     def __init__(self) -> None:
-        cache = lab.cache(Phases("workstation"))
-        self._parts = vmx.prepare(build.build(cache), cache)
+        self._parts = vmx.prepare(lab.cache(Phases("workstation")))
         self._machine: Bochs | None = None
         self._folders: list[Path] = []
 

@@ -7,7 +7,7 @@ import pytest
 
 from multiroot.arch.x86 import LEDGER
 from multiroot.lab.layout import SECTION
-from multiroot.lab.vmx import Layout
+from multiroot.lab.vmx import Layout, unsigned
 from multiroot.units import GIB, MIB
 
 
@@ -33,3 +33,10 @@ def test_the_first_root_is_told() -> None:
         "memmap=0x28000000$0x28000000",
         "memmap=0x20000000!0x50000000",
     ]
+
+
+def test_a_signature_goes_and_the_module_stays() -> None:
+    module, signature = bytes(range(256)) * 5, b"s" * 700
+    described = bytes(8) + len(signature).to_bytes(4, "big")
+    assert unsigned(module + signature + described + b"~Module signature appended~\n") == module
+    assert unsigned(module) == module
