@@ -33,6 +33,7 @@ _GRUB_MODULES = "linux iso9660 biosdisk serial terminal normal boot configfile s
 _OLD_MEMORY = 640 * MIB
 _CARVE = 640 * MIB
 _KEEP = 3
+_PYTHON = ("cffi", "click", "rich")  # of our dependencies, what `multiroot kexec` imports
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _kernel_artifact(kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifa
 def _image_artifact(kernel: image.KernelParts, emulator: Artifact, cache: Cache) -> Artifact:
     system = roots.artifact("vmx-system", recipes.roots().vmx_system)
     python = [
-        pylayer.dependencies_artifact(system, cache),
+        pylayer.dependencies_artifact(system, cache, _PYTHON),
         pylayer.extension_artifact(),
         pylayer.package_artifact(system, cache),
     ]

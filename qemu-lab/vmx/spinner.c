@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * spinner CPU FILE [halt]: the smallest virtual machine. It has one vCPU, on a CPU of this root, and FILE is its 8 KiB
- * of memory. The guest adds to the word at COUNTER for ever; with "halt" it does so once, and the program waits with
- * the machine open. Who wants to know whether the guest runs reads FILE.
+ * of memory. The guest adds to the word at COUNTER for ever, so its CPU is in the guest nearly all the time. With
+ * "halt" it halts after each addition, and goes on 20 times a second: the CPU is in the kernel, with the machine open.
+ * Who wants to know whether the guest runs reads FILE.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,10 +23,11 @@
 #define COUNTER	0x500	/* also in the code below */
 #define CODE	0x1000
 #define FLAGS	0x202	/* interrupts on */
+#define PAUSE	50000	/* microseconds */
 
-/* Of 16 bits: 1: incl COUNTER; jmp 1b, or hlt in the place of the jump. */
+/* Of 16 bits: 1: incl COUNTER; jmp 1b; the same with a hlt before the jump. */
 static const uint8_t spin[] = { 0x66, 0xff, 0x06, 0x00, 0x05, 0xeb, 0xf9 };
-static const uint8_t halt[] = { 0x66, 0xff, 0x06, 0x00, 0x05, 0xf4 };
+static const uint8_t halt[] = { 0x66, 0xff, 0x06, 0x00, 0x05, 0xf4, 0xeb, 0xf8 };
 
 static long must(long result, const char *what)
 {
@@ -86,10 +88,10 @@ int main(int argc, char **argv)
 	kvm = must(open("/dev/kvm", O_RDWR), "/dev/kvm");
 	vcpu = make_vcpu(must(ioctl(kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM"), memory);
 	run = (void *)map(vcpu, must(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE"));
-	must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
-	if (!halts || run->exit_reason != KVM_EXIT_HLT)
-		error(1, 0, "the guest ended with exit %u, hardware reason %#llx", run->exit_reason,
-		      (unsigned long long)run->hw.hardware_exit_reason);
-	for (;;)
-		pause();
+	do {
+		must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
+		usleep(PAUSE);
+	} while (halts && run->exit_reason == KVM_EXIT_HLT);
+	error(1, 0, "the guest ended with exit %u, hardware reason %#llx", run->exit_reason,
+	      (unsigned long long)run->hw.hardware_exit_reason);
 }

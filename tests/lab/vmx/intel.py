@@ -22,6 +22,7 @@ BOOT_S, COMMAND_S, STEP_S = 240.0, 60.0, 240.0
 APPEND = " ".join(("init=/usr/lib/multiroot/bare", *FASTER))
 UP = r"multiroot: mark bare [\d.]+.*?^# "
 SPINNER = "/usr/lib/multiroot/spinner"
+SPINS, HALTS = "", "halt"
 COUNTER_AT = 0x500  # COUNTER of qemu-lab/image/spinner.c
 PULSE = "pulse"
 # In seconds of the guest kernel's clock: among so many are ten pulses.
@@ -98,10 +99,11 @@ class Root:
         """From now on it says something all the time."""
         self.run(f"(while sleep {PULSE_EVERY}; do echo {PULSE}; done) & true")
 
-    def start_vms(self, cpus: Iterable[int], how: str = "") -> None:
+    def start_vms(self, cpus: Iterable[int], how: str = HALTS) -> None:
         """A virtual machine on each of these CPUs (its own numbers), and wait until its guest has run.
 
-        `how` is "", and each CPU spends its time in a guest, or "halt": then only the machine is open.
+        `how` is SPINS, and each CPU spends its time in a guest, or HALTS: then it is in the kernel, with a
+        machine open, and leaves the emulator time for others.
         """
         self.run("modprobe kvm_intel", STEP_S)
         for cpu in cpus:
@@ -136,12 +138,16 @@ def _counter(cpu: int) -> str:
     return f"od -An -tu4 -j{COUNTER_AT} -N4 /tmp/vm{cpu}"
 
 
+def kexec(*words: str) -> str:
+    """The command line of `multiroot kexec`. It draws on a terminal, and so its output takes a detour."""
+    return f"multiroot kexec {shlex.join(words)} >/tmp/said 2>&1; (code=$?; cat /tmp/said; exit $code)"
+
+
 def launch(parent: Root, console: Console, *options: str) -> Root:
     """Load and start a root with these options of `kexec load`; back when it has a shell."""
     since = len(console.text())
-    words = ["multiroot", "kexec", "load", "6.12", "--append", APPEND, *options]
-    parent.run(shlex.join(words), STEP_S)
-    parent.run("multiroot kexec start", STEP_S)
+    parent.run(kexec("load", "6.12", "--append", APPEND, *options), STEP_S)
+    parent.run(kexec("start"), STEP_S)
     child = Root(parent.machine, console, since)
     child.wait(UP, BOOT_S)
     return child
