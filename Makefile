@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# make demo|test|test-long|test-vmx|bench|lint|lab|setup, as root or through sudo. ARGS are passed on: make demo ARGS="--vms 2".
+# make demo|test|test-long|test-vmx|bench|lint|lab|setup, as root or through sudo. ARGS are passed on:
+# make demo ARGS="--vms 2".
 # Everything else the project needs is in roots of its own, see qemu-lab/roots.toml.
 
 VENV := .venv

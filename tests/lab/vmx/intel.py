@@ -81,6 +81,17 @@ class Root:
         assert code == 0, f"{line}: {output}"
         return output
 
+    def line(self, line: str, pattern: str) -> str:
+        """The one line of a command's output that matches as a whole; a pulse may be among them."""
+        output = self.run(line)
+        found = re.search(rf"^\s*({pattern})\s*$", output, re.MULTILINE)
+        assert found, f"{line}: {output}"
+        return found[1]
+
+    def online(self) -> str:
+        """Its CPUs, such as 0-3."""
+        return self.line("cat /sys/devices/system/cpu/online", "[0-9,-]+")
+
     def python(self, program: str) -> str:
         """Output of a Python program. It is typed line by line, for a terminal's lines have an end."""
         self.run("rm -f /tmp/program")
@@ -113,10 +124,10 @@ class Root:
 
     def counts(self, cpus: Iterable[int]) -> list[int]:
         """How far the guest on each of these CPUs has counted."""
-        return [int(self.run(_counter(cpu)).split()[-1]) for cpu in cpus]
+        return [int(self.line(_counter(cpu), r"\d+")) for cpu in cpus]
 
     def stop_vms(self) -> None:
-        self.run("busybox killall spinner; wait")
+        self.run("busybox killall spinner; while busybox pidof spinner; do sleep 0.1; done")
 
     def check_vms(self, cpus: Iterable[int]) -> None:
         """All these guests count."""

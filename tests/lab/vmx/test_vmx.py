@@ -41,7 +41,6 @@ PAGING = pytest.mark.xfail(
 )
 ALL = range(CPUS)
 ALL_NEW = range(len(NEW_CPUS))
-ONLINE = "cat /sys/devices/system/cpu/online"
 PARKED = "until multiroot kexec status --json | grep -q '\"parked\"'; do sleep 0.2; done"
 PANIC = "echo c >/proc/sysrq-trigger"
 RESTART = "echo b >/proc/sysrq-trigger"
@@ -77,7 +76,7 @@ def start_new(old: Root, guests: str) -> Root:
 
 def check_given_back(old: Root) -> None:
     """All CPUs are the old root's and run guests; its kernel has nothing to complain of."""
-    assert old.run(ONLINE).endswith(f"{format_cpu_list(ALL)}\n")
+    assert old.online() == format_cpu_list(ALL)
     old.stop_vms()
     old.start_vms(ALL)
     old.check_vms(ALL)
@@ -90,7 +89,7 @@ def check_takes_over(new: Root) -> None:
     """
     adopted = new.python(ADOPT)
     assert adopted.count("adopted AdoptedCpu") == len(OLD_CPUS), adopted
-    assert new.run(ONLINE).endswith(f"{format_cpu_list(ALL)}\n")
+    assert new.online() == format_cpu_list(ALL)
     new.stop_vms()
     new.start_vms(ALL)
     new.check_vms(ALL)
@@ -105,7 +104,7 @@ def test_a_new_root_starts_on_cpus_that_had_guests(old: Root) -> None:
     root starts there; that KVM runs in both roots at once; and that a new root without KVM is stopped."""
     old.check_vms(ALL)
     new = launch(old, old.machine.com2, "--cpus", format_cpu_list(NEW_CPUS))
-    assert old.run(ONLINE).endswith(f"{format_cpu_list(OLD_CPUS)}\n")
+    assert old.online() == format_cpu_list(OLD_CPUS)
     new.start_vms(ALL_NEW)
     new.check_vms(ALL_NEW)
     old.check_vms(ALL)
