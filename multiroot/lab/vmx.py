@@ -147,7 +147,7 @@ def _disc_artifact(parts: image.KernelParts, emulator: Artifact, layout: Layout,
     """A CD with GRUB, the kernel and the first root's initrd, made by grub-mkrescue in the tree."""
     folder = paths.recipes_dir() / "vmx"
     init = ["rdinit=/first", "init=/usr/lib/multiroot/bare"]
-    common = ["console=ttyS0,115200", "tsc=reliable", "no_ipi_broadcast=1", *FASTER]
+    common = ["console=ttyS1,115200", "tsc=reliable", "no_ipi_broadcast=1", *FASTER]
     # GRUB takes "$" for a variable.
     line = " ".join([*common, *init, *layout.cmdline()]).replace("$", r"\$")
     argv = ["grub-mkrescue", "--compress=no", "--fonts=", "--locales=", "--themes="]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An Intel machine for tests: its roots, by their serial consoles, and virtual machines by the smallest VMM.
 
-The first root has com1, its child com2, that one's child com1 again. Limits are seconds of the emulator's CPU
+The first root has com2, its child com1, that one's child com2 again. Limits are seconds of the emulator's CPU
 time (`multiroot.lab.bochs`), several times what was seen.
 """
 

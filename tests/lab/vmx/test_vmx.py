@@ -67,7 +67,7 @@ def last_of(machines: Machines) -> Iterator[Root]:
 
 def start_new(old: Root, guests: str) -> Root:
     """A new root with a VM on each of its CPUs."""
-    new = launch(old, old.machine.com2, "--cpus", format_cpu_list(NEW_CPUS))
+    new = launch(old, old.machine.com1, "--cpus", format_cpu_list(NEW_CPUS))
     new.start_vms(ALL_NEW, guests)
     new.pulse()
     assert pulses(old, new)
@@ -93,7 +93,7 @@ def check_takes_over(new: Root) -> None:
     new.stop_vms()
     new.start_vms(ALL)
     new.check_vms(ALL)
-    third = launch(new, new.machine.com1, "--cpu-count", "1", "--carve", "384M")
+    third = launch(new, new.machine.com2, "--cpu-count", "1", "--carve", "384M")
     third.start_vms([0])
     third.check_vms([0])
     assert new.trouble() == []
@@ -103,7 +103,7 @@ def test_a_new_root_starts_on_cpus_that_had_guests(old: Root) -> None:
     """Proves that going offline takes a CPU out of VMX operation, though its VMs stay open, so that a new
     root starts there; that KVM runs in both roots at once; and that a new root without KVM is stopped."""
     old.check_vms(ALL)
-    new = launch(old, old.machine.com2, "--cpus", format_cpu_list(NEW_CPUS))
+    new = launch(old, old.machine.com1, "--cpus", format_cpu_list(NEW_CPUS))
     assert old.online() == format_cpu_list(OLD_CPUS)
     new.start_vms(ALL_NEW)
     new.check_vms(ALL_NEW)

@@ -47,10 +47,10 @@ class Machines:
 
     def _first(self) -> Root:
         if self._machine and self._machine.alive():
-            return Root(self._machine, self._machine.com1)
+            return Root(self._machine, self._machine.com2)
         folder = state.folder(f"test-{os.getpid()}-vmx-{len(self._folders)}")
         self._folders.append(folder)
         self._machine = Bochs(self._parts, folder, CPUS)
-        root = Root(self._machine, self._machine.com1)
+        root = Root(self._machine, self._machine.com2)
         root.wait(UP, BOOT_S)
         return root
