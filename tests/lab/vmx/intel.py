@@ -33,10 +33,14 @@ TROUBLE = re.compile(r"WARNING:|BUG:|Oops|general protection|Call Trace|lockup|r
 ADOPT = """\
 import time
 from multiroot.device.handle import Device
+from multiroot.errors import ConflictError
 from multiroot.launch import adopt
 device = Device()
 device.claim()
-while not device.inherit(): time.sleep(0.1)
+def has_ended():
+    try: return device.inherit()
+    except ConflictError: return False
+while not has_ended(): time.sleep(0.1)
 for cpu in adopt.foreign_cpus(device): print("adopted", adopt.adopt_cpu(device, cpu), flush=True)
 pieces = adopt.foreign_memory(device)
 for piece in pieces: adopt.zero(device, piece, lambda size: None); adopt.add_memory(device, piece)

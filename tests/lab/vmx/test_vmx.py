@@ -83,9 +83,9 @@ def check_given_back(old: Root) -> None:
     assert old.trouble() == []
 
 
-def check_takes_over(new: Root) -> None:
+def check_takes_over(new: Root) -> Root:
     """The root whose parent has ended takes all CPUs, the machine's boot CPU among them, and starts the next
-    generation. All of them run guests.
+    generation, which is returned. All of them run guests.
     """
     adopted = new.python(ADOPT)
     assert adopted.count("adopted AdoptedCpu") == len(OLD_CPUS), adopted
@@ -97,6 +97,7 @@ def check_takes_over(new: Root) -> None:
     third.start_vms([0])
     third.check_vms([0])
     assert new.trouble() == []
+    return third
 
 
 def test_a_new_root_starts_on_cpus_that_had_guests(old: Root) -> None:
