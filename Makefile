@@ -52,7 +52,8 @@ test-long: lab
 	@$(call run,$(BIN)/pytest -m long tests/lab $(PYTEST_ARGS))
 
 # On an Intel machine that Bochs emulates. ARGS="-m vmx_short" runs the short form.
-test-vmx: lab
+test-vmx: setup
+	@$(call run,$(SUDO) $(BIN)/multiroot lab build --vmx)
 	@$(call run,$(BIN)/pytest -m vmx tests/lab/vmx $(ARGS) $(PYTEST_ARGS))
 
 unit: setup

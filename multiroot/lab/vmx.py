@@ -97,8 +97,22 @@ def prepare(cache: Cache) -> VmxParts:
     return found
 
 
+def forget_roots(cache: Cache) -> None:
+    """Drop the Debian trees, so that the next `prepare` takes the archive's newest packages."""
+    for each in (_emulator_root(), _system_root()):
+        cache.forget(each)
+
+
+def _emulator_root() -> Artifact:
+    return roots.artifact("vmx", recipes.roots().vmx)
+
+
+def _system_root() -> Artifact:
+    return roots.artifact("vmx-system", recipes.roots().vmx_system)
+
+
 def _tree(cache: Cache) -> Path:
-    return cache.ensure(roots.artifact("vmx", recipes.roots().vmx)) / roots.TREE
+    return cache.ensure(_emulator_root()) / roots.TREE
 
 
 def unsigned(module: bytes) -> bytes:
@@ -132,7 +146,7 @@ def _kernel_artifact(kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifa
 
 
 def _image_artifact(kernel: image.KernelParts, emulator: Artifact, cache: Cache) -> Artifact:
-    system = roots.artifact("vmx-system", recipes.roots().vmx_system)
+    system = _system_root()
     python = [
         pylayer.dependencies_artifact(system, cache, _PYTHON),
         pylayer.extension_artifact(),
@@ -168,7 +182,7 @@ def _disc_artifact(parts: image.KernelParts, emulator: Artifact, layout: Layout,
         shutil.rmtree(stage)
 
     inputs = {
-        "tree": roots.artifact("vmx", recipes.roots().vmx).digest,
+        "tree": _emulator_root().digest,
         "kernel": parts.kernel.artifact.digest,
         "initramfs": parts.initramfs.digest,
         "recipe": digest_tree(folder),

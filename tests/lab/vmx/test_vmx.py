@@ -118,7 +118,9 @@ def test_a_new_root_starts_on_cpus_that_had_guests(old: Root) -> None:
 
 
 @BLOCKED
-@pytest.mark.parametrize("guests", [HALTS, SPINS], ids=["vmx-root", "guest"])
+@pytest.mark.parametrize(
+    "guests", [pytest.param(HALTS, marks=pytest.mark.vmx_short), SPINS], ids=["vmx-root", "guest"]
+)
 def test_a_new_root_is_stopped_whose_cpus_are_in_vmx_operation(old: Root, guests: str) -> None:
     """Proves that `kexec stop` ends a root whose CPUs take no INIT, because they are in the kernel beside
     open VMs or in a guest: when it says so, none of them runs, and the old root works with all of them."""
