@@ -15,7 +15,7 @@ from multiroot.root.marks import Marks
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers
 from multiroot.rpc.client import AGENT_SOCKET
-from multiroot.rpc.token import TOKEN_FILE
+from multiroot.rpc.token_file import TOKEN_FILE
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from multiroot.agent.agent import Agent
 from multiroot.agent.context import Options
 from multiroot.errors import BugError
 from multiroot.rpc.client import AGENT_SOCKET
-from multiroot.rpc.token import TOKEN_FILE
+from multiroot.rpc.token_file import TOKEN_FILE
 
 log = logging.getLogger("multirootd")
 

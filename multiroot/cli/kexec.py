@@ -167,7 +167,7 @@ def _device() -> Device:
 
 def _given() -> dict[str, bytes]:
     """A root that is loaded by hand knows the token of this one and no keys: agents do not speak with it."""
-    from multiroot.rpc.token import TOKEN_FILE
+    from multiroot.rpc.token_file import TOKEN_FILE
 
     return {TOKEN_FILE.name: TOKEN_FILE.read_bytes()} if TOKEN_FILE.exists() else {}
 

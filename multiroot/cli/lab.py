@@ -81,17 +81,22 @@ lab.add_command(lab_doctor)
 
 @lab.command(example="multiroot lab build")
 @click.option("--refresh", is_flag=True, help="Take the newest packages of the archive.")
+@click.option("--vmx", is_flag=True, help="Also what `make test-vmx` boots, an Intel machine.")
 @json_option
-def build(refresh: bool, as_json: bool) -> None:
+def build(refresh: bool, vmx: bool, as_json: bool) -> None:
     """Build everything the lab needs; what is in the cache is not built again."""
     from multiroot.lab import build as building
+    from multiroot.lab import vmx as intel
 
     phases, progress = _phases()
     with progress.live():
         cache = labs.cache(phases)
         if refresh:
             building.forget_roots(cache)
+            intel.forget_roots(cache)
         built = building.build(cache)
+        if vmx:
+            intel.prepare(cache)
     if as_json:
         print_json(
             {

@@ -31,7 +31,7 @@ from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers, Role
 from multiroot.rpc.keys import Keys, make_pair
 from multiroot.rpc.status import translated
-from multiroot.rpc.token import TOKEN_FILE
+from multiroot.rpc.token_file import TOKEN_FILE
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list, parse_cpu_list
 

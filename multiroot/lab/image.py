@@ -42,22 +42,24 @@ class Parts:
     kernels: Sequence[KernelParts]
 
 
-def artifact(parts: Parts, cache: Cache) -> Artifact:
-    """`system.erofs`, padded to ALIGNMENT."""
+def artifact(parts: Parts, cache: Cache, name: str = "image", *, compress: bool = False) -> Artifact:
+    """`system.erofs`, padded to ALIGNMENT; compressed for a machine to which it is far."""
     files = paths.recipes_dir() / "image/files"
     plain = [parts.emulator, parts.system, *parts.python, *parts.programs, *parts.guests]
     made = [part for each in parts.kernels for part in (each.kernel.artifact, each.initramfs, each.modules)]
     inputs = {each.name: each.digest for each in (*plain, *made)}
     inputs["kernels"] = " ".join(f"{each.kernel.name}={each.kernel.release}" for each in parts.kernels)
     inputs["files"] = digest_tree(files)
+    options = ["-zlz4hc"] if compress else []
+    inputs |= {"options": " ".join(options)} if options else {}
 
     def build(out: Path) -> None:
         stage = out / "stage"
         _stage(stage, parts, files, cache)
-        _make_erofs(out, stage, cache.ensure(parts.emulator) / roots.TREE)
+        _make_erofs(out, stage, cache.ensure(parts.emulator) / roots.TREE, options)
         shutil.rmtree(stage)
 
-    return Artifact("image", inputs, build)
+    return Artifact(name, inputs, build)
 
 
 def _stage(stage: Path, parts: Parts, files: Path, cache: Cache) -> None:
@@ -105,10 +107,11 @@ def _tidy(stage: Path) -> None:
         (stage / name).mkdir(parents=True, exist_ok=True)
 
 
-def _make_erofs(out: Path, stage: Path, tools: Path) -> None:
+def _make_erofs(out: Path, stage: Path, tools: Path, options: Sequence[str]) -> None:
     image = out / FILE
     mkfs = roots.loader_argv(tools, "bin/mkfs.erofs")
-    proc.run([*mkfs, "-T0", "--all-root", "--quiet", image, stage], log=out / "build.log", timeout=600)
+    argv: list[str | Path] = [*mkfs, "-T0", "--all-root", "--quiet", *options, image, stage]
+    proc.run(argv, log=out / "build.log", timeout=600)
     size = image.stat().st_size
     os.truncate(image, -(-size // ALIGNMENT) * ALIGNMENT)
 

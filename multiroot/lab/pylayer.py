@@ -7,9 +7,11 @@ nobody edits a read-only image.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 from multiroot import arch, proc
@@ -23,11 +25,12 @@ _VERSION = "3.13"  # of the system root's Python
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "linux")  # of wheels, newest first
 
 
-def dependencies_artifact(system: Artifact, cache: Cache) -> Artifact:
-    """What pyproject.toml's `dependencies` name, as wheels for the image's Python."""
-    wanted: list[str] = tomllib.loads((paths.source_dir() / "pyproject.toml").read_text())["project"][
+def dependencies_artifact(system: Artifact, cache: Cache, only: Collection[str] = ()) -> Artifact:
+    """What pyproject.toml's `dependencies` name, or `only` these of them: wheels for the image's Python."""
+    named: list[str] = tomllib.loads((paths.source_dir() / "pyproject.toml").read_text())["project"][
         "dependencies"
     ]
+    wanted = [each for each in named if not only or re.split("[^a-z0-9.-]", each)[0] in only]
 
     def build(out: Path) -> None:
         names = [f"{platform}_{arch.current().machine}" for platform in _PLATFORMS]

@@ -54,6 +54,8 @@ class RootRecipes(Recipe):
     kernel: RootRecipe
     full_kernel: RootRecipe
     checkpatch: RootRecipe
+    vmx: RootRecipe
+    vmx_system: RootRecipe
 
     def for_kernel(self, flavour: str) -> RootRecipe:
         return self.full_kernel if flavour == "full" else self.kernel

@@ -18,7 +18,6 @@ import grpc.aio
 from multiroot.errors import MultirootError, StrangerError
 from multiroot.rpc.server import Continuation, refuse
 
-TOKEN_FILE = Path("/run/multiroot/token")
 TOKEN_KEY = "multiroot-token"
 _SIZE = 32  # bytes
 
