@@ -14,7 +14,7 @@ from cli.conftest import Run
 from lab.machines import default_machine
 
 from multiroot.errors import BadRequestError
-from multiroot.lab import boot, build, execution
+from multiroot.lab import boot, build, execution, vmx
 from multiroot.lab import lab as labs
 from multiroot.lab.machine import Machine
 from multiroot.lab.recorder import console_log
@@ -164,8 +164,11 @@ def test_build(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None
 
     forgotten: list[object] = []
     monkeypatch.setattr(labs, "cache", lambda phases: "cache")
-    monkeypatch.setattr(build, "forget_roots", forgotten.append)
+    prepared: list[object] = []
+    for module in (build, vmx):
+        monkeypatch.setattr(module, "forget_roots", forgotten.append)
     monkeypatch.setattr(build, "build", lambda cache: Built)
+    monkeypatch.setattr(vmx, "prepare", prepared.append)
     assert run("lab", "build").out.split()[-2:] == ["6.12", "6.12.1-amd64"]
     assert forgotten == []
     assert json.loads(run("lab", "build", "--refresh", "--json").out) == {
@@ -173,7 +176,10 @@ def test_build(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None
         "digest": "digest",
         "kernels": {"6.12": "6.12.1-amd64"},
     }
-    assert forgotten == ["cache"]
+    assert forgotten == ["cache", "cache"]
+    assert prepared == []
+    run("lab", "build", "--vmx")
+    assert prepared == ["cache"]
 
     def broken(cache: object) -> None:
         raise BadRequestError("roots.toml: no suite")
