@@ -159,14 +159,16 @@ def spawn(
     log: Path,
     pass_fds: Sequence[int] = (),
     cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
     new_session: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start a program and return at once. It appends its output to `log` and inherits `pass_fds`.
 
-    It goes on when we end; the caller owns the handle. Raises CommandError when it cannot be started.
+    It goes on when we end; the caller owns the handle. `env` is added to our environment. Raises CommandError
+    when it cannot be started.
     """
     words = [os.fspath(arg) for arg in argv]
-    _log.debug("%s", shell_line(words, cwd=cwd, log=log))
+    _log.debug("%s", shell_line(words, cwd=cwd, env=env, log=log))
     with log.open("ab") as sink, _starting(words, cwd):
         child = subprocess.Popen(
             words,
@@ -175,6 +177,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             pass_fds=tuple(pass_fds),
             cwd=cwd,
+            env={**os.environ, **env} if env else None,
             start_new_session=new_session,
         )
     inherited = f", inherits descriptors {', '.join(map(str, pass_fds))}" if pass_fds else ""

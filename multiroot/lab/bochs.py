@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot import arch, proc
-from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
+from multiroot.errors import PeerLostError, WaitTimeoutError
 from multiroot.lab import paths, roots
 from multiroot.lab.vmx import VmxParts
 from multiroot.units import MIB
@@ -202,25 +202,14 @@ class Bochs:
 
     def _start(self, tree: Path) -> subprocess.Popen[bytes]:
         environment = {
-            **os.environ,
             "BXSHARE": str(tree / "usr/share/bochs"),
             "LTDL_LIBRARY_PATH": str(tree / arch.current().lab.libraries / "bochs/plugins"),
             "TERM": "vt100",
             "TERMINFO": str(tree / "usr/share/terminfo"),
         }
+        # A console becomes its terminal: it ends with us, by SIGHUP.
         argv = [*roots.loader_argv(tree, "bin/bochs-bin"), "-q", "-f", str(self._files.config)]
-        with self._files.screen.open("ab") as screen:
-            try:
-                return subprocess.Popen(
-                    argv,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=screen,
-                    stderr=screen,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise MultirootError(f"cannot run Bochs: {error.strerror}") from error
+        return proc.spawn(argv, log=self._files.screen, env=environment)
 
 
 def resets_told(log: str) -> list[str]:

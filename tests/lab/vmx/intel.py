@@ -41,10 +41,10 @@ def has_ended():
     try: return device.inherit()
     except ConflictError: return False
 while not has_ended(): time.sleep(0.1)
-for cpu in adopt.foreign_cpus(device): print("adopted", adopt.adopt_cpu(device, cpu), flush=True)
-pieces = adopt.foreign_memory(device)
-for piece in pieces: adopt.zero(device, piece, lambda size: None); adopt.add_memory(device, piece)
-print("added", sum(piece.size for piece in pieces))
+for cpu in adopt.foreign_cpus(device): adopt.adopt_cpu(device, cpu)
+for piece in adopt.foreign_memory(device):
+    adopt.zero(device, piece, lambda size: None)
+    adopt.add_memory(device, piece)
 """
 
 

@@ -87,8 +87,7 @@ def check_takes_over(new: Root) -> Root:
     """The root whose parent has ended takes all CPUs, the machine's boot CPU among them, and starts the next
     generation, which is returned. All of them run guests.
     """
-    adopted = new.python(ADOPT)
-    assert adopted.count("adopted AdoptedCpu") == len(OLD_CPUS), adopted
+    new.python(ADOPT)
     assert new.online() == format_cpu_list(ALL)
     new.stop_vms()
     new.start_vms(ALL)

@@ -164,10 +164,10 @@ def test_build(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None
 
     forgotten: list[object] = []
     monkeypatch.setattr(labs, "cache", lambda phases: "cache")
-    monkeypatch.setattr(build, "forget_roots", forgotten.append)
-    monkeypatch.setattr(build, "build", lambda cache: Built)
-    monkeypatch.setattr(vmx, "forget_roots", forgotten.append)
     prepared: list[object] = []
+    for module in (build, vmx):
+        monkeypatch.setattr(module, "forget_roots", forgotten.append)
+    monkeypatch.setattr(build, "build", lambda cache: Built)
     monkeypatch.setattr(vmx, "prepare", prepared.append)
     assert run("lab", "build").out.split()[-2:] == ["6.12", "6.12.1-amd64"]
     assert forgotten == []
@@ -176,7 +176,8 @@ def test_build(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None
         "digest": "digest",
         "kernels": {"6.12": "6.12.1-amd64"},
     }
-    assert (forgotten, prepared) == (["cache", "cache"], [])
+    assert forgotten == ["cache", "cache"]
+    assert prepared == []
     run("lab", "build", "--vmx")
     assert prepared == ["cache"]
 
