@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multiroot import arch
 from multiroot.audit import trace
 from multiroot.audit.judge import Doorbell
 from multiroot.audit.rows import Role
@@ -83,9 +84,10 @@ def differences(compare: str, before: Look, old: Look, new: Look) -> list[str]:
     """What is not as it should be; `before` is the old root alone, `old` and `new` are at the end. Pure."""
     if compare == "acpi":
         changed = [name for name in before.acpi if old.acpi.get(name) != before.acpi[name]]
+        given = {Path(table).name for table in arch.current().memory.node_tables}
         shared = [name for name, digest in new.acpi.items() if digest in before.acpi.values()]
         return [f"table {name} of the old root changed" for name in changed] + [
-            f"the new root has the firmware's table {name}" for name in shared
+            f"the new root has the firmware's table {name}" for name in shared if name not in given
         ]
     if compare == "clock":
         return [

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import grpc.aio
 import pytest
 from hypothesis import settings
@@ -10,6 +12,14 @@ from hypothesis import settings
 # No test may fail because the machine is busy.
 settings.register_profile("multiroot", deadline=None)
 settings.load_profile("multiroot")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Labs that this user has are not seen: a command that is told no agent would speak to one of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
