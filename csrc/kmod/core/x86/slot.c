@@ -11,7 +11,7 @@
 #include "core/core.h"
 #include "core/x86/park.h"
 
-/* A virtual CPU may be kept from running for seconds. An asked one that does not answer is sent an INIT, too. */
+/* A virtual CPU may be kept from running for seconds. One that listens and does not park is asked, and led again. */
 #define ANSWER_US	(10 * USEC_PER_SEC)
 #define ASKED_US	(2 * USEC_PER_SEC)
 #define POLL_US		100
@@ -70,28 +70,46 @@ static void mr_slot_ask(u32 apic_id)
 	mr_slot_answer(apic_id);
 }
 
+/* Out of whatever it executes, unless it takes no INIT. */
+static int mr_slot_lead(u32 apic_id, u64 wait_us)
+{
+	bool parked;
+
+	mr_ipi_stop(apic_id);
+	/* The word of one who was started by an INIT since then is worth nothing; what it says now counts. */
+	mr_slot_forget(apic_id);
+	mr_ipi_startup(apic_id, mr_ledger_phys() + mr_ledger->park_offset);
+	return read_poll_timeout(mr_slot_parked, parked, parked, POLL_US, wait_us, false, apic_id);
+}
+
 /**
  * mr_slot_take() - take a CPU to the park, out of whatever it executes
  * @apic_id: the CPU, one of the ledger's
  * @listens: whether a kernel with this module runs there, which parks it when asked by NMI
  *
- * Sleeps. Return: 0: it is parked; -ETIMEDOUT: it may still run what it ran.
+ * Sleeps. Nobody is asked who takes an INIT: a CPU that waits for a startup IPI would wake up to an NMI in QEMU.
+ *
+ * Return: 0: it is parked; -ETIMEDOUT: it may still run what it ran.
  */
 int mr_slot_take(u32 apic_id, bool listens)
 {
-	bool parked;
-	int err;
-
-	if (listens && !mr_slot_parked(apic_id))
-		mr_slot_ask(apic_id);
 	/* An INIT resets the boot CPU, and all others with it. */
-	if (apic_id == mr_ledger->boot_hardware_id)
-		return mr_slot_parked(apic_id) ? 0 : -ETIMEDOUT;
-	mr_ipi_stop(apic_id);
-	/* The word of one who was started by an INIT since then is worth nothing; what it says now counts. */
-	mr_slot_forget(apic_id);
-	mr_ipi_startup(apic_id, mr_ledger_phys() + mr_ledger->park_offset);
-	err = read_poll_timeout(mr_slot_parked, parked, parked, POLL_US, ANSWER_US, false, apic_id);
+	bool may_lead = apic_id != mr_ledger->boot_hardware_id;
+	int err = -ETIMEDOUT;
+
+	if (may_lead)
+		err = mr_slot_lead(apic_id, listens ? ASKED_US : ANSWER_US);
+	else if (mr_slot_parked(apic_id))
+		err = 0;
+	if (!err || !listens)
+		goto out;
+	mr_slot_ask(apic_id);
+	/* An INIT that was blocked may strike when it leaves VMX operation: then it waits for a startup IPI. */
+	if (may_lead)
+		err = mr_slot_lead(apic_id, ANSWER_US);
+	else
+		err = mr_slot_parked(apic_id) ? 0 : -ETIMEDOUT;
+out:
 	if (err)
 		pr_err_ratelimited("the CPU with APIC id %u does not park; it may still run\n", apic_id);
 	return err;
