@@ -84,16 +84,16 @@ class Memory:
 class LabMachine:
     """The computer that QEMU makes for the lab.
 
-    `program` is QEMU's program, `machine_type` and `cpu` are arguments for it, `iommu` is its device model of
-    an IOMMU. Once RAM is `split_from` bytes or more, `low_ram` bytes of it lie at address 0 and the rest at
-    `high_base`. `libraries` and `loader` are where a Debian tree keeps its libraries and the dynamic loader
-    among them, `debian` is Debian's name of the architecture.
+    `program` is QEMU's program, `machine_type` and `cpu` are arguments for it, `iommu` are its device models
+    of IOMMUs by vendor. Once RAM is `split_from` bytes or more, `low_ram` bytes of it lie at address 0, the
+    rest at `high_base`. `libraries` and `loader` are where a Debian tree keeps its libraries and the dynamic
+    loader among them, `debian` is Debian's name of the architecture.
     """
 
     program: str
     machine_type: str
     cpu: str
-    iommu: str
+    iommu: Mapping[str, str]
     split_from: int
     low_ram: int
     high_base: int

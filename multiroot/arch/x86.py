@@ -106,7 +106,7 @@ X86 = Arch(
         program="qemu-system-x86_64",
         machine_type="q35",
         cpu="max",
-        iommu="intel-iommu",
+        iommu={"intel": "intel-iommu", "amd": "amd-iommu"},
         # QEMU: hw/i386/pc_q35.c.
         split_from=0xB000_0000,
         low_ram=2 * GIB,

@@ -127,6 +127,8 @@ def decide(options: Options, built: Built, accelerator: str) -> Machine:
         cmdline=recipe.cmdline,
         hold=options.hold,
         iommu=recipe.iommu,
+        iommu_vendor=recipe.iommu_vendor,
+        without=recipe.without,
         nodes=recipe.nodes,
         devices=tuple(
             MachineDevice(each.model, each.network, each.disk or 0, each.second_bridge)

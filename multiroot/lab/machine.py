@@ -67,8 +67,10 @@ class Machine:
     state: Path
     hold: bool = False  # at its end it stays, paused, for a debugger
     iommu: str = ""  # options of the emulated IOMMU, "" for none
+    iommu_vendor: str = "intel"
     devices: tuple[MachineDevice, ...] = ()
     nodes: int = 1  # NUMA nodes
+    without: tuple[str, ...] = ()  # names of QEMU's for what it lacks
 
 
 def kernel_cmdline(machine: Machine) -> str:
@@ -92,7 +94,7 @@ def qemu_argv(machine: Machine) -> list[str]:
     tcg = option("tcg", {"thread": "multi"})
     options: list[tuple[str, str]] = [
         ("-name", f"multiroot-{machine.name}"),
-        ("-machine", option(of_qemu.machine_type, {"nvdimm": True})),
+        ("-machine", option(of_qemu.machine_type, {"nvdimm": True, **dict.fromkeys(machine.without, False)})),
         ("-accel", tcg if machine.accelerator == "tcg" else machine.accelerator),
         ("-cpu", of_qemu.cpu),
         ("-smp", str(machine.cpus)),
@@ -182,7 +184,7 @@ def _node_options(machine: Machine) -> list[tuple[str, str]]:
 def _passthrough_options(machine: Machine) -> list[tuple[str, str]]:
     options: list[tuple[str, str]] = []
     if machine.iommu:
-        options.append(("-device", f"{arch.current().lab.iommu},{machine.iommu}"))
+        options.append(("-device", f"{arch.current().lab.iommu[machine.iommu_vendor]},{machine.iommu}"))
     if machine.devices:
         options += [("-trace", event) for event in RESET_EVENTS]
     if any(device.second_bridge for device in machine.devices):

@@ -118,6 +118,8 @@ class MachineRecipe(Recipe):
     low_reserved: bool = True  # keep ledger and low window out of the old root's allocator
     cmdline: tuple[str, ...] = ()
     iommu: str = ""  # options of an emulated IOMMU; none without
+    iommu_vendor: Literal["intel", "amd"] = "intel"
+    without: tuple[Literal["hpet", "pit", "i8042"], ...] = ()  # what most machines have
     nodes: int = Field(ge=1, le=2, default=1)  # CPUs and memory are shared out between so many NUMA nodes
     device: tuple[DeviceRecipe, ...] = ()
 

@@ -210,7 +210,7 @@ def _machine(data: dict[str, Any]) -> Machine:
         layout[name] = Range(**layout[name])
     for name in ("vmlinuz", "initrd", "image", "emulator", "emulator_mend", "state"):
         data[name] = Path(data[name])
-    for name in ("old_cpus", "cmdline"):
+    for name in ("old_cpus", "cmdline", "without"):
         data[name] = tuple(data[name])
     data["devices"] = tuple(MachineDevice(**device) for device in data["devices"])
     return Machine(**{**data, "layout": Layout(**layout)})

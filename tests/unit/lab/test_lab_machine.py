@@ -189,6 +189,13 @@ def test_devices_sit_behind_ports_of_their_own(machine: Machine) -> None:
     assert any(str(machine.state / "card1.sock") in word for word in option(argv, "-netdev"))
 
 
+def test_what_a_machine_lacks_and_whose_iommu_it_has(machine: Machine) -> None:
+    chosen = dataclasses.replace(machine, iommu="intremap=on", iommu_vendor="amd", without=("hpet", "pit"))
+    assert option(qemu_argv(chosen), "-machine") == ["q35,nvdimm=on,hpet=off,pit=off"]
+    assert "amd-iommu,intremap=on" in option(qemu_argv(chosen), "-device")
+    assert option(qemu_argv(machine), "-machine") == ["q35,nvdimm=on"]
+
+
 def test_devices_behind_a_second_host_bridge(machine: Machine) -> None:
     devices = (MachineDevice("edu", network=False), MachineDevice("edu", network=False, second_bridge=True))
     found = option(qemu_argv(dataclasses.replace(machine, devices=devices)), "-device")
