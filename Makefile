@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# make demo|test|test-long|bench|lint|lab|setup, as root or through sudo. ARGS are passed on: make demo ARGS="--vms 2".
+# make demo|test|test-long|test-kvm|bench|lint|lab|setup, as root or through sudo. ARGS are passed on: make demo ARGS="--vms 2".
 # Everything else the project needs is in roots of its own, see qemu-lab/roots.toml.
 
 VENV := .venv
@@ -21,7 +21,7 @@ endif
 HAND_BACK ?= true
 run = $(1); code=$$?; $(HAND_BACK); exit $$code
 
-.PHONY: all setup lab demo bench test test-long unit lint clean
+.PHONY: all setup lab demo bench test test-long test-kvm unit lint clean
 all: setup
 
 setup: $(STAMP)
@@ -49,6 +49,10 @@ test: lab
 # What takes too long for every change.
 test-long: lab
 	@$(call run,$(BIN)/pytest -m long tests/lab $(PYTEST_ARGS))
+
+# Inside an emulated workstation, under its KVM. ARGS="-m kvm_short" runs the short form.
+test-kvm: lab
+	@$(call run,$(BIN)/pytest -m kvm tests/lab/kvm $(ARGS) $(PYTEST_ARGS))
 
 unit: setup
 	@$(call run,$(BIN)/pytest tests/unit $(PYTEST_ARGS))

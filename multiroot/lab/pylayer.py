@@ -11,6 +11,7 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from multiroot import arch, proc
 from multiroot.lab import paths, roots
@@ -25,10 +26,22 @@ _PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "linux")  # o
 
 def dependencies_artifact(system: Artifact, cache: Cache) -> Artifact:
     """What pyproject.toml's `dependencies` name, as wheels for the image's Python."""
-    wanted: list[str] = tomllib.loads((paths.source_dir() / "pyproject.toml").read_text())["project"][
-        "dependencies"
-    ]
+    return _wheels("python-dependencies", _project()["dependencies"], system, cache)
 
+
+def workstation_artifact(system: Artifact, cache: Cache) -> Artifact:
+    """The same with all that the lab and its tests import."""
+    extras = _project()["optional-dependencies"]
+    tools = [each for each in extras["dev"] if each.startswith("pytest")]
+    return _wheels("python-workstation", [*_project()["dependencies"], *extras["lab"], *tools], system, cache)
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((paths.source_dir() / "pyproject.toml").read_text())["project"]
+    return project
+
+
+def _wheels(name: str, wanted: list[str], system: Artifact, cache: Cache) -> Artifact:
     def build(out: Path) -> None:
         names = [f"{platform}_{arch.current().machine}" for platform in _PLATFORMS]
         platforms = [word for name in names for word in ("--platform", name)]
@@ -38,7 +51,7 @@ def dependencies_artifact(system: Artifact, cache: Cache) -> Artifact:
         shutil.rmtree(out / PREFIX / "bin", ignore_errors=True)  # made for the workstation's interpreter
         _compile(cache.ensure(system), out, PREFIX)
 
-    return Artifact("python-dependencies", {"wanted": "\n".join(wanted), "system": system.digest}, build)
+    return Artifact(name, {"wanted": "\n".join(wanted), "system": system.digest}, build)
 
 
 def extension_artifact() -> Artifact:

@@ -54,6 +54,7 @@ class RootRecipes(Recipe):
     kernel: RootRecipe
     full_kernel: RootRecipe
     checkpatch: RootRecipe
+    workstation: RootRecipe
 
     def for_kernel(self, flavour: str) -> RootRecipe:
         return self.full_kernel if flavour == "full" else self.kernel
@@ -125,6 +126,18 @@ class MachineRecipe(Recipe):
         return self
 
 
+class WorkstationRecipe(Recipe):
+    """An emulated workstation that runs the lab under its own KVM (`qemu-lab/workstation/machine.toml`).
+
+    `kernel` is one of the lab's; `cmdline` goes to it beside the console.
+    """
+
+    kernel: str
+    cpus: int = Field(ge=2, le=64)
+    memory: Size
+    cmdline: tuple[str, ...] = ()
+
+
 Model = TypeVar("Model", bound=Recipe)
 
 
@@ -150,6 +163,10 @@ def kernels() -> KernelRecipes:
 
 def roots() -> RootRecipes:
     return read(paths.recipes_dir() / "roots.toml", RootRecipes)
+
+
+def workstation() -> WorkstationRecipe:
+    return read(paths.recipes_dir() / "workstation/machine.toml", WorkstationRecipe)
 
 
 def machine(name: str, overrides: dict[str, object] | None = None) -> MachineRecipe:
