@@ -52,7 +52,7 @@ test-long: lab
 
 # Inside an emulated workstation, under its KVM. ARGS="-m kvm_short" runs the short form.
 test-kvm: lab
-	@$(call run,$(BIN)/pytest -m kvm tests/lab/kvm $(ARGS) $(PYTEST_ARGS))
+	@$(call run,$(BIN)/pytest -v -m kvm tests/lab/kvm $(ARGS) $(PYTEST_ARGS))
 
 unit: setup
 	@$(call run,$(BIN)/pytest tests/unit $(PYTEST_ARGS))

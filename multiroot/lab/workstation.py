@@ -81,8 +81,8 @@ def prepare(cache: Cache) -> WorkstationParts:
 
 
 def argv(parts: WorkstationParts, arguments: Path, console: Path, verdicts: Path) -> list[str]:
-    """The QEMU command. `arguments` is a file with pytest's, one a line. `console` and `verdicts` are sockets,
-    to which QEMU connects.
+    """The QEMU command. `arguments` is a file with pytest's, one a line. QEMU connects to the sockets
+    `console` and `verdicts`.
     """
     of_qemu = arch.current().lab
     kernel = parts.built.kernels[parts.recipe.kernel]
@@ -137,7 +137,7 @@ def _artifact(recipe: WorkstationRecipe, built: Built, noted: Noted) -> Artifact
         for path in source_files(source, _SOURCES):
             image.link(path, stage / pylayer.PREFIX / path.relative_to(source), copy=True)
         image.link_tree(modules / "lib/modules", stage / "usr/lib/modules")
-        _stage_lab(stage / CACHE, lab, built, noted.root)
+        stage_lab(stage / CACHE, lab, built, noted.root)
         image.link(paths.recipes_dir() / "workstation/init", stage / "usr/sbin/init", copy=True)
         image.tidy(stage)
         image.make_erofs(out, stage, built.emulator)
@@ -152,7 +152,7 @@ def _artifact(recipe: WorkstationRecipe, built: Built, noted: Noted) -> Artifact
     return Artifact(NAME, inputs, make)
 
 
-def _stage_lab(target: Path, keys: Sequence[str], built: Built, cache: Path) -> None:
+def stage_lab(target: Path, keys: Sequence[str], built: Built, cache: Path) -> None:
     """A cache with all artifacts' folders, and in them what a machine is made of."""
     for key in (*keys, "locks"):
         (target / key).mkdir(parents=True)

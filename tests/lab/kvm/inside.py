@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,12 +26,29 @@ from multiroot.rpc import client
 Note = Callable[[str, object], None]
 # What a kernel says of the features of KVM that it uses.
 FEATURES = re.compile(
-    r"\] (kvm-clock: using sched offset|kvm-guest: .*|.*KVM setup .*|.*setup PV .*|clocksource: Switched .*)"
+    r"\] (kvm-clock: using sched offset|kvm-guest: .*|.*KVM setup .*|.*setup PV .*|clocksource: Switch.*)"
 )
+# By these MSRs a CPU tells KVM where to write for a feature (kernel: Documentation/virt/kvm/x86/msr.rst). The
+# lowest bit says that it does, and some of the next ones are flags, too.
+WRITES = {0x4B564D01: "kvm-clock", 0x4B564D02: "async PF", 0x4B564D03: "steal time", 0x4B564D04: "PV EOI"}
+FLAGS = 0x3F
+# Runs in a root: where KVM writes for each of its CPUs, by MSR; without those that it does not know.
+READ_MSRS = """
+import json, os, sys
+found = []
+for cpu in sorted(os.listdir("/dev/cpu"), key=int):
+    fd = os.open(f"/dev/cpu/{cpu}/msr", os.O_RDONLY)
+    for msr in map(int, sys.argv[1:]):
+        try:
+            found.append((int(cpu), msr, int.from_bytes(os.pread(fd, 8, msr), "little")))
+        except OSError:
+            continue
+print(json.dumps(found))
+"""
 MINUTES = 4
 EVERY_S = 5.0
-# Runs in a root: COUNT readings, one in EVERY seconds. Each is how far kernel clocks are ahead of the one that
-# roots stamp with, and how wrong that may be; ns.
+# Runs in a root: COUNT readings, one in EVERY seconds. Each is how far its kernel's clocks are ahead of the
+# one that roots stamp with, and how wrong that may be; ns.
 READ_CLOCKS = """
 import json, sys, time
 from multiroot.arena.atomics import tsc_clock
@@ -47,18 +65,19 @@ print(json.dumps(readings))
 """
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
+def command(*words: str, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "multiroot.cli.main", *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        env=environment,
         check=False,
     )
 
 
 def test_the_workstation_has_kvm_and_builds_nothing(labs_factory: Labs) -> None:
-    """Proves that this image has all of the lab, that a probe finds KVM to work, and that there is no network."""
+    """Proves that the image has all of the lab, that a probe finds KVM at work, and no network there."""
     phases = Phases("workstation")
     machine, _ = labs.prepare(Options(accelerator="kvm"), phases)
     assert machine.accelerator == "kvm"
@@ -67,8 +86,8 @@ def test_the_workstation_has_kvm_and_builds_nothing(labs_factory: Labs) -> None:
 
 
 def test_without_nesting_one_line_says_what_to_do(labs_factory: Labs) -> None:
-    """Proves that `lab up` refuses KVM without nesting, with a command that turns it on, and goes on under TCG
-    where it may choose."""
+    """Proves that `lab up` refuses KVM without nesting and names a command that turns it on, and that it
+    goes on under TCG where it may choose."""
     labs_factory.make_room()
     for words in (["-r", "kvm_amd"], ["kvm_amd", "nested=0"]):
         subprocess.run(["modprobe", *words], check=True)
@@ -125,3 +144,39 @@ def test_kvm_clock_and_the_clock_that_roots_stamp_with_do_not_drift(two: Lab, re
         assert result.returncode == 0, result.stderr
         readings = json.loads(result.stdout)
         record_property(f"{root} root, {khz} kHz", json.dumps([readings[0], *readings[1::6], readings[-1]]))
+
+
+def written(lab: Lab, root: str) -> dict[tuple[int, str], int]:
+    """Where KVM writes, by CPU (the root's own numbers) and feature."""
+    lab.run(["modprobe", "msr"], root=root)
+    result = lab.run(["python3", "-c", READ_MSRS, *map(str, WRITES)], root=root)
+    assert result.returncode == 0, result.stderr
+    return {(cpu, WRITES[msr]): at & ~FLAGS for cpu, msr, at in json.loads(result.stdout) if at & 1}
+
+
+def own_memory(lab: Lab, root: str) -> list[range]:
+    lines = re.findall(r"([0-9a-f]+)-([0-9a-f]+) : System RAM", read(lab, root, "/proc/iomem"))
+    return [range(int(start, 16), int(end, 16) + 1) for start, end in lines]
+
+
+def writes_only_into_its_own(lab: Lab, root: str, cpus: int) -> str:
+    """KVM writes for each of so many CPUs, and all of it into memory of the root that has them. Says what."""
+    found, memory = written(lab, root), own_memory(lab, root)
+    assert {cpu for cpu, _ in found} == set(range(cpus))
+    assert [place for place, at in found.items() if not any(at in piece for piece in memory)] == []
+    return ", ".join(sorted({feature for _, feature in found}))
+
+
+def test_kvm_writes_for_a_cpu_into_memory_of_the_root_that_has_it(two: Lab, record_property: Note) -> None:
+    """Proves that no root is written to by what another one has asked KVM for: with two roots; when the new
+    one has crashed and the old one has its CPUs again; and when that has retired."""
+    for root in ("old", "new"):
+        record_property(f"{root} root", writes_only_into_its_own(two, root, 2))
+    cli = Cli(two)
+    cli.crash_new_root()
+    cli.ok("root", "release")
+    writes_only_into_its_own(two, "old", 4)
+    done = command("update", "--kernel", "6.12", environment=cli.environment)
+    assert done.returncode == 0, done.stderr
+    record_property("root that has all", writes_only_into_its_own(two, "old", 4))
+    assert two.state.resets() == 0

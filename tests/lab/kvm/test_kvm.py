@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lab's tests under KVM, inside an emulated workstation that has it. Each test here tells of one there."""
+"""The lab's tests under KVM, inside an emulated workstation. Each test here tells of one there."""
 
 from __future__ import annotations
 
