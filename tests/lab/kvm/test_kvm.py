@@ -19,7 +19,6 @@ SHORT = {
     "test_without_nesting_one_line_says_what_to_do",
     "test_a_vm_goes_there_and_back_and_there_again",
     "test_a_new_root_that_dies_is_noticed_and_everything_comes_back",
-    "test_both_roots_have_the_same_features_of_kvm",
 }
 
 
