@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# make demo|test|test-long|test-vmx|bench|lint|lab|setup, as root or through sudo. ARGS are passed on:
+# make demo|test|test-long|test-kvm|test-vmx|bench|lint|lab|setup, as root or through sudo. ARGS are passed on:
 # make demo ARGS="--vms 2".
 # Everything else the project needs is in roots of its own, see qemu-lab/roots.toml.
 
@@ -22,7 +22,7 @@ endif
 HAND_BACK ?= true
 run = $(1); code=$$?; $(HAND_BACK); exit $$code
 
-.PHONY: all setup lab demo bench test test-long test-vmx unit lint clean
+.PHONY: all setup lab demo bench test test-long test-kvm test-vmx unit lint clean
 all: setup
 
 setup: $(STAMP)
@@ -55,6 +55,10 @@ test-long: lab
 test-vmx: setup
 	@$(call run,$(SUDO) $(BIN)/multiroot lab build --vmx)
 	@$(call run,$(BIN)/pytest -m vmx tests/lab/vmx $(ARGS) $(PYTEST_ARGS))
+
+# Inside an emulated workstation, under its KVM. ARGS="-m kvm_short" runs the short form.
+test-kvm: lab
+	@$(call run,$(BIN)/pytest -v -m kvm tests/lab/kvm $(ARGS) $(PYTEST_ARGS))
 
 unit: setup
 	@$(call run,$(BIN)/pytest tests/unit $(PYTEST_ARGS))

@@ -47,8 +47,8 @@ def lab_options(name: str) -> Callable[[Command], Command]:
         click.option(
             "--accel",
             "accelerator",
-            type=click.Choice(["kvm", "tcg"]),
-            help="Of the machine; else KVM where it works.",
+            type=click.Choice(["auto", "kvm", "tcg"]),
+            help="Of the machine; auto is KVM where it works.",
         ),
         click.option("--modules", type=click.Path(path_type=Path), help="Modules of kernels given by path."),
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot import arch, proc
@@ -19,10 +20,22 @@ from multiroot.phases import Phases
 
 KVM = "kvm"
 TCG = "tcg"
-ACCELERATORS = (KVM, TCG)
-_PROBE_SECONDS = 20.0
+AUTO = "auto"  # the same as to say nothing
+ACCELERATORS = (AUTO, KVM, TCG)
+# A kernel gets there in a second on hardware. Here it may be an emulated workstation's, with others at work.
+_PROBE_SECONDS = 60.0
 # With no initramfs a kernel that got that far panics and, with panic=-1, resets: the probe ends by itself.
 _PROBE_SAYS = "Unable to mount root fs"
+_WITHOUT = f"--accel {TCG} works everywhere"
+_MODULES = Path("/sys/module")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What keeps lab machines from using KVM, and what to do about it."""
+
+    message: str
+    hint: str
 
 
 def choose(built: Built, phases: Phases, wish: str | None = None) -> str:
@@ -36,19 +49,19 @@ def choose(built: Built, phases: Phases, wish: str | None = None) -> str:
     if not problem:
         return KVM
     if wish == KVM:
-        raise BadRequestError(f"KVM cannot be used here: {problem}", f"--accel {TCG} works everywhere")
+        raise BadRequestError(f"KVM cannot be used here: {problem.message}", problem.hint)
     return TCG
 
 
-def _kvm_problem(built: Built, phases: Phases) -> str:
-    """What keeps lab machines from using KVM, "" if nothing does.
+def _kvm_problem(built: Built, phases: Phases) -> Problem | None:
+    """None if nothing does.
 
     The answer of a probe is kept per host kernel and emulator. A host without KVM is not probed.
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return "/dev/kvm is missing, or not yours to open"
-    if not _nested():
-        return "it is not nested, and the roots need KVM of their own"
+        return Problem("/dev/kvm is missing, or not yours to open", _WITHOUT)
+    if problem := nesting_problem():
+        return problem
     known = paths.make_dir(paths.cache_dir() / "probes") / f"{_key(built)}.json"
     if not known.exists():
         with phases.phase(PhaseName.PROBE_KVM) as attributes:
@@ -56,7 +69,24 @@ def _kvm_problem(built: Built, phases: Phases) -> str:
             attributes["works"] = works
         known.write_text(json.dumps({"kvm": works}) + "\n")
         paths.give_to_user(known)
-    return "" if json.loads(known.read_text())["kvm"] else "a kernel that was tried did not boot"
+    if json.loads(known.read_text())["kvm"]:
+        return None
+    return Problem("a kernel that was tried did not boot", _WITHOUT)
+
+
+def nesting_problem(modules: Path = _MODULES) -> Problem | None:
+    """What keeps the host's KVM from letting its guests use KVM, which the lab's roots need; None if nothing
+    does.
+    """
+    loaded = [name for name in arch.current().cpus.kvm_modules if (modules / name).is_dir()]
+    flags = (modules / name / "parameters/nested" for name in loaded)
+    if any(flag.exists() and flag.read_text().strip() in ("1", "Y") for flag in flags):
+        return None
+    message = "it does not let its guests use KVM, and the roots need that"
+    if not loaded:
+        return Problem(message, _WITHOUT)
+    again = f"sudo modprobe -r {loaded[0]} && sudo modprobe {loaded[0]} nested=1"
+    return Problem(message, f"`{again}` changes that while no VM runs; {_WITHOUT}")
 
 
 def probe(emulator: Path, kernel: BootKernel) -> bool:
@@ -73,12 +103,6 @@ def probe(emulator: Path, kernel: BootKernel) -> bool:
     except CommandError:
         return False
     return _PROBE_SAYS in done.stdout
-
-
-def _nested() -> bool:
-    """Whether the host's KVM lets its guests use KVM: the lab's roots need that."""
-    flags = (Path("/sys/module") / module / "parameters/nested" for module in arch.current().cpus.kvm_modules)
-    return any(flag.exists() and flag.read_text().strip() in ("1", "Y") for flag in flags)
 
 
 def _key(built: Built) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from multiroot import proc
 from multiroot.doctor.checks import Answer, Check, failed, ok, warning
-from multiroot.lab import paths, recipes
+from multiroot.lab import accel, paths, recipes
 from multiroot.units import GIB, MIB
 
 # All trees and one image take about 4 GiB; with those there, a change of ours makes one image more.
@@ -109,14 +109,7 @@ class WorkstationDoctor:
     def _accelerator(self) -> Answer:
         if not os.access(self._top / "dev/kvm", os.R_OK | os.W_OK):
             return ok("TCG (no /dev/kvm to use here); roots and guests run all the same")
-        nested = [
-            flag
-            for module in ("kvm_amd", "kvm_intel")
-            if (flag := self._top / f"sys/module/{module}/parameters/nested").exists()
-            and flag.read_text().strip() in ("1", "Y")
-        ]
-        if nested:
+        problem = accel.nesting_problem(self._top / "sys/module")
+        if not problem:
             return ok("KVM with nesting; used when a probe boot works, see 'multiroot lab status'")
-        return warning(
-            "TCG: this host's KVM does not let its guests use KVM", "set nested=1 of kvm_amd or kvm_intel"
-        )
+        return warning("TCG: this host's KVM does not let its guests use KVM", problem.hint)

@@ -56,7 +56,7 @@ def artifact(parts: Parts, cache: Cache, name: str = "image", *, compress: bool 
     def build(out: Path) -> None:
         stage = out / "stage"
         _stage(stage, parts, files, cache)
-        _make_erofs(out, stage, cache.ensure(parts.emulator) / roots.TREE, options)
+        make_erofs(out, stage, cache.ensure(parts.emulator) / roots.TREE, options)
         shutil.rmtree(stage)
 
     return Artifact(name, inputs, build)
@@ -64,34 +64,35 @@ def artifact(parts: Parts, cache: Cache, name: str = "image", *, compress: bool 
 
 def _stage(stage: Path, parts: Parts, files: Path, cache: Cache) -> None:
     """Everything below one folder; hard links to the cache, so nothing here may be written in place."""
-    _link_tree(cache.ensure(parts.system) / roots.TREE, stage)
+    link_tree(cache.ensure(parts.system) / roots.TREE, stage)
     for part in parts.python:
-        _link_tree(cache.ensure(part) / pylayer.PREFIX, stage / pylayer.PREFIX)
+        link_tree(cache.ensure(part) / pylayer.PREFIX, stage / pylayer.PREFIX)
     ours = stage / "usr/lib/multiroot"
     for part in parts.programs:
         name = part.name.removeprefix("program-")
-        _link(cache.ensure(part) / name, ours / name)
+        link(cache.ensure(part) / name, ours / name)
     for part in parts.guests:
         for name in ("vmlinuz", "initrd"):
-            _link(cache.ensure(part) / name, ours / "guests" / part.name.removeprefix("guest-") / name)
+            link(cache.ensure(part) / name, ours / "guests" / part.name.removeprefix("guest-") / name)
     for each in parts.kernels:
         _stage_kernel(stage, each, cache)
     for path in source_files(files):
-        _link(path, stage / path.relative_to(files), copy=True)
-    _tidy(stage)
+        link(path, stage / path.relative_to(files), copy=True)
+    tidy(stage)
 
 
 def _stage_kernel(stage: Path, parts: KernelParts, cache: Cache) -> None:
     folder = stage / "usr/lib/multiroot/kernels" / parts.kernel.name
     # A kernel given by path may be of the same release as one of the lab's: then its modules serve both.
     shutil.rmtree(stage / "usr/lib/modules" / parts.kernel.release, ignore_errors=True)
-    _link_tree(cache.ensure(parts.modules) / "lib/modules", stage / "usr/lib/modules")
+    link_tree(cache.ensure(parts.modules) / "lib/modules", stage / "usr/lib/modules")
     for name in ("vmlinuz", "config", "release"):
-        _link(parts.kernel.folder / name, folder / name)
-    _link(cache.ensure(parts.initramfs) / "initrd", folder / "initrd")
+        link(parts.kernel.folder / name, folder / name)
+    link(cache.ensure(parts.initramfs) / "initrd", folder / "initrd")
 
 
-def _tidy(stage: Path) -> None:
+def tidy(stage: Path) -> None:
+    """Drop what no root needs; folders stay for what is mounted there."""
     for name in (
         "var/cache",
         "var/lib/apt",
@@ -107,7 +108,8 @@ def _tidy(stage: Path) -> None:
         (stage / name).mkdir(parents=True, exist_ok=True)
 
 
-def _make_erofs(out: Path, stage: Path, tools: Path, options: Sequence[str]) -> None:
+def make_erofs(out: Path, stage: Path, tools: Path, options: Sequence[str] = ()) -> None:
+    """`stage` as FILE in `out`, its size a multiple of ALIGNMENT; `tools` is the tree with the program."""
     image = out / FILE
     mkfs = roots.loader_argv(tools, "bin/mkfs.erofs")
     argv: list[str | Path] = [*mkfs, "-T0", "--all-root", "--quiet", *options, image, stage]
@@ -116,7 +118,8 @@ def _make_erofs(out: Path, stage: Path, tools: Path, options: Sequence[str]) -> 
     os.truncate(image, -(-size // ALIGNMENT) * ALIGNMENT)
 
 
-def _link_tree(source: Path, target: Path) -> None:
+def link_tree(source: Path, target: Path) -> None:
+    """Hard links to all files of a folder that is in the cache."""
     shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, copy_function=os.link, ignore=_special)
 
 
@@ -126,7 +129,8 @@ def _special(folder: str, names: list[str]) -> set[str]:
     return {name for name, path in entries if not (path.is_symlink() or path.is_file() or path.is_dir())}
 
 
-def _link(source: Path, target: Path, *, copy: bool = False) -> None:
+def link(source: Path, target: Path, *, copy: bool = False) -> None:
+    """A hard link in place of whatever is there; a `copy` of a file that is not in the cache."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if copy:

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from multiroot import arch, proc
 from multiroot.lab import paths, roots
@@ -27,11 +28,24 @@ _PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "linux")  # o
 
 def dependencies_artifact(system: Artifact, cache: Cache, only: Collection[str] = ()) -> Artifact:
     """What pyproject.toml's `dependencies` name, or `only` these of them: wheels for the image's Python."""
-    named: list[str] = tomllib.loads((paths.source_dir() / "pyproject.toml").read_text())["project"][
-        "dependencies"
-    ]
+    named: list[str] = _project()["dependencies"]
     wanted = [each for each in named if not only or re.split("[^a-z0-9.-]", each)[0] in only]
+    return _wheels("python-dependencies", wanted, system, cache)
 
+
+def workstation_artifact(system: Artifact, cache: Cache) -> Artifact:
+    """The same with all that the lab and its tests import."""
+    extras = _project()["optional-dependencies"]
+    tools = [each for each in extras["dev"] if each.startswith("pytest")]
+    return _wheels("python-workstation", [*_project()["dependencies"], *extras["lab"], *tools], system, cache)
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((paths.source_dir() / "pyproject.toml").read_text())["project"]
+    return project
+
+
+def _wheels(name: str, wanted: list[str], system: Artifact, cache: Cache) -> Artifact:
     def build(out: Path) -> None:
         names = [f"{platform}_{arch.current().machine}" for platform in _PLATFORMS]
         platforms = [word for name in names for word in ("--platform", name)]
@@ -41,7 +55,7 @@ def dependencies_artifact(system: Artifact, cache: Cache, only: Collection[str] 
         shutil.rmtree(out / PREFIX / "bin", ignore_errors=True)  # made for the workstation's interpreter
         _compile(cache.ensure(system), out, PREFIX)
 
-    return Artifact("python-dependencies", {"wanted": "\n".join(wanted), "system": system.digest}, build)
+    return Artifact(name, {"wanted": "\n".join(wanted), "system": system.digest}, build)
 
 
 def extension_artifact() -> Artifact:

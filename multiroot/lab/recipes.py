@@ -56,6 +56,7 @@ class RootRecipes(Recipe):
     checkpatch: RootRecipe
     vmx: RootRecipe
     vmx_system: RootRecipe
+    workstation: RootRecipe
 
     def for_kernel(self, flavour: str) -> RootRecipe:
         return self.full_kernel if flavour == "full" else self.kernel
@@ -132,6 +133,18 @@ class MachineRecipe(Recipe):
         return self
 
 
+class WorkstationRecipe(Recipe):
+    """An emulated workstation that runs the lab under its own KVM (`qemu-lab/workstation/machine.toml`).
+
+    `kernel` is one of the lab's; `cmdline` goes to it beside the console.
+    """
+
+    kernel: str
+    cpus: int = Field(ge=2, le=64)
+    memory: Size
+    cmdline: tuple[str, ...] = ()
+
+
 Model = TypeVar("Model", bound=Recipe)
 
 
@@ -157,6 +170,10 @@ def kernels() -> KernelRecipes:
 
 def roots() -> RootRecipes:
     return read(paths.recipes_dir() / "roots.toml", RootRecipes)
+
+
+def workstation() -> WorkstationRecipe:
+    return read(paths.recipes_dir() / "workstation/machine.toml", WorkstationRecipe)
 
 
 def machine(name: str, overrides: dict[str, object] | None = None) -> MachineRecipe:

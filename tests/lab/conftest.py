@@ -11,9 +11,13 @@ from lab_factory import Labs
 from multiroot.lab.lab import Lab
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--accel", help="of all lab machines; else KVM where it works")
+
+
 @pytest.fixture(scope="session")
 def labs_factory(request: pytest.FixtureRequest) -> Iterator[Labs]:
-    factory = Labs()
+    factory = Labs(request.config.getoption("--accel", None))
     yield factory
     factory.close(keep_logs=bool(request.session.testsfailed))
 

@@ -19,23 +19,25 @@ class Labs:
     """`get(kernel=..., machine=..., ...)` gives a running lab for these options, the same one as long
     as it lives.
 
-    A test that breaks its lab calls `discard` on it. `fresh` boots one that no other test has used.
+    A test that breaks its lab calls `discard` on it. `fresh` boots one that no other test has used. All use
+    `accelerator`, if there is one, else KVM where it works.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, accelerator: str | None = None) -> None:
+        self._usual = Options(accelerator=accelerator)
         self.phases = Phases("workstation")
         self._alive: dict[Options, Lab] = {}
         self._count = 0
 
     def get(self, **chosen: object) -> Lab:
-        options = replace(Options(), **chosen)  # type: ignore[arg-type]
+        options = replace(self._usual, **chosen)  # type: ignore[arg-type]
         lab = self._alive.get(options)
         if lab and lab.state.alive():
             return lab
         return self._boot(options)
 
     def fresh(self, **chosen: object) -> Lab:
-        options = replace(Options(), **chosen)  # type: ignore[arg-type]
+        options = replace(self._usual, **chosen)  # type: ignore[arg-type]
         if options in self._alive:
             self.discard(self._alive[options])
         return self._boot(options)

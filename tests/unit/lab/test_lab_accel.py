@@ -24,7 +24,8 @@ class Host:
         self.probes = 0
         self.says = says
         monkeypatch.setattr(os, "access", lambda path, mode: kvm)
-        monkeypatch.setattr(accel, "_nested", lambda: nested)
+        problem = None if nested else accel.Problem("not nested", "--accel tcg")
+        monkeypatch.setattr(accel, "nesting_problem", lambda: problem)
         monkeypatch.setattr(proc, "run", self.run)
 
     def run(self, argv: list[str], **options: object) -> proc.Completed:
@@ -64,7 +65,7 @@ def test_the_choice_and_that_it_is_kept(
 ) -> None:
     host = Host(monkeypatch, kvm=kvm, nested=nested, says=says)
     assert accel.choose(built, Phases("workstation")) == chosen
-    assert accel.choose(built, Phases("workstation")) == chosen
+    assert accel.choose(built, Phases("workstation"), "auto") == chosen
     assert host.probes == probes
 
 
@@ -99,3 +100,25 @@ def test_a_wish_for_kvm_that_cannot_be_met_says_why(
         accel.choose(built, Phases("workstation"), "kvm")
     assert "--accel tcg" in error.value.hint
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"kvm_intel": "Y"}, None),
+        ({"kvm_amd": "1"}, None),
+        ({"kvm_amd": "0"}, "`sudo modprobe -r kvm_amd && sudo modprobe kvm_amd nested=1`"),
+        ({"kvm_intel": "N"}, "`sudo modprobe -r kvm_intel && sudo modprobe kvm_intel nested=1`"),
+        ({}, "--accel tcg"),
+    ],
+    ids=["intel", "amd", "amd-without", "intel-without", "another"],
+)
+def test_without_nesting_the_hint_turns_it_on(
+    tmp_path: Path, flags: dict[str, str], says: str | None
+) -> None:
+    for module, flag in flags.items():
+        path = tmp_path / module / "parameters/nested"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{flag}\n")
+    problem = accel.nesting_problem(tmp_path)
+    assert (problem.hint.startswith(says) if problem and says else problem is None) is True

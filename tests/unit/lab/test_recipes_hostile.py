@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from multiroot.audit.rows import Rows
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths, recipes, state
-from multiroot.lab.recipes import KernelRecipes, MachineRecipe, RootRecipes
+from multiroot.lab.recipes import KernelRecipes, MachineRecipe, RootRecipes, WorkstationRecipe
 
 PIECES = (b'"', b"[", b"0", b"9" * 30, b"\n[x]\n", b"\xff", b"3T", b"[" * 3000)
 FILES: dict[str, Any] = {
     "machines/passthrough.toml": MachineRecipe,
+    "workstation/machine.toml": WorkstationRecipe,
     "kernels.toml": KernelRecipes,
     "roots.toml": RootRecipes,
 }

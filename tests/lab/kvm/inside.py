@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of what is different under KVM. They run inside an emulated workstation, see test_kvm.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from cli_driver import Cli
+from lab_factory import Labs
+
+from multiroot.lab import agents
+from multiroot.lab import lab as labs
+from multiroot.lab.lab import Lab, Options
+from multiroot.phase_names import PhaseName
+from multiroot.phases import Phases
+from multiroot.rpc import client
+
+Note = Callable[[str, object], None]
+# What a kernel says of the features of KVM that it uses.
+FEATURES = re.compile(
+    r"\] (kvm-clock: using sched offset|kvm-guest: .*|.*KVM setup .*|.*setup PV .*|clocksource: Switch.*)"
+)
+# By these MSRs a CPU tells KVM where to write for a feature (kernel: Documentation/virt/kvm/x86/msr.rst). The
+# lowest bit says that it does, and some of the next ones are flags, too.
+WRITES = {0x4B564D01: "kvm-clock", 0x4B564D02: "async PF", 0x4B564D03: "steal time", 0x4B564D04: "PV EOI"}
+FLAGS = 0x3F
+# Runs in a root: where KVM writes for each of its CPUs, by MSR; without those that it does not know.
+READ_MSRS = """
+import json, os, sys
+found = []
+for cpu in sorted(os.listdir("/dev/cpu"), key=int):
+    fd = os.open(f"/dev/cpu/{cpu}/msr", os.O_RDONLY)
+    for msr in map(int, sys.argv[1:]):
+        try:
+            found.append((int(cpu), msr, int.from_bytes(os.pread(fd, 8, msr), "little")))
+        except OSError:
+            continue
+print(json.dumps(found))
+"""
+MINUTES = 4
+EVERY_S = 5.0
+KINDS = ("CLOCK_MONOTONIC_RAW", "CLOCK_MONOTONIC", "CLOCK_REALTIME")
+DRIFT = 1e-7  # more than rounding does, and a hundredth of what NTP steers by
+# Runs in a root: COUNT readings, one in EVERY seconds. Each is how far its kernel's clocks are ahead of the
+# one that roots stamp with, and how wrong that may be; ns.
+READ_CLOCKS = """
+import json, sys, time
+from multiroot.arena.atomics import tsc_clock
+from multiroot.clocks import difference
+khz, count, every = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+ours = tsc_clock(khz)
+kinds = (time.CLOCK_MONOTONIC_RAW, time.CLOCK_MONOTONIC, time.CLOCK_REALTIME)
+readings = []
+for number in range(count):
+    found = [difference(lambda: time.clock_gettime_ns(kind), ours, 200) for kind in kinds]
+    readings.append([ours(), *([each.ns, each.error_ns] for each in found)])
+    time.sleep(every)
+print(json.dumps(readings))
+"""
+
+
+def command(*words: str, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "multiroot.cli.main", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+
+def test_the_workstation_has_kvm_and_builds_nothing(labs_factory: Labs) -> None:
+    """Proves that the image has all of the lab, that a probe finds KVM at work, and no network there."""
+    phases = Phases("workstation")
+    machine, _ = labs.prepare(Options(accelerator="kvm"), phases)
+    assert machine.accelerator == "kvm"
+    assert {phase.name for phase in phases.finished} <= {PhaseName.PROBE_KVM}
+    assert [path.name for path in Path("/sys/class/net").iterdir()] == ["lo"]
+
+
+def test_without_nesting_one_line_says_what_to_do(labs_factory: Labs) -> None:
+    """Proves that `lab up` refuses KVM without nesting and names a command that turns it on, and that it
+    goes on under TCG where it may choose."""
+    labs_factory.make_room()
+    for words in (["-r", "kvm_amd"], ["kvm_amd", "nested=0"]):
+        subprocess.run(["modprobe", *words], check=True)
+    refused = command("lab", "up", "--dry-run", "--accel", "kvm")
+    lines = [line for line in refused.stderr.splitlines() if line.startswith("multiroot: ")]
+    assert refused.returncode == 2
+    assert len(lines) == 1
+    assert "-accel tcg" in command("lab", "up", "--dry-run", "--accel", "auto").stdout
+    mend = lines[0].split("`")[1].replace("sudo ", "")
+    subprocess.run(["sh", "-c", mend], check=True)
+    assert "-accel kvm" in command("lab", "up", "--dry-run", "--accel", "kvm").stdout
+
+
+@pytest.fixture(scope="module")
+def two(labs_factory: Labs) -> Iterator[Lab]:
+    """A lab whose new root runs."""
+    lab = labs_factory.fresh(kernel="6.12")
+    with client.connect(lab.agent_address, root="old") as old:
+        agents.status(old, wait=True)
+    Cli(lab).ok("root", "launch", "--kernel", "6.12")
+    yield lab
+    labs_factory.discard(lab)
+
+
+def read(lab: Lab, root: str, path: str) -> str:
+    return lab.run(["cat", path], root=root).stdout.strip()
+
+
+def test_both_roots_have_the_same_features_of_kvm(two: Lab, record_property: Note) -> None:
+    """Proves that the new root, which INIT and SIPI started, uses what the old one uses."""
+    source = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+    seen = []
+    for root in ("old", "new"):
+        said = two.run(["dmesg"], root=root).stdout.splitlines()
+        found = {match[1] for line in said if (match := FEATURES.search(line))}
+        record_property(f"{root} root", ", ".join(sorted(found)))
+        seen.append((read(two, root, source), found))
+    assert seen[0] == seen[1]
+    assert seen[0][0] == "kvm-clock"
+    assert two.state.resets() == 0
+
+
+def test_kvm_clock_and_the_clock_that_roots_stamp_with_do_not_drift(two: Lab, record_property: Note) -> None:
+    """Proves that moments of kernels' clocks and of the roots' common one can be compared, minutes apart."""
+    with client.connect(two.agent_address, root="old") as channel:
+        khz = agents.status(channel, wait=True).tsc_khz
+    count = int(MINUTES * 60 / EVERY_S)
+    words = ["python3", "-c", READ_CLOCKS, str(khz), str(count), str(EVERY_S)]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(
+            pool.map(lambda root: two.run(words, root=root, timeout=MINUTES * 60 + 300), ("old", "new"))
+        )
+    for root, result in zip(("old", "new"), results, strict=True):
+        assert result.returncode == 0, result.stderr
+        first, *_, last = json.loads(result.stdout)
+        seconds = (last[0] - first[0]) / 1e9
+        for name, (before, error), (after, more_error) in zip(KINDS, first[1:], last[1:], strict=True):
+            record_property(f"{root} root, {name}", f"{after - before:+} ns in {seconds:.0f} s")
+            assert abs(after - before) <= error + more_error + DRIFT * seconds * 1e9, (root, name)
+
+
+def written(lab: Lab, root: str) -> dict[tuple[int, str], int]:
+    """Where KVM writes, by CPU (the root's own numbers) and feature."""
+    lab.run(["modprobe", "msr"], root=root)
+    result = lab.run(["python3", "-c", READ_MSRS, *map(str, WRITES)], root=root)
+    assert result.returncode == 0, result.stderr
+    return {(cpu, WRITES[msr]): at & ~FLAGS for cpu, msr, at in json.loads(result.stdout) if at & 1}
+
+
+def own_memory(lab: Lab, root: str) -> list[range]:
+    lines = re.findall(r"([0-9a-f]+)-([0-9a-f]+) : System RAM", read(lab, root, "/proc/iomem"))
+    return [range(int(start, 16), int(end, 16) + 1) for start, end in lines]
+
+
+def writes_only_into_its_own(lab: Lab, root: str, cpus: int) -> str:
+    """KVM writes for each of so many CPUs, and all of it into memory of the root that has them. Says what."""
+    found, memory = written(lab, root), own_memory(lab, root)
+    assert {cpu for cpu, _ in found} == set(range(cpus))
+    assert [place for place, at in found.items() if not any(at in piece for piece in memory)] == []
+    return ", ".join(sorted({feature for _, feature in found}))
+
+
+def test_kvm_writes_for_a_cpu_into_memory_of_the_root_that_has_it(two: Lab, record_property: Note) -> None:
+    """Proves that no root is written to by what another one has asked KVM for: with two roots; when the new
+    one has crashed and the old one has its CPUs again; and when that has retired."""
+    for root in ("old", "new"):
+        record_property(f"{root} root", writes_only_into_its_own(two, root, 2))
+    cli = Cli(two)
+    cli.crash_new_root()
+    cli.ok("root", "release")
+    writes_only_into_its_own(two, "old", 4)
+    done = command("update", "--kernel", "6.12", environment=cli.environment)
+    assert done.returncode == 0, done.stderr
+    record_property("root that has all", writes_only_into_its_own(two, "old", 4))
+    assert two.state.resets() == 0
