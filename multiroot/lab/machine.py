@@ -97,7 +97,8 @@ def qemu_argv(machine: Machine) -> list[str]:
         ("-machine", option(of_qemu.machine_type, {"nvdimm": True, **dict.fromkeys(machine.without, False)})),
         ("-accel", tcg if machine.accelerator == "tcg" else machine.accelerator),
         ("-cpu", of_qemu.cpu),
-        ("-smp", str(machine.cpus)),
+        # Kernels do not believe that CPUs of one socket are on several nodes.
+        ("-smp", f"{machine.cpus},sockets={machine.nodes}" if machine.nodes > 1 else str(machine.cpus)),
         ("-m", option(f"{machine.layout.ram // MIB}M", memory)),
         ("-object", option("memory-backend-file", {"id": "image", **image, "readonly": True})),
         ("-device", option("nvdimm", {"memdev": "image", "unarmed": True})),

@@ -214,6 +214,7 @@ def test_nodes_share_cpus_and_all_of_the_memory(machine: Machine) -> None:
     ]
     assert f"memory-backend-ram,id=node1,size={half}M" in option(argv, "-object")
     assert f"{2 * half}M" == option(argv, "-m")[0].partition(",")[0]
+    assert option(argv, "-smp") == ["4,sockets=2"]
     assert "-numa" not in qemu_argv(machine)
 
 
