@@ -21,7 +21,6 @@ from multiroot.cli import main
 @contextmanager
 def begun():
     try:
-        print("begun", flush=True)
         yield
     finally:
         print("taken down", flush=True)
