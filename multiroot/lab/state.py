@@ -72,7 +72,7 @@ class LabState:
     @property
     def agent_target(self) -> str:
         """Where the old root's agent answers on this workstation."""
-        return f"127.0.0.1:{self.machine.agent_port}"
+        return _agent_target(self.machine.agent_port)
 
     def alive(self) -> bool:
         return _lives(self.pid, self.started)
@@ -160,32 +160,34 @@ def names() -> list[str]:
 
 def running() -> LabState | None:
     """The lab that runs: the only one, or the one called "default". BadRequestError if others do."""
-    states = [load(name) for name in names() if _has_machine(name)]
-    if len(states) < 2:
-        return states[0] if states else None
-    for state in states:
-        if state.machine.name == "default":
-            return state
-    there = ", ".join(f"{state.machine.name} ({state.agent_target})" for state in states)
-    raise BadRequestError(f"several labs run: {there}", "say which: MULTIROOT_AGENT=127.0.0.1:PORT")
+    there = {name: target for name in names() if (target := _target(name))}
+    if len(there) < 2 or "default" in there:
+        return load("default" if "default" in there else next(iter(there))) if there else None
+    which = ", ".join(f"{name} ({target})" for name, target in there.items())
+    raise BadRequestError(f"several labs run: {which}", "say which: MULTIROOT_AGENT=127.0.0.1:PORT")
 
 
 def address_of(target: str) -> Address:
     """The gRPC target, with the token that a lab wants if it is the address of one that runs."""
     for name in names():
-        if _has_machine(name) and (found := load(name)).agent_target == target:
-            return found.agent_address
+        if _target(name) == target:
+            return load(name).agent_address
     return Address(target)
 
 
-def _has_machine(name: str) -> bool:
-    """Whether a lab's QEMU runs, whatever version of multiroot started it."""
+def _target(name: str) -> str:
+    """Where a lab's agent answers, whatever version of multiroot started it; "" if its QEMU does not run."""
     try:
         data = json.loads((folder(name) / _STATE).read_text())
-        return _lives(int(data["pid"]), data["started"])
+        alive = _lives(int(data["pid"]), data["started"])
+        return _agent_target(data["machine"]["agent_port"]) if alive else ""
     except (KeyError, TypeError, ValueError):
         # Cut short by a full disk or an end of the power: the machine did not survive it either.
-        return False
+        return ""
+
+
+def _agent_target(port: int) -> str:
+    return f"127.0.0.1:{port}"
 
 
 def _lives(pid: int, started: int) -> bool:

@@ -265,6 +265,27 @@ def test_a_dead_lab_of_another_version_is_in_nobodys_way(machine: Machine) -> No
 
 
 @pytest.mark.usefixtures("workstation")
+def test_a_lab_of_another_version_that_runs_is_in_the_way_of_its_own_commands_only(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = up(machine, "a", 40009).folder / "lab.json"
+    data = json.loads(path.read_text())
+    del data["machine"]["cpus"]
+    path.write_text(json.dumps(data))
+    demo = up(machine, "demo", 40011)
+    monkeypatch.setenv("MULTIROOT_AGENT", demo.agent_target)
+    assert agent.agent_target() == demo.agent_address
+    monkeypatch.setenv("MULTIROOT_AGENT", "127.0.0.1:40009")
+    with pytest.raises(BadRequestError, match="'a' was started by another version"):
+        agent.agent_target()
+    monkeypatch.delenv("MULTIROOT_AGENT")
+    with pytest.raises(BadRequestError, match="several labs run: a "):
+        agent.agent_target()
+    up(machine, "default", 40013)
+    assert str(agent.agent_target()) == "127.0.0.1:40013"
+
+
+@pytest.mark.usefixtures("workstation")
 def test_a_lab_has_a_token_of_its_own_that_its_commands_know(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
