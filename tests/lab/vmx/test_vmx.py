@@ -14,9 +14,7 @@ from intel import (
     OLD_CPUS,
     SPINS,
     STEP_S,
-    MachineEndedError,
     Root,
-    StillRunsError,
     check_silent,
     kexec,
     launch,
@@ -29,16 +27,6 @@ from multiroot.units import format_cpu_list
 # Of a busy workstation's clock; the limits that matter are the emulator's (see intel.py).
 pytestmark = pytest.mark.timeout(3600)
 
-BLOCKED = pytest.mark.xfail(
-    strict=True,
-    raises=StillRunsError,
-    reason="INIT is blocked in VMX operation, and the module takes what it has sent for done",
-)
-PAGING = pytest.mark.xfail(
-    strict=True,
-    raises=MachineEndedError,
-    reason="a CPU that parks turns paging off without VMXOFF, and faults until the machine is reset",
-)
 ALL = range(CPUS)
 ALL_NEW = range(len(NEW_CPUS))
 PARKED = "until multiroot kexec status --json | grep -q '\"parked\"'; do sleep 0.2; done"
@@ -116,7 +104,6 @@ def test_a_new_root_starts_on_cpus_that_had_guests(old: Root) -> None:
     check_given_back(old)
 
 
-@BLOCKED
 @pytest.mark.parametrize(
     "guests", [pytest.param(HALTS, marks=pytest.mark.vmx_short), SPINS], ids=["vmx-root", "guest"]
 )
@@ -130,7 +117,6 @@ def test_a_new_root_is_stopped_whose_cpus_are_in_vmx_operation(old: Root, guests
     check_given_back(old)
 
 
-@PAGING
 @pytest.mark.parametrize("end", [PANIC, RESTART], ids=["panic", "sysrq-b"])
 def test_a_new_root_with_guests_ends_alone(old: Root, end: str) -> None:
     """Proves that a panic or restart of the new root parks CPUs that are in VMX operation: the old root's
@@ -146,7 +132,7 @@ def test_a_new_root_with_guests_ends_alone(old: Root, end: str) -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [RETIRE, pytest.param(PANIC, marks=PAGING), pytest.param(RESTART, marks=PAGING)],
+    [RETIRE, PANIC, RESTART],
     ids=["retire", "panic", "sysrq-b"],
 )
 def test_an_old_root_with_guests_ends_alone(last_of: Root, end: str) -> None:
