@@ -17,8 +17,6 @@ from multiroot.errors import MultirootError
 from multiroot.net import namespace, ports
 from multiroot.net.plan import AddAddress, AddBridge, AddPort, BringUp, GiveToGuests, Link, Step
 
-_IFF_UP = 1
-
 
 def _load() -> Any:
     """pyroute2's rtnetlink client.
@@ -85,7 +83,7 @@ class Netlink:
                     index=message["index"],
                     name=message.get("ifname"),
                     master=message.get("master") or 0,
-                    up=bool(message["flags"] & _IFF_UP),
+                    up=bool(message["flags"] & ports.IFF_UP),
                     addresses=tuple(addresses.get(message["index"], ())),
                 )
                 async for message in await ipr.get_links()

@@ -15,11 +15,11 @@ _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _SIOCGIFINDEX = 0x8933
 _SIOCBRADDIF = 0x89A2
-_IFF_UP = 1
+IFF_UP = 1
 
-# struct ifreq of a 64-bit kernel, with ifr_ifindex or ifr_flags.
+# struct ifreq of a 64-bit kernel, with ifr_flags or ifr_ifindex.
+IFREQ_FLAGS = struct.Struct("16sH22x")
 _INDEX = struct.Struct("16si20x")
-_FLAGS = struct.Struct("16sH22x")
 
 
 def add_port(sock: socket.socket, name: str, bridge: str) -> None:
@@ -30,5 +30,6 @@ def add_port(sock: socket.socket, name: str, bridge: str) -> None:
 
 def bring_up(sock: socket.socket, name: str) -> None:
     """Let the device `name` pass frames, in the network namespace of `sock`. Raises OSError."""
-    answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, _FLAGS.pack(name.encode(), 0))
-    fcntl.ioctl(sock, _SIOCSIFFLAGS, _FLAGS.pack(name.encode(), _FLAGS.unpack(answer)[1] | _IFF_UP))
+    answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, IFREQ_FLAGS.pack(name.encode(), 0))
+    flags = IFREQ_FLAGS.unpack(answer)[1] | IFF_UP
+    fcntl.ioctl(sock, _SIOCSIFFLAGS, IFREQ_FLAGS.pack(name.encode(), flags))

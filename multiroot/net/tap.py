@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 from dataclasses import dataclass
 
 from multiroot.errors import MultirootError
+from multiroot.net.ports import IFREQ_FLAGS
 
 TUN = "/dev/net/tun"
 NAME_PATTERN = "mrtap%d"  # the kernel fills in the next free number
@@ -17,7 +17,6 @@ _TUNSETIFF = 0x400454CA
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000  # lets virtio-net pass checksums and segments unchanged
-_IFREQ = struct.Struct("16sH22x")
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ def open_tap(pattern: str = NAME_PATTERN) -> TapDevice:
     except OSError as error:
         raise MultirootError(f"cannot open {TUN}: {error.strerror}", "modprobe tun") from error
     try:
-        request = _IFREQ.pack(pattern.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
+        request = IFREQ_FLAGS.pack(pattern.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
         answer = fcntl.ioctl(fd, _TUNSETIFF, request)
     except OSError as error:
         os.close(fd)
         raise MultirootError(f"cannot make a tap device: {error.strerror}") from error
-    name: bytes = _IFREQ.unpack(answer)[0]
+    name: bytes = IFREQ_FLAGS.unpack(answer)[0]
     return TapDevice(name.rstrip(b"\0").decode(), fd)
