@@ -117,9 +117,12 @@ class _Module:
             self._claimed = self._claim()
         return _ioctl(self._claimed, operation, argument)
 
-    def _must(self, operation: str, argument: Any, what: str) -> None:
-        number = self._change(operation, argument)
-        if number:
+    def _must_ask(self, operation: str, argument: Any, what: str) -> None:
+        if number := self._ask(operation, argument):
+            raise refusal(operation, what, number)
+
+    def _must_change(self, operation: str, argument: Any, what: str) -> None:
+        if number := self._change(operation, argument):
             raise refusal(operation, what, number)
 
     def _claim(self) -> int:
@@ -141,7 +144,7 @@ class Iommu(_Module):
     def info(self) -> Unit:
         """The unit, whether this root takes part or not."""
         raw = ffi.new("struct multiroot_iommu_info *")
-        self._call("IOMMU_IOC_INFO", raw, "cannot ask the IOMMU module")
+        self._must_ask("IOMMU_IOC_INFO", raw, "cannot ask the IOMMU module")
         last = Fault(raw.fault_device, raw.fault_address, raw.fault_reason, bool(raw.fault_write))
         return Unit(
             on=bool(raw.flags & lib.MULTIROOT_IOMMU_ON),
@@ -160,19 +163,19 @@ class Iommu(_Module):
         """
         flags = lib.MULTIROOT_IOMMU_REMAP if remap else 0
         raw = ffi.new("struct multiroot_iommu_start *", (tables, size, registers, flags, 0))
-        self._must("IOMMU_IOC_START", raw, f"cannot start the IOMMU at {registers:#x}")
+        self._must_change("IOMMU_IOC_START", raw, f"cannot start the IOMMU at {registers:#x}")
 
     def join(self, tables: int, size: int) -> None:
         """Take part in the tables that another root made, and inherit as `inherit` does."""
         raw = ffi.new("struct multiroot_iommu_start *", (tables, size, 0, 0, 0))
-        self._must("IOMMU_IOC_JOIN", raw, f"cannot join the IOMMU tables at {tables:#x}")
+        self._must_change("IOMMU_IOC_JOIN", raw, f"cannot join the IOMMU tables at {tables:#x}")
 
     def inherit(self) -> int:
         """Become the owner of the devices of all roots that have ended; how many there were. Those that
         worked for a VM do no DMA any more.
         """
         raw = ffi.new("struct multiroot_iommu_inherit *")
-        self._must("IOMMU_IOC_INHERIT", raw, "cannot inherit devices")
+        self._must_change("IOMMU_IOC_INHERIT", raw, "cannot inherit devices")
         return int(raw.devices)
 
     def device(self, rid: int, ram_base: int, ram_size: int) -> Translation:
@@ -180,7 +183,7 @@ class Iommu(_Module):
         raw = ffi.new(
             "struct multiroot_iommu_device *", {"rid": rid, "ram_base": ram_base, "ram_size": ram_size}
         )
-        self._call("IOMMU_IOC_DEVICE", raw, f"cannot look at {address(rid)}")
+        self._must_ask("IOMMU_IOC_DEVICE", raw, f"cannot look at {address(rid)}")
         return Translation(raw.owner, raw.did, raw.context, raw.table, raw.leaves, raw.crc, raw.remapped)
 
     def owner(self, rid: int) -> int:
@@ -219,11 +222,6 @@ class Iommu(_Module):
             raise refusal("IOMMU_IOC_SWITCH", what, number)
         return Comparison(raw.same, raw.elsewhere, raw.verify_ns, raw.switch_ns)
 
-    def _call(self, operation: str, argument: Any, what: str) -> None:
-        number = self._ask(operation, argument)
-        if number:
-            raise refusal(operation, what, number)
-
 
 class Pci(_Module):
     """The PCI module."""
@@ -233,12 +231,12 @@ class Pci(_Module):
 
     def add(self, segment: int, function: Function) -> None:
         """Make a PCI segment with this function, held: nothing this kernel does to it reaches it."""
-        self._must("PCI_IOC_ADD", _function(segment, function), f"cannot add {address(function.rid)}")
+        self._must_change("PCI_IOC_ADD", _function(segment, function), f"cannot add {address(function.rid)}")
 
     def remove(self, segment: int) -> None:
         """Take the segment away; ConflictError while a driver has its function."""
         raw = ffi.new("struct multiroot_pci_function *", {"segment": segment})
-        self._must("PCI_IOC_REMOVE", raw, f"cannot remove PCI segment {segment:#x}")
+        self._must_change("PCI_IOC_REMOVE", raw, f"cannot remove PCI segment {segment:#x}")
 
 
 def segment_of(rid: int) -> int:

@@ -150,9 +150,9 @@ class Ecam:
     bus_last: int
     segment: int = 0
 
-    def has(self, rid: int) -> bool:
-        """Whether the function (bus << 8 | devfn) of segment 0 is there."""
-        return self.segment == 0 and self.bus_first <= rid >> 8 <= self.bus_last
+    def has(self, segment: int, bus: int) -> bool:
+        """Whether the configuration space of a bus is there."""
+        return segment == self.segment and self.bus_first <= bus <= self.bus_last
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class MachineDoctor:
         """Memory that is no other root's to read, CPUs for which the ledger has no place."""
         cpuinfo, ours, memory = self._text("proc/cpuinfo"), arch.current().cpus, arch.current().memory
         owners = sorted(ours.features(cpuinfo) & memory.owner_features)
-        owners += [name for name, file in memory.owner_files.items() if self._first_line(file) in _ON]
+        owners += [name for name, file in memory.owner_files.items() if self._optional(file) in _ON]
         if owners:
             return failed(
                 f"memory has owners that no other root knows of: {', '.join(owners)}",
@@ -51,12 +51,12 @@ class MachineDoctor:
         """What this kernel forbids, and what it must not do while two roots live."""
         if "elfcorehdr" in self._parameters():
             return failed("this is a crash kernel", "reboot")
-        lockdown = self._first_line("sys/kernel/security/lockdown")
+        lockdown = self._optional("sys/kernel/security/lockdown")
         if lockdown and "[none]" not in lockdown:
             return failed(
                 f"this kernel is locked down: {lockdown}", "turn Secure Boot off, and boot without lockdown="
             )
-        if self._first_line("sys/kernel/kexec_crash_loaded") == "1":
+        if self._optional("sys/kernel/kexec_crash_loaded") == "1":
             mend = "while two roots live, look at the messages in `multiroot root console`; or: kexec -p -u"
             return warning("a crash kernel is loaded; it is not started while two roots live", mend)
         return ok(
@@ -91,8 +91,8 @@ class MachineDoctor:
     def _parameters(self) -> dict[str, str]:
         return parse_command_line(self._text("proc/cmdline"))
 
-    def _first_line(self, path: str) -> str:
-        """Of a file that not every kernel has; "" without it."""
+    def _optional(self, path: str) -> str:
+        """What is in a file that not every kernel has; "" without it."""
         file = self.top / path
         return file.read_text().strip() if file.exists() else ""
 
@@ -102,6 +102,6 @@ class MachineDoctor:
 
 def _reached(bridge: Bridge, ecams: Sequence[Ecam]) -> bool:
     return all(
-        any(ecam.segment == bridge.segment and ecam.bus_first <= bus <= ecam.bus_last for ecam in ecams)
+        any(ecam.has(bridge.segment, bus) for ecam in ecams)
         for bus in range(bridge.bus_first, bridge.bus_last + 1)
     )

@@ -37,8 +37,8 @@ class RootDoctor:
     def checks(self) -> list[tuple[str, Check]]:
         return [
             ("cpu", self._cpu),
-            ("machine", MachineDoctor(self.top).cpus),
-            ("kernel", MachineDoctor(self.top).kernel),
+            ("machine", self._machine.cpus),
+            ("kernel", self._machine.kernel),
             ("kvm", self._kvm),
             ("tsc", self._tsc),
             ("ipi", self._ipi),
@@ -51,6 +51,10 @@ class RootDoctor:
             ("link", self._link),
             ("agent", self._agent),
         ]
+
+    @property
+    def _machine(self) -> MachineDoctor:
+        return MachineDoctor(self.top)
 
     def _features(self) -> frozenset[str]:
         return arch.current().cpus.features(self._text("proc/cpuinfo"))
@@ -113,9 +117,9 @@ class RootDoctor:
 
     def _pci(self) -> Answer:
         if self._info is None:
-            return MachineDoctor(self.top).pci(None)
+            return self._machine.pci(None)
         with Device(self.device) as device:
-            return MachineDoctor(self.top).pci(device.ledger())
+            return self._machine.pci(device.ledger())
 
     def _carve(self) -> Answer:
         if self._info and self._info.carved:

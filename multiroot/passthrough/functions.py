@@ -154,7 +154,7 @@ class Functions:
 def config_address(ecams: Sequence[Ecam], rid: int) -> int:
     """Physical address of a function's 4 KiB of configuration space; ConflictError if it is not in memory."""
     for ecam in ecams:
-        if ecam.has(rid):
+        if ecam.has(0, rid >> 8):
             return ecam.base + (rid << 12)
     raise ConflictError(f"PCI bus {rid >> 8:#x} has no memory-mapped configuration space")
 
