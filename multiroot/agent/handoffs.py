@@ -65,7 +65,8 @@ class Handoffs:
         finally:
             for name in evacuation.legs:
                 del self._under_way[name]
-            memory.tidy()
+            if not self._under_way:
+                memory.tidy()
 
     async def cancel(self, name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
         """Have the VM `name` stay that is being handed over, or all if it is "".

@@ -21,8 +21,7 @@ class Cpus:
     `what` describes a CPU that will do. `id_name` is what people call a hardware id. `widest_narrow_id` is
     the largest one that fits the interrupt controller's narrow mode. `controllers` are the names of its two
     modes, narrow and wide. Of the features, every root needs those that are `wanted`. Those of `clock` make a
-    clock common to all roots. A CPU
-    that runs VMs has one of `virtualisation`.
+    clock common to all roots. A CPU that runs VMs has one of `virtualisation`.
     """
 
     hardware_ids: Callable[[str], dict[int, int]]

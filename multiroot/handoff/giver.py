@@ -377,13 +377,10 @@ class Attempt:
         return None
 
     async def _go_on(self) -> None:
-        """Let the guest go on here, however far the VMM has come with sending.
-
-        One that does not answer before it was asked to send anything keeps its guest as it is.
+        """Let the guest go on here, however far the VMM has come with sending; one that does not answer lets
+        it go on when it does.
         """
         self._vm.hurry(False)
-        if self._vm.is_stuck:
-            return
         await self._vm.patiently(self._resume)
 
     async def _resume(self) -> None:
