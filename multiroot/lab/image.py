@@ -51,7 +51,8 @@ def artifact(parts: Parts, cache: Cache, name: str = "image", *, compress: bool 
     inputs["kernels"] = " ".join(f"{each.kernel.name}={each.kernel.release}" for each in parts.kernels)
     inputs["files"] = digest_tree(files)
     options = ["-zlz4hc"] if compress else []
-    inputs |= {"options": " ".join(options)} if options else {}
+    if options:
+        inputs["options"] = " ".join(options)
 
     def build(out: Path) -> None:
         stage = out / "stage"

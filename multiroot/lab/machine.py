@@ -86,7 +86,6 @@ def qemu_argv(machine: Machine) -> list[str]:
     """The QEMU command, run through the emulator root's dynamic loader."""
     of_qemu = arch.current().lab
     state = machine.state
-    image: Options = {"mem-path": machine.image, "size": machine.layout.image.size, "share": True}
     forwards = ((machine.agent_port, AGENT_PORT), (machine.exec_port, EXEC_PORT))
     network = tuple(f"tcp:127.0.0.1:{outside}-10.0.2.15:{inside}" for outside, inside in forwards)
     memory: Options = {"slots": 1, "maxmem": f"{machine.layout.max_memory // MIB}M"}
@@ -100,8 +99,7 @@ def qemu_argv(machine: Machine) -> list[str]:
         # Kernels do not believe that CPUs of one socket are on several nodes.
         ("-smp", f"{machine.cpus},sockets={machine.nodes}" if machine.nodes > 1 else str(machine.cpus)),
         ("-m", option(f"{machine.layout.ram // MIB}M", memory)),
-        ("-object", option("memory-backend-file", {"id": "image", **image, "readonly": True})),
-        ("-device", option("nvdimm", {"memdev": "image", "unarmed": True})),
+        *image_options(machine.image, machine.layout.image.size),
         ("-kernel", str(machine.vmlinuz)),
         ("-initrd", str(machine.initrd)),
         ("-append", kernel_cmdline(machine)),
@@ -127,6 +125,15 @@ def qemu_argv(machine: Machine) -> list[str]:
     end = "pause" if machine.hold else "poweroff"
     mend = machine.emulator_mend if machine.accelerator == "tcg" else None
     return [*emulator_argv(machine.emulator, mend), "-action", f"shutdown={end}", *words]
+
+
+def image_options(image: Path, size: int) -> list[tuple[str, str]]:
+    """A system image of `size` bytes as an NVDIMM that nobody can write to."""
+    file: Options = {"id": "image", "mem-path": image, "size": size, "share": True, "readonly": True}
+    return [
+        ("-object", option("memory-backend-file", file)),
+        ("-device", option("nvdimm", {"memdev": "image", "unarmed": True})),
+    ]
 
 
 def _socket(name: str, path: Path, **settings: Value) -> str:

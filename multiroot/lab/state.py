@@ -161,8 +161,10 @@ def names() -> list[str]:
 def running() -> LabState | None:
     """The lab that runs: the only one, or the one called "default". BadRequestError if others do."""
     there = {name: target for name in names() if (target := _target(name))}
-    if len(there) < 2 or "default" in there:
-        return load("default" if "default" in there else next(iter(there))) if there else None
+    if not there:
+        return None
+    if len(there) == 1 or "default" in there:
+        return load("default" if "default" in there else next(iter(there)))
     which = ", ".join(f"{name} ({target})" for name, target in there.items())
     raise BadRequestError(f"several labs run: {which}", "say which: MULTIROOT_AGENT=127.0.0.1:PORT")
 

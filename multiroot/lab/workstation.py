@@ -19,7 +19,7 @@ from multiroot.lab import build, host, image, paths, pylayer, recipes, roots
 from multiroot.lab.artifacts import Artifact, digest_tree, source_files
 from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
-from multiroot.lab.machine import Options, emulator_argv
+from multiroot.lab.machine import Options, emulator_argv, image_options
 from multiroot.lab.recipes import WorkstationRecipe
 from multiroot.phases import Phases
 from multiroot.units import GIB, MIB
@@ -90,7 +90,6 @@ def argv(parts: WorkstationParts, arguments: Path, console: Path, verdicts: Path
     # QEMU wants room to align the slot to 1 GiB.
     most = parts.recipe.memory + -(-size // GIB) * GIB + GIB
     memory: Options = {"slots": 1, "maxmem": f"{most // MIB}M"}
-    file: Options = {"id": "image", "mem-path": parts.image, "size": size, "share": True, "readonly": True}
     line = f"console={arch.current().serial}0,115200 {' '.join(parts.recipe.cmdline)}"
     options = [
         ("-name", f"multiroot-{NAME}"),
@@ -99,8 +98,7 @@ def argv(parts: WorkstationParts, arguments: Path, console: Path, verdicts: Path
         ("-cpu", of_qemu.cpu),
         ("-smp", str(parts.recipe.cpus)),
         ("-m", option(f"{parts.recipe.memory // MIB}M", memory)),
-        ("-object", option("memory-backend-file", file)),
-        ("-device", option("nvdimm", {"memdev": "image", "unarmed": True})),
+        *image_options(parts.image, size),
         ("-kernel", str(kernel.vmlinuz)),
         ("-initrd", str(kernel.initrd)),
         ("-append", line),
