@@ -38,6 +38,13 @@ def compiled(folder: Path, shim: str, glue: str, *sources: str) -> Path:
     return library
 
 
+def loaded(library: Path, folder: Path) -> ctypes.CDLL:
+    """A library, with static variables of its own: what is loaded twice from one file has them once."""
+    copy = folder / library.name
+    copy.write_bytes(library.read_bytes())
+    return ctypes.CDLL(str(copy))
+
+
 @contextmanager
 def at_places(library: ctypes.CDLL, hook: Callable[[str], None]) -> Iterator[None]:
     """Have `hook` called at the places of the shim that say their name, in whichever thread comes by."""

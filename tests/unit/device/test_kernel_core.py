@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from kernel_code import U64, at_places, compiled
+from kernel_code import U64, at_places, compiled, loaded
 
 EINVAL, EBUSY, ENOENT, EPERM = -22, -16, -2, -1
 MEM_ONLINE, MEM_GOING_ONLINE, MEM_CANCEL_ONLINE, NOTIFY_OK = 1, 8, 16, 1
@@ -26,9 +26,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def core(module: Path, tmp_path: Path) -> ctypes.CDLL:
     """The module, loaded, with the claim."""
-    copy = tmp_path / "core.so"
-    copy.write_bytes(module.read_bytes())
-    library = ctypes.CDLL(str(copy))
+    library = loaded(module, tmp_path)
     assert library.up() == 0
     assert library.claim() == 0
     return library

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from kernel_code import U64, compiled
+from kernel_code import U64, compiled, loaded
 
 from multiroot.device.uapi import Bridge, Ecam, Ledger, Window, WindowType, ffi, ledger_from_c, lib
 
@@ -24,9 +24,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def machine(module: Path, tmp_path: Path) -> ctypes.CDLL:
-    copy = tmp_path / "firmware.so"
-    copy.write_bytes(module.read_bytes())
-    library = ctypes.CDLL(str(copy))
+    library = loaded(module, tmp_path)
     library.read_all.restype = ctypes.c_void_p
     return library
 

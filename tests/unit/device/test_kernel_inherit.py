@@ -7,7 +7,7 @@ import ctypes
 from pathlib import Path
 
 import pytest
-from kernel_code import U64, compiled
+from kernel_code import U64, compiled, loaded
 
 EAGAIN, EBUSY, EINVAL, ENODEV, ENXIO, ERANGE, ETIMEDOUT = -11, -16, -22, -19, -6, -34, -110
 ONLINE, OFFLINE, GRANTED, STARTED, PARKED = range(5)
@@ -34,9 +34,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(module: Path, tmp_path: Path) -> ctypes.CDLL:
     """Root 2, whose parent, root 1, has ended: the boot CPU is parked, its others are parked or offline."""
-    copy = tmp_path / "inherit.so"
-    copy.write_bytes(module.read_bytes())
-    library = ctypes.CDLL(str(copy))
+    library = loaded(module, tmp_path)
     library.unit.restype = ctypes.POINTER(ctypes.c_ubyte * 0x4000)
     library.seen.restype = ctypes.c_uint32
     library.attach()

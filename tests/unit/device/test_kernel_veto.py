@@ -7,7 +7,7 @@ import ctypes
 from pathlib import Path
 
 import pytest
-from kernel_code import U64, compiled
+from kernel_code import U64, compiled, loaded
 
 EBUSY, EINVAL, EOPNOTSUPP, E2BIG = -16, -22, -95, -7
 DOES_IT = 1
@@ -25,9 +25,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(module: Path, tmp_path: Path) -> ctypes.CDLL:
-    copy = tmp_path / "veto.so"
-    copy.write_bytes(module.read_bytes())
-    library = ctypes.CDLL(str(copy))
+    library = loaded(module, tmp_path)
     library.call.restype = ctypes.c_long
     return library
 
