@@ -39,32 +39,16 @@ static bool mr_adopt_at_rest(u32 hardware_id)
 	return !mr_slot_take(hardware_id, false);
 }
 
-static bool mr_adopt_is_foreign(u32 hardware_id)
+/* True when @rests holds for every CPU that is another root's. */
+static bool mr_adopt_others(bool (*rests)(u32 hardware_id))
 {
-	u32 root = mr_ledger_cpu_root(hardware_id);
+	u32 id, root;
 
-	return root && root != mr_ledger_root();
-}
-
-/* Take the CPUs of roots that have ended to their rest; false when one does not get there. */
-static bool mr_adopt_stop_sleepers(void)
-{
-	u32 id;
-
-	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++)
-		if (mr_adopt_is_foreign(id) && !mr_adopt_at_rest(id))
+	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++) {
+		root = mr_ledger_cpu_root(id);
+		if (root && root != mr_ledger_root() && !rests(id))
 			return false;
-	return true;
-}
-
-/* Nobody executes or watches memory that is not this root's. */
-static bool mr_adopt_all_out(void)
-{
-	u32 id;
-
-	for (id = 0; id < MULTIROOT_LEDGER_CPUS; id++)
-		if (mr_adopt_is_foreign(id) && !mr_slot_parked(id))
-			return false;
+	}
 	return true;
 }
 
@@ -99,7 +83,7 @@ int mr_adopt_inherit(void)
 		return mr_ledger_root() == 1 ? -ENOENT : 0;
 	if (!mr_adopt_alone())
 		return -EBUSY;
-	if (!mr_adopt_stop_sleepers())
+	if (!mr_adopt_others(mr_adopt_at_rest))
 		return -EAGAIN;
 	err = mr_adopt_silence();
 	if (err)
@@ -172,7 +156,8 @@ static int mr_adopt_check_memory(const struct multiroot_memory *memory)
 		return -EINVAL;
 	if (!mr_adopt_alone() || mr_peer(MULTIROOT_PARENT) || !mr_memory_foreign(memory->base, memory->size))
 		return -EBUSY;
-	return mr_adopt_all_out() ? 0 : -EAGAIN;
+	/* Nobody executes or watches memory that is not this root's. */
+	return mr_adopt_others(mr_slot_parked) ? 0 : -EAGAIN;
 }
 
 static u64 mr_adopt_sum_up(const u64 *words, u64 count)

@@ -12,25 +12,8 @@
 #include <linux/workqueue.h>
 
 #include "iommu/iommu.h"
+#include "vtd.h"
 
-#define REG_CAP		0x08
-#define REG_ECAP	0x10
-#define REG_GCMD	0x18
-#define REG_GSTS	0x1c
-#define REG_RTADDR	0x20
-#define REG_FSTS	0x34
-#define REG_IQT		0x88
-#define REG_IQA		0x90
-#define REG_IRTA	0xb8
-
-/* Each has its bit in the status register too. */
-#define GCMD_TE		BIT(31)
-#define GCMD_SRTP	BIT(30)
-#define GCMD_QIE	BIT(26)
-#define GCMD_IRE	BIT(25)
-#define GCMD_SIRTP	BIT(24)
-#define GCMD_CFI	BIT(23)
-#define GSTS_KEPT	0x96ffffff	/* without the one-shot bits, which must not be written again */
 #define ECAP_QI		BIT_ULL(1)
 #define ECAP_IR		BIT_ULL(3)
 
@@ -73,13 +56,13 @@ static u64 mr_unit_put(u64 tail, u64 low, u64 high)
  */
 static void mr_unit_carry_out(u64 order)
 {
-	u64 tail = ALIGN_DOWN(readq(mr_unit_registers + REG_IQT) % SZ_4K, ORDER_SIZE);
+	u64 tail = ALIGN_DOWN(readq(mr_unit_registers + VTD_IQT) % SZ_4K, ORDER_SIZE);
 	u32 done;
 
 	WRITE_ONCE(*mr_unit_queue.done, 0);
 	tail = mr_unit_put(tail, order, 0);
 	tail = mr_unit_put(tail, ORDER_TELL, mr_unit_queue.done_at);
-	writeq(tail, mr_unit_registers + REG_IQT);
+	writeq(tail, mr_unit_registers + VTD_IQT);
 	if (read_poll_timeout_atomic(READ_ONCE, done, done, 1, REGISTER_US, false, *mr_unit_queue.done))
 		pr_err_once("the unit does not end an invalidation\n");
 }
@@ -104,27 +87,27 @@ static int mr_unit_command(u32 bit)
 {
 	u32 value;
 
-	writel((readl(mr_unit_registers + REG_GSTS) & GSTS_KEPT) | bit, mr_unit_registers + REG_GCMD);
-	return readl_poll_timeout(mr_unit_registers + REG_GSTS, value, value & bit, 10, REGISTER_US);
+	writel((readl(mr_unit_registers + VTD_GSTS) & VTD_KEPT) | bit, mr_unit_registers + VTD_GCMD);
+	return readl_poll_timeout(mr_unit_registers + VTD_GSTS, value, value & bit, 10, REGISTER_US);
 }
 
 static int mr_unit_command_off(u32 bit)
 {
 	u32 value;
 
-	writel(readl(mr_unit_registers + REG_GSTS) & GSTS_KEPT & ~bit, mr_unit_registers + REG_GCMD);
-	return readl_poll_timeout(mr_unit_registers + REG_GSTS, value, !(value & bit), 10, REGISTER_US);
+	writel(readl(mr_unit_registers + VTD_GSTS) & VTD_KEPT & ~bit, mr_unit_registers + VTD_GCMD);
+	return readl_poll_timeout(mr_unit_registers + VTD_GSTS, value, !(value & bit), 10, REGISTER_US);
 }
 
 /* Whoever turned it on, it works with tables of theirs. */
 bool mr_unit_is_on(void)
 {
-	return readl(mr_unit_registers + REG_GSTS) & (GCMD_TE | GCMD_QIE | GCMD_IRE);
+	return readl(mr_unit_registers + VTD_GSTS) & (VTD_TE | VTD_QIE | VTD_IRE);
 }
 
 bool mr_unit_translates(phys_addr_t root_table)
 {
-	return (readl(mr_unit_registers + REG_GSTS) & GCMD_TE) && readq(mr_unit_registers + REG_RTADDR) == root_table;
+	return (readl(mr_unit_registers + VTD_GSTS) & VTD_TE) && readq(mr_unit_registers + VTD_RTADDR) == root_table;
 }
 
 bool mr_unit_can_remap(void)
@@ -137,15 +120,15 @@ static int mr_unit_turn_remapping_on(phys_addr_t remapping)
 {
 	int err;
 
-	writeq(remapping | (ilog2(MR_REMAP_ENTRIES) - 1), mr_unit_registers + REG_IRTA);
-	err = mr_unit_command(GCMD_SIRTP);
+	writeq(remapping | (ilog2(MR_REMAP_ENTRIES) - 1), mr_unit_registers + VTD_IRTA);
+	err = mr_unit_command(VTD_SIRTP);
 	if (err)
 		return err;
 	mr_unit_flush_interrupts();
 	/* QEMU's unit has them pass always, and does not confirm what it does not know. */
-	if (mr_unit_command(GCMD_CFI))
+	if (mr_unit_command(VTD_CFI))
 		pr_info("the unit does not confirm that interrupts in compatibility format pass\n");
-	return mr_unit_command(GCMD_IRE);
+	return mr_unit_command(VTD_IRE);
 }
 
 /* No remapping if that is 0. Nobody may have turned it on before. */
@@ -153,26 +136,26 @@ static int mr_unit_turn_all_on(phys_addr_t root_table, phys_addr_t remapping)
 {
 	int err;
 
-	writeq(0, mr_unit_registers + REG_IQT);
-	writeq(mr_unit_queue.orders_at, mr_unit_registers + REG_IQA);
-	err = mr_unit_command(GCMD_QIE);
+	writeq(0, mr_unit_registers + VTD_IQT);
+	writeq(mr_unit_queue.orders_at, mr_unit_registers + VTD_IQA);
+	err = mr_unit_command(VTD_QIE);
 	if (err)
 		return err;
-	writeq(root_table, mr_unit_registers + REG_RTADDR);
-	err = mr_unit_command(GCMD_SRTP);
+	writeq(root_table, mr_unit_registers + VTD_RTADDR);
+	err = mr_unit_command(VTD_SRTP);
 	if (err)
 		return err;
 	mr_unit_flush_contexts();
 	mr_unit_carry_out(ORDER_IOTLB);
 	if (remapping)
 		err = mr_unit_turn_remapping_on(remapping);
-	return err ? err : mr_unit_command(GCMD_TE);
+	return err ? err : mr_unit_command(VTD_TE);
 }
 
 /* Undo of mr_unit_turn_on(), while everything is passed through. */
 void mr_unit_turn_off(void)
 {
-	if (mr_unit_command_off(GCMD_TE) || mr_unit_command_off(GCMD_IRE) || mr_unit_command_off(GCMD_QIE))
+	if (mr_unit_command_off(VTD_TE) || mr_unit_command_off(VTD_IRE) || mr_unit_command_off(VTD_QIE))
 		pr_err("the unit does not turn off\n");
 }
 
@@ -223,7 +206,7 @@ static void mr_unit_poll_faults(struct work_struct *work)
 		mr_unit_tell_fault(readq(record), high);
 		writel(BIT(31), record + 12);
 	}
-	writel(FSTS_OVERFLOW, mr_unit_registers + REG_FSTS);
+	writel(FSTS_OVERFLOW, mr_unit_registers + VTD_FSTS);
 	schedule_delayed_work(&mr_unit_fault_work, FAULT_PERIOD);
 }
 
@@ -254,8 +237,8 @@ int mr_unit_open(phys_addr_t registers)
 	if (!mr_unit_registers)
 		return -ENOMEM;
 	version = readl(mr_unit_registers);
-	mr_unit_cap = readq(mr_unit_registers + REG_CAP);
-	mr_unit_ecap = readq(mr_unit_registers + REG_ECAP);
+	mr_unit_cap = readq(mr_unit_registers + VTD_CAP);
+	mr_unit_ecap = readq(mr_unit_registers + VTD_ECAP);
 	if (version == ~0U || !(version & 0xf0) || !(FIELD_GET(GENMASK_ULL(12, 8), mr_unit_cap) & BIT(2)) ||
 	    !(FIELD_GET(GENMASK_ULL(37, 34), mr_unit_cap) & BIT(0)) || !(mr_unit_ecap & ECAP_QI) ||
 	    mr_unit_first_record() + 16 * mr_unit_records() > UNIT_SIZE) {

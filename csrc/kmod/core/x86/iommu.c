@@ -10,25 +10,9 @@
 #include <linux/mm.h>
 
 #include "core/core.h"
+#include "vtd.h"
 
-#define VTD_GCMD	0x18
-#define VTD_GSTS	0x1c
-#define VTD_RTADDR	0x20
-#define VTD_FECTL	0x38
-#define VTD_IQH		0x80
-#define VTD_IQT		0x88
-#define VTD_IQA		0x90
-#define VTD_IECTL	0xa0
-#define VTD_IRTA	0xb8
-#define VTD_PECTL	0xe0
-
-/* Each has the same place in the command and in the status register. */
-#define VTD_TRANSLATION	BIT(31)
-#define VTD_QUEUE	BIT(26)
-#define VTD_REMAPPING	BIT(25)
-#define VTD_ALL		(VTD_TRANSLATION | VTD_QUEUE | VTD_REMAPPING)
-#define VTD_KEPT	0x96ffffff	/* without the one-shot bits, which must not be written again */
-#define VTD_MASKED	BIT(31)		/* of an event's control register */
+#define VTD_ALL		(VTD_TE | VTD_QIE | VTD_IRE)
 
 #define AMD_CONTROL	0x18
 #define AMD_STATUS	0x2020
@@ -50,9 +34,9 @@ static bool mr_iommu_outlives(void __iomem *unit, u32 reg)
 /* Tables of multiroot_iommu.ko outlive every root, and devices of VMs use them. No kernel has its own there. */
 static bool mr_iommu_vtd_is_ours(void __iomem *unit, u32 status)
 {
-	return !(status & VTD_TRANSLATION && !mr_iommu_outlives(unit, VTD_RTADDR)) &&
-	       !(status & VTD_REMAPPING && !mr_iommu_outlives(unit, VTD_IRTA)) &&
-	       !(status & VTD_QUEUE && !mr_iommu_outlives(unit, VTD_IQA));
+	return !(status & VTD_TE && !mr_iommu_outlives(unit, VTD_RTADDR)) &&
+	       !(status & VTD_IRE && !mr_iommu_outlives(unit, VTD_IRTA)) &&
+	       !(status & VTD_QIE && !mr_iommu_outlives(unit, VTD_IQA));
 }
 
 static int mr_iommu_vtd_off(void __iomem *unit, u32 bit)
@@ -70,7 +54,7 @@ static int mr_iommu_vtd_drain(void __iomem *unit)
 {
 	u64 head;
 
-	if (!(readl(unit + VTD_GSTS) & VTD_QUEUE))
+	if (!(readl(unit + VTD_GSTS) & VTD_QIE))
 		return 0;
 	return readq_poll_timeout(unit + VTD_IQH, head, head == readq(unit + VTD_IQT), 10, STOP_US);
 }
@@ -86,8 +70,8 @@ static int mr_iommu_vtd_stop(void __iomem *unit)
 	writel(VTD_MASKED, unit + VTD_IECTL);
 	writel(VTD_MASKED, unit + VTD_PECTL);
 	/* Posted interrupts end with remapping. The queue is last: it is what the others are invalidated by. */
-	return mr_iommu_vtd_off(unit, VTD_TRANSLATION) ?: mr_iommu_vtd_off(unit, VTD_REMAPPING) ?:
-	       mr_iommu_vtd_drain(unit) ?: mr_iommu_vtd_off(unit, VTD_QUEUE);
+	return mr_iommu_vtd_off(unit, VTD_TE) ?: mr_iommu_vtd_off(unit, VTD_IRE) ?:
+	       mr_iommu_vtd_drain(unit) ?: mr_iommu_vtd_off(unit, VTD_QIE);
 }
 
 static int mr_iommu_amd_stop(void __iomem *unit)

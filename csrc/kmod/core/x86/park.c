@@ -174,32 +174,24 @@ static int mr_park_set_wake(WAKE_FUNCTION function)
 }
 
 /* Whoever runs is not parked, whatever the slot says of an earlier time. */
-static int mr_park_take_seats(void)
+static void mr_park_take_seats(void)
 {
 	unsigned int cpu;
 
-	for_each_online_cpu(cpu) {
-		if (mr_hardware_id(cpu) >= MULTIROOT_LEDGER_CPUS) {
-			pr_err("CPU %u has APIC id %u; the ledger has room for those below %u\n", cpu,
-			       mr_hardware_id(cpu), MULTIROOT_LEDGER_CPUS);
-			return -ERANGE;
-		}
+	for_each_online_cpu(cpu)
 		mr_slot_forget(mr_hardware_id(cpu));
-	}
-	return 0;
 }
 
 /**
  * mr_park_init() - make ready to park, and to wake who is parked
  *
- * Return: 0; -ENOMEM; -ERANGE: a CPU could not park; -EIO: this kernel's CPU wake-up could not be hooked.
+ * Return: 0; -ENOMEM; -EIO: this kernel's CPU wake-up could not be hooked.
  */
 int mr_park_init(void)
 {
-	int err = mr_park_take_seats();
+	int err;
 
-	if (err)
-		return err;
+	mr_park_take_seats();
 	mr_park_pgd = (u64 *)get_zeroed_page(GFP_KERNEL);
 	if (!mr_park_pgd)
 		return -ENOMEM;

@@ -75,6 +75,9 @@ static int mr_slot_lead(u32 apic_id, u64 wait_us)
 {
 	bool parked;
 
+	/* An INIT resets the boot CPU, and all others with it. */
+	if (apic_id == mr_ledger->boot_hardware_id)
+		return mr_slot_parked(apic_id) ? 0 : -ETIMEDOUT;
 	mr_ipi_stop(apic_id);
 	/* The word of one who was started by an INIT since then is worth nothing; what it says now counts. */
 	mr_slot_forget(apic_id);
@@ -93,23 +96,13 @@ static int mr_slot_lead(u32 apic_id, u64 wait_us)
  */
 int mr_slot_take(u32 apic_id, bool listens)
 {
-	/* An INIT resets the boot CPU, and all others with it. */
-	bool may_lead = apic_id != mr_ledger->boot_hardware_id;
-	int err = -ETIMEDOUT;
+	int err = mr_slot_lead(apic_id, listens ? ASKED_US : ANSWER_US);
 
-	if (may_lead)
-		err = mr_slot_lead(apic_id, listens ? ASKED_US : ANSWER_US);
-	else if (mr_slot_parked(apic_id))
-		err = 0;
-	if (!err || !listens)
-		goto out;
-	mr_slot_ask(apic_id);
-	/* An INIT that was blocked may strike when it leaves VMX operation: then it waits for a startup IPI. */
-	if (may_lead)
+	if (err && listens) {
+		mr_slot_ask(apic_id);
+		/* An INIT that was blocked may strike when it leaves VMX operation: then it waits for a startup IPI. */
 		err = mr_slot_lead(apic_id, ANSWER_US);
-	else
-		err = mr_slot_parked(apic_id) ? 0 : -ETIMEDOUT;
-out:
+	}
 	if (err)
 		pr_err_ratelimited("the CPU with APIC id %u does not park; it may still run\n", apic_id);
 	return err;
