@@ -87,6 +87,11 @@ class Guests:
         if not isinstance(self._manager, MultirootError) and (devices := self._manager.host.devices):
             devices.inherit()
 
+    def stop_devices(self) -> None:
+        """Another root has ended, this one goes on: nothing writes to that one's memory any more."""
+        if not isinstance(self._manager, MultirootError) and (devices := self._manager.host.devices):
+            devices.stop_ended()
+
     def staying_devices(self) -> dict[str, str]:
         """Functions of VMs in the new root that would end with this root, and the cards they are parts of."""
         devices = None if isinstance(self._manager, MultirootError) else self._manager.host.devices

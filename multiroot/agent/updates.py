@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -102,10 +103,15 @@ class Updates:
             # Its agent may take its time to answer.
             self.canary.remove_later()
         elif self._keeper.ours:
-            await self._new_root_ended()
+            await self._remove_canary()
 
     async def _new_root_ended(self) -> None:
-        """A canary that was in it is lost, and nobody's loss."""
+        """Its devices stop before anybody gets its memory. A canary that was in it is nobody's loss."""
+        await asyncio.to_thread(self._guests.stop_devices)
+        await self._remove_canary()
+
+    async def _remove_canary(self) -> None:
+        """At once, or else in the background."""
         try:
             await self.canary.remove()
         except MultirootError as error:

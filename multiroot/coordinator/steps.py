@@ -51,7 +51,7 @@ class LaunchContext:
     opens /dev/multiroot a second time for it. `sys` is where sysfs is. `console` has what a new root's kernel
     says while it comes up; what one said that did not is kept in the folder `consoles`. `token` is the
     file of the token that callers from outside this machine must bring, if there is one. `ended` is called
-    when a new root has been ended, or none ran.
+    when a new root has been ended, or none ran; as long as it fails the new root's memory stays taken.
     """
 
     device: Device

@@ -164,7 +164,7 @@ class Devices:
         }
 
     def stop_ended(self) -> None:
-        """Stop the devices of VMs whose root has ended: they go on writing to those VMs' memory."""
+        """Stop the devices of roots that have ended: they go on writing to those roots' and VMs' memory."""
         if self._tables() is not None:
             self._take_part()
 

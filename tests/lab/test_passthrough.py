@@ -245,6 +245,14 @@ def test_a_virtual_function_goes_along_and_its_card_stays(cli: Cli, roots: Chann
     assert cli.lab.state.resets() == 0
 
 
+def masters_the_bus(cli: Cli, address: str) -> bool:
+    """Whether a device may access memory: bit 2 of the command register, at 4 in its configuration."""
+    config = f"/sys/bus/pci/devices/0000:{address}/config"
+    command = cli.lab.run(["od", "-An", "-tu2", "-j4", "-N2", config])
+    assert command.returncode == 0, command.stderr
+    return bool(int(command.stdout) & 1 << 2)
+
+
 def writes_until(cli: Cli, roots: Channels, root: str, above: int) -> int:
     """How many writes of the VM "writer" have ended once it is more than that, all of them on the disk.
 
@@ -302,7 +310,8 @@ def test_none_of_the_devices_dma_was_blocked(cli: Cli) -> None:
 def test_a_new_root_that_dies_when_all_is_prepared_leaves_the_disk_at_work(cli: Cli, roots: Channels) -> None:
     """Proves that a VM and its disk go on in the old root, no write lost, when the new root crashes between
     the device's preparation there and the transfer. Until it has, the giver's QEMU is kept from going on.
-    The next new root gets the VM: the dead one's part of the IOMMU's tables is free again."""
+    The next new root gets the VM: the dead one's part of the IOMMU's tables is free again. The function that
+    the dead root's own driver had is stopped before that root's memory is used anew."""
     vms: Any = cli.data("vm", "list")
     (qemu,) = [str(vm["pid"]) for vm in vms if vm["name"] == "writer" and vm["state"] == "running"]
     done = writes_until(cli, roots, "old", 0)
@@ -316,7 +325,10 @@ def test_a_new_root_that_dies_when_all_is_prepared_leaves_the_disk_at_work(cli: 
     with pytest.raises(PeerLostError), translated("the old root's agent"):
         list(events)
     done = writes_until(cli, roots, "old", done + 200)
+    assert masters_the_bus(cli, FUNCTION), "the dead root's own device writes on, as it would on any machine"
     cli.ok("root", "release")
+    assert not masters_the_bus(cli, FUNCTION)
+    assert masters_the_bus(cli, DISK)
     cli.ok("root", "launch", "--kernel", device.KERNEL)
     hand(cli, "writer", "new")
     writes_until(cli, roots, "new", done + 200)

@@ -3,8 +3,44 @@
  * What roots that have ended leave in the shared tables: devices, and parts for page tables. Who has ended, the ledger
  * knows.
  */
+#include <linux/pci.h>
+
 #include "core/core.h"
 #include "iommu/iommu.h"
+#include "pci/pci.h"
+
+/*
+ * A device that a kernel's driver had is passed through, and stays so for the next driver: no table of ours stops it.
+ * Its reset ends what it does and the interrupts it was told to send. Where it has none, it may not use the bus.
+ */
+static void mr_inherit_stop(struct pci_dev *pdev)
+{
+	u16 command;
+	int err;
+
+	/* Nobody else has it any more: what this kernel writes to it is to get there. */
+	err = multiroot_pci_hold(pdev, MR_PCI_FREE);
+	if (err) {
+		pci_err(pdev, "still at work for a root that has ended (%d)\n", err);
+		return;
+	}
+	pci_clear_master(pdev);
+	/* What it has sent before comes before this answer. */
+	pci_read_config_word(pdev, PCI_COMMAND, &command);
+	err = pci_reset_function(pdev);
+	if (err)
+		pci_info(pdev, "not reset (%d) after the end of the root that had it\n", err);
+}
+
+/* As this kernel shows it, whichever segment that is in. One that it does not show was silenced before (adopt.c). */
+static void mr_inherit_stop_function(u16 rid)
+{
+	struct pci_dev *pdev = NULL;
+
+	for_each_pci_dev(pdev)
+		if (pci_dev_id(pdev) == rid)
+			mr_inherit_stop(pdev);
+}
 
 /* What translates works for a VM that is gone. What is passed through works for a kernel, or for nobody. */
 static bool mr_inherit_device(int slot, u32 owner)
@@ -21,13 +57,17 @@ static bool mr_inherit_device(int slot, u32 owner)
 		mr_unit_flush_domain(MR_DID_FIRST + slot);
 	}
 	mr_tables_unlock(flags);
-	if (!err)
-		mr_remap_clear(slot);
-	return !err;
+	if (err)
+		return false;
+	mr_remap_clear(slot);
+	mr_inherit_stop_function(mr_tables_rid(slot));
+	return true;
 }
 
 /**
- * mr_inherit() - become the owner of what roots that have ended left
+ * mr_inherit() - become the owner of what roots that have ended left, and stop it
+ *
+ * Sleeps.
  *
  * Return: how many devices were inherited.
  */

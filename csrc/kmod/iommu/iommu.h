@@ -75,6 +75,7 @@ u64 *mr_tables_entry(int slot);
 int mr_tables_slot(struct pci_dev *pdev);
 phys_addr_t mr_tables_context(int slot);
 u32 mr_tables_owner(int slot);
+u16 mr_tables_rid(int slot);
 u64 *mr_tables_remapping(void);
 void mr_tables_lock(unsigned long *flags);
 void mr_tables_unlock(unsigned long flags);

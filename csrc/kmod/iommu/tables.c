@@ -206,6 +206,11 @@ u32 mr_tables_owner(int slot)
 	return READ_ONCE(mr_tables.shared->device[slot].owner);
 }
 
+u16 mr_tables_rid(int slot)
+{
+	return READ_ONCE(mr_tables.shared->device[slot].rid);
+}
+
 int mr_tables_take(int slot, u32 from)
 {
 	u32 *owner = &mr_tables.shared->device[slot].owner;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the files of multiroot_pci.ko share, and what it offers to multiroot_vfio.ko. */
+/* What the files of multiroot_pci.ko share, and what it offers to the other modules. */
 #ifndef _MR_PCI_H
 #define _MR_PCI_H
 
@@ -30,7 +30,7 @@ int mr_pci_remove(u32 segment);
 bool mr_pci_is_handed(const struct pci_bus *bus);
 void mr_pci_set_hold(struct pci_bus *bus, enum mr_pci_hold hold);
 
-/* hold.c, for multiroot_vfio.ko: a filter before functions of either kind. */
+/* hold.c, for the other modules: a filter before functions of either kind. */
 int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold);
 
 #endif /* _MR_PCI_H */

@@ -25,7 +25,7 @@ from multiroot.arena.arena import Arena, format_arena
 from multiroot.arena.layout import CANARY
 from multiroot.coordinator import canary
 from multiroot.coordinator.journal import Journal
-from multiroot.errors import PeerLostError
+from multiroot.errors import ConflictError, PeerLostError
 from multiroot.root.peers import Role, SideState
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
@@ -53,7 +53,10 @@ class World:
         path = blank_file(top / "arena")
         format_arena(path)
         self.arena = Arena(path, ME, self.module.has_ended)
-        host = Host(ME, self.arena, root.clock, top / "vms", MemoryVmms(), guests=top)
+        self.devices = SimpleNamespace(stop_ended=lambda: None)
+        host = Host(
+            ME, self.arena, root.clock, top / "vms", MemoryVmms(), devices=cast(Any, self.devices), guests=top
+        )
         self.root = replace(root, device=cast(Any, self.module))
         page = SimpleNamespace(theirs=SimpleNamespace(root=CHILD, state=SideState.READY, heartbeat=9))
         self.root.peers.attach(Role.CHILD, cast(Any, page))
@@ -144,3 +147,17 @@ async def test_one_that_the_new_roots_end_has_left_is_forgotten(world: World) ->
     world.module.ended = {CHILD}
     await world.updates._launch.ended()
     assert world.names() == []
+
+
+async def test_devices_of_a_new_root_that_has_ended_stop_before_its_memory_is_anybodys(world: World) -> None:
+    stopped: list[str] = []
+    world.devices.stop_ended = lambda: stopped.append("all")
+    await world.updates._launch.ended()
+    assert stopped == ["all"]
+
+    def fail() -> None:
+        raise ConflictError("the modules are not there")
+
+    world.devices.stop_ended = fail
+    with pytest.raises(ConflictError, match="modules are not there"):
+        await world.updates._launch.ended()
