@@ -98,7 +98,10 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
         against: dict[str, Artifact | KernelSource] = {**made.kernels, **{each.release: each for each in own}}
         parts = [_parts(kernel, against[kernel.name], made.emulator, cache) for kernel in ready]
         guest = next(kernel for kernel in ready if kernel.name == recipes.kernels().guest)
-        programs = [guests.program_artifact(paths.recipes_dir() / "image/execd.c", made.emulator, cache)]
+        programs = [
+            guests.program_artifact(paths.recipes_dir() / f"image/{each}.c", made.emulator, cache)
+            for each in ("execd", "kvmkeys")
+        ]
         mend = guests.program_artifact(
             paths.recipes_dir() / "emulator/svm.c", made.emulator, cache, library=True
         )

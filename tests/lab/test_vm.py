@@ -139,6 +139,40 @@ def test_a_vm_whose_qemu_was_killed_says_by_what(
     assert [(vm["name"], vm["state"]) for vm in shown] == [("vm0", "failed")]
 
 
+# The one way by which jump labels are changed at run time (arch/x86/kernel/jump_label.c).
+CHANGES = """
+set -e
+cd /sys/kernel/tracing
+if [ $1 = begin ]; then
+	echo 'p:changed arch_jump_label_transform_apply' >kprobe_events
+	echo >trace
+	echo stacktrace >events/kprobes/changed/trigger
+	echo 1 >events/kprobes/changed/enable
+else
+	echo 0 >events/kprobes/changed/enable
+	echo '!stacktrace' >events/kprobes/changed/trigger
+	cat trace
+	echo >kprobe_events
+fi
+"""
+
+
+@pytest.mark.parametrize("machine", ["q35", "microvm"])
+def test_the_kernel_does_not_change_its_code_while_vms_come_and_go(
+    lab: Lab, agent: vm_pb2_grpc.VmServiceStub, machine: str
+) -> None:
+    """Proves that KVM's static keys stay as they are: an emulator may go on with what was there before."""
+    assert lab.run(["sh", "-c", CHANGES, "sh", "begin"]).returncode == 0
+    try:
+        run(agent, machine=machine)
+        agent.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=20), timeout=300)
+        agent.Stop(vm_pb2.StopVmRequest(name="vm0"))
+    finally:
+        trace = lab.run(["sh", "-c", CHANGES, "sh", "end"])
+    assert trace.returncode == 0, trace.stderr
+    assert "changed:" not in trace.stdout, trace.stdout
+
+
 @pytest.mark.parametrize("machine", ["q35", "microvm"])
 def test_a_real_guest_survives_a_failed_handoff_and_a_good_one(lab: Lab, machine: str) -> None:
     done = lab.run(["python3", "-c", TWO_ROOTS, "drive", machine], timeout=400)

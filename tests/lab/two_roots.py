@@ -11,6 +11,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.definition import Card, VmDefinition
-from multiroot.vm.instance import Host
+from multiroot.vm.instance import Host, Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.qemu import memory_map
@@ -40,6 +42,7 @@ from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
 from multiroot.vm.ticks import continuity
 from multiroot.vm.vm_service import VmService
 
+STAGE_S = 120  # no stage takes so long on any computer; one that does has met a fault
 OLD, NEW = 101, 102  # numbers that no real root of the lab has
 NAME = "twice"
 
@@ -114,13 +117,25 @@ async def serve(khz: int, failures: int) -> None:
     await asyncio.Event().wait()
 
 
+@asynccontextmanager
+async def stage(name: str, vm: Instance | None = None) -> AsyncIterator[None]:
+    """A part of the test, which ends in time or says what its guest has said."""
+    try:
+        async with asyncio.timeout(STAGE_S):
+            yield
+    except TimeoutError:
+        tail = vm.folder.console_record.read_bytes()[-1000:] if vm else b""
+        sys.exit(f"{name} does not end; the guest said: {tail.decode(errors='replace')}")
+
+
 async def drive(machine: str, script: str) -> dict[str, Any]:
     khz = measure_khz()
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, "serve", str(khz), "1", stdout=asyncio.subprocess.PIPE
     )
     assert child.stdout
-    await child.stdout.readline()
+    async with stage("the start of the taker"):
+        await child.stdout.readline()
     old = Agent(OLD, khz)
     await old.start()
     definition = VmDefinition(
@@ -130,22 +145,28 @@ async def drive(machine: str, script: str) -> dict[str, Any]:
         cards=(Card(address="10.77.1.77/16"),),
         append="ticker.region=16",
     )
-    vm = await old.manager.run(definition)
+    async with stage("the start of the VM"):
+        vm = await old.manager.run(definition)
     first = vm.owner.epoch
-    await ticks_of(OLD, 100)
+    async with stage("the guest's boot", vm):
+        await ticks_of(OLD, 100)
     known = memory_map.unpack(await vm.vmm.hints())
     refused = ""
-    try:
-        await hand_over(old.manager, NAME, Target(NEW, channel_to(NEW)), old.phases, PATIENT)
-    except MultirootError as error:
-        refused = error.message
-    await ticks_of(OLD, len((await ticks_of(OLD, 0)).counter) + 100)
-    result = await hand_over(old.manager, NAME, Target(NEW, channel_to(NEW)), old.phases, PATIENT)
-    after = await ticks_of(NEW, 100)
-    answer = await asyncio.to_thread(knock, "10.77.1.77")
-    joined = ticks_from_proto(await ticks_of(OLD, 0)).then(ticks_from_proto(after))
+    async with stage("the handoff that fails", vm):
+        try:
+            await hand_over(old.manager, NAME, Target(NEW, channel_to(NEW)), old.phases, PATIENT)
+        except MultirootError as error:
+            refused = error.message
+    async with stage("going on", vm):
+        await ticks_of(OLD, len((await ticks_of(OLD, 0)).counter) + 100)
+    async with stage("the handoff", vm):
+        result = await hand_over(old.manager, NAME, Target(NEW, channel_to(NEW)), old.phases, PATIENT)
+    async with stage("going on in the other root"):
+        after = await ticks_of(NEW, 100)
+        answer = await asyncio.to_thread(knock, "10.77.1.77")
+        joined = ticks_from_proto(await ticks_of(OLD, 0)).then(ticks_from_proto(after))
     seen = continuity(joined.ticks)
-    async with channel_to(NEW) as channel:
+    async with stage("the end"), channel_to(NEW) as channel:
         await vm_pb2_grpc.VmServiceStub(channel).Stop(vm_pb2.StopVmRequest(name=NAME))
     child.kill()
     await child.wait()

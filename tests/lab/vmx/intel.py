@@ -23,7 +23,7 @@ APPEND = " ".join(("init=/usr/lib/multiroot/bare", *FASTER))
 UP = r"multiroot: mark bare [\d.]+.*?^# "
 SPINNER = "/usr/lib/multiroot/spinner"
 SPINS, HALTS = "", "halt"
-COUNTER_AT = 0x500  # COUNTER of qemu-lab/image/spinner.c
+COUNTER_AT = 0x500  # COUNTER of qemu-lab/vmx/spinner.c
 PULSE = "pulse"
 # In seconds of the guest kernel's clock: among so many are ten pulses.
 PULSE_EVERY, LISTEN = 0.2, 2
