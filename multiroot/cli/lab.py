@@ -22,6 +22,7 @@ from multiroot.lab import lab as labs
 from multiroot.lab.machine import qemu_argv
 from multiroot.lab.recorder import console_socket, console_text
 from multiroot.lab.state import LabState
+from multiroot.lab.trouble import explained
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.units import format_cpu_list, format_size, parse_size
@@ -151,7 +152,8 @@ def status(name: str, as_json: bool) -> None:
 def execute(name: str, root: str, command: tuple[str, ...]) -> int:
     """Run COMMAND in a root; its output, input and exit code are ours."""
     stdin = None if sys.stdin.isatty() else sys.stdin.fileno()
-    with closing(labs.attach(name).channel(root)) as channel:
+    lab = labs.attach(name)
+    with explained(lab.state), closing(lab.channel(root)) as channel:
         return execution.execute(
             channel,
             command,

@@ -8,7 +8,7 @@ from typing import Any
 
 from multiroot.errors import MultirootError
 from multiroot.faults.fault import Fate, Fault
-from multiroot.faults.ground import ACTIVE, OVER, ROOTS, VM, Ground, Sight, until
+from multiroot.faults.ground import ACTIVE, OVER, ROOTS, VM, Ground, Sight
 from multiroot.vm.ticks import Stretch, continuity
 
 SOME_TICKS = 30
@@ -106,7 +106,7 @@ def fate_alone(ground: Ground, timeout_s: float) -> Fate:
         seen = console.look(VM)
         return bool(seen["state"] == "running" and seen["vmms"] == 1)
 
-    until(runs, timeout_s, "the VM does not run in the new root, the only one left,")
+    ground.until(runs, timeout_s, "the VM does not run in the new root, the only one left,")
     return Fate.GOES
 
 
@@ -114,7 +114,7 @@ def alive_alone(ground: Ground) -> list[str]:
     """The guest ticks on in the new root, the only one left."""
     console = ground.new_roots_console()
     first = console.look(VM)
-    until(
+    ground.until(
         lambda: console.look(VM)["last"] > first["last"] + SOME_TICKS, ALONE_S, "the guest does not tick on"
     )
     seen = console.look(VM)

@@ -23,6 +23,7 @@ from multiroot.lab import lab as labs
 from multiroot.lab.execution import Result
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_socket
+from multiroot.lab.trouble import check_machine
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc import client
@@ -135,6 +136,10 @@ class Ground:
             "accelerator": self.lab.state.machine.accelerator,
         }
 
+    def until(self, condition: Callable[[], object], timeout_s: float, what: str) -> None:
+        """`until` on this machine: PeerLostError as soon as it has ended."""
+        until(condition, timeout_s, what, lambda: check_machine(self.lab.state))
+
     def run(self, argv: Sequence[str], root: str = "old", timeout: float = 60.0) -> Result:
         """Run a command in a root."""
         return self.lab.run(argv, root=root, timeout=timeout)
@@ -211,7 +216,7 @@ class Ground:
             return True
 
         for root in roots:
-            until(partial(disarmed, root), RESTART_S, f"the {root} root's orders were not taken back")
+            self.until(partial(disarmed, root), RESTART_S, f"the {root} root's orders were not taken back")
 
     def hand_over(self, to: str, name: str = VM, terms: Terms = PATIENT) -> coordinator_pb2.HandoffResult:
         """Hand the VM to the root `to` from the other one."""
@@ -297,7 +302,9 @@ class Ground:
         self.status("old", wait=True)
         with suppress(WaitTimeoutError):
             # An agent that was ended is started again.
-            until(lambda: self.child_state() != "lost", RESTART_S, "the new root's agent did not come back")
+            self.until(
+                lambda: self.child_state() != "lost", RESTART_S, "the new root's agent did not come back"
+            )
         child = self.child_state()
         if child and child != "ready":
             self.release(force=True)
@@ -335,8 +342,11 @@ def definitions(count: int, ram_bytes: int, append: str) -> list[vm_pb2.VmDefini
     return found
 
 
-def until(condition: Any, timeout_s: float, what: str) -> None:
-    """Ask until something holds; an agent that does not answer is asked again. WaitTimeoutError."""
+def until(condition: Callable[[], object], timeout_s: float, what: str, check: Callable[[], None]) -> None:
+    """Ask until something holds; an agent that does not answer is asked again, unless `check` raises.
+
+    Raises WaitTimeoutError after `timeout_s` seconds.
+    """
     deadline = time.monotonic() + timeout_s
     last = ""
     while time.monotonic() < deadline:
@@ -344,6 +354,7 @@ def until(condition: Any, timeout_s: float, what: str) -> None:
             if condition():
                 return
         except MultirootError as error:
+            check()
             last = f": {error.message}"
         time.sleep(0.5)
     raise WaitTimeoutError(f"{what} within {timeout_s:g} s{last}")

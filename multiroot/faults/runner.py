@@ -13,7 +13,7 @@ from typing import Any
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.faults import check
 from multiroot.faults.fault import During, Fate, Fault, Outcome
-from multiroot.faults.ground import ROOTS, Ground, Sight, until
+from multiroot.faults.ground import ROOTS, Ground, Sight
 
 REACHED_S = 120.0
 SETTLED_S = 180.0  # a taker's VMM whose giver is gone waits for 120 s
@@ -130,7 +130,9 @@ class Runner:
             fault.strike(self._ground)
             if "new" in fault.ends:
                 # Nobody may go on there before it is dead.
-                until(lambda: self._ground.child_state() != "ready", REACHED_S, "the new root did not die")
+                self._ground.until(
+                    lambda: self._ground.child_state() != "ready", REACHED_S, "the new root did not die"
+                )
             if not first.order.seconds:
                 self._disarm(fault)
         return struck
@@ -162,7 +164,7 @@ class Runner:
             return fate is not None
 
         try:
-            until(settled, SETTLED_S, f"{fault.name}: the VM's fate was not settled")
+            self._ground.until(settled, SETTLED_S, f"{fault.name}: the VM's fate was not settled")
         except WaitTimeoutError as error:
             raise WaitTimeoutError(f"{error.message}: {seen}") from error
         operation.join(SETTLED_S)

@@ -18,6 +18,7 @@ from multiroot.lab.layout import Layout
 from multiroot.lab.machine import Machine, MachineDevice
 from multiroot.lab.recipes import MachineRecipe
 from multiroot.lab.state import LabState
+from multiroot.lab.trouble import explained
 from multiroot.net.addresses import MAX_ROOT, root_address
 from multiroot.phases import Phases
 from multiroot.rpc.client import Address
@@ -197,7 +198,7 @@ class Lab:
 
     def run(self, argv: Sequence[str], *, root: str = "old", timeout: float | None = 120.0) -> Result:
         """Run a command in a root to its end; its exit code is in the result."""
-        with closing(self.channel(root)) as channel:
+        with explained(self.state), closing(self.channel(root)) as channel:
             return execution.run(channel, argv, timeout=timeout)
 
     def down(self) -> None:

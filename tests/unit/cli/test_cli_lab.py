@@ -130,10 +130,14 @@ class Channel:
         self.closed = True
 
 
-def test_exec_passes_everything_through(run: Run, monkeypatch: pytest.MonkeyPatch, null: None) -> None:
+def test_exec_passes_everything_through(
+    run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch, null: None
+) -> None:
     made: list[Channel] = []
 
     class Attached:
+        state = lab
+
         def channel(self, root: str) -> Channel:
             made.append(Channel(root))
             return made[0]

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from multiroot.errors import CommandError
+from multiroot.errors import CommandError, PeerLostError
 from multiroot.failpoints import Action, FailPoint, Order
 from multiroot.faults import runner as runner_module
 from multiroot.faults.fault import GIVER, Aimed, Fate, Fault, Outcome, pause
-from multiroot.faults.ground import Ground, Sight
+from multiroot.faults.ground import Ground, Sight, until
 from multiroot.faults.runner import Runner
 from multiroot.vm.ticks import Report, Stretch, Tick
 
@@ -31,6 +31,9 @@ class FakeGround:
         self.ticks = {"old": [1], "new": list[int]()}
         self.lab = SimpleNamespace(state=SimpleNamespace(resets=lambda: 0))
         self.standings = 0
+
+    def until(self, condition: Callable[[], object], timeout_s: float, what: str) -> None:
+        until(condition, timeout_s, what, lambda: None)
 
     def ready(self, *, joined: bool) -> None:
         self.log.append(f"ready {joined}")
@@ -147,3 +150,14 @@ def test_what_does_not_hold_is_said_and_the_next_fault_gets_another_machine(
     assert not outcome.held
     assert problem in "; ".join(outcome.problems)
     assert ground.log[-1] == "down"
+
+
+def test_nobody_waits_for_a_machine_that_has_ended() -> None:
+    def unanswered() -> bool:
+        raise PeerLostError("the old root's agent does not answer")
+
+    def ended() -> None:
+        raise PeerLostError("the lab machine has ended (guest-reset)")
+
+    with pytest.raises(PeerLostError, match="guest-reset"):
+        until(unanswered, 60, "nothing", ended)

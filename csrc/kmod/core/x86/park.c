@@ -134,6 +134,7 @@ void mr_park_self(void)
 	apic_id = mr_apic_id();
 	mr_slot_answer(apic_id);
 	mr_virt_leave();
+	mr_pv_leave();
 	mr_apic_quiet();
 	/* Breakpoints of this kernel's addresses. */
 	set_debugreg(0UL, 7);

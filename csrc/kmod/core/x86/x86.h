@@ -17,4 +17,7 @@ void mr_apic_quiet(void);
 /* virt.c */
 void mr_virt_leave(void);
 
+/* pv.c */
+void mr_pv_leave(void);
+
 #endif /* _MR_X86_H */

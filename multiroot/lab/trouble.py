@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Why nobody in a lab machine answers: it has ended, or the kernel that it booted has panicked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from multiroot.errors import PeerLostError, WaitTimeoutError
+from multiroot.lab.recorder import console_text
+from multiroot.lab.state import LabState
+from multiroot.launch.verdict import Health, judge
+
+GONE = "the lab machine has ended"
+_ENDS = ("SHUTDOWN", "GUEST_PANICKED")  # of QEMU's events
+_STAMP = re.compile(r"^\d+ (\[ *\d+\.\d+\] )?")  # the recorder's and the kernel's
+
+
+def check_machine(state: LabState) -> None:
+    """Raises PeerLostError when it has ended."""
+    if not state.alive():
+        raise PeerLostError(f"{GONE}{_how(state)}", _hint(state))
+
+
+def check_kernel(state: LabState) -> None:
+    """Raises PeerLostError when the kernel that the machine booted has panicked."""
+    lines = console_text(state.folder, "old").split("\n")
+    verdict = judge(_STAMP.sub("", line) for line in lines)
+    if verdict.health is Health.DEAD:
+        raise PeerLostError(f"the old root's kernel has panicked: {verdict.line}", _hint(state))
+
+
+@contextmanager
+def explained(state: LabState) -> Iterator[None]:
+    """In the body somebody is asked who may be gone: then the error says so, and not that nobody answers."""
+    try:
+        yield
+    except (PeerLostError, WaitTimeoutError):
+        check_machine(state)
+        check_kernel(state)
+        raise
+
+
+def _hint(state: LabState) -> str:
+    return f"see what it said: `multiroot lab logs --name {state.machine.name}`"
+
+
+def _how(state: LabState) -> str:
+    reasons = [
+        str(event["data"].get("reason", event["event"]))
+        for event in state.events()
+        if event["event"] in _ENDS and isinstance(event.get("data"), dict)
+    ]
+    return f" ({reasons[-1]})" if reasons else ""
