@@ -94,7 +94,7 @@ u32 mr_remap_count(int slot);
 void mr_remap_clear(int slot);
 
 /* inherit.c: what roots that have ended leave. */
-u32 mr_inherit(void);
+int mr_inherit(u32 *devices);
 
 /* domain.c: Linux's view of it. */
 int mr_domain_register(void);

@@ -64,11 +64,11 @@ static int mr_iommu_call_start(struct file *file, void *argument)
 static int mr_iommu_join(const struct multiroot_iommu_start *start)
 {
 	int err = mr_tables_join(start);
+	u32 devices;
 
 	if (err)
 		return err;
-	mr_inherit();
-	err = mr_tables_take_part();
+	err = mr_inherit(&devices) ?: mr_tables_take_part();
 	if (err)
 		mr_tables_undo_join();
 	return err;
@@ -93,10 +93,7 @@ static int mr_iommu_call_inherit(struct file *file, void *argument)
 {
 	struct multiroot_iommu_inherit *inherit = argument;
 
-	if (!mr_iommu_on)
-		return -ENODEV;
-	inherit->devices = mr_inherit();
-	return 0;
+	return mr_iommu_on ? mr_inherit(&inherit->devices) : -ENODEV;
 }
 
 static const struct mr_ioctl mr_iommu_call_table[] = {

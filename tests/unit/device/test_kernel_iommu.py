@@ -18,7 +18,7 @@ SHARED_END = 0x200000
 LOCK, REMAPPING, QUEUE, PARTS, DEVICES = 0x0C, 0x28, 0x30, 0x48, 0x50
 REGISTERS, ROOT_TABLE = 0x18, 0x20  # struct multiroot_iommu_tables
 RID, EPERM, EBUSY, ENODEV, ESTALE = 1 << 8, -1, -16, -19, -116
-EIO, ENODATA = -5, -61
+EIO, ENOMEM, ENODATA = -5, -12, -61
 SECOND_US = 1_000_000
 RAM = 0x4000_0000  # of a VM
 SOURCES = ("main", "switch", "domain", "inherit", "walk", "remap", "tables")
@@ -51,6 +51,10 @@ class Root:
     @property
     def waited_us(self) -> int:
         return ctypes.c_ulong.in_dll(self.library, "waited_us").value
+
+    def did(self) -> bytes:
+        """What happened to its card, a letter each."""
+        return (ctypes.c_char * 8).in_dll(self.library, "did").value
 
     def start(self) -> int:
         return int(self.library.start(U64(SIZE)))
@@ -318,9 +322,31 @@ def test_devices_of_a_root_that_lives_are_not_inherited_whatever_user_space_beli
     assert first.attach(RAM)
     assert second.library.inherit() == 0
     assert machine.word(DEVICES + 4, 4) == 1
+    assert second.did() == b""
     second.living(2)
     assert second.library.inherit() == 1
     assert machine.word(DEVICES + 4, 4) == 2
+
+
+def test_a_device_that_is_inherited_is_stopped_where_writes_get_there(first: Root, second: Root) -> None:
+    """Its configuration space is free again before its bus mastering ends and it is reset; once."""
+    assert first.attach(RAM)
+    second.living(2)
+    assert second.library.inherit() == 1
+    assert second.did() == b"HMR"
+    assert second.library.inherit() == 0
+    assert second.did() == b"HMR"
+
+
+def test_what_could_not_be_written_to_is_not_thought_stopped(first: Root, second: Root) -> None:
+    assert first.attach(RAM)
+    second.living(2)
+    second["fail_hold"] = 1
+    assert second.library.inherit() == ENOMEM
+    assert second.did() == b"H"
+    second["fail_hold"] = 0
+    assert second.library.inherit() == 1
+    assert second.did() == b"HHMR"
 
 
 def test_without_the_claim_nothing_is_changed(first: Root) -> None:

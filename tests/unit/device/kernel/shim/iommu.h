@@ -27,6 +27,14 @@ struct pci_dev {
 #define pci_dev_id(pdev)	((u16)((pdev)->bus->number << 8 | (pdev)->devfn))
 #define pci_domain_nr(bus)	((bus)->domain)
 #define pci_device_group	NULL
+#define PCI_COMMAND		4
+#define pci_err(pdev, ...)	((void)(pdev))
+#define pci_info(pdev, ...)	((void)(pdev))
+#define for_each_pci_dev(pdev)	while (((pdev) = pci_next_dev(pdev)))
+struct pci_dev *pci_next_dev(struct pci_dev *after);
+void pci_clear_master(struct pci_dev *pdev);
+int pci_read_config_word(struct pci_dev *pdev, int where, u16 *value);
+int pci_reset_function(struct pci_dev *pdev);
 
 struct iommu_domain {
 	unsigned int type;
