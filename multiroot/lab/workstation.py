@@ -126,6 +126,7 @@ def _artifact(recipe: WorkstationRecipe, built: Built, noted: Noted) -> Artifact
     ]
     lab = sorted(noted.noted)
     modules = noted.named(f"modules-{recipe.kernel}")
+    keys = noted.named("program-kvmkeys") / "kvmkeys"
 
     def make(out: Path) -> None:
         stage = out / "stage"
@@ -135,6 +136,7 @@ def _artifact(recipe: WorkstationRecipe, built: Built, noted: Noted) -> Artifact
         for path in source_files(source, _SOURCES):
             image.link(path, stage / pylayer.PREFIX / path.relative_to(source), copy=True)
         image.link_tree(modules / "lib/modules", stage / "usr/lib/modules")
+        image.link(keys, stage / "usr/lib/multiroot/kvmkeys")
         stage_lab(stage / CACHE, lab, built, noted.root)
         image.link(paths.recipes_dir() / "workstation/init", stage / "usr/sbin/init", copy=True)
         image.tidy(stage)
