@@ -9,6 +9,13 @@
 #include <linux/types.h>
 #include <linux/version.h>
 #include <asm/msr.h>
+/* CPUID got a folder of its own in 6.16, and the search for a hypervisor another name. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#include <asm/cpuid/api.h>
+#else
+#include <asm/processor.h>
+#define cpuid_base_hypervisor	hypervisor_cpuid_base
+#endif
 
 /* rdmsrl() became rdmsrq() in 6.16; the forms with two halves have not changed. */
 static inline u64 mr_rdmsr(u32 msr)

@@ -65,8 +65,8 @@ struct multiroot_iommu_start {
 };
 
 /*
- * MULTIROOT_IOMMU_IOC_INHERIT: become the owner of all devices of roots that have ended. They are reset and blocked, and
- * their interrupts with them: what they worked for is gone. ENOMEM: one may still be at work; try again.
+ * MULTIROOT_IOMMU_IOC_INHERIT: become the owner of all devices of roots that have ended. They are reset and blocked,
+ * and their interrupts with them: what they worked for is gone. ENOMEM: one may still be at work; try again.
  */
 struct multiroot_iommu_inherit {
 	__u32 devices;				/* out: how many were inherited */

@@ -4,6 +4,7 @@
  * of its own. The kernel takes these back when a CPU goes offline or restarts the machine, an INIT does too; a CPU that
  * parks in a panic is taken back nowhere else.
  */
+#include <linux/bits.h>
 #include <linux/kernel.h>
 #include <linux/kvm_para.h>
 
@@ -29,9 +30,14 @@ static const struct {
  */
 void mr_pv_leave(void)
 {
+	u32 features;
 	int i;
 
+	if (!kvm_para_available())
+		return;
+	/* The kernel's own function for this is not for modules. */
+	features = cpuid_eax(cpuid_base_hypervisor(KVM_SIGNATURE, 0) | KVM_CPUID_FEATURES);
 	for (i = 0; i < ARRAY_SIZE(mr_pv_kvm); i++)
-		if (kvm_para_has_feature(mr_pv_kvm[i].feature))
+		if (features & BIT(mr_pv_kvm[i].feature))
 			mr_wrmsr(mr_pv_kvm[i].msr, 0);
 }
