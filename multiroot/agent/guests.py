@@ -82,19 +82,24 @@ class Guests:
             return []
         return list(self._manager.host.arena.vms_of(root))
 
+    @property
+    def _devices(self) -> Devices | None:
+        """None also where there are no VMs at all."""
+        return None if isinstance(self._manager, MultirootError) else self._manager.host.devices
+
     def inherit_devices(self) -> None:
         """All other roots have ended: their devices are this root's."""
-        if not isinstance(self._manager, MultirootError) and (devices := self._manager.host.devices):
+        if devices := self._devices:
             devices.inherit()
 
     def stop_devices(self) -> None:
         """Another root has ended, this one goes on: nothing writes to that one's memory any more."""
-        if not isinstance(self._manager, MultirootError) and (devices := self._manager.host.devices):
+        if devices := self._devices:
             devices.stop_ended()
 
     def staying_devices(self) -> dict[str, str]:
         """Functions of VMs in the new root that would end with this root, and the cards they are parts of."""
-        devices = None if isinstance(self._manager, MultirootError) else self._manager.host.devices
+        devices = self._devices
         return devices.staying() if devices else {}
 
     def owners(self) -> dict[str, int]:

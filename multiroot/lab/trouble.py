@@ -12,7 +12,6 @@ from multiroot.lab.recorder import console_text
 from multiroot.lab.state import LabState
 from multiroot.launch.verdict import Health, judge
 
-GONE = "the lab machine has ended"
 _ENDS = ("SHUTDOWN", "GUEST_PANICKED")  # of QEMU's events
 _STAMP = re.compile(r"^\d+ (\[ *\d+\.\d+\] )?")  # the recorder's and the kernel's
 
@@ -20,7 +19,7 @@ _STAMP = re.compile(r"^\d+ (\[ *\d+\.\d+\] )?")  # the recorder's and the kernel
 def check_machine(state: LabState) -> None:
     """Raises PeerLostError when it has ended."""
     if not state.alive():
-        raise PeerLostError(f"{GONE}{_how(state)}", _hint(state))
+        raise PeerLostError(f"the lab machine has ended{_how(state)}", _hint(state))
 
 
 def check_kernel(state: LabState) -> None:

@@ -28,7 +28,6 @@ struct pci_dev {
 #define pci_domain_nr(bus)	((bus)->domain)
 #define pci_device_group	NULL
 #define PCI_COMMAND		4
-#define pci_err(pdev, ...)	((void)(pdev))
 #define pci_info(pdev, ...)	((void)(pdev))
 #define for_each_pci_dev(pdev)	while (((pdev) = pci_next_dev(pdev)))
 struct pci_dev *pci_next_dev(struct pci_dev *after);
