@@ -23,7 +23,6 @@ from multiroot.lab.machine import qemu_argv
 from multiroot.lab.recorder import console_socket, console_text
 from multiroot.lab.state import LabState
 from multiroot.lab.trouble import explained
-from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.units import format_cpu_list, format_size, parse_size
 
@@ -118,8 +117,6 @@ def build(refresh: bool, vmx: bool, as_json: bool) -> None:
 @json_option
 def up(lab: LabChoice, dry_run: bool, as_json: bool, **chosen: Any) -> None:
     """Boot the lab machine and wait until its old root's agent answers."""
-    from multiroot.lab.agents import Agents
-
     phases, progress = _phases()
     options = lab.options(**chosen)
     if dry_run:
@@ -128,8 +125,6 @@ def up(lab: LabChoice, dry_run: bool, as_json: bool, **chosen: Any) -> None:
         return
     with progress.live():
         started = labs.up(options, phases)
-        with phases.phase(PhaseName.WAIT_FOR_AGENT), Agents(started.agent_address) as agents:
-            agents.status(wait=True)
     _show(started.state, as_json)
 
 

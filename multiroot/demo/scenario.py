@@ -97,8 +97,7 @@ class Scenario:
 
     def _play(self, stack: ExitStack) -> Report:
         with translated("the old root's agent"):
-            with self._phases.phase(PhaseName.WAIT_FOR_AGENT):
-                before = agents.status(self._old, wait=True)
+            before = agents.status(self._old)
             # The old root's TSC clock minus our monotonic one, ns.
             self._offset = difference(lambda: agents.status(self._old).now_ns, time.monotonic_ns, tries=8).ns
             wanted = guests.definitions(self._options.vms, self._options.vm_memory, card=self._options.card)

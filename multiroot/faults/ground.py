@@ -105,8 +105,6 @@ class Ground:
                 self._channels[root] = self._stack.enter_context(
                     client.connect(self._lab.agent_address, root=root)
                 )
-            with self.phases.phase(PhaseName.WAIT_FOR_AGENT):
-                self.status("old", wait=True)
         return self._lab
 
     def down(self) -> None:

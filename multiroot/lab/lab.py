@@ -20,6 +20,7 @@ from multiroot.lab.recipes import MachineRecipe
 from multiroot.lab.state import LabState
 from multiroot.lab.trouble import explained
 from multiroot.net.addresses import MAX_ROOT, root_address
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc.client import Address
 
@@ -153,9 +154,21 @@ def tool(name: str, phases: Phases) -> list[str]:
 
 
 def up(options: Options, phases: Phases) -> Lab:
-    """Build what is missing, boot, wait until commands can be run."""
+    """Build what is missing, boot, wait until commands can be run and the old root's agent answers.
+
+    Whatever goes wrong, no machine is left behind.
+    """
+    from multiroot.lab.agents import Agents
+
     machine, built = prepare(options, phases)
-    return Lab(boot.up(machine, built.image_digest, phases))
+    started = Lab(boot.up(machine, built.image_digest, phases))
+    try:
+        with phases.phase(PhaseName.WAIT_FOR_AGENT), Agents(started.agent_address) as agents:
+            agents.status(wait=True)
+    except BaseException:
+        started.down()
+        raise
+    return started
 
 
 def attach(name: str = "default") -> Lab:

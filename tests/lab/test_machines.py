@@ -8,8 +8,6 @@ from cli_driver import Cli
 from lab_factory import Labs
 
 from multiroot.demo.generations import Generation, Generations
-from multiroot.lab import agents
-from multiroot.rpc import client
 from multiroot.units import MIB
 
 # The kernel of all roots, and what the first one says of itself where a recipe is what it claims to be.
@@ -36,8 +34,6 @@ def test_roots_come_and_go_on_it(labs_factory: Labs, machine: str) -> None:
     for words in says:
         assert words in log
     cli = Cli(lab)
-    with client.connect(lab.agent_address, root="old") as old:
-        agents.status(old, wait=True)
     cpus = lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout
     cli.ok("vm", "run", "web", "--memory", "128M")
     for _ in range(2):

@@ -17,7 +17,7 @@ from lab_factory import Labs
 
 from multiroot.demo import device, guests
 from multiroot.errors import PeerLostError
-from multiroot.lab import agents, recipes
+from multiroot.lab import recipes
 from multiroot.lab.machine import card_sockets, disk_file
 from multiroot.lab.wire import Sender
 from multiroot.rpc import client
@@ -40,8 +40,6 @@ takes_longer = pytest.mark.skipif(ROUNDS < 2, reason="takes two minutes more; MU
 def cli(labs_factory: Labs) -> Iterator[Cli]:
     """A machine with an IOMMU, two cards and a disk, and no VM yet."""
     lab = labs_factory.fresh(kernel=device.KERNEL, machine=device.MACHINE, vms=3)
-    with client.connect(lab.agent_address, root="old") as old:
-        agents.status(old, wait=True)
     yield Cli(lab)
     labs_factory.discard(lab)
 
@@ -93,7 +91,6 @@ def test_without_interrupt_remapping_the_card_goes_the_same_way(labs_factory: La
     cli = Cli(lab)
     with ExitStack() as stack:
         roots = channels(stack, cli)
-        agents.status(roots["old"], wait=True)
         sender = stack.enter_context(Sender(card_sockets(lab.state.machine, 1)[0]))
         own = ("--device", device.CARD, "--append", device.APPEND)
         cli.ok("vm", "run", "owner", "--guest", device.GUEST, *own)

@@ -39,8 +39,6 @@ TROUBLE = (
 def cli(labs_factory: Labs) -> Iterator[Cli]:
     """A lab with a VM in the old root, and a new root beside it."""
     lab = labs_factory.fresh(kernel="6.12", vms=2)
-    with client.connect(lab.agent_address, root="old") as old:
-        agents.status(old, wait=True)
     found = Cli(lab)
     found.ok("vm", "run", "steady", "--memory", "256M")
     found.ok("root", "launch", "--kernel", "6.12")

@@ -56,8 +56,6 @@ def test_vms_go_to_another_kernel_and_the_old_one_lives_on(
 def cli(labs_factory: Labs) -> Iterator[Cli]:
     """A lab with one VM in the old root and no new root."""
     lab = labs_factory.fresh(kernel="6.12", vms=2)
-    with client.connect(lab.agent_address, root="old") as old:
-        agents.status(old, wait=True)
     found = Cli(lab)
     found.ok("vm", "run", "steady", "--memory", "256M")
     yield found

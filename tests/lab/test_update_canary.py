@@ -28,8 +28,6 @@ RESTART_S = 120.0
 def cli(labs_factory: Labs) -> Iterator[Cli]:
     """A lab whose agents obey orders, with one VM in the old root."""
     lab = labs_factory.fresh(kernel="6.12", machine="faults", vms=1)
-    with client.connect(lab.agent_address, root="old") as old:
-        agents.status(old, wait=True)
     found = Cli(lab)
     found.ok("vm", "run", "steady", "--memory", "256M")
     with client.connect(lab.agent_address, root="old") as old:

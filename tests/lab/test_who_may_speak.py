@@ -32,8 +32,6 @@ PORTS = ("22", "53", "80", "111", "443", "2049", "5900-5910", "7600-7799")
 def cli(labs_factory: Labs) -> Iterator[Cli]:
     """A lab with two roots and no VM."""
     lab = labs_factory.get(kernel="6.12", vms=2)
-    with client.connect(lab.agent_address, root="old") as old:
-        agents.status(old, wait=True)
     found = Cli(lab)
     found.ok("root", "launch", "--kernel", "6.12", "--cpus", "3")
     yield found
