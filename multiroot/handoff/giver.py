@@ -116,7 +116,6 @@ class Attempt:
         self._stub = handoff_pb2_grpc.HandoffServiceStub(to.agent)
         self._taker = f"root {to.root}'s agent"
         self._outgoing: OutgoingState | None = None
-        self._hint_bytes = b""
         self._sending = asyncio.Event()
         self.taken = asyncio.Event()  # the taker runs the guest; what is left is to clean up
 
@@ -231,16 +230,21 @@ class Attempt:
             connecting = asyncio.create_task(self._connect())
             hinting = asyncio.create_task(self._hints())
             try:
-                self._hint_bytes, _ = await asyncio.gather(hinting, connecting)
+                hints, _ = await asyncio.gather(hinting, connecting)
             finally:
                 # Neither goes on when the other has failed: nobody would close the connection.
                 connecting.cancel()
                 hinting.cancel()
                 await asyncio.wait({connecting, hinting})
+            if hints:
+                # Not later: what is done for one in its turn, all that come after it wait for.
+                request = handoff_pb2.HintRequest(name=self._vm.name, hints=hints)
+                with translated(self._taker):
+                    await self._stub.Hint(request, timeout=PREPARE_TIMEOUT_S)
 
     async def _hand_over(self) -> coordinator_pb2.HandoffResult:
         await reach(FailPoint.GIVER_TRANSFER, self._vm.name)
-        answer = await self._transfer(self._hint_bytes)
+        answer = await self._transfer()
         self.taken.set()
         await reach(FailPoint.GIVER_TAKEN, self._vm.name)
         saved = await self._vm.vmm.saved()
@@ -294,9 +298,9 @@ class Attempt:
         state = await asyncio.to_thread(vm.host.devices.describe, vm.definition.function, vm.entry.extent)
         return device.state_to_proto(state)
 
-    async def _transfer(self, hints: bytes) -> handoff_pb2.Taken:
+    async def _transfer(self) -> handoff_pb2.Taken:
         """Only when the taker's VMM reads from the connection let ours stop the guest and write."""
-        request = handoff_pb2.TransferRequest(name=self._vm.name, hints=hints)
+        request = handoff_pb2.TransferRequest(name=self._vm.name)
         call = self._stub.Transfer(request, timeout=TRANSFER_TIMEOUT_S)
         try:
             with translated(self._taker):

@@ -44,10 +44,14 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             stream=handoff_pb2.Endpoint(host=stream.host, port=stream.port, key=stream.key),
         )
 
+    async def Hint(self, request: handoff_pb2.HintRequest, context: Context) -> handoff_pb2.HintResponse:
+        await self._taker.hint(request.name, request.hints)
+        return handoff_pb2.HintResponse()
+
     async def Transfer(
         self, request: handoff_pb2.TransferRequest, context: Context
     ) -> AsyncIterator[handoff_pb2.TransferProgress]:
-        incoming = await self._taker.ready(request.name, request.hints)
+        incoming = await self._taker.ready(request.name)
         try:
             await reach(FailPoint.TAKER_READY, request.name)
             # From here on nothing but the VMM's bytes is needed.

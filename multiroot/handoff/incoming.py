@@ -33,6 +33,7 @@ class Incoming:
     expiry: asyncio.TimerHandle
     connected: asyncio.Task[IncomingState]
     phases: Phases  # of the transfer
+    hinted: asyncio.Task[None] | None = None
     transferring: bool = False
     device: DeviceState | None = None
     taken: bool = False

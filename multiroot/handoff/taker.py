@@ -101,19 +101,30 @@ class Taker:
         self._incoming[vm.name] = Incoming(vm, giver, stream, now, expiry, connected, transfer, device=device)
         return list(phases.finished), stream.endpoint
 
-    async def ready(self, name: str, hints: bytes = b"") -> Incoming:
-        """Wait until the giver's connection has come and the VMM, which is given the hints, reads from it.
+    async def hint(self, name: str, hints: bytes) -> None:
+        """Give the waiting VMM what the giver's said, while the guest runs on in the giver.
+
+        Raises BadRequestError if the VM has not been prepared here, has its hints already, or is being
+        transferred.
+        """
+        incoming = self._prepared(name)
+        if incoming.hinted:
+            raise BadRequestError(f"{name} has its hints already")
+        incoming.hinted = self._in_background(self._take_hints(incoming, hints))
+        await asyncio.shield(incoming.hinted)
+
+    async def ready(self, name: str) -> Incoming:
+        """Wait until the giver's connection has come and the VMM reads from it.
 
         Raises BadRequestError if the VM has not been prepared here, or is being transferred already.
         """
-        incoming = self._incoming.get(name)
-        if incoming is None or incoming.transferring:
-            raise BadRequestError(f"{name} has not been prepared here")
+        incoming = self._prepared(name)
         incoming.transferring = True
         incoming.expiry.cancel()
         try:
-            with incoming.phases.phase(PhaseName.SET_MEMORY_MAP, vm=name):
-                await self._take_hints(incoming.vm, hints)
+            if incoming.hinted:
+                # One that its giver did not wait for: it talks to the VMM, too.
+                await asyncio.shield(incoming.hinted)
             await asyncio.shield(incoming.connected)
             incoming.vm.hurry(True)
         except BaseException:
@@ -198,11 +209,19 @@ class Taker:
             )
         return Instance(self._host, definition, entry)
 
-    async def _take_hints(self, vm: Instance, hints: bytes) -> None:
-        try:
-            await vm.vmm.take_hints(hints)
-        except CommandError as error:
-            log.warning("loading the state of %s will take longer: %s", vm.name, error)
+    async def _take_hints(self, incoming: Incoming, hints: bytes) -> None:
+        vm = incoming.vm
+        with incoming.phases.phase(PhaseName.SET_MEMORY_MAP, vm=vm.name):
+            try:
+                await vm.vmm.take_hints(hints)
+            except CommandError as error:
+                log.warning("loading the state of %s will take longer: %s", vm.name, error)
+
+    def _prepared(self, name: str) -> Incoming:
+        incoming = self._incoming.get(name)
+        if incoming is None or incoming.transferring:
+            raise BadRequestError(f"{name} has not been prepared here")
+        return incoming
 
     def _listen(self) -> wire.Listener:
         try:

@@ -4,7 +4,7 @@
 isort:skip_file
 SPDX-License-Identifier: GPL-2.0-or-later
 The taker's half of a handoff, called by the giver's agent.
-Order: Prepare while the guest runs, then one Transfer call is the whole blackout; Abort at any point before the owner word changes.
+Order: Prepare and Hint while the guest runs, then one Transfer call is the whole blackout; Abort at any point before the owner word changes.
 """
 
 from collections import abc as _abc
@@ -124,14 +124,16 @@ class Endpoint(_message.Message):
 Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
 
 @_typing.final
-class TransferRequest(_message.Message):
+class HintRequest(_message.Message):
+    """May be left out: the taker's VMM loads the device state faster by it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     HINTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     hints: _builtins.bytes
-    """what the giver's VMM says to the taker's so that it loads the device state faster; never needed"""
+    """what the giver's VMM says to the taker's"""
     def __init__(
         self,
         *,
@@ -144,11 +146,45 @@ class TransferRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+Global___HintRequest: _TypeAlias = HintRequest  # noqa: Y015
+
+@_typing.final
+class HintResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HintResponse: _TypeAlias = HintResponse  # noqa: Y015
+
+@_typing.final
+class TransferRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
 Global___TransferRequest: _TypeAlias = TransferRequest  # noqa: Y015
 
 @_typing.final
 class TransferProgress(_message.Message):
-    """Two messages: `ready` when the giver's connection has come and the taker's VMM, hints taken, reads from it, `taken` at the end."""
+    """Two messages: `ready` when the giver's connection has come and the taker's VMM reads from it, `taken` at the end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -40,6 +40,11 @@ class HandoffServiceStub:
                 request_serializer=multiroot_dot_v1_dot_handoff__pb2.PrepareRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_handoff__pb2.PrepareResponse.FromString,
                 _registered_method=True)
+        self.Hint = channel.unary_unary(
+                '/multiroot.v1.HandoffService/Hint',
+                request_serializer=multiroot_dot_v1_dot_handoff__pb2.HintRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_handoff__pb2.HintResponse.FromString,
+                _registered_method=True)
         self.Transfer = channel.unary_stream(
                 '/multiroot.v1.HandoffService/Transfer',
                 request_serializer=multiroot_dot_v1_dot_handoff__pb2.TransferRequest.SerializeToString,
@@ -56,6 +61,12 @@ class HandoffServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Prepare(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Hint(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +91,11 @@ def add_HandoffServiceServicer_to_server(servicer, server):
                     servicer.Prepare,
                     request_deserializer=multiroot_dot_v1_dot_handoff__pb2.PrepareRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_handoff__pb2.PrepareResponse.SerializeToString,
+            ),
+            'Hint': grpc.unary_unary_rpc_method_handler(
+                    servicer.Hint,
+                    request_deserializer=multiroot_dot_v1_dot_handoff__pb2.HintRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_handoff__pb2.HintResponse.SerializeToString,
             ),
             'Transfer': grpc.unary_stream_rpc_method_handler(
                     servicer.Transfer,
@@ -119,6 +135,33 @@ class HandoffService:
             '/multiroot.v1.HandoffService/Prepare',
             multiroot_dot_v1_dot_handoff__pb2.PrepareRequest.SerializeToString,
             multiroot_dot_v1_dot_handoff__pb2.PrepareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Hint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.HandoffService/Hint',
+            multiroot_dot_v1_dot_handoff__pb2.HintRequest.SerializeToString,
+            multiroot_dot_v1_dot_handoff__pb2.HintResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,7 +4,7 @@
 isort:skip_file
 SPDX-License-Identifier: GPL-2.0-or-later
 The taker's half of a handoff, called by the giver's agent.
-Order: Prepare while the guest runs, then one Transfer call is the whole blackout; Abort at any point before the owner word changes.
+Order: Prepare and Hint while the guest runs, then one Transfer call is the whole blackout; Abort at any point before the owner word changes.
 """
 
 from collections import abc as _abc
@@ -36,6 +36,7 @@ class HandoffServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HandoffServiceAsyncStub: ...
     Prepare: _grpc.UnaryUnaryMultiCallable[_handoff_pb2.PrepareRequest, _handoff_pb2.PrepareResponse]
+    Hint: _grpc.UnaryUnaryMultiCallable[_handoff_pb2.HintRequest, _handoff_pb2.HintResponse]
     Transfer: _grpc.UnaryStreamMultiCallable[_handoff_pb2.TransferRequest, _handoff_pb2.TransferProgress]
     Abort: _grpc.UnaryUnaryMultiCallable[_handoff_pb2.AbortRequest, _handoff_pb2.AbortResponse]
 
@@ -43,6 +44,7 @@ class HandoffServiceStub:
 class HandoffServiceAsyncStub(HandoffServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Prepare: _aio.UnaryUnaryMultiCallable[_handoff_pb2.PrepareRequest, _handoff_pb2.PrepareResponse]  # type: ignore[assignment]
+    Hint: _aio.UnaryUnaryMultiCallable[_handoff_pb2.HintRequest, _handoff_pb2.HintResponse]  # type: ignore[assignment]
     Transfer: _aio.UnaryStreamMultiCallable[_handoff_pb2.TransferRequest, _handoff_pb2.TransferProgress]  # type: ignore[assignment]
     Abort: _aio.UnaryUnaryMultiCallable[_handoff_pb2.AbortRequest, _handoff_pb2.AbortResponse]  # type: ignore[assignment]
 
@@ -53,6 +55,13 @@ class HandoffServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _handoff_pb2.PrepareRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_handoff_pb2.PrepareResponse, _abc.Awaitable[_handoff_pb2.PrepareResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Hint(
+        self,
+        request: _handoff_pb2.HintRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handoff_pb2.HintResponse, _abc.Awaitable[_handoff_pb2.HintResponse]]: ...
 
     @_abc_1.abstractmethod
     def Transfer(
