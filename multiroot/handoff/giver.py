@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -25,11 +25,12 @@ from multiroot.arena.layout import Owner
 from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.failpoints import FailPoint, garbage, reach
 from multiroot.handoff import wire
+from multiroot.handoff.account import phases_of, result_of, result_without_answer
 from multiroot.handoff.relay import OutgoingState
 from multiroot.handoff.terms import DOWNTIME_MOST_MS, USUAL, Terms
 from multiroot.passthrough import messages as device
 from multiroot.phase_names import PhaseName
-from multiroot.phases import AttrValue, Phase, Phases
+from multiroot.phases import Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
@@ -327,33 +328,11 @@ class Attempt:
         return progress
 
     async def _let_go(self, answer: handoff_pb2.Taken, saved: Saved) -> coordinator_pb2.HandoffResult:
-        for phase in map(phase_messages.from_proto, answer.phases):
-            loading = phase.name == PhaseName.LOAD_DEVICE_STATE
-            phase = replace(phase, attrs={**phase.attrs, "vm": self._vm.name})
-            self._phases.add(_since(phase, saved.saved_ns) if loading else phase)
-        took_ns = saved.saved_ns - saved.stopped_ns
-        about: dict[str, AttrValue] = {"vm": self._vm.name}
-        self._phases.add(
-            Phase(
-                PhaseName.SAVE_DEVICE_STATE,
-                self._phases.side,
-                saved.stopped_ns,
-                took_ns,
-                blackout=True,
-                attrs=about,
-            )
-        )
+        for phase in phases_of(self._vm.name, self._phases.side, answer, saved):
+            self._phases.add(phase)
         with self._phases.phase(PhaseName.END_OLD_QEMU, vm=self._vm.name):
             await self._gone(self._vm.word.read())
-        return coordinator_pb2.HandoffResult(
-            name=self._vm.name,
-            device_state_bytes=saved.sent_bytes,
-            ram_bytes_copied=saved.ram_bytes_copied,
-            epoch=answer.epoch,
-            stopped_ns=saved.stopped_ns,
-            resumed_ns=answer.resumed_ns,
-            device=answer.device if answer.HasField("device") else None,
-        )
+        return result_of(self._vm.name, answer, saved)
 
     async def settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:
         """Make sure that one root runs the VM: the result if the taker does and only its answer was lost."""
@@ -373,7 +352,7 @@ class Attempt:
                 saved = await vm.vmm.so_far()
                 await self._gone(owner)
                 fine = self.taken.is_set() or _answer_lost(error)
-                return self._without_answer(owner, saved) if fine else None
+                return result_without_answer(vm.name, owner, saved) if fine else None
             vm.owner = owner  # The taker could not run it and gave it back.
         await self._go_on()
         if not isinstance(error, PeerLostError):
@@ -416,21 +395,6 @@ class Attempt:
         self._vm.owner = owner
         self._vm.hurry(False)
         await self._vm.end(VmState.HANDED)
-
-    def _without_answer(self, owner: Owner, saved: Saved) -> coordinator_pb2.HandoffResult:
-        return coordinator_pb2.HandoffResult(
-            name=self._vm.name,
-            device_state_bytes=saved.sent_bytes,
-            epoch=owner.epoch,
-            stopped_ns=saved.stopped_ns,
-        )
-
-
-def _since(phase: Phase, start_ns: int) -> Phase:
-    """The taker loads while we save; what it still needs when all is saved is its own."""
-    end_ns = phase.end_ns or phase.start_ns
-    start_ns = min(start_ns, end_ns)
-    return replace(phase, start_ns=start_ns, duration_ns=end_ns - start_ns)
 
 
 def _answer_lost(error: BaseException) -> bool:
