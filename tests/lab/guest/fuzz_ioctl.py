@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs in a lab root: bad input to every ioctl of /dev/multiroot, then a valid sequence. Prints JSON.
+"""Runs in a lab root: bad input to every ioctl of /dev/multiroot, by one thread and by several at once,
+then a valid sequence. Prints JSON.
 
 No CPU is offline while it fuzzes, so nothing can be granted, and no start can get as far as a SIPI.
 Arguments: carve base and size (bytes, reserved at boot), a CPU to take offline at the end, a seed.
@@ -11,6 +12,8 @@ import os
 import random
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from multiroot.device.errors import ClaimError
@@ -19,6 +22,7 @@ from multiroot.device.uapi import SHARED_SIZE, CpuState, Event, PeerIndex, ffi, 
 from multiroot.errors import ConflictError, MultirootError
 
 ROUNDS = 4000
+THREADS = 3
 LOW, LOW_SIZE = 0x20000, 0x20000
 STRUCTS = {
     "INFO": "info",
@@ -79,6 +83,24 @@ def fuzz(fd, rng, interesting, skip=()):
         if request not in {getattr(lib, f"MULTIROOT_IOC_{name}") for name in STRUCTS}:
             answers.setdefault("unknown", Counter())[call(fd, request, ffi.new("char[4096]"))] += 1
     return answers
+
+
+def come_and_go(times):
+    """Open the device, map the control page of whoever may be there, and close it again."""
+    for _ in range(times):
+        with Device() as device, suppress(MultirootError):
+            device.control(PeerIndex.CHILD)
+
+
+def fuzz_together(fd, rng, interesting):
+    """What several threads on one file were answered, while others come and go."""
+    with ThreadPoolExecutor(THREADS + 1) as pool:
+        crowd = [
+            pool.submit(fuzz, fd, random.Random(rng.getrandbits(32)), interesting) for _ in range(THREADS)
+        ]
+        coming = pool.submit(come_and_go, ROUNDS // 4)
+        coming.result()
+        return [each.result() for each in crowd]
 
 
 def refused(kind, action):
@@ -159,9 +181,11 @@ def main():
     unclaimed = fuzz(fd, rng, interesting, skip=("CLAIM",))
     call(fd, lib.MULTIROOT_IOC_CLAIM, ffi.NULL)
     claimed = fuzz(fd, rng, interesting)
+    crowd = fuzz_together(fd, rng, interesting)
     call(fd, lib.MULTIROOT_IOC_UNCARVE, ffi.NULL)
     os.close(fd)
-    seen = {answer for part in (unclaimed, claimed) for counts in part.values() for answer in counts}
+    parts = (unclaimed, claimed, *crowd)
+    seen = {answer for part in parts for counts in part.values() for answer in counts}
     report = {
         "unclaimed": unclaimed,
         "claimed": claimed,
