@@ -90,6 +90,6 @@ int mr_inherit(u32 *devices)
 			return err;
 		*devices += mr_tables_own(i);
 	}
-	mr_tables_free_parts();
+	mr_share_free_parts();
 	return 0;
 }

@@ -54,12 +54,6 @@ void mr_unit_flush_interrupts(void);
 void mr_unit_flush_domain(u16 did);
 
 /* tables.c: memory that roots share, and what they keep in it. */
-int mr_tables_create(const struct multiroot_iommu_start *start);
-void mr_tables_undo_create(void);
-int mr_tables_join(const struct multiroot_iommu_start *start);
-void mr_tables_undo_join(void);
-void mr_tables_free_parts(void);
-int mr_tables_take_part(void);
 phys_addr_t mr_tables_root(void);
 void mr_tables_settle(void);
 void mr_tables_fill_info(struct multiroot_iommu_info *info);
@@ -79,6 +73,14 @@ u16 mr_tables_rid(int slot);
 u64 *mr_tables_remapping(void);
 void mr_tables_lock(unsigned long *flags);
 void mr_tables_unlock(unsigned long flags);
+
+/* share.c: who takes part in them. */
+int mr_share_create(const struct multiroot_iommu_start *start);
+void mr_share_undo_create(void);
+int mr_share_join(const struct multiroot_iommu_start *start);
+void mr_share_undo_join(void);
+void mr_share_free_parts(void);
+int mr_share_take_part(void);
 
 /* walk.c: second-level page tables. */
 typedef int (*mr_leaf_fn)(u64 iova, u64 phys, u64 size, u64 rights, void *data);

@@ -57,26 +57,26 @@ static int mr_iommu_call_claim(struct file *file, void *argument)
 
 static int mr_iommu_call_start(struct file *file, void *argument)
 {
-	return mr_iommu_begin(mr_tables_create, mr_tables_undo_create, argument);
+	return mr_iommu_begin(mr_share_create, mr_share_undo_create, argument);
 }
 
 /* Parts of roots that have ended are free only when no device uses tables there any more. */
 static int mr_iommu_join(const struct multiroot_iommu_start *start)
 {
-	int err = mr_tables_join(start);
+	int err = mr_share_join(start);
 	u32 devices;
 
 	if (err)
 		return err;
-	err = mr_inherit(&devices) ?: mr_tables_take_part();
+	err = mr_inherit(&devices) ?: mr_share_take_part();
 	if (err)
-		mr_tables_undo_join();
+		mr_share_undo_join();
 	return err;
 }
 
 static int mr_iommu_call_join(struct file *file, void *argument)
 {
-	return mr_iommu_begin(mr_iommu_join, mr_tables_undo_join, argument);
+	return mr_iommu_begin(mr_iommu_join, mr_share_undo_join, argument);
 }
 
 static int mr_iommu_call_device(struct file *file, void *argument)

@@ -21,7 +21,7 @@ RID, EPERM, EBUSY, ENODEV, ESTALE = 1 << 8, -1, -16, -19, -116
 EIO, ENOMEM, ENODATA = -5, -12, -61
 SECOND_US = 1_000_000
 RAM = 0x4000_0000  # of a VM
-SOURCES = ("main", "switch", "domain", "inherit", "walk", "remap", "tables")
+SOURCES = ("main", "switch", "domain", "inherit", "walk", "remap", "share", "tables")
 
 
 class Root:
