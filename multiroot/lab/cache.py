@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multiroot import phase_names
-from multiroot.lab import paths
+from multiroot.lab import mounts, paths
 from multiroot.lab.artifacts import Artifact
 from multiroot.phases import Phases
 
@@ -80,6 +80,7 @@ class Cache:
         """Rename first: whoever looks meanwhile sees a whole artifact or none."""
         if not path.exists():
             return
+        mounts.detach(path)
         doomed = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.doomed")
         path.rename(doomed)
         shutil.rmtree(doomed)
