@@ -147,7 +147,8 @@ class Adoption:
             )
         await self._context.let_go()
         until = time.monotonic() + PARK_S
-        while not device.inherit():
+        # For each CPU that does not park by itself the module waits, for seconds.
+        while not await asyncio.to_thread(device.inherit):
             if time.monotonic() > until:
                 raise ConflictError(
                     "a CPU of the old root did not park", "see the ledger: `multiroot root list`"

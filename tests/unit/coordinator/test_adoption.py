@@ -7,6 +7,7 @@ import asyncio
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class Machine:
         self.top = top
         self.calls: list[tuple[Any, ...]] = []
         self.parked_after = 0  # so many times `inherit` is asked too early
+        self.inherit_until = threading.Event()  # the module waits for CPUs until then
+        self.inherit_until.set()
         self.sums = 0
         self.dma = False  # a device still writes to the old root's memory
         self.cpus = {0: LedgerCpu(OLD, CpuState.PARKED), 1: LedgerCpu(ME, CpuState.ONLINE)}
@@ -60,6 +63,7 @@ class Machine:
         self.calls.append(("claim",))
 
     def inherit(self) -> bool:
+        assert self.inherit_until.wait(5)
         self.parked_after -= 1
         return self.parked_after < 0
 
@@ -144,6 +148,16 @@ async def test_everything_becomes_this_roots_in_order(machine: Machine) -> None:
     assert machine.read("memory/auto_online_blocks") == "offline"
     assert [machine.read(f"memory/memory{number}/state") for number in (1, 2, 3)] == ["online_movable"] * 3
     assert not (machine.top / "request").exists()
+
+
+async def test_vms_are_served_while_the_module_waits_for_cpus(machine: Machine) -> None:
+    machine.inherit_until.clear()
+    adoption = adoption_on(machine)
+    adoption.begin()
+    # What a call to this agent would be.
+    asyncio.get_running_loop().call_later(0.05, machine.inherit_until.set)
+    await finish(adoption)
+    assert (adoption.state, adoption.error) == (AdoptionState.DONE, "")
 
 
 async def test_nothing_is_touched_while_the_old_root_lives(machine: Machine) -> None:
