@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from multiroot.errors import BadRequestError, MultirootError
+from multiroot.handoff.errors import OverdueError
 from multiroot.handoff.giver import Target, attempt
-from multiroot.handoff.terms import Terms, turns
+from multiroot.handoff.terms import Terms, more_downtime, turns
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import coordinator_pb2
 from multiroot.vm.manager import VmManager
@@ -150,6 +151,8 @@ def check(outcomes: Sequence[Outcome], again: str) -> None:
     stay = {outcome.name: error.message for outcome, error in failed if not outcome.gone}
     gone = {outcome.name: error.message for outcome, error in failed if outcome.gone}
     what, hint = [], "see `multiroot vm list`"
+    if limits := [error.limit_ms for _, error in failed if isinstance(error, OverdueError)]:
+        again = f"{again} {more_downtime(max(limits))}"
     if stay:
         what.append(f"{len(stay)} of {len(outcomes)} VMs stay: {_reasons(stay)}")
         others = "the others were handed over; " if len(stay) < len(outcomes) else ""

@@ -26,8 +26,9 @@ from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLo
 from multiroot.failpoints import FailPoint, garbage, reach
 from multiroot.handoff import wire
 from multiroot.handoff.account import phases_of, result_of, result_without_answer
+from multiroot.handoff.errors import GivenUpError, OverdueError
 from multiroot.handoff.relay import OutgoingState
-from multiroot.handoff.terms import DOWNTIME_MOST_MS, USUAL, Terms
+from multiroot.handoff.terms import USUAL, Terms, more_downtime
 from multiroot.passthrough import messages as device
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
@@ -50,10 +51,6 @@ TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2
 # Returns when the taker's root is known to be gone, which a connection to it may never tell.
 Lost = Callable[[], Awaitable[object]]
 T = TypeVar("T")
-
-
-class GivenUpError(MultirootError):
-    """The handoff was cancelled."""
 
 
 @dataclass(frozen=True)
@@ -213,12 +210,12 @@ class Attempt:
             await asyncio.sleep(max(0, due_ns - vm.host.clock()) / 1e9)
         if self._is_theirs:
             await asyncio.Event().wait()
-        raise WaitTimeoutError(
+        raise OverdueError(
             f"{vm.name} stood still for {limit_ms} ms and was not root {self._to.root}'s yet;"
             f" it goes on in root {self._root}",
             # The name last, for a VM may be called like a subcommand.
-            f"allow it more: `multiroot handoff --to {self._to.name} --downtime-limit"
-            f" {min(2 * limit_ms, DOWNTIME_MOST_MS)} {vm.name}`",
+            f"allow it more: `multiroot handoff --to {self._to.name} {more_downtime(limit_ms)} {vm.name}`",
+            limit_ms,
         )
 
     async def _settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:

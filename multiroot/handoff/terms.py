@@ -83,6 +83,11 @@ def to_proto(terms: Terms) -> coordinator_pb2.HandoffTerms:
     )
 
 
+def more_downtime(limit_ms: int) -> str:
+    """What to say to `multiroot handoff` when a limit was too small."""
+    return f"--downtime-limit {min(2 * limit_ms, DOWNTIME_MOST_MS)}"
+
+
 def turns(vms: Iterable[tuple[str, int]], terms: Terms) -> list[list[str]]:
     """Who is handed over when: groups one after the other, each at once.
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from multiroot.errors import BadRequestError, ConflictError, MultirootError, WaitTimeoutError
+from multiroot.handoff.errors import OverdueError
 from multiroot.handoff.evacuation import Outcome, check
 from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phase_names import PhaseName
@@ -199,3 +200,14 @@ def test_errors_of_different_kinds_are_one_that_names_all() -> None:
         check(outcomes, "multiroot handoff --to old")
     assert type(caught.value) is MultirootError
     assert caught.value.hint == "try these again: `multiroot handoff --to old a b`"
+
+
+def test_those_that_took_too_long_are_tried_again_with_more_time() -> None:
+    slow = OverdueError("slow", "allow it more: ...", 300)
+    outcomes = [Outcome("a", error=slow), Outcome("b", error=ConflictError("busy")), Outcome("c")]
+    with pytest.raises(MultirootError) as caught:
+        check(outcomes, "multiroot handoff --to new")
+    again = "`multiroot handoff --to new --downtime-limit 600 a b`"
+    assert caught.value.hint == f"the others were handed over; try these again: {again}"
+    with pytest.raises(WaitTimeoutError, match="2 of 2 VMs stay"):
+        check([Outcome("a", error=slow), Outcome("b", error=slow)], "multiroot handoff --to new")
