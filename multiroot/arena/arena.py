@@ -17,6 +17,7 @@ from multiroot.arena.backing import Backing, opened
 from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner, Record, Superblock
 from multiroot.arena.lock import TableLock
+from multiroot.arena.use import check_unused
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.ranges import align_up
 
@@ -251,16 +252,28 @@ class Arena:
         self.memory.store(layout.GENERATION_OFFSET, generation + 1)
 
 
-def format_arena(path: Path, *, force: bool = False) -> None:
-    """Make an empty arena on `path`.
+def every_root_lives(_root: int) -> bool:
+    """For who knows nothing of the other roots."""
+    return True
+
+
+def format_arena(path: Path, *, force: bool = False, lives: Callable[[int], bool] = every_root_lives) -> None:
+    """Make an empty arena on `path`; `lives` says whether a root other than this one is alive.
 
     Raises ConflictError if the metadata area is not blank, unless `force`; then every VM in it is forgotten.
+    Whoever forces it: ConflictError if a VM runs in it, or another root that lives owns something there.
     """
     with opened(path) as backing, backing.map(0, layout.METADATA_SIZE) as mapping:
         blank = layout.is_blank(mapping[:])
         if not blank and not force:
             raise ConflictError(f"{path} is not blank", _START_OVER)
         memory = Memory(mapping)
+        if not blank:
+            try:
+                check_unused(path, memory, lives)
+            except ConflictError:
+                memory.close()
+                raise
         memory.write(0, bytes(layout.METADATA_SIZE))
         # Behind a table that we did not write, nothing is known to be zero.
         memory.store(layout.WATERMARK_OFFSET, layout.METADATA_SIZE if blank else backing.size)

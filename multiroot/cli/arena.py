@@ -62,9 +62,10 @@ def show(device: Path | None, as_json: bool) -> None:
 def format_device(device: Path | None, force: bool) -> None:
     """Make an empty arena. Only while no VM runs in it."""
     from multiroot.arena.arena import format_arena
+    from multiroot.device.handle import is_another
 
     path = _device(device)
-    format_arena(path, force=force)
+    format_arena(path, force=force, lives=is_another)
     say(f"{path}: empty arena")
 
 

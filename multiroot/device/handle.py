@@ -251,5 +251,15 @@ def has_ended(root: int) -> bool:
         return device.has_ended(root)
 
 
+def is_another(root: int) -> bool:
+    """Whether a root of that number lives beside this one; False where there is no module, as above."""
+    try:
+        device = Device()
+    except NoDeviceError:
+        return False
+    with device:
+        return root != device.info().root and not device.has_ended(root)
+
+
 def _range(base: int, size: int) -> str:
     return f"{base:#x}-{base + size:#x}"

@@ -287,7 +287,7 @@ def test_two_processes_allocate_without_overlap(arena: Arena, formatted: Path) -
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(owners=st.lists(st.integers(1, 5), min_size=1, max_size=12), stale=st.data())
 def test_no_stale_claim_ever_succeeds(formatted: Path, owners: list[int], stale: st.DataObject) -> None:
-    format_arena(formatted, force=True)
+    format_arena(formatted, force=True, lives=lambda _: False)
     arena = Arena(formatted, root=1)
     history = [arena.allocate("vm0", 2 * MIB, 1).owner]
     for root in owners:
