@@ -20,10 +20,12 @@ from multiroot.cli.planning import (
     plan_rows,
     request_options,
 )
+from multiroot.errors import ConflictError
 from multiroot.units import format_cpu_list
 
 if TYPE_CHECKING:
     from multiroot.device.handle import Device
+    from multiroot.launch.record import Loaded
     from multiroot.launch.session import Prepared
 
 
@@ -104,7 +106,7 @@ def start(timeout: float, as_json: bool) -> None:
     """Start the loaded kernel; this one goes on."""
     from multiroot.launch import record, session
 
-    loaded = record.require()
+    loaded = _loaded()
     with _device() as device:
         loaded, started = session.start(device, loaded, int(timeout * 1000))
     record.save(loaded)
@@ -122,7 +124,7 @@ def stop(force: bool, as_json: bool) -> None:
     """Stop or unload the new kernel; its CPUs and memory come back to this one."""
     from multiroot.launch import record, session
 
-    loaded = record.require()
+    loaded = _loaded()
     with _device() as device:
         lost = session.stop(device, loaded, force=force)
     record.remove()
@@ -138,11 +140,14 @@ def stop(force: bool, as_json: bool) -> None:
 @kexec.command(example="multiroot kexec status --json")
 @json_option
 def status(as_json: bool) -> None:
-    """Say whether a kernel is loaded or running; exit code 0 if so, 1 if not (like kexec -S)."""
+    """Say whether a kernel is loaded or running; exit code 0 if so, 1 if not (like kexec -S).
+
+    One that the agent loads is not loaded by hand: of that it says "agent" and no more.
+    """
     from multiroot.launch import record, session
 
     loaded = record.find()
-    state = "none"
+    state = "agent" if not loaded and _is_agents() else "none"
     if loaded:
         with _device() as device:
             state = session.state(device, loaded)
@@ -153,10 +158,37 @@ def status(as_json: bool) -> None:
             ("root", str(loaded.root)),
             [("state", state), ("kernel", loaded.release), *plan_rows(loaded.plan)],
         )
+    elif state == "agent":
+        say(f"{_AGENTS}; {_SHOWN}")
     else:
         say("no kernel is loaded")
-    if not loaded:
+    if state == "none":
         raise click.exceptions.Exit(1)
+
+
+_AGENTS = "the new root is the agent's"
+_SHOWN = "`multiroot root list` shows it"
+
+
+def _is_agents() -> bool:
+    """Whether there is a new root, or one on its way, that was not loaded by hand."""
+    device = open_device(required=False)
+    if device is None:
+        return False
+    with device:
+        return bool(device.info().carved)
+
+
+def _loaded() -> Loaded:
+    """What was loaded by hand; raises ConflictError if nothing was."""
+    from multiroot.launch import kernels, record
+
+    loaded = record.find()
+    if loaded:
+        return loaded
+    if _is_agents():
+        raise ConflictError(_AGENTS, f"{_SHOWN}, `multiroot root release` ends it")
+    raise ConflictError("no kernel is loaded", f"load one: `multiroot kexec load {kernels.example()}`")
 
 
 def _device() -> Device:

@@ -19,6 +19,7 @@ from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.handoff import terms as handoff_terms
 from multiroot.handoff.evacuation import Outcome, check
 from multiroot.handoff.terms import Terms
+from multiroot.launch import kernels
 from multiroot.passthrough.functions import Functions, parse_address
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
@@ -114,7 +115,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         async def work(tell: Tell) -> coordinator_pb2.Progress | None:
             async with self._coordinator.busy(f"handing {', '.join(names) or 'all VMs'} over"):
                 if to == "new" and not self._coordinator.joined:
-                    raise PeerLostError("no new root has joined", "start one: `multiroot root launch`")
+                    start = f"multiroot root launch --kernel {kernels.example()}"
+                    raise PeerLostError("no new root has joined", f"start one: `{start}`")
                 if request.all:
                     names.extend(self._of_this_root())
                 outcomes = await self._parts.hand_over(names, to, terms, self._phases, _telling(tell))

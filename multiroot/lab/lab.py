@@ -206,7 +206,8 @@ class Lab:
             status = root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
         children = [peer.root for peer in status.peers if peer.role == root_pb2.PeerStatus.ROLE_CHILD]
         if not children:
-            raise PeerLostError("there is no new root", "start one: `multiroot root launch`")
+            start = f"multiroot root launch --kernel {self.state.machine.kernel}"
+            raise PeerLostError("there is no new root", f"start one: `{start}`")
         return str(children[0])
 
     def run(self, argv: Sequence[str], *, root: str = "old", timeout: float | None = 120.0) -> Result:

@@ -46,6 +46,12 @@ def find(name: str, initrd: str = "", kernels: Path = KERNELS) -> KernelFiles:
     return KernelFiles(_existing(name), _existing(initrd) if initrd else None)
 
 
+def example(kernels: Path = KERNELS) -> str:
+    """A name for a command in a hint: one that `find` finds, if there is one."""
+    names = sorted(folder.name for folder in kernels.glob("*/") if _is_file(folder / "vmlinuz"))
+    return names[-1] if names else "FILE"
+
+
 def config_hz(release: str, kernel: Path, top: Path = Path("/")) -> int:
     """CONFIG_HZ of a kernel from a configuration file that its package left, 0 when there is none."""
     places = (

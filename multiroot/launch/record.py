@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from multiroot import json_files
-from multiroot.errors import ConflictError
 from multiroot.launch.carve import Taken
 from multiroot.launch.load import Entry
 from multiroot.plan.planner import Plan
@@ -82,14 +81,6 @@ def find(path: Path = RECORD, boot_id: str | None = None) -> Loaded | None:
         path, dict, Loaded.from_dict, f"if no new root is loaded, remove it: `rm {shlex.quote(str(path))}`"
     )
     return loaded if loaded and loaded.boot_id == (boot_id or this_boot()) else None
-
-
-def require(path: Path = RECORD, boot_id: str | None = None) -> Loaded:
-    """The record; ConflictError when nothing is loaded."""
-    loaded = find(path, boot_id)
-    if loaded is None:
-        raise ConflictError("no kernel is loaded", "load one: `multiroot kexec load`")
-    return loaded
 
 
 def remove(path: Path = RECORD) -> None:

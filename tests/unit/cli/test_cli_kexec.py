@@ -16,7 +16,7 @@ from plan.strategies import machine
 
 from multiroot.cli import kexec
 from multiroot.device.uapi import CpuState, lib
-from multiroot.launch import carve, record, session
+from multiroot.launch import carve, kernels, record, session
 from multiroot.launch.carve import Taken
 
 
@@ -45,8 +45,8 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
     for name in ("give_back", "online_cpus", "online_blocks"):
         monkeypatch.setattr(carve, name, lambda what: None)
     path = tmp_path / "loaded.json"
-    for function in (record.find, record.require):
-        monkeypatch.setattr(function, "__defaults__", (path, "boot"))
+    monkeypatch.setattr(record.find, "__defaults__", (path, "boot"))
+    monkeypatch.setattr(kernels.example, "__defaults__", (tmp_path / "kernels",))
     for function in (record.save, record.remove):
         monkeypatch.setattr(function, "__defaults__", (path,))
     return made
@@ -107,7 +107,21 @@ def test_nothing_is_loaded(run: Run, device: Device) -> None:
     for command in ("start", "stop"):
         done = run("kexec", command)
         assert (done.code, done.out) == (3, "")
-        assert done.err == "multiroot: no kernel is loaded (load one: `multiroot kexec load`)\n"
+        assert done.err == "multiroot: no kernel is loaded (load one: `multiroot kexec load FILE`)\n"
+
+
+def test_a_root_that_the_agent_started_is_not_denied(run: Run, device: Device, tmp_path: Path) -> None:
+    (tmp_path / "kernels/6.12").mkdir(parents=True)
+    (tmp_path / "kernels/6.12/vmlinuz").touch()
+    assert run("kexec", "stop").err.endswith("(load one: `multiroot kexec load 6.12`)\n")
+    device.carved = (1, 1, 1, 1, 1)
+    done = run("kexec", "status")
+    assert (done.code, done.out) == (0, "the new root is the agent's; `multiroot root list` shows it\n")
+    assert json.loads(run("kexec", "status", "--json").out) == {"state": "agent", "loaded": None}
+    for command in ("start", "stop"):
+        done = run("kexec", command)
+        assert (done.code, done.out) == (3, "")
+        assert done.err.startswith("multiroot: the new root is the agent's (`multiroot root list` shows it, ")
 
 
 def test_a_load_that_is_refused_leaves_nothing(run: Run, device: Device, load: tuple[Any, ...]) -> None:
