@@ -23,7 +23,7 @@ LEAVE = b"\x1d"  # Ctrl-]
 def attach(name: str, root: str | None, *, history: bool, follow: bool) -> None:
     """Copy the VM's output to stdout and, from a terminal, keys to the VM, until either side ends."""
     requests: queue.SimpleQueue[vm_pb2.ConsoleRequest | None] = queue.SimpleQueue()
-    requests.put(vm_pb2.ConsoleRequest(name=name, history=history))
+    requests.put(vm_pb2.ConsoleRequest(name=name, history=history, kept_only=not follow))
     with connect(root) as channel, _raw_terminal(follow) as interactive:
         call = vm_pb2_grpc.VmServiceStub(channel).Console(iter(requests.get, None))
         left = threading.Event()
@@ -38,8 +38,6 @@ def attach(name: str, root: str | None, *, history: bool, follow: bool) -> None:
             for response in call:
                 sys.stdout.buffer.write(response.output)
                 sys.stdout.buffer.flush()
-                if not follow:
-                    break
         except grpc.RpcError:
             # An agent can cancel a call, too.
             if not left.is_set():

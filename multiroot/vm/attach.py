@@ -62,13 +62,19 @@ class Keyboard:
 
 
 class Attachment:
-    """One user at the console of one VM. `follow`: wherever the VM goes, else in this root alone."""
+    """One user at the console of one VM. `follow`: wherever the VM goes, else in this root alone.
 
-    def __init__(self, manager: VmManager, elsewhere: Elsewhere, name: str, *, follow: bool) -> None:
+    With `kept_only` there is nothing to wait for: what its root has kept is all.
+    """
+
+    def __init__(
+        self, manager: VmManager, elsewhere: Elsewhere, name: str, *, follow: bool, kept_only: bool = False
+    ) -> None:
         self._manager = manager
         self._elsewhere = elsewhere
         self._name = name
         self._follow = follow
+        self._kept_only = kept_only
 
     async def output(
         self, requests: AsyncIterator[vm_pb2.ConsoleRequest], *, history: bool
@@ -88,6 +94,8 @@ class Attachment:
                 async for data in part:
                     yield data
                 self._check_lost()
+                if self._kept_only:
+                    return
                 before, owner = owner, self._owner()
                 if owner == before or not self._manager.exists(self._name):
                     return
@@ -107,7 +115,7 @@ class Attachment:
 
     async def _here(self, keyboard: Keyboard, history: bool) -> AsyncIterator[bytes]:
         vm = self._manager.known(self._name)
-        if not vm.active:
+        if self._kept_only or not vm.active:
             if history:
                 yield recorded(vm.folder, 0)
             return
@@ -120,7 +128,8 @@ class Attachment:
         with self._elsewhere.asked(owner) as (stub, named):
             call = stub.Console(metadata=named)
             try:
-                await call.write(vm_pb2.ConsoleRequest(name=self._name, history=history))
+                asked = vm_pb2.ConsoleRequest(name=self._name, history=history, kept_only=self._kept_only)
+                await call.write(asked)
 
                 async def write(data: bytes) -> None:
                     await call.write(vm_pb2.ConsoleRequest(input=data))

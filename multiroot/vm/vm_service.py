@@ -96,7 +96,9 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         if first is None:
             raise BadRequestError("no VM named")
         follow = not names_root(context)
-        attachment = Attachment(self._manager, self._elsewhere, first.name, follow=follow)
+        attachment = Attachment(
+            self._manager, self._elsewhere, first.name, follow=follow, kept_only=first.kept_only
+        )
         async for data in attachment.output(requests, history=first.history):
             yield vm_pb2.ConsoleResponse(output=data)
 

@@ -318,20 +318,24 @@ class ConsoleRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    KEPT_ONLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """first message only"""
     history: _builtins.bool
     input: _builtins.bytes
+    kept_only: _builtins.bool
+    """end when what was kept has been sent"""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         history: _builtins.bool = ...,
         input: _builtins.bytes = ...,
+        kept_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "input", b"input", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "input", b"input", "kept_only", b"kept_only", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -145,8 +145,9 @@ class Qemu:
         self._machine = Machine()
         if not self._incoming:
             self._machine.boot()
-            self._guest.boot()
-            self._guest.start()
+            if "mute" not in faults:
+                self._guest.boot()
+                self._guest.start()
 
     def serve(self) -> None:
         if self._monitor is not None:

@@ -21,6 +21,7 @@ from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.elsewhere import no_other_root
 from multiroot.vm.manager import VmManager
+from multiroot.vm.stream import wait_for_ticks
 from multiroot.vm.vm_service import VmService
 
 REPO = Path(__file__).parents[3]
@@ -157,11 +158,22 @@ async def test_what_is_no_file_changes_nothing(multiroot: Run, tmp_path: Path) -
     assert json.loads((await multiroot("vm", "list", "--json")).out) == []
 
 
-async def test_console_without_following(multiroot: Run) -> None:
+async def test_console_without_following(multiroot: Run, manager: VmManager) -> None:
     await multiroot("vm", "run", "vm0", "--memory", "32M", "--guest", "tiny")
+    await wait_for_ticks(manager.get("vm0"), 5)
     done = await multiroot("vm", "console", "vm0", "--no-follow")
     assert done.code == 0
     assert done.out.startswith("READY boot=0-1\n")
+
+
+@pytest.mark.parametrize("words", [("--no-follow",), ("--history", "--no-follow")])
+async def test_console_without_following_ends_where_nothing_was_said(
+    multiroot: Run, set_faults: Callable[[str], Path], words: tuple[str, ...]
+) -> None:
+    set_faults("mute")
+    await multiroot("vm", "run", "vm0", "--memory", "32M", "--guest", "tiny")
+    async with asyncio.timeout(20):
+        assert await multiroot("vm", "console", "vm0", *words) == Done(0, "", "")
 
 
 async def test_handoff(multiroot: Run) -> None:
