@@ -25,6 +25,7 @@ from multiroot.phases import Phases
 
 log = logging.getLogger("multirootd")
 
+_FIRST_ROOT = 1  # the ledger counts from there
 PARK_S = 60.0  # the old root's kernel may take so long to end, drivers and all
 POLL_S = 0.01  # CPUs park without a word; an interrupt from one that is gone can't be had
 ZERO_RATE = 512 << 20  # bytes/s at most: VMs run beside it
@@ -88,11 +89,14 @@ class Adoption:
 
         With `verify` all memory is summed up twice before it is used: a difference means that some device
         still writes there. `devices` are the addresses of the PCI functions to adopt; none means all.
-        Raises BadRequestError for what is no address.
+        Raises BadRequestError for what is no address, ConflictError in the machine's first root.
         """
         functions = _functions(devices)
         if self.busy:
             return
+        with self._context.open_device() as device:
+            if device.info().root == _FIRST_ROOT:
+                raise ConflictError("this is the machine's first root: there was none to take over from")
         json_files.write(self._context.request, {"verify": verify, "devices": list(devices)})
         self._start(verify, functions)
 

@@ -207,7 +207,10 @@ class Taker:
                 f"{definition.name} is owned by root {entry.owner.root} in epoch {entry.owner.epoch},"
                 f" not by root {giver.root} in epoch {giver.epoch}"
             )
-        return Instance(self._host, definition, entry)
+        vm = Instance(self._host, definition, entry)
+        # From the beginning: whoever asks is told by its owner what it is.
+        vm.state = VmState.INCOMING
+        return vm
 
     async def _take_hints(self, incoming: Incoming, hints: bytes) -> None:
         vm = incoming.vm

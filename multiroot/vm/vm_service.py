@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 UNREACHABLE = "unreachable"
-ELSEWHERE = (VmState.HANDED, VmState.INCOMING)  # another root that lives tells what they are
+# Another root that owns one of these, and lives, tells what it is. A frozen one may have been taken by now.
+ELSEWHERE = (VmState.HANDED, VmState.INCOMING, VmState.FROZEN)
 ANSWER_S = 5.0  # another root's agent may take so long to list its VMs
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from multiroot.coordinator.adoption import Adoption, AdoptionContext, AdoptionState
 from multiroot.device.uapi import CpuState, E820Range, Ledger, LedgerCpu, MemoryAction
-from multiroot.errors import BadRequestError, MultirootError
+from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.phases import Phases
 from multiroot.units import MIB
 
@@ -39,6 +39,7 @@ class Machine:
         self.inherit_until = threading.Event()  # the module waits for CPUs until then
         self.inherit_until.set()
         self.sums = 0
+        self.root = ME
         self.dma = False  # a device still writes to the old root's memory
         self.cpus = {0: LedgerCpu(OLD, CpuState.PARKED), 1: LedgerCpu(ME, CpuState.ONLINE)}
         self._write("proc/iomem", IOMEM)
@@ -57,7 +58,9 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.calls.append(("close",))
+        # With the claim goes what it holds; one who only looks changes nothing.
+        if ("claim",) in self.calls:
+            self.calls.append(("close",))
 
     def claim(self) -> None:
         self.calls.append(("claim",))
@@ -68,7 +71,7 @@ class Machine:
         return self.parked_after < 0
 
     def info(self) -> Any:
-        return type("Info", (), {"root": ME})
+        return type("Info", (), {"root": self.root})
 
     def ledger(self) -> Ledger:
         return Ledger(next_root=3, roots_alive=1, boot_hardware_id=0, first_map=(RAM,), cpus=self.cpus)
@@ -158,6 +161,15 @@ async def test_vms_are_served_while_the_module_waits_for_cpus(machine: Machine) 
     asyncio.get_running_loop().call_later(0.05, machine.inherit_until.set)
     await finish(adoption)
     assert (adoption.state, adoption.error) == (AdoptionState.DONE, "")
+
+
+async def test_the_machines_first_root_has_nothing_to_wait_for(machine: Machine) -> None:
+    machine.root = OLD
+    adoption = adoption_on(machine)
+    with pytest.raises(ConflictError, match="the machine's first root"):
+        adoption.begin()
+    assert (adoption.busy, adoption.state) == (False, AdoptionState.NONE)
+    assert not (machine.top / "request").exists()
 
 
 async def test_nothing_is_touched_while_the_old_root_lives(machine: Machine) -> None:

@@ -19,6 +19,7 @@ from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm import attach
 from multiroot.vm.folder import folders
+from multiroot.vm.instance import Instance
 from multiroot.vm.ticks import continuity, parse
 
 from .harness import SMALL, Root, hand, process_of, start_vm
@@ -56,6 +57,22 @@ async def test_a_vm_has_one_row_wherever_it_is_and_whoever_is_asked(pair: Roots)
     for root in pair:
         assert await listed(root) == [(NAME, "running", 1)]
     assert await listed(new, named=True) == [(NAME, "handed", 1)]
+
+
+async def test_a_vm_that_is_prepared_elsewhere_is_what_its_owner_says(
+    pair: Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = pair
+    seen = []
+    original = Instance.start
+
+    async def start(vm: Instance, *, giver: Owner | None = None) -> None:
+        seen.extend([await listed(old), await listed(new), await listed(old, named=True)])
+        await original(vm, giver=giver)
+
+    monkeypatch.setattr(Instance, "start", start)
+    await hand(new, old)
+    assert seen == [[(NAME, "running", 2)], [(NAME, "running", 2)], [(NAME, "incoming", 2)]]
 
 
 async def test_calls_follow_a_vm_to_its_owner(pair: Roots) -> None:
