@@ -18,13 +18,20 @@ def progress_call(
     wanted: Collection[str],
     empty: bool = False,
     handed: Callable[[coordinator_pb2.HandoffResult], None] | None = None,
+    look: str = "`multiroot update show` shows it",
 ) -> coordinator_pb2.Progress:
     """Show each phase when it comes, and pass it to `also`; show what a new root's kernel says. Returns the
     message that has the result, which is one of the events `wanted`. `handed` gets each VM that has arrived.
     `empty`: there may be no result.
+
+    Agents bring to an end what they have begun. Who leaves this command is told so, and `look`: what to do.
     """
-    with Progress().live() as show:
-        return follow(events, show, *also, hear=show.hear, handed=handed, wanted=wanted, empty=empty)
+    try:
+        with Progress().live() as show:
+            return follow(events, show, *also, hear=show.hear, handed=handed, wanted=wanted, empty=empty)
+    except (KeyboardInterrupt, SystemExit) as error:
+        error.add_note(f"the agent goes on with it: {look}")
+        raise
 
 
 def released_json(result: coordinator_pb2.ReleaseResult) -> dict[str, Any]:

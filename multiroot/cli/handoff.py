@@ -56,7 +56,13 @@ def start(vms: tuple[str, ...], all_vms: bool, to: str, as_json: bool, **terms: 
         # The root that gives is asked: it alone knows how to let go of a VM.
         with connect("old" if to == "new" else "new") as channel:
             stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-            progress_call(stub.Handoff(request), wanted=["handed_off"], handed=arrived.append, empty=all_vms)
+            progress_call(
+                stub.Handoff(request),
+                wanted=["handed_off"],
+                handed=arrived.append,
+                empty=all_vms,
+                look="`multiroot handoff cancel` has them stay",
+            )
     finally:
         # Also when others stay: that is an error, and follows.
         _show(arrived, to, as_json, alone=len(vms) == 1)

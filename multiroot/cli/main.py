@@ -77,10 +77,11 @@ def main() -> None:
         _refuse_bytes(sys.argv[1:])
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        fail("interrupted", 130)
-    except Terminated:
-        fail("terminated", 143)
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        # Click makes the one from the other.
+        fail(_with_notes("interrupted", error.__cause__ or error), 130)
+    except Terminated as error:
+        fail(_with_notes("terminated", error), 143)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -94,6 +95,11 @@ def main() -> None:
             _drop_output()
         fail(str(ours), ours.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _with_notes(word: str, error: BaseException) -> str:
+    """A word and what the command has left to say about it."""
+    return "; ".join([word, *getattr(error, "__notes__", ())])
 
 
 def _ours(error: Exception) -> MultirootError:

@@ -50,6 +50,40 @@ def test_a_signal_takes_down_what_was_begun(number: signal.Signals, word: str, c
     assert (out, err.strip(), process.returncode) == ("taken down\n", f"multiroot: {word}", code)
 
 
+# A command that waits for what an agent does.
+CALLS = """
+import signal
+from multiroot.cli import main
+from multiroot.cli.calls import progress_call
+
+def events():
+    print("begun", flush=True)
+    signal.pause()
+    yield
+
+@main.cli.command("work")
+def work():
+    progress_call(events(), wanted=["updated"])
+
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "word", "code"), [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)]
+)
+def test_who_leaves_an_agent_at_work_is_told_so(number: signal.Signals, word: str, code: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CALLS, "work"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    said = f"multiroot: {word}; the agent goes on with it: `multiroot update show` shows it"
+    assert (err.splitlines()[-1], process.returncode) == (said, code)
+
+
 # A command that runs a program.
 RUNS = """
 import sys
