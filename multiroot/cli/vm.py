@@ -93,7 +93,10 @@ def run(
         for key, value in given.items()
         if context.get_parameter_source(key) is ParameterSource.COMMANDLINE
     }
-    definition = definition_to_proto(with_options(_definition(name, file), typed))
+    wanted = with_options(_definition(name, file), typed)
+    # Here already: in a message, 0 means that nothing was said.
+    wanted.checked()
+    definition = definition_to_proto(wanted)
     with connect(root) as channel:
         started = vm_pb2_grpc.VmServiceStub(channel).Run(vm_pb2.RunVmRequest(definition=definition))
     if as_json:

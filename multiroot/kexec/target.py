@@ -30,6 +30,9 @@ class Target(Protocol):
     def minimum_carve(self, image: Any, initrd_size: int) -> int:
         """Bytes of the smallest carve, at any aligned base, that `image` of this target comes up in."""
 
+    def least_ram(self, image: Any, initrd_size: int) -> int:
+        """Bytes of RAM that a virtual machine needs for `image` of this target to come up."""
+
     def check_low_window(self, low: Range) -> None:
         """Refuse a low window that no root can have."""
 

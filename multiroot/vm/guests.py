@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from multiroot.errors import BadRequestError
+from multiroot.kexec.target import target
+from multiroot.units import format_size
 from multiroot.vm.definition import VmDefinition
 
 GUESTS = Path("/usr/lib/multiroot/guests")
@@ -33,6 +36,27 @@ def check_image(guests: Path, name: str) -> None:
         raise BadRequestError(
             f"no guest image {name!r} in {guests}", f"there are: {', '.join(known) or 'none'}"
         )
+
+
+def check_ram_for(image: GuestImage, ram: int) -> None:
+    """Raises BadRequestError if the guest's kernel can't come up in `ram` bytes: it would say nothing."""
+    stamps = tuple(file.stat().st_mtime_ns for file in (image.kernel, image.initrd))
+    least = _least_ram(image, stamps)
+    if ram < least:
+        raise BadRequestError(
+            f"the kernel of guest image {image.kernel.parent.name!r} does not come up in {format_size(ram)}",
+            f"it takes at least {format_size(least)}",
+        )
+
+
+@lru_cache(maxsize=16)
+def _least_ram(image: GuestImage, _stamps: tuple[int, ...]) -> int:
+    """0 for what is no kernel of this machine's: the VMM knows what to do with it."""
+    try:
+        kernel = target().read_image(image.kernel.read_bytes())
+    except BadRequestError:
+        return 0
+    return target().least_ram(kernel, image.initrd.stat().st_size)
 
 
 def guest_command_line(definition: VmDefinition) -> str:

@@ -14,6 +14,7 @@ from multiroot.processes import ProcessId, logging_to
 from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.door import Door
 from multiroot.vm.folder import VmFolder, VmRecord, folders
+from multiroot.vm.guests import GuestImage, check_ram_for
 from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.process import Process
 from multiroot.vm.vmm import VmmGoneError
@@ -39,6 +40,8 @@ class VmManager:
         self.door.check()
         definition = definition.checked()
         self.host.check(definition)
+        image = GuestImage.of(self.host.guests, definition.guest)
+        await asyncio.to_thread(check_ram_for, image, definition.ram_bytes)
         self._check_free(definition.name)
         self._allocating.add(definition.name)
         try:

@@ -182,7 +182,7 @@ def test_several_vms_go_by_one_command_and_one_that_cannot_stays(cli: Cli) -> No
     those that a handoff does not concern stay; and that a VM that does not run keeps no other from going."""
     have_new_root(cli)
     for name in ("small", "tiny"):
-        cli.ok("vm", "run", name, "--memory", "64M")
+        cli.ok("vm", "run", name, "--memory", "96M")
     moved = cli.data("handoff", "--all", "--group", "2", "--first", "tiny")
     assert isinstance(moved, list)
     assert sorted(each["name"] for each in moved) == ["small", "steady", "tiny"]

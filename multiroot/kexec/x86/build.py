@@ -11,7 +11,7 @@ from multiroot.kexec.x86 import acpi, bootparams, cmdline, e820, image, layout, 
 from multiroot.kexec.x86.acpi import MAX_APIC_ID, UART_PORTS_AT
 from multiroot.kexec.x86.cmdline import reusable
 from multiroot.kexec.x86.image import ENTRY_64, KernelImage
-from multiroot.kexec.x86.layout import BootLayout, check_low_window, minimum_carve
+from multiroot.kexec.x86.layout import BootLayout, check_low_window, least_ram, minimum_carve
 from multiroot.kexec.x86.pagetables import ADDRESS_LIMIT
 from multiroot.ranges import Range
 from multiroot.units import PAGE
@@ -134,4 +134,4 @@ def _check_spec(spec: RootSpec) -> None:
         raise BadRequestError(f"the ledger cannot be at {spec.ledger_cpus:#x}")
 
 
-__all__ = ["X86BootPlan", "build", "check_low_window", "minimum_carve", "read_image", "reusable"]
+__all__ = ["X86BootPlan", "build", "check_low_window", "least_ram", "minimum_carve", "read_image", "reusable"]

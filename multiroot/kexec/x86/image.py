@@ -10,7 +10,7 @@ import hashlib
 import re
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from multiroot.arch.x86 import MAGIC, MAGIC_AT, kernel_release
 from multiroot.errors import BadRequestError
@@ -55,7 +55,7 @@ _CRC_DROPPED_IN = (6, 16)  # from here on the build leaves no CRC at the end of 
 class KernelImage:
     """A bzImage that passed every check. Sizes in bytes, addresses physical."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     protocol: int
     setup_size: int
     payload_size: int

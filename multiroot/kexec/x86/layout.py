@@ -81,6 +81,14 @@ def minimum_carve(image: KernelImage, initrd_size: int) -> int:
     return KERNEL_OFFSET + alignment_slack + kernel + packed_and_unpacked + HEADROOM
 
 
+def least_ram(image: KernelImage, initrd_size: int) -> int:
+    """Bytes of RAM from address 0 on without which a virtual machine's firmware starts `image` in vain: it
+    unpacks itself to where it prefers to be, before it can say a word.
+    """
+    packed_and_unpacked = 2 * align_up(initrd_size, HUGE_PAGE)
+    return image.pref_address + align_up(image.init_size, HUGE_PAGE) + packed_and_unpacked
+
+
 def check_carve(carve: Range) -> None:
     """BadRequestError for a carve that no kernel could be loaded into, whatever its size."""
     if carve.base % CARVE_ALIGNMENT or carve.size % CARVE_ALIGNMENT:

@@ -212,3 +212,13 @@ def test_the_reference_has_both() -> None:
     assert "- `--file FILE`: Take the VM from this TOML file. NAME and options that are given win" in page
     assert "    multiroot vm run [OPTIONS] [NAME]\n" in page
     assert "- `--toml`: Print a file for `vm run --file` that gives the same VM." in page
+
+
+@pytest.mark.parametrize(("cpus", "hint"), [("0", "1 to 255"), ("-1", "1 to 255"), ("256", "1 to 255")])
+def test_a_number_of_cpus_that_no_vm_has_is_refused_before_an_agent_is_asked(
+    run: Run, agent: FakeAgent, cpus: str, hint: str
+) -> None:
+    """0 would be taken for nothing said."""
+    done = run("vm", "run", "web", "--cpus", cpus)
+    assert (done.code, done.err) == (2, f"multiroot: a VM cannot have {cpus} CPUs ({hint})\n")
+    assert agent.calls == []
