@@ -10,6 +10,7 @@ import click
 
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table, say
+from multiroot.errors import BadRequestError
 from multiroot.units import format_size
 
 if TYPE_CHECKING:
@@ -112,5 +113,15 @@ def state_of(arena: Arena, entry: Entry) -> str:
 
 def _device(named: Path | None) -> Path:
     from multiroot.arena.backing import find_device
+    from multiroot.device.handle import DEVICE
 
-    return named or find_device().node
+    if named:
+        return named
+    try:
+        return find_device().node
+    except BadRequestError as error:
+        if DEVICE.exists():
+            raise
+        # How to make persistent memory is nothing to try on a computer that is no root.
+        hint = "this is for a root; in a lab: `multiroot lab exec -- multiroot arena show`"
+        raise BadRequestError(error.message, hint) from error

@@ -105,13 +105,17 @@ class Coordinator:
     @asynccontextmanager
     async def busy(self, what: str) -> AsyncIterator[None]:
         """Hold the coordinator while the body runs; raises ConflictError when it is held already."""
-        if self.doing:
-            raise ConflictError(f"the coordinator is busy: {self.doing}", "wait until it is done")
+        self.check_idle()
         self.doing = what
         try:
             yield
         finally:
             self.doing = ""
+
+    def check_idle(self) -> None:
+        """Raises ConflictError while something is under way: what is to follow it can't be said yet."""
+        if self.doing:
+            raise ConflictError(f"the coordinator is busy: {self.doing}", "wait until it is done")
 
     @asynccontextmanager
     async def _changing(self, what: str) -> AsyncIterator[Standing]:

@@ -192,6 +192,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def Resume(
         self, request: coordinator_pb2.ResumeRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
+        self._coordinator.check_idle()
         standing = self._coordinator.standing
         until = self._coordinator.way_on(request.until)
         if until:

@@ -76,7 +76,11 @@ class HandoverStep:
         names = self.context.here()
         # An update that goes on finds some of them in the new root.
         here = replace(terms, first=tuple(name for name in terms.first if name in names))
-        check(await self.context.hand_over(names, here), "multiroot handoff --to new")
+        outcomes = await self.context.hand_over(names, here)
+        # One that was ended meanwhile has nowhere to go.
+        live = {*self.context.here(), *self.context.there()}
+        left = [outcome for outcome in outcomes if not outcome.error or outcome.name in live]
+        check(left, "multiroot handoff --to new")
         return {"vms": names}
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
@@ -89,7 +93,8 @@ class HandoverStep:
             try:
                 await self.context.hand_back(left)
             except MultirootError as error:
-                if not how.force:
+                # One that was ended meanwhile need not come back.
+                if not how.force and any(name in left for name in self.context.there()):
                     raise
                 log.warning("not all VMs come back: %s", error)
 

@@ -164,3 +164,11 @@ async def test_who_goes_first_has_to_be_a_vm_before_anything_is_begun(served: Se
     request = coordinator_pb2.UpdateRequest(until="handover", terms=known)
     *_, last = [progress async for progress in served.service.Update(request, None)]
     assert last.updated.state == "handed-over"
+
+
+async def test_nothing_is_resumed_while_something_is_under_way(served: Served) -> None:
+    """Also no word of what would be possible: it can't be done now."""
+    await served.coordinator.update({"request": {}}, "join")
+    async with served.coordinator.busy("launching a new root"):
+        with pytest.raises(ConflictError, match="the coordinator is busy: launching a new root"):
+            await served.resume()

@@ -23,8 +23,9 @@ from multiroot.rpc.v1 import coordinator_pb2
 class Roots:
     """VMs by the root that owns them; `stuck` names the VM that cannot be moved."""
 
-    def __init__(self, *names: str, stuck: str = "") -> None:
+    def __init__(self, *names: str, stuck: str = "", ends: str = "") -> None:
         self.here, self.there, self.stuck = list(names), list[str](), stuck
+        self.ends = ends  # somebody ends it while it is to be moved
         self.terms: Terms | None = None  # of the last handover
         self.starting = ""  # is started in the new root while VMs come back
         self.arriving = ""  # comes in just before the door is shut
@@ -65,6 +66,8 @@ class Roots:
         for name in names:
             if name != self.stuck:
                 self._move(name, self.there, self.here)
+        if self.ends in names:
+            self.there.remove(self.ends)
         if self.stuck in names:
             raise MultirootError(f"{self.stuck} cannot be moved")
         if self.starting:
@@ -72,6 +75,8 @@ class Roots:
             self.starting = ""
 
     def _move(self, name: str, giver: list[str], taker: list[str]) -> None:
+        if name == self.ends:
+            giver.remove(name)
         if name == self.stuck:
             raise MultirootError(f"{name} cannot be moved")
         giver.remove(name)
@@ -157,6 +162,18 @@ async def test_a_vm_that_cannot_go_stays_and_the_next_call_goes_on_from_there(tm
     roots.stuck = ""
     assert await coordinator.update({"request": {}}, "commit") is State.COMMITTED
     assert (roots.here, roots.there) == ([], ["a", "c", "b"])
+
+
+async def test_a_vm_that_is_ended_meanwhile_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Neither there nor back: what the handoff of it says is no reason to stop."""
+    roots = Roots("a", "b", stuck="b", ends="b")
+    coordinator = coordinator_of(roots, tmp_path)
+    assert await coordinator.update({"request": {}}, "handover") is State.HANDED_OVER
+    assert (roots.here, roots.there) == ([], ["a"])
+    roots.there.append("b")
+    await coordinator.abort()
+    assert (roots.here, roots.there) == (["a"], [])
+    assert coordinator.state is State.IDLE
 
 
 async def test_nothing_is_committed_while_this_root_owns_a_vm(tmp_path: Path) -> None:
