@@ -17,6 +17,7 @@ from multiroot.lab.machine import EXEC_PORT
 
 Sink = Callable[[bytes], object]
 _HEAD = struct.Struct(">cI")
+SILENCE_S = 60  # so long another root may say nothing: it stands still at times, or has ended without a word
 _CHUNK = 1 << 16
 _RELAY = "/usr/lib/multiroot/execd"
 
@@ -105,7 +106,8 @@ class RelayChannel:
         self._address = address
         self._frames = _Frames()
         self._errors = b""
-        outer.send(b"A", _words([relay, "relay", address, str(port)]))
+        self._answered = False
+        outer.send(b"A", _words([relay, "relay", address, str(port), str(SILENCE_S)]))
         self.send(b"T", token.encode())
 
     def fileno(self) -> int:
@@ -122,9 +124,11 @@ class RelayChannel:
             elif kind == b"E":
                 self._errors += data
             elif kind == b"X" and not frames:
+                what = "the root hung up that is" if self._answered else "no exec service"
                 raise PeerLostError(
-                    f"no exec service at {self._address}", self._errors.decode(errors="replace").strip()
+                    f"{what} at {self._address}", self._errors.decode(errors="replace").strip()
                 )
+        self._answered |= bool(frames)
         return frames
 
     def close(self) -> None:

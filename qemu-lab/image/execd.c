@@ -2,8 +2,8 @@
 /*
  * execd listen PORT TOKEN MARKS IP...   run commands for who brings what the file TOKEN holds (the lab, over the
  *                                       machine's forwarded port), on these addresses, there or not
- * execd relay IP PORT                   join standard input and output to a connection, to reach the execd of another
- *                                       root
+ * execd relay IP PORT SECONDS           join standard input and output to a connection, to reach the execd of another
+ *                                       root, until nothing was heard of that root for so long
  *
  * The lab's way in that needs no Python, no agent and no link: it works as long as the kernel does.
  *
@@ -355,13 +355,28 @@ static _Noreturn void serve_all(int port, const char *token, const char *marks, 
 	}
 }
 
-static int relay(const char *host, int port)
+/* A root that ends says nothing. One that only stands still for a while is waited for. */
+static void notice_silence(int peer, int most_s)
+{
+	const int probe = most_s < 6 ? 1 : most_s / 6, probes = 5, on = 1;
+	const int most_ms = most_s * 1000;
+
+	if (setsockopt(peer, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) ||
+	    setsockopt(peer, IPPROTO_TCP, TCP_KEEPIDLE, &probe, sizeof(probe)) ||
+	    setsockopt(peer, IPPROTO_TCP, TCP_KEEPINTVL, &probe, sizeof(probe)) ||
+	    setsockopt(peer, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes)) ||
+	    setsockopt(peer, IPPROTO_TCP, TCP_USER_TIMEOUT, &most_ms, sizeof(most_ms)))
+		die("setsockopt");
+}
+
+static int relay(const char *host, int port, int silence_s)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
 	int peer = socket(AF_INET, SOCK_STREAM, 0);
 	static char buffer[CHUNK];
 	bool input = true;
 
+	notice_silence(peer, silence_s);
 	if (inet_pton(AF_INET, host, &address.sin_addr) != 1 || connect(peer, (struct sockaddr *)&address, sizeof(address)))
 		die(host);
 	for (;;) {
@@ -381,7 +396,9 @@ static int relay(const char *host, int port)
 		}
 		if (fds[1].revents) {
 			n = read(peer, buffer, sizeof(buffer));
-			if (n <= 0)
+			if (n < 0)
+				die(host);
+			if (!n)
 				return 0;
 			if (!write_all(1, buffer, n))
 				return 1;
@@ -393,8 +410,8 @@ int main(int argc, char **argv)
 {
 	if (argc > 5 && argc <= 5 + ADDRESSES && !strcmp(argv[1], "listen"))
 		serve_all(atoi(argv[2]), argv[3], argv[4], argv + 5, argc - 5);
-	if (argc == 4 && !strcmp(argv[1], "relay"))
-		return relay(argv[2], atoi(argv[3]));
-	fprintf(stderr, "usage: execd listen PORT TOKEN MARKS IP... | execd relay IP PORT\n");
+	if (argc == 5 && !strcmp(argv[1], "relay") && atoi(argv[4]) > 0)
+		return relay(argv[2], atoi(argv[3]), atoi(argv[4]));
+	fprintf(stderr, "usage: execd listen PORT TOKEN MARKS IP... | execd relay IP PORT SECONDS\n");
 	return 2;
 }

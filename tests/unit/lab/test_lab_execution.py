@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -183,3 +184,28 @@ def test_nothing_is_run_for_one_who_does_not_say_who_he_is(port: int, tmp_path: 
         with sock.makefile("rb") as answer:
             assert b"wrong token" in answer.read(24)
     assert not (tmp_path / "done").exists()
+
+
+# Runs in a network of its own, which is taken away: no packet goes either way any more.
+SILENT = """
+import socket, subprocess, sys
+from pyroute2 import IPRoute
+
+with IPRoute() as network:
+    (loopback,) = network.link_lookup(ifname="lo")
+    network.link("set", index=loopback, state="up")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        words = [sys.argv[1], "relay", "127.0.0.1", str(server.getsockname()[1]), "3"]
+        relay = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        root, _ = server.accept()
+        network.link("set", index=loopback, state="down")
+        code = relay.wait(60)
+        print(code, relay.stderr.read().strip())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network")
+def test_a_root_that_ends_without_a_word_is_not_waited_for(execd: Path) -> None:
+    words = ["unshare", "--net", sys.executable, "-c", SILENT, execd]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout.strip() == "125 execd: 127.0.0.1: Connection timed out"
