@@ -75,16 +75,18 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_bytes(sys.argv[1:])
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="multiroot", standalone_mode=False)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         # Click makes the one from the other.
         fail(_with_notes("interrupted", error.__cause__ or error), 130)
     except Terminated as error:
         fail(_with_notes("terminated", error), 143)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        fail(_usage(error), error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has had enough; nothing more can be written, not even at exit.
         _drop_output()
@@ -95,6 +97,13 @@ def main() -> None:
             _drop_output()
         fail(str(ours), ours.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: click.ClickException) -> str:
+    """What click finds wrong with a command, in one line as all else is told, and where its options are."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message} (`{context.command_path} --help`)" if context else message
 
 
 def _with_notes(word: str, error: BaseException) -> str:

@@ -88,7 +88,7 @@ def test_up_dry_run_prints_the_command(run: Run, lab: LabState, monkeypatch: pyt
     [
         (("--carve", "lots"), 2, "multiroot: not a size: 'lots' (write it like 256M or 1G)"),
         (("--kernel", "5.4"), 2, "multiroot: no kernel called '5.4'"),
-        (("--cpus", "1"), 2, "Error: Invalid value for '--cpus'"),
+        (("--cpus", "1"), 2, "multiroot: Invalid value for '--cpus'"),
     ],
 )
 def test_up_refuses(run: Run, lab: LabState, words: tuple[str, ...], code: int, line: str) -> None:

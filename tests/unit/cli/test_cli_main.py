@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli.conftest import Run
 
 # A command that has begun something and waits.
 COMMAND = """
@@ -169,3 +170,16 @@ def test_text_that_stdout_cannot_say_is_no_bug(tmp_path: Path) -> None:
     done = odd("print('\\u20ac \\udce9')", tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("\u20ac ")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("root", "launch"), "Missing option '--kernel' (`multiroot root launch --help`)"),
+        (("vm", "nonsense"), "No such command 'nonsense' (`multiroot vm --help`)"),
+        (("vm", "show", "a", "b"), "Got unexpected extra argument (b) (`multiroot vm show --help`)"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_one_line(run: Run, words: tuple[str, ...], line: str) -> None:
+    done = run(*words)
+    assert (done.code, done.out, done.err) == (2, "", f"multiroot: {line}\n")
