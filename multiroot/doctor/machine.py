@@ -64,15 +64,14 @@ class MachineDoctor:
         )
 
     def pci(self, ledger: Ledger | None) -> Answer:
-        """Whether a later root can stop the DMA of this one. Without the ledger the firmware tells."""
-        told = ledger is not None or (self.top / arch.current().memory.config_space_table).exists()
+        """Whether a later root can stop the DMA of this one, as the ledger tells: ports lead to segment 0."""
         bridges, ecams = (ledger.bridges, ledger.ecams) if ledger else ((), ())
-        unreached = [bridge for bridge in bridges if not _reached(bridge, ecams)]
-        if unreached or not told:
+        unreached = [bridge for bridge in bridges if bridge.segment and not _reached(bridge, ecams)]
+        if unreached:
             where = ", ".join(f"bus {bridge.segment:04x}:{bridge.bus_first:02x}" for bridge in unreached)
             return failed(
-                f"no memory-mapped configuration space{' of ' + where if where else ''}: nobody could stop "
-                "this root's devices when it has ended",
+                f"no memory-mapped configuration space of {where}: nobody could stop this root's devices "
+                "when it has ended",
                 f"see whether the firmware has it: ls /{arch.current().memory.config_space_table}",
             )
         units = sorted(path.name for path in (self.top / "sys/class/iommu").glob("*"))

@@ -33,6 +33,11 @@ bool mr_e820_is_ram(const struct multiroot_ledger *ledger, u64 base, u64 size);
 /* ioapic.c: interrupts of devices that nobody cares for any more. */
 int mr_ioapic_mask(phys_addr_t phys);
 
+/* conf1.c: PCI configuration space without an ECAM. */
+bool mr_conf1_works(void);
+u32 mr_conf1_read(u32 rid, int where, int size);
+void mr_conf1_write(u32 rid, int where, int size, u32 value);
+
 /* power.c: the end of the machine. */
 void mr_power_reset(const struct multiroot_ledger *ledger);
 void mr_power_off(const struct multiroot_ledger *ledger);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Configuration space of the machine's PCI functions in a root that came up without PCI, by the ECAMs that the first
- * root left in the ledger: which functions are there for this kernel, and the end of all DMA that nobody wants.
+ * root left in the ledger: which functions are there for this kernel, and the end of all DMA that nobody wants. Where
+ * segment 0 has none it is reached by I/O ports.
  *
  * A function that this root was handed is at work for a VM and lies in a segment of its own (multiroot_pci.ko). It is
  * not there a second time, and it goes on with its DMA: the bridges above it are shown, and not written to.
@@ -18,7 +19,7 @@
 
 /**
  * struct mr_ecam - the configuration space of some buses of a segment
- * @config: of the first bus
+ * @config: of the first bus; NULL where I/O ports lead there
  * @segment: which
  * @bus_first: the first bus
  * @bus_last: the last one
@@ -36,7 +37,8 @@ struct mr_ecam {
 	DECLARE_BITMAP(held, MR_ECAM_FUNCTIONS);
 };
 
-static struct mr_ecam *mr_ecams[MULTIROOT_LEDGER_ECAMS];	/* NULL ends them */
+/* First those of the ledger, then what is left to I/O ports. NULL ends them. */
+static struct mr_ecam *mr_ecams[MULTIROOT_LEDGER_ECAMS + MULTIROOT_LEDGER_BRIDGES];
 
 static struct mr_ecam *mr_ecam_of(u32 segment, u32 bus)
 {
@@ -48,9 +50,36 @@ static struct mr_ecam *mr_ecam_of(u32 segment, u32 bus)
 	return NULL;
 }
 
-static void __iomem *mr_ecam_config_of(const struct mr_ecam *ecam, u32 rid)
+static void __iomem *mr_ecam_at(const struct mr_ecam *ecam, u32 rid, int where)
 {
-	return ecam->config + ((rid - (ecam->bus_first << 8)) << 12);
+	return ecam->config + ((rid - (ecam->bus_first << 8)) << 12) + where;
+}
+
+static u32 mr_ecam_get(const struct mr_ecam *ecam, u32 rid, int where, int size)
+{
+	void __iomem *at;
+
+	if (!ecam->config)
+		return mr_conf1_read(rid, where, size);
+	at = mr_ecam_at(ecam, rid, where);
+	return size == 1 ? readb(at) : size == 2 ? readw(at) : readl(at);
+}
+
+static void mr_ecam_put(const struct mr_ecam *ecam, u32 rid, int where, int size, u32 value)
+{
+	if (!ecam->config)
+		mr_conf1_write(rid, where, size, value);
+	else if (size == 1)
+		writeb(value, mr_ecam_at(ecam, rid, where));
+	else if (size == 2)
+		writew(value, mr_ecam_at(ecam, rid, where));
+	else
+		writel(value, mr_ecam_at(ecam, rid, where));
+}
+
+static bool mr_ecam_is_absent(const struct mr_ecam *ecam, u32 rid)
+{
+	return mr_ecam_get(ecam, rid, PCI_VENDOR_ID, 4) == ABSENT;
 }
 
 static bool mr_ecam_is_here(const struct mr_ecam *ecam, u32 rid)
@@ -68,16 +97,10 @@ static int mr_ecam_read(struct pci_bus *bus, unsigned int devfn, int where, int 
 {
 	struct mr_ecam *ecam = mr_ecam_of(pci_domain_nr(bus), bus->number);
 	u32 rid = bus->number << 8 | devfn;
-	void __iomem *at;
 
 	*value = ABSENT;
-	if (!mr_ecam_is_here(ecam, rid))
-		return PCIBIOS_SUCCESSFUL;
-	at = mr_ecam_config_of(ecam, rid) + where;
-	if (mr_ecam_is_unsized(ecam, rid, where))
-		*value = 0;
-	else
-		*value = size == 1 ? readb(at) : size == 2 ? readw(at) : readl(at);
+	if (mr_ecam_is_here(ecam, rid))
+		*value = mr_ecam_is_unsized(ecam, rid, where) ? 0 : mr_ecam_get(ecam, rid, where, size);
 	return PCIBIOS_SUCCESSFUL;
 }
 
@@ -85,27 +108,20 @@ static int mr_ecam_write(struct pci_bus *bus, unsigned int devfn, int where, int
 {
 	struct mr_ecam *ecam = mr_ecam_of(pci_domain_nr(bus), bus->number);
 	u32 rid = bus->number << 8 | devfn;
-	void __iomem *at;
 
 	if (!mr_ecam_is_here(ecam, rid))
 		return PCIBIOS_DEVICE_NOT_FOUND;
-	if (test_bit(rid, ecam->held))
-		return PCIBIOS_SUCCESSFUL;
-	at = mr_ecam_config_of(ecam, rid) + where;
-	if (size == 1)
-		writeb(value, at);
-	else if (size == 2)
-		writew(value, at);
-	else
-		writel(value, at);
+	if (!test_bit(rid, ecam->held))
+		mr_ecam_put(ecam, rid, where, size, value);
 	return PCIBIOS_SUCCESSFUL;
 }
 
 struct pci_ops mr_ecam_ops = { .read = mr_ecam_read, .write = mr_ecam_write };
 
-static bool mr_ecam_is_bridge(void __iomem *config)
+static bool mr_ecam_is_bridge(const struct mr_ecam *ecam, u32 rid)
 {
-	return readl(config) != ABSENT && (readb(config + PCI_HEADER_TYPE) & 0x7f) == PCI_HEADER_TYPE_BRIDGE;
+	return !mr_ecam_is_absent(ecam, rid) &&
+	       (mr_ecam_get(ecam, rid, PCI_HEADER_TYPE, 1) & 0x7f) == PCI_HEADER_TYPE_BRIDGE;
 }
 
 /* Mark the bridges above a bus; none of them is on a bus with a higher number. */
@@ -113,13 +129,10 @@ static void mr_ecam_mark_above(const struct mr_ecam *ecam, u32 bus, unsigned lon
 {
 	u32 rid;
 
-	for (rid = ecam->bus_first << 8; rid < bus << 8; rid++) {
-		void __iomem *config = mr_ecam_config_of(ecam, rid);
-
-		if (mr_ecam_is_bridge(config) && readb(config + PCI_SECONDARY_BUS) <= bus &&
-		    readb(config + PCI_SUBORDINATE_BUS) >= bus)
+	for (rid = ecam->bus_first << 8; rid < bus << 8; rid++)
+		if (mr_ecam_is_bridge(ecam, rid) && mr_ecam_get(ecam, rid, PCI_SECONDARY_BUS, 1) <= bus &&
+		    mr_ecam_get(ecam, rid, PCI_SUBORDINATE_BUS, 1) >= bus)
 			set_bit(rid, marks);
-	}
 }
 
 /* What this root has, but not by our bridges, it was handed; those are functions of segment 0 (multiroot_pci.ko). */
@@ -140,33 +153,43 @@ static void mr_ecam_find_handed(void)
 
 static void mr_ecam_silence_function(const struct mr_ecam *ecam, u32 rid)
 {
-	void __iomem *config = mr_ecam_config_of(ecam, rid);
 	u16 command;
 
-	if (readl(config) == ABSENT || test_bit(rid, ecam->handed) || test_bit(rid, ecam->held))
+	if (mr_ecam_is_absent(ecam, rid) || test_bit(rid, ecam->handed) || test_bit(rid, ecam->held))
 		return;
-	command = readw(config + PCI_COMMAND);
+	command = mr_ecam_get(ecam, rid, PCI_COMMAND, 2);
 	if (command & PCI_COMMAND_MASTER)
-		writew(command & ~PCI_COMMAND_MASTER, config + PCI_COMMAND);
+		mr_ecam_put(ecam, rid, PCI_COMMAND, 2, command & ~PCI_COMMAND_MASTER);
 	/* What it has sent before comes before this answer. */
-	readw(config + PCI_COMMAND);
+	mr_ecam_get(ecam, rid, PCI_COMMAND, 2);
+}
+
+static int mr_ecam_make(u32 segment, u32 bus_first, u32 bus_last, struct mr_ecam **to)
+{
+	struct mr_ecam *ecam;
+
+	/* Other roots can write to the ledger. */
+	if (bus_last > 255 || bus_first > bus_last)
+		return -ENODEV;
+	ecam = kvzalloc(sizeof(*ecam), GFP_KERNEL);
+	if (!ecam)
+		return -ENOMEM;
+	ecam->segment = segment;
+	ecam->bus_first = bus_first;
+	ecam->bus_last = bus_last;
+	*to = ecam;
+	return 0;
 }
 
 static int mr_ecam_map_one(const struct multiroot_ledger_ecam *from, struct mr_ecam **to)
 {
 	struct mr_ecam *ecam;
+	int err = mr_ecam_make(from->segment, from->bus_first, from->bus_last, &ecam);
 
-	/* Other roots can write there. */
-	if (from->bus_last > 255 || from->bus_first > from->bus_last)
-		return -ENODEV;
-	ecam = kvzalloc(sizeof(*ecam), GFP_KERNEL);
-	if (!ecam)
-		return -ENOMEM;
-	ecam->segment = from->segment;
-	ecam->bus_first = from->bus_first;
-	ecam->bus_last = from->bus_last;
-	ecam->config = ioremap(from->base + ((u64)from->bus_first << 20),
-			       (u64)(from->bus_last - from->bus_first + 1) << 20);
+	if (err)
+		return err;
+	ecam->config = ioremap(from->base + ((u64)ecam->bus_first << 20),
+			       (u64)(ecam->bus_last - ecam->bus_first + 1) << 20);
 	if (!ecam->config) {
 		kvfree(ecam);
 		return -ENOMEM;
@@ -185,19 +208,34 @@ static int mr_ecam_map(void)
 	return err;
 }
 
-/* True when there is a way to every function behind the machine's host bridges. */
-static bool mr_ecam_reaches_all(void)
+/* True when there is a way to every function behind a host bridge. */
+static bool mr_ecam_reaches(const struct multiroot_ledger_bridge *bridge)
 {
-	u32 i, bus;
+	u32 bus;
 
-	for (i = 0; i < min_t(u32, mr_ledger->bridges, MULTIROOT_LEDGER_BRIDGES); i++) {
+	for (bus = bridge->bus_first; bus <= bridge->bus_last; bus++)
+		if (!mr_ecam_of(bridge->segment, bus))
+			return false;
+	return true;
+}
+
+/* A way to all functions that no ECAM leads to: I/O ports reach segment 0. */
+static int mr_ecam_map_rest(void)
+{
+	int i, used = 0, err = 0;
+
+	while (used < ARRAY_SIZE(mr_ecams) && mr_ecams[used])
+		used++;
+	for (i = 0; !err && i < min_t(u32, mr_ledger->bridges, MULTIROOT_LEDGER_BRIDGES); i++) {
 		const struct multiroot_ledger_bridge *bridge = &mr_ledger->bridge[i];
 
-		for (bus = bridge->bus_first; bus <= bridge->bus_last; bus++)
-			if (!mr_ecam_of(bridge->segment, bus))
-				return false;
+		if (mr_ecam_reaches(bridge))
+			continue;
+		if (bridge->segment || used == ARRAY_SIZE(mr_ecams) || !mr_conf1_works())
+			return -ENODEV;
+		err = mr_ecam_make(0, bridge->bus_first, bridge->bus_last, &mr_ecams[used++]);
 	}
-	return true;
+	return err;
 }
 
 /**
@@ -213,15 +251,14 @@ int mr_ecam_silence(void)
 	u32 rid;
 	int i, err;
 
-	err = mr_ecam_map();
+	err = mr_ecam_map() ?: mr_ecam_map_rest();
 	if (err)
 		return err;
-	if (!mr_ecam_reaches_all())
-		return -ENODEV;
 	mr_ecam_find_handed();
 	for (i = 0; i < ARRAY_SIZE(mr_ecams) && mr_ecams[i]; i++) {
 		for (rid = mr_ecams[i]->bus_first << 8; rid < (mr_ecams[i]->bus_last + 1) << 8; rid++)
-			mr_ecam_silence_function(mr_ecams[i], rid);
+			if (mr_ecam_of(mr_ecams[i]->segment, rid >> 8) == mr_ecams[i])
+				mr_ecam_silence_function(mr_ecams[i], rid);
 		cond_resched();
 	}
 	return 0;
@@ -249,7 +286,7 @@ int mr_ecam_show(u32 segment, u32 rid)
 {
 	struct mr_ecam *ecam = rid < MR_ECAM_FUNCTIONS ? mr_ecam_of(segment, rid >> 8) : NULL;
 
-	if (!ecam || readl(mr_ecam_config_of(ecam, rid)) == ABSENT)
+	if (!ecam || mr_ecam_is_absent(ecam, rid))
 		return -EINVAL;
 	if (PCI_FUNC(rid) && !test_bit(rid & ~7, ecam->functions))
 		return -ENXIO;
@@ -280,7 +317,8 @@ void mr_ecam_exit(void)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(mr_ecams) && mr_ecams[i]; i++) {
-		iounmap(mr_ecams[i]->config);
+		if (mr_ecams[i]->config)
+			iounmap(mr_ecams[i]->config);
 		kvfree(mr_ecams[i]);
 		mr_ecams[i] = NULL;
 	}

@@ -39,7 +39,7 @@ device = Device()
 device.claim()
 def has_ended():
     try: return device.inherit()
-    except ConflictError: return False
+    except ConflictError as error: print(error)
 while not has_ended(): time.sleep(0.1)
 for cpu in adopt.foreign_cpus(device): adopt.adopt_cpu(device, cpu)
 for piece in adopt.foreign_memory(device):

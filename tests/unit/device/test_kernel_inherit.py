@@ -17,7 +17,7 @@ VTD, AMD = 1, 2
 MIB, GIB = 1 << 20, 1 << 30
 BASE = 4 * GIB
 ABSENT = 0xFFFFFFFF
-SOURCES = ("core/adopt.c", "core/ecam.c", "core/x86/iommu.c")
+SOURCES = ("core/adopt.c", "core/ecam.c", "core/x86/conf1.c", "core/x86/iommu.c")
 # Of a VT-d unit: registers, and bits of its command.
 STATUS, ROOT_TABLE, QUEUE_HEAD, QUEUE_TAIL, QUEUE, REMAPPING_TABLE = 0x1C, 0x20, 0x80, 0x88, 0x90, 0xB8
 FAULT_CONTROL, MASKED = 0x38, 1 << 31
@@ -36,7 +36,8 @@ def root(module: Path, tmp_path: Path) -> ctypes.CDLL:
     """Root 2, whose parent, root 1, has ended: the boot CPU is parked, its others are parked or offline."""
     library = loaded(module, tmp_path)
     library.unit.restype = ctypes.POINTER(ctypes.c_ubyte * 0x4000)
-    library.seen.restype = ctypes.c_uint32
+    for seen in (library.seen, library.seen_at):
+        seen.restype = ctypes.c_uint32
     library.attach()
     library.ioapic()
     cpu(library, BOOT, OLD, PARKED, parked=True)
@@ -122,6 +123,23 @@ def test_nothing_is_taken_where_devices_can_not_be_reached(root: ctypes.CDLL) ->
     assert root.mr_adopt_inherit() == ENODEV
     assert "detached" not in done(root)
     assert memory(root, ZERO, MIB) == EBUSY
+
+
+def test_what_no_ecam_leads_to_is_reached_by_ports_if_it_is_of_segment_0(root: ctypes.CDLL) -> None:
+    """Firmware of old machines tells of no ECAM; one that it tells of may end before the last bus."""
+    root.ecam(0, 0, 0x3F)
+    root.bridge(0, 0, 0x7F)
+    for index, rid in enumerate((0, 0x4000)):
+        root.function(index, 0, rid, 0, 0, 0)
+    assert root.mr_adopt_inherit() == ENODEV, "this machine has no such ports"
+    ctypes.c_bool.in_dll(root, "ports").value = True
+    done(root)
+    assert root.mr_adopt_inherit() == 0
+    assert done(root) == ["ioapic", "silent0", "port:silent4000", "detached"]
+    assert root.seen(0, 0x4000) == ABSENT
+    assert root.mr_ecam_show(0, 0x4000) == 0
+    assert root.seen(0, 0x4000) != ABSENT
+    assert root.seen_at(0, 0x4000, 0x100) == ABSENT, "ports reach 256 bytes of a function"
 
 
 def test_a_unit_with_tables_that_outlive_roots_goes_on_and_the_others_do_not(root: ctypes.CDLL) -> None:

@@ -30,7 +30,7 @@ static char unit_memory[MULTIROOT_LEDGER_UNITS][0x4000];
 struct function functions[FUNCTIONS];
 bool parked[MULTIROOT_LEDGER_CPUS];
 char done[4096];			/* in words */
-bool others_live, unit_stuck;
+bool others_live, unit_stuck, ports;
 u64 block = SZ_128K * 1024ULL;
 int node = NUMA_NO_NODE, added_node;
 
@@ -155,6 +155,34 @@ static u32 config_read(const void *at)
 	}
 }
 
+/* The two ports by which functions of segment 0 are reached without an ECAM. */
+static u32 port_address;
+
+static void *at_port(u16 port)
+{
+	u64 rid = port_address >> 8 & 0xffff;
+
+	assert(port_address >> 31 && port >= 0xcfc && port <= 0xcff);
+	return (void *)(ECAM + (rid << 12) + (port_address & 0xfc) + (port & 3));
+}
+
+u32 inl(u16 port) { return port == 0xcf8 ? ports ? port_address : ~0U : config_read(at_port(port)); }
+u16 inw(u16 port) { return config_read(at_port(port)); }
+u8 inb(u16 port) { return config_read(at_port(port)); }
+void outb(u8 value, u16 port) { assert(false); }
+
+void outw(u16 value, u16 port)
+{
+	note("port:", 0);
+	writew(value, at_port(port));
+}
+
+void outl(u32 value, u16 port)
+{
+	assert(port == 0xcf8);
+	port_address = value;
+}
+
 /* A unit does what it is told, in its own order: status follows the command, and AMD's logs run as long as they may. */
 static void unit_obey(char *unit)
 {
@@ -266,6 +294,15 @@ u32 seen(u32 segment, u32 rid)
 	u32 value;
 
 	mr_ecam_ops.read(&bus, rid & 0xff, PCI_VENDOR_ID, 4, &value);
+	return value;
+}
+
+u32 seen_at(u32 segment, u32 rid, int where)
+{
+	struct pci_bus bus = { .domain = segment, .number = rid >> 8, .ops = &mr_ecam_ops };
+	u32 value;
+
+	mr_ecam_ops.read(&bus, rid & 0xff, where, 4, &value);
 	return value;
 }
 

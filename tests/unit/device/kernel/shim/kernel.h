@@ -171,6 +171,7 @@ typedef struct { pthread_mutex_t real; } raw_spinlock_t;
 #define __SPIN_LOCK_UNLOCKED(name)	{ .real = PTHREAD_MUTEX_INITIALIZER }
 #define __RAW_SPIN_LOCK_UNLOCKED(name)	{ .real = PTHREAD_MUTEX_INITIALIZER }
 #define DEFINE_SPINLOCK(name)	spinlock_t name = __SPIN_LOCK_UNLOCKED(name)
+#define DEFINE_RAW_SPINLOCK(name)	raw_spinlock_t name = __RAW_SPIN_LOCK_UNLOCKED(name)
 #define spin_lock_init(lock)	pthread_mutex_init(&(lock)->real, NULL)
 #define spin_lock_irqsave(lock, flags)	((flags) = 0, pthread_mutex_lock(&(lock)->real))
 #define spin_unlock_irqrestore(lock, flags)	((void)(flags), pthread_mutex_unlock(&(lock)->real))

@@ -17,6 +17,12 @@ void writeb(u8 value, void *at);
 void writew(u16 value, void *at);
 void writel(u32 value, void *at);
 void writeq(u64 value, void *at);
+u8 inb(u16 port);
+u16 inw(u16 port);
+u32 inl(u16 port);
+void outb(u8 value, u16 port);
+void outw(u16 value, u16 port);
+void outl(u32 value, u16 port);
 #define readl_poll_timeout(at, value, until, us, most)	read_poll_timeout(readl, value, until, us, most, 0, at)
 #define readq_poll_timeout(at, value, until, us, most)	read_poll_timeout(readq, value, until, us, most, 0, at)
 
