@@ -44,7 +44,8 @@ GOOD: list[Message] = [
     coordinator_pb2.UpdateRequest(devices=["0000:00:02.0"] * 64, until="handover"),
     coordinator_pb2.TakeOverRequest(phases=[PHASE] * 4096),
     handoff_pb2.PrepareRequest(giver=254, epoch=(1 << 64) - 1, extents=[vm_pb2.Extent(size=1 << 40)]),
-    handoff_pb2.TransferRequest(name="web", hints=bytes(1000)),
+    handoff_pb2.HintRequest(name="web", hints=bytes(1000)),
+    handoff_pb2.TransferRequest(name="web"),
     root_pb2.SetClockRequest(wall_offset_ns=1_800_000_000 * 10**9),
 ]
 BAD: list[tuple[Message, str]] = [
