@@ -137,6 +137,7 @@ class Bochs:
 
     def __init__(self, parts: VmxParts, folder: Path, cpus: int) -> None:
         paths.make_dir(folder)
+        self.cpus = cpus
         self._files = _Files(folder / "bochsrc", folder / "bochs.log", folder / "screen.log")
         self._process: subprocess.Popen[bytes] | None = None
         self.com1, self.com2 = (

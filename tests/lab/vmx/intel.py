@@ -16,7 +16,9 @@ from multiroot.errors import PeerLostError
 from multiroot.lab.bochs import Bochs, Console
 from multiroot.lab.vmx import FASTER
 
-CPUS = 4
+# The emulated CPUs are two threads a core, and a core goes to a root as a whole. Where a new root is to start
+# the next one there has to be a third core: the first CPU of neither root can leave.
+CPUS, CPUS_FOR_THREE = 4, 6
 OLD_CPUS, NEW_CPUS = (0, 1), (2, 3)
 BOOT_S, COMMAND_S, STEP_S = 240.0, 60.0, 240.0
 APPEND = " ".join(("init=/usr/lib/multiroot/bare", *FASTER))

@@ -9,6 +9,7 @@ import pytest
 from intel import (
     ADOPT,
     CPUS,
+    CPUS_FOR_THREE,
     HALTS,
     NEW_CPUS,
     OLD_CPUS,
@@ -27,7 +28,7 @@ from multiroot.units import format_cpu_list
 # Of a busy workstation's clock; the limits that matter are the emulator's (see intel.py).
 pytestmark = pytest.mark.timeout(3600)
 
-ALL = range(CPUS)
+ALL, ALL_FOR_THREE = range(CPUS), range(CPUS_FOR_THREE)
 ALL_NEW = range(len(NEW_CPUS))
 PARKED = "until multiroot kexec status --json | grep -q '\"parked\"'; do sleep 0.2; done"
 PANIC = "echo c >/proc/sysrq-trigger"
@@ -46,9 +47,9 @@ def old(machines: Machines) -> Iterator[Root]:
 
 @pytest.fixture
 def last_of(machines: Machines) -> Iterator[Root]:
-    """The same of a machine that is not used again."""
-    with machines.lent() as root:
-        root.start_vms(ALL)
+    """The same of a machine that has room for three roots and is not used again."""
+    with machines.lent(CPUS_FOR_THREE) as root:
+        root.start_vms(ALL_FOR_THREE)
         yield root
     machines.discard()
 
@@ -76,11 +77,11 @@ def check_takes_over(new: Root) -> Root:
     generation, which is returned. All of them run guests.
     """
     new.python(ADOPT)
-    assert new.online() == format_cpu_list(ALL)
+    assert new.online() == format_cpu_list(ALL_FOR_THREE)
     new.stop_vms()
-    new.start_vms(ALL)
-    new.check_vms(ALL)
-    third = launch(new, new.machine.com2, "--cpu-count", "1", "--carve", "384M")
+    new.start_vms(ALL_FOR_THREE)
+    new.check_vms(ALL_FOR_THREE)
+    third = launch(new, new.machine.com2, "--cpu-count", "2", "--carve", "384M")
     third.start_vms([0])
     third.check_vms([0])
     assert new.trouble() == []

@@ -25,12 +25,12 @@ class Machines:
         self._folders: list[Path] = []
 
     @contextmanager
-    def lent(self) -> Iterator[Root]:
-        """A first root that runs nothing but a shell, and has all CPUs. The body leaves it like that; when it
-        fails, or the machine has ended, the next one gets another machine.
+    def lent(self, cpus: int = CPUS) -> Iterator[Root]:
+        """A first root that runs nothing but a shell, and has all CPUs of a machine with so many. The body
+        leaves it like that; when it fails, or the machine has ended, the next one gets another machine.
         """
         try:
-            yield self._first()
+            yield self._first(cpus)
         except BaseException:
             self.discard()
             raise
@@ -45,12 +45,13 @@ class Machines:
         for folder in self._folders if not keep_logs else ():
             shutil.rmtree(folder)
 
-    def _first(self) -> Root:
-        if self._machine and self._machine.alive():
+    def _first(self, cpus: int) -> Root:
+        if self._machine and self._machine.alive() and self._machine.cpus == cpus:
             return Root(self._machine, self._machine.com2)
+        self.discard()
         folder = state.folder(f"test-{os.getpid()}-vmx-{len(self._folders)}")
         self._folders.append(folder)
-        self._machine = Bochs(self._parts, folder, CPUS)
+        self._machine = Bochs(self._parts, folder, cpus)
         root = Root(self._machine, self._machine.com2)
         root.wait(UP, BOOT_S)
         return root
