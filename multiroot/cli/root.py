@@ -11,6 +11,7 @@ from multiroot import arch
 from multiroot.cli.agent import connect, status_of
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_lost, print_plan, print_table, say
+from multiroot.cli.terms import join_option
 from multiroot.errors import MultirootError
 from multiroot.units import format_size, parse_size
 
@@ -94,12 +95,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--cpus", default="", help="CPUs for it, such as 2-3; the planner chooses without.")
 @click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it, such as 1G.")
 @click.option("--append", default="", help="More kernel parameters.")
-@click.option(
-    "--timeout",
-    type=click.IntRange(0, 86400),
-    default=0,
-    help="Seconds to wait for its agent (0: the default).",
-)
+@join_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @json_option
 def launch(dry_run: bool, as_json: bool, **options: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Options that say how VMs are handed over, of every command that does so."""
+"""Options of several commands: how VMs are handed over, and how long a new root may take to join."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 DOWNTIME_LIMIT_MS, DOWNTIME_MOST_MS = 300, 30_000
 GROUP_MOST, PREPARING, PREPARING_MOST = 8, 4, 32
 ORDERS = ("given", "smallest", "largest")
+
+
+join_option = click.option(
+    "--timeout",
+    type=click.IntRange(0, 86400),
+    default=0,
+    envvar="MULTIROOT_JOIN_TIMEOUT",
+    show_envvar=True,
+    help="Seconds to wait for its agent (0: the default).",
+)
 
 
 def terms_options(command: F) -> F:

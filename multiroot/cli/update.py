@@ -12,7 +12,7 @@ import click
 from multiroot.cli.agent import agent_target, connect
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_lost, print_plan, print_table, say
-from multiroot.cli.terms import terms_message, terms_options
+from multiroot.cli.terms import join_option, terms_message, terms_options
 from multiroot.units import format_size
 
 
@@ -22,12 +22,7 @@ from multiroot.units import format_size
 @click.option("--cpus", default="", help="CPUs for the new root to begin with, such as 2-3.")
 @click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it to begin with, such as 1G.")
 @click.option("--append", default="", help="More kernel parameters.")
-@click.option(
-    "--timeout",
-    type=click.IntRange(0, 86400),
-    default=0,
-    help="Seconds to wait for its agent (0: the default).",
-)
+@join_option
 @click.option(
     "--until", default="", metavar="STEP", help="Stop after a step; a later update goes on from there."
 )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from multiroot.lab.lab import Lab
 
-TIMEOUT = 240
+TIMEOUT = 540
 CRASH_TIMEOUT = 60
 
 
@@ -50,11 +50,12 @@ class Cli:
 
     @property
     def environment(self) -> dict[str, str]:
-        """No test fails because this computer is slow: a VM may stand still for as long as it takes."""
+        """No test fails because this computer is slow: VMs may stand still, and roots come up, for long."""
         return {
             **os.environ,
             "MULTIROOT_AGENT": self.lab.state.agent_target,
             "MULTIROOT_DOWNTIME_LIMIT": "30000",
+            "MULTIROOT_JOIN_TIMEOUT": "480",
         }
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:

@@ -302,6 +302,18 @@ def test_the_limit_may_come_from_the_environment(
     assert agent.requests("Handoff")[0].terms.downtime_limit_ms == 1234
 
 
+def test_how_long_a_root_may_take_to_join_may_come_from_the_environment(
+    run: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTIROOT_JOIN_TIMEOUT", "480")
+    updated(agent, retiring=True)
+    assert run("update", "--kernel", "6.12").code == 0
+    agent.answer("Launch", ConflictError("enough is known"), root="old")
+    assert run("root", "launch", "--kernel", "6.12").code == 3
+    assert agent.requests("Update")[0].launch.join_timeout_s == 480
+    assert agent.requests("Launch")[0].join_timeout_s == 480
+
+
 @pytest.mark.parametrize("words", [("start",), ("--to", "new")])
 def test_a_vm_may_be_called_like_a_command(run: Run, agent: FakeAgent, words: tuple[str, ...]) -> None:
     """Hints name options first for that."""
