@@ -306,7 +306,7 @@ def test_how_long_a_root_may_take_to_join_may_come_from_the_environment(
     run: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MULTIROOT_JOIN_TIMEOUT", "480")
-    updated(agent, retiring=True)
+    updated(agent, retiring=False)
     assert run("update", "--kernel", "6.12").code == 0
     agent.answer("Launch", ConflictError("enough is known"), root="old")
     assert run("root", "launch", "--kernel", "6.12").code == 3
