@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from multiroot.errors import PeerLostError, WaitTimeoutError
 from multiroot.lab.recorder import console_text
 from multiroot.lab.state import LabState
+from multiroot.lab.watchdog import how_ended
 from multiroot.launch.verdict import Health, judge
 
-_ENDS = ("SHUTDOWN", "GUEST_PANICKED")  # of QEMU's events
 _STAMP = re.compile(r"^\d+ (\[ *\d+\.\d+\] )?")  # the recorder's and the kernel's
 
 
@@ -46,9 +46,5 @@ def _hint(state: LabState) -> str:
 
 
 def _how(state: LabState) -> str:
-    reasons = [
-        str(event["data"].get("reason", event["event"]))
-        for event in state.events()
-        if event["event"] in _ENDS and isinstance(event.get("data"), dict)
-    ]
-    return f" ({reasons[-1]})" if reasons else ""
+    told = [how for event in state.events() if (how := how_ended(event))]
+    return f" ({told[0]})" if told else ""

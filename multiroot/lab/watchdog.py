@@ -6,13 +6,24 @@ nothing else.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 GONE = "the machine ended (exit)"  # the verdict on a QEMU that ended without an event
 READY_MARKS = frozenset({"exec", "devices"})  # both: it takes commands, its drivers are loaded
+_ENDS = ("SHUTDOWN", "GUEST_PANICKED", "EXIT")  # QEMU's events, and the recorder's own
 _MARK = re.compile(r"multiroot: mark (\S+) ")
 _FATAL = re.compile(r"Kernel panic - not syncing|initramfs: no persistent memory|---\[ end Kernel panic")
+
+
+def how_ended(message: Mapping[str, Any]) -> str:
+    """What a message of the feed, or a recorded event, says of the machine's end; "" if nothing."""
+    event, data = message.get("event"), message.get("data")
+    if event not in _ENDS:
+        return ""
+    reason = data.get("reason", "") if isinstance(data, dict) else ""
+    return f"{event.lower()} {reason}".strip()
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,8 @@ class Watchdog:
                 self._verdict = "ready"
             elif _FATAL.search(text):
                 self._verdict = f"console: {text.strip()}"
-        elif message.get("event") in ("SHUTDOWN", "GUEST_PANICKED", "EXIT"):
-            reason = message["data"].get("reason", "")
-            self._verdict = f"the machine ended ({message['event'].lower()}{' ' + reason if reason else ''})"
+        elif how := how_ended(message):
+            self._verdict = f"the machine ended ({how})"
 
     def verdict(self, now_ns: int) -> str | None:
         if not self._verdict and now_ns >= self.deadline_ns():

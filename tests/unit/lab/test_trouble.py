@@ -63,7 +63,7 @@ def test_the_kernels_panic_is_told(lab: LabState, error: MultirootError) -> None
         ([], "the lab machine has ended"),
         (
             [{"ns": 1, "event": "SHUTDOWN", "data": {"guest": True, "reason": "guest-reset"}}],
-            "the lab machine has ended (guest-reset)",
+            "the lab machine has ended (shutdown guest-reset)",
         ),
         ([{"ns": 1, "event": "RTC_CHANGE", "data": {"offset": 0}}], "the lab machine has ended"),
     ],
