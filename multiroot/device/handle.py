@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -243,22 +244,21 @@ class Device:
 
 def has_ended(root: int) -> bool:
     """`Device.has_ended` for one question; False where there is no module, and so no other root."""
-    try:
-        device = Device()
-    except NoDeviceError:
-        return False
-    with device:
-        return device.has_ended(root)
+    return _answer(lambda device: device.has_ended(root))
 
 
 def is_another(root: int) -> bool:
     """Whether a root of that number lives beside this one; False where there is no module, as above."""
+    return _answer(lambda device: root != device.info().root and not device.has_ended(root))
+
+
+def _answer(question: Callable[[Device], bool]) -> bool:
     try:
         device = Device()
     except NoDeviceError:
         return False
     with device:
-        return root != device.info().root and not device.has_ended(root)
+        return question(device)
 
 
 def _range(base: int, size: int) -> str:
