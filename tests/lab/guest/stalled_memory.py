@@ -22,6 +22,7 @@ from multiroot.device.uapi import SHARED_SIZE, ffi, lib
 SYS_USERFAULTFD = 323
 API, REGISTER, ZEROPAGE = 0xC018AA3F, 0xC020AA00, 0xC020AA04
 MODE_MISSING = 1
+MESSAGE_SIZE, PAGEFAULT = 32, 0x12
 PAGE = mmap.PAGESIZE
 LOW, LOW_SIZE = 0x20000, 0x20000
 ANSWER_S = 60
@@ -31,7 +32,9 @@ class Stalled:
     """A page that is not there until it is asked to be."""
 
     def __init__(self) -> None:
-        self.fd = ctypes.CDLL(None, use_errno=True).syscall(SYS_USERFAULTFD, os.O_CLOEXEC)
+        # One that blocks is always ready to poll(2), and there would be nothing to wait for.
+        flags = os.O_CLOEXEC | os.O_NONBLOCK
+        self.fd = ctypes.CDLL(None, use_errno=True).syscall(SYS_USERFAULTFD, flags)
         assert self.fd >= 0, os.strerror(ctypes.get_errno())
         fcntl.ioctl(self.fd, API, struct.pack("QQQ", 0xAA, 0, 0))
         self.memory = mmap.mmap(-1, PAGE)
@@ -41,6 +44,7 @@ class Stalled:
     def wait(self) -> None:
         """Until somebody waits for the page."""
         assert select.select([self.fd], [], [], ANSWER_S)[0], "nobody touched it"
+        assert os.read(self.fd, MESSAGE_SIZE)[0] == PAGEFAULT
 
     def answer(self) -> None:
         fcntl.ioctl(self.fd, ZEROPAGE, struct.pack("QQQq", self.address, PAGE, 0, 0))
