@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multiroot.errors import MultirootError
 from multiroot.phases import Phase, Phases
 
 if TYPE_CHECKING:
@@ -67,18 +66,6 @@ def print_file(text: str) -> None:
 def print_json(data: Any) -> None:
     """Print `data` as indented JSON on stdout. A number that JSON can't say (NaN, infinities) is null."""
     click.echo(_as_json(data))
-
-
-def print_plan(text: str) -> None:
-    """Print a plan, in JSON, as an agent sent it; raises MultirootError if it is none."""
-    try:
-        data = json.loads(text)
-        shown = _as_json(data) if isinstance(data, dict) else ""
-    except (ValueError, RecursionError):
-        shown = ""
-    if not shown:
-        raise MultirootError("what the agent answered is no plan", "see its log")
-    click.echo(shown)
 
 
 def _as_json(data: Any) -> str:

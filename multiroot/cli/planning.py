@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiroot import arch
-from multiroot.errors import BadRequestError
+from multiroot.cli.output import print_json, print_table
+from multiroot.errors import BadRequestError, MultirootError
 from multiroot.units import format_cpu_list, format_size, parse_cpu_list, parse_size
 
 if TYPE_CHECKING:
@@ -116,6 +117,20 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         ("shared area", f"{plan.shared:#x}"),
     ]
     return rows + [("PMEM", describe(item)) for item in plan.pmem]
+
+
+def print_sent_plan(text: str, as_json: bool) -> None:
+    """Print the plan that an agent sent; raises MultirootError if it is none."""
+    from multiroot.plan.planner import Plan
+
+    try:
+        plan = Plan.from_json(text)
+    except BadRequestError as error:
+        raise MultirootError("what the agent answered is no plan", "see its log") from error
+    if as_json:
+        print_json(plan.to_dict())
+    else:
+        print_table(("new root", "what it gets"), plan_rows(plan))
 
 
 def describe(item: Range) -> str:

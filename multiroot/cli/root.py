@@ -10,7 +10,8 @@ import click
 from multiroot import arch
 from multiroot.cli.agent import connect, status_of
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_lost, print_plan, print_table, say
+from multiroot.cli.output import json_option, print_json, print_lost, print_table, say
+from multiroot.cli.planning import print_sent_plan
 from multiroot.cli.terms import join_option
 from multiroot.errors import MultirootError
 from multiroot.units import format_size, parse_size
@@ -107,7 +108,7 @@ def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
     with connect("old") as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         if dry_run:
-            print_plan(stub.Plan(request).plan_json)
+            print_sent_plan(stub.Plan(request).plan_json, as_json)
             return
         result = progress_call(stub.Launch(request), wanted=["launched"]).launched
     if as_json:

@@ -11,7 +11,8 @@ import click
 
 from multiroot.cli.agent import agent_target, connect
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_lost, print_plan, print_table, say
+from multiroot.cli.output import json_option, print_json, print_lost, print_table, say
+from multiroot.cli.planning import print_sent_plan
 from multiroot.cli.terms import join_option, terms_message, terms_options
 from multiroot.units import format_size
 
@@ -79,7 +80,8 @@ def update(
     request = launch_request(kernel=kernel, **options)
     if dry_run:
         with connect() as channel:
-            print_plan(coordinator_pb2_grpc.CoordinatorServiceStub(channel).Plan(request).plan_json)
+            planned = coordinator_pb2_grpc.CoordinatorServiceStub(channel).Plan(request)
+        print_sent_plan(planned.plan_json, as_json)
         return
     until = "handover" if keep_old else until
     terms = terms_message(downtime_limit_ms, group, preparing, order, first)

@@ -67,15 +67,17 @@ class Plan:
         """BadRequestError when `data` is not what `to_dict` made."""
         try:
             made = cls(
-                cpus=tuple(PlannedCpu(**cpu) for cpu in data["cpus"]),
-                carve=Range(**data["carve"]),
+                cpus=tuple(PlannedCpu(**_whole(cpu)) for cpu in data["cpus"]),
+                carve=Range(**_whole(data["carve"])),
                 way=Way(data["way"]),
                 blocks=tuple(int(block) for block in data["blocks"]),
-                low=Range(**data["low"]),
-                pmem=tuple(Range(**item) for item in data["pmem"]),
+                low=Range(**_whole(data["low"])),
+                pmem=tuple(Range(**_whole(item)) for item in data["pmem"]),
             )
+            if not made.cpus:
+                raise ValueError("no CPU")
             made.to_dict()
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadRequestError(f"not a plan: {error}") from error
         return made
 
@@ -92,6 +94,14 @@ class Plan:
         if not isinstance(data, dict):
             raise BadRequestError("not a plan: no object")
         return cls.from_dict(data)
+
+
+def _whole(data: dict[str, Any]) -> dict[str, int]:
+    """The same; raises ValueError for what is no whole number that a CPU or an address can have."""
+    for name, value in data.items():
+        if type(value) is not int or not 0 <= value < 1 << 64:
+            raise ValueError(f"{name} can't be {value!r:.80}")
+    return data
 
 
 def plan(inventory: Inventory, request: Request) -> Plan:

@@ -18,11 +18,25 @@ from google.protobuf.message_factory import GetMessageClass
 
 from multiroot.cli.main import main
 from multiroot.errors import MultirootError
+from multiroot.plan.memory import Way
+from multiroot.plan.planner import Plan, PlannedCpu
+from multiroot.ranges import Range
 from multiroot.rpc.server import ROOT_KEY
 from multiroot.rpc.status import encode
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, vm_pb2
+from multiroot.units import GIB, KIB, MIB
 
 SERVICES = (coordinator_pb2, root_pb2, vm_pb2)
+
+# What an agent answers to Plan.
+PLAN = Plan(
+    cpus=(PlannedCpu(2, 2), PlannedCpu(3, 3)),
+    carve=Range(4 * GIB, 512 * MIB),
+    way=Way.RESERVED,
+    blocks=(),
+    low=Range(128 * KIB, 128 * KIB),
+    pmem=(Range(8 * GIB, GIB),),
+)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 from agent.messages import TEXT, like
-from anything import json_with
-from cli.conftest import SERVICES, FakeAgent
+from anything import json_with, spoiled
+from cli.conftest import PLAN, SERVICES, FakeAgent
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -125,6 +125,7 @@ _GOOD: dict[str, Message] = {
 # fmt: on
 _PLANS = st.one_of(
     json_with("cpus", "carve").map(json.dumps),
+    spoiled(json.loads(PLAN.to_json())).map(json.dumps),
     st.sampled_from(("{", "[" * 3000, "[" * 900 + "]" * 900, '{"a": ' + "9" * 5000 + "}", '{"a": 1e999}')),
 ).map(lambda text: coordinator_pb2.PlanResponse(plan_json=text))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from cli.conftest import FakeAgent, Run
+from cli.conftest import PLAN, FakeAgent, Run
 
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.rpc.v1 import common_pb2, coordinator_pb2, root_pb2
@@ -114,10 +114,13 @@ def test_launch(run: Run, agent: FakeAgent) -> None:
 
 
 def test_launch_dry_run(run: Run, agent: FakeAgent) -> None:
-    agent.answer("Plan", coordinator_pb2.PlanResponse(plan_json='{"cpus": [2]}'), root="old")
-    done = run("root", "launch", "--kernel", "6.12", "--dry-run")
-    assert (done.code, json.loads(done.out)) == (0, {"cpus": [2]})
-    assert [name for name, _, _ in agent.calls] == ["Plan"]
+    agent.answer("Plan", coordinator_pb2.PlanResponse(plan_json=PLAN.to_json()), root="old")
+    done = run("root", "launch", "--kernel", "6.12", "--dry-run", "--json")
+    assert (done.code, json.loads(done.out)) == (0, json.loads(PLAN.to_json()))
+    shown = run("root", "launch", "--kernel", "6.12", "--dry-run").out
+    assert "2-3" in shown
+    assert "(512 MiB)" in shown
+    assert [name for name, _, _ in agent.calls] == ["Plan", "Plan"]
 
 
 @pytest.mark.parametrize(

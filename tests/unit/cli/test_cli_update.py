@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from cli.conftest import FakeAgent, Run
+from cli.conftest import PLAN, FakeAgent, Run
 
 from multiroot.errors import ConflictError
 from multiroot.rpc.v1 import common_pb2, coordinator_pb2, device_pb2
@@ -19,7 +19,7 @@ MEMORY = common_pb2.Phase(name="adopt memory", side="new root", start_ns=9, dura
 def updated(agent: FakeAgent, *, retiring: bool) -> None:
     """An update that works; if the old root retires, the new one answers next at its address."""
     agent.answer("GetState", coordinator_pb2.CoordinatorState(root=1))
-    agent.answer("Plan", coordinator_pb2.PlanResponse(plan_json='{"cpus": [2]}'))
+    agent.answer("Plan", coordinator_pb2.PlanResponse(plan_json=PLAN.to_json()))
     result = coordinator_pb2.UpdateResult(
         state="retiring" if retiring else "handed over", root=2, retiring=retiring
     )
@@ -108,9 +108,10 @@ def test_an_update_goes_with_a_canary_unless_told_otherwise(
 
 def test_update_dry_run(run: Run, agent: FakeAgent) -> None:
     updated(agent, retiring=True)
-    done = run("update", "--kernel", "6.12", "--dry-run")
-    assert (done.code, json.loads(done.out)) == (0, {"cpus": [2]})
-    assert [name for name, _, _ in agent.calls] == ["Plan"]
+    done = run("update", "--kernel", "6.12", "--dry-run", "--json")
+    assert (done.code, json.loads(done.out)) == (0, json.loads(PLAN.to_json()))
+    assert "{" not in run("update", "--kernel", "6.12", "--dry-run").out
+    assert [name for name, _, _ in agent.calls] == ["Plan", "Plan"]
 
 
 @pytest.mark.parametrize(
