@@ -76,7 +76,8 @@ def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
             there = ", ".join(known)
             raise BadRequestError(f"no kernel called {name!r}", f"there is {there}, newest, or give a path")
     recipe = chosen_recipe(options)
-    host.check_memory(memory_layout(recipe, image=0).ram)
+    if not recipe.sparse:
+        host.check_memory(memory_layout(recipe, image=0).ram)
     built = build.build(cache(phases), own_kernels(options), [kernel_name(name) for name in wanted])
     return decide(options, built, accel.choose(built, phases, options.accelerator)), built
 
@@ -132,6 +133,7 @@ def decide(options: Options, built: Built, accelerator: str) -> Machine:
         iommu_vendor=recipe.iommu_vendor,
         without=recipe.without,
         nodes=recipe.nodes,
+        sparse=recipe.sparse,
         devices=tuple(
             MachineDevice(each.model, each.network, each.disk or 0, each.second_bridge)
             for each in recipe.device

@@ -70,6 +70,7 @@ class Machine:
     iommu_vendor: str = "intel"
     devices: tuple[MachineDevice, ...] = ()
     nodes: int = 1  # NUMA nodes
+    sparse: bool = False  # the workstation need not have as much memory
     without: tuple[str, ...] = ()  # names of QEMU's for what it lacks
 
 
@@ -120,7 +121,7 @@ def qemu_argv(machine: Machine) -> list[str]:
         ("-d", "cpu_reset"),
         ("-D", str(state / CPU_LOG)),
     ]
-    options += _node_options(machine) + _passthrough_options(machine)
+    options += _memory_options(machine) + _passthrough_options(machine)
     words = [word for pair in options for word in pair]
     end = "pause" if machine.hold else "poweroff"
     mend = machine.emulator_mend if machine.accelerator == "tcg" else None
@@ -174,8 +175,18 @@ def make_disks(machine: Machine) -> None:
                 file.truncate(device.disk)
 
 
+def _memory_options(machine: Machine) -> list[tuple[str, str]]:
+    """CPUs and RAM in equal parts for several nodes; RAM that takes what is written, where it is sparse."""
+    if machine.sparse:
+        memory: Options = {"id": "ram", "size": f"{machine.layout.ram // MIB}M", "reserve": False}
+        return [
+            ("-object", option("memory-backend-ram", memory)),
+            ("-machine", option("", {"memory-backend": memory["id"]})),
+        ]
+    return _node_options(machine)
+
+
 def _node_options(machine: Machine) -> list[tuple[str, str]]:
-    """CPUs and RAM in equal parts; none where everything is near."""
     if machine.nodes == 1:
         return []
     options: list[tuple[str, str]] = []

@@ -116,6 +116,7 @@ class MachineRecipe(Recipe):
     vm_memory: Size
     carve: Size
     carve_at_boot: bool  # by memmap=; else the carve is movable memory, to be offlined at run time
+    sparse: bool = False  # more memory than the workstation has; it must be known that most is never written
     low_reserved: bool = True  # keep ledger and low window out of the old root's allocator
     cmdline: tuple[str, ...] = ()
     iommu: str = ""  # options of an emulated IOMMU; none without
@@ -130,6 +131,12 @@ class MachineRecipe(Recipe):
             raise ValueError("the old root must keep CPU 0, the boot CPU")
         if max(self.old_cpus) >= self.cpus or len(self.old_cpus) == self.cpus:
             raise ValueError(f"old_cpus must leave some of the {self.cpus} CPUs to the new root")
+        return self
+
+    @model_validator(mode="after")
+    def _one_memory(self) -> MachineRecipe:
+        if self.sparse and self.nodes > 1:
+            raise ValueError("sparse memory is not shared out between nodes")
         return self
 
 

@@ -205,6 +205,14 @@ def test_devices_behind_a_second_host_bridge(machine: Machine) -> None:
     assert not any("pxb" in word for word in option(qemu_argv(machine), "-device"))
 
 
+def test_sparse_memory_is_not_asked_of_the_workstation(machine: Machine) -> None:
+    """QEMU's own RAM is: the kernel refuses a mapping that is larger than all memory."""
+    argv = qemu_argv(dataclasses.replace(machine, sparse=True))
+    (memory,) = [word for word in argv if word.startswith("memory-backend-ram,")]
+    assert {f"size={machine.layout.ram // MIB}M", "reserve=off"} < set(memory.split(","))
+    assert "memory-backend=ram" in argv
+
+
 def test_nodes_share_cpus_and_all_of_the_memory(machine: Machine) -> None:
     argv = qemu_argv(dataclasses.replace(machine, nodes=2, cpus=4))
     half = machine.layout.ram // 2 // MIB
