@@ -10,6 +10,8 @@ PYTHON ?= python3
 EXTRAS := .[lab,bench,dev]
 ARGS ?=
 PYTEST_ARGS ?=
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
+EVERY_TIME := not long and (kvm_short or not kvm) and (vmx_short or not vmx)
 
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
@@ -44,8 +46,11 @@ demo: setup $(if $(SUDO),lab)
 bench: lab
 	@$(call run,$(BIN)/multiroot bench quick $(ARGS))
 
+# Two files at a time, each with machines of its own: most of a lab test is one CPU's work. The order is that of
+# the folders, and in tests/lab what takes longest comes first.
 test: lab
-	@$(call run,$(BIN)/pytest tests/unit tests/model tests/lab $(PYTEST_ARGS))
+	@$(call run,$(SUDO) $(BIN)/multiroot lab build --vmx)
+	@$(call run,$(BIN)/pytest $(TWO_AT_A_TIME) -m "$(EVERY_TIME)" tests/unit tests/model tests/lab $(PYTEST_ARGS))
 
 # What takes too long for every change.
 test-long: lab

@@ -10,6 +10,8 @@ from lab_factory import Labs
 
 from multiroot.lab.lab import Lab
 
+SLOW = ("kvm", "vmx")  # folders with machines that are emulated in an emulated one, or in Bochs
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--accel", help="of all lab machines; else KVM where it works")
@@ -29,7 +31,10 @@ def lab(labs_factory: Labs) -> Lab:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here boots machines."""
+    """Everything here boots machines. The slowest ones come first, so that none of them is left for the end
+    when files run two at a time.
+    """
     for item in items:
         if "tests/lab" in str(item.path):
             item.add_marker(pytest.mark.lab)
+    items.sort(key=lambda item: "tests/lab" in str(item.path) and item.path.parent.name not in SLOW)
