@@ -15,6 +15,7 @@ from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_file, print_json, print_table, say
 from multiroot.errors import PeerLostError
 from multiroot.units import format_size
+from multiroot.vm.cpu_model import summary
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import as_text, options, to_data, with_options
 
@@ -169,6 +170,7 @@ def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
     if as_json:
         print_json(data)
         return
+    data["cpu"] = data["cpu"] and summary(data["cpu"])
     extents = ", ".join(f"{e['size']:#x} at {e['offset']:#x}" for e in data.pop("extents"))
     print_table(
         ("property", "value"),

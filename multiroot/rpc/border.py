@@ -23,6 +23,7 @@ ANSWER_MOST = 64 << 20
 
 TEXT_MOST = 256  # characters
 PATH_MOST = 4096
+CPU_MOST = 16384  # a CPU with each of its features by name
 BYTES_MOST = 1 << 16
 LIST_MOST = 1024
 PHASES_MOST = 8192
@@ -62,6 +63,7 @@ _RULES: dict[str, Rule] = {
     "VmDefinition.name": _IS_VM_NAME,
     "VmDefinition.ram_bytes": _up_to(_MEMORY),
     "VmDefinition.cpus": _up_to(_CPUS),
+    "VmDefinition.cpu": _text(CPU_MOST),
     "VmDefinition.append": _text(PATH_MOST),
     "GetVmRequest.name": _IS_VM_NAME,
     "StopVmRequest.name": _IS_VM_NAME,

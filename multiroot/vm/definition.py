@@ -14,6 +14,7 @@ from multiroot.arena.layout import check_size
 from multiroot.errors import BadRequestError
 from multiroot.rpc.border import VM_NAME
 from multiroot.units import MIB, format_size, parse_size
+from multiroot.vm import cpu_model
 from multiroot.vm.fields import Option, described, listed, to_data
 
 MIN_RAM = 32 * MIB
@@ -47,7 +48,8 @@ class Card:
 class VmDefinition:
     """All that a root needs to run a VM exactly as another root does.
 
-    `ram_bytes` is a multiple of 2 MiB; `machine` is "q35" or "microvm" with the VMM's options behind commas;
+    `ram_bytes` is a multiple of 2 MiB; `cpu` is a model with features behind commas, written out when the VM
+    first starts (`cpu_model`); `machine` is "q35" or "microvm" with the VMM's options behind commas;
     `guest` names a folder of kernel and initrd in the system image; `append` is added to the guest's command
     line; `functions` are the PCI functions that the VM owns, bus:device.function.
 
@@ -60,6 +62,12 @@ class VmDefinition:
         Option("--memory", "RAM, a multiple of 2 MiB.", default="256M", parse=parse_size, write=format_size),
     )
     cpus: int = described(1, Option("--cpus", "Virtual CPUs."))
+    cpu: str = described(
+        cpu_model.HOST,
+        Option(
+            "--cpu", "CPU model, with features: EPYC,svm=off. host: what the root has at its first start."
+        ),
+    )
     machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))
     guest: str = described("ticker", Option("--guest", "Guest image of the system image."))
     append: str = described("", Option("--append", "More parameters for the guest's kernel."))
@@ -92,6 +100,7 @@ class VmDefinition:
         check_ram(self.ram_bytes)
         if not 1 <= self.cpus <= MAX_CPUS:
             raise BadRequestError(f"a VM cannot have {self.cpus} CPUs", f"1 to {MAX_CPUS}")
+        cpu_model.parse(self.cpu)
         check_machine(self.machine)
         if not _NAME.fullmatch(self.guest):
             raise BadRequestError(f"not a guest's name: {self.guest!r}")

@@ -91,8 +91,13 @@ def _record(data: dict[str, Any]) -> VmRecord:
 
 def last_words(log: Path) -> str:
     """The end of what is in a log; empty if there is none."""
+    return _end(log_text(log))
+
+
+def log_text(log: Path) -> str:
+    """All that is in a log; empty if there is none."""
     try:
-        return _end(log.read_text(errors="replace"))
+        return log.read_text(errors="replace")
     except FileNotFoundError:
         return ""
 

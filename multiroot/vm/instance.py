@@ -152,6 +152,9 @@ class Instance:
         self.folder.make()
         try:
             await self._spawn(incoming=giver is not None)
+        except ConflictError:
+            await self.discard()
+            raise
         except (VmmGoneError, VmmStuckError, CommandError) as error:
             words = self.folder.last_words() or str(error)
             await self.discard()

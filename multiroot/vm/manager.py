@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from multiroot.arena.arena import Entry, Standing
 from multiroot.arena.errors import FencedError
@@ -45,6 +46,8 @@ class VmManager:
         self._check_free(definition.name)
         self._allocating.add(definition.name)
         try:
+            # From here on it means the same in every root.
+            definition = replace(definition, cpu=await self.host.vmm.written_out(definition.cpu))
             functions = await self._acquire(definition)
             # Zeroing a large extent takes seconds; the agent has other things to answer meanwhile.
             entry = await asyncio.to_thread(

@@ -120,7 +120,7 @@ class Vmm(Protocol):
 
     async def start(self, wiring: Wiring, *, incoming: bool = False) -> None:
         """Start it, and return once it answers. With `incoming` it waits for a device state and the guest
-        stays stopped when that has been loaded.
+        stays stopped when that has been loaded. Raises ConflictError if this root can't give the VM its CPU.
         """
 
     async def adopt(self, process: ProcessId) -> None:
@@ -204,3 +204,9 @@ class VmmFactory(Protocol):
 
     def __call__(self, setup: VmmSetup) -> Vmm:
         """A VMM that is not started yet."""
+
+    async def written_out(self, cpu: str) -> str:
+        """The CPU of a definition in words that mean the same in every root.
+
+        Raises BadRequestError for one that no VMM of this kind has, CommandError if that can't be found out.
+        """

@@ -36,6 +36,7 @@ class VmDefinition(_message.Message):
     APPEND_FIELD_NUMBER: _builtins.int
     CARDS_FIELD_NUMBER: _builtins.int
     FUNCTIONS_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ram_bytes: _builtins.int
     cpus: _builtins.int
@@ -45,6 +46,8 @@ class VmDefinition(_message.Message):
     """name of a guest image in the system image"""
     append: _builtins.str
     """added to the guest's command line"""
+    cpu: _builtins.str
+    """model with its features; of a VM that has started, each of them"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Card]:
         """one, so far"""
@@ -64,10 +67,11 @@ class VmDefinition(_message.Message):
         append: _builtins.str = ...,
         cards: _abc.Iterable[Global___Card] | None = ...,
         functions: _abc.Iterable[_builtins.str] | None = ...,
+        cpu: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "cards", b"cards", "cpus", b"cpus", "functions", b"functions", "guest", b"guest", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "functions", b"functions", "guest", b"guest", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.arena.allocator import Extent
+from multiroot.vm import cpu_model
 from multiroot.vm.definition import machine_kind
 from multiroot.vm.guests import guest_command_line
 from multiroot.vm.qemu.options import Value, option
@@ -100,7 +101,7 @@ def command(
     words = [
         os.fspath(qemu.program), "-name", option("", {"guest": definition.name}),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-machine", machine(definition.machine), "-accel", qemu.accel, "-cpu", qemu.cpu,
+        "-machine", machine(definition.machine), "-accel", qemu.accel, "-cpu", cpu(qemu, definition.cpu),
         *_MACHINE_WORDS[machine_kind(definition.machine)],
         "-smp", str(definition.cpus), "-m", option("", {"size": f"{definition.ram_bytes}B"}),
         "-object", _memory(setup.arena, setup.extent),
@@ -135,6 +136,13 @@ def command(
         words += ["-S"] if incoming.stopped else []
         words += [word for source in incoming.sources for word in ("-incoming", source)]
     return words
+
+
+def cpu(qemu: Qemu, text: str) -> str:
+    """QEMU's -cpu value. What is written out, it must give whole, or not start."""
+    if not cpu_model.is_written_out(text):
+        return text if text != cpu_model.HOST else qemu.cpu
+    return f"{text},enforce=on"
 
 
 def machine(text: str) -> str:

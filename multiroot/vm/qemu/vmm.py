@@ -14,9 +14,11 @@ from typing import Any
 from multiroot import proc
 from multiroot.errors import CommandError
 from multiroot.processes import ProcessId
-from multiroot.vm.folder import last_words
+from multiroot.vm.cpu_model import is_written_out
+from multiroot.vm.folder import last_words, log_text
 from multiroot.vm.oom import why_killed
 from multiroot.vm.process import VMM_URGENCY, Process, listen, started
+from multiroot.vm.qemu import cpu as cpus
 from multiroot.vm.qemu import memory_map
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command
 from multiroot.vm.qemu.monitor import Monitor
@@ -76,7 +78,12 @@ class QemuVmm:
 
     async def start(self, wiring: Wiring, *, incoming: bool = False) -> None:
         self.spawn(wiring, incoming=incoming)
-        await self.connect_qmp()
+        try:
+            await self.connect_qmp()
+        except VmmGoneError as error:
+            if lacks := cpus.lacking(log_text(self.setup.log)):
+                raise cpus.refused(self.setup.definition.name, lacks) from error
+            raise
         await self.set_up_migration()
         if self._monitor:
             await asyncio.to_thread(self._monitor.greet)
@@ -267,6 +274,14 @@ class QemuFactory:
     qemu: Qemu = field(default_factory=Qemu)
     kind: Callable[[Qemu, VmmSetup], QemuVmm] = QemuVmm
     name: str = NAME
+    _cpus: dict[str, str] = field(default_factory=dict, compare=False)  # as written out here
+
+    async def written_out(self, cpu: str) -> str:
+        if is_written_out(cpu):
+            return cpu
+        if cpu not in self._cpus:
+            self._cpus[cpu] = await cpus.write_out(self.qemu, cpu)
+        return self._cpus[cpu]
 
     def __call__(self, setup: VmmSetup) -> QemuVmm:
         return self.kind(self.qemu, setup)

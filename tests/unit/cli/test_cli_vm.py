@@ -32,6 +32,7 @@ FULL = """\
 name = "web"
 ram_bytes = "512M"
 cpus = 2
+cpu = "base,lm=on"
 machine = "q35,hpet=on"
 guest = "ticker-card"
 append = 'a="\u00e9"'
@@ -39,7 +40,8 @@ cards = [{ mac = "52:54:00:00:00:07", address = "10.77.1.7/16" }]
 functions = ["01:00.0"]
 """
 SAME = (
-    "--memory", "512M", "--cpus", "2", "--machine", "q35,hpet=on", "--guest", "ticker-card",
+    "--memory", "512M", "--cpus", "2", "--cpu", "base,lm=on", "--machine", "q35,hpet=on",
+    "--guest", "ticker-card",
     "--append", 'a="\u00e9"', "--mac", "52:54:00:00:00:07", "--address", "10.77.1.7/16",
     "--device", "01:00.0",
 )  # fmt: skip

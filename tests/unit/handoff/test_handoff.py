@@ -120,6 +120,7 @@ async def test_it_goes_without_a_memory_map_too(roots: Roots, refusing: int) -> 
     ("faults", "words"),
     [
         ("exit", "did not start"),
+        ("no-svm", "cannot give vm0 its CPU, it lacks: svm"),
         ("refuse:getfd", "not to be had"),
         ("refuse:migrate-incoming", "not to be had"),
         ("die:migrate-incoming", "went away"),

@@ -5,6 +5,7 @@ The guest is a counter in its RAM that it also prints as the ticker does. It not
 runs at the same time, which must never happen: that is counted in RAM too. Faults are ordered by $FAKE_QEMU,
 words separated by blanks:
 
+no-svm           do not start with a CPU that has the feature svm
 exit             end at once, as on a bad option
 version=X        claim to be version X
 refuse:COMMAND   answer a command with an error
@@ -130,18 +131,21 @@ class Qemu:
 
     def __init__(self, options: dict[str, str], chardevs: dict[str, int], faults: list[str]) -> None:
         self._faults = faults
+        self._lock = threading.Lock()
+        self._client: socket.socket | None = None
+        self._monitor: socket.socket | None = None
+        self._listener = socket.socket(fileno=chardevs["qmp"])
+        self._pending: list[int] = []
+        if options["-machine"] == "none":
+            return
         memory = dict(part.partition("=")[::2] for part in options["-object"].split(","))
         number = {key: int(memory[key].removesuffix("B")) for key in ("offset", "size")}
         serial = socket.socket(fileno=chardevs["serial"])
         self._guest = Guest(memory["mem-path"], number["offset"], number["size"], serial)
-        self._listener = socket.socket(fileno=chardevs["qmp"])
         self._incoming = "-incoming" in options
         self._fds: dict[str, int] = {}
-        self._pending: list[int] = []
-        self._client: socket.socket | None = None
         self._monitor = socket.socket(fileno=chardevs["monitor"]) if "monitor" in chardevs else None
         self._migration: dict[str, Any] = {}
-        self._lock = threading.Lock()
         self._machine = Machine()
         if not self._incoming:
             self._machine.boot()
@@ -218,6 +222,11 @@ class Qemu:
 
     def do_query_version(self) -> dict[str, Any]:
         return {"qemu": {"major": 9, "minor": 9, "micro": 9}, "package": self._version()}
+
+    def do_query_cpu_model_expansion(self, type: str, model: dict[str, Any]) -> dict[str, Any]:
+        assert type == "static"
+        known = {"lm": True, "svm": True, "vmx": False, "family": 23, "model-id": f"fake {model['name']}"}
+        return {"model": {"name": "base", "props": {**known, **model["props"]}}}
 
     def do_getfd(self, fdname: str) -> dict[str, Any]:
         self._fds[fdname] = self._pending.pop(0)
@@ -322,6 +331,9 @@ def main(arguments: list[str]) -> None:
     faults = os.environ.get("FAKE_QEMU", "").split()
     if "exit" in faults:
         sys.exit("qemu-system-x86_64: -machine: unsupported machine")
+    if "no-svm" in faults and any("svm=on" in word for word in arguments):
+        place = "CPUID[eax=80000001h].ECX.svm [bit 2]"
+        sys.exit(f"qemu-system-x86_64: warning: host doesn't support requested feature: {place}")
     options: dict[str, str] = {}
     chardevs: dict[str, int] = {}
     for word, value in zip(arguments, [*arguments[1:], ""], strict=True):

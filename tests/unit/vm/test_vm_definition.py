@@ -53,6 +53,7 @@ def test_defaults_are_filled_in() -> None:
         ({"ram_bytes": -1}, "too little"),
         ({"cpus": 0}, "0 CPUs"),
         ({"cpus": 256}, "256 CPUs"),
+        ({"cpu": "host,svm"}, "not a CPU feature: 'svm'"),
         ({"machine": "pc"}, "no machine called 'pc'"),
         ({"machine": ""}, "no machine"),
         ({"machine": "q35,"}, "not a machine option"),
@@ -83,6 +84,7 @@ OTHERS: dict[str, Any] = {
     "name": "vm1",
     "ram_bytes": GIB,
     "cpus": 2,
+    "cpu": "base,lm=on",
     "machine": "q35,hpet=on",
     "guest": "ticker-card",
     "append": "ticker.region=8",
@@ -113,6 +115,7 @@ def test_every_field_can_be_given_to_vm_run() -> None:
     told = {
         "--memory": "1G",
         "--cpus": "2",
+        "--cpu": "base,lm=on",
         "--machine": "q35,hpet=on",
         "--guest": "ticker-card",
         "--append": "ticker.region=8",

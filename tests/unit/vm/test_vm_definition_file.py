@@ -41,6 +41,7 @@ def definitions(draw: st.DrawFn) -> VmDefinition:
         "name": draw(NAMES),
         "ram_bytes": draw(st.integers(16, 1 << 20)) * 2 * MIB,
         "cpus": draw(st.integers(1, 255)),
+        "cpu": draw(st.sampled_from(["host", "EPYC,svm=off", "base,lm=on,model-id=A B @ 2.5+"])),
         "machine": ",".join((kind, *more)),
         "guest": draw(NAMES),
         "append": draw(st.text(LETTERS, max_size=border.PATH_MOST)),
@@ -69,6 +70,7 @@ def test_what_is_printed() -> None:
         'name = "web"\n'
         'ram_bytes = "256 MiB"\n'
         "cpus = 1\n"
+        'cpu = "host"\n'
         'machine = "q35"\n'
         'guest = "ticker"\n'
         'append = "a=\\"\u00e9\\\\\\""\n'

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM's CPU as its definition has it: a model, and features behind commas.
+
+"host" is what the root has where the VM first starts. From then on its definition says it all: a model that
+has nothing of its own, "base", and every feature by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from multiroot.errors import BadRequestError
+
+HOST = "host"
+BASE = "base"
+
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FEATURE = re.compile(r"([a-z0-9][a-z0-9._-]*)=([^,]+)")
+# What says how a feature that is missing is dealt with, and not which there are.
+_FIXED = {"check", "enforce", "migratable", "x-force-features"}
+
+Value = bool | int | str
+
+
+def parse(cpu: str) -> tuple[str, dict[str, Value]]:
+    """The model and the features given; raises BadRequestError, naming the first thing wrong."""
+    model, *words = cpu.split(",")
+    if not _MODEL.fullmatch(model):
+        raise BadRequestError(f"not a CPU model: {model!r}", "write it like host, or EPYC,svm=off")
+    features: dict[str, Value] = {}
+    for word in words:
+        found = _FEATURE.fullmatch(word)
+        if not found or not word.isprintable():
+            raise BadRequestError(f"not a CPU feature: {word!r}", "write it like svm=off")
+        name, value = found.groups()
+        if name in _FIXED:
+            raise BadRequestError(f"the CPU option {word!r} is not yours to set")
+        if name in features:
+            raise BadRequestError(f"the CPU feature {name} is given twice")
+        features[name] = _value(value)
+    return model, features
+
+
+def _value(text: str) -> Value:
+    if text in ("on", "off"):
+        return text == "on"
+    return int(text) if text.isascii() and text.isdecimal() else text
+
+
+def written_out(model: str, features: Mapping[str, Value]) -> str:
+    """The inverse of `parse`, features in their order by name."""
+    return ",".join([model, *(f"{name}={_text(features[name])}" for name in sorted(features))])
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
+
+
+def is_written_out(cpu: str) -> bool:
+    """Whether it means the same in every root."""
+    return cpu.startswith(f"{BASE},")
+
+
+def summary(cpu: str) -> str:
+    """For a person, who does not read a hundred features in a row."""
+    if not is_written_out(cpu):
+        return cpu
+    _, features = parse(cpu)
+    count = sum(value is True for value in features.values())
+    return f"{features.get('model-id', 'a CPU')}, {count} features; all of them: --toml"

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM's CPU in words that mean the same in every root.
+
+What "host" is, QEMU and KVM of one root decide: another kernel may give a guest more, or less. So a VM's CPU
+is written out when it first starts, and never changes after that. A QEMU that can't give exactly this CPU
+does not start, which is before anything stops in a handoff.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from multiroot import proc
+from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.vm.cpu_model import parse, written_out
+from multiroot.vm.folder import last_words
+from multiroot.vm.process import listen, started
+from multiroot.vm.qemu.command import Qemu
+from multiroot.vm.qemu.options import option
+from multiroot.vm.qemu.qmp import Qmp
+from multiroot.vm.vmm import VmmGoneError
+
+CPUINFO = Path("/proc/cpuinfo")
+# QEMU's word for each feature that KVM does not have, with its place: CPUID[eax=01h].ECX.vmx [bit 5].
+_LACKS = re.compile(r"doesn't support requested feature: \S+?[])]\.?(?:E[A-D]X\b\.?)?(\S*) \[bit (\d+)\]")
+_PHYSICAL = re.compile(r"^address sizes\s*: (\d+) bits physical", re.MULTILINE)
+
+
+async def write_out(qemu: Qemu, model: str) -> str:
+    """The CPU `model`, such as "host" or "EPYC,svm=off", as `qemu` understands it in this root.
+
+    Raises BadRequestError for a model that it does not know, CommandError if it does not start.
+    """
+    name, given = parse(model)
+    if name == "host":
+        name = qemu.cpu
+    with TemporaryDirectory(prefix="multiroot-cpu-") as folder:
+        answer = await _ask(qemu, Path(folder), {"name": name, "props": given})
+    # Without KVM there is but one number of address bits.
+    physical = physical_bits(CPUINFO.read_text()) if qemu.accel == "kvm" else None
+    return from_expansion(answer, physical)
+
+
+def from_expansion(answer: Any, physical: int | None) -> str:
+    """The CPU in an answer to query-cpu-model-expansion of type static; `physical` address bits, if known.
+
+    QEMU's static model has nothing of its own, so that what it lacks need not be said. Raises CommandError
+    for an answer that is none.
+    """
+    try:
+        name, found = str(answer["model"]["name"]), dict(answer["model"]["props"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CommandError("QEMU does not tell what a CPU model has", f"it said {answer}") from error
+    # Nothing in a value ends it but a comma.
+    kept = {key: value for key, value in found.items() if value is not False and "," not in str(value)}
+    return written_out(name, kept | ({"phys-bits": physical} if physical else {}))
+
+
+def physical_bits(cpuinfo: str) -> int | None:
+    """How many bits a physical address has, by /proc/cpuinfo. QEMU's static model leaves it out."""
+    found = _PHYSICAL.search(cpuinfo)
+    return int(found[1]) if found else None
+
+
+def lacking(log: str) -> list[str]:
+    """The CPU features that a QEMU missed when it did not start, by what it said; none if it was not that."""
+    return [name or f"bit {bit} of a word without names" for name, bit in _LACKS.findall(log)]
+
+
+def refused(name: str, lacks: list[str]) -> ConflictError:
+    """The error that says so of VM `name`."""
+    return ConflictError(
+        f"this root cannot give {name} its CPU, it lacks: {', '.join(lacks)}",
+        "a VM with --cpu and a model that all roots have can go to any of them",
+    )
+
+
+async def _ask(qemu: Qemu, folder: Path, model: Mapping[str, Any]) -> Any:
+    """What the QEMU says of this model. It is one of its own, with no machine."""
+    path, log = folder / "qmp.sock", folder / "qemu.log"
+    with listen(path) as listener:
+        argv, fd = _argv(qemu, listener.fileno()), listener.fileno()
+        process = started(proc.spawn(argv, log=log, pass_fds=[fd]))
+    qmp = Qmp("a CPU model", lambda ns: ns)
+    try:
+        await qmp.connect(path)
+        return await _expanded(qmp, model)
+    except VmmGoneError as error:
+        raise CommandError(f"QEMU did not start: {last_words(log) or error}") from error
+    finally:
+        await process.kill()
+        await qmp.disconnect()
+
+
+async def _expanded(qmp: Qmp, model: Mapping[str, Any]) -> Any:
+    try:
+        return await qmp.execute("query-cpu-model-expansion", type="static", model=model)
+    except CommandError as error:
+        raise BadRequestError(f"no CPU {model['name']!r} with these features: {error.message}") from error
+
+
+def _argv(qemu: Qemu, qmp: int) -> list[str]:
+    return [
+        str(qemu.program), "-nodefaults", "-no-user-config", "-display", "none", "-S",
+        "-machine", "none", "-accel", qemu.accel,
+        "-chardev", option("socket", {"id": "qmp", "fd": qmp, "server": True, "wait": False}),
+        "-mon", option("", {"chardev": "qmp", "mode": "control"}),
+    ]  # fmt: skip
