@@ -22,22 +22,26 @@ _LIBRARY = ["-shared", "-fPIC"]
 
 
 def program_artifact(source: Path, emulator: Artifact, cache: Cache, *, library: bool = False) -> Artifact:
-    """A static program compiled from one C file in the emulator root, or a shared library: `out/<stem>`."""
+    """A static program compiled from a C file, or from all in a folder, in the emulator root, or a shared
+    library: `out/<stem>`.
+    """
     flags = [*_CFLAGS, *(_LIBRARY if library else ["-static"])]
+    files = sorted(source.glob("*.[ch]")) if source.is_dir() else [source]
 
     def build(out: Path) -> None:
         tree = cache.ensure(emulator) / roots.TREE
         folder = tree / "tmp" / out.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        shutil.copy(source, folder)
+        for file in files:
+            shutil.copy(file, folder)
         inside = f"/tmp/{out.name}"
-        argv = ["gcc", *flags, "-o", f"{inside}/{source.stem}", f"{inside}/{source.name}"]
-        roots.chroot_run(tree, argv, log=out / "build.log")
+        code = [f"{inside}/{file.name}" for file in files if file.suffix == ".c"]
+        roots.chroot_run(tree, ["gcc", *flags, "-o", f"{inside}/{source.stem}", *code], log=out / "build.log")
         shutil.copy(folder / source.stem, out)
         shutil.rmtree(folder)
 
-    code = hashlib.sha256(source.read_bytes()).hexdigest()
+    code = "".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
     return Artifact(
         f"program-{source.stem}", {"source": code, "flags": " ".join(flags), "root": emulator.digest}, build
     )
@@ -46,8 +50,8 @@ def program_artifact(source: Path, emulator: Artifact, cache: Cache, *, library:
 def ticker_artifact(name: str, kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifact:
     """The guest that ticks, as guest image `name`: `vmlinuz` and `initrd` (see qemu-lab/guests/README.md)."""
     program, scanner = (
-        program_artifact(paths.recipes_dir() / f"guests/{source}.c", emulator, cache)
-        for source in ("ticker", "scanner")
+        program_artifact(paths.recipes_dir() / "guests" / source, emulator, cache)
+        for source in ("ticker", "scanner.c")
     )
 
     def build(out: Path) -> None:
