@@ -95,6 +95,26 @@ else:
 """
 
 
+def test_a_vm_has_the_cpu_that_it_is_said_to_have(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:
+    """Proves that "host" is written out when a VM starts, that the same words give the same CPU again, that a
+    model that QEMU does not have and features that KVM does not have are refused by name, and that nothing
+    is left of a VM that was refused.
+    """
+    written_out = run(agent).definition.cpu
+    assert written_out.startswith("base,")
+    assert ",kvmclock=on," in written_out
+    again = run(agent, name="vm1", cpu=written_out)
+    assert again.definition.cpu == written_out
+    agent.Stop(vm_pb2.StopVmRequest(name="vm1"))
+    with pytest.raises(BadRequestError, match="no CPU 'nosuch' with these features"):
+        run(agent, name="vm1", cpu="nosuch")
+    # No lab has it: its emulated CPUs are AMD's, or it runs in Bochs, where there are no VMs.
+    with pytest.raises(ConflictError, match=r"cannot give vm1 its CPU, it lacks: vmx, hle$"):
+        run(agent, name="vm1", cpu="base,hle=on,lm=on,vmx=on")
+    left = agent.List(vm_pb2.ListVmsRequest()).vms
+    assert [vm.definition.name for vm in left] == ["vm0"]
+
+
 def test_what_is_no_vm_is_never_taken_for_one(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:
     """Proves that an extent of multiroot's own, as IOMMU tables need one, counts as a VM nowhere."""
     run(agent)

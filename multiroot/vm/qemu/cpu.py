@@ -25,8 +25,9 @@ from multiroot.vm.qemu.qmp import Qmp
 from multiroot.vm.vmm import VmmGoneError
 
 CPUINFO = Path("/proc/cpuinfo")
-# QEMU's word for each feature that KVM does not have, with its place: CPUID[eax=01h].ECX.vmx [bit 5].
-_LACKS = re.compile(r"doesn't support requested feature: \S+?[])]\.?(?:E[A-D]X\b\.?)?(\S*) \[bit (\d+)\]")
+# QEMU's word for each feature that KVM lacks, with its place: by version CPUID.80000001H:ECX.osvw [bit 9] or
+# CPUID[eax=01h].ECX.vmx [bit 5], and MSR(10AH).rdctl-no [bit 0].
+_LACKS = re.compile(r"doesn't support requested feature: .*?(?:E[A-D]X|\))(?:\.(\S+))? \[bit (\d+)\]")
 _PHYSICAL = re.compile(r"^address sizes\s*: (\d+) bits physical", re.MULTILINE)
 
 
