@@ -172,9 +172,10 @@ def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
         return
     data["cpu"] = data["cpu"] and summary(data["cpu"])
     extents = ", ".join(f"{e['size']:#x} at {e['offset']:#x}" for e in data.pop("extents"))
+    notices = [("notice", f"{each['at_ns'] / 1e9:.3f} s: {each['what']}") for each in data.pop("notices")]
     print_table(
         ("property", "value"),
-        [*((name, as_text(value)) for name, value in data.items()), ("extents", extents)],
+        [*((name, as_text(value)) for name, value in data.items()), ("extents", extents), *notices],
     )
 
 
@@ -215,6 +216,21 @@ def stop(name: str, root: str | None) -> None:
     say(f"{name} stopped")
 
 
+@vm.command(example="multiroot vm reset vm0")
+@click.argument("name")
+@view_option
+def reset(name: str, root: str | None) -> None:
+    """Reset the VM NAME at once, as the reset button of a machine does: its guest boots again.
+
+    What the guest had not written out is lost.
+    """
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    with connect(root) as channel:
+        vm_pb2_grpc.VmServiceStub(channel).Reset(vm_pb2.ResetVmRequest(name=name), timeout=60)
+    say(f"{name} was reset")
+
+
 @vm.command(example="multiroot vm forget vm0")
 @click.argument("name")
 @root_option
@@ -247,6 +263,7 @@ def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
         **dict(rest),
         "pid": message.pid,
         "error": message.error,
+        "notices": [{"at_ns": each.at_ns, "what": each.what} for each in message.notices],
         "extents": [{"offset": extent.offset, "size": extent.size} for extent in message.extents],
     }
 

@@ -37,7 +37,7 @@ from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.messages import definition_to_proto, extent_to_proto
+from multiroot.vm.messages import definition_to_proto, extent_to_proto, notices_to_proto
 from multiroot.vm.vmm import Saved, VmmGoneError
 
 log = logging.getLogger(__name__)
@@ -271,6 +271,7 @@ class Attempt:
             vmm=vm.vmm.name,
             vmm_version=vm.vmm.version,
             device=await self._describe_device(),
+            notices=notices_to_proto(vm.notices),
         )
         await reach(FailPoint.GIVER_PREPARE, vm.name)
         with translated(self._taker):

@@ -29,6 +29,7 @@ from multiroot.phases import Phase, Phases
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
+from multiroot.vm.notices import Notice
 from multiroot.vm.vmm import VmmVersion
 
 T = TypeVar("T")
@@ -61,12 +62,14 @@ class Taker:
         giver: Owner,
         vmm: VmmVersion,
         device: DeviceState | None = None,
+        notices: tuple[Notice, ...] = (),
     ) -> tuple[list[Phase], wire.Endpoint]:
         """Start a VMM on the VM's memory that waits for its device state, and say where the giver's is to
         connect. The guest runs on in the giver.
 
-        `device` is the soft state of the device that the VM owns, which works on meanwhile. Raises
-        BadRequestError or ConflictError, with nothing left behind, if this root cannot take that VM.
+        `device` is the soft state of the device that the VM owns, which works on meanwhile; `notices` is what
+        happened to the VM. Raises BadRequestError or ConflictError, with nothing left behind, if this root
+        cannot take that VM.
         """
         self._manager.door.check()
         await self.abort(definition.name)
@@ -75,6 +78,7 @@ class Taker:
         if bool(definition.function) != (device is not None):
             raise BadRequestError(f"the state of {definition.name}'s own device does not come with it")
         phases = Phases(self._side, self._host.clock)
+        vm.notices = notices
         self._manager.register(vm)
         try:
             if device is not None:

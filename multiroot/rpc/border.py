@@ -67,6 +67,7 @@ _RULES: dict[str, Rule] = {
     "VmDefinition.append": _text(PATH_MOST),
     "GetVmRequest.name": _IS_VM_NAME,
     "StopVmRequest.name": _IS_VM_NAME,
+    "ResetVmRequest.name": _IS_VM_NAME,
     "ForgetVmRequest.name": _IS_VM_NAME,
     "ConsoleRequest.name": _IS_VM_NAME,
     "GetTicksRequest.name": _IS_VM_NAME,

@@ -15,6 +15,7 @@ from multiroot.processes import ProcessId
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import from_data
 from multiroot.vm.history import read_history
+from multiroot.vm.notices import Notice
 
 RUN_DIR = Path("/run/multiroot/vms")
 
@@ -29,6 +30,7 @@ class VmRecord:
     process: ProcessId
     taps: tuple[str, ...]
     giver: Owner | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 class VmFolder:
@@ -86,6 +88,7 @@ def _record(data: dict[str, Any]) -> VmRecord:
         process=from_data(data["process"], ProcessId),
         taps=tuple(str(tap) for tap in data["taps"]),
         giver=from_data(data["giver"], Owner) if data["giver"] else None,
+        notices=tuple(from_data(each, Notice) for each in data["notices"]),
     )
 
 

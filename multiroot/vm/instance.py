@@ -25,6 +25,7 @@ from multiroot.vm import console
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.guests import GUESTS, GuestImage, check_image
+from multiroot.vm.notices import Notice, newest
 from multiroot.vm.process import AGENT_URGENCY, Urgency, listen, started
 from multiroot.vm.vmm import VmmFactory, VmmGoneError, VmmSetup, VmmStuckError, Wiring
 
@@ -112,11 +113,14 @@ class Instance:
             self.folder.path,
             self.folder.vmm_log,
             wall_clock(host.clock),
+            self._hear,
         )
         self.vmm = host.vmm(setup)
         self.taps: tuple[str, ...] = ()
+        self.notices: tuple[Notice, ...] = ()
         self.functions: tuple[str, ...] = ()  # addresses in this root of those it owns
         self._busy = ""
+        self._giver: Owner | None = None  # while it is incoming
         self._watch: asyncio.Task[None] | None = None
         self._unanswered: asyncio.Task[None] | None = None
 
@@ -159,7 +163,8 @@ class Instance:
             words = self.folder.last_words() or str(error)
             await self.discard()
             raise CommandError(f"{self.vmm.name} did not start {self.name}: {words}") from error
-        self.folder.write(self._record(giver))
+        self._giver = giver
+        self._write()
         self._watch = asyncio.create_task(self._watch_end())
         self.state = VmState.INCOMING if giver else VmState.RUNNING
         if not giver:
@@ -170,6 +175,7 @@ class Instance:
         if record.vmm != self.vmm.name:
             raise ConflictError(f"{self.name} is run by {record.vmm}, this agent knows {self.vmm.name}")
         self.taps = record.taps
+        self.notices = record.notices
         await self.vmm.adopt(record.process)
         self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
         self._watch = asyncio.create_task(self._watch_end())
@@ -182,7 +188,8 @@ class Instance:
 
     def keep(self) -> None:
         """Note that this VM is no longer incoming but ours."""
-        self.folder.write(self._record(None))
+        self._giver = None
+        self._write()
 
     def hurry(self, urgent: bool) -> None:
         """Before the guest stands still for a handoff: its VMM and this agent first. After it: as usual."""
@@ -242,9 +249,21 @@ class Instance:
         await self.end(VmState.STOPPED)
         self.folder.remove()
 
-    def _record(self, giver: Owner | None) -> VmRecord:
-        assert self.vmm.process is not None
-        return VmRecord(self.definition, self.vmm.name, self.vmm.version, self.vmm.process, self.taps, giver)
+    def _write(self) -> None:
+        """By what is written, an agent that comes after this one finds the VM."""
+        vmm = self.vmm
+        assert vmm.process is not None
+        self.folder.write(
+            VmRecord(
+                self.definition, vmm.name, vmm.version, vmm.process, self.taps, self._giver, self.notices
+            )
+        )
+
+    def _hear(self, notice: Notice) -> None:
+        log.warning("%s: %s", self.name, notice.what)
+        self.notices = newest((*self.notices, notice))
+        if self._watch and self.active:
+            self._write()
 
     async def _spawn(self, *, incoming: bool) -> None:
         host = self.host

@@ -200,6 +200,15 @@ class VmManager:
             self.unregister(vm)
             await vm.discard()
 
+    async def reset(self, name: str) -> None:
+        """Reset the machine of a VM that runs here, as its reset button does.
+
+        Raises BadRequestError for an unknown name, ConflictError for a VM that does not run here.
+        """
+        vm = self.running(name)
+        with vm.busy("reset"):
+            await vm.vmm.reset()
+
     async def forget(self, name: str) -> None:
         """Free the memory and the name of a VM that was lost with its root.
 

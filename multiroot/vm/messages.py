@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from multiroot.arena.allocator import Extent
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import from_message, to_message
+from multiroot.vm.notices import Notice, newest
 from multiroot.vm.ticks import Report, Stretch, Tick
 
 
@@ -19,6 +21,15 @@ def definition_to_proto(definition: VmDefinition) -> vm_pb2.VmDefinition:
 def definition_from_proto(message: vm_pb2.VmDefinition) -> VmDefinition:
     """The definition as sent, unset fields at their defaults, not checked yet."""
     return from_message(message, VmDefinition)
+
+
+def notices_to_proto(notices: Iterable[Notice]) -> list[vm_pb2.Notice]:
+    return [vm_pb2.Notice(at_ns=each.at_ns, what=each.what) for each in notices]
+
+
+def notices_from_proto(messages: Iterable[vm_pb2.Notice]) -> tuple[Notice, ...]:
+    """Those that are kept."""
+    return newest(Notice(each.at_ns, each.what) for each in messages)
 
 
 def extent_to_proto(extent: Extent) -> vm_pb2.Extent:

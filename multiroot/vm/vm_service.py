@@ -19,7 +19,13 @@ from multiroot.vm.attach import Attachment
 from multiroot.vm.elsewhere import Elsewhere, no_other_root
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.messages import definition_from_proto, definition_to_proto, extent_to_proto, ticks_to_proto
+from multiroot.vm.messages import (
+    definition_from_proto,
+    definition_to_proto,
+    extent_to_proto,
+    notices_to_proto,
+    ticks_to_proto,
+)
 from multiroot.vm.stream import wait_for_ticks
 
 log = logging.getLogger(__name__)
@@ -85,6 +91,13 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         await self._manager.stop(request.name)
         return vm_pb2.StopVmResponse()
 
+    async def Reset(self, request: vm_pb2.ResetVmRequest, context: Context) -> vm_pb2.ResetVmResponse:
+        if owner := self._owner_elsewhere(request.name, context):
+            with self._elsewhere.asked(owner) as (stub, named):
+                return await stub.Reset(request, timeout=context.time_remaining(), metadata=named)
+        await self._manager.reset(request.name)
+        return vm_pb2.ResetVmResponse()
+
     async def Forget(self, request: vm_pb2.ForgetVmRequest, context: Context) -> vm_pb2.ForgetVmResponse:
         await self._manager.forget(request.name)
         return vm_pb2.ForgetVmResponse()
@@ -147,6 +160,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
             epoch=owner.epoch,
             pid=vm.vmm.process.pid if vm.vmm.process and vm.active else 0,
             error=vm.error,
+            notices=notices_to_proto(vm.notices),
         )
 
 

@@ -7,6 +7,7 @@ implementation that runs guests; the tests have another.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.processes import ProcessId
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.guests import GuestImage
+from multiroot.vm.notices import Notice
 
 
 class VmmGoneError(MultirootError):
@@ -44,7 +46,7 @@ class VmmSetup:
     """What a VMM must know of its VM: the guest's RAM is `extent` of the file `arena`.
 
     `folder` is the VM's own, where the VMM puts its control socket; `log` takes its standard outputs.
-    `to_ns` maps this root's wall clock to the machine-wide clock.
+    `to_ns` maps this root's wall clock to the machine-wide clock. `heard` is told what happens to the guest.
     """
 
     definition: VmDefinition
@@ -54,6 +56,7 @@ class VmmSetup:
     folder: Path
     log: Path
     to_ns: Mapped
+    heard: Callable[[Notice], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,9 @@ class Vmm(Protocol):
 
     async def resume(self) -> None:
         """Let the guest go on if it stands still."""
+
+    async def reset(self) -> None:
+        """Reset the guest's machine; it boots again in the same process."""
 
     async def announce(self) -> None:
         """Tell the network where the guest's cards are now."""

@@ -24,6 +24,7 @@ class OrdinaryQemu(QemuVmm):
     """When it has loaded a device state the guest goes on by itself, as without -S it always does."""
 
     incoming = Incoming(stopped=False)
+    alone = False
 
 
 class BaselineVm(Instance):

@@ -24,6 +24,8 @@ _POLL_S = 0.002
 class CprQemu(QemuVmm):
     """A waiting one listens at two sockets and answers no QMP before the giver's first words have come."""
 
+    alone = False
+
     def __init__(self, qemu: Qemu, setup: VmmSetup) -> None:
         super().__init__(qemu, setup)
         # For the device state, and for what comes before it.

@@ -36,6 +36,7 @@ class PrepareRequest(_message.Message):
     VMM_FIELD_NUMBER: _builtins.int
     VMM_VERSION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     giver: _builtins.int
     """root that owns the VM now"""
     epoch: _builtins.int
@@ -51,6 +52,10 @@ class PrepareRequest(_message.Message):
     def device(self) -> _device_pb2.DeviceState:
         """of a VM that owns one"""
 
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[_vm_pb2.Notice]:
+        """what happened to it so far"""
+
     def __init__(
         self,
         *,
@@ -61,10 +66,11 @@ class PrepareRequest(_message.Message):
         vmm: _builtins.str = ...,
         vmm_version: _builtins.str = ...,
         device: _device_pb2.DeviceState | None = ...,
+        notices: _abc.Iterable[_vm_pb2.Notice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "notices", b"notices", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

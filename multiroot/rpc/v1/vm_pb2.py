@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15multiroot/v1/vm.proto\x12\x0cmultiroot.v1\"\xb6\x01\n\x0cVmDefinition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tram_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x63pus\x18\x03 \x01(\r\x12\x0f\n\x07machine\x18\x04 \x01(\t\x12\r\n\x05guest\x18\x05 \x01(\t\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12!\n\x05\x63\x61rds\x18\n \x03(\x0b\x32\x12.multiroot.v1.Card\x12\x11\n\tfunctions\x18\x0b \x03(\t\x12\x0b\n\x03\x63pu\x18\x0c \x01(\tJ\x04\x08\x07\x10\n\"$\n\x04\x43\x61rd\x12\x0b\n\x03mac\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"&\n\x06\x45xtent\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\xa4\x01\n\x02Vm\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12\r\n\x05state\x18\x02 \x01(\t\x12%\n\x07\x65xtents\x18\x03 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05owner\x18\x04 \x01(\r\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0b\n\x03pid\x18\x06 \x01(\x03\x12\r\n\x05\x65rror\x18\x07 \x01(\t\">\n\x0cRunVmRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\"\x10\n\x0eListVmsRequest\"0\n\x0fListVmsResponse\x12\x1d\n\x03vms\x18\x01 \x03(\x0b\x32\x10.multiroot.v1.Vm\"\x1c\n\x0cGetVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1d\n\rStopVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x10\n\x0eStopVmResponse\"\x1f\n\x0f\x46orgetVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10\x46orgetVmResponse\"Q\n\x0e\x43onsoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07history\x18\x02 \x01(\x08\x12\r\n\x05input\x18\x03 \x01(\x0c\x12\x11\n\tkept_only\x18\x04 \x01(\x08\"!\n\x0f\x43onsoleResponse\x12\x0e\n\x06output\x18\x01 \x01(\x0c\"3\n\x0fGetTicksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nwait_count\x18\x02 \x01(\x04\"\x81\x01\n\x05Ticks\x12\x0f\n\x07\x63ounter\x18\x01 \x03(\x04\x12\x0f\n\x07seen_ns\x18\x02 \x03(\x03\x12)\n\x07reports\x18\x03 \x03(\x0b\x32\x18.multiroot.v1.TickReport\x12\x0c\n\x04head\x18\x04 \x01(\x0c\x12\x0f\n\x07head_ns\x18\x05 \x01(\x03\x12\x0c\n\x04tail\x18\x06 \x01(\x0c\"\x8e\x01\n\nTickReport\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07mono_ns\x18\x03 \x01(\x03\x12\x0f\n\x07wall_ns\x18\x04 \x01(\x03\x12\x15\n\rchecked_bytes\x18\x05 \x01(\x04\x12\x11\n\tbad_bytes\x18\x06 \x01(\x04\x12\x12\n\nmax_gap_ns\x18\x07 \x01(\x03\x32\xd2\x03\n\tVmService\x12\x33\n\x03Run\x12\x1a.multiroot.v1.RunVmRequest\x1a\x10.multiroot.v1.Vm\x12\x43\n\x04List\x12\x1c.multiroot.v1.ListVmsRequest\x1a\x1d.multiroot.v1.ListVmsResponse\x12\x33\n\x03Get\x12\x1a.multiroot.v1.GetVmRequest\x1a\x10.multiroot.v1.Vm\x12\x41\n\x04Stop\x12\x1b.multiroot.v1.StopVmRequest\x1a\x1c.multiroot.v1.StopVmResponse\x12G\n\x06\x46orget\x12\x1d.multiroot.v1.ForgetVmRequest\x1a\x1e.multiroot.v1.ForgetVmResponse\x12J\n\x07\x43onsole\x12\x1c.multiroot.v1.ConsoleRequest\x1a\x1d.multiroot.v1.ConsoleResponse(\x01\x30\x01\x12>\n\x08GetTicks\x12\x1d.multiroot.v1.GetTicksRequest\x1a\x13.multiroot.v1.Ticksb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15multiroot/v1/vm.proto\x12\x0cmultiroot.v1\"\xb6\x01\n\x0cVmDefinition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tram_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x63pus\x18\x03 \x01(\r\x12\x0f\n\x07machine\x18\x04 \x01(\t\x12\r\n\x05guest\x18\x05 \x01(\t\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12!\n\x05\x63\x61rds\x18\n \x03(\x0b\x32\x12.multiroot.v1.Card\x12\x11\n\tfunctions\x18\x0b \x03(\t\x12\x0b\n\x03\x63pu\x18\x0c \x01(\tJ\x04\x08\x07\x10\n\"$\n\x04\x43\x61rd\x12\x0b\n\x03mac\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"&\n\x06\x45xtent\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\xcb\x01\n\x02Vm\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12\r\n\x05state\x18\x02 \x01(\t\x12%\n\x07\x65xtents\x18\x03 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05owner\x18\x04 \x01(\r\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0b\n\x03pid\x18\x06 \x01(\x03\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12%\n\x07notices\x18\x08 \x03(\x0b\x32\x14.multiroot.v1.Notice\"%\n\x06Notice\x12\r\n\x05\x61t_ns\x18\x01 \x01(\x03\x12\x0c\n\x04what\x18\x02 \x01(\t\">\n\x0cRunVmRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\"\x10\n\x0eListVmsRequest\"0\n\x0fListVmsResponse\x12\x1d\n\x03vms\x18\x01 \x03(\x0b\x32\x10.multiroot.v1.Vm\"\x1c\n\x0cGetVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1d\n\rStopVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x10\n\x0eStopVmResponse\"\x1e\n\x0eResetVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x11\n\x0fResetVmResponse\"\x1f\n\x0f\x46orgetVmRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10\x46orgetVmResponse\"Q\n\x0e\x43onsoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07history\x18\x02 \x01(\x08\x12\r\n\x05input\x18\x03 \x01(\x0c\x12\x11\n\tkept_only\x18\x04 \x01(\x08\"!\n\x0f\x43onsoleResponse\x12\x0e\n\x06output\x18\x01 \x01(\x0c\"3\n\x0fGetTicksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nwait_count\x18\x02 \x01(\x04\"\x81\x01\n\x05Ticks\x12\x0f\n\x07\x63ounter\x18\x01 \x03(\x04\x12\x0f\n\x07seen_ns\x18\x02 \x03(\x03\x12)\n\x07reports\x18\x03 \x03(\x0b\x32\x18.multiroot.v1.TickReport\x12\x0c\n\x04head\x18\x04 \x01(\x0c\x12\x0f\n\x07head_ns\x18\x05 \x01(\x03\x12\x0c\n\x04tail\x18\x06 \x01(\x0c\"\x8e\x01\n\nTickReport\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07mono_ns\x18\x03 \x01(\x03\x12\x0f\n\x07wall_ns\x18\x04 \x01(\x03\x12\x15\n\rchecked_bytes\x18\x05 \x01(\x04\x12\x11\n\tbad_bytes\x18\x06 \x01(\x04\x12\x12\n\nmax_gap_ns\x18\x07 \x01(\x03\x32\x98\x04\n\tVmService\x12\x33\n\x03Run\x12\x1a.multiroot.v1.RunVmRequest\x1a\x10.multiroot.v1.Vm\x12\x43\n\x04List\x12\x1c.multiroot.v1.ListVmsRequest\x1a\x1d.multiroot.v1.ListVmsResponse\x12\x33\n\x03Get\x12\x1a.multiroot.v1.GetVmRequest\x1a\x10.multiroot.v1.Vm\x12\x41\n\x04Stop\x12\x1b.multiroot.v1.StopVmRequest\x1a\x1c.multiroot.v1.StopVmResponse\x12\x44\n\x05Reset\x12\x1c.multiroot.v1.ResetVmRequest\x1a\x1d.multiroot.v1.ResetVmResponse\x12G\n\x06\x46orget\x12\x1d.multiroot.v1.ForgetVmRequest\x1a\x1e.multiroot.v1.ForgetVmResponse\x12J\n\x07\x43onsole\x12\x1c.multiroot.v1.ConsoleRequest\x1a\x1d.multiroot.v1.ConsoleResponse(\x01\x30\x01\x12>\n\x08GetTicks\x12\x1d.multiroot.v1.GetTicksRequest\x1a\x13.multiroot.v1.Ticksb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,33 +39,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTENT']._serialized_start=262
   _globals['_EXTENT']._serialized_end=300
   _globals['_VM']._serialized_start=303
-  _globals['_VM']._serialized_end=467
-  _globals['_RUNVMREQUEST']._serialized_start=469
-  _globals['_RUNVMREQUEST']._serialized_end=531
-  _globals['_LISTVMSREQUEST']._serialized_start=533
-  _globals['_LISTVMSREQUEST']._serialized_end=549
-  _globals['_LISTVMSRESPONSE']._serialized_start=551
-  _globals['_LISTVMSRESPONSE']._serialized_end=599
-  _globals['_GETVMREQUEST']._serialized_start=601
-  _globals['_GETVMREQUEST']._serialized_end=629
-  _globals['_STOPVMREQUEST']._serialized_start=631
-  _globals['_STOPVMREQUEST']._serialized_end=660
-  _globals['_STOPVMRESPONSE']._serialized_start=662
-  _globals['_STOPVMRESPONSE']._serialized_end=678
-  _globals['_FORGETVMREQUEST']._serialized_start=680
-  _globals['_FORGETVMREQUEST']._serialized_end=711
-  _globals['_FORGETVMRESPONSE']._serialized_start=713
-  _globals['_FORGETVMRESPONSE']._serialized_end=731
-  _globals['_CONSOLEREQUEST']._serialized_start=733
-  _globals['_CONSOLEREQUEST']._serialized_end=814
-  _globals['_CONSOLERESPONSE']._serialized_start=816
-  _globals['_CONSOLERESPONSE']._serialized_end=849
-  _globals['_GETTICKSREQUEST']._serialized_start=851
-  _globals['_GETTICKSREQUEST']._serialized_end=902
-  _globals['_TICKS']._serialized_start=905
-  _globals['_TICKS']._serialized_end=1034
-  _globals['_TICKREPORT']._serialized_start=1037
-  _globals['_TICKREPORT']._serialized_end=1179
-  _globals['_VMSERVICE']._serialized_start=1182
-  _globals['_VMSERVICE']._serialized_end=1648
+  _globals['_VM']._serialized_end=506
+  _globals['_NOTICE']._serialized_start=508
+  _globals['_NOTICE']._serialized_end=545
+  _globals['_RUNVMREQUEST']._serialized_start=547
+  _globals['_RUNVMREQUEST']._serialized_end=609
+  _globals['_LISTVMSREQUEST']._serialized_start=611
+  _globals['_LISTVMSREQUEST']._serialized_end=627
+  _globals['_LISTVMSRESPONSE']._serialized_start=629
+  _globals['_LISTVMSRESPONSE']._serialized_end=677
+  _globals['_GETVMREQUEST']._serialized_start=679
+  _globals['_GETVMREQUEST']._serialized_end=707
+  _globals['_STOPVMREQUEST']._serialized_start=709
+  _globals['_STOPVMREQUEST']._serialized_end=738
+  _globals['_STOPVMRESPONSE']._serialized_start=740
+  _globals['_STOPVMRESPONSE']._serialized_end=756
+  _globals['_RESETVMREQUEST']._serialized_start=758
+  _globals['_RESETVMREQUEST']._serialized_end=788
+  _globals['_RESETVMRESPONSE']._serialized_start=790
+  _globals['_RESETVMRESPONSE']._serialized_end=807
+  _globals['_FORGETVMREQUEST']._serialized_start=809
+  _globals['_FORGETVMREQUEST']._serialized_end=840
+  _globals['_FORGETVMRESPONSE']._serialized_start=842
+  _globals['_FORGETVMRESPONSE']._serialized_end=860
+  _globals['_CONSOLEREQUEST']._serialized_start=862
+  _globals['_CONSOLEREQUEST']._serialized_end=943
+  _globals['_CONSOLERESPONSE']._serialized_start=945
+  _globals['_CONSOLERESPONSE']._serialized_end=978
+  _globals['_GETTICKSREQUEST']._serialized_start=980
+  _globals['_GETTICKSREQUEST']._serialized_end=1031
+  _globals['_TICKS']._serialized_start=1034
+  _globals['_TICKS']._serialized_end=1163
+  _globals['_TICKREPORT']._serialized_start=1166
+  _globals['_TICKREPORT']._serialized_end=1308
+  _globals['_VMSERVICE']._serialized_start=1311
+  _globals['_VMSERVICE']._serialized_end=1847
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,11 @@ class VmServiceStub:
                 request_serializer=multiroot_dot_v1_dot_vm__pb2.StopVmRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_vm__pb2.StopVmResponse.FromString,
                 _registered_method=True)
+        self.Reset = channel.unary_unary(
+                '/multiroot.v1.VmService/Reset',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.ResetVmRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.ResetVmResponse.FromString,
+                _registered_method=True)
         self.Forget = channel.unary_unary(
                 '/multiroot.v1.VmService/Forget',
                 request_serializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmRequest.SerializeToString,
@@ -95,6 +100,13 @@ class VmServiceServicer:
 
     def Stop(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reset(self, request, context):
+        """As the reset button of a machine does.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -142,6 +154,11 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=multiroot_dot_v1_dot_vm__pb2.StopVmRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_vm__pb2.StopVmResponse.SerializeToString,
+            ),
+            'Reset': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reset,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.ResetVmRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.ResetVmResponse.SerializeToString,
             ),
             'Forget': grpc.unary_unary_rpc_method_handler(
                     servicer.Forget,
@@ -267,6 +284,33 @@ class VmService:
             '/multiroot.v1.VmService/Stop',
             multiroot_dot_v1_dot_vm__pb2.StopVmRequest.SerializeToString,
             multiroot_dot_v1_dot_vm__pb2.StopVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/Reset',
+            multiroot_dot_v1_dot_vm__pb2.ResetVmRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.ResetVmResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class VmServiceStub:
     List: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ListVmsRequest, _vm_pb2.ListVmsResponse]
     Get: _grpc.UnaryUnaryMultiCallable[_vm_pb2.GetVmRequest, _vm_pb2.Vm]
     Stop: _grpc.UnaryUnaryMultiCallable[_vm_pb2.StopVmRequest, _vm_pb2.StopVmResponse]
+    Reset: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ResetVmRequest, _vm_pb2.ResetVmResponse]
+    """As the reset button of a machine does."""
     Forget: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ForgetVmRequest, _vm_pb2.ForgetVmResponse]
     """Frees a VM that was lost with its root. Refused for any other."""
     Console: _grpc.StreamStreamMultiCallable[_vm_pb2.ConsoleRequest, _vm_pb2.ConsoleResponse]
@@ -53,6 +55,8 @@ class VmServiceAsyncStub(VmServiceStub):
     List: _aio.UnaryUnaryMultiCallable[_vm_pb2.ListVmsRequest, _vm_pb2.ListVmsResponse]  # type: ignore[assignment]
     Get: _aio.UnaryUnaryMultiCallable[_vm_pb2.GetVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
     Stop: _aio.UnaryUnaryMultiCallable[_vm_pb2.StopVmRequest, _vm_pb2.StopVmResponse]  # type: ignore[assignment]
+    Reset: _aio.UnaryUnaryMultiCallable[_vm_pb2.ResetVmRequest, _vm_pb2.ResetVmResponse]  # type: ignore[assignment]
+    """As the reset button of a machine does."""
     Forget: _aio.UnaryUnaryMultiCallable[_vm_pb2.ForgetVmRequest, _vm_pb2.ForgetVmResponse]  # type: ignore[assignment]
     """Frees a VM that was lost with its root. Refused for any other."""
     Console: _aio.StreamStreamMultiCallable[_vm_pb2.ConsoleRequest, _vm_pb2.ConsoleResponse]  # type: ignore[assignment]
@@ -88,6 +92,14 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_pb2.StopVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vm_pb2.StopVmResponse, _abc.Awaitable[_vm_pb2.StopVmResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Reset(
+        self,
+        request: _vm_pb2.ResetVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.ResetVmResponse, _abc.Awaitable[_vm_pb2.ResetVmResponse]]:
+        """As the reset button of a machine does."""
 
     @_abc_1.abstractmethod
     def Forget(

@@ -32,10 +32,9 @@ _MACHINE_OPTIONS: dict[str, dict[str, Value]] = {
     },
     "microvm": {"firmware": "qboot.rom", "suppress-vmdesc": True, "acpi": True},
 }
-_MACHINE_WORDS = {
-    "q35": ["-global", option("", {"ICH9-LPC.acpi-pci-hotplug-with-bridge-support": False})],
-    "microvm": [],
-}
+# What a guest does after a panic is its own affair. That it did is told by a device that has no state.
+_Q35_GLOBAL = option("", {"ICH9-LPC.acpi-pci-hotplug-with-bridge-support": False})
+_MACHINE_WORDS = {"q35": ["-device", "pvpanic", "-global", _Q35_GLOBAL], "microvm": []}
 CARD_SLOT = 1  # on q35's bus 0
 _CARDS: dict[str, tuple[str, dict[str, Value]]] = {
     "q35": (
@@ -100,7 +99,7 @@ def command(
     definition = setup.definition
     words = [
         os.fspath(qemu.program), "-name", option("", {"guest": definition.name}),
-        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-nodefaults", "-no-user-config", "-display", "none", "-action", "panic=none",
         "-machine", machine(definition.machine), "-accel", qemu.accel, "-cpu", cpu(qemu, definition.cpu),
         *_MACHINE_WORDS[machine_kind(definition.machine)],
         "-smp", str(definition.cpus), "-m", option("", {"size": f"{definition.ram_bytes}B"}),

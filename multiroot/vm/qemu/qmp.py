@@ -98,10 +98,13 @@ class _Client(QMPClient):
 
 
 class Qmp:
-    """A connection; `to_ns` maps wall-clock ns of this root to the TSC clock."""
+    """A connection; `to_ns` maps wall-clock ns of this root to the TSC clock, `hear` is told each event."""
 
-    def __init__(self, name: str, to_ns: Callable[[int], int]) -> None:
+    def __init__(
+        self, name: str, to_ns: Callable[[int], int], hear: Callable[[Event], None] = lambda _: None
+    ) -> None:
         self._name = name
+        self._hear = hear
         self._client = _Client(name)
         self._to_ns = to_ns
         self._watches: set[Events] = set()
@@ -226,6 +229,7 @@ class Qmp:
         event = Event(str(message["event"]), data, at_ns)
         if event.name == "SHUTDOWN":
             self.shutdown_reason = str(data.get("reason", ""))
+        self._hear(event)
         for watch in tuple(self._watches):
             watch.put(event)
         return False

@@ -7,7 +7,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,11 @@ from multiroot.errors import CommandError
 from multiroot.processes import ProcessId
 from multiroot.vm.cpu_model import is_written_out
 from multiroot.vm.folder import last_words, log_text
+from multiroot.vm.notices import Notice
 from multiroot.vm.oom import why_killed
 from multiroot.vm.process import VMM_URGENCY, Process, listen, started
 from multiroot.vm.qemu import cpu as cpus
-from multiroot.vm.qemu import memory_map
+from multiroot.vm.qemu import memory_map, notices
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command
 from multiroot.vm.qemu.monitor import Monitor
 from multiroot.vm.qemu.qmp import Event, Events, Qmp, wall_ns
@@ -41,19 +42,19 @@ _FD_NAME = "handoff"  # what QEMU calls its end of the connection
 _URI = f"fd:{_FD_NAME}"
 # Statuses of query-migrate in which QEMU is at work on it.
 _UNDER_WAY = ("setup", "active", "device", "cancelling", "wait-unplug")
-# Reasons of QMP's SHUTDOWN event that are not a guest's own wish to power off. QEMU runs with -no-reboot, so
-# a reset, which is also what a triple fault looks like, ends it.
-_GUEST_FAULTS = {"guest-reset": "the guest reset itself", "guest-panic": "the guest panicked"}
+# Reasons of QMP's SHUTDOWN event that are not a guest's own wish to power off.
+_GUEST_FAULTS = {"guest-panic": "the guest panicked"}
 
 
 class QemuVmm:
     """A Vmm (multiroot/vm/vmm.py says what each method does)."""
 
     incoming = Incoming()
+    alone = True  # nobody else stops the guest
 
     def __init__(self, qemu: Qemu, setup: VmmSetup) -> None:
         self.setup = setup
-        self.qmp = Qmp(setup.definition.name, setup.to_ns)
+        self.qmp = Qmp(setup.definition.name, setup.to_ns, self._hear)
         self._qemu = qemu
         self._socket = setup.folder / "qmp.sock"
         self.running: Process | None = None
@@ -61,6 +62,8 @@ class QemuVmm:
         self._sending: Events | None = None  # since `send`
         self._stops: Events | None = None  # the same, for `stopped`
         self._ending = False
+        self._fault = ""  # why the guest can never go on
+        self._looking: asyncio.Task[None] | None = None  # why it stands still
         self._stopped_ns = 0
         self._loaded_wall_ns = 0
 
@@ -135,8 +138,33 @@ class QemuVmm:
 
     async def resume(self) -> None:
         status = await self.qmp.execute("query-status")
-        if not status["running"]:
+        if status.get("status") in notices.FATAL:
+            await self._give_up(status["status"])
+        elif not status["running"]:
             await self.qmp.execute("cont")
+
+    async def reset(self) -> None:
+        await self.qmp.execute("system_reset")
+
+    def _hear(self, event: Event) -> None:
+        if event.name == "STOP" and self.alone and not self._sending:
+            # Nobody here has asked for it.
+            self._looking = asyncio.create_task(self._look())
+        if what := notices.told(event.name, event.data):
+            self.setup.heard(Notice(event.at_ns, what))
+
+    async def _look(self) -> None:
+        """Nobody waits for what this raises: a QEMU that is gone or stuck is noticed elsewhere."""
+        with suppress(VmmGoneError, VmmStuckError, CommandError):
+            status = str((await self.qmp.execute("query-status")).get("status"))
+            if status in notices.FATAL:
+                await self._give_up(status)
+
+    async def _give_up(self, status: str) -> None:
+        """End QEMU, whose guest can't go on; why is told as if it had ended by itself."""
+        self._fault = notices.FATAL[status]
+        if self.running:
+            await self.running.kill()
 
     async def announce(self) -> None:
         await self.qmp.execute("announce-self", initial=50, max=550, rounds=5, step=100)
@@ -149,6 +177,8 @@ class QemuVmm:
         code = await self.running.wait()
         # What QEMU said last is still on its way.
         await self.qmp.ended()
+        if self._fault:
+            return End(fault=self._fault)
         # One that was just ended may have been dead already, of something else.
         ended = self._ending and code in (None, -signal.SIGKILL)
         if ended or code == 0 or (code is None and self.qmp.shutdown_reason):

@@ -5,7 +5,8 @@
  * lines are short because every byte on a serial port is a VM exit.
  *
  * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
- * ticker.period=MS (default 10), ticker.dirty=MIB/S (default 0), ticker.card=NAME and ticker.disk=NAME (default: none).
+ * ticker.period=MS (default 10), ticker.dirty=MIB/S (default 0), ticker.card=NAME and ticker.disk=NAME (default: none),
+ * ticker.reboot=TICKS and ticker.panic=TICKS (default: never).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -126,14 +127,15 @@ void say(int serial, const char *line, int length)
 	}
 }
 
-static void tick_for_ever(int serial, struct region *region, struct frames *frames, struct writes *writes,
-			  const char *boot_id, uint64_t period)
+/* Returns after so many ticks; never for 0. */
+static void tick(int serial, struct region *region, struct frames *frames, struct writes *writes,
+		 const char *boot_id, uint64_t period, uint64_t ticks)
 {
 	uint64_t due = now(CLOCK_MONOTONIC), last = due, gap = 0;
 	char line[192];
 	int length;
 
-	for (uint64_t counter = 1;; counter++) {
+	for (uint64_t counter = 1; !ticks || counter <= ticks; counter++) {
 		struct timespec until;
 		uint64_t at;
 
@@ -175,6 +177,7 @@ int main(void)
 	struct frames frames = { .socket = -1 };
 	struct writes writes = { .disk = -1 };
 	uint64_t period;	/* ns */
+	int panic;
 	const char *value;
 	int serial;
 
@@ -199,5 +202,10 @@ int main(void)
 	mlockall(MCL_CURRENT | MCL_FUTURE);
 	serial = open_serial();
 	say(serial, ready, snprintf(ready, sizeof(ready), "READY boot=%s\n", boot_id));
-	tick_for_ever(serial, &region, &frames, &writes, boot_id, period);
+	panic = number(cmdline, "ticker.panic=", 0);
+	tick(serial, &region, &frames, &writes, boot_id, period, panic ? panic : number(cmdline, "ticker.reboot=", 0));
+	tcdrain(serial);
+	if (!panic)
+		reboot(RB_AUTOBOOT);
+	/* And if init ends, the kernel panics. */
 }

@@ -64,6 +64,7 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vm show": (("vm show vm0", "vm show vm0 --json"), ("Get",)),
     "vm console": (("vm console vm0 --history", "vm console vm0 --no-follow"), ("Console",)),
     "vm stop": (("vm stop vm0",), ("Stop",)),
+    "vm reset": (("vm reset vm0",), ("Reset",)),
     "vm forget": (("vm forget vm0",), ("Forget",)),
 }
 # And those that ask none, or only one in a lab machine that they have started or found.

@@ -50,6 +50,9 @@ class MemoryVmm:
     async def resume(self) -> None:
         self.running = True
 
+    async def reset(self) -> None:
+        self.calls.append("reset")
+
     async def announce(self) -> None:
         self.calls.append("announce")
 

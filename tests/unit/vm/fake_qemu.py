@@ -11,6 +11,7 @@ version=X        claim to be version X
 refuse:COMMAND   answer a command with an error
 die:COMMAND      die when a command comes
 reset:COMMAND    let the guest reset itself when a command comes
+broken:COMMAND   let KVM fail to go on with the guest when a command comes
 refuse-state     do not accept the incoming state
 hang-load        accept it, and never say so
 die-before-stop  die while the guest still runs
@@ -93,6 +94,14 @@ class Guest:
         self._ram[: RAM.size] = RAM.pack(0, 0, 0)
         self._serial.sendall(b"READY boot=0-1\n")
 
+    def reset(self) -> None:
+        """Boot again, and go on if it was running."""
+        running = self.running
+        self.stop()
+        self.boot()
+        if running:
+            self.start()
+
     def start(self) -> None:
         counter, _, clashes = RAM.unpack(self._ram[: RAM.size])
         self._ram[: RAM.size] = RAM.pack(counter, os.getpid(), clashes)
@@ -131,6 +140,7 @@ class Qemu:
 
     def __init__(self, options: dict[str, str], chardevs: dict[str, int], faults: list[str]) -> None:
         self._faults = faults
+        self._status_word = ""  # of query-status, unless the guest simply runs or not
         self._lock = threading.Lock()
         self._client: socket.socket | None = None
         self._monitor: socket.socket | None = None
@@ -205,8 +215,11 @@ class Qemu:
         if f"die:{name}" in self._faults:
             os._exit(9)
         if f"reset:{name}" in self._faults:
-            self._event("SHUTDOWN", guest=True, reason="guest-reset")
-            os._exit(0)
+            self._reset("guest-reset")
+        if f"broken:{name}" in self._faults:
+            self._guest.stop()
+            self._status_word = "internal-error"
+            self._event("STOP")
         if f"refuse:{name}" in self._faults:
             answer["error"] = {"class": "GenericError", "desc": f"{name} is not to be had"}
             self._send(answer, client)
@@ -233,7 +246,16 @@ class Qemu:
         return {}
 
     def do_query_status(self) -> dict[str, Any]:
-        return {"running": self._guest.running, "status": "running" if self._guest.running else "paused"}
+        status = self._status_word or ("running" if self._guest.running else "paused")
+        return {"running": self._guest.running, "status": status}
+
+    def do_system_reset(self) -> dict[str, Any]:
+        self._reset("host-qmp-system-reset")
+        return {}
+
+    def _reset(self, reason: str) -> None:
+        self._guest.reset()
+        self._event("RESET", guest=reason.startswith("guest"), reason=reason)
 
     def do_cont(self) -> dict[str, Any]:
         self._guest.start()

@@ -47,14 +47,15 @@ def test_descriptors_are_all_used() -> None:
     text = " ".join(argv)
     for fd in descriptors.all():
         assert f"fd={fd}" in text
-    (card,) = values(argv, "-device")
+    _, card = values(argv, "-device")
     assert card.startswith("virtio-net-pci,")
     assert card.endswith(f",netdev=net,mac={DEFINITION.card.mac}")
 
 
 def test_without_tap_there_is_no_card() -> None:
     argv = command(Qemu(), SETUP, Descriptors(5, 6))
-    assert not {"-netdev", "-device", "-nic"} & set(argv)
+    assert not {"-netdev", "-nic"} & set(argv)
+    assert values(argv, "-device") == ["pvpanic"]
     assert "-nodefaults" in argv
 
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest that reboots itself, and one that panics: in one root, and in the middle of a handoff."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from cli_driver import Cli
+from lab_factory import Labs
+
+from multiroot.failpoints import Action, FailPoint
+from multiroot.lab.lab import Lab
+from multiroot.rpc import client
+from multiroot.rpc.v1 import failpoint_pb2, failpoint_pb2_grpc
+
+REBOOT_S = 240  # nested emulation may take so long for a boot and a second of ticks
+REACH_S = 60
+REBOOTED, PANICKED = "the guest rebooted", "the guest's kernel panicked"
+# From the first message on until the VMM is told to stop the guest.
+MOMENTS = (FailPoint.GIVER_PREPARE, FailPoint.GIVER_PREPARED, FailPoint.GIVER_TRANSFER, FailPoint.GIVER_READY)
+
+
+@pytest.fixture(scope="module")
+def lab(labs_factory: Labs) -> Lab:
+    return labs_factory.fresh(machine="faults", vms=1)
+
+
+@pytest.fixture
+def cli(lab: Lab) -> Iterator[Cli]:
+    yield Cli(lab)
+    for vm in Cli(lab).data("vm", "list"):  # type: ignore[attr-defined]
+        Cli(lab).ok("vm", "stop", vm["name"])
+
+
+def shown(cli: Cli) -> dict[str, object]:
+    data = cli.data("vm", "show", "restless")
+    assert isinstance(data, dict)
+    return data
+
+
+def wait_notice(cli: Cli, what: str, since_ns: int) -> int:
+    """When that happened next after `since_ns`, on the machine-wide clock."""
+    until = time.monotonic() + REBOOT_S
+    while True:
+        data = shown(cli)
+        found = [each["at_ns"] for each in data["notices"] if each["what"] == what]  # type: ignore[attr-defined]
+        if later := [at_ns for at_ns in found if at_ns > since_ns]:
+            return int(later[-1])
+        assert data["state"] == "running", data
+        assert time.monotonic() < until, data
+        time.sleep(0.5)  # nobody tells of it yet
+
+
+@contextmanager
+def held(lab: Lab, point: FailPoint) -> Iterator[failpoint_pb2_grpc.FailPointServiceStub]:
+    """The old root's agent stops there until the end of the body."""
+    with client.connect(lab.agent_address, root="old") as channel:
+        stub = failpoint_pb2_grpc.FailPointServiceStub(channel)
+        stub.Arm(failpoint_pb2.ArmRequest(point=point, action=Action.PAUSE))
+        try:
+            yield stub
+        finally:
+            stub.Disarm(failpoint_pb2.DisarmRequest(point=point))
+
+
+def test_a_guest_reboots_by_itself_also_in_the_middle_of_a_handoff(lab: Lab, cli: Cli) -> None:
+    """Proves that a guest that reboots itself comes up again in the same VM, in either root; that this is
+    told; that a handoff during which it does so goes on, whatever the moment; and that it still reboots
+    afterwards.
+    """
+    cli.ok("vm", "run", "restless", "--memory", "128M", "--append", "ticker.region=4 ticker.reboot=100")
+    last = wait_notice(cli, REBOOTED, 0)
+    cli.ok("root", "launch", "--kernel", "6.12")
+    for moment in MOMENTS:
+        with cli.started("handoff", "restless") as handoff:
+            with held(lab, moment) as failpoints:
+                reached = failpoint_pb2.AwaitReachedRequest(point=moment, timeout_s=REACH_S)
+                failpoints.AwaitReached(reached)
+                last = wait_notice(cli, REBOOTED, last)
+            handoff.wait_for(b"restless handed over")
+        assert shown(cli)["owner"] == 2
+        last = wait_notice(cli, REBOOTED, last)
+        cli.ok("handoff", "restless", "--to", "old")
+        last = wait_notice(cli, REBOOTED, last)
+    cli.ok("vm", "reset", "restless")
+    wait_notice(cli, "the guest was reset", last)
+    wait_notice(cli, REBOOTED, last)
+    cli.ok("root", "release")
+    assert lab.state.resets() == 0
+
+
+def test_a_guests_panic_is_told_and_the_guest_does_what_it_was_told_to_do_then(lab: Lab, cli: Cli) -> None:
+    """Proves that a panic of a guest is seen, and that a guest that reboots then (panic=) goes on."""
+    cli.ok("vm", "run", "restless", "--memory", "128M", "--append", "ticker.panic=100 panic=1")
+    panicked = wait_notice(cli, PANICKED, 0)
+    wait_notice(cli, REBOOTED, panicked)
+    wait_notice(cli, PANICKED, panicked)
