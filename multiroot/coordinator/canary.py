@@ -35,7 +35,7 @@ ENOUGH_TICKS = 2 * REPORT_TICKS
 # Under nested emulation a guest falls silent now and then while it boots: no fault of either root.
 BOOTS = 3
 BOOT_S = 120.0
-MOVE_S = 120.0  # a giver waits 60 s for Prepare and 30 s for Transfer
+MOVE_S = 240.0  # a giver waits 180 s for Prepare and 30 s for Transfer
 TICKS_S = 60.0
 STOP_S = 30.0
 AGAIN_S = 2.0  # so often a canary that does not end is told to; what keeps it is in the other root

@@ -42,7 +42,7 @@ from multiroot.vm.vmm import Saved, VmmGoneError
 
 log = logging.getLogger(__name__)
 
-PREPARE_TIMEOUT_S = 60.0
+PREPARE_TIMEOUT_S = 180.0  # the guest runs on meanwhile, and a VMM starts slowly in a VM of a VM
 TRANSFER_TIMEOUT_S = 30.0
 ABORT_TIMEOUT_S = 5.0
 
