@@ -102,6 +102,21 @@ class LabMachine:
 
 
 @dataclass(frozen=True)
+class GuestDisk:
+    """What a disk for guests has for this architecture's firmware.
+
+    `grub_bios` and `grub_efi` are GRUB's names of what it is built for: a BIOS, a UEFI. UEFI starts the file
+    `efi_file` of its own partition from a disk that it knows nothing of. `root_type` is the type of the
+    partition with the root file system (Discoverable Partitions Specification).
+    """
+
+    grub_bios: str
+    grub_efi: str
+    efi_file: str
+    root_type: str
+
+
+@dataclass(frozen=True)
 class Arch:
     """One architecture.
 
@@ -119,3 +134,4 @@ class Arch:
     kernel: KernelFile
     memory: Memory
     lab: LabMachine
+    disk: GuestDisk

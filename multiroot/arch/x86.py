@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from multiroot.arch.arch import Arch, Cpus, KernelFile, LabMachine, Memory
+from multiroot.arch.arch import Arch, Cpus, GuestDisk, KernelFile, LabMachine, Memory
 from multiroot.errors import BadRequestError
 from multiroot.ranges import Range
 from multiroot.units import GIB, HUGE_PAGE, KIB, PAGE
@@ -114,5 +114,11 @@ X86 = Arch(
         libraries="usr/lib/x86_64-linux-gnu",
         loader="ld-linux-x86-64.so.2",
         debian="amd64",
+    ),
+    disk=GuestDisk(
+        grub_bios="i386-pc",
+        grub_efi="x86_64-efi",
+        efi_file="EFI/BOOT/BOOTX64.EFI",
+        root_type="4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709",
     ),
 )

@@ -57,6 +57,7 @@ class RootRecipes(Recipe):
     vmx: RootRecipe
     vmx_system: RootRecipe
     workstation: RootRecipe
+    disk_tools: RootRecipe
 
     def for_kernel(self, flavour: str) -> RootRecipe:
         return self.full_kernel if flavour == "full" else self.kernel
@@ -152,6 +153,13 @@ class WorkstationRecipe(Recipe):
     cmdline: tuple[str, ...] = ()
 
 
+class DiskImageRecipe(Recipe):
+    """A guest's disk (`qemu-lab/images/NAME.toml`), of `size` bytes. `root` is the Debian tree on it."""
+
+    size: Size
+    root: RootRecipe
+
+
 Model = TypeVar("Model", bound=Recipe)
 
 
@@ -181,6 +189,19 @@ def roots() -> RootRecipes:
 
 def workstation() -> WorkstationRecipe:
     return read(paths.recipes_dir() / "workstation/machine.toml", WorkstationRecipe)
+
+
+def disk_image_names() -> list[str]:
+    """The recipes in qemu-lab/images."""
+    return sorted(path.stem for path in (paths.recipes_dir() / "images").glob("*.toml"))
+
+
+def disk_image(name: str) -> DiskImageRecipe:
+    """The recipe `name` of qemu-lab/images. Raises BadRequestError."""
+    known = disk_image_names()
+    if name not in known:
+        raise BadRequestError(f"no disk image called {name!r}", f"there is {', '.join(known)}")
+    return read(paths.recipes_dir() / f"images/{name}.toml", DiskImageRecipe)
 
 
 def machine(name: str, overrides: dict[str, object] | None = None) -> MachineRecipe:

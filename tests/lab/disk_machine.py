@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine of the emulator's that boots a guest's disk by a firmware: its serial port, SSH into it, its power
+button. The disk is never written to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multiroot import arch, proc
+from multiroot.lab import boot
+from multiroot.lab.machine import emulator_argv
+from multiroot.vm.qemu.options import option
+
+_CONNECT_S = 60.0
+_TAIL = 4000  # characters of the console that an error shows
+USER = "debian"
+
+
+class SerialPort:
+    """The guest's serial port: all that came from it, also in the file `log`, and waiting for what is to come."""
+
+    def __init__(self, path: Path, log: Path) -> None:
+        self._log = log.open("ab", buffering=0)
+        self._listening = socket.create_server(str(path), family=socket.AF_UNIX)
+        self._listening.settimeout(_CONNECT_S)
+        self._connection: socket.socket | None = None
+        self.text = ""
+
+    def accept(self) -> None:
+        self._connection, _ = self._listening.accept()
+        self._listening.close()
+
+    def wait(self, pattern: str, seconds: float) -> re.Match[str]:
+        """The first match in all that came. Raises AssertionError when it does not come, or no more does."""
+        until = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.text)):
+            came = self._take(until - time.monotonic())
+            assert came, f"no {pattern!r} within {seconds:g} s:\n{self.text[-_TAIL:]}"
+        return found
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Until the machine has ended. Raises AssertionError when it does not."""
+        until = time.monotonic() + seconds
+        while (came := self._take(until - time.monotonic())) or came is None:
+            assert came, f"it did not end within {seconds:g} s:\n{self.text[-_TAIL:]}"
+
+    def _take(self, seconds: float) -> bytes | None:
+        """What comes next; nothing when the machine has ended, None when nothing came in time."""
+        assert self._connection
+        self._connection.settimeout(max(seconds, 0.001))
+        try:
+            data = self._connection.recv(1 << 16)
+        except TimeoutError:
+            return None
+        self._log.write(data)
+        self.text += data.decode(errors="replace")
+        return data
+
+    def close(self) -> None:
+        for each in (self._listening, self._connection, self._log):
+            if each:
+                each.close()
+
+
+class Monitor:
+    """QMP, a command at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._listening = socket.create_server(str(path), family=socket.AF_UNIX)
+        self._listening.settimeout(_CONNECT_S)
+
+    def accept(self) -> None:
+        connection, _ = self._listening.accept()
+        self._listening.close()
+        self._file = connection.makefile("rw")
+        connection.close()
+        assert "QMP" in self._next()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str) -> Any:
+        self._file.write(json.dumps({"execute": command}) + "\n")
+        self._file.flush()
+        while "return" not in (answer := self._next()):
+            assert "event" in answer, answer
+        return answer["return"]
+
+    def wait(self, event: str) -> dict[str, Any]:
+        """The next event of this name; QEMU's end is an error."""
+        while (message := self._next()).get("event") != event:
+            pass
+        return dict(message.get("data", {}))
+
+    def _next(self) -> dict[str, Any]:
+        line = self._file.readline()
+        assert line, "QEMU ended"
+        return dict(json.loads(line))
+
+    def close(self) -> None:
+        self._listening.close()
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
+@dataclass(frozen=True)
+class Drives:
+    """What the machine has: a disk, a model of how (QEMU's), and a seed or none."""
+
+    disk: Path
+    seed: Path | None = None
+    model: str = "virtio-blk-pci"
+
+
+class DiskMachine(AbstractContextManager["DiskMachine"]):
+    """Runs until the body of `with` ends. `folder` gets its sockets and logs, and has the private key."""
+
+    def __init__(
+        self,
+        emulator: Path,
+        drives: Drives,
+        folder: Path,
+        *,
+        firmware: Path | None = None,
+        network: bool = True,
+        kernel: Sequence[str] = (),
+    ) -> None:
+        self.folder = folder
+        self.port, _ = boot.free_ports()
+        self.serial = SerialPort(folder / "serial.sock", folder / "console.log")
+        self.monitor = Monitor(folder / "qmp.sock")
+        self._argv = [
+            *emulator_argv(emulator),
+            *qemu_options(drives, folder, self.port if network else None),
+            *(["-bios", str(firmware)] if firmware else []),
+            *kernel,
+        ]
+        self._log = folder / "qemu.log"
+        self.process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> DiskMachine:
+        self.process = proc.spawn(self._argv, log=self._log)
+        try:
+            self.monitor.accept()
+            self.serial.accept()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.serial.close()
+        self.monitor.close()
+
+    def ssh(self, command: str, key: Path, *, timeout: float) -> proc.Completed:
+        """Run a command in the guest as its user; it is there, or comes within `timeout` seconds."""
+        options = {
+            "IdentitiesOnly": "yes",
+            "StrictHostKeyChecking": "no",
+            "UserKnownHostsFile": "/dev/null",
+            "BatchMode": "yes",
+            "LogLevel": "ERROR",
+            "ConnectTimeout": f"{timeout:.0f}",
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        argv = ["ssh", "-F", "none", "-i", key, *words, "-p", str(self.port), f"{USER}@127.0.0.1", command]
+        return proc.run(argv, check=False, timeout=timeout)
+
+    def press_power_button(self, timeout: float) -> str:
+        """What QEMU says why the machine ended."""
+        self.monitor.execute("system_powerdown")
+        self.serial.wait_for_end(timeout)
+        return str(self.monitor.wait("SHUTDOWN")["reason"])
+
+
+def qemu_options(drives: Drives, folder: Path, port: int | None) -> list[str]:
+    """The machine: one CPU, 1 GiB, disks that forget what is written, loopback's `port` for SSH."""
+    of_qemu = arch.current().lab
+    words = [
+        "-machine", of_qemu.machine_type, "-accel", "tcg", "-cpu", of_qemu.cpu, "-smp", "1", "-m", "1G",
+        "-display", "none", "-snapshot",
+        "-chardev", option("socket", {"id": "serial", "path": folder / "serial.sock"}),
+        "-serial", "chardev:serial",
+        "-chardev", option("socket", {"id": "qmp", "path": folder / "qmp.sock"}),
+        "-mon", option("", {"chardev": "qmp", "mode": "control"}),
+        "-object", option("rng-random", {"id": "rng", "filename": "/dev/urandom"}),
+        "-device", option("virtio-rng-pci", {"rng": "rng"}),
+        "-drive", option("", {"id": "disk", "file": drives.disk, "format": "raw", "if": "none"}),
+        "-device", f"{drives.model},drive=disk",
+    ]  # fmt: skip
+    if drives.seed:
+        words += [
+            "-drive", option("", {"id": "seed", "file": drives.seed, "format": "raw", "if": "none"}),
+            "-device", option("virtio-blk-pci", {"drive": "seed"}),
+        ]  # fmt: skip
+    if port:
+        words += [
+            "-netdev", option("user", {"id": "net", "hostfwd": f"tcp:127.0.0.1:{port}-:22"}),
+            "-device", option("virtio-net-pci", {"netdev": "net", "romfile": ""}),
+        ]  # fmt: skip
+    return words
