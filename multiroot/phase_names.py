@@ -29,6 +29,8 @@ class PhaseName(StrEnum):
     LOOK_INTO_BOTH_ROOTS = "look into both roots"
     RETIRE_OLD_ROOT = "retire the old root"
     SHUT_LAB_DOWN = "shut the lab down"
+    COPY_IMAGE = "copy the image"
+    CONVERT_IMAGE = "convert the image"
 
     # Steps of an update
     PLAN = "plan"

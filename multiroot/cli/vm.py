@@ -33,7 +33,11 @@ view_option = click.option(
 )
 
 
-@click.group(cls=Group)
+# Imported only when used: of the workstation, and no root has it.
+LAZY = {"image": ("multiroot.cli.vm_image:image", "Make, import and find disks for guests.")}
+
+
+@click.group(cls=Group, lazy=LAZY)
 def vm() -> None:
     """Run VMs in a root and look at them."""
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Disks for guests that boot by themselves, each made of a recipe in qemu-lab/images.
 
-mmdebstrap makes the tree. What is in the folder of the recipe's name is put into a copy of it: `files/` as they
-are, and then `configure` runs there. The disk is a raw file with holes and a GPT: a partition for the GRUB that
-a BIOS starts, one for the GRUB that UEFI starts, and the root file system, which is the last so that it can
-grow. All is written into the file; nothing is mounted. Kernel and initrd lie beside it for a guest whose disk no
-firmware can read (persistent memory).
+mmdebstrap makes the tree. What is in the folder of the recipe's name is put into a copy of it: `files/` as
+they are, and then `configure` runs there. The disk is a raw file with holes and a GPT: a partition for the
+GRUB that a BIOS starts, one for the GRUB that UEFI starts, and the root file system, which is the last so
+that it can grow. All is written into the file; nothing is mounted. Kernel and initrd lie beside it for a
+guest whose disk no firmware can read (persistent memory).
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot import arch, proc
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, ConflictError
 from multiroot.lab import grub, paths, recipes, roots
 from multiroot.lab.artifacts import Artifact, digest_tree, source_files
 from multiroot.lab.cache import Cache
-from multiroot.units import MIB, format_size
+from multiroot.phase_names import PhaseName
+from multiroot.phases import Phases
+from multiroot.units import KIB, MIB, format_size
 
 DISK = "disk.raw"
 KERNEL = "vmlinuz"
@@ -31,6 +33,9 @@ CMDLINE = "cmdline"  # what that kernel needs to be told
 
 _ROOT_MARK = "@ROOT@"  # in files, where the UUID of the root file system is to be
 _MARKED = ("etc/fstab", "boot/grub/grub.cfg")
+# Of mkfs.ext4. What the file does not hold yet is zero.
+_ROOT_OPTIONS = ("-q", "-F", "-m", "1", "-L", "root")
+_ROOT_EXTENDED = "assume_storage_prezeroed=1"
 _KEEP = 2
 _TIMEOUT_S = 600.0
 # Types of partitions, as sgdisk has them.
@@ -113,6 +118,7 @@ def artifact(name: str, cache: Cache) -> Artifact:
         "files": digest_tree(folder),
         "early": early.read_text(),
         "layout": str(layout),
+        "commands": "\n".join((*_ROOT_OPTIONS, _ROOT_EXTENDED, grub.BIOS_MODULES, grub.EFI_MODULES)),
     }
     ids = DiskIds.of(str(sorted(inputs.items())))
 
@@ -135,6 +141,36 @@ def build(name: str, cache: Cache) -> Path:
     cache.touch(wanted)
     cache.prune(wanted.name, _KEEP)
     return folder
+
+
+def built(name: str, cache: Cache) -> Path | None:
+    """The disk, if it is there as the recipe is now."""
+    folder = cache.path(artifact(name, cache))
+    return folder / DISK if folder.is_dir() else None
+
+
+def check_output(output: Path) -> None:
+    """Raises ConflictError or BadRequestError unless a new file can be made there."""
+    if os.path.lexists(output):
+        raise ConflictError(f"{output} is there already", "give --output the name of a new file")
+    if not output.parent.is_dir():
+        raise BadRequestError(
+            f"no folder {output.parent}", f"make it: mkdir -p {proc.quote([output.parent])}"
+        )
+
+
+def copy_to(disk: Path, output: Path, phases: Phases) -> None:
+    """A copy that has the disk's holes; it is whole, or it is not there. Raises CommandError."""
+    check_output(output)
+    partial = output.with_name(f".{output.name}.partial")
+    with phases.phase(PhaseName.COPY_IMAGE):
+        try:
+            copy: list[proc.Arg] = ["cp", "--sparse=always", "--reflink=auto", disk, partial]
+            proc.run(copy, timeout=_TIMEOUT_S)
+            paths.give_to_user(partial)
+            partial.rename(output)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def forget_tree(name: str, cache: Cache) -> None:
@@ -182,7 +218,8 @@ def _write(stage: Path, layout: DiskLayout, ids: DiskIds, early: Path, programs:
     disk = out / DISK
     disk.touch()
     os.truncate(disk, layout.size)
-    argv = [*roots.loader_argv(programs, "sbin/sgdisk"), *table_options(layout, ids), disk]
+    sgdisk = roots.loader_argv(programs, "sbin/sgdisk")
+    argv: list[proc.Arg] = [*sgdisk, *table_options(layout, ids), disk]
     proc.run(argv, log=log, timeout=_TIMEOUT_S)
     _write_root(stage, disk, layout, ids, programs, log)
     commands = out / "early.cfg"
@@ -196,13 +233,10 @@ def _write(stage: Path, layout: DiskLayout, ids: DiskIds, early: Path, programs:
     (out / CMDLINE).write_text(f"root=UUID={ids.root} ro console={serial}0,115200\n")
 
 
-def _write_root(
-    stage: Path, disk: Path, layout: DiskLayout, ids: DiskIds, programs: Path, log: Path
-) -> None:
+def _write_root(stage: Path, disk: Path, layout: DiskLayout, ids: DiskIds, programs: Path, log: Path) -> None:
     start, size = layout.root
-    # What the file does not hold yet is zero. Everything is of the same age as the disk: hashes are not secret.
-    extended = f"offset={start},hash_seed={ids.root},assume_storage_prezeroed=1"
-    options = ["-q", "-F", "-m", "1", "-L", "root", "-U", str(ids.root), "-E", extended, "-d", stage]
+    extended = f"{_ROOT_EXTENDED},offset={start},hash_seed={ids.root}"
+    options: list[proc.Arg] = [*_ROOT_OPTIONS, "-U", str(ids.root), "-E", extended, "-d", stage]
     mkfs = roots.loader_argv(programs, "sbin/mkfs.ext4")
     config = {"MKE2FS_CONFIG": str(programs / "etc/mke2fs.conf")}
     proc.run([*mkfs, *options, disk, f"{size // 1024}k"], log=log, timeout=_TIMEOUT_S, env=config)
@@ -229,40 +263,56 @@ def _write_esp(disk: Path, layout: DiskLayout, commands: Path, programs: Path, o
     """GRUB for UEFI, on a FAT file system of its own."""
     start, size = layout.esp
     log = out / "build.log"
-    made = out / "grub.efi"
+    made, image = out / "grub.efi", out / "esp.img"
     grub.make_efi(programs, commands, made, log)
-    esp = FatImage(disk, programs, start)
-    esp.format("EFI", size, log)
+    esp = FatImage(image, programs, log)
+    esp.format("EFI", size)
     where = Path(arch.current().disk.efi_file)
     for folder in reversed(where.parents[:-1]):
-        esp.make_folder(folder, log)
-    esp.put(made, where, log)
-    made.unlink()
+        esp.make_folder(folder)
+    esp.put(made, where)
+    copy_into(image, disk, start)
+    for path in (made, image):
+        path.unlink()
+
+
+def copy_into(source: Path, target: Path, at: int) -> None:
+    """Copy a file into `target` from its byte `at` on, where it is zero so far; zeros stay holes."""
+    with source.open("rb") as read, target.open("r+b") as write:
+        place = at
+        while piece := read.read(64 * KIB):
+            if piece.strip(b"\0"):
+                write.seek(place)
+                write.write(piece)
+            place += len(piece)
 
 
 @dataclass(frozen=True)
 class FatImage:
-    """A FAT file system in the file `image`, from its byte `start` on; `programs` is the tree with tools."""
+    """A FAT file system in a file of its own; `programs` is the tree with tools, `log` gets their output."""
 
     image: Path
     programs: Path
-    start: int = 0
+    log: Path
 
-    def format(self, label: str, size: int, log: Path) -> None:
+    def format(self, label: str, size: int) -> None:
         """Make it, of `size` bytes."""
-        options = ["-n", label, "--offset", str(self.start // grub.SECTOR)]
-        argv = [*roots.loader_argv(self.programs, "sbin/mkfs.vfat"), *options, self.image, str(size // 1024)]
-        proc.run(argv, log=log, timeout=_TIMEOUT_S)
+        self.image.touch()
+        os.truncate(self.image, size)
+        mkfs = roots.loader_argv(self.programs, "sbin/mkfs.vfat")
+        argv: list[proc.Arg] = [*mkfs, "-n", label, self.image]
+        proc.run(argv, log=self.log, timeout=_TIMEOUT_S)
 
-    def make_folder(self, path: Path, log: Path) -> None:
-        self._run("mmd", [f"::/{path}"], log)
+    def make_folder(self, path: Path) -> None:
+        self._run("mmd", [f"::/{path}"])
 
-    def put(self, source: Path, path: Path, log: Path) -> None:
+    def put(self, source: Path, path: Path) -> None:
         """Copy the file `source` to `path`."""
-        self._run("mcopy", [str(source), f"::/{path}"], log)
+        self._run("mcopy", [str(source), f"::/{path}"])
 
-    def _run(self, program: str, words: list[str], log: Path) -> None:
-        argv = [*roots.loader_argv(self.programs, f"bin/{program}"), "-i", f"{self.image}@@{self.start}", *words]
+    def _run(self, program: str, words: list[str]) -> None:
+        mtool = roots.loader_argv(self.programs, f"bin/{program}")
+        argv: list[proc.Arg] = [*mtool, "-i", self.image, *words]
         # Names go through the code pages of the tree, for its library fits those only.
         env = {"GCONV_PATH": str(self.programs / arch.current().lab.libraries / "gconv"), "LC_ALL": "C"}
-        proc.run(argv, log=log, timeout=_TIMEOUT_S, env={**env, "MTOOLS_SKIP_CHECK": "1"})
+        proc.run(argv, log=self.log, timeout=_TIMEOUT_S, env=env)

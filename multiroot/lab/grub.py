@@ -35,7 +35,8 @@ _COMMON = (
     "boot configfile echo ext2 fat halt linux ls normal part_gpt part_msdos reboot "
     "search search_fs_uuid serial sleep terminal test"
 )
-_MODULES = {"bios": f"{_COMMON} biosdisk", "efi": f"{_COMMON} efi_gop efi_uga"}
+BIOS_MODULES = f"{_COMMON} biosdisk"
+EFI_MODULES = f"{_COMMON} efi_gop efi_uga"
 _TIMEOUT_S = 120.0
 
 
@@ -76,13 +77,13 @@ def placed_core(core: bytes, sector: int, room: int) -> bytes:
 def make_bios(tools: Path, early: Path, out: Path, log: Path) -> tuple[bytes, bytes]:
     """boot.img and a core image that runs the commands in `early`; `out` is a file to work with."""
     target = arch.current().disk.grub_bios
-    _make(tools, target, early, _MODULES["bios"], out, log)
+    _make(tools, target, early, BIOS_MODULES, out, log)
     return (tools / "usr/lib/grub" / target / "boot.img").read_bytes(), out.read_bytes()
 
 
 def make_efi(tools: Path, early: Path, out: Path, log: Path) -> None:
     """The program for UEFI in the file `out`, which runs the commands in `early`."""
-    _make(tools, arch.current().disk.grub_efi, early, _MODULES["efi"], out, log)
+    _make(tools, arch.current().disk.grub_efi, early, EFI_MODULES, out, log)
 
 
 def _make(tools: Path, target: str, early: Path, modules: str, out: Path, log: Path) -> None:

@@ -62,6 +62,11 @@ def cache_dir() -> Path:
     return make_dir(cache_path())
 
 
+def data_dir() -> Path:
+    """`${XDG_DATA_HOME:-~/.local/share}/multiroot` of the invoking user."""
+    return make_dir(_xdg("XDG_DATA_HOME", ".local/share"))
+
+
 def state_dir() -> Path:
     """`${XDG_STATE_HOME:-~/.local/state}/multiroot` of the invoking user."""
     return make_dir(_xdg("XDG_STATE_HOME", ".local/state"))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a guest is told at its first boot: cloud-init's NoCloud seed, a small disk labelled CIDATA.
 
-The seed's format: cloud-init's documentation, "NoCloud". YAML is read by PyYAML, which cloud-init uses too, so
-what is refused here would not have worked there. cloud-init itself goes on without a word when it cannot read
-its configuration, and then nobody can log in.
+The seed's format: cloud-init's documentation, "NoCloud". YAML is read by PyYAML, which cloud-init uses too,
+so what is refused here would not have worked there. cloud-init itself goes on when it cannot read its
+configuration, says so in a log of its own, and then nobody can log in.
 """
 
 from __future__ import annotations
@@ -86,13 +86,11 @@ def write_image(seed: Seed, out: Path, tools: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
         work = Path(name)
         made, log = work / "image", work / "log"
-        with made.open("wb") as file:
-            file.truncate(-(-size // MIB) * MIB)
-        image = FatImage(made, tools)
-        image.format(LABEL, made.stat().st_size, log)
+        image = FatImage(made, tools, log)
+        image.format(LABEL, -(-size // MIB) * MIB)
         for file_name, text in files.items():
             (work / file_name).write_text(text)
-            image.put(work / file_name, Path(file_name), log)
+            image.put(work / file_name, Path(file_name))
         shutil.move(made, out)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine of the emulator's that boots a guest's disk by a firmware: its serial port, SSH into it, its power
-button. The disk is never written to.
+"""A machine of the emulator's that boots a guest's disk by a firmware: its serial port, SSH into it, its
+power button. The disk is never written to.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import re
 import socket
 import subprocess
-import time
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,49 +27,56 @@ USER = "debian"
 
 
 class SerialPort:
-    """The guest's serial port: all that came from it, also in the file `log`, and waiting for what is to come."""
+    """The guest's serial port: all that came from it, also into the file `log`, and what is waited for.
+
+    It is read all the time: a guest whose console nobody reads stands still.
+    """
 
     def __init__(self, path: Path, log: Path) -> None:
-        self._log = log.open("ab", buffering=0)
         self._listening = socket.create_server(str(path), family=socket.AF_UNIX)
         self._listening.settimeout(_CONNECT_S)
-        self._connection: socket.socket | None = None
-        self.text = ""
+        self._log = log
+        self._news = threading.Condition()
+        self._text = ""
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, name="serial port", daemon=True)
 
     def accept(self) -> None:
         self._connection, _ = self._listening.accept()
-        self._listening.close()
+        self._connection.settimeout(None)
+        self._reader.start()
 
     def wait(self, pattern: str, seconds: float) -> re.Match[str]:
         """The first match in all that came. Raises AssertionError when it does not come, or no more does."""
-        until = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.text)):
-            came = self._take(until - time.monotonic())
-            assert came, f"no {pattern!r} within {seconds:g} s:\n{self.text[-_TAIL:]}"
-        return found
+        with self._news:
+            self._news.wait_for(lambda: self._ended or re.search(pattern, self._text), seconds)
+            found = re.search(pattern, self._text)
+            assert found, f"no {pattern!r} within {seconds:g} s:\n{self._text[-_TAIL:]}"
+            return found
 
     def wait_for_end(self, seconds: float) -> None:
         """Until the machine has ended. Raises AssertionError when it does not."""
-        until = time.monotonic() + seconds
-        while (came := self._take(until - time.monotonic())) or came is None:
-            assert came, f"it did not end within {seconds:g} s:\n{self.text[-_TAIL:]}"
-
-    def _take(self, seconds: float) -> bytes | None:
-        """What comes next; nothing when the machine has ended, None when nothing came in time."""
-        assert self._connection
-        self._connection.settimeout(max(seconds, 0.001))
-        try:
-            data = self._connection.recv(1 << 16)
-        except TimeoutError:
-            return None
-        self._log.write(data)
-        self.text += data.decode(errors="replace")
-        return data
+        with self._news:
+            ended = self._news.wait_for(lambda: self._ended, seconds)
+            assert ended, f"it did not end within {seconds:g} s:\n{self._text[-_TAIL:]}"
 
     def close(self) -> None:
-        for each in (self._listening, self._connection, self._log):
-            if each:
-                each.close()
+        """The machine has ended, or never came."""
+        self._listening.close()
+        if self._reader.ident is not None:
+            self._reader.join()
+            self._connection.close()
+
+    def _read(self) -> None:
+        with self._log.open("ab", buffering=0) as log:
+            while data := self._connection.recv(1 << 16):
+                log.write(data)
+                with self._news:
+                    self._text += data.decode(errors="replace")
+                    self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
 
 
 class Monitor:

@@ -72,6 +72,7 @@ ASKS_NONE = {
     *("arena format", "arena show", "completion"),
     *("kexec load", "kexec start", "kexec status", "kexec stop"),
     *("plan inventory", "plan show"),
+    *("vm image build", "vm image import", "vm image list", "vm image path", "vm image rm"),
 }
 IN_A_LAB = ("lab", "demo", "bench", "audit")
 # Only programs of the lab call these.

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disk images that somebody else made: checked, converted to raw, kept until they are removed.
+
+They are in `${XDG_DATA_HOME:-~/.local/share}/multiroot/images`, not in the cache: nobody here could make them
+again. qemu-img reads them, with the format that it found told to it, so that no file is taken for another
+format later.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError
+
+from multiroot import proc
+from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.lab import disk_image, grub, paths, recipes, roots
+from multiroot.lab.cache import Cache
+from multiroot.phase_names import PhaseName
+
+_SUFFIX = ".raw"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_INFO_TIMEOUT_S = 60.0
+_CONVERT_TIMEOUT_S = 3600.0
+_BLOCK = 512  # of st_blocks, whatever the file system has
+_LINE = 200  # characters of what qemu-img says that are repeated
+
+
+@dataclass(frozen=True)
+class DiskInfo:
+    """What qemu-img found: the format, the size of the disk in bytes."""
+
+    format: str
+    size: int
+
+
+class _Extent(BaseModel):
+    filename: str = ""
+
+
+class _Details(BaseModel):
+    """What some formats have: data in other files."""
+
+    data_file: str | None = Field(default=None, alias="data-file")
+    extents: list[_Extent] = []
+
+
+class _Specific(BaseModel):
+    data: _Details = _Details()
+
+
+class _Info(BaseModel):
+    """What we look at in what `qemu-img info --output=json` says (QEMU: ImageInfo, qapi/block-core.json)."""
+
+    filename: str
+    format: str
+    virtual_size: int = Field(alias="virtual-size", ge=0)
+    encrypted: bool = False
+    backing: str | None = Field(default=None, alias="backing-filename")
+    specific: _Specific = Field(default=_Specific(), alias="format-specific")
+
+
+def read_info(text: str, file: Path) -> DiskInfo:
+    """What qemu-img says about `file`. Pure; raises BadRequestError for an image that we do not take."""
+    try:
+        info = _Info.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise BadRequestError(f"qemu-img says nothing about {file} that we know: {problem}") from error
+    whole = f"make it whole first: qemu-img convert -O qcow2 {proc.quote([file])} whole.qcow2"
+    if info.backing is not None:
+        raise BadRequestError(f"{file} is only what differs from another image, {info.backing}", whole)
+    if info.encrypted or info.format == "luks":
+        raise BadRequestError(f"{file} is encrypted", "give an image that is not")
+    elsewhere = [extent.filename for extent in info.specific.data.extents if extent.filename != info.filename]
+    if info.specific.data.data_file is not None:
+        elsewhere.append(info.specific.data.data_file)
+    if elsewhere:
+        raise BadRequestError(f"{file} has its data in another file, {elsewhere[0]}", whole)
+    if info.virtual_size == 0:
+        raise BadRequestError(f"{file} is an empty disk")
+    return DiskInfo(info.format, info.virtual_size)
+
+
+def check_first_sector(sector: bytes, file: Path) -> None:
+    """qemu-img takes every file that it does not know for a raw disk. One that boots begins with a boot
+    sector, also where it has a GPT. Pure; raises BadRequestError.
+    """
+    if len(sector) < grub.SECTOR or sector[grub.SECTOR - 2 : grub.SECTOR] != grub.SIGNATURE:
+        hint = "it is of no format that qemu-img knows, nor does it begin with a partition table"
+        raise BadRequestError(f"{file} is no disk image", hint)
+
+
+def default_name(file: Path) -> str:
+    """What an image is called after its file. Raises BadRequestError when that is no name."""
+    return checked_name(file.name.partition(".raw")[0] if file.suffix == _SUFFIX else file.stem)
+
+
+def checked_name(name: str) -> str:
+    """Raises BadRequestError unless an imported image can be called so."""
+    if not _NAME.fullmatch(name):
+        hint = "letters, digits, '.', '_' and '-', at most 63, as in --name debian-cloud"
+        raise BadRequestError(f"not a name for an image: {name[:80]!r}", hint)
+    if name in recipes.disk_image_names():
+        hint = "choose another, as in --name my-image"
+        raise BadRequestError(f"{name} is what 'multiroot vm image build {name}' makes", hint)
+    return name
+
+
+def imported() -> dict[str, Path]:
+    """The images that there are, by their names."""
+    return {path.stem: path for path in sorted(_folder().glob(f"*{_SUFFIX}")) if _NAME.fullmatch(path.stem)}
+
+
+def locate(name: str) -> Path:
+    """The file of an imported image. Raises BadRequestError when there is none."""
+    found = imported().get(name)
+    if found is None:
+        there = ", ".join((*recipes.disk_image_names(), *imported()))
+        raise BadRequestError(f"no disk image called {name[:80]!r}", f"there is {there}")
+    return found
+
+
+def inspect(file: Path, cache: Cache) -> DiskInfo:
+    """What `file` is. Raises BadRequestError for one that is no image, or none that we take."""
+    try:
+        with file.open("rb") as opened:
+            sector = opened.read(grub.SECTOR)
+    except FileNotFoundError as error:
+        raise BadRequestError(f"no file {file}") from error
+    except OSError as error:
+        raise BadRequestError(f"cannot read {file}: {error.strerror}") from error
+    if not sector:
+        raise BadRequestError(f"{file} is empty")
+    qemu_img = _qemu_img(cache)
+    try:
+        said = proc.run([*qemu_img, "info", "--output=json", file.absolute()], timeout=_INFO_TIMEOUT_S)
+    except CommandError as error:
+        line = " ".join(error.stderr.split())[:_LINE] or error.message
+        raise BadRequestError(f"{file} is no disk image", line) from error
+    found = read_info(said.stdout, file)
+    if found.format == "raw":
+        check_first_sector(sector, file)
+    return found
+
+
+def bring_in(file: Path, name: str, cache: Cache) -> Path:
+    """The image in `file` as a raw disk of ours, called `name`. Raises BadRequestError, ConflictError.
+
+    It is whole, or it is not there.
+    """
+    target = _folder() / f"{checked_name(name)}{_SUFFIX}"
+    if target.exists():
+        raise ConflictError(f"there is an image called {name}", f"remove it: multiroot vm image rm {name}")
+    found = inspect(file, cache)
+    partial = target.with_name(f".{target.name}.partial")
+    formats = ["-f", found.format, "-O", "raw"]
+    with cache.phases.phase(PhaseName.CONVERT_IMAGE, format=found.format):
+        try:
+            argv: list[proc.Arg] = [*_qemu_img(cache), "convert", *formats, file.absolute(), partial]
+            proc.run(argv, timeout=_CONVERT_TIMEOUT_S)
+            paths.give_to_user(partial)
+            partial.rename(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    return target
+
+
+def remove(name: str) -> None:
+    """Remove an imported image. Raises BadRequestError when there is none."""
+    if name in recipes.disk_image_names():
+        hint = "it is in the cache, which may be emptied at any time"
+        raise BadRequestError(f"{name} was not imported but is built", hint)
+    locate(name).unlink()
+
+
+@dataclass(frozen=True)
+class DiskFacts:
+    """What there is to say of an image; sizes in bytes, `used` is what its file takes of the workstation's
+    disk. One that could be built has neither sizes nor a path.
+    """
+
+    name: str
+    kind: str
+    size: int | None = None
+    used: int | None = None
+    path: str | None = None
+
+    @classmethod
+    def of(cls, name: str, kind: str, path: Path) -> DiskFacts:
+        status = path.stat()
+        return cls(name, kind, status.st_size, status.st_blocks * _BLOCK, str(path))
+
+
+def _folder() -> Path:
+    return paths.make_dir(paths.data_dir() / "images")
+
+
+def _qemu_img(cache: Cache) -> list[str]:
+    return roots.loader_argv(disk_image.tools(cache), "bin/qemu-img")

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot vm image`: what its commands print and how they end. Nothing is built, qemu-img is not run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from cli.conftest import Run
+
+from multiroot.lab import disk_image, disk_import
+from multiroot.lab.cache import Cache
+from multiroot.lab.disk_import import DiskInfo
+from multiroot.phases import Phases
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Cache and data of nobody else."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path
+
+
+@pytest.fixture
+def disk(home: Path) -> Path:
+    """A disk as if debian-13 had been built."""
+    cache = Cache(home / "cache/multiroot/lab", Phases("workstation"))
+    folder = cache.path(disk_image.artifact("debian-13", cache))
+    folder.mkdir()
+    (folder / disk_image.DISK).write_bytes(b"disk")
+    return folder / disk_image.DISK
+
+
+@pytest.fixture
+def imported(home: Path) -> Path:
+    path = home / "data/multiroot/images/fedora.raw"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"f" * 8192)
+    return path
+
+
+def test_nothing_is_there_yet(run: Run) -> None:
+    done = run("vm", "image", "list", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out) == [
+        {"name": "debian-13", "kind": "not built", "size": None, "used": None, "path": None}
+    ]
+    done = run("vm", "image", "path", "debian-13")
+    assert (done.code, done.out) == (2, "")
+    assert (
+        done.err == "multiroot: debian-13 is not built yet (build it: multiroot vm image build debian-13)\n"
+    )
+
+
+def test_building_needs_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = run("vm", "image", "build", "debian-13")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("multiroot: building a disk image needs root (")
+
+
+def test_images_that_are_there(run: Run, disk: Path, imported: Path) -> None:
+    built, other = json.loads(run("vm", "image", "list", "--json").out)
+    assert (built["kind"], built["size"], built["path"]) == ("built", 4, str(disk))
+    assert (other["name"], other["kind"], other["size"], other["used"]) == ("fedora", "imported", 8192, 8192)
+    lines = run("vm", "image", "list").out.splitlines()
+    assert any(line.split()[:4] == ["fedora", "imported", "8", "KiB"] for line in lines)
+    assert run("vm", "image", "path", "debian-13").out == f"{disk}\n"
+    assert run("vm", "image", "path", "fedora").out == f"{imported}\n"
+
+
+def test_a_built_disk_is_copied(run: Run, disk: Path, home: Path) -> None:
+    output = home / "mine.raw"
+    done = run("vm", "image", "build", "debian-13", "--output", output)
+    assert (done.code, done.out) == (0, f"{output}\n")
+    assert "copy the image" in done.err
+    assert output.read_bytes() == disk.read_bytes()
+    done = run("vm", "image", "build", "debian-13", "--output", output)
+    assert (done.code, done.err.count("\n")) == (3, 1)
+    assert json.loads(run("vm", "image", "build", "debian-13", "--json").out)["path"] == str(disk)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("build", "debian-1"), "no disk image called 'debian-1' (there is debian-13)"),
+        (("path", "suse"), "no disk image called 'suse' (there is debian-13, fedora)"),
+        (("rm", "suse"), "no disk image called 'suse' (there is debian-13, fedora)"),
+        (("rm", "debian-13"), "debian-13 was not imported but is built (it is in the cache"),
+        (("import", "none.qcow2"), "no file none.qcow2"),
+        (("import", "a b.qcow2"), "not a name for an image: 'a b' ("),
+        (
+            ("import", "x", "--name", "debian-13"),
+            "debian-13 is what 'multiroot vm image build debian-13' makes",
+        ),
+        (
+            ("import", "fedora.vmdk"),
+            "there is an image called fedora (remove it: multiroot vm image rm fedora)",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("imported")
+def test_requests_that_are_refused(run: Run, words: tuple[str, ...], line: str) -> None:
+    done = run("vm", "image", *words)
+    assert (done.code, done.out) == (3 if "rm fedora" in line else 2, "")
+    assert done.err.startswith(f"multiroot: {line}")
+    assert done.err.count("\n") == 1
+
+
+def test_an_image_is_imported_and_removed(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_import, "_qemu_img", lambda _: ["sh", "-c", 'cp "$5" "$6"'])
+    monkeypatch.setattr(disk_import, "inspect", lambda *_: DiskInfo("qcow2", 3))
+    file = home / "suse.qcow2"
+    file.write_bytes(b"QFI")
+    done = run("vm", "image", "import", file, "--json")
+    data = json.loads(done.out)
+    assert (done.code, data["name"], data["kind"], data["size"]) == (0, "suse", "imported", 3)
+    assert "convert the image" in done.err
+    assert Path(data["path"]).read_bytes() == b"QFI"
+    assert run("vm", "image", "rm", "suse").out == "suse removed\n"
+    assert not Path(data["path"]).exists()
