@@ -43,7 +43,7 @@ def build(name: str, output: Path | None, refresh: bool, as_json: bool) -> None:
         if output:
             disk_image.check_output(output)
         if refresh:
-            disk_image.forget_tree(name, cache)
+            disk_image.forget_trees(name, cache)
         disk = disk_image.build(name, cache) / disk_image.DISK
         if output:
             disk_image.copy_to(disk, output, phases)

@@ -134,9 +134,8 @@ def artifact(name: str, cache: Cache) -> Artifact:
 def build(name: str, cache: Cache) -> Path:
     """The folder with the disk and what is beside it, made when it is not there. Raises BadRequestError."""
     wanted = artifact(name, cache)
-    if not cache.has(wanted) and os.geteuid() != 0:
-        hint = f"run 'multiroot vm image build {name}' through sudo once"
-        raise BadRequestError("building a disk image needs root", hint)
+    if not cache.has(wanted):
+        _check_user(name)
     folder = cache.ensure(wanted)
     cache.touch(wanted)
     cache.prune(wanted.name, _KEEP)
@@ -173,10 +172,19 @@ def copy_to(disk: Path, output: Path, phases: Phases) -> None:
             partial.unlink(missing_ok=True)
 
 
-def forget_tree(name: str, cache: Cache) -> None:
-    """Drop the disk and its Debian tree, so that the next `build` takes the archive's newest packages."""
-    cache.forget(artifact(name, cache))
-    cache.forget(_tree_artifact(name))
+def forget_trees(name: str, cache: Cache) -> None:
+    """Drop the disk and the Debian trees it is made with, so that the next `build` takes the archive's newest
+    packages. Raises BadRequestError for who could not make it again.
+    """
+    _check_user(name)
+    for each in (artifact(name, cache), _tree_artifact(name), tools_artifact()):
+        cache.forget(each)
+
+
+def _check_user(name: str) -> None:
+    if os.geteuid() != 0:
+        hint = f"run 'multiroot vm image build {name}' through sudo once"
+        raise BadRequestError("building a disk image needs root", hint)
 
 
 def _tree_artifact(name: str) -> Artifact:

@@ -9,6 +9,7 @@ format later.
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _INFO_TIMEOUT_S = 60.0
 _CONVERT_TIMEOUT_S = 3600.0
 _BLOCK = 512  # of st_blocks, whatever the file system has
+# Exit codes of `qemu-img check`: nothing wrong, space that nobody uses, a format that has nothing to check.
+_CHECKED = (0, 3, 63)
 _LINE = 200  # characters of what qemu-img says that are repeated
 
 
@@ -84,13 +87,16 @@ def read_info(text: str, file: Path) -> DiskInfo:
     return DiskInfo(info.format, info.virtual_size)
 
 
-def check_first_sector(sector: bytes, file: Path) -> None:
-    """qemu-img takes every file that it does not know for a raw disk. One that boots begins with a boot
-    sector, also where it has a GPT. Pure; raises BadRequestError.
+def check_first_sector(sector: bytes, file: Path, kind: str) -> None:
+    """A disk that boots begins with a boot sector, also where it has a GPT. Pure; raises BadRequestError.
+
+    qemu-img takes a file that it does not know for a raw disk, and what one lacks at its end for zeros.
     """
-    if len(sector) < grub.SECTOR or sector[grub.SECTOR - 2 : grub.SECTOR] != grub.SIGNATURE:
-        hint = "it is of no format that qemu-img knows, nor does it begin with a partition table"
-        raise BadRequestError(f"{file} is no disk image", hint)
+    if len(sector) < grub.SECTOR or not sector.endswith(grub.SIGNATURE):
+        if kind == "raw":
+            hint = "it is of no format that qemu-img knows, nor does it begin with a partition table"
+            raise BadRequestError(f"{file} is no disk image", hint)
+        raise BadRequestError(f"the disk in {file} has no partition table", "was the file copied as a whole?")
 
 
 def default_name(file: Path) -> str:
@@ -125,13 +131,7 @@ def locate(name: str) -> Path:
 
 def inspect(file: Path, cache: Cache) -> DiskInfo:
     """What `file` is. Raises BadRequestError for one that is no image, or none that we take."""
-    try:
-        with file.open("rb") as opened:
-            sector = opened.read(grub.SECTOR)
-    except FileNotFoundError as error:
-        raise BadRequestError(f"no file {file}") from error
-    except OSError as error:
-        raise BadRequestError(f"cannot read {file}: {error.strerror}") from error
+    sector = _first_sector(file)
     if not sector:
         raise BadRequestError(f"{file} is empty")
     qemu_img = _qemu_img(cache)
@@ -142,8 +142,31 @@ def inspect(file: Path, cache: Cache) -> DiskInfo:
         raise BadRequestError(f"{file} is no disk image", line) from error
     found = read_info(said.stdout, file)
     if found.format == "raw":
-        check_first_sector(sector, file)
+        check_first_sector(sector, file, found.format)
+    _check(file, found, qemu_img)
     return found
+
+
+def _first_sector(file: Path) -> bytes:
+    try:
+        # Looked at before it is opened: a pipe would have us wait.
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise BadRequestError(f"{file} is not a file but a folder, a device or the like")
+        with file.open("rb") as opened:
+            return opened.read(grub.SECTOR)
+    except FileNotFoundError as error:
+        raise BadRequestError(f"no file {file}") from error
+    except OSError as error:
+        raise BadRequestError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _check(file: Path, found: DiskInfo, qemu_img: list[str]) -> None:
+    """Raises BadRequestError for an image whose tables lead nowhere, as they do where its end is missing."""
+    argv: list[proc.Arg] = [*qemu_img, "check", "-f", found.format, file.absolute()]
+    done = proc.run(argv, check=False, timeout=_CONVERT_TIMEOUT_S)
+    if done.returncode not in _CHECKED:
+        lines = (done.stderr or done.stdout).split("\n")
+        raise BadRequestError(f"{file} is damaged", " ".join(lines[0].split())[:_LINE])
 
 
 def bring_in(file: Path, name: str, cache: Cache) -> Path:
@@ -161,6 +184,7 @@ def bring_in(file: Path, name: str, cache: Cache) -> Path:
         try:
             argv: list[proc.Arg] = [*_qemu_img(cache), "convert", *formats, file.absolute(), partial]
             proc.run(argv, timeout=_CONVERT_TIMEOUT_S)
+            check_first_sector(_first_sector(partial), file, found.format)
             paths.give_to_user(partial)
             partial.rename(target)
         finally:

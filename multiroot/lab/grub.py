@@ -87,6 +87,6 @@ def make_efi(tools: Path, early: Path, out: Path, log: Path) -> None:
 
 
 def _make(tools: Path, target: str, early: Path, modules: str, out: Path, log: Path) -> None:
-    options = ["-d", tools / "usr/lib/grub" / target, "-O", target, "-c", early, "-o", out]
+    options: list[proc.Arg] = ["-d", tools / "usr/lib/grub" / target, "-O", target, "-c", early, "-o", out]
     argv = [*roots.loader_argv(tools, "bin/grub-mkimage"), *options, "-p", "/boot/grub"]
     proc.run([*argv, *modules.split()], log=log, timeout=_TIMEOUT_S)

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -118,40 +116,18 @@ class Monitor:
             self._file.close()
 
 
-@dataclass(frozen=True)
-class Drives:
-    """What the machine has: a disk, a model of how (QEMU's), and a seed or none."""
-
-    disk: Path
-    seed: Path | None = None
-    model: str = "virtio-blk-pci"
-
-
 class DiskMachine(AbstractContextManager["DiskMachine"]):
-    """Runs until the body of `with` ends. `folder` gets its sockets and logs, and has the private key."""
+    """Runs until the body of `with` ends. `folder` gets its sockets and logs; `options` are QEMU's, beside
+    those of every such machine.
+    """
 
-    def __init__(
-        self,
-        emulator: Path,
-        drives: Drives,
-        folder: Path,
-        *,
-        firmware: Path | None = None,
-        network: bool = True,
-        kernel: Sequence[str] = (),
-    ) -> None:
-        self.folder = folder
+    def __init__(self, emulator: Path, folder: Path, options: Sequence[str], *, network: bool = True) -> None:
         self.port, _ = boot.free_ports()
         self.serial = SerialPort(folder / "serial.sock", folder / "console.log")
         self.monitor = Monitor(folder / "qmp.sock")
-        self._argv = [
-            *emulator_argv(emulator),
-            *qemu_options(drives, folder, self.port if network else None),
-            *(["-bios", str(firmware)] if firmware else []),
-            *kernel,
-        ]
+        card = network_card(self.port) if network else []
+        self._argv = [*emulator_argv(emulator), *machine_options(folder), *card, *options]
         self._log = folder / "qemu.log"
-        self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> DiskMachine:
         self.process = proc.spawn(self._argv, log=self._log)
@@ -193,11 +169,12 @@ class DiskMachine(AbstractContextManager["DiskMachine"]):
         return str(self.monitor.wait("SHUTDOWN")["reason"])
 
 
-def qemu_options(drives: Drives, folder: Path, port: int | None) -> list[str]:
-    """The machine: one CPU, 1 GiB, disks that forget what is written, loopback's `port` for SSH."""
+def machine_options(folder: Path) -> list[str]:
+    """Of every such machine: one CPU, 1 GiB, disks that forget what is written."""
     of_qemu = arch.current().lab
-    words = [
-        "-machine", of_qemu.machine_type, "-accel", "tcg", "-cpu", of_qemu.cpu, "-smp", "1", "-m", "1G",
+    return [
+        "-machine", option(of_qemu.machine_type, {"nvdimm": True}),
+        "-accel", "tcg", "-cpu", of_qemu.cpu, "-smp", "1", "-m", "1G,slots=2,maxmem=16G",
         "-display", "none", "-snapshot",
         "-chardev", option("socket", {"id": "serial", "path": folder / "serial.sock"}),
         "-serial", "chardev:serial",
@@ -205,17 +182,33 @@ def qemu_options(drives: Drives, folder: Path, port: int | None) -> list[str]:
         "-mon", option("", {"chardev": "qmp", "mode": "control"}),
         "-object", option("rng-random", {"id": "rng", "filename": "/dev/urandom"}),
         "-device", option("virtio-rng-pci", {"rng": "rng"}),
-        "-drive", option("", {"id": "disk", "file": drives.disk, "format": "raw", "if": "none"}),
-        "-device", f"{drives.model},drive=disk",
     ]  # fmt: skip
-    if drives.seed:
-        words += [
-            "-drive", option("", {"id": "seed", "file": drives.seed, "format": "raw", "if": "none"}),
-            "-device", option("virtio-blk-pci", {"drive": "seed"}),
-        ]  # fmt: skip
-    if port:
-        words += [
-            "-netdev", option("user", {"id": "net", "hostfwd": f"tcp:127.0.0.1:{port}-:22"}),
-            "-device", option("virtio-net-pci", {"netdev": "net", "romfile": ""}),
-        ]  # fmt: skip
-    return words
+
+
+def network_card(port: int) -> list[str]:
+    """Loopback's `port` leads to the guest's SSH."""
+    return [
+        "-netdev", option("user", {"id": "net", "hostfwd": f"tcp:127.0.0.1:{port}-:22"}),
+        "-device", option("virtio-net-pci", {"netdev": "net", "romfile": ""}),
+    ]  # fmt: skip
+
+
+def drive(file: Path, *devices: str, name: str = "disk") -> list[str]:
+    """A raw disk, by these devices of QEMU, the last of which has it."""
+    *before, last = devices
+    words = ["-drive", option("", {"id": name, "file": file, "format": "raw", "if": "none"})]
+    return [
+        *words,
+        *(word for each in before for word in ("-device", each)),
+        "-device",
+        f"{last},drive={name}",
+    ]
+
+
+def persistent_memory(file: Path, device: str) -> list[str]:
+    """The disk as memory, of which the guest gets a copy of what it writes to."""
+    memory = {"id": "disk", "mem-path": file, "size": f"{file.stat().st_size}B", "share": False}
+    return [
+        "-object", option("memory-backend-file", memory),
+        "-device", option(device, {"memdev": "disk"}),
+    ]  # fmt: skip

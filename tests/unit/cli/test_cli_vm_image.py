@@ -114,11 +114,11 @@ def test_an_image_is_imported_and_removed(run: Run, home: Path, monkeypatch: pyt
     monkeypatch.setattr(disk_import, "_qemu_img", lambda _: ["sh", "-c", 'cp "$5" "$6"'])
     monkeypatch.setattr(disk_import, "inspect", lambda *_: DiskInfo("qcow2", 3))
     file = home / "suse.qcow2"
-    file.write_bytes(b"QFI")
+    file.write_bytes(b"\0" * 510 + b"\x55\xaa")
     done = run("vm", "image", "import", file, "--json")
     data = json.loads(done.out)
-    assert (done.code, data["name"], data["kind"], data["size"]) == (0, "suse", "imported", 3)
+    assert (done.code, data["name"], data["kind"], data["size"]) == (0, "suse", "imported", 512)
     assert "convert the image" in done.err
-    assert Path(data["path"]).read_bytes() == b"QFI"
+    assert Path(data["path"]).read_bytes() == file.read_bytes()
     assert run("vm", "image", "rm", "suse").out == "suse removed\n"
     assert not Path(data["path"]).exists()

@@ -41,6 +41,9 @@ with (here / "calls").open("a") as file:
     print(json.dumps(sys.argv[1:]), file=file)
 if sys.argv[1] == "info":
     print((here / "info").read_text())
+elif sys.argv[1] == "check":
+    print("ERROR cluster 7", file=sys.stderr)
+    sys.exit(int((here / "check").read_text()))
 else:
     shutil.copy(sys.argv[-2], sys.argv[-1])
     sys.exit((here / "fails").exists())
@@ -103,10 +106,12 @@ def test_a_field_that_is_wrong_is_no_bug(field: str, value: Any) -> None:
 
 
 def test_a_raw_disk_begins_with_a_boot_sector() -> None:
-    check_first_sector(BOOTS, FILE)
+    check_first_sector(BOOTS, FILE, "raw")
     for sector in (b"", BOOTS[:-1], b"\0" * 512):
         with pytest.raises(BadRequestError, match="is no disk image"):
-            check_first_sector(sector, FILE)
+            check_first_sector(sector, FILE, "raw")
+        with pytest.raises(BadRequestError, match="has no partition table"):
+            check_first_sector(sector, FILE, "qcow2")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +139,7 @@ def qemu_img(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of one that is played; images go below it, too."""
     (tmp_path / "qemu-img").write_text(FAKE)
     (tmp_path / "info").write_text(says())
+    (tmp_path / "check").write_text("0")
     monkeypatch.setattr(
         disk_import, "_qemu_img", lambda _: [sys.executable, "-S", str(tmp_path / "qemu-img")]
     )
@@ -147,10 +153,10 @@ def cache(folder: Path) -> Cache:
 
 def test_an_image_is_converted_from_the_format_that_was_found(qemu_img: Path) -> None:
     file = qemu_img / "cloud.qcow2"
-    file.write_bytes(b"QFI")
+    file.write_bytes(BOOTS)
     path = disk_import.bring_in(file, "cloud", cache(qemu_img))
     assert path == qemu_img / "data/multiroot/images/cloud.raw"
-    assert path.read_bytes() == b"QFI"
+    assert path.read_bytes() == BOOTS
     *_, convert = [json.loads(line) for line in (qemu_img / "calls").read_text().splitlines()]
     assert convert[:6] == ["convert", "-f", "qcow2", "-O", "raw", str(file)]
     assert disk_import.imported() == {"cloud": path}
@@ -164,15 +170,30 @@ def test_an_image_is_converted_from_the_format_that_was_found(qemu_img: Path) ->
 def test_half_an_image_is_not_left(qemu_img: Path) -> None:
     file = qemu_img / "cloud.qcow2"
     file.write_bytes(b"QFI")
+    with pytest.raises(BadRequestError, match="has no partition table"):
+        disk_import.bring_in(file, "cloud", cache(qemu_img))
     (qemu_img / "fails").touch()
     with pytest.raises(CommandError):
         disk_import.bring_in(file, "cloud", cache(qemu_img))
     assert not list((qemu_img / "data/multiroot/images").iterdir())
 
 
+@pytest.mark.parametrize(("code", "taken"), [(0, True), (3, True), (63, True), (1, False), (2, False)])
+def test_damaged_images_are_not_taken(qemu_img: Path, code: int, taken: bool) -> None:
+    (qemu_img / "check").write_text(str(code))
+    file = qemu_img / "cloud.qcow2"
+    file.write_bytes(BOOTS)
+    if taken:
+        assert disk_import.inspect(file, cache(qemu_img)).format == "qcow2"
+        return
+    with pytest.raises(BadRequestError, match=r"cloud\.qcow2 is damaged") as raised:
+        disk_import.inspect(file, cache(qemu_img))
+    assert raised.value.hint == "ERROR cluster 7"
+
+
 def test_what_is_no_file_is_not_shown_to_qemu_img(qemu_img: Path) -> None:
     (qemu_img / "empty").touch()
-    for file, line in (("none", "no file"), ("empty", "is empty"), ("", "cannot read .*: Is a directory")):
+    for file, line in (("none", "no file"), ("empty", "is empty"), ("", "is not a file but a folder")):
         with pytest.raises(BadRequestError, match=line):
             disk_import.bring_in(qemu_img / file, "x", cache(qemu_img))
     assert not (qemu_img / "calls").exists()
