@@ -22,6 +22,7 @@ from multiroot.errors import BadRequestError, ConflictError
 from multiroot.lab import grub, paths, recipes, roots
 from multiroot.lab.artifacts import Artifact, digest_tree, source_files
 from multiroot.lab.cache import Cache
+from multiroot.lab.fat import FatImage
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.units import KIB, MIB, format_size
@@ -293,34 +294,3 @@ def copy_into(source: Path, target: Path, at: int) -> None:
                 write.seek(place)
                 write.write(piece)
             place += len(piece)
-
-
-@dataclass(frozen=True)
-class FatImage:
-    """A FAT file system in a file of its own; `programs` is the tree with tools, `log` gets their output."""
-
-    image: Path
-    programs: Path
-    log: Path
-
-    def format(self, label: str, size: int) -> None:
-        """Make it, of `size` bytes."""
-        self.image.touch()
-        os.truncate(self.image, size)
-        mkfs = roots.loader_argv(self.programs, "sbin/mkfs.vfat")
-        argv: list[proc.Arg] = [*mkfs, "-n", label, self.image]
-        proc.run(argv, log=self.log, timeout=_TIMEOUT_S)
-
-    def make_folder(self, path: Path) -> None:
-        self._run("mmd", [f"::/{path}"])
-
-    def put(self, source: Path, path: Path) -> None:
-        """Copy the file `source` to `path`."""
-        self._run("mcopy", [str(source), f"::/{path}"])
-
-    def _run(self, program: str, words: list[str]) -> None:
-        mtool = roots.loader_argv(self.programs, f"bin/{program}")
-        argv: list[proc.Arg] = [*mtool, "-i", self.image, *words]
-        # Names go through the code pages of the tree, for its library fits those only.
-        env = {"GCONV_PATH": str(self.programs / arch.current().lab.libraries / "gconv"), "LC_ALL": "C"}
-        proc.run(argv, log=self.log, timeout=_TIMEOUT_S, env=env)

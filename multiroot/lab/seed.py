@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from multiroot.errors import BadRequestError
-from multiroot.lab.disk_image import FatImage
+from multiroot.lab.fat import FatImage
 from multiroot.units import MIB, format_size
 
 LABEL = "CIDATA"
