@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`multiroot vm image`: disks for guests that boot by themselves; made here, or brought from elsewhere.
 
-A root has no code of the lab, so the functions import it.
+What the code of the lab needs is not in a root, so the functions import it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from multiroot.units import format_size
 @click.group(cls=Group)
 def image() -> None:
     """Make, import and find disks for guests."""
+    if importlib.util.find_spec("pydantic") is None:
+        raise BadRequestError("disk images are made and kept on the workstation", "give the command there")
 
 
 @image.command(example="multiroot vm image build debian-13 --output guest.raw")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -122,3 +123,10 @@ def test_an_image_is_imported_and_removed(run: Run, home: Path, monkeypatch: pyt
     assert Path(data["path"]).read_bytes() == file.read_bytes()
     assert run("vm", "image", "rm", "suse").out == "suse removed\n"
     assert not Path(data["path"]).exists()
+
+
+def test_a_root_has_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    done = run("vm", "image", "list")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("multiroot: disk images are made and kept on the workstation (")
