@@ -237,7 +237,8 @@ def _write(stage: Path, layout: DiskLayout, ids: DiskIds, early: Path, programs:
     _write_esp(disk, layout, commands, programs, out)
     commands.unlink()
     for link, name in (("vmlinuz", KERNEL), ("initrd.img", INITRD)):
-        shutil.copyfile(stage / (stage / link).readlink(), out / name)
+        target = str((stage / link).readlink()).lstrip("/")
+        shutil.copyfile(stage / target, out / name)
     serial = arch.current().serial
     (out / CMDLINE).write_text(f"root=UUID={ids.root} ro console={serial}0,115200\n")
 
