@@ -99,7 +99,11 @@ def table_options(layout: DiskLayout, ids: DiskIds) -> list[str]:
 
 
 def tools(cache: Cache) -> Path:
-    """The tree with the programs that make disks; made first when it is not there."""
+    """The tree with the programs that make disks; made first when it is not there. Raises BadRequestError."""
+    if not cache.has(tools_artifact()) and os.geteuid() != 0:
+        raise BadRequestError(
+            "making the tools for disks needs root", "run this once through sudo, later runs need no root"
+        )
     return cache.ensure(tools_artifact()) / roots.TREE
 
 

@@ -89,6 +89,8 @@ def test_building_needs_root(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> N
         disk_image.build("debian-13", cache)
     assert "'multiroot vm image build debian-13' through sudo" in raised.value.hint
     assert disk_image.built("debian-13", cache) is None
+    with pytest.raises(BadRequestError, match="making the tools for disks needs root"):
+        disk_image.tools(cache)
 
 
 def test_what_is_there_needs_no_root(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
