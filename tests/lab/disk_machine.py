@@ -194,8 +194,11 @@ def network_card(port: int) -> list[str]:
 
 
 def drive(file: Path, *devices: str, name: str = "disk") -> list[str]:
-    """A raw disk, by these devices of QEMU, the last of which has it."""
+    """A raw disk, by these devices of QEMU, the last of which has it. The one called "disk" is what a firmware
+    boots: SeaBIOS tries the first disk that it finds and no other, and finds virtio's before NVMe's.
+    """
     *before, last = devices
+    last += ",bootindex=0" if name == "disk" else ""
     words = ["-drive", option("", {"id": name, "file": file, "format": "raw", "if": "none"})]
     return [
         *words,
