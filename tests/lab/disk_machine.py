@@ -194,8 +194,10 @@ def network_card(port: int) -> list[str]:
 
 
 def drive(file: Path, *devices: str, name: str = "disk") -> list[str]:
-    """A raw disk, by these devices of QEMU, the last of which has it. The one called "disk" is what a firmware
-    boots: SeaBIOS tries the first disk that it finds and no other, and finds virtio's before NVMe's.
+    """A raw disk, by these devices of QEMU, the last of which has it.
+
+    The one called "disk" is what a firmware boots. Untold, SeaBIOS tries the first disk that it finds and no
+    other, and it finds those of virtio before those of NVMe.
     """
     *before, last = devices
     last += ",bootindex=0" if name == "disk" else ""
