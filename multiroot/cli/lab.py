@@ -48,6 +48,13 @@ def machine_options(function: Function) -> Function:
         click.option("--vm-memory", type=SizeType(), help="Memory of each VM."),
         click.option("--carve", type=SizeType(), help="Memory of the new root."),
         click.option("--cpus", type=click.IntRange(2, 64), help="CPUs of the machine."),
+        click.option(
+            "--disk",
+            "disks",
+            multiple=True,
+            metavar="IMAGE|FILE",
+            help="A disk that all roots see: the name of an image, or a file. A raw file is written to.",
+        ),
     )):  # fmt: skip
         function = option(function)
     return function

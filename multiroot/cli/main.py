@@ -26,6 +26,7 @@ COMMANDS = {
     ),
     "completion": ("multiroot.cli.completion:completion", "Print the completion script for SHELL."),
     "demo": ("multiroot.cli.demo:demo", "Hand a running VM from one kernel to another, and prove it."),
+    "disk": ("multiroot.cli.disk:disk", "See what VMs can have for disks."),
     "doctor": (
         "multiroot.cli.doctor:doctor",
         "Look at this root and say what works, what does not, and how to mend it.",

@@ -22,7 +22,7 @@ from typing import Any
 
 from multiroot import proc, processes
 from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
-from multiroot.lab import paths, state
+from multiroot.lab import lab_disks, paths, state
 from multiroot.lab.machine import Machine, make_disks, qemu_argv
 from multiroot.lab.recorder import FEED_SOCKET
 from multiroot.lab.state import Attempt, LabState
@@ -74,6 +74,7 @@ def up(machine: Machine, image_digest: str, phases: Phases, *, limits: Limits | 
             raise ConflictError(f"lab {machine.name!r} is running already", "'multiroot lab down' ends it")
         lab = state.create(machine, image_digest)
         make_disks(machine)
+        lab_disks.provide(machine.disks, phases)
         for number in range(1, ATTEMPTS + 1):
             with phases.phase(PhaseName.BOOT, kernel=machine.release, attempt=number) as attributes:
                 attempt = _boot_once(lab, limits or Limits())

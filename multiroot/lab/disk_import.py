@@ -179,17 +179,21 @@ def bring_in(file: Path, name: str, cache: Cache) -> Path:
         raise ConflictError(f"there is an image called {name}", f"remove it: multiroot vm image rm {name}")
     found = inspect(file, cache)
     partial = target.with_name(f".{target.name}.partial")
-    formats = ["-f", found.format, "-O", "raw"]
     with cache.phases.phase(PhaseName.CONVERT_IMAGE, format=found.format):
         try:
-            argv: list[proc.Arg] = [*_qemu_img(cache), "convert", *formats, file.absolute(), partial]
-            proc.run(argv, timeout=_CONVERT_TIMEOUT_S)
+            proc.run(conversion(file, found, partial, cache), timeout=_CONVERT_TIMEOUT_S)
             check_first_sector(_first_sector(partial), file, found.format)
             paths.give_to_user(partial)
             partial.rename(target)
         finally:
             partial.unlink(missing_ok=True)
     return target
+
+
+def conversion(file: Path, found: DiskInfo, target: Path, cache: Cache) -> list[proc.Arg]:
+    """The command that makes a raw disk of the image in `file`."""
+    formats = ["-f", found.format, "-O", "raw"]
+    return [*_qemu_img(cache), "convert", *formats, file.absolute(), target]
 
 
 def remove(name: str) -> None:

@@ -9,11 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.errors import BadRequestError, PeerLostError
-from multiroot.lab import accel, boot, build, execution, host, kernels, layout, paths, recipes, roots, state
+from multiroot.lab import (
+    accel,
+    boot,
+    build,
+    execution,
+    host,
+    kernels,
+    lab_disks,
+    layout,
+    paths,
+    recipes,
+    roots,
+    state,
+)
 from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
 from multiroot.lab.execution import Channel, DirectChannel, RelayChannel, Result
 from multiroot.lab.kernels import KernelSource
+from multiroot.lab.lab_disks import LabDisk
 from multiroot.lab.layout import Layout
 from multiroot.lab.machine import Machine, MachineDevice
 from multiroot.lab.recipes import MachineRecipe
@@ -33,7 +47,8 @@ class Options:
     takes KVM where it works.
     `kernel` and each of `kernels` is a name from qemu-lab/kernels.toml, "newest" or the path of a
     kernel file; `kernels` are those that must be in the image too. `modules` is where the modules of
-    kernels given by path are. A machine that is to `hold` is left paused where it resets or powers off.
+    kernels given by path are. `disks` are names of images, or files, that all roots see as persistent memory
+    (`lab_disks`). A machine that is to `hold` is left paused where it resets or powers off.
     """
 
     name: str = "default"
@@ -47,6 +62,7 @@ class Options:
     cpus: int | None = None
     hold: bool = False
     accelerator: str | None = None
+    disks: tuple[str, ...] = ()
 
 
 def cache(phases: Phases) -> Cache:
@@ -78,8 +94,9 @@ def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
     recipe = chosen_recipe(options)
     if not recipe.sparse:
         host.check_memory(memory_layout(recipe, image=0).ram)
+    disks = lab_disks.choose(options.disks, options.name, cache(phases))
     built = build.build(cache(phases), own_kernels(options), [kernel_name(name) for name in wanted])
-    return decide(options, built, accel.choose(built, phases, options.accelerator)), built
+    return decide(options, built, accel.choose(built, phases, options.accelerator), disks), built
 
 
 def chosen_recipe(options: Options) -> MachineRecipe:
@@ -95,18 +112,19 @@ def chosen_recipe(options: Options) -> MachineRecipe:
     )
 
 
-def memory_layout(recipe: MachineRecipe, image: int) -> Layout:
-    """Where the memory of such a machine lies, with a system image of `image` bytes."""
+def memory_layout(recipe: MachineRecipe, image: int, disks: Sequence[int] = ()) -> Layout:
+    """Where the memory of such a machine lies, with a system image and disks of so many bytes."""
     return layout.lay_out(
         old_memory=recipe.old_memory,
         arena=layout.arena_size(recipe.vms, recipe.vm_memory, recipe.arena_slack),
         carve=recipe.carve,
         carve_reserved=recipe.carve_at_boot,
         image=image,
+        disks=disks,
     )
 
 
-def decide(options: Options, built: Built, accelerator: str) -> Machine:
+def decide(options: Options, built: Built, accelerator: str, disks: tuple[LabDisk, ...] = ()) -> Machine:
     """The machine that the options ask for, on free ports. Raises BadRequestError."""
     recipe = chosen_recipe(options)
     kernel = built.kernels[kernel_name(options.kernel)]
@@ -125,7 +143,8 @@ def decide(options: Options, built: Built, accelerator: str) -> Machine:
         old_cpus=recipe.old_cpus,
         vms=recipe.vms,
         vm_memory=recipe.vm_memory,
-        layout=memory_layout(recipe, built.image.stat().st_size),
+        layout=memory_layout(recipe, built.image.stat().st_size, [disk.size for disk in disks]),
+        disks=disks,
         low_reserved=recipe.low_reserved,
         cmdline=recipe.cmdline,
         hold=options.hold,

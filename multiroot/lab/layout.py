@@ -2,13 +2,15 @@
 """Where a lab machine's memory lies: pure arithmetic on physical addresses and sizes in bytes.
 
 QEMU splits the RAM of a machine that has enough of it in two parts (`arch.arch.LabMachine`): a low one at
-address 0, and a high one. Device memory, which is the nvdimm with the system image, follows at the next 1 GiB
-boundary. Arena and carve go to the start of the high part, 128 MiB aligned. That is a memory section, and the
-size of a memory block.
+address 0, and a high one. Device memory follows at the next 1 GiB boundary: the nvdimm with the system image,
+and one for each disk that all roots see, none of which touches another: a kernel takes persistent memory that
+touches for one. Arena and carve go to the start of the high part, 128 MiB aligned. That is a memory section,
+and the size of a memory block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from multiroot import arch
@@ -37,7 +39,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Layout:
-    """`ram` is all of the machine's RAM; arena and carve are parts of it, the image is not.
+    """`ram` is all of the machine's RAM; arena and carve are parts of it, the image and the disks are not.
 
     Without `carve_reserved` the carve is only where one could be: memory the old root uses for movable
     pages.
@@ -49,6 +51,7 @@ class Layout:
     carve: Range
     carve_reserved: bool
     image: Range
+    disks: tuple[Range, ...] = ()
 
     def cmdline(self) -> list[str]:
         """Parameters of the old root's kernel (Documentation/admin-guide/kernel-parameters.txt: memmap,
@@ -76,9 +79,17 @@ def arena_size(vms: int, vm_memory: int, slack: int) -> int:
     return _up(vms * vm_memory + CANARY_RAM + slack, SECTION)
 
 
-def lay_out(*, old_memory: int, arena: int, carve: int, carve_reserved: bool, image: int) -> Layout:
-    """The layout for at least `old_memory` of RAM for the old root. Raises BadRequestError for a carve
-    too small.
+def lay_out(
+    *,
+    old_memory: int,
+    arena: int,
+    carve: int,
+    carve_reserved: bool,
+    image: int,
+    disks: Sequence[int] = (),
+) -> Layout:
+    """The layout for at least `old_memory` of RAM for the old root, and disks of so many bytes. Raises
+    BadRequestError for a carve too small.
     """
     if carve < LAB_CARVE_FLOOR:
         raise BadRequestError(
@@ -99,14 +110,19 @@ def lay_out(*, old_memory: int, arena: int, carve: int, carve_reserved: bool, im
     high_end = split.high_base + taken + spare
     ram = split.low_ram + taken + spare
     image_range = Range(_up(high_end, GIB), image)
+    behind, disk_ranges = image_range.end, []
+    for size in disks:
+        disk_ranges.append(Range(_up(behind + 1, GIB), size))
+        behind = disk_ranges[-1].end
     return Layout(
         ram=ram,
         # QEMU wants room to align every slot to 1 GiB.
-        max_memory=ram + _up(image, GIB) + GIB,
+        max_memory=ram + _up(behind - image_range.start, GIB) + GIB,
         arena=arena_range,
         carve=carve_range,
         carve_reserved=carve_reserved,
         image=image_range,
+        disks=tuple(disk_ranges),
     )
 
 

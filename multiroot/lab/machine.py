@@ -8,6 +8,7 @@ from pathlib import Path
 
 from multiroot import arch
 from multiroot.lab import layout
+from multiroot.lab.lab_disks import LabDisk
 from multiroot.lab.layout import Layout
 from multiroot.lab.recorder import NEW_SERIAL_SOCKET, OLD_SERIAL_SOCKET, RECORDER_QMP_SOCKET
 from multiroot.lab.roots import loader_argv
@@ -70,6 +71,7 @@ class Machine:
     iommu_vendor: str = "intel"
     devices: tuple[MachineDevice, ...] = ()
     nodes: int = 1  # NUMA nodes
+    disks: tuple[LabDisk, ...] = ()  # at layout.disks
     sparse: bool = False  # the workstation need not have as much memory
     without: tuple[str, ...] = ()  # names of QEMU's for what it lacks
 
@@ -89,7 +91,7 @@ def qemu_argv(machine: Machine) -> list[str]:
     state = machine.state
     forwards = ((machine.agent_port, AGENT_PORT), (machine.exec_port, EXEC_PORT))
     network = tuple(f"tcp:127.0.0.1:{outside}-10.0.2.15:{inside}" for outside, inside in forwards)
-    memory: Options = {"slots": 1, "maxmem": f"{machine.layout.max_memory // MIB}M"}
+    memory: Options = {"slots": 1 + len(machine.disks), "maxmem": f"{machine.layout.max_memory // MIB}M"}
     card: Options = {"netdev": "net", "disable-legacy": True, "romfile": ""}
     tcg = option("tcg", {"thread": "multi"})
     options: list[tuple[str, str]] = [
@@ -101,6 +103,7 @@ def qemu_argv(machine: Machine) -> list[str]:
         ("-smp", f"{machine.cpus},sockets={machine.nodes}" if machine.nodes > 1 else str(machine.cpus)),
         ("-m", option(f"{machine.layout.ram // MIB}M", memory)),
         *image_options(machine.image, machine.layout.image.size),
+        *_disk_options(machine),
         ("-kernel", str(machine.vmlinuz)),
         ("-initrd", str(machine.initrd)),
         ("-append", kernel_cmdline(machine)),
@@ -135,6 +138,17 @@ def image_options(image: Path, size: int) -> list[tuple[str, str]]:
         ("-object", option("memory-backend-file", file)),
         ("-device", option("nvdimm", {"memdev": "image", "unarmed": True})),
     ]
+
+
+def _disk_options(machine: Machine) -> list[tuple[str, str]]:
+    """What all roots see and write to."""
+    options: list[tuple[str, str]] = []
+    for number, (disk, place) in enumerate(zip(machine.disks, machine.layout.disks, strict=True), 1):
+        name = f"pmem{number}"
+        file: Options = {"id": name, "mem-path": disk.file, "size": place.size, "share": True}
+        options.append(("-object", option("memory-backend-file", file)))
+        options.append(("-device", option("nvdimm", {"memdev": name, "addr": f"{place.start:#x}"})))
+    return options
 
 
 def _socket(name: str, path: Path, **settings: Value) -> str:

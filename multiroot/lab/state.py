@@ -14,6 +14,7 @@ from typing import Any
 from multiroot import processes
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
+from multiroot.lab.lab_disks import LabDisk
 from multiroot.lab.layout import Layout, Range
 from multiroot.lab.machine import CPU_LOG, RESET_EVENTS, Machine, MachineDevice, token_file
 from multiroot.lab.recorder import EVENTS_LOG, FEED_SOCKET
@@ -208,13 +209,19 @@ def create(machine: Machine, image_digest: str) -> LabState:
     return state
 
 
+def _disk(data: dict[str, Any]) -> LabDisk:
+    return LabDisk(Path(data["origin"]), Path(data["file"]), data["size"], tuple(data["copy"]))
+
+
 def _machine(data: dict[str, Any]) -> Machine:
     layout = data["layout"]
     for name in ("arena", "carve", "image"):
         layout[name] = Range(**layout[name])
+    layout["disks"] = tuple(Range(**place) for place in layout["disks"])
     for name in ("vmlinuz", "initrd", "image", "emulator", "emulator_mend", "state"):
         data[name] = Path(data[name])
     for name in ("old_cpus", "cmdline", "without"):
         data[name] = tuple(data[name])
+    data["disks"] = tuple(_disk(disk) for disk in data["disks"])
     data["devices"] = tuple(MachineDevice(**device) for device in data["devices"])
     return Machine(**{**data, "layout": Layout(**layout)})

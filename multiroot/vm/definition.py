@@ -15,11 +15,13 @@ from multiroot.errors import BadRequestError
 from multiroot.rpc.border import VM_NAME
 from multiroot.units import MIB, format_size, parse_size
 from multiroot.vm import cpu_model
+from multiroot.vm.disk import Disk, check_disks
 from multiroot.vm.fields import Option, described, listed, to_data
 
 MIN_RAM = 32 * MIB
 MAX_CPUS = 255  # what QEMU's q35 takes without an emulated IOMMU
 MACHINES = ("q35", "microvm")
+DIRECT, SEABIOS = FIRMWARES = ("direct", "seabios")
 
 # A name becomes a folder, a table entry (64 bytes) and part of a process's command line.
 _NAME = VM_NAME
@@ -50,8 +52,9 @@ class VmDefinition:
 
     `ram_bytes` is a multiple of 2 MiB; `cpu` is a model with features behind commas, written out when the VM
     first starts (`cpu_model`); `machine` is "q35" or "microvm" with the VMM's options behind commas;
-    `guest` names a folder of kernel and initrd in the system image; `append` is added to the guest's command
-    line; `functions` are the PCI functions that the VM owns, bus:device.function.
+    `firmware` says what starts the guest; `guest` names a folder of kernel and initrd in the system image;
+    `append` is added to the guest's command line; `functions` are the PCI functions that the VM owns,
+    bus:device.function.
 
     Messages, JSON, files, the options of `vm run` and what `vm show` prints are derived from these fields.
     """
@@ -69,9 +72,13 @@ class VmDefinition:
         ),
     )
     machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))
+    firmware: str = described(
+        DIRECT, Option("--firmware", "direct: the kernel of GUEST; seabios: what is on the first disk.")
+    )
     guest: str = described("ticker", Option("--guest", "Guest image of the system image."))
     append: str = described("", Option("--append", "More parameters for the guest's kernel."))
     cards: tuple[Card, ...] = listed(Card, (Card(),))
+    disks: tuple[Disk, ...] = listed(Disk, ())
     functions: tuple[str, ...] = described(
         (), Option("--device", "A PCI device that the VM owns.", "BB:DD.F", "", parse=_one_or_none)
     )
@@ -106,6 +113,7 @@ class VmDefinition:
             raise BadRequestError(f"not a guest's name: {self.guest!r}")
         if not self.append.isprintable():
             raise BadRequestError("the guest's command line holds characters that are not printable")
+        _check_firmware(self)
         if len(self.cards) != 1:
             raise BadRequestError(f"a VM cannot have {len(self.cards)} network cards", "it has one, so far")
         if len(self.functions) > 1:
@@ -115,6 +123,7 @@ class VmDefinition:
         return replace(
             self,
             cards=tuple(Card(_mac(card.mac, self.name), _address(card.address)) for card in self.cards),
+            disks=check_disks(self.disks),
             functions=tuple(_function(function, self.machine) for function in self.functions),
         )
 
@@ -155,6 +164,26 @@ def check_machine(machine: str) -> None:
             raise BadRequestError(f"not a machine option: {option!r}", "write it like hpet=on")
         if option.partition("=")[0] in _FIXED_OPTIONS:
             raise BadRequestError(f"the machine option {option!r} is not yours to set")
+
+
+def _check_firmware(definition: VmDefinition) -> None:
+    """Raises BadRequestError unless a VM can start like that."""
+    if definition.firmware not in FIRMWARES:
+        raise BadRequestError(
+            f"no firmware called {definition.firmware!r}", f"there are: {', '.join(FIRMWARES)}"
+        )
+    kind = machine_kind(definition.machine)
+    if kind != "q35" and (definition.disks or definition.firmware != DIRECT):
+        raise BadRequestError("only a q35 machine can have disks", f"the machine is {kind}")
+    if definition.firmware == DIRECT:
+        return
+    if not definition.disks:
+        raise BadRequestError(f"there is nothing to boot by {definition.firmware}", "give a disk: --disk")
+    if definition.append:
+        raise BadRequestError(
+            "parameters are for a kernel that is given directly",
+            f"with {definition.firmware} the disk's boot loader has its own",
+        )
 
 
 def _mac(mac: str, name: str) -> str:

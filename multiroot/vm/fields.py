@@ -76,7 +76,8 @@ def options(record: type[Any]) -> Iterator[Option]:
 def with_options(value: T, given: Mapping[str, Any]) -> T:
     """A record with what the options say that are given; all else stays as it is.
 
-    In a list they mean its first element, or make one: that is all that options can say so far.
+    In a list they mean its first element, or make one: that is all that options can say so far. Where there
+    may be none, an element of which nothing is said is none.
     """
     changes: dict[str, Any] = {}
     for each in fields(value):  # type: ignore[arg-type]
@@ -85,7 +86,8 @@ def with_options(value: T, given: Mapping[str, Any]) -> T:
             changes[each.name] = option.parse(given[option.key])
         elif element and any(inner.key in given for inner in options(element)):
             first, *rest = getattr(value, each.name) or (element(),)
-            changes[each.name] = (with_options(first, given), *rest)
+            made = with_options(first, given)
+            changes[each.name] = tuple(rest) if made == element() and not each.default else (made, *rest)
     return replace(value, **changes)  # type: ignore[type-var]
 
 

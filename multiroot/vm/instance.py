@@ -21,11 +21,13 @@ from multiroot.arena.layout import Owner
 from multiroot.clocks import Clock, wall_clock
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.passthrough.devices import Devices
-from multiroot.vm import console
-from multiroot.vm.definition import VmDefinition
+from multiroot.vm import console, pmem
+from multiroot.vm.definition import DIRECT, VmDefinition
+from multiroot.vm.disk import Disk
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.guests import GUESTS, GuestImage, check_image
 from multiroot.vm.notices import Notice, newest
+from multiroot.vm.pmem import Pmem
 from multiroot.vm.process import AGENT_URGENCY, Urgency, listen, started
 from multiroot.vm.vmm import VmmFactory, VmmGoneError, VmmSetup, VmmStuckError, Wiring
 
@@ -73,7 +75,8 @@ class Network(Protocol):
 @dataclass(frozen=True)
 class Host:
     """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card,
-    `devices` None no device of their own. `agent` is this process, for VMs that stand still.
+    `devices` None no device of their own. `find_disk` says what a disk is here. `agent` is this process, for
+    VMs that stand still.
     """
 
     root: int
@@ -84,11 +87,15 @@ class Host:
     network: Network | None = None
     devices: Devices | None = None
     guests: Path = GUESTS
+    find_disk: Callable[[Disk], Pmem] = lambda disk: pmem.find(disk.address, writable=not disk.read_only)
     agent: Urgency = field(default_factory=lambda: Urgency(os.getpid(), AGENT_URGENCY))
 
     def check(self, definition: VmDefinition) -> None:
         """Raises BadRequestError if this root lacks the guest image or has no devices to give."""
-        check_image(self.guests, definition.guest)
+        if definition.firmware == DIRECT:
+            check_image(self.guests, definition.guest)
+        for disk in definition.disks:
+            self.find_disk(disk)
         if definition.functions and self.devices is None:
             raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
 
@@ -276,7 +283,8 @@ class Instance:
                 stack.callback(os.close, taps[-1].fd)
             self.taps = tuple(tap.name for tap in taps)
             self._spawn_keeper(stack, keeper_serial)
-            wiring = Wiring(serial.fileno(), tuple(tap.fd for tap in taps), self.functions)
+            disks = tuple(host.find_disk(disk).node for disk in self.definition.disks)
+            wiring = Wiring(serial.fileno(), tuple(tap.fd for tap in taps), self.functions, disks)
             await self.vmm.start(wiring, incoming=incoming)
 
     def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:

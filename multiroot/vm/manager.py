@@ -12,7 +12,8 @@ from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.processes import ProcessId, logging_to
-from multiroot.vm.definition import VmDefinition, check_name
+from multiroot.vm import claims
+from multiroot.vm.definition import DIRECT, VmDefinition, check_name
 from multiroot.vm.door import Door
 from multiroot.vm.folder import VmFolder, VmRecord, folders
 from multiroot.vm.guests import GuestImage, check_ram_for
@@ -42,7 +43,8 @@ class VmManager:
         definition = definition.checked()
         self.host.check(definition)
         image = GuestImage.of(self.host.guests, definition.guest)
-        await asyncio.to_thread(check_ram_for, image, definition.ram_bytes)
+        if definition.firmware == DIRECT:
+            await asyncio.to_thread(check_ram_for, image, definition.ram_bytes)
         self._check_free(definition.name)
         self._allocating.add(definition.name)
         try:
@@ -59,12 +61,13 @@ class VmManager:
         vm.functions = functions
         self._vms[vm.name] = vm
         try:
+            await asyncio.to_thread(claims.claim, self.host.arena, vm.name, definition.disks)
             self.door.check()
             with vm.busy("started"):
                 await vm.start()
         except BaseException:
             del self._vms[vm.name]
-            self.host.arena.free(vm.name, vm.owner)
+            self._free(vm.name, vm.owner)
             raise
         return vm
 
@@ -196,7 +199,7 @@ class VmManager:
             return
         with vm.busy("stopped"):
             await vm.end(VmState.STOPPED)
-            self.host.arena.free(name, vm.owner)
+            self._free(name, vm.owner)
             self.unregister(vm)
             await vm.discard()
 
@@ -311,9 +314,14 @@ class VmManager:
             raise ConflictError(
                 f"{name} is owned by root {root}", f"end it there: multiroot vm stop {name} --root {root}"
             )
-        self.host.arena.free(name, entry.owner)
+        self._free(name, entry.owner)
         # What is known of it here goes with it.
         self.find(name)
+
+    def _free(self, name: str, owner: Owner) -> None:
+        """Give a VM's memory back, and its disks, which it has as long as it has memory."""
+        self.host.arena.free(name, owner)
+        claims.release(self.host.arena, name)
 
     def _entry(self, name: str) -> Entry:
         entry = None if name in self._allocating else self.host.arena.vm(name)

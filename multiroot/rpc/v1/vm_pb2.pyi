@@ -36,6 +36,8 @@ class VmDefinition(_message.Message):
     APPEND_FIELD_NUMBER: _builtins.int
     CARDS_FIELD_NUMBER: _builtins.int
     FUNCTIONS_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
+    FIRMWARE_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ram_bytes: _builtins.int
@@ -46,6 +48,8 @@ class VmDefinition(_message.Message):
     """name of a guest image in the system image"""
     append: _builtins.str
     """added to the guest's command line"""
+    firmware: _builtins.str
+    """direct: the guest image's kernel; seabios: from the first disk"""
     cpu: _builtins.str
     """model with its features; of a VM that has started, each of them"""
     @_builtins.property
@@ -56,6 +60,8 @@ class VmDefinition(_message.Message):
     def functions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """PCI addresses of the functions it owns, one at most so far"""
 
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Disk]: ...
     def __init__(
         self,
         *,
@@ -67,15 +73,46 @@ class VmDefinition(_message.Message):
         append: _builtins.str = ...,
         cards: _abc.Iterable[Global___Card] | None = ...,
         functions: _abc.Iterable[_builtins.str] | None = ...,
+        disks: _abc.Iterable[Global___Disk] | None = ...,
+        firmware: _builtins.str = ...,
         cpu: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "functions", b"functions", "guest", b"guest", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "disks", b"disks", "firmware", b"firmware", "functions", b"functions", "guest", b"guest", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VmDefinition: _TypeAlias = VmDefinition  # noqa: Y015
+
+@_typing.final
+class Disk(_message.Message):
+    """A disk that every root reaches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BUS_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """pmem:ADDRESS"""
+    bus: _builtins.str
+    """virtio-blk, virtio-scsi, cd"""
+    read_only: _builtins.bool
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        bus: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "read_only", b"read_only", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disk: _TypeAlias = Disk  # noqa: Y015
 
 @_typing.final
 class Card(_message.Message):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from multiroot.arena.allocator import Extent
 from multiroot.vm import cpu_model
-from multiroot.vm.definition import machine_kind
+from multiroot.vm.definition import DIRECT, SEABIOS, machine_kind
+from multiroot.vm.disk import Disk
 from multiroot.vm.guests import guest_command_line
 from multiroot.vm.qemu.options import Value, option
 from multiroot.vm.vmm import VmmSetup
@@ -21,7 +22,6 @@ from multiroot.vm.vmm import VmmSetup
 # suppress-vmdesc also matters for safety: nothing may follow the end mark of the stream, see docs/handoff.md.
 _MACHINE_OPTIONS: dict[str, dict[str, Value]] = {
     "q35": {
-        "firmware": "qboot.rom",
         "suppress-vmdesc": True,
         "hpet": False,
         "vmport": False,
@@ -30,7 +30,7 @@ _MACHINE_OPTIONS: dict[str, dict[str, Value]] = {
         "smbus": False,
         "i8042": False,
     },
-    "microvm": {"firmware": "qboot.rom", "suppress-vmdesc": True, "acpi": True},
+    "microvm": {"suppress-vmdesc": True, "acpi": True},
 }
 # What a guest does after a panic is its own affair. That it did is told by a device that has no state.
 _Q35_GLOBAL = option("", {"ICH9-LPC.acpi-pci-hotplug-with-bridge-support": False})
@@ -43,6 +43,11 @@ _CARDS: dict[str, tuple[str, dict[str, Value]]] = {
     ),
     "microvm": ("virtio-net-device", {}),
 }
+_FIRMWARE = {DIRECT: "qboot.rom", SEABIOS: "bios-256k.bin"}
+DISK_SLOT = 0x10
+_LEGACY: dict[str, Value] = {"disable-modern": True, "disable-legacy": False}
+# SeaBIOS takes no longer queues of a disk with virtio's legacy interface.
+_QUEUE: dict[str, Value] = {"queue-size": 128, "num-queues": 1}
 RAM_BLOCK = "ram"
 
 
@@ -91,21 +96,22 @@ def command(
     descriptors: Descriptors,
     *,
     functions: tuple[str, ...] = (),
+    disks: tuple[Path, ...] = (),
     incoming: Incoming | None = None,
 ) -> list[str]:
     """The whole argument vector; `functions` are the addresses in this root of the PCI functions that the VM
-    owns.
+    owns, `disks` the block devices that its disks are here.
     """
     definition = setup.definition
     words = [
         os.fspath(qemu.program), "-name", option("", {"guest": definition.name}),
         "-nodefaults", "-no-user-config", "-display", "none", "-action", "panic=none",
-        "-machine", machine(definition.machine), "-accel", qemu.accel, "-cpu", cpu(qemu, definition.cpu),
+        "-machine", machine(definition.machine, definition.firmware),
+        "-accel", qemu.accel, "-cpu", cpu(qemu, definition.cpu),
         *_MACHINE_WORDS[machine_kind(definition.machine)],
         "-smp", str(definition.cpus), "-m", option("", {"size": f"{definition.ram_bytes}B"}),
         "-object", _memory(setup.arena, setup.extent),
-        "-kernel", os.fspath(setup.image.kernel), "-initrd", os.fspath(setup.image.initrd),
-        "-append", guest_command_line(definition),
+        *_start(setup),
         "-chardev", option("socket", {"id": "qmp", "fd": descriptors.qmp, "server": True, "wait": False}),
         "-mon", option("", {"chardev": "qmp", "mode": "control"}),
         "-chardev", option("socket", {"id": "serial", "fd": descriptors.serial}),
@@ -118,6 +124,8 @@ def command(
                 "-netdev", option("tap", {"id": "net", "fd": tap}),
                 "-device", option(driver, {**settings, "netdev": "net", "mac": card.mac}),
             ]  # fmt: skip
+    for number, (disk, node) in enumerate(zip(definition.disks, disks, strict=True)):
+        words += disk_words(number, disk, node)
     for address in functions:
         # Without its ROM, which QEMU would read from the device.
         words += [
@@ -144,11 +152,42 @@ def cpu(qemu: Qemu, text: str) -> str:
     return f"{text},enforce=on"
 
 
-def machine(text: str) -> str:
+def machine(text: str, firmware: str = DIRECT) -> str:
     """QEMU's -machine value for a definition's machine; the definition's own options win."""
     kind, *words = text.split(",")
     own = dict(word.split("=", 1) for word in words)
-    return option(kind, {**_MACHINE_OPTIONS[kind], "memory-backend": RAM_BLOCK, **own})
+    rom = _FIRMWARE[firmware]
+    return option(kind, {**_MACHINE_OPTIONS[kind], "firmware": rom, "memory-backend": RAM_BLOCK, **own})
+
+
+def _start(setup: VmmSetup) -> list[str]:
+    """What the guest starts with, if not with what is on its disk."""
+    if setup.definition.firmware != DIRECT:
+        return []
+    return [
+        "-kernel", os.fspath(setup.image.kernel), "-initrd", os.fspath(setup.image.initrd),
+        "-append", guest_command_line(setup.definition),
+    ]  # fmt: skip
+
+
+def disk_words(number: int, disk: Disk, node: Path) -> list[str]:
+    """Disk `number` (from 0) of a VM. Nothing of it is cached in this root: another may go on with it."""
+    name = f"disk{number}"
+    backend: dict[str, Value] = {
+        "driver": "host_device", "node-name": name, "filename": node,
+        "cache.direct": True, "read-only": disk.read_only, "discard": "unmap",
+    }  # fmt: skip
+    slot = f"{DISK_SLOT + number:#x}"
+    front: dict[str, Value] = {"drive": name, "bootindex": number}
+    if disk.bus == "virtio-blk":
+        words = ["-device", option("virtio-blk-pci", {**_LEGACY, "addr": slot, **_QUEUE, **front})]
+    else:
+        bus, kind = f"scsi{number}", "scsi-cd" if disk.bus == "cd" else "scsi-hd"
+        words = [
+            "-device", option("virtio-scsi-pci", {**_LEGACY, "addr": slot, "id": bus}),
+            "-device", option(kind, {"bus": f"{bus}.0", **front}),
+        ]  # fmt: skip
+    return ["-blockdev", option("", backend), *words]
 
 
 def _memory(arena: Path, extent: Extent) -> str:

@@ -102,6 +102,7 @@ class QemuVmm:
                 self.setup,
                 descriptors,
                 functions=wiring.functions,
+                disks=wiring.disks,
                 incoming=self.incoming if incoming else None,
             )
             self.running = started(proc.spawn(argv, log=self.setup.log, pass_fds=descriptors.all()))

@@ -69,7 +69,7 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 # And those that ask none, or only one in a lab machine that they have started or found.
 ASKS_NONE = {
-    *("arena format", "arena show", "completion"),
+    *("arena format", "arena show", "completion", "disk list"),
     *("kexec load", "kexec start", "kexec status", "kexec stop"),
     *("plan inventory", "plan show"),
     *("vm image build", "vm image import", "vm image list", "vm image path", "vm image rm"),

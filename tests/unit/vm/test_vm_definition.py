@@ -14,6 +14,7 @@ from multiroot.errors import BadRequestError
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import GIB, MIB
 from multiroot.vm.definition import Card, VmDefinition
+from multiroot.vm.disk import Disk
 from multiroot.vm.fields import (
     Option,
     as_text,
@@ -28,6 +29,7 @@ from multiroot.vm.fields import (
 )
 from multiroot.vm.messages import definition_from_proto, definition_to_proto
 
+DISK = Disk("pmem:0x1c0000000")
 GOOD = VmDefinition("vm0", cards=(Card(address="10.77.1.1/16"),)).checked()
 
 
@@ -69,6 +71,16 @@ def test_defaults_are_filled_in() -> None:
         ({"cards": (Card(address="fe80::1/64"),)}, "not an IPv4"),
         ({"cards": ()}, "cannot have 0 network cards"),
         ({"cards": (Card(), Card())}, "cannot have 2 network cards"),
+        ({"firmware": "bios"}, "no firmware called 'bios'"),
+        ({"firmware": "seabios"}, "nothing to boot by seabios"),
+        ({"firmware": "seabios", "disks": (DISK,), "append": "x"}, "for a kernel that is given directly"),
+        ({"firmware": "seabios", "machine": "microvm"}, "only a q35 machine can have disks"),
+        ({"disks": (DISK,), "machine": "microvm"}, "only a q35 machine can have disks"),
+        ({"disks": (Disk("/root/x.raw"),)}, "not a disk that every root reaches: '/root/x.raw'"),
+        ({"disks": (Disk(""),)}, "not a disk that every root reaches: ''"),
+        ({"disks": (Disk("pmem:0xfffffffffffff", "ide"),)}, "no bus for disks called 'ide'"),
+        ({"disks": (DISK, Disk("pmem:0x01C0000000"))}, "the disk pmem:0x1c0000000 is given twice"),
+        ({"disks": tuple(Disk(f"pmem:{at:#x}") for at in range(9))}, "cannot have 9 disks"),
         ({"functions": ("1",)}, "not a PCI address: '1'"),
         ({"functions": ("01:00.0", "02:00.0")}, "cannot own 2 PCI functions"),
         ({"functions": ("01:00.0",), "machine": "microvm"}, "only a q35 machine"),
@@ -88,6 +100,8 @@ OTHERS: dict[str, Any] = {
     "machine": "q35,hpet=on",
     "guest": "ticker-card",
     "append": "ticker.region=8",
+    "firmware": "seabios",
+    "disks": (Disk("pmem:0x1c0000000", "virtio-scsi"),),
     "cards": (Card("52:54:00:00:00:07", "10.77.1.7/16"),),
     "functions": ("01:00.0",),
 }
@@ -99,7 +113,9 @@ def test_every_field_counts_in_the_checksum() -> None:
     for field in fields(GOOD):
         sums.add(replace(GOOD, **{field.name: OTHERS[field.name]}).checksum())
     assert len(sums) == 1 + len(fields(GOOD))
-    assert OTHER.checked() == OTHER
+    # Of what is on a disk, nobody here knows the parameters.
+    complete = replace(OTHER, append="")
+    assert complete.checked() == complete
 
 
 def test_messages_json_and_files_carry_every_field() -> None:
@@ -117,6 +133,9 @@ def test_every_field_can_be_given_to_vm_run() -> None:
         "--cpus": "2",
         "--cpu": "base,lm=on",
         "--machine": "q35,hpet=on",
+        "--firmware": "seabios",
+        "--disk": "pmem:0x1c0000000",
+        "--disk-bus": "virtio-scsi",
         "--guest": "ticker-card",
         "--append": "ticker.region=8",
         "--mac": "52:54:00:00:00:07",
@@ -132,6 +151,14 @@ def test_every_field_can_be_given_to_vm_run() -> None:
     plain = cli.run.make_context("run", ["vm0"]).params
     assert with_options(VmDefinition("vm0"), plain) == VmDefinition("vm0")
     assert with_options(OTHER, {**plain, "device": ""}) == VmDefinition("vm1")
+
+
+def test_a_disk_is_the_same_however_it_is_written() -> None:
+    written = (Disk("PMEM:0x01C0000000", "cd"), Disk("pmem:0x1d0000000", read_only=True))
+    made = replace(GOOD, disks=written).checked()
+    assert made.disks == (Disk("pmem:0x1c0000000", "cd", True), Disk("pmem:0x1d0000000", read_only=True))
+    assert made.checked() == made
+    assert made.disks[0].address == 0x1C0000000
 
 
 @pytest.mark.parametrize("key", [option.key for option in options(VmDefinition)])

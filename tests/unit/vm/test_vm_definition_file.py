@@ -20,6 +20,7 @@ from multiroot.rpc import border
 from multiroot.units import MIB
 from multiroot.vm.definition import Card, VmDefinition
 from multiroot.vm.definition_file import read, write
+from multiroot.vm.disk import Disk, name_of
 from multiroot.vm.fields import from_file, options, to_file
 
 TOP = Path(__file__).parents[3]
@@ -37,6 +38,13 @@ def definitions(draw: st.DrawFn) -> VmDefinition:
     mac = draw(st.just("") | st.tuples(*[BYTES] * 5).map(lambda rest: ":".join(("52", *rest))))
     address = draw(st.just("") | st.ip_addresses(v=4).map(lambda ip: f"{ip}/16"))
     functions = draw(st.sampled_from([(), ("01:00.0",)])) if kind == "q35" else ()
+    disk = st.builds(
+        Disk,
+        st.integers(1, (1 << 52) - 1).map(name_of),
+        st.sampled_from(["virtio-blk", "virtio-scsi"]),
+        st.booleans(),
+    )
+    disks = draw(st.lists(disk, max_size=3, unique_by=lambda each: each.source))
     values: dict[str, Any] = {
         "name": draw(NAMES),
         "ram_bytes": draw(st.integers(16, 1 << 20)) * 2 * MIB,
@@ -45,6 +53,8 @@ def definitions(draw: st.DrawFn) -> VmDefinition:
         "machine": ",".join((kind, *more)),
         "guest": draw(NAMES),
         "append": draw(st.text(LETTERS, max_size=border.PATH_MOST)),
+        "firmware": "direct",
+        "disks": tuple(disks) if kind == "q35" else (),
         "cards": (Card(mac, address),),
         "functions": functions,
     }
@@ -72,11 +82,13 @@ def test_what_is_printed() -> None:
         "cpus = 1\n"
         'cpu = "host"\n'
         'machine = "q35"\n'
+        'firmware = "direct"\n'
         'guest = "ticker"\n'
         'append = "a=\\"\u00e9\\\\\\""\n'
         "cards = [\n"
         f'    {{ mac = "{definition.card.mac}", address = "" }},\n'
         "]\n"
+        "disks = []\n"
         "functions = [\n"
         '    "01:00.0",\n'
         "]\n"

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot disk`: what VMs can have for disks, from inside a root."""
+
+from __future__ import annotations
+
+import click
+
+from multiroot.cli.commands import Group
+from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.units import format_size
+
+
+@click.group(cls=Group)
+def disk() -> None:
+    """See what VMs can have for disks. Works inside a root."""
+
+
+@disk.command("list", example="multiroot disk list --json")
+@json_option
+def list_disks(as_json: bool) -> None:
+    """Persistent memory that is a block device here. The name in the first column is the same in every root.
+
+    Needs no agent.
+    """
+    from dataclasses import asdict
+
+    from multiroot.vm import pmem
+    from multiroot.vm.disk import name_of
+
+    found = pmem.devices()
+    if as_json:
+        print_json(
+            [{**asdict(each), "source": name_of(each.address), "node": str(each.node)} for each in found]
+        )
+        return
+    rows = [
+        (name_of(each.address), format_size(each.size), "yes" if each.read_only else "no", each.node)
+        for each in found
+    ]
+    print_table(("source", "size >", "read-only", "here"), rows)

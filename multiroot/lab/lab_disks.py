@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disks that all roots of a lab machine see: image files of the workstation, shown to it as NVDIMMs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot import proc
+from multiroot.errors import BadRequestError
+from multiroot.lab import disk_image, disk_import, paths, recipes
+from multiroot.lab.cache import Cache
+from multiroot.phase_names import PhaseName
+from multiroot.phases import Phases
+from multiroot.ranges import align_up
+from multiroot.units import MIB, format_size
+
+UNIT = 2 * MIB  # kernels take persistent memory in such pieces (Documentation/driver-api/nvdimm: alignment)
+_COPY_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class LabDisk:
+    """A disk. The machine writes to `file`, of `size` bytes, which is `origin` itself or a copy of its own;
+    `copy` is the command that makes the copy.
+    """
+
+    origin: Path
+    file: Path
+    size: int
+    copy: tuple[str, ...] = ()
+
+
+def choose(words: Sequence[str], lab: str, cache: Cache) -> tuple[LabDisk, ...]:
+    """What `--disk` says: names of images, or files. An image, or a file in another format than raw, stays
+    as it is: the machine gets a copy. A raw file is the disk itself.
+
+    Raises BadRequestError for what is no image.
+    """
+    folder = paths.state_dir() / "disks"
+    chosen = [_choose(word, folder / f"{lab}-{number}.raw", cache) for number, word in enumerate(words, 1)]
+    files = [disk.file.resolve() for disk in chosen]
+    for disk in chosen:
+        if files.count(disk.file.resolve()) > 1:
+            raise BadRequestError(f"{disk.origin} is given twice", "a file is one disk")
+    return tuple(chosen)
+
+
+def _choose(word: str, copy: Path, cache: Cache) -> LabDisk:
+    if "/" not in word and not Path(word).exists():
+        origin = _image(word, cache)
+        return LabDisk(origin, copy, align_up(origin.stat().st_size, UNIT), _sparse_copy(origin, copy))
+    origin = Path(word)
+    found = disk_import.inspect(origin, cache)
+    if found.format != "raw":
+        convert = disk_import.conversion(origin, found, copy, cache)
+        return LabDisk(origin, copy, align_up(found.size, UNIT), tuple(map(str, convert)))
+    size = origin.stat().st_size
+    if size % UNIT:
+        larger = align_up(size, UNIT)
+        raise BadRequestError(
+            f"{origin} has {size} bytes, which is no multiple of {format_size(UNIT)}",
+            f"make it larger: truncate --size={larger} {proc.quote([origin])}",
+        )
+    return LabDisk(origin, origin.absolute(), size)
+
+
+def _image(name: str, cache: Cache) -> Path:
+    if name not in recipes.disk_image_names():
+        return disk_import.locate(name)
+    built = disk_image.built(name, cache)
+    if built is None:
+        raise BadRequestError(f"the image {name} is not built", f"build it: multiroot vm image build {name}")
+    return built
+
+
+def _sparse_copy(origin: Path, copy: Path) -> tuple[str, ...]:
+    return ("cp", "--sparse=always", "--reflink=auto", str(origin), str(copy))
+
+
+def provide(disks: Sequence[LabDisk], phases: Phases) -> None:
+    """Make the copies anew. Raises CommandError."""
+    for disk in disks:
+        if not disk.copy:
+            continue
+        paths.make_dir(disk.file.parent)
+        disk.file.unlink(missing_ok=True)
+        with phases.phase(PhaseName.COPY_IMAGE):
+            proc.run(list(disk.copy), timeout=_COPY_TIMEOUT_S)
+        with disk.file.open("r+b") as file:
+            file.truncate(disk.size)
+        paths.give_to_user(disk.file)

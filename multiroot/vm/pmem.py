@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Persistent memory of this root that is a block device, by its physical address."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot.errors import BadRequestError, ConflictError
+
+SYS_BLOCK = Path("/sys/block")
+DEV = Path("/dev")
+_SECTOR = 512  # of /sys/block, whatever the device has
+
+
+@dataclass(frozen=True)
+class Pmem:
+    """`address` (physical) and `size` in bytes; `node` is what it is called in this root alone."""
+
+    address: int
+    size: int
+    read_only: bool
+    node: Path
+
+
+def devices(sys_block: Path = SYS_BLOCK, dev: Path = DEV) -> list[Pmem]:
+    """All of them, by address."""
+    found = []
+    for folder in sorted(sys_block.glob("pmem*")):
+        try:
+            address = int((folder / "device/resource").read_text(), 16)
+            size = int((folder / "size").read_text()) * _SECTOR
+            read_only = (folder / "ro").read_text().strip() == "1"
+        except (OSError, ValueError):
+            # It went away, or is divided further, and then its address is not that of its first byte.
+            continue
+        found.append(Pmem(address, size, read_only, dev / folder.name))
+    return sorted(found, key=lambda each: each.address)
+
+
+def find(address: int, *, writable: bool, sys_block: Path = SYS_BLOCK, dev: Path = DEV) -> Pmem:
+    """The one that begins there, which nobody here has mounted.
+
+    Raises BadRequestError if there is none, or it can't be written to and is to be, ConflictError if it is in
+    use.
+    """
+    for each in devices(sys_block, dev):
+        if each.address == address:
+            break
+    else:
+        raise BadRequestError(
+            f"this root has no persistent memory at {address:#x}", "`multiroot disk list` shows what it has"
+        )
+    if writable and each.read_only:
+        raise BadRequestError(f"{each.node} can't be written to", "give it as read_only, or on the bus cd")
+    _check_unused(each.node)
+    return each
+
+
+def _check_unused(node: Path) -> None:
+    try:
+        # Of a block device, O_EXCL asks whether the kernel itself has it: mounted, or a part of something.
+        os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        raise ConflictError(
+            f"{node} can't be a VM's disk: {error.strerror}", "is it mounted here?"
+        ) from error
