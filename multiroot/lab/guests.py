@@ -16,7 +16,16 @@ from multiroot.lab.kernels import Kernel
 TICKER = "ticker"
 # virtio_pci is built in or a module, by kernel; a microvm's card needs virtio_mmio. The last ones drive
 # devices passed through, if there.
-_TICKER_MODULES = ["virtio_pci", "virtio_mmio?", "virtio_net", "igb?", "igbvf?", "nvme?", "pvpanic_mmio?"]
+_TICKER_MODULES = [
+    "virtio_pci",
+    "virtio_mmio?",
+    "virtio_net",
+    "igb?",
+    "igbvf?",
+    "nvme?",
+    "virtio_blk?",
+    "pvpanic_mmio?",
+]
 _CFLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
 _LIBRARY = ["-shared", "-fPIC"]
 

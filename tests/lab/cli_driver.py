@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from multiroot.lab.lab import Lab
 
@@ -92,6 +93,12 @@ class Cli:
 
     def data(self, *words: str) -> object:
         return json.loads(self.ok(*words, "--json"))
+
+    def lab_data(self, *words: str, root: str = "old") -> Any:
+        """What a command says that is run in a root."""
+        done = self.lab.run(["multiroot", *words, "--json"], root=root)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     def refused(self, code: int, says: str, *words: str) -> None:
         """The command ends with `code` and one line that says `says`, and nothing is different afterwards."""
