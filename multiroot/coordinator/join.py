@@ -17,6 +17,7 @@ from multiroot.root.peers import Peer, Peers, SideState
 
 log = logging.getLogger("multirootd")
 
+JOIN_TIMEOUT_S = 180  # unless the user says otherwise
 CONSOLES = Path("/var/log/multiroot")
 POLL_S = 0.25
 # A kernel that has not loaded our module yet and says nothing for this long is stuck. Emulated ones on a busy
@@ -57,6 +58,7 @@ class BootWatch:
     lines: list[str] = field(default_factory=list)
     verdict: Verdict = WELL
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    slowness: float = 1.0  # so many times as long as usual it may be silent
 
     def stop(self) -> None:
         """Let `run` come back, at once but for a piece of memory that is being read."""
@@ -65,7 +67,7 @@ class BootWatch:
     @property
     def patience_s(self) -> float:
         """How long it may be silent: much longer before its first word than after it."""
-        return STALL_S if self.lines else UNPACK_S
+        return self.slowness * (STALL_S if self.lines else UNPACK_S)
 
     async def run(self, loading: Callable[[], bool]) -> None:
         """Until the kernel is dead, broken, or silent for too long while `loading()`; or until `stop`."""
@@ -122,8 +124,10 @@ async def wait_for_join(
 ) -> None:
     """Back when the new root's agent says it is ready. Raises what became of it instead, as soon as that is
     known: PeerLostError when it has ended, panicked or crashed, WaitTimeoutError when it stands still. All
-    that it said is then in a file in `folder`, and the error names it.
+    that it said is then in a file in `folder`, and the error names it. Who gives it more time to join than
+    usual knows that this machine is slow: it may be silent for longer, too.
     """
+    watch.slowness = max(1.0, timeout_s / JOIN_TIMEOUT_S)
     ended = (SideState.READY, SideState.PARKED)
     coming = asyncio.create_task(peers.wait(lambda: child.state in ended, timeout_s))
     listening = asyncio.create_task(_listening(watch, lambda: child.state is SideState.STARTED))

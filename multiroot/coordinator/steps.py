@@ -15,7 +15,7 @@ from pathlib import Path
 from multiroot.arena.atomics import tsc_clock
 from multiroot.clocks import wall_clock
 from multiroot.coordinator.coordinator import HAND_BACK, Data, Step, Undoing
-from multiroot.coordinator.join import CONSOLES, BootWatch, Console, wait_for_join
+from multiroot.coordinator.join import CONSOLES, JOIN_TIMEOUT_S, BootWatch, Console, wait_for_join
 from multiroot.coordinator.requests import request_data
 from multiroot.device.handle import Device
 from multiroot.errors import MultirootError, PeerLostError
@@ -35,7 +35,6 @@ from multiroot.rpc.token_file import TOKEN_FILE
 from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list, parse_cpu_list
 
-JOIN_TIMEOUT_S = 180
 ANSWER_TIMEOUT_S = 10
 
 

@@ -10,7 +10,7 @@ from lab_factory import Labs
 
 from multiroot.lab.lab import Lab
 
-SLOW = ("kvm", "vmx")  # folders with machines that are emulated in an emulated one, or in Bochs
+SLOW = ("vmx",)  # folders with machines that Bochs emulates
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -103,6 +103,14 @@ async def test_a_kernel_that_never_says_anything_stands_still_too(new: NewRoot, 
     assert not list(tmp_path.iterdir())
 
 
+async def test_who_gives_it_more_time_to_join_lets_it_be_silent_for_longer(
+    new: NewRoot, tmp_path: Path
+) -> None:
+    new.kernel.say(BANNER)
+    error = await new.fails(tmp_path, timeout=3 * join.JOIN_TIMEOUT_S)
+    assert "stood still for 0.3 s" in error.message
+
+
 async def test_before_its_first_word_a_kernel_may_be_silent_for_longer(new: NewRoot, tmp_path: Path) -> None:
     waiting = asyncio.create_task(new.waited_for(tmp_path))
     assert not (await asyncio.wait({waiting}, timeout=0.25))[0]
