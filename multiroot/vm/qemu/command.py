@@ -125,7 +125,7 @@ def command(
                 "-device", option(driver, {**settings, "netdev": "net", "mac": card.mac}),
             ]  # fmt: skip
     for number, (disk, node) in enumerate(zip(definition.disks, disks, strict=True)):
-        words += disk_words(number, disk, node)
+        words += disk_words(number, disk, node, boots=definition.firmware != DIRECT)
     for address in functions:
         # Without its ROM, which QEMU would read from the device.
         words += [
@@ -170,15 +170,17 @@ def _start(setup: VmmSetup) -> list[str]:
     ]  # fmt: skip
 
 
-def disk_words(number: int, disk: Disk, node: Path) -> list[str]:
-    """Disk `number` (from 0) of a VM. Nothing of it is cached in this root: another may go on with it."""
+def disk_words(number: int, disk: Disk, node: Path, *, boots: bool) -> list[str]:
+    """Disk `number` (from 0) of a VM; firmware that `boots` tries disks in this order. Nothing of it is cached
+    in this root: another may go on with it.
+    """
     name = f"disk{number}"
     backend: dict[str, Value] = {
         "driver": "host_device", "node-name": name, "filename": node,
         "cache.direct": True, "read-only": disk.read_only, "discard": "unmap",
     }  # fmt: skip
     slot = f"{DISK_SLOT + number:#x}"
-    front: dict[str, Value] = {"drive": name, "bootindex": number}
+    front: dict[str, Value] = {"drive": name, **({"bootindex": number} if boots else {})}
     if disk.bus == "virtio-blk":
         words = ["-device", option("virtio-blk-pci", {**_LEGACY, "addr": slot, **_QUEUE, **front})]
     else:
