@@ -171,7 +171,7 @@ def _start(setup: VmmSetup) -> list[str]:
 
 
 def disk_words(number: int, disk: Disk, node: Path, *, boots: bool) -> list[str]:
-    """Disk `number` (from 0) of a VM; firmware that `boots` tries disks in this order. Nothing of it is cached
+    """Disk `number` (from 0) of a VM; firmware that `boots` tries them in this order. Nothing of it is cached
     in this root: another may go on with it.
     """
     name = f"disk{number}"
