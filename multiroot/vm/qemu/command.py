@@ -46,7 +46,8 @@ _CARDS: dict[str, tuple[str, dict[str, Value]]] = {
 _FIRMWARE = {DIRECT: "qboot.rom", SEABIOS: "bios-256k.bin"}
 DISK_SLOT = 0x10
 _LEGACY: dict[str, Value] = {"disable-modern": True, "disable-legacy": False}
-# SeaBIOS takes no longer queues of a disk with virtio's legacy interface.
+# SeaBIOS finds no disk behind the legacy interface of this QEMU.
+_MODERN: dict[str, Value] = {"disable-legacy": True}
 _QUEUE: dict[str, Value] = {"queue-size": 128, "num-queues": 1}
 RAM_BLOCK = "ram"
 
@@ -181,12 +182,13 @@ def disk_words(number: int, disk: Disk, node: Path, *, boots: bool) -> list[str]
     }  # fmt: skip
     slot = f"{DISK_SLOT + number:#x}"
     front: dict[str, Value] = {"drive": name, **({"bootindex": number} if boots else {})}
+    virtio = _MODERN if boots else _LEGACY
     if disk.bus == "virtio-blk":
-        words = ["-device", option("virtio-blk-pci", {**_LEGACY, "addr": slot, **_QUEUE, **front})]
+        words = ["-device", option("virtio-blk-pci", {**virtio, "addr": slot, **_QUEUE, **front})]
     else:
         bus, kind = f"scsi{number}", "scsi-cd" if disk.bus == "cd" else "scsi-hd"
         words = [
-            "-device", option("virtio-scsi-pci", {**_LEGACY, "addr": slot, "id": bus}),
+            "-device", option("virtio-scsi-pci", {**virtio, "addr": slot, "id": bus}),
             "-device", option(kind, {"bus": f"{bus}.0", **front}),
         ]  # fmt: skip
     return ["-blockdev", option("", backend), *words]
