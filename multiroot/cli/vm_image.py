@@ -78,6 +78,63 @@ def import_file(file: Path, name: str | None, as_json: bool) -> None:
         say(f"{called} is in {path}")
 
 
+@image.command(example="multiroot vm image seed deb --key ~/.ssh/id_ed25519.pub --output seed.raw")
+@click.argument("hostname")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Public SSH key of who may log in; may be given several times.",
+)
+@click.option(
+    "--user-data", type=click.Path(path_type=Path), metavar="FILE", help="What else cloud-init does."
+)
+@click.option(
+    "--network-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Of the guest's cards; without, they ask for addresses by DHCP.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FILE", required=True, help="The new file."
+)
+def seed(
+    hostname: str,
+    keys: tuple[Path, ...],
+    user_data: Path | None,
+    network_config: Path | None,
+    output: Path,
+) -> None:
+    """Make a seed: a small disk that tells a guest its name and who may log in, at its first boot.
+
+    It is what cloud-init calls NoCloud. Cloud images read it, and so does what `vm image build` makes.
+    """
+    from multiroot.lab import disk_image
+    from multiroot.lab import lab as labs
+    from multiroot.lab import seed as seeds
+
+    made = seeds.make_seed(
+        hostname,
+        [_text(key) for key in keys],
+        _text(user_data) if user_data else None,
+        _text(network_config) if network_config else None,
+    )
+    disk_image.check_output(output)
+    with shown_phases() as phases:
+        seeds.write_image(made, output, disk_image.tools(labs.cache(phases)))
+    say(str(output))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise BadRequestError(f"cannot read {file}: {why}") from error
+
+
 @image.command("list", example="multiroot vm image list --json")
 @json_option
 def list_images(as_json: bool) -> None:

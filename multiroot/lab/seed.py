@@ -23,10 +23,12 @@ import yaml
 
 from multiroot.errors import BadRequestError
 from multiroot.lab.fat import FatImage
+from multiroot.ranges import align_up
 from multiroot.units import MIB, format_size
 
 LABEL = "CIDATA"
 LONGEST = MIB  # bytes of one text; what is larger does not belong into a seed
+UNIT = 2 * MIB  # as persistent memory comes
 _ROOM = MIB  # bytes of the file system beside the texts
 
 CLOUD_CONFIG = "#cloud-config"
@@ -87,7 +89,7 @@ def write_image(seed: Seed, out: Path, tools: Path) -> None:
         work = Path(name)
         made, log = work / "image", work / "log"
         image = FatImage(made, tools, log)
-        image.format(LABEL, -(-size // MIB) * MIB)
+        image.format(LABEL, align_up(size, UNIT))
         for file_name, text in files.items():
             (work / file_name).write_text(text)
             image.put(work / file_name, Path(file_name))

@@ -72,7 +72,7 @@ ASKS_NONE = {
     *("arena format", "arena show", "completion", "disk list"),
     *("kexec load", "kexec start", "kexec status", "kexec stop"),
     *("plan inventory", "plan show"),
-    *("vm image build", "vm image import", "vm image list", "vm image path", "vm image rm"),
+    *("vm image build", "vm image seed", "vm image import", "vm image list", "vm image path", "vm image rm"),
 }
 IN_A_LAB = ("lab", "demo", "bench", "audit")
 # Only programs of the lab call these.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cli.conftest import Run
 
-from multiroot.lab import disk_image, disk_import
+from multiroot.lab import disk_image, disk_import, seed
 from multiroot.lab.cache import Cache
 from multiroot.lab.disk_import import DiskInfo
 from multiroot.phases import Phases
@@ -130,3 +130,45 @@ def test_a_root_has_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("vm", "image", "list")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("multiroot: disk images are made and kept on the workstation (")
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@here\n"
+
+
+def test_a_seed_says_what_the_options_say(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[Path, seed.Seed] = {}
+    monkeypatch.setattr(disk_image, "tools", lambda cache: home)
+    monkeypatch.setattr(seed, "write_image", lambda made, out, tools: written.update({out: made}))
+    (home / "key.pub").write_text(KEY)
+    (home / "user").write_text("#cloud-config\npackages: [htop]\n")
+    words = ("--key", home / "key.pub", "--user-data", home / "user", "--output", home / "seed.raw")
+    done = run("vm", "image", "seed", "web", *words)
+    assert (done.code, done.out, done.err) == (0, f"{home / 'seed.raw'}\n", "")
+    made = written[home / "seed.raw"]
+    assert "local-hostname: web" in made.meta_data
+    assert KEY.strip() in made.meta_data
+    assert "htop" in made.user_data
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("web", "--key", "none.pub"), "cannot read none.pub: No such file"),
+        (("web_1",), "not a host name: 'web_1'"),
+        (("web", "--user-data", "broken"), "user-data is not valid YAML in line 3"),
+        (("web", "--key", "broken"), "not a public SSH key"),
+        (("web", "--key", "binary"), "cannot read binary: it is no text"),
+        (("web", "--output", "broken"), "broken is there already"),
+    ],
+)
+def test_a_seed_that_cannot_be(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(home)
+    (home / "broken").write_text("#cloud-config\na: [\n")
+    (home / "binary").write_bytes(b"\xff\xfe")
+    done = run("vm", "image", "seed", "--output", "seed.raw", *words)
+    assert done.code in (2, 3)
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (home / "seed.raw").exists()
