@@ -50,7 +50,8 @@ def definition_options(command: Callable[..., None]) -> Callable[..., None]:
             option.key,
             metavar=option.metavar,
             default=option.default,
-            show_default=option.default != "",
+            multiple=option.multiple,
+            show_default=option.default not in ("", ()),
             help=option.help,
         )(command)
     return command

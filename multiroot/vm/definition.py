@@ -14,7 +14,7 @@ from multiroot.arena.layout import check_size
 from multiroot.errors import BadRequestError
 from multiroot.rpc.border import VM_NAME
 from multiroot.units import MIB, format_size, parse_size
-from multiroot.vm import cpu_model
+from multiroot.vm import cpu_model, disk
 from multiroot.vm.disk import Disk, check_disks
 from multiroot.vm.fields import Option, described, listed, to_data
 
@@ -78,7 +78,7 @@ class VmDefinition:
     guest: str = described("ticker", Option("--guest", "Guest image of the system image."))
     append: str = described("", Option("--append", "More parameters for the guest's kernel."))
     cards: tuple[Card, ...] = listed(Card, (Card(),))
-    disks: tuple[Disk, ...] = listed(Disk, ())
+    disks: tuple[Disk, ...] = listed(Disk, (), disk.OPTION)
     functions: tuple[str, ...] = described(
         (), Option("--device", "A PCI device that the VM owns.", "BB:DD.F", "", parse=_one_or_none)
     )

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from multiroot.errors import BadRequestError
 from multiroot.ranges import PHYS_BITS
-from multiroot.vm.fields import Option, described
+from multiroot.vm.fields import Option
 
 BUSES = ("virtio-blk", "virtio-scsi", "cd")
 MOST = 8
@@ -21,12 +22,8 @@ class Disk:
     is the same in all roots of a machine; `bus` is what the guest sees it on.
     """
 
-    source: str = described(
-        "", Option("--disk", "A disk of the VM, as `multiroot disk list` has it.", "pmem:ADDRESS")
-    )
-    bus: str = described(
-        BUSES[0], Option("--disk-bus", "virtio-blk, virtio-scsi, or cd, which the guest can't write to.")
-    )
+    source: str
+    bus: str = BUSES[0]
     read_only: bool = False
 
     @property
@@ -45,6 +42,35 @@ class Disk:
         if self.bus not in BUSES:
             raise BadRequestError(f"no bus for disks called {self.bus!r}", f"there are: {', '.join(BUSES)}")
         return replace(self, source=name_of(int(found[1], 16)), read_only=self.read_only or self.bus == "cd")
+
+
+def parse_disks(texts: Sequence[str]) -> tuple[Disk, ...]:
+    """Disks as an option has them, SOURCE[,bus=BUS][,ro]; raises BadRequestError for other words."""
+    return tuple(map(_parse, texts))
+
+
+def _parse(text: str) -> Disk:
+    source, *words = text.split(",")
+    disk = Disk(source)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "bus":
+            disk = replace(disk, bus=value)
+        elif word == "ro":
+            disk = replace(disk, read_only=True)
+        else:
+            raise BadRequestError(f"not a word about a disk: {word!r}", f"there are: bus={BUSES[0]}, ro")
+    return disk
+
+
+OPTION = Option(
+    "--disk",
+    f"A disk of the VM, as `multiroot disk list` has it; several may be given. BUS is {', '.join(BUSES)}.",
+    "pmem:ADDRESS[,bus=BUS][,ro]",
+    default=(),
+    parse=parse_disks,
+    multiple=True,
+)
 
 
 def name_of(address: int) -> str:

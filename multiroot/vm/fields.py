@@ -37,15 +37,17 @@ class Option:
     """How a field is given on a command line; `parse` makes its value of that.
 
     `default` is what a person would type for the field's default, where that is another thing than its value.
-    `write` is for a number that a person writes as text, such as a size: what `parse` makes the number of.
+    One that is `multiple` may be given several times, and `parse` gets all that was given. `write` is for a
+    number that a person writes as text, such as a size: what `parse` makes the number of.
     """
 
     flag: str
     help: str
     metavar: str | None = None
-    default: str | int | None = None
+    default: str | int | tuple[()] | None = None
     parse: Callable[[Any], Any] = lambda given: given
     write: Callable[[Any], Any] = lambda value: value
+    multiple: bool = False
 
     @property
     def key(self) -> str:
@@ -59,9 +61,11 @@ def described(default: Any, option: Option) -> Any:
     return field(default=default, metadata={_OPTION: replace(option, default=typed)})
 
 
-def listed(element: type[Any], default: tuple[Any, ...]) -> Any:
-    """A field that is a tuple of `element`, a dataclass; its options are those of the element's fields."""
-    return field(default=default, metadata={_ELEMENT: element})
+def listed(element: type[Any], default: tuple[Any, ...], option: Option | None = None) -> Any:
+    """A field that is a tuple of `element`, a dataclass. Its option says all of it; without one, its options
+    are those of the element's fields.
+    """
+    return field(default=default, metadata={_ELEMENT: element, **({_OPTION: option} if option else {})})
 
 
 def options(record: type[Any]) -> Iterator[Option]:
@@ -76,8 +80,8 @@ def options(record: type[Any]) -> Iterator[Option]:
 def with_options(value: T, given: Mapping[str, Any]) -> T:
     """A record with what the options say that are given; all else stays as it is.
 
-    In a list they mean its first element, or make one: that is all that options can say so far. Where there
-    may be none, an element of which nothing is said is none.
+    Those of an element mean the first one of a list, or make one; a list that has an option of its own is
+    what that one says.
     """
     changes: dict[str, Any] = {}
     for each in fields(value):  # type: ignore[arg-type]
@@ -86,8 +90,7 @@ def with_options(value: T, given: Mapping[str, Any]) -> T:
             changes[each.name] = option.parse(given[option.key])
         elif element and any(inner.key in given for inner in options(element)):
             first, *rest = getattr(value, each.name) or (element(),)
-            made = with_options(first, given)
-            changes[each.name] = tuple(rest) if made == element() and not each.default else (made, *rest)
+            changes[each.name] = (with_options(first, given), *rest)
     return replace(value, **changes)  # type: ignore[type-var]
 
 

@@ -45,7 +45,7 @@ SAME = (
     "--memory", "512M", "--cpus", "2", "--cpu", "base,lm=on", "--machine", "q35,hpet=on",
     "--firmware", "direct", "--guest", "ticker-card",
     "--append", 'a="\u00e9"', "--mac", "52:54:00:00:00:07", "--address", "10.77.1.7/16",
-    "--device", "01:00.0", "--disk", "pmem:0x1c0000000", "--disk-bus", "virtio-scsi",
+    "--device", "01:00.0", "--disk", "pmem:0x1c0000000,bus=virtio-scsi",
 )  # fmt: skip
 SMALL = 'name = "web"\ncpus = 2\n'
 

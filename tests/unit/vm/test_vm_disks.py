@@ -16,7 +16,7 @@ from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.units import GIB, MIB
 from multiroot.vm import claims, pmem
 from multiroot.vm.definition import SEABIOS, VmDefinition
-from multiroot.vm.disk import Disk
+from multiroot.vm.disk import Disk, parse_disks
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.pmem import Pmem
@@ -151,3 +151,16 @@ def test_what_qemu_is_told_of_a_disk() -> None:
 def test_what_starts_the_guest() -> None:
     assert "firmware=qboot.rom" in machine("q35").split(",")
     assert "firmware=bios-256k.bin" in machine("q35", SEABIOS).split(",")
+
+
+def test_disks_as_an_option_has_them() -> None:
+    given = ("pmem:0x1", "pmem:0x2,bus=virtio-scsi", "pmem:0x3,ro,bus=cd", "")
+    assert parse_disks(given) == (
+        Disk("pmem:0x1"),
+        Disk("pmem:0x2", "virtio-scsi"),
+        Disk("pmem:0x3", "cd", read_only=True),
+        Disk(""),
+    )
+    for wrong in ("pmem:0x1,", "pmem:0x1,rw", "pmem:0x1,size=3"):
+        with pytest.raises(BadRequestError, match="not a word about a disk"):
+            parse_disks([wrong])
