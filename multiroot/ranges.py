@@ -65,6 +65,16 @@ def merge(ranges: Iterable[Range]) -> tuple[Range, ...]:
     return tuple(merged)
 
 
+def cut(ranges: Iterable[Range], at: Iterable[int]) -> tuple[Range, ...]:
+    """The same addresses in the same order, with a border at each of `at` that lies inside."""
+    borders = sorted(set(at))
+    pieces: list[Range] = []
+    for item in ranges:
+        ends = [*(border for border in borders if item.base < border < item.end), item.end]
+        pieces += map(Range.between, [item.base, *ends[:-1]], ends)
+    return tuple(pieces)
+
+
 def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> tuple[Range, ...]:
     """What of `ranges` is in none of `holes`, sorted and merged."""
     left = list(merge(ranges))

@@ -48,6 +48,7 @@ def collect(
         iomem=iomem.parse(_read(top / "proc/iomem")),
         firmware=_firmware(top / "sys/firmware/memmap") if firmware is None else firmware,
         blocks=_blocks(top / "sys/devices/system/memory"),
+        regions=_regions(top / "sys/bus/nd/devices"),
     )
 
 
@@ -106,6 +107,16 @@ def _firmware(folder: Path) -> tuple[FirmwareRange, ...]:
         start, end = int(_read(entry / "start"), 16), int(_read(entry / "end"), 16)
         found.append(FirmwareRange(Range.between(start, end + 1), _read(entry / "type")))
     return tuple(sorted(found, key=lambda item: item.range))
+
+
+def _regions(folder: Path) -> tuple[Range, ...]:
+    """Devices of persistent memory (Documentation/driver-api/nvdimm); none on a kernel that knows of none."""
+    found = []
+    for entry in _numbered(folder, r"region(\d+)") if folder.is_dir() else ():
+        size = int(_read(entry / "size"))
+        if size:
+            found.append(Range(int(_read(entry / "resource"), 16), size))
+    return tuple(sorted(found))
 
 
 def _blocks(folder: Path) -> tuple[MemoryBlock, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from multiroot.plan.iomem import Resource
-from multiroot.ranges import Range, intersect, merge, subtract
+from multiroot.ranges import Range, cut, intersect, merge, subtract
 from multiroot.units import MIB
 
 MOVABLE = "Movable"
@@ -57,13 +57,16 @@ class FirmwareRange:
 
 @dataclass(frozen=True)
 class Inventory:
-    """`root` is the number of the root that looked; 1 for a root without ledger."""
+    """`root` is the number of the root that looked; 1 for a root without ledger. `regions` are the devices of
+    persistent memory.
+    """
 
     root: int
     cpus: tuple[Cpu, ...]
     iomem: tuple[Resource, ...]
     firmware: tuple[FirmwareRange, ...]
     blocks: tuple[MemoryBlock, ...]
+    regions: tuple[Range, ...] = ()
 
     def cpu(self, number: int) -> Cpu | None:
         return next((cpu for cpu in self.cpus if cpu.number == number), None)
@@ -75,8 +78,11 @@ class Inventory:
 
     @property
     def pmem(self) -> tuple[Range, ...]:
-        """Persistent memory, merged where namespaces touch."""
-        return merge(item.range for item in self.iomem if item.is_persistent)
+        """Persistent memory, merged where namespaces touch, but not across devices: a root that is told of
+        two devices as one takes what is written at the beginning of the first for what both are.
+        """
+        found = merge(item.range for item in self.iomem if item.is_persistent)
+        return cut(found, (at for region in self.regions for at in (region.base, region.end)))
 
     @property
     def firmware_ram(self) -> tuple[Range, ...]:

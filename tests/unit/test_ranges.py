@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.ranges import Range, align_down, align_up, intersect, merge, subtract
+from multiroot.ranges import Range, align_down, align_up, cut, intersect, merge, subtract
 
 small = st.builds(Range, st.integers(0, 60), st.integers(1, 20))
 lists = st.lists(small, max_size=6)
@@ -24,6 +24,16 @@ def test_merge_keeps_addresses_and_leaves_gaps_between(ranges: list[Range]) -> N
     assert all(a.end < b.base for a, b in itertools.pairwise(merged))
 
 
+@given(lists, st.lists(st.integers(0, 64)))
+def test_cut_keeps_addresses_and_puts_a_border_at_each(ranges: list[Range], borders: list[int]) -> None:
+    pieces = cut(ranges, borders)
+    assert [at for piece in pieces for at in range(piece.base, piece.end)] == [
+        at for item in ranges for at in range(item.base, item.end)
+    ]
+    assert not any(piece.base < border < piece.end for piece in pieces for border in borders)
+    assert len(pieces) <= len(ranges) * (1 + len(set(borders)))
+
+
 @given(lists, lists)
 def test_subtract_and_intersect_are_those_of_sets(ranges: list[Range], others: list[Range]) -> None:
     assert addresses(subtract(ranges, others)) == addresses(ranges) - addresses(others)
@@ -35,8 +45,8 @@ def test_overlap_means_a_common_address(one: Range, other: Range) -> None:
     common = addresses([one]) & addresses([other])
     assert one.overlaps(other) == bool(common)
     assert one.contains(other) == (common == addresses([other]))
-    cut = one.intersection(other)
-    assert addresses([cut] if cut else []) == common
+    shared = one.intersection(other)
+    assert addresses([shared] if shared else []) == common
 
 
 @given(st.integers(0, 1 << 50), st.sampled_from([1, 4096, 1 << 21]))

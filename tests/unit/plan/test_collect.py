@@ -121,3 +121,13 @@ def test_thread_bits(bits: int, cores: int) -> None:
     online = {n: tuple(range(n // threads * threads, n // threads * threads + threads)) for n in ids}
     assert thread_bits(online, ids) == bits
     assert thread_bits({n: (n,) for n in ids}, ids) == 0
+
+
+def test_persistent_memory_that_touches_is_of_two_devices(top: Path) -> None:
+    """Also where this kernel was told of both as one."""
+    write(top / "proc/iomem", "00100000-27ffffff : System RAM\n40000000-6fffffff : Persistent Memory")
+    assert collect(top).pmem == (Range(0x40000000, 0x30000000),)
+    for number, (base, size) in enumerate([(0x50000000, 0x20000000), (0x40000000, 0x10000000), (0, 0)]):
+        write(top / f"sys/bus/nd/devices/region{number}/resource", hex(base))
+        write(top / f"sys/bus/nd/devices/region{number}/size", str(size))
+    assert collect(top).pmem == (Range(0x40000000, 0x10000000), Range(0x50000000, 0x20000000))
