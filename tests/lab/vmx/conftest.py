@@ -9,7 +9,7 @@ import pytest
 from vmx_machines import Machines
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # none is left to take CPU time from what comes next
 def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
     factory = Machines()
     yield factory
