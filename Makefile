@@ -47,11 +47,10 @@ bench: lab
 	@$(call run,$(BIN)/multiroot bench quick $(ARGS))
 
 # Two files at a time, each with machines of its own: most of a lab test is one CPU's work. The order is that of
-# the folders, and in tests/lab what takes longest comes first. A machine in a machine wants both CPUs, afterwards.
+# the folders, and in tests/lab what takes longest comes first.
 test: lab
 	@$(call run,$(SUDO) $(BIN)/multiroot lab build --vmx)
-	@$(call run,$(BIN)/pytest $(TWO_AT_A_TIME) -m "$(EVERY_TIME)" tests/unit tests/model tests/lab $(PYTEST_ARGS) \
-		$(if $(PYTEST_ARGS),,&& $(BIN)/pytest -v -m kvm_short tests/lab/kvm))
+	@$(call run,$(BIN)/pytest $(TWO_AT_A_TIME) -m "$(EVERY_TIME)" tests/unit tests/model tests/lab $(PYTEST_ARGS))
 
 # What takes too long for every change.
 test-long: lab
