@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's CPU as its definition has it: a model, and features behind commas.
 
-"host" is what the root has where the VM first starts. From then on its definition says it all: a model that
-has nothing of its own, "base", and every feature by name.
+"host" is what each root has. "frozen" is what the root has where the VM first starts: from then on its
+definition says it all, with a model that has nothing of its own, "base", and every feature by name. So it is
+with any other model.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from multiroot.errors import BadRequestError
 
 HOST = "host"
+FROZEN = "frozen"
 BASE = "base"
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -27,7 +29,7 @@ def parse(cpu: str) -> tuple[str, dict[str, Value]]:
     """The model and the features given; raises BadRequestError, naming the first thing wrong."""
     model, *words = cpu.split(",")
     if not _MODEL.fullmatch(model):
-        raise BadRequestError(f"not a CPU model: {model!r}", "write it like host, or EPYC,svm=off")
+        raise BadRequestError(f"not a CPU model: {model!r}", "write it like host, frozen, or EPYC,svm=off")
     features: dict[str, Value] = {}
     for word in words:
         found = _FEATURE.fullmatch(word)
@@ -62,6 +64,11 @@ def _text(value: Value) -> str:
 def is_written_out(cpu: str) -> bool:
     """Whether it means the same in every root."""
     return cpu.startswith(f"{BASE},")
+
+
+def follows_the_root(cpu: str) -> bool:
+    """Whether it is whatever each root has, and never written out."""
+    return cpu.partition(",")[0] == HOST
 
 
 def summary(cpu: str) -> str:

@@ -51,9 +51,9 @@ class VmDefinition:
     """All that a root needs to run a VM exactly as another root does.
 
     `ram_bytes` is a multiple of 2 MiB; `cpu` is a model with features behind commas, written out when the VM
-    first starts (`cpu_model`); `machine` is "q35" or "microvm" with the VMM's options behind commas;
-    `firmware` says what starts the guest; `guest` names a folder of kernel and initrd in the system image;
-    `append` is added to the guest's command line; `functions` are the PCI functions that the VM owns,
+    first starts, but for "host" (`cpu_model`); `machine` is "q35" or "microvm" with the VMM's options behind
+    commas; `firmware` says what starts the guest; `guest` names a folder of kernel and initrd in the system
+    image; `append` is added to the guest's command line; `functions` are the PCI functions that the VM owns,
     bus:device.function.
 
     Messages, JSON, files, the options of `vm run` and what `vm show` prints are derived from these fields.
@@ -68,7 +68,8 @@ class VmDefinition:
     cpu: str = described(
         cpu_model.HOST,
         Option(
-            "--cpu", "CPU model, with features: EPYC,svm=off. host: what the root has at its first start."
+            "--cpu",
+            "CPU model, as EPYC,svm=off. host: what each root has; frozen: what this one has.",
         ),
     )
     machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))

@@ -214,7 +214,7 @@ class VmmFactory(Protocol):
         """A VMM that is not started yet."""
 
     async def written_out(self, cpu: str) -> str:
-        """The CPU of a definition in words that mean the same in every root.
+        """The CPU of a definition in words that mean the same in every root, unless it is to follow the root.
 
         Raises BadRequestError for one that no VMM of this kind has, CommandError if that can't be found out.
         """

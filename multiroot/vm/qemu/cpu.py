@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's CPU in words that mean the same in every root.
 
-What "host" is, QEMU and KVM of one root decide: another kernel may give a guest more, or less. So a VM's CPU
-is written out when it first starts, and never changes after that. A QEMU that can't give exactly this CPU
-does not start, which is before anything stops in a handoff.
+What a root's CPUs can do, QEMU and KVM of that root decide: another kernel may give a guest more, or less. So
+a VM's CPU, unless it is to follow the root, is written out when it first starts, and never changes later. A
+QEMU that can't give exactly this CPU does not start, which is before anything stops in a handoff.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, CommandError, ConflictError
-from multiroot.vm.cpu_model import parse, written_out
+from multiroot.vm.cpu_model import FROZEN, parse, written_out
 from multiroot.vm.folder import last_words
 from multiroot.vm.process import listen, started
 from multiroot.vm.qemu.command import Qemu
@@ -32,12 +32,12 @@ _PHYSICAL = re.compile(r"^address sizes\s*: (\d+) bits physical", re.MULTILINE)
 
 
 async def write_out(qemu: Qemu, model: str) -> str:
-    """The CPU `model`, such as "host" or "EPYC,svm=off", as `qemu` understands it in this root.
+    """The CPU `model`, such as "frozen" or "EPYC,svm=off", as `qemu` understands it in this root.
 
     Raises BadRequestError for a model that it does not know, CommandError if it does not start.
     """
     name, given = parse(model)
-    if name == "host":
+    if name == FROZEN:
         name = qemu.cpu
     with TemporaryDirectory(prefix="multiroot-cpu-") as folder:
         answer = await _ask(qemu, Path(folder), {"name": name, "props": given})

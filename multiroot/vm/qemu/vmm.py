@@ -14,7 +14,7 @@ from typing import Any
 from multiroot import proc
 from multiroot.errors import CommandError
 from multiroot.processes import ProcessId
-from multiroot.vm.cpu_model import is_written_out
+from multiroot.vm.cpu_model import follows_the_root, is_written_out
 from multiroot.vm.folder import last_words, log_text
 from multiroot.vm.notices import Notice
 from multiroot.vm.oom import why_killed
@@ -308,7 +308,7 @@ class QemuFactory:
     _cpus: dict[str, str] = field(default_factory=dict, compare=False)  # as written out here
 
     async def written_out(self, cpu: str) -> str:
-        if is_written_out(cpu):
+        if is_written_out(cpu) or follows_the_root(cpu):
             return cpu
         if cpu not in self._cpus:
             self._cpus[cpu] = await cpus.write_out(self.qemu, cpu)

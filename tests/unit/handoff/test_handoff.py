@@ -132,7 +132,6 @@ async def test_it_goes_without_a_memory_map_too(roots: Roots, refusing: int) -> 
     ("faults", "words"),
     [
         ("exit", "did not start"),
-        ("no-svm", "cannot give vm0 its CPU, it lacks: svm"),
         ("refuse:getfd", "not to be had"),
         ("refuse:migrate-incoming", "not to be had"),
         ("die:migrate-incoming", "went away"),
@@ -154,6 +153,18 @@ async def test_taker_cannot_and_the_guest_goes_on_in_the_giver(roots: Roots, fau
     await hand(giver, taker)
     await assert_runs_only_in(taker, giver)
     assert (await seen_across(giver, taker)).unbroken
+
+
+async def test_a_taker_that_lacks_a_cpu_feature_says_so_before_anything_stops(
+    roots: Roots,
+) -> None:
+    giver, taker = roots
+    vm = await giver.manager.run(replace(SMALL, cpu="frozen"))
+    taker.faults("no-svm")
+    with pytest.raises(ConflictError, match="cannot give vm0 its CPU, it lacks: svm"):
+        await hand(giver, taker)
+    assert vm.notices == ()
+    await assert_runs_only_in(giver, taker)
 
 
 async def test_giver_that_cannot_migrate_goes_on(roots: Roots) -> None:

@@ -22,7 +22,7 @@ from multiroot.vm.qemu.command import Qemu, cpu
 from multiroot.vm.qemu.cpu import from_expansion, lacking, physical_bits
 from multiroot.vm.qemu.vmm import QemuFactory
 
-TINY = VmDefinition("vm0", ram_bytes=32 << 20, guest="tiny")
+TINY = VmDefinition("vm0", ram_bytes=32 << 20, guest="tiny", cpu="frozen")
 FAKE_HOST = "base,family=23,lm=on,model-id=fake max,svm=on"
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]*", fullmatch=True)
 texts = st.text("abcXYZ 0-9().@+=", min_size=1).filter(lambda text: text not in ("on", "off"))
@@ -108,6 +108,15 @@ async def test_the_first_start_writes_it_out_and_later_ones_keep_it(host: Host, 
     await manager.stop("vm0")
     known = replace(TINY, cpu="base,lm=on")
     assert (await manager.run(known)).definition.cpu == "base,lm=on"
+
+
+async def test_host_follows_the_root(host: Host, set_faults: Callable[[str], Path]) -> None:
+    lacking_host = replace(host, vmm=QemuFactory(Qemu(set_faults("no-svm"), "tcg")))
+    manager = VmManager(lacking_host)
+    for text in ("host", "host,svm=off"):
+        vm = await manager.run(replace(TINY, cpu=text))
+        assert vm.definition.cpu == text
+        await manager.stop("vm0")
 
 
 async def test_a_model_with_features(host: Host) -> None:
