@@ -119,8 +119,8 @@ def test_an_update_is_taken_back_from_each_step(cli: Cli, step: str) -> None:
             "the new root's kernel panicked: 'Kernel panic - not syncing: ",
             "end Kernel panic",
         ),
-        # It waits for somebody to type.
-        ("init=/usr/bin/cat", 4, "the new root stood still for 30 s; the last it said: ", ""),
+        # It waits for somebody to type. Cli gives it more time than usual for everything.
+        ("init=/usr/bin/cat", 4, "the new root stood still for 80 s; the last it said: ", ""),
     ],
 )
 def test_a_new_root_that_does_not_come_up_is_told_by_what_its_kernel_said(
