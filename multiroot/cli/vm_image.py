@@ -170,14 +170,11 @@ def list_images(as_json: bool) -> None:
 @click.argument("name")
 def print_path(name: str) -> None:
     """Print where the disk NAME is. Others may use it too: write to a copy."""
-    from multiroot.lab import disk_image, disk_import, recipes
+    from multiroot.lab import disk_import
     from multiroot.lab import lab as labs
     from multiroot.phases import Phases
 
-    if name not in recipes.disk_image_names():
-        say(str(disk_import.locate(name)))
-        return
-    found = disk_image.built(name, labs.cache(Phases("workstation")))
+    found = disk_import.find(name, labs.cache(Phases("workstation")))
     if not found:
         raise BadRequestError(f"{name} is not built yet", f"build it: multiroot vm image build {name}")
     say(str(found))

@@ -169,12 +169,16 @@ def copy_to(disk: Path, output: Path, phases: Phases) -> None:
     partial = output.with_name(f".{output.name}.partial")
     with phases.phase(PhaseName.COPY_IMAGE):
         try:
-            copy: list[proc.Arg] = ["cp", "--sparse=always", "--reflink=auto", disk, partial]
-            proc.run(copy, timeout=_TIMEOUT_S)
+            proc.run(sparse_copy(disk, partial), timeout=_TIMEOUT_S)
             paths.give_to_user(partial)
             partial.rename(output)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def sparse_copy(disk: Path, copy: Path) -> list[proc.Arg]:
+    """The command that makes a copy which has the disk's holes."""
+    return ["cp", "--sparse=always", "--reflink=auto", disk, copy]
 
 
 def forget_trees(name: str, cache: Cache) -> None:

@@ -129,6 +129,13 @@ def locate(name: str) -> Path:
     return found
 
 
+def find(name: str, cache: Cache) -> Path | None:
+    """The file of the image `name`, imported or built; None for one that could be built. Raises
+    BadRequestError when there can be none.
+    """
+    return disk_image.built(name, cache) if name in recipes.disk_image_names() else locate(name)
+
+
 def inspect(file: Path, cache: Cache) -> DiskInfo:
     """What `file` is. Raises BadRequestError for one that is no image, or none that we take."""
     sector = _first_sector(file)

@@ -94,8 +94,9 @@ def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
     recipe = chosen_recipe(options)
     if not recipe.sparse:
         host.check_memory(memory_layout(recipe, image=0).ram)
-    disks = lab_disks.choose(options.disks, options.name, cache(phases))
-    built = build.build(cache(phases), own_kernels(options), [kernel_name(name) for name in wanted])
+    artifacts = cache(phases)
+    disks = lab_disks.choose(options.disks, options.name, artifacts)
+    built = build.build(artifacts, own_kernels(options), [kernel_name(name) for name in wanted])
     return decide(options, built, accel.choose(built, phases, options.accelerator), disks), built
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from multiroot import proc
 from multiroot.errors import BadRequestError
-from multiroot.lab import disk_image, disk_import, paths, recipes
+from multiroot.lab import disk_image, disk_import, paths
 from multiroot.lab.cache import Cache
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
@@ -50,12 +50,13 @@ def choose(words: Sequence[str], lab: str, cache: Cache) -> tuple[LabDisk, ...]:
 def _choose(word: str, copy: Path, cache: Cache) -> LabDisk:
     if "/" not in word and not Path(word).exists():
         origin = _image(word, cache)
-        return LabDisk(origin, copy, align_up(origin.stat().st_size, UNIT), _sparse_copy(origin, copy))
+        command = disk_image.sparse_copy(origin, copy)
+        return LabDisk(origin, copy, align_up(origin.stat().st_size, UNIT), _words(command))
     origin = Path(word)
     found = disk_import.inspect(origin, cache)
     if found.format != "raw":
-        convert = disk_import.conversion(origin, found, copy, cache)
-        return LabDisk(origin, copy, align_up(found.size, UNIT), tuple(map(str, convert)))
+        command = disk_import.conversion(origin, found, copy, cache)
+        return LabDisk(origin, copy, align_up(found.size, UNIT), _words(command))
     size = origin.stat().st_size
     if size % UNIT:
         larger = align_up(size, UNIT)
@@ -67,16 +68,14 @@ def _choose(word: str, copy: Path, cache: Cache) -> LabDisk:
 
 
 def _image(name: str, cache: Cache) -> Path:
-    if name not in recipes.disk_image_names():
-        return disk_import.locate(name)
-    built = disk_image.built(name, cache)
-    if built is None:
+    found = disk_import.find(name, cache)
+    if found is None:
         raise BadRequestError(f"the image {name} is not built", f"build it: multiroot vm image build {name}")
-    return built
+    return found
 
 
-def _sparse_copy(origin: Path, copy: Path) -> tuple[str, ...]:
-    return ("cp", "--sparse=always", "--reflink=auto", str(origin), str(copy))
+def _words(command: Sequence[proc.Arg]) -> tuple[str, ...]:
+    return tuple(map(str, command))
 
 
 def provide(disks: Sequence[LabDisk], phases: Phases) -> None:

@@ -23,12 +23,12 @@ import yaml
 
 from multiroot.errors import BadRequestError
 from multiroot.lab.fat import FatImage
+from multiroot.lab.lab_disks import UNIT
 from multiroot.ranges import align_up
 from multiroot.units import MIB, format_size
 
 LABEL = "CIDATA"
 LONGEST = MIB  # bytes of one text; what is larger does not belong into a seed
-UNIT = 2 * MIB  # as persistent memory comes
 _ROOM = MIB  # bytes of the file system beside the texts
 
 CLOUD_CONFIG = "#cloud-config"

@@ -9,7 +9,6 @@ with any other model.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from multiroot.errors import BadRequestError
 
@@ -48,17 +47,6 @@ def _value(text: str) -> Value:
     if text in ("on", "off"):
         return text == "on"
     return int(text) if text.isascii() and text.isdecimal() else text
-
-
-def written_out(model: str, features: Mapping[str, Value]) -> str:
-    """The inverse of `parse`, features in their order by name."""
-    return ",".join([model, *(f"{name}={_text(features[name])}" for name in sorted(features))])
-
-
-def _text(value: Value) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value)
 
 
 def is_written_out(cpu: str) -> bool:

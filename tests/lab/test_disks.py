@@ -12,18 +12,19 @@ from cli_driver import Cli
 from lab_factory import Labs
 
 from multiroot.demo import device, guests
+from multiroot.lab import grub
 from multiroot.rpc import client
 from multiroot.units import MIB
 
 SIZE = 128 * MIB
-SIGNATURE = b"\x55\xaa"  # of a boot sector, without which a file is no disk
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "disk.raw"
     with path.open("wb") as file:
-        file.write(SIGNATURE.rjust(device.BLOCK, b"\0"))
+        # Without it, a file is no disk.
+        file.write(grub.SIGNATURE.rjust(device.BLOCK, b"\0"))
         file.truncate(SIZE)
     return path
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, CommandError, ConflictError
-from multiroot.vm.cpu_model import FROZEN, parse, written_out
+from multiroot.vm.cpu_model import FROZEN, parse
 from multiroot.vm.folder import last_words
 from multiroot.vm.process import listen, started
 from multiroot.vm.qemu.command import Qemu
@@ -58,7 +58,8 @@ def from_expansion(answer: Any, physical: int | None) -> str:
         raise CommandError("QEMU does not tell what a CPU model has", f"it said {answer}") from error
     # Nothing in a value ends it but a comma.
     kept = {key: value for key, value in found.items() if value is not False and "," not in str(value)}
-    return written_out(name, kept | ({"phys-bits": physical} if physical else {}))
+    kept |= {"phys-bits": physical} if physical else {}
+    return option(name, {key: kept[key] for key in sorted(kept)})
 
 
 def physical_bits(cpuinfo: str) -> int | None:

@@ -12,12 +12,21 @@ import pytest
 
 from multiroot.arena.arena import Arena, format_arena
 from multiroot.units import MIB
-from multiroot.vm.instance import Host
+from multiroot.vm.definition import VmDefinition
+from multiroot.vm.instance import Host, Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu.command import Qemu
-from multiroot.vm.qemu.vmm import QemuFactory
+from multiroot.vm.qemu.qmp import Qmp
+from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
+SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny").checked()
+SetFaults = Callable[[str], Path]
+
+
+def qmp_of(vm: Instance) -> Qmp:
+    assert isinstance(vm.vmm, QemuVmm)
+    return vm.vmm.qmp
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
 from multiroot.vm import cpu_model
-from multiroot.vm.cpu_model import Value, parse, written_out
+from multiroot.vm.cpu_model import Value, parse
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu.command import Qemu, cpu
 from multiroot.vm.qemu.cpu import from_expansion, lacking, physical_bits
+from multiroot.vm.qemu.options import option
 from multiroot.vm.qemu.vmm import QemuFactory
 
 TINY = VmDefinition("vm0", ram_bytes=32 << 20, guest="tiny", cpu="frozen")
@@ -33,14 +34,14 @@ values = st.booleans() | st.integers(min_value=0) | texts.filter(lambda text: no
 def test_what_is_written_out_is_read_back(model: str, features: dict[str, Value]) -> None:
     fixed = {"check", "enforce", "migratable", "x-force-features"}
     kept = {name: value for name, value in features.items() if name not in fixed}
-    assert parse(written_out(model, kept)) == (model, kept)
+    assert parse(option(model, kept)) == (model, kept)
 
 
 @given(st.text())
 def test_any_text_is_a_cpu_or_refused(text: str) -> None:
     made = made_or_refused(lambda: parse(text))
     if not isinstance(made, MultirootError):
-        assert parse(written_out(*made)) == made
+        assert parse(option(*made)) == made
         assert cpu_model.summary(text)
 
 

@@ -3,19 +3,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
 
 import grpc
 import grpc.aio
 import pytest
+from vm.conftest import SMALL, SetFaults, qmp_of
 
 from multiroot.arena.arena import Arena
 from multiroot.arena.layout import CANARY, Owner
@@ -24,23 +21,15 @@ from multiroot.rpc.server import make_server
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
-from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmRecord, folders
 from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, ticks_from_proto
-from multiroot.vm.notices import MOST, Notice, newest
 from multiroot.vm.process import Process
 from multiroot.vm.qemu.command import Qemu
-from multiroot.vm.qemu.notices import told
-from multiroot.vm.qemu.qmp import Qmp
 from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
 from multiroot.vm.ticks import continuity
 from multiroot.vm.vm_service import VmService
-from multiroot.vm.vmm import VmmGoneError
-
-SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny").checked()
-SetFaults = Callable[[str], Path]
 
 
 def nothing_left(host: Host) -> bool:
@@ -51,11 +40,6 @@ def process_of(vm: Instance) -> Process:
     assert isinstance(vm.vmm, QemuVmm)
     assert vm.vmm.running
     return vm.vmm.running
-
-
-def qmp_of(vm: Instance) -> Qmp:
-    assert isinstance(vm.vmm, QemuVmm)
-    return vm.vmm.qmp
 
 
 async def test_run_and_stop(host: Host, manager: VmManager) -> None:
@@ -169,63 +153,6 @@ async def test_qemu_that_dies_is_noticed(manager: VmManager) -> None:
         await manager.run(SMALL)
     await manager.stop("vm0")
     await manager.run(SMALL)
-
-
-async def test_a_guest_that_resets_itself_boots_again_and_that_is_told(
-    host: Host, manager: VmManager, set_faults: SetFaults
-) -> None:
-    """It is also known to the agent that comes after this one."""
-    set_faults("reset:query-balloon")
-    vm = await manager.run(SMALL)
-    await qmp_of(vm).execute("query-balloon")
-    await manager.reset("vm0")
-    assert vm.state is VmState.RUNNING
-    assert [notice.what for notice in vm.notices] == ["the guest rebooted", "the guest was reset"]
-    assert vm.notices[0].at_ns <= vm.notices[1].at_ns
-    await qmp_of(vm).disconnect()
-    again = VmManager(host)
-    await again.adopt()
-    assert again.get("vm0").notices == vm.notices
-
-
-async def test_a_guest_that_kvm_cannot_go_on_with_has_failed(
-    manager: VmManager, set_faults: SetFaults
-) -> None:
-    set_faults("broken:query-balloon")
-    vm = await manager.run(SMALL)
-    service = VmService(manager)
-    await service.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=5), ANY)
-    waiting = asyncio.create_task(
-        service.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=1 << 40), ANY)
-    )
-    with suppress(VmmGoneError):
-        await qmp_of(vm).execute("query-balloon")
-    with pytest.raises(ConflictError, match="vm0 is failed and ticks no more") as error:
-        await waiting
-    assert vm.state is VmState.FAILED
-    what = r"KVM could not go on with the guest \(internal error\); its last words: (READY|T|R) .*"
-    assert re.fullmatch(what, error.value.hint)
-
-
-def test_the_newest_notices_are_kept() -> None:
-    many = [Notice(at, f"number {at}") for at in range(100)]
-    assert newest(many) == tuple(many[-MOST:])
-
-
-@pytest.mark.parametrize(
-    ("event", "data", "words"),
-    [
-        ("RESET", {"guest": True, "reason": "guest-reset"}, "the guest rebooted"),
-        ("RESET", {"reason": "subsystem-reset"}, "the guest was reset (subsystem-reset)"),
-        ("RESET", {}, "the guest was reset (for no reason that it tells)"),
-        ("GUEST_PANICKED", {"action": "run"}, "the guest's kernel panicked"),
-        ("WATCHDOG", {"action": "reset"}, "the guest's watchdog fired: reset"),
-        ("MEMORY_FAILURE", {"action": "inject"}, "a page of the guest's memory is bad: inject"),
-        ("RESUME", {}, ""),
-    ],
-)
-def test_what_an_event_says(event: str, data: dict[str, object], words: str) -> None:
-    assert told(event, data) == words
 
 
 async def test_stop_gives_back_what_a_lost_qemu_left_in_the_arena(host: Host, manager: VmManager) -> None:
