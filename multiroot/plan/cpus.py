@@ -91,7 +91,9 @@ def _picked(inventory: Inventory, request: Request) -> set[int]:
     free = sorted(free_cores(inventory), key=lambda core: (bool(online & set(core)), -core[0]))
     if not free:
         raise Refusal(
-            "no CPU can leave this root", "it needs at least one core beside the boot CPU's", conflict=True
+            "no CPU can leave this root",
+            "it needs a core with neither its own boot CPU nor the machine's",
+            conflict=True,
         )
     count = request.cpu_count
     if count is None:
