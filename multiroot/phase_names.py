@@ -60,7 +60,7 @@ class PhaseName(StrEnum):
     CHECK_STATE = "check device state"
     SWITCH_DMA = "switch DMA"
     RESUME = "resume"
-    BRING_UP_LINK = "bring up link"
+    ANNOUNCE = "announce cards"
     END_OLD_QEMU = "end old QEMU"
     RESUME_IN_GIVER = "resume in the giver"
 

@@ -72,7 +72,7 @@ class Agent:
         root.neighbours.attach_parent()
         self._beat = asyncio.create_task(root.peers.run())
         # The network first: the link takes a moment to come up.
-        self._network = network = RootNetwork(root.me.root)
+        self._network = network = RootNetwork(root.me.root, root.options.uplink)
         await network.start()
         self._guests = guests = await Guests.open(root, network)
         await reach(FailPoint.AGENT_ADOPTED)

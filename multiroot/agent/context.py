@@ -29,6 +29,7 @@ class Options:
     guests: Path = Path("/usr/lib/multiroot/guests")
     run_dir: Path = Path("/run/multiroot")
     services: Path = SERVICES
+    uplink: str = ""  # the card of the guests' network, by name or MAC address
     failpoints: bool = False  # obey the lab's orders (multiroot/failpoints.py)
 
 

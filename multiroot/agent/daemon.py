@@ -49,6 +49,13 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--kernels", type=Path, default=Path("/usr/lib/multiroot/kernels"))
     parser.add_argument("--guests", type=Path, default=Path("/usr/lib/multiroot/guests"))
     parser.add_argument(
+        "--uplink",
+        default="",
+        metavar="CARD",
+        help="the network card, by name or MAC address, that connects guests with the world outside; "
+        "it is theirs alone, and when this root has it or gets it, it becomes a port of their bridge",
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="show every program that is run (or MULTIROOT_DEBUG=1)"
     )
     parser.add_argument(
@@ -63,6 +70,7 @@ def parse(argv: Sequence[str]) -> Options:
         token=words.token,
         kernels=words.kernels,
         guests=words.guests,
+        uplink=words.uplink,
         failpoints=words.failpoints,
     )
 

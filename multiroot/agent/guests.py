@@ -66,6 +66,7 @@ class Guests:
         )
         manager = VmManager(host)
         await manager.adopt()
+        network.tell_stations(manager.seen)
         taker = Taker(manager, root.phases.side, root_address(number))
         return cls(manager, taker, root.neighbours.channel)
 

@@ -33,8 +33,18 @@ view_option = click.option(
 )
 
 
-# Imported only when used: of the workstation, and no root has it.
-LAZY = {"image": ("multiroot.cli.vm_image:image", "Make, import and find disks for guests.")}
+# Imported only when used: most of it is of the workstation, and no root has it.
+LAZY = {
+    "image": ("multiroot.cli.vm_image:image", "Make, import and find disks for guests."),
+    "ssh": (
+        "multiroot.cli.vm_network:ssh",
+        "Log in to the guest of the VM NAME with ssh(1), or run COMMAND there.",
+    ),
+    "forward": (
+        "multiroot.cli.vm_network:forward",
+        "Let PORT of this workstation's loopback lead to GUEST_PORT of the VM NAME in the lab.",
+    ),
+}
 
 
 @click.group(cls=Group, lazy=LAZY)
@@ -177,10 +187,16 @@ def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
         return
     data["cpu"] = data["cpu"] and summary(data["cpu"])
     extents = ", ".join(f"{e['size']:#x} at {e['offset']:#x}" for e in data.pop("extents"))
+    stations = [("seen", f"{each['address']} on {each['mac']}") for each in data.pop("stations")]
     notices = [("notice", f"{each['at_ns'] / 1e9:.3f} s: {each['what']}") for each in data.pop("notices")]
     print_table(
         ("property", "value"),
-        [*((name, as_text(value)) for name, value in data.items()), ("extents", extents), *notices],
+        [
+            *((name, as_text(value)) for name, value in data.items()),
+            ("extents", extents),
+            *stations,
+            *notices,
+        ],
     )
 
 
@@ -268,6 +284,7 @@ def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
         **dict(rest),
         "pid": message.pid,
         "error": message.error,
+        "stations": [{"mac": each.mac, "address": each.address} for each in message.stations],
         "notices": [{"at_ns": each.at_ns, "what": each.what} for each in message.notices],
         "extents": [{"offset": extent.offset, "size": extent.size} for extent in message.extents],
     }

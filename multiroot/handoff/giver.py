@@ -22,6 +22,7 @@ import grpc.aio
 
 from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
+from multiroot.clocks import wall_clock
 from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.failpoints import FailPoint, garbage, reach
 from multiroot.handoff import wire
@@ -35,9 +36,9 @@ from multiroot.phases import Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
-from multiroot.vm.instance import Instance, VmState
+from multiroot.vm.instance import Instance, LateFrames, VmState
 from multiroot.vm.manager import VmManager
-from multiroot.vm.messages import definition_to_proto, extent_to_proto, notices_to_proto
+from multiroot.vm.messages import definition_to_proto, extent_to_proto, notices_to_proto, stations_to_proto
 from multiroot.vm.vmm import Saved, VmmGoneError
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 PREPARE_TIMEOUT_S = 180.0  # the guest runs on meanwhile, and a VMM starts slowly in a VM of a VM
 TRANSFER_TIMEOUT_S = 30.0
 ABORT_TIMEOUT_S = 5.0
+# Before QEMU says that the guest stands still it does so for a while. A frame that comes twice does no harm.
+MARGIN_NS = 2_000_000
 
 TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2.TransferProgress]
 
@@ -114,6 +117,7 @@ class Attempt:
         self._stub = handoff_pb2_grpc.HandoffServiceStub(to.agent)
         self._taker = f"root {to.root}'s agent"
         self._outgoing: OutgoingState | None = None
+        self._late: LateFrames | None = None
         self._sending = asyncio.Event()
         self.taken = asyncio.Event()  # the taker runs the guest; what is left is to clean up
 
@@ -149,6 +153,8 @@ class Attempt:
         """When all is settled, nothing is on its way any more."""
         if self._outgoing:
             self._outgoing.close()
+        if self._late:
+            self._late.close()
 
     async def _unless_ended(self, work: Coroutine[Any, Any, T], *also: Coroutine[Any, Any, NoReturn]) -> T:
         """What `work` returns or raises, or what one of those raises that may put an end to it."""
@@ -234,6 +240,8 @@ class Attempt:
                 connecting.cancel()
                 hinting.cancel()
                 await asyncio.wait({connecting, hinting})
+            if self._vm.taps and self._vm.host.network:
+                self._late = self._vm.host.network.late_frames(self._vm.taps, self._to.root)
             if hints:
                 # Not later: what is done for one in its turn, all that come after it wait for.
                 request = handoff_pb2.HintRequest(name=self._vm.name, hints=hints)
@@ -272,6 +280,7 @@ class Attempt:
             vmm_version=vm.vmm.version,
             device=await self._describe_device(),
             notices=notices_to_proto(vm.notices),
+            stations=stations_to_proto(vm.stations),
         )
         await reach(FailPoint.GIVER_PREPARE, vm.name)
         with translated(self._taker):
@@ -308,6 +317,8 @@ class Attempt:
                 await reach(FailPoint.GIVER_READY, self._vm.name)
                 # One that has ended by now must not be thought active again.
                 self._check_running()
+                if self._late:
+                    self._late.listen()
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
                 await self._vm.vmm.send()
@@ -328,9 +339,24 @@ class Attempt:
     async def _let_go(self, answer: handoff_pb2.Taken, saved: Saved) -> coordinator_pb2.HandoffResult:
         for phase in phases_of(self._vm.name, self._phases.side, answer, saved):
             self._phases.add(phase)
+        self._pass_frames_on(saved)
         with self._phases.phase(PhaseName.END_OLD_QEMU, vm=self._vm.name):
             await self._gone(self._vm.word.read())
+            # Those that have come to the tap until it was gone.
+            self._pass_frames_on(saved)
         return result_of(self._vm.name, answer, saved)
+
+    def _pass_frames_on(self, saved: Saved) -> None:
+        """Nothing is lost for the guest but time if this fails: networks lose frames."""
+        if not self._late:
+            return
+        vm = self._vm
+        since_ns = saved.stopped_ns - MARGIN_NS - wall_clock(vm.host.clock).offset()
+        try:
+            if count := self._late.pass_on(since_ns):
+                log.info("%s: %d frames passed on to root %d", vm.name, count, self._to.root)
+        except MultirootError as error:
+            log.warning("%s: %s", vm.name, error)
 
     async def settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:
         """Make sure that one root runs the VM: the result if the taker does and only its answer was lost."""

@@ -15,7 +15,7 @@ from multiroot.handoff.taker import Taker
 from multiroot.passthrough import messages as device
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.v1 import handoff_pb2, handoff_pb2_grpc
-from multiroot.vm.messages import definition_from_proto, notices_from_proto
+from multiroot.vm.messages import definition_from_proto, notices_from_proto, stations_from_proto
 from multiroot.vm.vmm import VmmVersion
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -38,6 +38,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             VmmVersion(request.vmm, request.vmm_version),
             device.state_from_proto(request.device) if request.HasField("device") else None,
             notices_from_proto(request.notices),
+            stations_from_proto(request.stations),
         )
         await reach(FailPoint.TAKER_PREPARED, request.definition.name)
         return handoff_pb2.PrepareResponse(

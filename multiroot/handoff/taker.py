@@ -63,13 +63,14 @@ class Taker:
         vmm: VmmVersion,
         device: DeviceState | None = None,
         notices: tuple[Notice, ...] = (),
+        stations: dict[str, str] | None = None,
     ) -> tuple[list[Phase], wire.Endpoint]:
         """Start a VMM on the VM's memory that waits for its device state, and say where the giver's is to
         connect. The guest runs on in the giver.
 
         `device` is the soft state of the device that the VM owns, which works on meanwhile; `notices` is what
-        happened to the VM. Raises BadRequestError or ConflictError, with nothing left behind, if this root
-        cannot take that VM.
+        happened to the VM, `stations` the addresses that it uses. Raises BadRequestError or ConflictError,
+        with nothing left behind, if this root cannot take that VM.
         """
         self._manager.door.check()
         await self.abort(definition.name)
@@ -78,7 +79,7 @@ class Taker:
         if bool(definition.function) != (device is not None):
             raise BadRequestError(f"the state of {definition.name}'s own device does not come with it")
         phases = Phases(self._side, self._host.clock)
-        vm.notices = notices
+        vm.notices, vm.stations = notices, stations or {}
         self._manager.register(vm)
         try:
             if device is not None:
@@ -130,6 +131,9 @@ class Taker:
                 # One that its giver did not wait for: it talks to the VMM, too.
                 await asyncio.shield(incoming.hinted)
             await asyncio.shield(incoming.connected)
+            # Not later: what comes for all stations while the guest stands still waits for it in the tap, and
+            # what the guest sends first gets out.
+            await incoming.vm.bring_up_taps()
             incoming.vm.hurry(True)
         except BaseException:
             self._in_background(self.abort(name))
@@ -339,9 +343,8 @@ class Taker:
 
     async def _settle_in(self, vm: Instance, phases: Phases) -> None:
         """Do what the running guest need not wait for."""
-        with phases.phase(PhaseName.BRING_UP_LINK, vm=vm.name):
+        with phases.phase(PhaseName.ANNOUNCE, vm=vm.name):
             if vm.taps:
-                await vm.bring_up_taps()
                 await vm.vmm.announce()
         try:
             vm.keep()

@@ -12,6 +12,7 @@ from multiroot.lab.lab_disks import LabDisk
 from multiroot.lab.layout import Layout
 from multiroot.lab.recorder import NEW_SERIAL_SOCKET, OLD_SERIAL_SOCKET, RECORDER_QMP_SOCKET
 from multiroot.lab.roots import loader_argv
+from multiroot.net import addresses
 from multiroot.units import MIB
 from multiroot.vm.qemu.options import Value, option
 
@@ -26,6 +27,10 @@ TOKEN = "token"  # 0600
 QMP_SOCKET = "qmp.sock"  # for whoever wants to talk to QEMU
 # QEMU's trace events for a reset of a network card: by the bus or the function, by its driver, of a VF.
 RESET_EVENTS = ("e1000e_cb_qdev_reset_hold", "e1000e_core_ctrl_sw_reset", "igb_core_vf_reset")
+# The machine's two cards: the roots' own way out, and the guests' (docs/architecture.md, "Two networks").
+# Whatever root has them knows them by these addresses: qemu-lab/image/files/usr/lib/multiroot/.
+CONTROL_MAC, UPLINK_MAC = "52:54:00:12:34:56", "52:54:00:75:70:00"
+UPLINK, UPLINK_SLOT = "uplink", 0xF
 CPU_LOG = "cpu.log"  # registers at each INIT, reset and triple fault: the only trace of why a machine ended
 
 
@@ -92,7 +97,7 @@ def qemu_argv(machine: Machine) -> list[str]:
     forwards = ((machine.agent_port, AGENT_PORT), (machine.exec_port, EXEC_PORT))
     network = tuple(f"tcp:127.0.0.1:{outside}-10.0.2.15:{inside}" for outside, inside in forwards)
     memory: Options = {"slots": 1 + len(machine.disks), "maxmem": f"{machine.layout.max_memory // MIB}M"}
-    card: Options = {"netdev": "net", "disable-legacy": True, "romfile": ""}
+    card: Options = {"netdev": "net", "mac": CONTROL_MAC, "disable-legacy": True, "romfile": ""}
     tcg = option("tcg", {"thread": "multi"})
     options: list[tuple[str, str]] = [
         ("-name", f"multiroot-{machine.name}"),
@@ -111,6 +116,7 @@ def qemu_argv(machine: Machine) -> list[str]:
         ("-fw_cfg", option("", {"name": "opt/multiroot/token", "file": token_file(machine)})),
         ("-netdev", option("user", {"id": "net", "hostfwd": network})),
         ("-device", option("virtio-net-pci", card)),
+        *_uplink_options(),
         ("-chardev", _socket("new", state / NEW_SERIAL_SOCKET)),
         ("-serial", "chardev:new"),
         ("-chardev", _socket("old", state / OLD_SERIAL_SOCKET)),
@@ -129,6 +135,23 @@ def qemu_argv(machine: Machine) -> list[str]:
     end = "pause" if machine.hold else "poweroff"
     mend = machine.emulator_mend if machine.accelerator == "tcg" else None
     return [*emulator_argv(machine.emulator, mend), "-action", f"shutdown={end}", *words]
+
+
+def _uplink_options() -> list[tuple[str, str]]:
+    """The guests' network goes on in a network of the workstation's, which gives them addresses."""
+    outside: Options = {
+        "id": UPLINK,
+        "ipv6": False,
+        "net": str(addresses.GUESTS),
+        "host": addresses.OUTSIDE,
+        "dns": addresses.OUTSIDE_NAMES,
+        "dhcpstart": addresses.FIRST_LEASE,
+    }
+    card: Options = {"netdev": UPLINK, "mac": UPLINK_MAC, "addr": f"{UPLINK_SLOT:#x}"}
+    return [
+        ("-netdev", option("user", outside)),
+        ("-device", option("virtio-net-pci", {**card, "disable-legacy": True, "romfile": ""})),
+    ]
 
 
 def image_options(image: Path, size: int) -> list[tuple[str, str]]:

@@ -172,10 +172,13 @@ def running() -> LabState | None:
 
 def address_of(target: str) -> Address:
     """The gRPC target, with the token that a lab wants if it is the address of one that runs."""
-    for name in names():
-        if _target(name) == target:
-            return load(name).agent_address
-    return Address(target)
+    lab = at(target)
+    return lab.agent_address if lab else Address(target)
+
+
+def at(target: str) -> LabState | None:
+    """The running lab whose agent answers there."""
+    return next((load(name) for name in names() if _target(name) == target), None)
 
 
 def _target(name: str) -> str:

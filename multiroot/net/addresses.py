@@ -2,15 +2,21 @@
 """The addresses of both networks, written down once. Pure.
 
 On the roots' own network root N has 10.77.0.N. Guests have 10.77.1.0 and above on theirs, where the bridge of
-root N has 10.77.2.N, so that a person in a root can look at guests.
+root N has 10.77.2.N, so that a person in a root can look at guests. In the lab the guests' network goes on
+outside of the machine. There the workstation has 10.77.3.2. It gives guests that ask for one (DHCP) an
+address from 10.77.4.1 on.
 """
 
 from __future__ import annotations
+
+import ipaddress
 
 from multiroot.errors import BadRequestError
 
 PREFIX_LENGTH = 16  # of the guests' network
 CONTROL_PREFIX_LENGTH = 24
+GUESTS = ipaddress.IPv4Network(f"10.77.0.0/{PREFIX_LENGTH}")
+OUTSIDE, OUTSIDE_NAMES, FIRST_LEASE = "10.77.3.2", "10.77.3.3", "10.77.4.1"
 MAX_ROOT = 254
 MAX_GUEST = 250
 CHILD_PORT = 7700  # where a root's agent listens for its parent

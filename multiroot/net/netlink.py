@@ -85,6 +85,7 @@ class Netlink:
                     master=message.get("master") or 0,
                     up=bool(message["flags"] & ports.IFF_UP),
                     addresses=tuple(addresses.get(message["index"], ())),
+                    mac=str(message.get("address") or "").lower(),
                 )
                 async for message in await ipr.get_links()
             ]

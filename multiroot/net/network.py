@@ -6,9 +6,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from multiroot.errors import MultirootError
 from multiroot.net import namespace
+from multiroot.net.late_frames import LateFrames
 from multiroot.net.netlink import Netlink
 from multiroot.net.plan import (
     CONTROL_LINKS,
@@ -19,6 +22,7 @@ from multiroot.net.plan import (
     plan_control,
     plan_guests,
 )
+from multiroot.net.stations import Stations
 from multiroot.net.tap import TapDevice, open_tap
 from multiroot.net.uevents import DeviceEvents
 
@@ -26,13 +30,16 @@ log = logging.getLogger(__name__)
 
 
 class RootNetwork:
-    """The networks of root number `root`. Links become ports when they appear, taps on request."""
+    """The networks of root number `root`. Links become ports when they appear, taps on request; so does the
+    card `uplink`, by name or MAC address, if there is one.
+    """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, uplink: str = "") -> None:
         self._root = root
+        self._uplink = uplink
         self._control: Netlink | None = None
         self._guests: Netlink | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._shaping = asyncio.Lock()
 
     async def start(self) -> None:
@@ -43,13 +50,20 @@ class RootNetwork:
         # First listen, then look: a device that appears in between is seen by one of them.
         events = DeviceEvents()
         await self.ensure()
-        self._watching = asyncio.create_task(self._watch(events))
+        self._tasks.append(asyncio.create_task(self._watch(events)))
 
     async def close(self) -> None:
         """Stop watching for links. The bridges stay, because VMs outlive their agent."""
-        if self._watching:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def tell_stations(self, hear: Callable[[str, str], None]) -> None:
+        """From now on, tell MAC and IPv4 address of every station of the guests' network that seeks another.
+
+        Raises MultirootError if this user may not listen.
+        """
+        self._tasks.append(asyncio.create_task(_tell(Stations(), hear)))
 
     async def ensure(self) -> None:
         """Set up bridges and links as far as they are not set up yet."""
@@ -58,7 +72,7 @@ class RootNetwork:
             # What the first gives away the second finds.
             for netlink, plan in ((self._control, plan_control), (self._guests, plan_guests)):
                 opened = _started(netlink)
-                for step in plan(await opened.links(), self._root):
+                for step in plan(await opened.links(), self._root, self._uplink):
                     log.info("network: %s", step)
                     await opened.apply(step)
 
@@ -78,10 +92,19 @@ class RootNetwork:
         """Set the tap up, so that it passes frames."""
         await _started(self._guests).apply(BringUp(tap))
 
+    def inside(self) -> AbstractContextManager[None]:
+        """In the body, this thread is in the guests' network. Do not wait for anything there."""
+        return namespace.entered()
+
+    def late_frames(self, taps: Sequence[str], root: int) -> LateFrames:
+        """What comes to these taps while their guest goes to root `root`, which is beside this one."""
+        return LateFrames(taps, GUEST_LINKS[root > self._root])
+
     async def _watch(self, events: DeviceEvents) -> None:
         try:
             async for name in events.appeared():
-                if name is None or name in (*CONTROL_LINKS, *GUEST_LINKS):
+                # A card may be known by its address alone; taps do not appear in this namespace.
+                if self._uplink or name is None or name in (*CONTROL_LINKS, *GUEST_LINKS):
                     await self._attach(name or "what has appeared")
         finally:
             events.close()
@@ -92,6 +115,14 @@ class RootNetwork:
         except MultirootError as error:
             # It may be gone again already; its next appearance is a new event.
             log.warning("cannot attach %s: %s", name, error)
+
+
+async def _tell(stations: Stations, hear: Callable[[str, str], None]) -> None:
+    try:
+        async for mac, address in stations.heard():
+            hear(mac, address)
+    finally:
+        stations.close()
 
 
 def _started(netlink: Netlink | None) -> Netlink:

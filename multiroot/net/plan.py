@@ -3,9 +3,9 @@
 
 Every root has two bridges. The control bridge is for the roots themselves: its ports are links to the roots
 beside this one, and it has this root's address. The guests' bridge is in a network namespace of its own; its
-ports are further links to the same roots and the taps of guests. So all guests are in one segment, wherever
-they run, and nothing connects it to the roots. own. Roots stand in a chain: there is no loop, and no need
-for spanning tree.
+ports are further links to the same roots, the taps of guests and, in the root that has it, their uplink: the
+machine's card for them. So all guests are in one segment, wherever they run, and nothing connects it to the
+roots' own. Roots stand in a chain: there is no loop, and no need for spanning tree.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ class Link:
     master: int = 0
     up: bool = False
     addresses: tuple[str, ...] = ()
+    mac: str = ""
+
+    def is_called(self, name: str) -> bool:
+        """Whether a person would mean it by that: by its name, or by its MAC address."""
+        return bool(name) and name.lower() in (self.name, self.mac)
 
 
 @dataclass(frozen=True)
@@ -73,19 +78,24 @@ class GiveToGuests:
 Step = AddBridge | AddAddress | AddPort | BringUp | GiveToGuests
 
 
-def plan_control(links: Iterable[Link], root: int) -> list[Step]:
-    """The steps in the namespace of root number `root`, whose devices are `links`.
+def plan_control(links: Iterable[Link], root: int, uplink: str = "") -> list[Step]:
+    """The steps in the namespace of root number `root`, whose devices are `links`. `uplink` is the card, by
+    name or MAC address, by which guests get out of the machine; while another root has it, it is not there.
 
     When all of them were taken, planning again gives no steps.
     """
     present = tuple(links)
-    given = [GiveToGuests(link.name) for link in present if link.name in GUEST_LINKS]
+    given = [
+        GiveToGuests(link.name) for link in present if link.name in GUEST_LINKS or link.is_called(uplink)
+    ]
     return [*given, *_plan_bridge(present, CONTROL_BRIDGE, CONTROL_LINKS, control_interface(root))]
 
 
-def plan_guests(links: Iterable[Link], root: int) -> list[Step]:
+def plan_guests(links: Iterable[Link], root: int, uplink: str = "") -> list[Step]:
     """The same in the namespace of the guests of root number `root`."""
-    return _plan_bridge(tuple(links), GUEST_BRIDGE, GUEST_LINKS, bridge_interface(root))
+    present = tuple(links)
+    ways_out = tuple(link.name for link in present if link.is_called(uplink))
+    return _plan_bridge(present, GUEST_BRIDGE, (*GUEST_LINKS, *ways_out), bridge_interface(root))
 
 
 def _plan_bridge(links: tuple[Link, ...], name: str, ports: tuple[str, ...], address: str) -> list[Step]:

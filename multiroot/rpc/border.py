@@ -29,6 +29,8 @@ LIST_MOST = 1024
 PHASES_MOST = 8192
 
 VM_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 ROOT_NAME = re.compile(r"old|new|[1-9][0-9]{0,2}")
 
 _ROOTS = 254
@@ -65,6 +67,8 @@ _RULES: dict[str, Rule] = {
     "VmDefinition.cpus": _up_to(_CPUS),
     "VmDefinition.cpu": _text(CPU_MOST),
     "VmDefinition.append": _text(PATH_MOST),
+    "Station.mac": _matches(MAC),
+    "Station.address": _matches(IPV4),
     "GetVmRequest.name": _IS_VM_NAME,
     "StopVmRequest.name": _IS_VM_NAME,
     "ResetVmRequest.name": _IS_VM_NAME,

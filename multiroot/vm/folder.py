@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class VmRecord:
     taps: tuple[str, ...]
     giver: Owner | None = None
     notices: tuple[Notice, ...] = ()
+    stations: dict[str, str] = field(default_factory=dict)
 
 
 class VmFolder:
@@ -89,6 +90,7 @@ def _record(data: dict[str, Any]) -> VmRecord:
         taps=tuple(str(tap) for tap in data["taps"]),
         giver=from_data(data["giver"], Owner) if data["giver"] else None,
         notices=tuple(from_data(each, Notice) for each in data["notices"]),
+        stations={str(mac): str(address) for mac, address in dict(data["stations"]).items()},
     )
 
 

@@ -8,8 +8,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -71,6 +71,28 @@ class Network(Protocol):
 
     async def bring_up(self, tap: str) -> None: ...
 
+    def inside(self) -> AbstractContextManager[None]:
+        """In the body, this thread is in the guests' network."""
+
+    def late_frames(self, taps: Sequence[str], root: int) -> LateFrames:
+        """Of cards behind these taps whose guest goes to another root."""
+
+
+class LateFrames(Protocol):
+    """Frames that come for a guest while it stands still in a handoff."""
+
+    def listen(self) -> None:
+        """Note what comes from now on."""
+
+    def pass_on(self, since_ns: int) -> int:
+        """Send those since `since_ns` (wall clock) to where the guest is now, and say how many there were.
+
+        May be called again; each frame is sent once.
+        """
+
+    def close(self) -> None:
+        """Note nothing any more."""
+
 
 @dataclass(frozen=True)
 class Host:
@@ -125,6 +147,7 @@ class Instance:
         self.vmm = host.vmm(setup)
         self.taps: tuple[str, ...] = ()
         self.notices: tuple[Notice, ...] = ()
+        self.stations: dict[str, str] = {}  # IPv4 addresses that the guest uses, by MAC address
         self.functions: tuple[str, ...] = ()  # addresses in this root of those it owns
         self._busy = ""
         self._giver: Owner | None = None  # while it is incoming
@@ -183,6 +206,7 @@ class Instance:
             raise ConflictError(f"{self.name} is run by {record.vmm}, this agent knows {self.vmm.name}")
         self.taps = record.taps
         self.notices = record.notices
+        self.stations = record.stations
         await self.vmm.adopt(record.process)
         self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
         self._watch = asyncio.create_task(self._watch_end())
@@ -262,9 +286,22 @@ class Instance:
         assert vmm.process is not None
         self.folder.write(
             VmRecord(
-                self.definition, vmm.name, vmm.version, vmm.process, self.taps, self._giver, self.notices
+                self.definition,
+                vmm.name,
+                vmm.version,
+                vmm.process,
+                self.taps,
+                self._giver,
+                self.notices,
+                self.stations,
             )
         )
+
+    def seen(self, mac: str, address: str) -> None:
+        """The guest uses this IPv4 address on that card."""
+        if self._watch and self.active and self.stations.get(mac) != address:
+            self.stations[mac] = address
+            self._write()
 
     def _hear(self, notice: Notice) -> None:
         log.warning("%s: %s", self.name, notice.what)
@@ -284,7 +321,8 @@ class Instance:
             self.taps = tuple(tap.name for tap in taps)
             self._spawn_keeper(stack, keeper_serial)
             disks = tuple(host.find_disk(disk).node for disk in self.definition.disks)
-            wiring = Wiring(serial.fileno(), tuple(tap.fd for tap in taps), self.functions, disks)
+            inside = host.network.inside if host.network else nullcontext
+            wiring = Wiring(serial.fileno(), tuple(tap.fd for tap in taps), self.functions, disks, inside)
             await self.vmm.start(wiring, incoming=incoming)
 
     def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:

@@ -186,6 +186,12 @@ class VmManager:
         if state is not VmState.FAILED or vm.state in (VmState.HANDED, VmState.LOST):
             vm.state, vm.error = state, error
 
+    def seen(self, mac: str, address: str) -> None:
+        """Whoever has the card `mac` uses this IPv4 address."""
+        for vm in self._vms.values():
+            if any(card.mac == mac for card in vm.definition.cards):
+                vm.seen(mac, address)
+
     async def stop(self, name: str) -> None:
         """Power a VM off at once, give its memory back and forget it.
 

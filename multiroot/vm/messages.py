@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from multiroot.arena.allocator import Extent
@@ -30,6 +30,15 @@ def notices_to_proto(notices: Iterable[Notice]) -> list[vm_pb2.Notice]:
 def notices_from_proto(messages: Iterable[vm_pb2.Notice]) -> tuple[Notice, ...]:
     """Those that are kept."""
     return newest(Notice(each.at_ns, each.what) for each in messages)
+
+
+def stations_to_proto(stations: Mapping[str, str]) -> list[vm_pb2.Station]:
+    """Addresses of cards, by MAC address."""
+    return [vm_pb2.Station(mac=mac, address=address) for mac, address in sorted(stations.items())]
+
+
+def stations_from_proto(messages: Iterable[vm_pb2.Station]) -> dict[str, str]:
+    return {each.mac: each.address for each in messages}
 
 
 def extent_to_proto(extent: Extent) -> vm_pb2.Extent:

@@ -24,6 +24,7 @@ from multiroot.vm.messages import (
     definition_to_proto,
     extent_to_proto,
     notices_to_proto,
+    stations_to_proto,
     ticks_to_proto,
 )
 from multiroot.vm.stream import wait_for_ticks
@@ -161,6 +162,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
             pid=vm.vmm.process.pid if vm.vmm.process and vm.active else 0,
             error=vm.error,
             notices=notices_to_proto(vm.notices),
+            stations=stations_to_proto(vm.stations),
         )
 
 

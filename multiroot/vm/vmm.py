@@ -8,7 +8,7 @@ implementation that runs guests; the tests have another.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -66,13 +66,14 @@ class Wiring:
     `serial` is an open socket for the guest's serial port. `taps` are open taps, one for each network card of
     the definition; none if this root has no network, and then the VM gets no cards. `functions` are the
     addresses in this root of the PCI functions that the VM owns, `disks` the block devices that its disks are
-    here.
+    here. The VMM itself is started in the body of `inside`: what it connects with, it reaches as guests do.
     """
 
     serial: int
     taps: tuple[int, ...] = ()
     functions: tuple[str, ...] = ()
     disks: tuple[Path, ...] = ()
+    inside: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True)

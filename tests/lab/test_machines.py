@@ -63,7 +63,9 @@ def test_roots_come_and_go_on_it(labs_factory: Labs, machine: str) -> None:
     Generations(lab, 128 * MIB, labs_factory.phases).run([kernel] * updates, seen.append)
     assert [generation.inventory.root for generation in seen] == [5, 6][:updates]
     if machine in ONE_UPDATE:
-        cli.refused(ConflictError.exit_code, "no CPU can leave this root", "root", "launch", "--kernel", kernel)
+        cli.refused(
+            ConflictError.exit_code, "no CPU can leave this root", "root", "launch", "--kernel", kernel
+        )
     log = lab.run(["dmesg"]).stdout
     assert not [line for line in log.splitlines() if any(words in line for words in COMPLAINTS)]
     assert lab.state.resets() == 0

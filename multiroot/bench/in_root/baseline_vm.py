@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from multiroot.arena.arena import Entry
 from multiroot.net.tap import TapDevice, open_tap
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.instance import Host, Instance
+from multiroot.vm.instance import Host, Instance, LateFrames
 from multiroot.vm.qemu.command import Incoming
 from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
 
@@ -47,3 +49,10 @@ class UnpluggedTaps:
 
     async def bring_up(self, tap: str) -> None:
         """Nobody is at the other end."""
+
+    def inside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def late_frames(self, taps: Sequence[str], root: int) -> LateFrames:
+        """Only an agent hands VMs over with their network."""
+        raise NotImplementedError

@@ -37,6 +37,7 @@ class PrepareRequest(_message.Message):
     VMM_VERSION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    STATIONS_FIELD_NUMBER: _builtins.int
     giver: _builtins.int
     """root that owns the VM now"""
     epoch: _builtins.int
@@ -56,6 +57,10 @@ class PrepareRequest(_message.Message):
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[_vm_pb2.Notice]:
         """what happened to it so far"""
 
+    @_builtins.property
+    def stations(self) -> _containers.RepeatedCompositeFieldContainer[_vm_pb2.Station]:
+        """where it has been seen"""
+
     def __init__(
         self,
         *,
@@ -67,10 +72,11 @@ class PrepareRequest(_message.Message):
         vmm_version: _builtins.str = ...,
         device: _device_pb2.DeviceState | None = ...,
         notices: _abc.Iterable[_vm_pb2.Notice] | None = ...,
+        stations: _abc.Iterable[_vm_pb2.Station] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "notices", b"notices", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "notices", b"notices", "stations", b"stations", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -177,6 +177,7 @@ class Vm(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    STATIONS_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """starting, running, incoming, frozen, handed (another root runs it), lost (with that root), stopped, failed,
     unreachable (the agent of the root that owns it does not answer)
@@ -196,6 +197,10 @@ class Vm(_message.Message):
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notice]:
         """the newest, oldest first"""
 
+    @_builtins.property
+    def stations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Station]:
+        """addresses that its cards have been seen to have"""
+
     def __init__(
         self,
         *,
@@ -207,14 +212,39 @@ class Vm(_message.Message):
         pid: _builtins.int = ...,
         error: _builtins.str = ...,
         notices: _abc.Iterable[Global___Notice] | None = ...,
+        stations: _abc.Iterable[Global___Station] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "epoch", b"epoch", "error", b"error", "extents", b"extents", "notices", b"notices", "owner", b"owner", "pid", b"pid", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "epoch", b"epoch", "error", b"error", "extents", b"extents", "notices", b"notices", "owner", b"owner", "pid", b"pid", "state", b"state", "stations", b"stations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Vm: _TypeAlias = Vm  # noqa: Y015
+
+@_typing.final
+class Station(_message.Message):
+    """A network card by its MAC address, and the IPv4 address that the guest was last seen to use on it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAC_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    mac: _builtins.str
+    address: _builtins.str
+    def __init__(
+        self,
+        *,
+        mac: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "mac", b"mac"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Station: _TypeAlias = Station  # noqa: Y015
 
 @_typing.final
 class Notice(_message.Message):

@@ -105,7 +105,9 @@ class QemuVmm:
                 disks=wiring.disks,
                 incoming=self.incoming if incoming else None,
             )
-            self.running = started(proc.spawn(argv, log=self.setup.log, pass_fds=descriptors.all()))
+            with wiring.inside():
+                child = proc.spawn(argv, log=self.setup.log, pass_fds=descriptors.all())
+            self.running = started(child)
 
     def _add_monitor(self, stack: ExitStack) -> int:
         """QEMU's end of a connection that needs no listening."""

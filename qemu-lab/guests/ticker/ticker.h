@@ -64,6 +64,9 @@ int open_card(const char *name);
 void take_frames(struct frames *frames);
 void tell_frames(int serial, struct frames *frames);
 
+/* Start a process that says back what comes on TCP connections to this port. */
+void echo(int port);
+
 void open_disk(struct writes *writes, const char *name);
 void go_on_writing(struct writes *writes);
 void tell_writes(int serial, struct writes *writes);

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ async def until_port(netlink: Netlink, name: str, bridge: str) -> None:
 
 
 async def main() -> None:
-    network = RootNetwork(3)
+    network = RootNetwork(3, "eth7")
     await network.start()
     control, guests = Netlink(), Netlink(inside=namespace.PATH)
     found, theirs = await links(control), await links(guests)
@@ -73,6 +74,7 @@ async def main() -> None:
     assert tap.name not in await links(guests)
     with pytest.raises(MultirootError, match=tap.name):
         await network.bring_up(tap.name)
+    await frames_that_come_too_late_are_passed_on(network, guests)
     await nothing_is_kept_of_requests(control)
     await a_handoff_leaves_no_cycles(network)
     await network.close()
@@ -80,6 +82,56 @@ async def main() -> None:
     again = RootNetwork(3)  # as a restarted agent
     await again.start()
     await again.close()
+
+
+GUEST, OUTSIDE = bytes.fromhex("525400000001"), bytes.fromhex("525400000002")
+EVERYONE, NO_HEADER = b"\xff" * 6, bytes(10)  # struct virtio_net_hdr
+ARP_QUESTION = bytes.fromhex("0806 0001 0800 06 04 0001") + GUEST + bytes([10, 77, 1, 9]) + bytes(10)
+
+
+async def frames_that_come_too_late_are_passed_on(network: RootNetwork, guests: Netlink) -> None:
+    """A card that is known by its address becomes a port; who asks is heard; what comes for one guest goes on
+    by the link, under the bridge's address, and what came before or for everyone does not.
+    """
+    uplink, link, tap = open_tap("eth7"), open_tap("mrdown0"), await network.add_tap("vm0")
+    heard: list[tuple[str, str]] = []
+    try:
+        for name in ("eth7", "mrdown0"):
+            await asyncio.wait_for(until_port(guests, name, GUEST_BRIDGE), 20)
+        await network.bring_up(tap.name)
+        network.tell_stations(lambda *sender: heard.append(sender))
+        os.write(tap.fd, NO_HEADER + EVERYONE + GUEST + ARP_QUESTION)
+        async with asyncio.timeout(20):
+            while not heard:
+                await asyncio.sleep(0.01)
+        assert heard[0] == (GUEST.hex(":"), "10.77.1.9")
+        late = network.late_frames([tap.name], root=4)
+        late.listen()
+        for number, to in enumerate((GUEST, EVERYONE, GUEST)):
+            os.write(uplink.fd, NO_HEADER + to + OUTSIDE + b"\x88\xb5" + bytes([number]) * 50)
+        sent = time.time_ns()
+        assert late.pass_on(sent + 1_000_000_000) == 0
+        for number in (3, 4):
+            os.write(uplink.fd, NO_HEADER + GUEST + OUTSIDE + b"\x88\xb5" + bytes([number]) * 50)
+        assert late.pass_on(sent) == 2
+        assert late.pass_on(sent) == 0
+        late.close()
+        passed = [frame for frame in frames_on(link.fd) if frame.startswith(GUEST)]
+        assert [frame[14] for frame in passed] == [3, 4]
+        assert not {frame[6:12] for frame in passed} & {GUEST, OUTSIDE}
+    finally:
+        for each in (uplink, link, tap):
+            os.close(each.fd)
+
+
+def frames_on(fd: int) -> list[bytes]:
+    """All that waits there."""
+    frames = []
+    while True:
+        try:
+            frames.append(os.read(fd, 1 << 16)[len(NO_HEADER) :])
+        except BlockingIOError:
+            return frames
 
 
 async def nothing_is_kept_of_requests(netlink: Netlink) -> None:

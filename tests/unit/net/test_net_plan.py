@@ -90,6 +90,18 @@ def test_any_state_ends_right_and_then_nothing_is_left_to_do(plan, name, ports, 
     assert plan(after, root=3) == []
 
 
+@pytest.mark.parametrize("uplink", ["eth1", "52:54:00:75:70:00", "52:54:00:75:70:0A"])
+def test_the_uplink_goes_to_the_guests_whatever_it_is_called(uplink: str) -> None:
+    mac = uplink.lower() if ":" in uplink else "52:54:00:00:00:01"
+    links = [Link(2, "eth0", mac="52:54:00:12:34:56"), Link(3, "eth1", mac=mac)]
+    assert plan_control(links, 1, uplink)[0] == GiveToGuests("eth1")
+    assert not [step for step in plan_control(links, 1) if isinstance(step, GiveToGuests)]
+    there = plan_guests(links[1:], 1, uplink)
+    assert AddPort("eth1", GUEST_BRIDGE) in there
+    assert BringUp("eth1") in there
+    assert AddPort("eth1", GUEST_BRIDGE) not in plan_guests(links[1:], 1)
+
+
 def test_from_nothing() -> None:
     links = [Link(1, "lo"), Link(4, "mrctlup0"), Link(5, "mrup0")]
     assert plan_control(links, 2) == [
