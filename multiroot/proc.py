@@ -12,11 +12,13 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from multiroot.errors import CommandError
 
@@ -183,6 +185,15 @@ def spawn(
     inherited = f", inherits descriptors {', '.join(map(str, pass_fds))}" if pass_fds else ""
     _log.debug("# %s: started as process %d%s", words[0], child.pid, inherited)
     return child
+
+
+def become(argv: Sequence[Arg]) -> NoReturn:
+    """Go on as that program, with its exit code. Raises CommandError if it cannot be started."""
+    words = [os.fspath(arg) for arg in argv]
+    _log.debug("%s", shell_line(words))
+    sys.stdout.flush()
+    with _starting(words, None):
+        os.execvp(words[0], words)
 
 
 @contextmanager

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import shlex
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,10 +45,9 @@ def ssh(name: str, words: tuple[str, ...], user: str, identity: Path | None) -> 
     """
     address = address_of(name)
     argv = [*_way_to(address, name), "-l", user, *(["-i", str(identity)] if identity else []), *words]
-    sys.stdout.flush()
-    if not proc.find(argv[0]):
-        raise BadRequestError(f"there is no {argv[0]} here", "apt-get install openssh-client")
-    os.execvp(argv[0], argv)
+    if not proc.find("ssh"):
+        raise BadRequestError("there is no ssh here", "apt-get install openssh-client")
+    proc.become(argv)
 
 
 def _way_to(address: str, name: str) -> list[str]:
@@ -151,8 +149,9 @@ def address_in(vm: vm_pb2.Vm) -> str:
     """What it was last seen to use, card by card, or was told to use; "" if nothing is known."""
     seen = {each.mac: each.address for each in vm.stations}
     for card in vm.definition.cards:
-        if address := seen.get(card.mac) or card.address:
-            return str(ipaddress.IPv4Interface(address).ip)
+        # What agents say may be anything.
+        with suppress(ValueError):
+            return str(ipaddress.IPv4Interface(seen.get(card.mac) or card.address).ip)
     return ""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
@@ -76,14 +75,14 @@ class RootNetwork:
                     log.info("network: %s", step)
                     await opened.apply(step)
 
-    async def add_tap(self, vm: str) -> TapDevice:
+    async def add_tap(self, vm: str, queues: int = 1) -> TapDevice:
         """Make a tap for the VM and attach it to the guests' bridge. The tap is down until `bring_up`."""
         with namespace.entered():
-            tap = open_tap()
+            tap = open_tap(queues=queues)
         try:
             await _started(self._guests).apply(AddPort(tap.name, GUEST_BRIDGE))
         except BaseException:
-            os.close(tap.fd)
+            tap.close()
             raise
         log.info("network: %s is %s's", tap.name, vm)
         return tap

@@ -7,7 +7,9 @@ import ipaddress
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from multiroot.arena.atomics import crc32c
 from multiroot.arena.layout import check_size
@@ -21,6 +23,8 @@ from multiroot.vm.fields import Option, described, listed, to_data
 MIN_RAM = 32 * MIB
 MAX_CPUS = 255  # what QEMU's q35 takes without an emulated IOMMU
 MACHINES = ("q35", "microvm")
+MOST_CARDS = 8
+MOST_QUEUES = 8  # of a card, in each direction
 DIRECT, SEABIOS = FIRMWARES = ("direct", "seabios")
 
 # A name becomes a folder, a table entry (64 bytes) and part of a process's command line.
@@ -39,11 +43,30 @@ def _one_or_none(text: str) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class Card:
     """A network card. `mac` empty: made from the VM's name. `address` is the guest's own, with prefix length,
-    or empty.
+    or empty: it asks for one, or has none. `queues` of each direction, for as many CPUs.
     """
 
     mac: str = described("", Option("--mac", "MAC address of its card (default: made from NAME)."))
     address: str = described("", Option("--address", "The guest's own address on the bridge.", "ADDR/LEN"))
+    queues: int = described(1, Option("--queues", "Queues of its card in each direction, for several CPUs."))
+
+
+def _more_cards(texts: Sequence[str]) -> tuple[Card, ...]:
+    """Cards as --card has them; raises BadRequestError for other words."""
+    return tuple(map(_more_card, texts))
+
+
+def _more_card(text: str) -> Card:
+    card = Card()
+    for word in filter(None, text.split(",")):
+        name, given, value = word.partition("=")
+        if not given or name not in ("mac", "address", "queues"):
+            raise BadRequestError(f"not a word about a card: {word!r}", "there are: mac=, address=, queues=")
+        if name == "queues" and not (value.isascii() and value.isdigit()):
+            raise BadRequestError(f"not a number of queues: {value!r}")
+        changes: dict[str, Any] = {name: int(value) if name == "queues" else value}
+        card = replace(card, **changes)
+    return card
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,18 @@ class VmDefinition:
     )
     guest: str = described("ticker", Option("--guest", "Guest image of the system image."))
     append: str = described("", Option("--append", "More parameters for the guest's kernel."))
-    cards: tuple[Card, ...] = listed(Card, (Card(),))
+    cards: tuple[Card, ...] = listed(
+        Card,
+        (Card(),),
+        more=Option(
+            "--card",
+            "One more network card; may be given several times.",
+            "[mac=MAC][,address=ADDR/LEN][,queues=N]",
+            default=(),
+            parse=_more_cards,
+            multiple=True,
+        ),
+    )
     disks: tuple[Disk, ...] = listed(Disk, (), disk.OPTION)
     functions: tuple[str, ...] = described(
         (), Option("--device", "A PCI device that the VM owns.", "BB:DD.F", "", parse=_one_or_none)
@@ -86,8 +120,8 @@ class VmDefinition:
 
     @property
     def card(self) -> Card:
-        """Its card; `checked` sees to it that there is one."""
-        return self.cards[0]
+        """Its first card; one that has nothing if it has none."""
+        return self.cards[0] if self.cards else Card()
 
     @property
     def function(self) -> str:
@@ -98,8 +132,10 @@ class VmDefinition:
         """The same VM under another name. A MAC address that was made from the name is made from the new one:
         two VMs of one file shall not have the same.
         """
-        made = _mac("", self.name)
-        cards = (replace(card, mac="") if card.mac.lower() == made else card for card in self.cards)
+        cards = (
+            replace(card, mac="") if card.mac.lower() == _mac("", self.name, number) else card
+            for number, card in enumerate(self.cards)
+        )
         return self if name == self.name else replace(self, name=name, cards=tuple(cards))
 
     def checked(self) -> VmDefinition:
@@ -115,15 +151,13 @@ class VmDefinition:
         if not self.append.isprintable():
             raise BadRequestError("the guest's command line holds characters that are not printable")
         _check_firmware(self)
-        if len(self.cards) != 1:
-            raise BadRequestError(f"a VM cannot have {len(self.cards)} network cards", "it has one, so far")
         if len(self.functions) > 1:
             raise BadRequestError(
                 f"a VM cannot own {len(self.functions)} PCI functions", "it can own one, so far"
             )
         return replace(
             self,
-            cards=tuple(Card(_mac(card.mac, self.name), _address(card.address)) for card in self.cards),
+            cards=_checked_cards(self),
             disks=check_disks(self.disks),
             functions=tuple(_function(function, self.machine) for function in self.functions),
         )
@@ -187,10 +221,36 @@ def _check_firmware(definition: VmDefinition) -> None:
         )
 
 
-def _mac(mac: str, name: str) -> str:
-    """`mac` in lower case; made from the name if empty, with the prefix 52:54:00 that virtual cards have."""
+def _checked_cards(definition: VmDefinition) -> tuple[Card, ...]:
+    """All cards of a VM, complete; raises BadRequestError also for what two of them have both."""
+    if len(definition.cards) > MOST_CARDS:
+        raise BadRequestError(
+            f"a VM cannot have {len(definition.cards)} network cards", f"{MOST_CARDS} at most"
+        )
+    made = tuple(
+        replace(card, mac=_mac(card.mac, definition.name, number), address=_address(card.address))
+        for number, card in enumerate(definition.cards)
+    )
+    for number, card in enumerate(made):
+        if not 1 <= card.queues <= min(definition.cpus, MOST_QUEUES):
+            raise BadRequestError(
+                f"a card of {definition.name} cannot have {card.queues} queues",
+                f"1 to {MOST_QUEUES}, and not more than the VM has CPUs",
+            )
+        for other in made[:number]:
+            if card.mac == other.mac:
+                raise BadRequestError(f"two cards of {definition.name} have the MAC address {card.mac}")
+            if card.address and card.address.partition("/")[0] == other.address.partition("/")[0]:
+                raise BadRequestError(f"two cards of {definition.name} have the address {card.address}")
+    return made
+
+
+def _mac(mac: str, name: str, number: int = 0) -> str:
+    """`mac` in lower case; made from the name and the card's number if empty, with the prefix 52:54:00 that
+    virtual cards have.
+    """
     if not mac:
-        low = zlib.crc32(name.encode()) & 0xFFFFFF
+        low = zlib.crc32(f"{name}/{number}".encode() if number else name.encode()) & 0xFFFFFF
         return f"52:54:00:{low >> 16:02x}:{low >> 8 & 0xFF:02x}:{low & 0xFF:02x}"
     mac = mac.lower()
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1:

@@ -18,7 +18,7 @@ from multiroot.errors import BadRequestError
 T = TypeVar("T")
 M = TypeVar("M")
 
-_OPTION, _ELEMENT = "option", "element"
+_OPTION, _ELEMENT, _MORE = "option", "element", "more"
 
 # Types as JSON and files have them, in a person's words.
 _KINDS: dict[type, str] = {
@@ -61,11 +61,19 @@ def described(default: Any, option: Option) -> Any:
     return field(default=default, metadata={_OPTION: replace(option, default=typed)})
 
 
-def listed(element: type[Any], default: tuple[Any, ...], option: Option | None = None) -> Any:
+def listed(
+    element: type[Any],
+    default: tuple[Any, ...],
+    option: Option | None = None,
+    more: Option | None = None,
+) -> Any:
     """A field that is a tuple of `element`, a dataclass. Its option says all of it; without one, its options
-    are those of the element's fields.
+    are those of the element's fields, which mean the first one, and `more` says those that come after it.
     """
-    return field(default=default, metadata={_ELEMENT: element, **({_OPTION: option} if option else {})})
+    given = {_OPTION: option, _MORE: more}
+    return field(
+        default=default, metadata={_ELEMENT: element, **{key: each for key, each in given.items() if each}}
+    )
 
 
 def options(record: type[Any]) -> Iterator[Option]:
@@ -75,6 +83,8 @@ def options(record: type[Any]) -> Iterator[Option]:
             yield option
         elif element := each.metadata.get(_ELEMENT):
             yield from options(element)
+            if more := each.metadata.get(_MORE):
+                yield more
 
 
 def with_options(value: T, given: Mapping[str, Any]) -> T:
@@ -91,6 +101,10 @@ def with_options(value: T, given: Mapping[str, Any]) -> T:
         elif element and any(inner.key in given for inner in options(element)):
             first, *rest = getattr(value, each.name) or (element(),)
             changes[each.name] = (with_options(first, given), *rest)
+        more = each.metadata.get(_MORE)
+        if more and more.key in given:
+            now = changes.get(each.name, getattr(value, each.name))
+            changes[each.name] = (*now[:1], *more.parse(given[more.key]))
     return replace(value, **changes)  # type: ignore[type-var]
 
 

@@ -20,6 +20,7 @@ from multiroot.arena.arena import Arena, Entry, OwnerWord
 from multiroot.arena.layout import Owner
 from multiroot.clocks import Clock, wall_clock
 from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.net.vhost import open_vhost
 from multiroot.passthrough.devices import Devices
 from multiroot.vm import console, pmem
 from multiroot.vm.definition import DIRECT, VmDefinition
@@ -29,7 +30,7 @@ from multiroot.vm.guests import GUESTS, GuestImage, check_image
 from multiroot.vm.notices import Notice, newest
 from multiroot.vm.pmem import Pmem
 from multiroot.vm.process import AGENT_URGENCY, Urgency, listen, started
-from multiroot.vm.vmm import VmmFactory, VmmGoneError, VmmSetup, VmmStuckError, Wiring
+from multiroot.vm.vmm import CardWires, VmmFactory, VmmGoneError, VmmSetup, VmmStuckError, Wiring
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +62,17 @@ class Tap(Protocol):
     def name(self) -> str: ...
 
     @property
-    def fd(self) -> int: ...
+    def fds(self) -> tuple[int, ...]:
+        """One for each queue."""
+
+    def close(self) -> None:
+        """This process needs it no more."""
 
 
 class Network(Protocol):
     """Where a VM's network card is plugged in."""
 
-    async def add_tap(self, vm: str) -> Tap: ...
+    async def add_tap(self, vm: str, queues: int = 1) -> Tap: ...
 
     async def bring_up(self, tap: str) -> None: ...
 
@@ -313,17 +318,29 @@ class Instance:
         host = self.host
         with ExitStack() as stack:
             serial, keeper_serial = (stack.enter_context(end) for end in socket.socketpair())
-            taps: list[Tap] = []
-            for _ in self.definition.cards if host.network else ():
-                assert host.network
-                taps.append(await host.network.add_tap(self.name))
-                stack.callback(os.close, taps[-1].fd)
-            self.taps = tuple(tap.name for tap in taps)
+            cards = await self._plug_in(stack)
             self._spawn_keeper(stack, keeper_serial)
             disks = tuple(host.find_disk(disk).node for disk in self.definition.disks)
             inside = host.network.inside if host.network else nullcontext
-            wiring = Wiring(serial.fileno(), tuple(tap.fd for tap in taps), self.functions, disks, inside)
+            wiring = Wiring(serial.fileno(), cards, self.functions, disks, inside)
             await self.vmm.start(wiring, incoming=incoming)
+
+    async def _plug_in(self, stack: ExitStack) -> tuple[CardWires, ...]:
+        """Its cards' wires, which are open until `stack` ends; none if this root has no network."""
+        network = self.host.network
+        names: list[str] = []
+        wires: list[CardWires] = []
+        for card in self.definition.cards if network else ():
+            assert network
+            tap = await network.add_tap(self.name, card.queues)
+            stack.callback(tap.close)
+            vhosts = open_vhost(card.queues)
+            for fd in vhosts:
+                stack.callback(os.close, fd)
+            names.append(tap.name)
+            wires.append(CardWires(tap.fds, vhosts))
+        self.taps = tuple(names)
+        return tuple(wires)
 
     def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:
         """It ends by itself when the VMM's end of the serial port closes."""

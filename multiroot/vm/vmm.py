@@ -60,17 +60,27 @@ class VmmSetup:
 
 
 @dataclass(frozen=True)
+class CardWires:
+    """Open descriptors of one network card, one for each of its queues: of its tap and, where the kernel
+    passes the frames itself, of vhost-net.
+    """
+
+    taps: tuple[int, ...]
+    vhosts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Wiring:
     """What a VMM is connected with when it starts.
 
-    `serial` is an open socket for the guest's serial port. `taps` are open taps, one for each network card of
+    `serial` is an open socket for the guest's serial port. `cards` are the wires of each network card of
     the definition; none if this root has no network, and then the VM gets no cards. `functions` are the
     addresses in this root of the PCI functions that the VM owns, `disks` the block devices that its disks are
     here. The VMM itself is started in the body of `inside`: what it connects with, it reaches as guests do.
     """
 
     serial: int
-    taps: tuple[int, ...] = ()
+    cards: tuple[CardWires, ...] = ()
     functions: tuple[str, ...] = ()
     disks: tuple[Path, ...] = ()
     inside: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -44,8 +44,8 @@ class BaselineVm(Instance):
 class UnpluggedTaps:
     """Taps that are ports of no bridge: as much of a network as a measurement needs."""
 
-    async def add_tap(self, vm: str) -> TapDevice:
-        return open_tap()
+    async def add_tap(self, vm: str, queues: int = 1) -> TapDevice:
+        return open_tap(queues=queues)
 
     async def bring_up(self, tap: str) -> None:
         """Nobody is at the other end."""

@@ -53,9 +53,7 @@ class VmDefinition(_message.Message):
     cpu: _builtins.str
     """model with its features; of a VM that has started, each of them"""
     @_builtins.property
-    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Card]:
-        """one, so far"""
-
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Card]: ...
     @_builtins.property
     def functions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """PCI addresses of the functions it owns, one at most so far"""
@@ -122,19 +120,23 @@ class Card(_message.Message):
 
     MAC_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     mac: _builtins.str
     """empty: made from the VM's name"""
     address: _builtins.str
     """guest's own address/len on the bridge, may be empty"""
+    queues: _builtins.int
+    """of each direction"""
     def __init__(
         self,
         *,
         mac: _builtins.str = ...,
         address: _builtins.str = ...,
+        queues: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "mac", b"mac"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "mac", b"mac", "queues", b"queues"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from multiroot.arena.allocator import Extent
 from multiroot.vm import cpu_model
-from multiroot.vm.definition import DIRECT, SEABIOS, machine_kind
+from multiroot.vm.definition import DIRECT, SEABIOS, Card, machine_kind
 from multiroot.vm.disk import Disk
 from multiroot.vm.guests import guest_command_line
 from multiroot.vm.qemu.options import Value, option
-from multiroot.vm.vmm import VmmSetup
+from multiroot.vm.vmm import CardWires, VmmSetup
 
 # State is saved, sent and loaded while the guest stands still. So: no devices that no guest here needs, no
 # ACPI hot-plug registers for 256 buses, and virtio's legacy interface, because for the modern one QEMU saves
@@ -35,11 +35,11 @@ _MACHINE_OPTIONS: dict[str, dict[str, Value]] = {
 # What a guest does after a panic is its own affair. That it did is told by a device that has no state.
 _Q35_GLOBAL = option("", {"ICH9-LPC.acpi-pci-hotplug-with-bridge-support": False})
 _MACHINE_WORDS = {"q35": ["-device", "pvpanic", "-global", _Q35_GLOBAL], "microvm": []}
-CARD_SLOT = 1  # on q35's bus 0
+CARD_SLOT = 1  # on q35's bus 0, and one more for each further card
 _CARDS: dict[str, tuple[str, dict[str, Value]]] = {
     "q35": (
         "virtio-net-pci",
-        {"addr": f"{CARD_SLOT:#x}", "disable-modern": True, "disable-legacy": False, "romfile": ""},
+        {"disable-modern": True, "disable-legacy": False, "romfile": ""},
     ),
     "microvm": ("virtio-net-device", {}),
 }
@@ -66,17 +66,18 @@ class Qemu:
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What QEMU inherits: a listening socket for QMP, a connected one for the serial port, open taps, and for
-    a QEMU that waits for a device state a connected socket for a second QMP monitor.
+    """What QEMU inherits: a listening socket for QMP, a connected one for the serial port, wires of cards,
+    and for a QEMU that waits for a device state a connected socket for a second QMP monitor.
     """
 
     qmp: int
     serial: int
-    taps: tuple[int, ...] = ()
+    cards: tuple[CardWires, ...] = ()
     monitor: int | None = None
 
     def all(self) -> tuple[int, ...]:
-        return tuple(fd for fd in (self.qmp, self.serial, *self.taps, self.monitor) if fd is not None)
+        wires = (fd for card in self.cards for fd in (*card.taps, *card.vhosts))
+        return tuple(fd for fd in (self.qmp, self.serial, *wires, self.monitor) if fd is not None)
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,9 @@ def command(
         "-chardev", option("socket", {"id": "serial", "fd": descriptors.serial}),
         "-serial", "chardev:serial",
     ]  # fmt: skip
-    if descriptors.taps:
-        driver, settings = _CARDS[machine_kind(definition.machine)]
-        for card, tap in zip(definition.cards, descriptors.taps, strict=True):
-            words += [
-                "-netdev", option("tap", {"id": "net", "fd": tap}),
-                "-device", option(driver, {**settings, "netdev": "net", "mac": card.mac}),
-            ]  # fmt: skip
+    if descriptors.cards:
+        for number, (card, wires) in enumerate(zip(definition.cards, descriptors.cards, strict=True)):
+            words += card_words(number, card, wires, machine_kind(definition.machine))
     for number, (disk, node) in enumerate(zip(definition.disks, disks, strict=True)):
         words += disk_words(number, disk, node, boots=definition.firmware != DIRECT)
     for address in functions:
@@ -144,6 +141,31 @@ def command(
         words += ["-S"] if incoming.stopped else []
         words += [word for source in incoming.sources for word in ("-incoming", source)]
     return words
+
+
+def card_words(number: int, card: Card, wires: CardWires, machine: str) -> list[str]:
+    """Network card `number` (from 0) of a VM."""
+    name = f"net{number}"
+    several = len(wires.taps) > 1
+    backend: dict[str, Value] = {"id": name, "fds" if several else "fd": _descriptors(wires.taps)}
+    if wires.vhosts:
+        backend |= {"vhost": True, "vhostfds" if several else "vhostfd": _descriptors(wires.vhosts)}
+    driver, settings = _CARDS[machine]
+    if machine == "q35":
+        settings = {**settings, "addr": f"{CARD_SLOT + number:#x}"}
+        if several:
+            # A vector for each queue's two directions, one for control, one for what has changed.
+            settings |= {"mq": True, "vectors": 2 * len(wires.taps) + 2}
+    elif several:
+        settings = {**settings, "mq": True}
+    return [
+        "-netdev", option("tap", backend),
+        "-device", option(driver, {**settings, "netdev": name, "mac": card.mac}),
+    ]  # fmt: skip
+
+
+def _descriptors(fds: tuple[int, ...]) -> str:
+    return ":".join(map(str, fds))
 
 
 def cpu(qemu: Qemu, text: str) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
 from multiroot.errors import CommandError
-from multiroot.vm.definition import machine_kind
+from multiroot.vm.definition import MOST_CARDS, machine_kind
 from multiroot.vm.qemu.command import CARD_SLOT
 from multiroot.vm.qemu.monitor import Monitor
 from multiroot.vm.qemu.qmp import Qmp
@@ -69,8 +69,10 @@ _SHADOW = (0x90, 4), (0x94, 4)
 _HOST = _function(0x00, 0x29C0_8086, _ECAM_HIGH, _ECAM_LOW, *_SHADOW)
 _LPC = _function(0xF8, 0x2918_8086, (0x40, 4), (0x44, 1))  # base of ACPI's ports, and whether they are there
 _BARS = tuple((0x10 + 4 * bar, 4) for bar in range(6))
-_CARD = _function(CARD_SLOT << 3, 0x1000_1AF4, *_BARS, (0x04, 1))
-FUNCTIONS = {"q35": (_HOST, _LPC, _CARD)}
+_CARDS = tuple(
+    _function(CARD_SLOT + number << 3, 0x1000_1AF4, *_BARS, (0x04, 1)) for number in range(MOST_CARDS)
+)
+FUNCTIONS = {"q35": (_HOST, _LPC, *_CARDS)}
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,15 @@ def unpack(hints: bytes) -> MemoryMap:
         raise CommandError(f"the giver's hints are no memory map: {error}") from error
 
 
-async def read(qmp: Qmp, machine: str) -> MemoryMap:
-    """What a running QEMU's guest has set; NOTHING for machines of which no registers are known here.
+async def read(qmp: Qmp, machine: str, cards: int = 1) -> MemoryMap:
+    """What the guest of a running QEMU with so many cards has set; NOTHING for machines of which no registers
+    are known here.
 
     Raises CommandError when QEMU refuses, VmmGoneError. A guest that has its ECAM elsewhere is no error:
     nothing is known then.
     """
-    spaces = {function: await _space(qmp, function) for function in _functions(machine)}
+    there = [function for function in _functions(machine) if function not in _CARDS[cards:]]
+    spaces = {function: await _space(qmp, function) for function in there}
     registers = known(spaces)
     if not registers:
         return NOTHING

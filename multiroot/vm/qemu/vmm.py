@@ -96,7 +96,7 @@ class QemuVmm:
         with ExitStack() as stack:
             qmp = stack.enter_context(listen(self._socket))
             monitor = self._add_monitor(stack) if incoming else None
-            descriptors = Descriptors(qmp.fileno(), wiring.serial, wiring.taps, monitor)
+            descriptors = Descriptors(qmp.fileno(), wiring.serial, wiring.cards, monitor)
             argv = command(
                 self._qemu,
                 self.setup,
@@ -209,7 +209,8 @@ class QemuVmm:
 
     async def hints(self) -> bytes:
         """The guest's memory map."""
-        return memory_map.pack(await memory_map.read(self.qmp, self.setup.definition.machine))
+        definition = self.setup.definition
+        return memory_map.pack(await memory_map.read(self.qmp, definition.machine, len(definition.cards)))
 
     async def connect(self, fd: int) -> None:
         await self.qmp.give_fd(_FD_NAME, fd)

@@ -20,6 +20,7 @@ from cli.conftest import Done, Run
 from cli.hostile_agent import METHODS, PHASE, RESULTS, Answers, HostileAgent, Refusal, answers_of
 from hypothesis import HealthCheck, Phase, example, given, settings
 
+from multiroot import proc
 from multiroot.cli import reference
 from multiroot.cli.main import cli
 from multiroot.doctor.root import RootDoctor
@@ -33,6 +34,8 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("handoff vm0", "handoff vm0 --to old --json", "handoff --all --json"),
         ("Handoff",),
     ),
+    "vm ssh": (("vm ssh vm0",), ("Get",)),
+    "vm forward": (("vm forward vm0 80", "vm forward vm0 --json"), ("Get",)),
     "handoff cancel": (("handoff cancel vm0", "handoff cancel --json"), ("CancelHandoff",)),
     "root list": (("root list", "root list --json"), ("GetStatus",)),
     "root show": (("root show", "root show new --json"), ("GetStatus",)),
@@ -163,7 +166,9 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileAgent]:
 
 @pytest.fixture(autouse=True)
 def bugs_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that bugs are written to."""
+    """The folder that bugs are written to. No command goes on as another program here."""
+    monkeypatch.setattr(proc, "become", lambda _argv: None)
+    monkeypatch.setattr(proc, "find", lambda program: program)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return tmp_path / "multiroot" / "bugs"
 

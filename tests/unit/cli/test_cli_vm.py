@@ -36,7 +36,7 @@ cpu = "base,lm=on"
 machine = "q35,hpet=on"
 guest = "ticker-card"
 append = 'a="\u00e9"'
-cards = [{ mac = "52:54:00:00:00:07", address = "10.77.1.7/16" }]
+cards = [{ mac = "52:54:00:00:00:07", address = "10.77.1.7/16", queues = 2 }, { mac = "52:54:00:00:00:08" }]
 firmware = "direct"
 disks = [{ source = "pmem:0x1c0000000", bus = "virtio-scsi" }]
 functions = ["01:00.0"]
@@ -45,6 +45,7 @@ SAME = (
     "--memory", "512M", "--cpus", "2", "--cpu", "base,lm=on", "--machine", "q35,hpet=on",
     "--firmware", "direct", "--guest", "ticker-card",
     "--append", 'a="\u00e9"', "--mac", "52:54:00:00:00:07", "--address", "10.77.1.7/16",
+    "--queues", "2", "--card", "mac=52:54:00:00:00:08",
     "--device", "01:00.0", "--disk", "pmem:0x1c0000000,bus=virtio-scsi",
 )  # fmt: skip
 SMALL = 'name = "web"\ncpus = 2\n'
@@ -108,7 +109,8 @@ def test_an_option_takes_away_what_a_file_gives(asked: Asked, file: Write) -> No
     path = file(FULL)
     assert asked("--file", path).functions == ("01:00.0",)
     assert asked("--file", path, "--device", "").functions == ()
-    assert asked("--file", path, "--address", "").cards == (Card("52:54:00:00:00:07"),)
+    assert asked("--file", path, "--address", "").cards[0] == Card("52:54:00:00:00:07", queues=2)
+    assert asked("--file", path, "--card", "").cards[1:] == (Card(),)
 
 
 def test_the_help_says_who_wins(run: Run) -> None:

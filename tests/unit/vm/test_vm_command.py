@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from multiroot.units import MIB
 from multiroot.vm.definition import Card, VmDefinition
 from multiroot.vm.guests import GuestImage, guest_command_line
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command, machine
-from multiroot.vm.vmm import VmmSetup
+from multiroot.vm.vmm import CardWires, VmmSetup
 
 DEFINITION = VmDefinition(
     "vm0", cpus=2, cards=(Card(address="10.77.1.1/16"),), append="ticker.region=8"
@@ -41,7 +42,7 @@ def test_ram_is_the_extent_shared() -> None:
 
 
 def test_descriptors_are_all_used() -> None:
-    descriptors = Descriptors(5, 6, (7,))
+    descriptors = Descriptors(5, 6, (CardWires((7,)),))
     argv = command(Qemu(), SETUP, descriptors)
     assert descriptors.all() == (5, 6, 7)
     text = " ".join(argv)
@@ -49,7 +50,21 @@ def test_descriptors_are_all_used() -> None:
         assert f"fd={fd}" in text
     _, card = values(argv, "-device")
     assert card.startswith("virtio-net-pci,")
-    assert card.endswith(f",netdev=net,mac={DEFINITION.card.mac}")
+    assert card.endswith(f",netdev=net0,mac={DEFINITION.card.mac}")
+
+
+def test_several_cards_with_queues() -> None:
+    definition = replace(DEFINITION, cpus=2, cards=(Card(), Card(queues=2))).checked()
+    wires = (CardWires((7,), (8,)), CardWires((9, 10), (11, 12)))
+    argv = command(Qemu(), replace(SETUP, definition=definition), Descriptors(5, 6, wires))
+    assert Descriptors(5, 6, wires).all() == (5, 6, 7, 8, 9, 10, 11, 12)
+    assert values(argv, "-netdev") == [
+        "tap,id=net0,fd=7,vhost=on,vhostfd=8",
+        "tap,id=net1,fds=9:10,vhost=on,vhostfds=11:12",
+    ]
+    _, first, second = values(argv, "-device")
+    assert ("addr=0x1" in first.split(","), "mq=on" in first) == (True, False)
+    assert {"addr=0x2", "mq=on", "vectors=6", "netdev=net1"} < set(second.split(","))
 
 
 def test_without_tap_there_is_no_card() -> None:

@@ -69,8 +69,11 @@ def test_defaults_are_filled_in() -> None:
         ({"cards": (Card(address="10.77.1.1"),)}, "prefix length"),
         ({"cards": (Card(address="10.77.1/16"),)}, "not an IPv4"),
         ({"cards": (Card(address="fe80::1/64"),)}, "not an IPv4"),
-        ({"cards": ()}, "cannot have 0 network cards"),
-        ({"cards": (Card(), Card())}, "cannot have 2 network cards"),
+        ({"cards": (Card(),) * 9}, "cannot have 9 network cards"),
+        ({"cards": (Card(mac="52:54:00:00:00:01"), Card(mac="52:54:00:00:00:01"))}, "have the MAC address"),
+        ({"cards": (Card(address="10.77.1.1/16"), Card(address="10.77.1.1/24"))}, "have the address"),
+        ({"cards": (Card(queues=2),)}, "cannot have 2 queues"),
+        ({"cards": (Card(queues=0),)}, "cannot have 0 queues"),
         ({"firmware": "bios"}, "no firmware called 'bios'"),
         ({"firmware": "seabios"}, "nothing to boot by seabios"),
         ({"firmware": "seabios", "disks": (DISK,), "append": "x"}, "for a kernel that is given directly"),
@@ -102,7 +105,7 @@ OTHERS: dict[str, Any] = {
     "append": "ticker.region=8",
     "firmware": "seabios",
     "disks": (Disk("pmem:0x1c0000000", "virtio-scsi"),),
-    "cards": (Card("52:54:00:00:00:07", "10.77.1.7/16"),),
+    "cards": (Card("52:54:00:00:00:07", "10.77.1.7/16", 2), Card("52:54:00:00:00:08")),
     "functions": ("01:00.0",),
 }
 OTHER = VmDefinition(**OTHERS)
@@ -139,6 +142,8 @@ def test_every_field_can_be_given_to_vm_run() -> None:
         "--append": "ticker.region=8",
         "--mac": "52:54:00:00:00:07",
         "--address": "10.77.1.7/16",
+        "--queues": "2",
+        "--card": "mac=52:54:00:00:00:08",
         "--device": "01:00.0",
     }
     assert sorted(told) == sorted(option.flag for option in options(VmDefinition))
@@ -175,6 +180,24 @@ def test_options_mean_the_first_card() -> None:
     none = VmDefinition("vm0", cards=())
     assert with_options(none, {"cpus": 2}).cards == ()
     assert with_options(none, {"mac": "c"}).cards == (Card("c"),)
+
+
+@pytest.mark.parametrize(
+    ("words", "card"),
+    [
+        ("", Card()),
+        ("queues=4,mac=52:54:00:00:00:08", Card("52:54:00:00:00:08", queues=4)),
+        ("address=10.77.1.7/16", Card(address="10.77.1.7/16")),
+    ],
+)
+def test_one_more_card(words: str, card: Card) -> None:
+    assert with_options(GOOD, {"card": (words,)}).cards == (*GOOD.cards, card)
+
+
+@pytest.mark.parametrize("words", ["mac", "queues=x", "queues=", "speed=10", "52:54:00:00:00:08"])
+def test_what_is_no_card(words: str) -> None:
+    with pytest.raises(BadRequestError):
+        with_options(GOOD, {"card": (words,)}).checked()
 
 
 def test_a_mac_made_from_the_name_follows_it() -> None:

@@ -86,7 +86,7 @@ def test_what_is_printed() -> None:
         'guest = "ticker"\n'
         'append = "a=\\"\u00e9\\\\\\""\n'
         "cards = [\n"
-        f'    {{ mac = "{definition.card.mac}", address = "" }},\n'
+        f'    {{ mac = "{definition.card.mac}", address = "", queues = 1 }},\n'
         "]\n"
         "disks = []\n"
         "functions = [\n"
@@ -148,7 +148,7 @@ def test_another_name_wins(tmp_path: Path) -> None:
         ('name = "web"\n[cards]\nmac = ""\n', "cards: a list is needed, not a table"),
         ('name = "web"\ncards = ["x"]\n', "cards.0: a table is needed, not a text"),
         ('name = "web"\n[[cards]]\nmac = 5\n', "cards.0.mac: a text is needed, not a whole number"),
-        ('name = "web"\ncards = []\n', "a VM cannot have 0 network cards"),
+        ('name = "web"\n[[cards]]\nqueues = 9\n', "a card of web cannot have 9 queues"),
         ('name = "web"\ncpus = 0\n', "a VM cannot have 0 CPUs"),
         ('name = "Web"\n', "not a name for a VM: 'Web'"),
         ('name = "web"\nram_bytes = "33M"\n', "33 MiB is not a multiple of 2 MiB"),

@@ -27,7 +27,7 @@ from multiroot.vm.qemu.memory_map import (
 )
 from multiroot.vm.qemu.monitor import Monitor
 
-HOST, LPC, CARD = FUNCTIONS["q35"]
+HOST, LPC, CARD, *_ = FUNCTIONS["q35"]
 
 
 def space(identity: int, **words: int) -> bytes:
@@ -113,7 +113,7 @@ def test_bars_are_enabled_last_and_zeros_left_out() -> None:
 
 
 def test_other_registers_and_machines_are_left_alone() -> None:
-    others = {Register(0xF8, 0xF0): 0xFED1_C001, Register(0x10, 0x10): 1, Register(0x08, 0x04, 4): 7}
+    others = {Register(0xF8, 0xF0): 0xFED1_C001, Register(0x48, 0x10): 1, Register(0x08, 0x04, 4): 7}
     assert lines("q35", MemoryMap(others)) == []
     assert lines("microvm", MemoryMap({Register(0x08, 0x10): 0x1001}, modern_hotplug=True)) == []
     assert lines("q35", NOTHING) == []
