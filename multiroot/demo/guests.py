@@ -24,6 +24,7 @@ from multiroot.vm.messages import ticks_from_proto
 ATTEMPTS = 3
 BOOT_TIMEOUT = 300.0  # seconds a guest may take to boot: under nested emulation, on a busy machine
 CALL_TIMEOUT = 30.0
+ECHO_PORT = 7  # where a guest says everything back
 AGENT = "the old root's agent"
 
 
@@ -38,7 +39,7 @@ def definitions(count: int, ram_bytes: int, *, card: bool = False) -> list[vm_pb
             guest=device.GUEST if card else "ticker",
             cards=[vm_pb2.Card(address=interface(guest_address(number)))],
             functions=[device.CARD] if card else [],
-            append=device.APPEND if card else "",
+            append=device.APPEND if card else f"ticker.echo={ECHO_PORT}",
         )
         for number in range(1, count + 1)
     ]

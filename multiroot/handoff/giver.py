@@ -253,6 +253,9 @@ class Attempt:
         answer = await self._transfer()
         self.taken.set()
         await reach(FailPoint.GIVER_TAKEN, self._vm.name)
+        if self._late:
+            # Before anything else that takes time: a sender waits for each of them.
+            self._pass_frames_on(await self._vm.vmm.stopped())
         saved = await self._vm.vmm.saved()
         return await self._let_go(answer, saved)
 
@@ -339,19 +342,18 @@ class Attempt:
     async def _let_go(self, answer: handoff_pb2.Taken, saved: Saved) -> coordinator_pb2.HandoffResult:
         for phase in phases_of(self._vm.name, self._phases.side, answer, saved):
             self._phases.add(phase)
-        self._pass_frames_on(saved)
         with self._phases.phase(PhaseName.END_OLD_QEMU, vm=self._vm.name):
             await self._gone(self._vm.word.read())
             # Those that have come to the tap until it was gone.
-            self._pass_frames_on(saved)
+            self._pass_frames_on(saved.stopped_ns)
         return result_of(self._vm.name, answer, saved)
 
-    def _pass_frames_on(self, saved: Saved) -> None:
+    def _pass_frames_on(self, stopped_ns: int) -> None:
         """Nothing is lost for the guest but time if this fails: networks lose frames."""
         if not self._late:
             return
         vm = self._vm
-        since_ns = saved.stopped_ns - MARGIN_NS - wall_clock(vm.host.clock).offset()
+        since_ns = stopped_ns - MARGIN_NS - wall_clock(vm.host.clock).offset()
         try:
             if count := self._late.pass_on(since_ns):
                 log.info("%s: %d frames passed on to root %d", vm.name, count, self._to.root)

@@ -10,6 +10,7 @@ that on when the guest runs elsewhere.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import socket
 import struct
@@ -106,6 +107,11 @@ def _frames(sock: socket.socket, since_ns: int) -> Iterator[bytes]:
             frame, extra, _, _ = sock.recvmsg(_LARGEST, socket.CMSG_SPACE(_TIMESPEC.size))
         except BlockingIOError:
             return
+        except OSError as error:
+            # That the tap is gone is told once, before what had come until then.
+            if error.errno != errno.ENETDOWN:
+                raise
+            continue
         seconds, ns = _TIMESPEC.unpack(extra[0][2])
         if seconds * 1_000_000_000 + ns >= since_ns:
             yield frame

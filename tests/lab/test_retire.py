@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import pytest
+from echo import Echo
 from lab_factory import Labs
 
+from multiroot.demo import guests
 from multiroot.demo.generations import Generation, Generations
 from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import boot
 from multiroot.lab.lab import Lab
+from multiroot.net.addresses import guest_address
 from multiroot.rpc import client
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
 from multiroot.units import MIB
@@ -46,14 +49,17 @@ def test_three_roots_follow_each_other_and_the_last_one_ends_the_machine(
 ) -> None:
     """Proves that a VM lives through two updates unharmed while each root gives way to the next: all CPUs,
     the boot CPU among them, the PCI devices and the memory pass on, nothing writes to what was left, nothing
-    leaks, nothing resets the machine; that an update can be taken back before commit, VM and all; and that
+    leaks, nothing resets the machine; that a TCP connection from the workstation to the guest lives through
+    all of it; that an update can be taken back before commit, VM and all; and that
     the last root really powers the machine off."""
     first, *later = kernels
     lab = labs_factory.fresh(kernel=first, vms=1)
     generations = Generations(lab, 128 * MIB, labs_factory.phases)
     seen: list[Generation] = []
 
-    generations.run(later, seen.append)
+    with Echo(lab.state, guest_address(1), guests.ECHO_PORT) as echo:
+        generations.run(later, seen.append)
+        echo.go_on()
     assert [generation.inventory.root for generation in seen] == [2, 3]
     assert all(generation.inventory.devices for generation in seen)
     assert works(lab) == "0-3"

@@ -115,13 +115,16 @@ async def frames_that_come_too_late_are_passed_on(network: RootNetwork, guests: 
             os.write(uplink.fd, NO_HEADER + GUEST + OUTSIDE + b"\x88\xb5" + bytes([number]) * 50)
         assert late.pass_on(sent) == 2
         assert late.pass_on(sent) == 0
+        os.write(uplink.fd, NO_HEADER + GUEST + OUTSIDE + b"\x88\xb5" + bytes([5]) * 50)
+        tap.close()
+        assert late.pass_on(sent) == 1, "the last one came before the tap was gone"
         late.close()
         passed = [frame for frame in frames_on(link.fd) if frame.startswith(GUEST)]
-        assert [frame[14] for frame in passed] == [3, 4]
+        assert [frame[14] for frame in passed] == [3, 4, 5]
         assert not {frame[6:12] for frame in passed} & {GUEST, OUTSIDE}
     finally:
-        for each in (uplink, link, tap):
-            os.close(each.fd)
+        for each in (uplink, link):
+            each.close()
 
 
 def frames_on(fd: int) -> list[bytes]:
