@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's CPU as its definition has it: a model, and features behind commas.
 
-"host" is what each root has. "frozen" is what the root has where the VM first starts: from then on its
-definition says it all, with a model that has nothing of its own, "base", and every feature by name. So it is
-with any other model.
+"host" is what each root has. "frozen" is what the root has where the VM first starts, as far as the oldest
+root knows it, too: so the VM can go from a new kernel to an old one. From then on its definition says it all,
+with a model that has nothing of its own, "base", and every feature by name. So it is with any other model,
+but nothing is left out of what that one has.
 """
 
 from __future__ import annotations
@@ -15,6 +16,29 @@ from multiroot.errors import BadRequestError
 HOST = "host"
 FROZEN = "frozen"
 BASE = "base"
+
+# QEMU's names of features that KVM passes on to guests since a later Linux than 6.1, the oldest one that is
+# supported (arch/x86/kvm/cpuid.c, kvm_set_cpu_caps, and for nested guests svm/svm.c, svm_set_cpu_caps).
+NEWER = frozenset(
+    {
+        *(
+            "amx-complex",
+            "amx-fp16",
+            "avx-ifma",
+            "avx-ne-convert",
+            "avx-vnni-int16",
+            "avx-vnni-int8",
+            "avx10",
+        ),
+        *("cmpccxadd", "fred", "fsrc", "fsrs", "fzrm", "lam", "lkgs", "movrs", "prefetchiti"),
+        *("sha512", "sm3", "sm4", "wrmsrns", "msr-imm"),
+        *("auto-ibrs", "null-sel-clr-base", "no-nested-data-bp", "lfence-always-serializing"),
+        *("perfmon-v2", "prefetchi", "fs-gs-base-ns", "verw-clear", "tsa-l1-no", "tsa-sq-no"),
+        *("overflow-recov", "succor", "ibpb-brtype", "sbpb", "srso-no", "srso-user-kernel-no"),
+        *("bhi-ctrl", "ddpd-u", "ipred-ctrl", "mcdt-no", "rrsba-ctrl"),
+        *("flushbyasid", "lbrv", "vnmi"),
+    }
+)
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FEATURE = re.compile(r"([a-z0-9][a-z0-9._-]*)=([^,]+)")

@@ -89,10 +89,10 @@ class VmDefinition:
     )
     cpus: int = described(1, Option("--cpus", "Virtual CPUs."))
     cpu: str = described(
-        cpu_model.HOST,
+        cpu_model.FROZEN,
         Option(
             "--cpu",
-            "CPU model, as EPYC,svm=off. host: what each root has; frozen: what this one has.",
+            "CPU model, as EPYC,svm=off. frozen: what this root and Linux 6.1 know; host: what each root has.",
         ),
     )
     machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))

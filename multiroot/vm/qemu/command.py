@@ -169,10 +169,13 @@ def _descriptors(fds: tuple[int, ...]) -> str:
 
 
 def cpu(qemu: Qemu, text: str) -> str:
-    """QEMU's -cpu value. What is written out, it must give whole, or not start."""
-    if not cpu_model.is_written_out(text):
-        return text if text != cpu_model.HOST else qemu.cpu
-    return f"{text},enforce=on"
+    """QEMU's -cpu value. What is written out, it must give whole, or not start; what nobody has written out is
+    what this root has.
+    """
+    if cpu_model.is_written_out(text):
+        return f"{text},enforce=on"
+    model, comma, features = text.partition(",")
+    return f"{qemu.cpu if model in (cpu_model.HOST, cpu_model.FROZEN) else model}{comma}{features}"
 
 
 def machine(text: str, firmware: str = DIRECT) -> str:

@@ -9,14 +9,14 @@ QEMU that can't give exactly this CPU does not start, which is before anything s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, CommandError, ConflictError
-from multiroot.vm.cpu_model import FROZEN, parse
+from multiroot.vm.cpu_model import FROZEN, NEWER, parse
 from multiroot.vm.folder import last_words
 from multiroot.vm.process import listen, started
 from multiroot.vm.qemu.command import Qemu
@@ -37,17 +37,19 @@ async def write_out(qemu: Qemu, model: str) -> str:
     Raises BadRequestError for a model that it does not know, CommandError if it does not start.
     """
     name, given = parse(model)
-    if name == FROZEN:
+    frozen = name == FROZEN
+    if frozen:
         name = qemu.cpu
     with TemporaryDirectory(prefix="multiroot-cpu-") as folder:
         answer = await _ask(qemu, Path(folder), {"name": name, "props": given})
     # Without KVM there is but one number of address bits.
     physical = physical_bits(CPUINFO.read_text()) if qemu.accel == "kvm" else None
-    return from_expansion(answer, physical)
+    return from_expansion(answer, physical, NEWER - given.keys() if frozen else frozenset())
 
 
-def from_expansion(answer: Any, physical: int | None) -> str:
-    """The CPU in an answer to query-cpu-model-expansion of type static; `physical` address bits, if known.
+def from_expansion(answer: Any, physical: int | None, without: Collection[str] = ()) -> str:
+    """The CPU in an answer to query-cpu-model-expansion of type static, without some of its features;
+    `physical` address bits, if known.
 
     QEMU's static model has nothing of its own, so that what it lacks need not be said. Raises CommandError
     for an answer that is none.
@@ -57,7 +59,11 @@ def from_expansion(answer: Any, physical: int | None) -> str:
     except (KeyError, TypeError, ValueError) as error:
         raise CommandError("QEMU does not tell what a CPU model has", f"it said {answer}") from error
     # Nothing in a value ends it but a comma.
-    kept = {key: value for key, value in found.items() if value is not False and "," not in str(value)}
+    kept = {
+        key: value
+        for key, value in found.items()
+        if value is not False and key not in without and "," not in str(value)
+    }
     kept |= {"phys-bits": physical} if physical else {}
     return option(name, {key: kept[key] for key in sorted(kept)})
 

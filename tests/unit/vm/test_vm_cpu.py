@@ -18,6 +18,7 @@ from multiroot.vm.cpu_model import Value, parse
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
+from multiroot.vm.qemu import cpu as cpus
 from multiroot.vm.qemu.command import Qemu, cpu
 from multiroot.vm.qemu.cpu import from_expansion, lacking, physical_bits
 from multiroot.vm.qemu.options import option
@@ -71,6 +72,23 @@ def test_of_an_expansion_what_is_off_and_what_cannot_be_said_is_left_out() -> No
     for bad in (None, {}, {"model": {"name": "base"}}, {"model": {"name": "base", "props": 5}}):
         with pytest.raises(CommandError, match="does not tell"):
             from_expansion(bad, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [("frozen", {"lm"}), ("frozen,cmpccxadd=on", {"lm", "cmpccxadd"}), ("EPYC", {"lm", "cmpccxadd", "vnmi"})],
+)
+async def test_frozen_is_what_the_oldest_root_knows_too(
+    model: str, kept: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    props = {"lm": True, "cmpccxadd": True, "vnmi": True}
+
+    async def ask(_qemu: Qemu, _folder: Path, _model: object) -> object:
+        return {"model": {"name": "base", "props": props}}
+
+    monkeypatch.setattr(cpus, "_ask", ask)
+    _, features = parse(await cpus.write_out(Qemu(accel="tcg"), model))
+    assert set(features) == kept
 
 
 def test_address_bits() -> None:

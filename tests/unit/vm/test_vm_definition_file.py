@@ -80,7 +80,7 @@ def test_what_is_printed() -> None:
         'name = "web"\n'
         'ram_bytes = "256 MiB"\n'
         "cpus = 1\n"
-        'cpu = "host"\n'
+        'cpu = "frozen"\n'
         'machine = "q35"\n'
         'firmware = "direct"\n'
         'guest = "ticker"\n'

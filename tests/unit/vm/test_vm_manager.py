@@ -117,7 +117,7 @@ async def test_a_root_about_to_end_starts_no_vm(
     ("faults", "words"),
     [
         ("exit", "unsupported machine"),
-        ("die:query-version", "qemu did not start vm0"),
+        ("die:query-version", "QEMU did not start"),
         ("refuse:migrate-set-capabilities", "not to be had"),
     ],
 )
