@@ -92,7 +92,7 @@ class VmDefinition:
         cpu_model.FROZEN,
         Option(
             "--cpu",
-            "CPU model, as EPYC,svm=off. frozen: what this root and Linux 6.1 know; host: what each root has.",
+            "CPU model, as EPYC,svm=off. frozen: what this root and Linux 6.1 know; host: what each has.",
         ),
     )
     machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))

@@ -169,8 +169,8 @@ def _descriptors(fds: tuple[int, ...]) -> str:
 
 
 def cpu(qemu: Qemu, text: str) -> str:
-    """QEMU's -cpu value. What is written out, it must give whole, or not start; what nobody has written out is
-    what this root has.
+    """QEMU's -cpu value. What is written out, it must give whole, or not start. "frozen" that nobody has
+    written out is what this root has.
     """
     if cpu_model.is_written_out(text):
         return f"{text},enforce=on"
