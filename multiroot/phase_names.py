@@ -24,6 +24,8 @@ class PhaseName(StrEnum):
     START_VMS = "start the VMs"
     WAIT_FOR_GUESTS = "wait for the guests"
     WAIT_FOR_FRAMES = "wait for frames on the card"
+    START_STREAMS = "let the guest work for those outside"
+    COUNT = "count what it did"
     WATCH_GUESTS = "watch the guests go on"
     LOOK_INTO_OLD_ROOT = "look into the old root"
     LOOK_INTO_BOTH_ROOTS = "look into both roots"

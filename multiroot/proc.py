@@ -163,8 +163,10 @@ def spawn(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     new_session: bool = True,
+    piped: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a program and return at once. It appends its output to `log` and inherits `pass_fds`.
+    """Start a program and return at once. It appends its output to `log` and inherits `pass_fds`. With
+    `piped` only its stderr goes there, and its stdout is the caller's to read.
 
     It goes on when we end; the caller owns the handle. `env` is added to our environment. Raises CommandError
     when it cannot be started.
@@ -175,8 +177,8 @@ def spawn(
         child = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE if piped else sink,
+            stderr=sink if piped else subprocess.STDOUT,
             pass_fds=tuple(pass_fds),
             cwd=cwd,
             env={**os.environ, **env} if env else None,

@@ -266,7 +266,6 @@ class Taker:
                 await self._give_back(incoming)
             raise
         vm.state = VmState.RUNNING
-        vm.hurry(False)
         await reach(FailPoint.TAKER_RESUMED, vm.name)
         phases = incoming.phases
         resumed_ns, before = end.resumed.resumed_ns, end.resumed.loaded_ns
@@ -346,6 +345,8 @@ class Taker:
         with phases.phase(PhaseName.ANNOUNCE, vm=vm.name):
             if vm.taps:
                 await vm.vmm.announce()
+        # Not earlier: what has come for the guest meanwhile waits for that.
+        vm.hurry(False)
         try:
             vm.keep()
         except MultirootError as error:

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The main job with a guest that people know: Debian from its disk, at work for people outside, all the way
+from kernel to kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from multiroot import phase_names, proc
+from multiroot.demo.demo_report import Check
+from multiroot.demo.streams import Counter, Fio, Login, Pings, Sql, Stream, serve_sql, stop_all
+from multiroot.errors import MultirootError, WaitTimeoutError
+from multiroot.handoff.terms import PATIENT, to_proto
+from multiroot.lab import disk_image, forwards, lab, seed
+from multiroot.lab.lab import Lab
+from multiroot.net.addresses import OUTSIDE
+from multiroot.phase_names import PhaseName
+from multiroot.phases import Phase, Phases
+from multiroot.rpc import client, successor
+from multiroot.rpc.progress import ended, follow
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import coordinator_pb2 as coordinator
+from multiroot.rpc.v1 import coordinator_pb2_grpc, vm_pb2, vm_pb2_grpc
+
+IMAGE, NAME = "debian-13", "deb"
+BOOT_S = 900.0  # many times what was seen: an emulated CPU on a busy workstation
+WORK_S = 300.0  # seconds a stream may be silent
+SSH, SQL = 22, 5432
+SECTOR = 512
+_COMPLAINTS = "BUG:|WARNING:|Oops|I/O error|blk_update_request|hung task|rcu:.*stall|EXT4-fs error"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`lab` is without disks: they are made here. `kernels` are those of the roots to come; the first one
+    only takes the VM for a while and gives it back.
+    """
+
+    lab: lab.Options
+    kernels: tuple[str, ...]
+    vm_memory: int
+    firmware: str = "seabios"
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How long what the guest does for others stood at most while `step` went on, s by stream; `blackouts`
+    are those of the VMM, ms.
+    """
+
+    step: str
+    seconds: float
+    blackouts: tuple[float, ...]
+    gaps: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was seen."""
+
+    booted_s: float
+    gaps: tuple[Gap, ...]
+    claims: tuple[Check, ...]
+    phases: tuple[Phase, ...]
+
+    @property
+    def held(self) -> bool:
+        return all(check.held for check in self.claims)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "held": self.held}
+
+
+@dataclass(frozen=True)
+class Disks:
+    """The guest's disk, which is the machine's to write to, and the seed that lets us in."""
+
+    disk: Path
+    seed: Path
+    key: Path
+
+
+def run(options: Options, phases: Phases) -> Report:
+    """Build, boot, hand over, update twice, look; the machine ends with it unless `keep`."""
+    with tempfile.TemporaryDirectory(prefix="multiroot-demo-") as folder, ExitStack() as stack:
+        disks = make_disks(Path(folder), phases)
+        machine = lab.up(replace(options.lab, disks=(str(disks.disk), str(disks.seed))), phases)
+        try:
+            return Scenario(machine, options, disks, phases, Path(folder)).play(stack)
+        finally:
+            stack.close()
+            if not options.keep:
+                with phases.phase(PhaseName.SHUT_LAB_DOWN):
+                    machine.down()
+
+
+def make_disks(folder: Path, phases: Phases) -> Disks:
+    """A copy of the image, and a seed with a new key."""
+    cache = lab.cache(phases)
+    built = disk_image.build(IMAGE, cache) / disk_image.DISK
+    made = Disks(folder / "disk.raw", folder / "seed.raw", folder / "key")
+    disk_image.copy_to(built, made.disk, phases)
+    proc.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "multiroot demo", "-f", made.key])
+    text = made.key.with_suffix(".pub").read_text()
+    seed.write_image(seed.make_seed(NAME, [text]), made.seed, disk_image.tools(cache))
+    return made
+
+
+class Scenario:
+    """One run in a lab machine whose old root is up."""
+
+    def __init__(self, machine: Lab, options: Options, disks: Disks, phases: Phases, folder: Path) -> None:
+        self._machine = machine
+        self._options = options
+        self._disks = disks
+        self._phases = phases
+        self._folder = folder
+        self._remote: list[Phase] = []
+        self._gaps: list[Gap] = []
+        self._booted_s = 0.0
+
+    def play(self, stack: ExitStack) -> Report:
+        """Boot, begin all streams, update as often as wanted; then end them and count."""
+        login = self._boot()
+        password = secrets.token_urlsafe(16)
+        with self._phases.phase(PhaseName.START_STREAMS):
+            serve_sql(login, password)
+            streams = self._begin(login, password)
+            stack.callback(stop_all, streams)
+            for stream in streams:
+                stream.wait_for(1, WORK_S)
+        first, *later = self._options.kernels
+        self._there_and_back(first, streams)
+        for number, kernel in enumerate(later, 1):
+            self._update(number, kernel, streams)
+        with self._phases.phase(PhaseName.COUNT):
+            claims = self._judge(login, streams)
+        return Report(
+            round(self._booted_s, 1),
+            tuple(self._gaps),
+            tuple(claims),
+            (*self._phases.finished, *self._remote),
+        )
+
+    def _boot(self) -> Login:
+        """Start the VM and wait until SSH lets us in."""
+        machine = self._machine.state.machine
+        disk, seeded = (f"pmem:{place.start:#x}" for place in machine.layout.disks)
+        definition = vm_pb2.VmDefinition(
+            name=NAME,
+            ram_bytes=self._options.vm_memory,
+            firmware=self._options.firmware,
+            cards=[vm_pb2.Card()],
+            disks=[vm_pb2.Disk(source=disk), vm_pb2.Disk(source=seeded, read_only=True)],
+        )
+        began = time.monotonic()
+        with self._phases.phase(PhaseName.WAIT_FOR_GUESTS, firmware=self._options.firmware):
+            with self._agent() as channel:
+                vm_pb2_grpc.VmServiceStub(channel).Run(
+                    vm_pb2.RunVmRequest(definition=definition), timeout=120
+                )
+            port = forwards.add(self._machine.state, self._address(), SSH).port
+            login = Login(port, self._disks.key, self._folder / "known_hosts")
+            self._wait_for_ssh(login)
+        self._booted_s = time.monotonic() - began
+        return login
+
+    def _address(self) -> str:
+        """The address that the guest was given, once it is heard of."""
+        until = time.monotonic() + BOOT_S
+        with self._agent() as channel:
+            while time.monotonic() < until:
+                found = vm_pb2_grpc.VmServiceStub(channel).Get(vm_pb2.GetVmRequest(name=NAME), timeout=60)
+                if found.state != "running":
+                    raise MultirootError(f"{NAME} is {found.state}: {found.error}")
+                if found.stations:
+                    return str(found.stations[0].address)
+                time.sleep(1)  # nobody tells of a guest that finds its network
+        raise WaitTimeoutError(f"{NAME} asked for no address within {BOOT_S:g} s")
+
+    def _wait_for_ssh(self, login: Login) -> None:
+        until = time.monotonic() + BOOT_S
+        while True:
+            done = proc.run(
+                login.argv("cloud-init status --wait >/dev/null; true"), check=False, timeout=BOOT_S
+            )
+            if done.returncode == 0:
+                return
+            if time.monotonic() > until:
+                raise WaitTimeoutError(f"{NAME} lets nobody in: {done.stderr.strip()}")
+            time.sleep(2)  # the server is not up yet
+
+    def _begin(self, login: Login, password: str) -> tuple[Counter, Sql, Pings, Fio]:
+        log = self._folder / "streams.log"
+        port = forwards.add(self._machine.state, self._address(), SQL).port
+        streams = (Counter(login, log), Sql(port, password), Pings(login, OUTSIDE, log), Fio(login, log))
+        for stream in streams:
+            stream.__enter__()
+        return streams
+
+    def _there_and_back(self, kernel: str, streams: tuple[Stream, ...]) -> None:
+        """To a new root and back, before any update."""
+        with self._agent() as channel, translated("the old root's agent"):
+            stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+            with self._watched(f"launch of {kernel}", streams):
+                self._follow(stub.Launch(coordinator.LaunchRequest(kernel=kernel)))
+            for to in ("new", "old"):
+                with self._watched(f"handoff to the {to} root", streams) as blackouts:
+                    request = coordinator.HandoffRequest(names=[NAME], to=to, terms=to_proto(PATIENT))
+                    result = self._follow(stub.Handoff(request)).handed_off
+                    blackouts.append(blackout_ms(result))
+            with self._watched("release", streams):
+                self._follow(stub.Release(coordinator.ReleaseRequest()))
+
+    def _update(self, number: int, kernel: str, streams: tuple[Stream, ...]) -> None:
+        handed: list[coordinator.HandoffResult] = []
+        with (
+            self._phases.phase(phase_names.generation(number), kernel=kernel),
+            self._watched(f"update to {kernel}", streams) as blackouts,
+        ):
+            with self._agent() as channel, translated("the old root's agent"):
+                stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+                old_root = stub.GetState(coordinator.GetStateRequest(), timeout=60).root
+                launch = coordinator.LaunchRequest(kernel=kernel)
+                request = coordinator.UpdateRequest(launch=launch, terms=to_proto(PATIENT))
+                events = stub.Update(request)
+                follow(events, self._phases.publish, ended(self._remote.append), handed=handed.append)
+            successor.wait(
+                self._machine.agent_address,
+                old_root,
+                self._remote.append,
+                until=successor.COMPLETE,
+                timeout_s=600,
+                ended=self._machine.state.ending,
+            )
+            blackouts.extend(map(blackout_ms, handed))
+
+    @contextmanager
+    def _watched(self, step: str, streams: tuple[Stream, ...]) -> Iterator[list[float]]:
+        """Note how long each stream stood in the body, and that all of them went on after it."""
+        began, blackouts = time.monotonic(), list[float]()
+        yield blackouts
+        seconds = time.monotonic() - began
+        for stream in streams:
+            stream.wait_for(3 if stream.name != "fio" else 1, WORK_S)
+        gaps = {
+            stream.name: round(stream.longest_gap(began - 1), 3) for stream in streams if stream.name != "fio"
+        }
+        self._gaps.append(Gap(step, round(seconds, 1), tuple(round(each, 1) for each in blackouts), gaps))
+
+    def _judge(self, login: Login, streams: tuple[Counter, Sql, Pings, Fio]) -> list[Check]:
+        """End everything and count."""
+        counter, sql, pings, fio = streams
+        complaints = login.run(f"sudo dmesg | grep -E '{_COMPLAINTS}' || true").strip()
+        stop_all(streams)
+        rows, numbers = sql.stored()
+        sql.close()
+        login.run("sudo systemctl stop postgresql; sync")
+        resets = self._machine.state.resets()
+        self._power_off(login)
+        return [
+            Check(
+                "the SSH session is still open",
+                not counter.broken,
+                counter.broken or f"{counter.count} lines",
+            ),
+            Check(
+                "the SQL connection is still open", not sql.broken, sql.broken or f"{sql.count} transactions"
+            ),
+            Check(
+                "every acknowledged transaction is there once",
+                rows - numbers in (0, 1) and numbers == sql.acknowledged,
+                f"{sql.acknowledged} acknowledged, {numbers} there, {rows} rows",
+            ),
+            Check(
+                "fio read back what it wrote",
+                not fio.broken and fio.count > 0,
+                fio.broken or f"{fio.count} rounds",
+            ),
+            Check("no ping was lost", not pings.lost, f"{len(pings.answers)} answered, {pings.lost} lost"),
+            Check("the guest's kernel has no complaint", not complaints, complaints or "none"),
+            Check("the file system is clean", *self._fsck()),
+            Check("no reset of the machine", resets == 0, f"{resets} resets"),
+        ]
+
+    def _power_off(self, login: Login) -> None:
+        proc.run(login.argv("sudo poweroff"), check=False, timeout=WORK_S)
+        until = time.monotonic() + WORK_S
+        with self._agent() as channel:
+            while time.monotonic() < until:
+                found = vm_pb2_grpc.VmServiceStub(channel).Get(vm_pb2.GetVmRequest(name=NAME), timeout=60)
+                if found.state == "stopped":
+                    return
+                time.sleep(1)  # no call waits for it
+        raise WaitTimeoutError(f"{NAME} did not power off within {WORK_S:g} s")
+
+    def _fsck(self) -> tuple[bool, str]:
+        """What e2fsck says of the disk, which nobody writes to any more."""
+        start = root_partition(self._disks.disk)
+        done = proc.run(["e2fsck", "-fn", f"{self._disks.disk}?offset={start}"], check=False, timeout=600)
+        return done.returncode == 0, done.stdout.strip().splitlines()[
+            -1
+        ] if done.stdout.strip() else done.stderr
+
+    def _agent(self) -> Any:
+        return client.connect(self._machine.agent_address)
+
+    def _follow(self, events: Any) -> coordinator.Progress:
+        return follow(events, self._phases.publish, ended(self._remote.append))
+
+
+def blackout_ms(result: coordinator.HandoffResult) -> float:
+    """How long the VMM stood still."""
+    return (result.resumed_ns - result.stopped_ns) / 1e6
+
+
+def root_partition(disk: Path) -> int:
+    """Where the last partition of a disk begins, in bytes: the system's own."""
+    table = proc.run(["sfdisk", "--json", disk]).stdout
+    parts = json.loads(table)["partitiontable"]["partitions"]
+    return max(int(each["start"]) for each in parts) * SECTOR

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a guest does for those outside, all the time, and what they see of it: one SSH session, one SQL
+connection, pings, a disk that is written and read back.
+
+Each is begun once and never again: if a connection breaks, that is what was seen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from multiroot import proc
+from multiroot.errors import MultirootError, WaitTimeoutError
+from multiroot.lab.forwards import HOST
+
+USER = "debian"
+STEP_S = 0.05  # between two lines of the session
+# Kept in the guest, where nothing else is.
+_FILE, _STOP = "/var/tmp/multiroot-fio", "/var/tmp/multiroot-stop"
+_PING = re.compile(rb"\[(\d+\.\d+)\] .*icmp_seq=(\d+) ")
+
+
+@dataclass(frozen=True)
+class Login:
+    """How to log in to a guest: a forwarded port, the private key, the file of keys of known hosts."""
+
+    port: int
+    key: Path
+    known: Path
+
+    def argv(self, command: str) -> list[str]:
+        """The ssh command that runs `command` there."""
+        options = {
+            "IdentitiesOnly": "yes",
+            "StrictHostKeyChecking": "accept-new",
+            "UserKnownHostsFile": str(self.known),
+            "BatchMode": "yes",
+            "LogLevel": "ERROR",
+            # Silence is what is looked at here, and no reason to give up.
+            "ServerAliveInterval": "0",
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        where = [f"{USER}@{HOST}", "-p", str(self.port)]
+        return ["ssh", "-F", "none", "-i", str(self.key), *words, *where, command]
+
+    def run(self, command: str, *, timeout: float = 300) -> str:
+        """What it prints; raises CommandError unless it ends with 0."""
+        return proc.run(self.argv(command), timeout=timeout).stdout
+
+
+class Stream:
+    """Something that goes on in a thread of its own, and notes when; until the end of a `with`, or `stop`."""
+
+    name = ""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._news = threading.Condition()
+        self._at: list[float] = []  # when each piece came, s of the monotonic clock
+        self.broken: str = ""
+        self._thread = threading.Thread(target=self._go, name=self.name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def count(self) -> int:
+        """Pieces so far."""
+        return len(self._at)
+
+    def wait_for(self, more: int, timeout: float) -> None:
+        """Until so many more pieces have come; raises MultirootError if it is broken, WaitTimeoutError."""
+        wanted = self.count + more
+        with self._news:
+            self._news.wait_for(lambda: self.broken or self.count >= wanted, timeout)
+        if self.broken:
+            raise MultirootError(f"{self.name}: {self.broken}")
+        if self.count < wanted:
+            raise WaitTimeoutError(f"{self.name}: nothing came for {timeout:g} s")
+
+    def longest_gap(self, since: float) -> float:
+        """The longest time between two pieces that came after `since`, s."""
+        late = [at for at in self._at if at >= since]
+        return max((after - before for before, after in pairwise(late)), default=0.0)
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        self._ended.set()
+        self._end()
+        self._thread.join()
+
+    def _came(self) -> None:
+        with self._news:
+            self._at.append(time.monotonic())
+            self._news.notify_all()
+
+    def _go(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told by `broken`
+            self._break(str(error) or type(error).__name__)
+        else:
+            if not self._ended.is_set():
+                self._break("it ended")
+
+    def _break(self, why: str) -> None:
+        with self._news:
+            self.broken = why
+            self._news.notify_all()
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """What keeps `_run` from noticing that it is to end."""
+
+
+class Lines(Stream):
+    """A command in the guest, in an SSH session of its own; each line that it prints is a piece."""
+
+    def __init__(self, login: Login, command: str, log: Path, take: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._take = take
+        self._session = proc.spawn(login.argv(command), log=log, piped=True)
+
+    def _run(self) -> None:
+        assert self._session.stdout
+        for line in self._session.stdout:
+            self._take(line)
+            self._came()
+
+    def _end(self) -> None:
+        self._session.kill()
+        self._session.wait()
+
+
+class Counter(Lines):
+    """A session in which somebody works: numbers that follow each other."""
+
+    name = "ssh"
+
+    def __init__(self, login: Login, log: Path) -> None:
+        command = f"i=0; while i=$((i+1)); do echo $i; sleep {STEP_S}; done"
+        super().__init__(login, command, log, self._check)
+
+    def _check(self, line: bytes) -> None:
+        if int(line) != self.count + 1:
+            raise MultirootError(f"{line!r} came after {self.count}")
+
+
+class Pings(Lines):
+    """The guest pings the world outside, 100 times a second; which answers it got, by its own clock."""
+
+    name = "ping"
+
+    def __init__(self, login: Login, address: str, log: Path) -> None:
+        self.answers: dict[int, float] = {}
+        self.again = 0
+        super().__init__(login, f"ping -n -D -i 0.01 {address}", log, self._note)
+
+    def _note(self, line: bytes) -> None:
+        if match := _PING.match(line):
+            number = int(match[2])
+            self.again += number in self.answers
+            self.answers.setdefault(number, float(match[1]))
+
+    @property
+    def lost(self) -> int:
+        """Those that a later one was answered before."""
+        return max(self.answers, default=0) - len(self.answers)
+
+    def longest_gap(self, since: float) -> float:
+        """By the guest's clock, over all of it."""
+        at = sorted(self.answers.values())
+        return max((after - before for before, after in pairwise(at)), default=0.0)
+
+
+class Sql(Stream):
+    """Numbered rows, each in a transaction of its own, over one connection. `acknowledged` is the last one of
+    which the server said that it is there for good.
+    """
+
+    name = "sql"
+
+    def __init__(self, port: int, password: str) -> None:
+        super().__init__()
+        self._connection = psycopg.connect(
+            host=HOST, port=port, user=USER, password=password, dbname="postgres", autocommit=True
+        )
+        self._connection.execute("CREATE TABLE numbers (n bigint)")
+        self.acknowledged = 0
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            number = self.acknowledged + 1
+            self._connection.execute("INSERT INTO numbers VALUES (%s)", (number,))
+            self.acknowledged = number
+            self._came()
+
+    def stored(self) -> tuple[int, int]:
+        """After `stop`: how many rows there are, and how many different numbers from 1 to `acknowledged`."""
+        asked = "SELECT count(*), count(DISTINCT n) FILTER (WHERE n BETWEEN 1 AND %s) FROM numbers"
+        row = self._connection.execute(asked, (self.acknowledged,)).fetchone()
+        assert row
+        return int(row[0]), int(row[1])
+
+    def close(self) -> None:
+        """Leave the server."""
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+
+def serve_sql(login: Login, password: str) -> None:
+    """Let the guest's PostgreSQL answer on its network, to one user."""
+    quoted = password.replace("'", "''")
+    statements = (
+        f"CREATE ROLE {USER} LOGIN SUPERUSER PASSWORD '{quoted}'",
+        "ALTER SYSTEM SET listen_addresses = '*'",
+    )
+    said = " ".join(f'-c "{each}"' for each in statements)
+    login.run(
+        f"cd / && sudo -u postgres psql -q {said} && "
+        f"echo 'host all {USER} 10.77.0.0/16 scram-sha-256' | sudo tee -a /etc/postgresql/*/main/pg_hba.conf "
+        "&& sudo systemctl restart postgresql"
+    )
+
+
+class Fio(Lines):
+    """fio writes blocks with checksums, direct to the disk, and reads them back, again and again."""
+
+    name = "fio"
+
+    def __init__(self, login: Login, log: Path) -> None:
+        self._login = login
+        self._said = b""
+        # Each round is verified by itself. It ends after the round in which the file to stop is made.
+        job = (
+            f"--name=verify --filename={_FILE} --size=8M --rw=randwrite --bs=4k --direct=1 --ioengine=psync"
+            " --verify=crc32c --verify_fatal=1 --output-format=json"
+        )
+        command = f"rm -f {_STOP}; while ! [ -e {_STOP} ]; do fio {job} | tr -d '\\n' && echo || exit 1; done"
+        self.errors = 0
+        super().__init__(login, command, log, self._judge)
+
+    def _judge(self, line: bytes) -> None:
+        report: Any = json.loads(line[line.index(b"{") :])
+        self.errors += sum(int(job["error"]) for job in report["jobs"])
+        if self.errors:
+            raise MultirootError(f"fio found {self.errors} errors")
+
+
+def stop_all(streams: Sequence[Stream]) -> None:
+    """End all of them, whatever becomes of one."""
+    for stream in streams:
+        stream.stop()
