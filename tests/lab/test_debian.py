@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Debian from its disk works for people outside on its way from kernel to kernel, and none of them notices."""
+"""A Debian from its disk works for people outside on its way from kernel to kernel; none of them notices."""
 
 from __future__ import annotations
 
