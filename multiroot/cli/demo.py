@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from multiroot.demo.scenario import Options
 
 FAILED = 1
+KERNEL, MEMORY = "6.12", "256M"
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,31 @@ class Wanted:
 
     old_kernel: str | None
     new_kernel: str | None
-    vm_memory: str
+    vm_memory: str | None
     vms: int
     cpus: str
     carve: str
     passthrough: bool
+
+    def memory(self, usual: str) -> int:
+        """RAM of each VM in bytes; raises BadRequestError for what is no size."""
+        memory = parse_size(self.vm_memory or usual)
+        check_ram(memory)
+        return memory
+
+    def check_debian(self) -> None:
+        """Raises UsageError for what is said of other guests only."""
+        if self.passthrough or self.vms != 1 or self.cpus or self.carve:
+            raise click.UsageError("--vms, --cpus, --carve and --passthrough are for --guest ticker.")
 
     def options(self, lab: LabChoice, *, keep: bool) -> Options:
         """The scenario's options; raises BadRequestError for what is no size or no list of CPUs."""
         from multiroot.demo import device, scenario
         from multiroot.lab.lab import kernel_name
 
-        usual = device.KERNEL if self.passthrough else "6.12"
+        usual = device.KERNEL if self.passthrough else KERNEL
         new_kernel = self.new_kernel or usual
-        memory = parse_size(self.vm_memory)
-        check_ram(memory)
+        memory = self.memory(MEMORY)
         parse_cpu_list(self.cpus)
         carve = parse_size(self.carve) if self.carve else 0
         return scenario.Options(
@@ -68,7 +79,14 @@ class Wanted:
 @click.command(cls=Command, example="multiroot demo --old-kernel 6.1 --new-kernel 6.12 --vms 2")
 @click.option("--old-kernel", show_default="6.12", help="Kernel of the old root: a name or a file.")
 @click.option("--new-kernel", show_default="6.12", help="Kernel of the new root: a name or a file.")
-@click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of each VM.")
+@click.option(
+    "--guest",
+    type=click.Choice(["ticker", "debian"]),
+    default="ticker",
+    show_default=True,
+    help="ticker counts and checks its memory; debian boots from its disk and works for people outside.",
+)
+@click.option("--vm-memory", show_default="256M, of debian 512M", metavar="SIZE", help="RAM of each VM.")
 @click.option("--vms", type=click.IntRange(1, 16), default=1, show_default=True, help="How many VMs.")
 @click.option("--cpus", default="", metavar="LIST", help="CPUs for the new root, such as 2-3.")
 @click.option("--carve", default="", metavar="SIZE", help="Memory for the new root, such as 1G.")
@@ -79,24 +97,49 @@ class Wanted:
 @click.option("--passthrough", is_flag=True, help="The VM owns a network card, which goes along at work.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and do nothing.")
-def demo(lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool, **words: Any) -> None:
+def demo(lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool, guest: str, **words: Any) -> None:
     """Hand a running VM from one kernel to another, and prove it."""
-    options = Wanted(**words).options(lab, keep=keep)
+    wanted = Wanted(**words)
+    played = _play_debian if guest == "debian" else _play
+    held = played(wanted, lab, json_file, keep, dry_run)
+    if keep and not dry_run:
+        say(
+            f"the lab runs on; end it with `multiroot lab down --name {lab.name}`",
+            err=True,
+        )
+    if not held:
+        raise click.exceptions.Exit(FAILED)
+
+
+def _play(wanted: Wanted, lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool) -> bool:
+    options = wanted.options(lab, keep=keep)
     if dry_run:
         _print_intent(options)
-        return
+        return True
     report = _run(options)
     if json_file:
         _write_json(report, json_file)
     if json_file != Path("-"):
         print_report(report)
-    if keep:
-        say(
-            f"the lab runs on; end it with `multiroot lab down --name {lab.name}`",
-            err=True,
-        )
-    if not report.held:
-        raise click.exceptions.Exit(FAILED)
+    return report.held
+
+
+def _play_debian(wanted: Wanted, lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool) -> bool:
+    from multiroot.cli import demo_debian
+
+    wanted.check_debian()
+    kernels = (wanted.old_kernel or KERNEL, wanted.new_kernel or KERNEL)
+    options = demo_debian.options(lab, kernels, wanted.memory(demo_debian.MEMORY), keep=keep)
+    if dry_run:
+        for line in demo_debian.intent(options):
+            say(line)
+        return True
+    report = demo_debian.run(options)
+    if json_file:
+        demo_debian.write_json(report, json_file)
+    if json_file != Path("-"):
+        demo_debian.print_report(report)
+    return report.held
 
 
 def _run(options: Options) -> Report:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`multiroot demo --guest debian`: what a Debian from its disk did for others on its way, in tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multiroot.cli.lab_options import LabChoice
+from multiroot.cli.output import console, plain, print_table, shown_phases
+
+if TYPE_CHECKING:
+    from multiroot.demo.debian import Options, Report
+
+MEMORY = "512M"
+STREAMS = ("ssh", "sql", "ping")
+
+
+def options(lab: LabChoice, kernels: tuple[str, str], memory: int, *, keep: bool) -> Options:
+    """The scenario's options; `kernels` are the old root's and the new one's. The update after the first one
+    goes back to the old root's.
+    """
+    from multiroot.demo import debian
+    from multiroot.lab.lab import kernel_name
+
+    old, new = kernels
+    chosen = lab.options(kernel=old, kernels=(new,), vms=1, vm_memory=memory)
+    names = tuple(map(kernel_name, (new, new, old)))
+    return debian.Options(chosen, names, memory, keep=keep)
+
+
+def intent(options: Options) -> list[str]:
+    """What would be done, a line for each step."""
+    from multiroot.demo.debian import IMAGE, NAME
+
+    there, *updates = options.kernels
+    return [
+        f"take a copy of the disk {IMAGE}, make a seed with a new key, boot a lab machine with both:",
+        f"  multiroot vm image build {IMAGE}; multiroot lab up --disk DISK --disk SEED",
+        f"  multiroot vm run {NAME} --firmware {options.firmware} --disk DISK --disk SEED,ro",
+        "let it work: an SSH session, a PostgreSQL connection, 100 pings a second, fio with checksums",
+        f"  multiroot root launch --kernel {there}",
+        f"  multiroot handoff {NAME}; multiroot handoff {NAME} --to old; multiroot root release",
+        *(f"  multiroot update --kernel {kernel}" for kernel in updates),
+        "end the work, count what there is, power the guest off, check its file system",
+    ]
+
+
+def run(options: Options) -> Report:
+    """Play it, with progress."""
+    from multiroot.demo import debian
+
+    with shown_phases() as phases:
+        return debian.run(options, phases)
+
+
+def write_json(report: Report, path: Path) -> None:
+    """What was seen as data; "-" is stdout."""
+    from multiroot import json_files
+    from multiroot.cli.output import print_json
+
+    if path == Path("-"):
+        print_json(report.to_json())
+    else:
+        json_files.write(path, report.to_json())
+
+
+def print_report(report: Report) -> None:
+    """How long each stream stood, and what held, for people."""
+    print_table(
+        ("step", "took s >", "blackouts, VMM ms >", *(f"longest gap, {name} ms >" for name in STREAMS)),
+        [
+            (
+                gap.step,
+                f"{gap.seconds:.1f}",
+                ", ".join(f"{each:.1f}" for each in gap.blackouts) or "-",
+                *(f"{gap.gaps[name] * 1e3:.0f}" for name in STREAMS),
+            )
+            for gap in report.gaps
+        ],
+        title=f"Debian at work (it had booted after {report.booted_s:.1f} s)",
+    )
+    out = console()
+    for check in report.claims:
+        mark = "[green]held  [/]" if check.held else "[red]FAILED[/]"
+        out.print(f"  {mark} {plain(check.claim)}: {plain(check.seen)}")
+    out.print("everything held" if report.held else "[red]not everything held[/]")
