@@ -21,7 +21,7 @@ from multiroot.vm.fields import Option, described, listed, to_data
 MIN_RAM = 32 * MIB
 MAX_CPUS = 255  # what QEMU's q35 takes without an emulated IOMMU
 MACHINES = ("q35", "microvm")
-DIRECT, SEABIOS = FIRMWARES = ("direct", "seabios")
+DIRECT, SEABIOS, OVMF = FIRMWARES = ("direct", "seabios", "ovmf")
 
 # A name becomes a folder, a table entry (64 bytes) and part of a process's command line.
 _NAME = VM_NAME
@@ -74,7 +74,8 @@ class VmDefinition:
     )
     machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))
     firmware: str = described(
-        DIRECT, Option("--firmware", "direct: the kernel of GUEST; seabios: what is on the first disk.")
+        DIRECT,
+        Option("--firmware", "direct: the kernel of GUEST; seabios, ovmf (UEFI): what is on the first disk."),
     )
     guest: str = described("ticker", Option("--guest", "Guest image of the system image."))
     append: str = described("", Option("--append", "More parameters for the guest's kernel."))

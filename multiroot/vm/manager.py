@@ -45,6 +45,8 @@ class VmManager:
         image = GuestImage.of(self.host.guests, definition.guest)
         if definition.firmware == DIRECT:
             await asyncio.to_thread(check_ram_for, image, definition.ram_bytes)
+        if definition.disks:
+            await asyncio.to_thread(self.host.check_disks, definition)
         self._check_free(definition.name)
         self._allocating.add(definition.name)
         try:

@@ -161,6 +161,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
             pid=vm.vmm.process.pid if vm.vmm.process and vm.active else 0,
             error=vm.error,
             notices=notices_to_proto(vm.notices),
+            waits_for=vm.waits_for,
         )
 
 

@@ -66,13 +66,13 @@ class Wiring:
     `serial` is an open socket for the guest's serial port. `taps` are open taps, one for each network card of
     the definition; none if this root has no network, and then the VM gets no cards. `functions` are the
     addresses in this root of the PCI functions that the VM owns, `disks` the block devices that its disks are
-    here.
+    here, None for one that a server has.
     """
 
     serial: int
     taps: tuple[int, ...] = ()
     functions: tuple[str, ...] = ()
-    disks: tuple[Path, ...] = ()
+    disks: tuple[Path | None, ...] = ()
 
 
 @dataclass(frozen=True)

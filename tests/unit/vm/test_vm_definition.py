@@ -76,7 +76,7 @@ def test_defaults_are_filled_in() -> None:
         ({"firmware": "seabios", "disks": (DISK,), "append": "x"}, "for a kernel that is given directly"),
         ({"firmware": "seabios", "machine": "microvm"}, "only a q35 machine can have disks"),
         ({"disks": (DISK,), "machine": "microvm"}, "only a q35 machine can have disks"),
-        ({"disks": (Disk("/root/x.raw"),)}, "not a disk that every root reaches: '/root/x.raw'"),
+        ({"disks": (Disk("/root/x.raw"),)}, "a file is there in one root only: '/root/x.raw'"),
         ({"disks": (Disk(""),)}, "not a disk that every root reaches: ''"),
         ({"disks": (Disk("pmem:0xfffffffffffff", "ide"),)}, "no bus for disks called 'ide'"),
         ({"disks": (DISK, Disk("pmem:0x01C0000000"))}, "the disk pmem:0x1c0000000 is given twice"),
