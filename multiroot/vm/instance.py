@@ -22,7 +22,7 @@ from multiroot.clocks import Clock, wall_clock
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.passthrough.devices import Devices
 from multiroot.vm import console, disk_servers, firmware, sources
-from multiroot.vm.definition import DIRECT, VmDefinition
+from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk
 from multiroot.vm.disk_content import Content, check_content
 from multiroot.vm.folder import VmFolder, VmRecord
@@ -96,7 +96,7 @@ class Host:
 
     def check(self, definition: VmDefinition) -> None:
         """Raises BadRequestError if this root lacks the guest image or has no devices to give."""
-        if definition.firmware == DIRECT:
+        if not definition.boots_a_disk:
             check_image(self.guests, definition.guest)
         firmware.check(definition.firmware)
         for disk in definition.disks:

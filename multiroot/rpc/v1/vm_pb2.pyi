@@ -49,7 +49,7 @@ class VmDefinition(_message.Message):
     append: _builtins.str
     """added to the guest's command line"""
     firmware: _builtins.str
-    """direct: the guest image's kernel; seabios, ovmf: from the first disk"""
+    """direct: the guest image's kernel; seabios, ovmf: from the first disk, if there is one"""
     cpu: _builtins.str
     """model with its features; of a VM that has started, each of them"""
     @_builtins.property

@@ -163,11 +163,11 @@ def machine(text: str, firmware: str = DIRECT) -> str:
 
 def _start(setup: VmmSetup) -> list[str]:
     """What the guest starts with, if not with what is on its disk."""
-    if setup.definition.firmware == OVMF:
-        return flash_words(setup.folder)
-    if setup.definition.firmware != DIRECT:
-        return []
+    flash = flash_words(setup.folder) if setup.definition.firmware == OVMF else []
+    if setup.definition.boots_a_disk:
+        return flash
     return [
+        *flash,
         "-kernel", os.fspath(setup.image.kernel), "-initrd", os.fspath(setup.image.initrd),
         "-append", guest_command_line(setup.definition),
     ]  # fmt: skip

@@ -72,7 +72,7 @@ def test_defaults_are_filled_in() -> None:
         ({"cards": ()}, "cannot have 0 network cards"),
         ({"cards": (Card(), Card())}, "cannot have 2 network cards"),
         ({"firmware": "bios"}, "no firmware called 'bios'"),
-        ({"firmware": "seabios"}, "nothing to boot by seabios"),
+        ({"firmware": "coreboot"}, "no firmware called 'coreboot'"),
         ({"firmware": "seabios", "disks": (DISK,), "append": "x"}, "for a kernel that is given directly"),
         ({"firmware": "seabios", "machine": "microvm"}, "only a q35 machine can have disks"),
         ({"disks": (DISK,), "machine": "microvm"}, "only a q35 machine can have disks"),
