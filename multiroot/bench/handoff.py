@@ -28,6 +28,7 @@ from multiroot.lab.lab import Lab
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB, format_size
+from multiroot.vm.definition import DIRECT, check_firmware
 
 DIRTY_NEEDS = 256 * MIB
 
@@ -39,12 +40,13 @@ class Kind:
     ram: int
     machine: str
     label: str
+    firmware: str = DIRECT
 
 
 @dataclass(frozen=True)
 class Options:
-    """`ram` in bytes; each size is measured with each machine. `dirty`: MiB/s that the guest rewrites,
-    `tick`: ms from one of its ticks to the next.
+    """`ram` in bytes; each size is measured with each machine and each firmware. `dirty`: MiB/s that the
+    guest rewrites, `tick`: ms from one of its ticks to the next.
     """
 
     lab: labs.Options
@@ -52,6 +54,7 @@ class Options:
     ram: tuple[int, ...] = (128 * MIB,)
     vms: int = 1
     machine: tuple[str, ...] = ("q35",)
+    firmware: tuple[str, ...] = (DIRECT,)
     rounds: int = 5
     boots: int = 1
     seed: int = 1
@@ -68,6 +71,8 @@ class Options:
         for what, number in numbers.items():
             if number < 1:
                 raise BadRequestError(f"at least one {what} is needed")
+        for firmware in self.firmware:
+            check_firmware(firmware)
         if self.dirty and min(self.ram) < DIRTY_NEEDS:
             raise BadRequestError("a guest that dirties memory does not fit into less than 256M", "say --ram")
         return self
@@ -76,14 +81,15 @@ class Options:
         """As kept in a run's header."""
         kept = asdict(self)
         kept["lab"] = {"kernel": self.lab.kernel, "kernels": list(self.lab.kernels)}
-        return {**kept, **{name: list(kept[name]) for name in ("contenders", "ram", "machine")}}
+        return {**kept, **{name: list(kept[name]) for name in ("contenders", "ram", "machine", "firmware")}}
 
     def kinds(self) -> list[Kind]:
         """All kinds of VM, each labelled with what not all have in common."""
         made = []
-        for ram, machine in product(self.ram, self.machine):
+        for ram, machine, firmware in product(self.ram, self.machine, self.firmware):
             words = [format_size(ram)] * (len(self.ram) > 1) + [machine] * (len(self.machine) > 1)
-            made.append(Kind(ram, machine, " ".join(words)))
+            words += [firmware] * (len(self.firmware) > 1)
+            made.append(Kind(ram, machine, " ".join(words), firmware))
         return made
 
     @property
@@ -91,7 +97,7 @@ class Options:
         """RAM of all VMs together, bytes: ours, one for the others that may need a second place, and one for
         cpr-transfer.
         """
-        return (self.vms + 3) * len(self.machine) * sum(self.ram)
+        return (self.vms + 3) * len(self.machine) * len(self.firmware) * sum(self.ram)
 
 
 def run(options: Options, out: Path, phases: Phases) -> Run:
@@ -160,4 +166,10 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
 def definition_fields(options: Options, kind: Kind) -> dict[str, Any]:
     """What every contender's VM of this kind has in common."""
     append = workload.words(period_ms=options.tick, dirty=options.dirty)
-    return {"ram_bytes": kind.ram, "cpus": 1, "machine": kind.machine, "append": append}
+    return {
+        "ram_bytes": kind.ram,
+        "cpus": 1,
+        "machine": kind.machine,
+        "firmware": kind.firmware,
+        "append": append,
+    }

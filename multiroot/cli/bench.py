@@ -67,6 +67,9 @@ def bench() -> None:
     "--machine", default="q35", show_default=True, metavar="LIST", help="QEMU machines: q35, microvm."
 )
 @click.option(
+    "--firmware", default="direct", show_default=True, metavar="LIST", help="What starts the guest."
+)
+@click.option(
     "--dirty",
     type=click.IntRange(0, 100_000),
     default=0,
@@ -79,10 +82,19 @@ def bench() -> None:
 )
 @click.option("--boots", type=SAMPLES, default=1, show_default=True, help="Boots of the lab machine.")
 @common_options
-def handoff(contenders: str, ram: str, machine: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
+def handoff(
+    contenders: str,
+    ram: str,
+    machine: str,
+    firmware: str,
+    out: Path | None,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
     """Blackout of the multi-root handoff, beside what QEMU does within one kernel.
 
-    With several sizes or machines every contender takes turns with each; ratios are between equals.
+    With several sizes, machines or firmwares every contender takes turns with each; ratios are between
+    equals. The firmwares are those of `multiroot vm run`: direct,seabios,ovmf.
     """
     from multiroot.bench import handoff as work
 
@@ -92,6 +104,7 @@ def handoff(contenders: str, ram: str, machine: str, out: Path | None, as_json: 
         contenders=tuple(contenders.split(",")) if contenders else names.HANDOFF,
         ram=parse_sizes(ram),
         machine=parse_machines(machine),
+        firmware=tuple(firmware.split(",")),
         **chosen,
     ).checked()
     folder = out or results_folder("handoff")

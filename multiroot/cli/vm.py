@@ -285,6 +285,7 @@ def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
         "pid": message.pid,
         "error": message.error,
         "stations": [{"mac": each.mac, "address": each.address} for each in message.stations],
+        "waits_for": list(message.waits_for),
         "notices": [{"at_ns": each.at_ns, "what": each.what} for each in message.notices],
         "extents": [{"offset": extent.offset, "size": extent.size} for extent in message.extents],
     }

@@ -229,6 +229,7 @@ class Attempt:
         return await asyncio.shield(asyncio.create_task(self.settle(error)))
 
     async def _prepare(self) -> None:
+        await self._vm.check_servers()
         with self._phases.phase(PhaseName.PREPARE, vm=self._vm.name):
             # The hints take our VMM some time, during which the taker's starts.
             connecting = asyncio.create_task(self._connect())
@@ -318,6 +319,7 @@ class Attempt:
                 # It may refuse; the guest need not even notice.
                 await self._next(call, "ready")
                 await reach(FailPoint.GIVER_READY, self._vm.name)
+                await self._vm.check_servers()
                 # One that has ended by now must not be thought active again.
                 self._check_running()
                 if self._late:

@@ -8,6 +8,7 @@ more counts for nothing.
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 
 from multiroot.arena.arena import Arena, Entry
@@ -40,7 +41,7 @@ def release(arena: Arena, vm: str) -> None:
 
 
 def _claim(arena: Arena, vm: str, disk: Disk) -> None:
-    name = f"{_PREFIX}{disk.address:x}"
+    name = _name(disk)
     for entry in _claims(arena):
         if entry.name == name:
             _free_if_stale(arena, entry, disk)
@@ -68,6 +69,13 @@ def _free(arena: Arena, entry: Entry) -> None:
 
 def _claims(arena: Arena) -> list[Entry]:
     return [entry for entry in arena.entries() if entry.name.startswith(_PREFIX) and entry.owner.root]
+
+
+def _name(disk: Disk) -> str:
+    """What the claim of a disk is called, the same in all roots. An extent's name is short."""
+    if disk.address is not None:
+        return f"{_PREFIX}{disk.address:x}"
+    return f"{_PREFIX}{hashlib.blake2b(disk.source.encode(), digest_size=16).hexdigest()}"
 
 
 def _mark(vm: str) -> int:

@@ -25,7 +25,7 @@ MAX_CPUS = 255  # what QEMU's q35 takes without an emulated IOMMU
 MACHINES = ("q35", "microvm")
 MOST_CARDS = 8
 MOST_QUEUES = 8  # of a card, in each direction
-DIRECT, SEABIOS = FIRMWARES = ("direct", "seabios")
+DIRECT, SEABIOS, OVMF = FIRMWARES = ("direct", "seabios", "ovmf")
 
 # A name becomes a folder, a table entry (64 bytes) and part of a process's command line.
 _NAME = VM_NAME
@@ -97,7 +97,11 @@ class VmDefinition:
     )
     machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))
     firmware: str = described(
-        DIRECT, Option("--firmware", "direct: the kernel of GUEST; seabios: what is on the first disk.")
+        DIRECT,
+        Option(
+            "--firmware",
+            "seabios, ovmf (UEFI): the first disk, or without one GUEST; direct: GUEST.",
+        ),
     )
     guest: str = described("ticker", Option("--guest", "Guest image of the system image."))
     append: str = described("", Option("--append", "More parameters for the guest's kernel."))
@@ -128,6 +132,11 @@ class VmDefinition:
         """The PCI function that it owns, empty if none; `checked` sees to it that there is at most one."""
         return self.functions[0] if self.functions else ""
 
+    @property
+    def boots_a_disk(self) -> bool:
+        """Whether what is on its first disk starts, else a kernel that is given."""
+        return self.firmware != DIRECT and bool(self.disks)
+
     def called(self, name: str) -> VmDefinition:
         """The same VM under another name. A MAC address that was made from the name is made from the new one:
         two VMs of one file shall not have the same.
@@ -150,7 +159,7 @@ class VmDefinition:
             raise BadRequestError(f"not a guest's name: {self.guest!r}")
         if not self.append.isprintable():
             raise BadRequestError("the guest's command line holds characters that are not printable")
-        _check_firmware(self)
+        _check_start(self)
         if len(self.functions) > 1:
             raise BadRequestError(
                 f"a VM cannot own {len(self.functions)} PCI functions", "it can own one, so far"
@@ -201,20 +210,19 @@ def check_machine(machine: str) -> None:
             raise BadRequestError(f"the machine option {option!r} is not yours to set")
 
 
-def _check_firmware(definition: VmDefinition) -> None:
+def check_firmware(firmware: str) -> None:
+    """Raises BadRequestError unless there is such a firmware."""
+    if firmware not in FIRMWARES:
+        raise BadRequestError(f"no firmware called {firmware!r}", f"there are: {', '.join(FIRMWARES)}")
+
+
+def _check_start(definition: VmDefinition) -> None:
     """Raises BadRequestError unless a VM can start like that."""
-    if definition.firmware not in FIRMWARES:
-        raise BadRequestError(
-            f"no firmware called {definition.firmware!r}", f"there are: {', '.join(FIRMWARES)}"
-        )
+    check_firmware(definition.firmware)
     kind = machine_kind(definition.machine)
     if kind != "q35" and (definition.disks or definition.firmware != DIRECT):
-        raise BadRequestError("only a q35 machine can have disks", f"the machine is {kind}")
-    if definition.firmware == DIRECT:
-        return
-    if not definition.disks:
-        raise BadRequestError(f"there is nothing to boot by {definition.firmware}", "give a disk: --disk")
-    if definition.append:
+        raise BadRequestError("only a q35 machine can have disks and a firmware", f"the machine is {kind}")
+    if definition.boots_a_disk and definition.append:
         raise BadRequestError(
             "parameters are for a kernel that is given directly",
             f"with {definition.firmware} the disk's boot loader has its own",

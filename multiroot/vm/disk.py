@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,40 +13,107 @@ from multiroot.ranges import PHYS_BITS
 from multiroot.vm.fields import Option
 
 BUSES = ("virtio-blk", "virtio-scsi", "cd")
+RAW, QCOW2 = FORMATS = ("raw", "qcow2")
 MOST = 8
+NBD_PORT = 10809
 _PMEM = re.compile(r"pmem:0x([0-9a-f]{1,13})")
+# As QEMU's manual writes it, or as a URI (github.com/NetworkBlockDevice/nbd: doc/uri.md). An address, not a
+# name: what a name means is each root's own affair.
+_NBD = re.compile(
+    r"nbd:(?P<url>//)?(?P<host>\[[0-9a-f:.]+\]|[0-9.]+)(:(?P<port>[0-9]{1,5}))?(/(?P<export>.*))?"
+)
+_EXPORT = re.compile(r"[A-Za-z0-9._~/-]{0,255}")
+_FILE = re.compile(r"file:.*|[./~].*|(?!nbd:|pmem:).*(/.*|\.(raw|img|qcow2|iso|vmdk|vdi|vhdx))", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class NbdServer:
+    """Who serves a disk by NBD: an IP address, a port, the server's name for the disk, which may be empty."""
+
+    host: str
+    port: int
+    export: str
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"nbd://{host}:{self.port}/{self.export}"
 
 
 @dataclass(frozen=True)
 class Disk:
     """A disk that every root reaches. `source` is "pmem:ADDRESS", persistent memory by where it begins, which
-    is the same in all roots of a machine; `bus` is what the guest sees it on.
+    is the same in all roots of a machine, or "nbd://ADDRESS:PORT/EXPORT", a server outside. `bus` is what the
+    guest sees it on, `format` is what is in it.
     """
 
     source: str
     bus: str = BUSES[0]
     read_only: bool = False
+    format: str = RAW
 
     @property
-    def address(self) -> int:
-        """Physical address of its first byte; `checked` sees to it that there is one."""
-        return int(self.source.partition(":")[2], 16)
+    def address(self) -> int | None:
+        """Physical address of its first byte if it is persistent memory; `checked` sees to the rest."""
+        found = _PMEM.fullmatch(self.source)
+        return int(found[1], 16) if found else None
+
+    @property
+    def server(self) -> NbdServer | None:
+        """Who serves it, if somebody does."""
+        return _server(self.source)
 
     def checked(self) -> Disk:
         """Raises BadRequestError for what is no disk."""
-        found = _PMEM.fullmatch(self.source.lower())
-        if not found or int(found[1], 16) >> PHYS_BITS:
-            raise BadRequestError(
-                f"not a disk that every root reaches: {self.source!r}",
-                "`multiroot disk list` in a root shows those there are: pmem:0x1c0000000",
-            )
         if self.bus not in BUSES:
             raise BadRequestError(f"no bus for disks called {self.bus!r}", f"there are: {', '.join(BUSES)}")
-        return replace(self, source=name_of(int(found[1], 16)), read_only=self.read_only or self.bus == "cd")
+        if self.format not in FORMATS:
+            raise BadRequestError(
+                f"no format of disks called {self.format!r}", f"there are: {', '.join(FORMATS)}"
+            )
+        return replace(self, source=_checked(self.source), read_only=self.read_only or self.bus == "cd")
+
+
+def _checked(source: str) -> str:
+    """The one way to write that source: two that are equal are the same disk."""
+    found = _PMEM.fullmatch(source.lower())
+    if found and not int(found[1], 16) >> PHYS_BITS:
+        return name_of(int(found[1], 16))
+    if server := _server(source):
+        return str(server)
+    if source.startswith("nbd:"):
+        raise BadRequestError(
+            f"not a disk of an NBD server: {source!r}",
+            "write it like nbd:10.0.2.2:10809/disk, with the server's IP address",
+        )
+    if _FILE.fullmatch(source):
+        raise BadRequestError(
+            f"a file is there in one root only: {source!r}",
+            "`multiroot disk list` shows what all roots reach; a server's disk is nbd:ADDRESS:PORT/EXPORT",
+        )
+    raise BadRequestError(
+        f"not a disk that every root reaches: {source!r}",
+        "`multiroot disk list` in a root shows those there are: pmem:0x1c0000000",
+    )
+
+
+def _server(source: str) -> NbdServer | None:
+    found = _NBD.fullmatch(source)
+    if not found or not (found["url"] or found["port"]):
+        return None
+    try:
+        host = str(ipaddress.ip_address(found["host"].strip("[]")))
+    except ValueError:
+        return None
+    port, export = int(found["port"] or NBD_PORT), found["export"] or ""
+    if not 0 < port < 1 << 16 or not _EXPORT.fullmatch(export):
+        return None
+    return NbdServer(host, port, export)
 
 
 def parse_disks(texts: Sequence[str]) -> tuple[Disk, ...]:
-    """Disks as an option has them, SOURCE[,bus=BUS][,ro]; raises BadRequestError for other words."""
+    """Disks as an option has them, SOURCE[,format=FORMAT][,bus=BUS][,ro]; raises BadRequestError for other
+    words.
+    """
     return tuple(map(_parse, texts))
 
 
@@ -54,19 +122,30 @@ def _parse(text: str) -> Disk:
     disk = Disk(source)
     for word in words:
         name, _, value = word.partition("=")
-        if name == "bus":
-            disk = replace(disk, bus=value)
+        if name in ("bus", "format"):
+            disk = replace(disk, **{name: value})  # type: ignore[arg-type]
         elif word == "ro":
             disk = replace(disk, read_only=True)
         else:
-            raise BadRequestError(f"not a word about a disk: {word!r}", f"there are: bus={BUSES[0]}, ro")
+            raise BadRequestError(
+                f"not a word about a disk: {word!r}", f"there are: bus={BUSES[0]}, format={QCOW2}, ro"
+            )
     return disk
+
+
+def write_disk(disk: Disk) -> str:
+    """What `parse_disks` makes this disk of."""
+    words = [disk.source]
+    words += [f"bus={disk.bus}"] if disk.bus != BUSES[0] else []
+    words += [f"format={disk.format}"] if disk.format != RAW else []
+    return ",".join([*words, "ro"] if disk.read_only else words)
 
 
 OPTION = Option(
     "--disk",
-    f"A disk of the VM, as `multiroot disk list` has it; several may be given. BUS is {', '.join(BUSES)}.",
-    "pmem:ADDRESS[,bus=BUS][,ro]",
+    f"A disk of the VM, as `multiroot disk list` has it, or nbd:IP:PORT/EXPORT; several may be given. "
+    f"BUS is {', '.join(BUSES)}. FORMAT is {' or '.join(FORMATS)}.",
+    "SOURCE[,bus=BUS][,format=FORMAT][,ro]",
     default=(),
     parse=parse_disks,
     multiple=True,

@@ -22,9 +22,10 @@ from multiroot.clocks import Clock, wall_clock
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.net.vhost import open_vhost
 from multiroot.passthrough.devices import Devices
-from multiroot.vm import console, pmem
-from multiroot.vm.definition import DIRECT, VmDefinition
+from multiroot.vm import console, disk_servers, firmware, sources
+from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk
+from multiroot.vm.disk_content import Content, check_content
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.guests import GUESTS, GuestImage, check_image
 from multiroot.vm.notices import Notice, newest
@@ -102,8 +103,9 @@ class LateFrames(Protocol):
 @dataclass(frozen=True)
 class Host:
     """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card,
-    `devices` None no device of their own. `find_disk` says what a disk is here. `agent` is this process, for
-    VMs that stand still.
+    `devices` None no device of their own. `find_disk` says what a disk is here, `look_at_disk` what is in it.
+    `variables` keeps what firmware knows of VMs; None: as long as they run. `agent` is this process, for VMs
+    that stand still.
     """
 
     root: int
@@ -114,17 +116,25 @@ class Host:
     network: Network | None = None
     devices: Devices | None = None
     guests: Path = GUESTS
-    find_disk: Callable[[Disk], Pmem] = lambda disk: pmem.find(disk.address, writable=not disk.read_only)
+    find_disk: Callable[[Disk], Pmem | None] = sources.find
+    look_at_disk: Callable[[Disk, Pmem | None], Content] = sources.look
+    variables: firmware.VariableStore | None = None
     agent: Urgency = field(default_factory=lambda: Urgency(os.getpid(), AGENT_URGENCY))
 
     def check(self, definition: VmDefinition) -> None:
         """Raises BadRequestError if this root lacks the guest image or has no devices to give."""
-        if definition.firmware == DIRECT:
+        if not definition.boots_a_disk:
             check_image(self.guests, definition.guest)
+        firmware.check(definition.firmware)
         for disk in definition.disks:
             self.find_disk(disk)
         if definition.functions and self.devices is None:
             raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
+
+    def check_disks(self, definition: VmDefinition) -> None:
+        """Raises BadRequestError or ConflictError unless all disks are there and hold what they are to."""
+        for disk in definition.disks:
+            check_content(disk, self.look_at_disk(disk, self.find_disk(disk)))
 
 
 class Instance:
@@ -153,11 +163,14 @@ class Instance:
         self.taps: tuple[str, ...] = ()
         self.notices: tuple[Notice, ...] = ()
         self.stations: dict[str, str] = {}  # IPv4 addresses that the guest uses, by MAC address
+        self.waits_for: tuple[str, ...] = ()  # disks whose server is away
         self.functions: tuple[str, ...] = ()  # addresses in this root of those it owns
         self._busy = ""
         self._giver: Owner | None = None  # while it is incoming
         self._watch: asyncio.Task[None] | None = None
         self._unanswered: asyncio.Task[None] | None = None
+        self._servers = {disk.server for disk in definition.disks if disk.server}
+        self._watching_servers: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -200,7 +213,7 @@ class Instance:
             raise CommandError(f"{self.vmm.name} did not start {self.name}: {words}") from error
         self._giver = giver
         self._write()
-        self._watch = asyncio.create_task(self._watch_end())
+        self._begin_to_watch()
         self.state = VmState.INCOMING if giver else VmState.RUNNING
         if not giver:
             await self.bring_up_taps()
@@ -214,7 +227,12 @@ class Instance:
         self.stations = record.stations
         await self.vmm.adopt(record.process)
         self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
+        self._begin_to_watch()
+
+    def _begin_to_watch(self) -> None:
         self._watch = asyncio.create_task(self._watch_end())
+        if self._servers:
+            self._watching_servers = asyncio.create_task(self._watch_servers())
 
     async def bring_up_taps(self) -> None:
         """Let its cards take part in the guests' network."""
@@ -273,6 +291,7 @@ class Instance:
         """End the VMM for good; what the console saw is kept."""
         self.state = state
         await self.vmm.end()
+        self._keep_variables()
 
     async def fail(self) -> None:
         """End a VMM that does not answer any more, if it has not ended already."""
@@ -320,7 +339,9 @@ class Instance:
             serial, keeper_serial = (stack.enter_context(end) for end in socket.socketpair())
             cards = await self._plug_in(stack)
             self._spawn_keeper(stack, keeper_serial)
-            disks = tuple(host.find_disk(disk).node for disk in self.definition.disks)
+            found = [host.find_disk(disk) for disk in self.definition.disks]
+            disks = tuple(each.node if each else None for each in found)
+            firmware.provide(self.definition, self.folder.path, host.variables)
             inside = host.network.inside if host.network else nullcontext
             wiring = Wiring(serial.fileno(), cards, self.functions, disks, inside)
             await self.vmm.start(wiring, incoming=incoming)
@@ -356,7 +377,47 @@ class Instance:
         end = await self.vmm.wait_end()
         if not self.active:
             return
+        self._keep_variables()
         self.error = end.error
         if end.fault:
             self.error = f"{end.fault}; its last words: {self.folder.guest_words() or 'none'}"
         self.state = VmState.FAILED if self.error else VmState.STOPPED
+
+    def _keep_variables(self) -> None:
+        """What the firmware has written, if the guest ran here last."""
+        if self._giver is None and self.word.read().root == self.host.root:
+            firmware.keep(self.definition, self.folder.path, self.host.variables)
+
+    async def check_servers(self) -> None:
+        """Raises ConflictError if a disk's server is away: a VMM that is to stop its guest then waits for it,
+        and the guest would stand still as long.
+        """
+        await self._look_at_servers()
+        if self.waits_for:
+            raise ConflictError(
+                f"{self.name} waits for the server of its disk {self.waits_for[0]}",
+                f"when that is back, `multiroot vm show {self.name}` says so",
+            )
+
+    async def _watch_servers(self) -> None:
+        while self.active:
+            # While it is handed over, nothing is to take time from that.
+            if self.state is VmState.RUNNING and not self.is_busy:
+                await self._look_at_servers()
+            await asyncio.sleep(disk_servers.LOOK_S)
+
+    async def _look_at_servers(self) -> None:
+        process = self.vmm.process
+        if not self._servers or process is None:
+            return
+        away = await asyncio.to_thread(disk_servers.missing, process.pid, self._servers)
+        if not self.active:
+            return
+        before, self.waits_for = self.waits_for, tuple(sorted(map(str, away)))
+        for disk in sorted({*self.waits_for} - {*before}):
+            self._note(f"the server of the disk {disk} is gone: what the guest does with it waits")
+        for disk in sorted({*before} - {*self.waits_for}):
+            self._note(f"the server of the disk {disk} is back")
+
+    def _note(self, what: str) -> None:
+        self._hear(Notice(self.host.clock(), what))

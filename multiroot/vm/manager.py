@@ -13,7 +13,7 @@ from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.processes import ProcessId, logging_to
 from multiroot.vm import claims
-from multiroot.vm.definition import DIRECT, VmDefinition, check_name
+from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.door import Door
 from multiroot.vm.folder import VmFolder, VmRecord, folders
 from multiroot.vm.guests import GuestImage, check_ram_for
@@ -43,8 +43,10 @@ class VmManager:
         definition = definition.checked()
         self.host.check(definition)
         image = GuestImage.of(self.host.guests, definition.guest)
-        if definition.firmware == DIRECT:
+        if not definition.boots_a_disk:
             await asyncio.to_thread(check_ram_for, image, definition.ram_bytes)
+        if definition.disks:
+            await asyncio.to_thread(self.host.check_disks, definition)
         self._check_free(definition.name)
         self._allocating.add(definition.name)
         try:

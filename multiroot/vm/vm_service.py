@@ -163,6 +163,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
             error=vm.error,
             notices=notices_to_proto(vm.notices),
             stations=stations_to_proto(vm.stations),
+            waits_for=vm.waits_for,
         )
 
 

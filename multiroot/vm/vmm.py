@@ -76,13 +76,14 @@ class Wiring:
     `serial` is an open socket for the guest's serial port. `cards` are the wires of each network card of
     the definition; none if this root has no network, and then the VM gets no cards. `functions` are the
     addresses in this root of the PCI functions that the VM owns, `disks` the block devices that its disks are
-    here. The VMM itself is started in the body of `inside`: what it connects with, it reaches as guests do.
+    here, None for one that a server has. The VMM itself is started in the body of `inside`: what it connects
+    with, it reaches as guests do.
     """
 
     serial: int
     cards: tuple[CardWires, ...] = ()
     functions: tuple[str, ...] = ()
-    disks: tuple[Path, ...] = ()
+    disks: tuple[Path | None, ...] = ()
     inside: Callable[[], AbstractContextManager[None]] = nullcontext
 
 

@@ -49,7 +49,7 @@ class VmDefinition(_message.Message):
     append: _builtins.str
     """added to the guest's command line"""
     firmware: _builtins.str
-    """direct: the guest image's kernel; seabios: from the first disk"""
+    """direct: the guest image's kernel; seabios, ovmf: from the first disk, if there is one"""
     cpu: _builtins.str
     """model with its features; of a VM that has started, each of them"""
     @_builtins.property
@@ -92,21 +92,25 @@ class Disk(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     BUS_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """pmem:ADDRESS"""
+    """pmem:ADDRESS, nbd://ADDRESS:PORT/EXPORT"""
     bus: _builtins.str
     """virtio-blk, virtio-scsi, cd"""
     read_only: _builtins.bool
+    format: _builtins.str
+    """raw, qcow2"""
     def __init__(
         self,
         *,
         source: _builtins.str = ...,
         bus: _builtins.str = ...,
         read_only: _builtins.bool = ...,
+        format: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "read_only", b"read_only", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "format", b"format", "read_only", b"read_only", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,6 +184,7 @@ class Vm(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
     STATIONS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """starting, running, incoming, frozen, handed (another root runs it), lost (with that root), stopped, failed,
     unreachable (the agent of the root that owns it does not answer)
@@ -203,6 +208,10 @@ class Vm(_message.Message):
     def stations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Station]:
         """addresses that its cards have been seen to have"""
 
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """disks whose server is away: what the guest does with them waits"""
+
     def __init__(
         self,
         *,
@@ -215,10 +224,11 @@ class Vm(_message.Message):
         error: _builtins.str = ...,
         notices: _abc.Iterable[Global___Notice] | None = ...,
         stations: _abc.Iterable[Global___Station] | None = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "epoch", b"epoch", "error", b"error", "extents", b"extents", "notices", b"notices", "owner", b"owner", "pid", b"pid", "state", b"state", "stations", b"stations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "epoch", b"epoch", "error", b"error", "extents", b"extents", "notices", b"notices", "owner", b"owner", "pid", b"pid", "state", b"state", "stations", b"stations", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from multiroot.arena.allocator import Extent
 from multiroot.vm import cpu_model
-from multiroot.vm.definition import DIRECT, SEABIOS, Card, machine_kind
-from multiroot.vm.disk import Disk
+from multiroot.vm.definition import DIRECT, OVMF, SEABIOS, Card, machine_kind
 from multiroot.vm.guests import guest_command_line
+from multiroot.vm.qemu.disks import CODE, VARIABLES, disk_words, flash_words
 from multiroot.vm.qemu.options import Value, option
 from multiroot.vm.vmm import CardWires, VmmSetup
 
@@ -43,12 +43,12 @@ _CARDS: dict[str, tuple[str, dict[str, Value]]] = {
     ),
     "microvm": ("virtio-net-device", {}),
 }
-_FIRMWARE = {DIRECT: "qboot.rom", SEABIOS: "bios-256k.bin"}
-DISK_SLOT = 0x10
-_LEGACY: dict[str, Value] = {"disable-modern": True, "disable-legacy": False}
-# SeaBIOS finds no disk behind the legacy interface of this QEMU.
-_MODERN: dict[str, Value] = {"disable-legacy": True}
-_QUEUE: dict[str, Value] = {"queue-size": 128, "num-queues": 1}
+# QEMU sends the whole of it at a handoff, so the smaller SeaBIOS, which boots from all that a VM can have.
+_FIRMWARE: dict[str, dict[str, Value]] = {
+    DIRECT: {"firmware": "qboot.rom"},
+    SEABIOS: {"firmware": "bios.bin"},
+    OVMF: {"pflash0": CODE, "pflash1": VARIABLES},
+}
 RAM_BLOCK = "ram"
 
 
@@ -98,11 +98,11 @@ def command(
     descriptors: Descriptors,
     *,
     functions: tuple[str, ...] = (),
-    disks: tuple[Path, ...] = (),
+    disks: tuple[Path | None, ...] = (),
     incoming: Incoming | None = None,
 ) -> list[str]:
     """The whole argument vector; `functions` are the addresses in this root of the PCI functions that the VM
-    owns, `disks` the block devices that its disks are here.
+    owns, `disks` the block devices that its disks are here, None for those of a server.
     """
     definition = setup.definition
     words = [
@@ -123,7 +123,7 @@ def command(
         for number, (card, wires) in enumerate(zip(definition.cards, descriptors.cards, strict=True)):
             words += card_words(number, card, wires, machine_kind(definition.machine))
     for number, (disk, node) in enumerate(zip(definition.disks, disks, strict=True)):
-        words += disk_words(number, disk, node, boots=definition.firmware != DIRECT)
+        words += disk_words(number, disk, node, started_by=definition.firmware)
     for address in functions:
         # Without its ROM, which QEMU would read from the device.
         words += [
@@ -183,40 +183,19 @@ def machine(text: str, firmware: str = DIRECT) -> str:
     kind, *words = text.split(",")
     own = dict(word.split("=", 1) for word in words)
     rom = _FIRMWARE[firmware]
-    return option(kind, {**_MACHINE_OPTIONS[kind], "firmware": rom, "memory-backend": RAM_BLOCK, **own})
+    return option(kind, {**_MACHINE_OPTIONS[kind], **rom, "memory-backend": RAM_BLOCK, **own})
 
 
 def _start(setup: VmmSetup) -> list[str]:
     """What the guest starts with, if not with what is on its disk."""
-    if setup.definition.firmware != DIRECT:
-        return []
+    flash = flash_words(setup.folder) if setup.definition.firmware == OVMF else []
+    if setup.definition.boots_a_disk:
+        return flash
     return [
+        *flash,
         "-kernel", os.fspath(setup.image.kernel), "-initrd", os.fspath(setup.image.initrd),
         "-append", guest_command_line(setup.definition),
     ]  # fmt: skip
-
-
-def disk_words(number: int, disk: Disk, node: Path, *, boots: bool) -> list[str]:
-    """Disk `number` (from 0) of a VM; firmware that `boots` tries them in this order. Nothing of it is cached
-    in this root: another may go on with it.
-    """
-    name = f"disk{number}"
-    backend: dict[str, Value] = {
-        "driver": "host_device", "node-name": name, "filename": node,
-        "cache.direct": True, "read-only": disk.read_only, "discard": "unmap",
-    }  # fmt: skip
-    slot = f"{DISK_SLOT + number:#x}"
-    front: dict[str, Value] = {"drive": name, **({"bootindex": number} if boots else {})}
-    virtio = _MODERN if boots else _LEGACY
-    if disk.bus == "virtio-blk":
-        words = ["-device", option("virtio-blk-pci", {**virtio, "addr": slot, **_QUEUE, **front})]
-    else:
-        bus, kind = f"scsi{number}", "scsi-cd" if disk.bus == "cd" else "scsi-hd"
-        words = [
-            "-device", option("virtio-scsi-pci", {**virtio, "addr": slot, "id": bus}),
-            "-device", option(kind, {"bus": f"{bus}.0", **front}),
-        ]  # fmt: skip
-    return ["-blockdev", option("", backend), *words]
 
 
 def _memory(arena: Path, extent: Extent) -> str:

@@ -26,4 +26,8 @@ def told(event: str, data: Mapping[str, Any]) -> str:
         return f"the guest's watchdog fired: {data.get('action', 'nothing was done')}"
     if event == "MEMORY_FAILURE":
         return f"a page of the guest's memory is bad: {data.get('action', 'nothing was done')}"
+    if event == "BLOCK_IO_ERROR":
+        where = data.get("node-name") or "a disk"
+        what = f"{where}: a {data.get('operation', 'request')} failed: {data.get('reason', 'no reason told')}"
+        return f"{what}; the guest stands still" if data.get("action") == "stop" else what
     return ""

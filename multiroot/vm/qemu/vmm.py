@@ -15,6 +15,7 @@ from multiroot import proc
 from multiroot.errors import CommandError
 from multiroot.processes import ProcessId
 from multiroot.vm.cpu_model import follows_the_root, is_written_out
+from multiroot.vm.definition import OVMF
 from multiroot.vm.folder import last_words, log_text
 from multiroot.vm.notices import Notice
 from multiroot.vm.oom import why_killed
@@ -32,6 +33,8 @@ NAME = "qemu"
 # during the blackout. So let QEMU send them in small portions, one every 100 ms (the limit
 # does not apply to device state), and not stop the guest before the last.
 _BANDWIDTH = 640_000  # bytes/s
+# UEFI has some 4.2 MB of them. Six portions, the last of which is small.
+_BANDWIDTH_OF = {OVMF: 6_900_000}
 _DOWNTIME_LIMIT = 1  # ms
 # A VM's own device may write anywhere at any time, so to QEMU all its memory, ROMs included, is dirty for
 # ever: it must be content to send the ROMs (some 200 kB) once more while the guest stands still.
@@ -124,10 +127,10 @@ class QemuVmm:
         """Set what a handoff is to find set on either side of it: RAM stays, ROMs go in small portions."""
         wanted = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
         await self.qmp.execute("migrate-set-capabilities", capabilities=wanted)
-        own = bool(self.setup.definition.functions)
+        own, firmware = bool(self.setup.definition.functions), self.setup.definition.firmware
         await self.qmp.execute(
             "migrate-set-parameters",
-            max_bandwidth=_BANDWIDTH_WITH_DEVICE if own else _BANDWIDTH,
+            max_bandwidth=_BANDWIDTH_WITH_DEVICE if own else _BANDWIDTH_OF.get(firmware, _BANDWIDTH),
             downtime_limit=_DOWNTIME_LIMIT_WITH_DEVICE if own else _DOWNTIME_LIMIT,
         )
 

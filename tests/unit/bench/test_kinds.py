@@ -50,3 +50,14 @@ def test_a_guest_that_dirties_memory_needs_room_for_it() -> None:
 )
 def test_machines_keep_their_options(text: str, machines: tuple[str, ...]) -> None:
     assert parse_machines(text) == machines
+
+
+def test_firmwares_are_kinds_too() -> None:
+    options = Options(labs.Options(), firmware=("direct", "ovmf")).checked()
+    assert [(kind.label, kind.firmware) for kind in options.kinds()] == [
+        ("direct", "direct"),
+        ("ovmf", "ovmf"),
+    ]
+    assert options.data()["firmware"] == ["direct", "ovmf"]
+    with pytest.raises(BadRequestError, match="no firmware called 'bios'"):
+        Options(labs.Options(), firmware=("bios",)).checked()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,14 +16,17 @@ from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.units import GIB, MIB
 from multiroot.vm import claims, pmem
-from multiroot.vm.definition import SEABIOS, VmDefinition
+from multiroot.vm.definition import DIRECT, OVMF, SEABIOS, VmDefinition
 from multiroot.vm.disk import Disk, parse_disks
+from multiroot.vm.disk_content import Content
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.pmem import Pmem
-from multiroot.vm.qemu.command import disk_words, machine
+from multiroot.vm.qemu.command import machine
+from multiroot.vm.qemu.disks import disk_words
 
 AT = 0x1C0000000
+ZEROS = Content(GIB, read_only=False, head=bytes(4096))
 DISK = Disk(f"pmem:{AT:#x}")
 SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", disks=(DISK,)).checked()
 
@@ -102,13 +106,14 @@ async def test_a_vm_has_its_disk_until_it_is_stopped(host: Host, tmp_path: Path)
 
     def find(disk: Disk) -> Pmem:
         asked.append(disk)
+        assert disk.address
         return Pmem(disk.address, GIB, read_only=False, node=tmp_path / "pmem5")
 
-    manager = VmManager(replace(host, find_disk=find))
+    manager = VmManager(replace(host, find_disk=find, look_at_disk=lambda *_: ZEROS))
     vm = await manager.run(SMALL)
     assert vm.vmm.process
     argv = Path(f"/proc/{vm.vmm.process.pid}/cmdline").read_bytes().decode().split("\0")
-    assert f"filename={tmp_path / 'pmem5'}" in argv[argv.index("-blockdev") + 1].split(",")
+    assert json.loads(argv[argv.index("-blockdev") + 1])["filename"] == str(tmp_path / "pmem5")
     with pytest.raises(ConflictError, match="is VM vm0's, in root 1"):
         await manager.run(replace(SMALL, name="vm1"))
     assert [entry.name for entry in host.arena.vms()] == ["vm0"]
@@ -128,29 +133,50 @@ async def test_a_vm_whose_disk_is_not_here_changes_nothing(
     set_faults("refuse:migrate-set-capabilities")
     found = Pmem(AT, GIB, read_only=False, node=Path(os.devnull))
     with pytest.raises(CommandError, match="not to be had"):
-        await VmManager(replace(host, find_disk=lambda _: found)).run(SMALL)
+        await VmManager(replace(host, find_disk=lambda _: found, look_at_disk=lambda *_: ZEROS)).run(SMALL)
     assert host.arena.entries() == []
 
 
 def test_what_qemu_is_told_of_a_disk() -> None:
     node = Path("/dev/pmem2")
-    backend, front = disk_words(0, DISK, node, boots=True)[1::2]
-    assert {"driver=host_device", "filename=/dev/pmem2", "cache.direct=on", "read-only=off"} < set(
-        backend.split(",")
-    )
-    assert front.startswith("virtio-blk-pci,")
-    assert {"drive=disk0", "bootindex=0"} < set(front.split(","))
-    cd = disk_words(1, Disk(DISK.source, "cd").checked(), node, boots=True)[1::2]
-    assert "read-only=on" in cd[0]
-    assert cd[2] == "scsi-cd,bus=scsi1.0,drive=disk1,bootindex=1"
+    backend, front = disk_words(0, DISK, node, started_by=SEABIOS)[1::2]
+    assert json.loads(backend) == {
+        "driver": "host_device",
+        "node-name": "disk0",
+        "filename": "/dev/pmem2",
+        "cache": {"direct": True},
+        "read-only": False,
+        "discard": "unmap",
+    }
+    assert front.startswith("virtio-blk-pci,disable-legacy=on,")
+    assert {"drive=disk0", "bootindex=0", "serial=disk0", "addr=0x10"} < set(front.split(","))
+    cd = disk_words(1, Disk(DISK.source, "cd").checked(), node, started_by=OVMF)[1::2]
+    assert json.loads(cd[0])["read-only"]
+    assert cd[2] == "scsi-cd,bus=scsi1.0,device_id=disk1,drive=disk1,serial=disk1,bootindex=1"
     # A kernel that is given directly has the first place itself.
-    other = disk_words(2, Disk(DISK.source, "virtio-scsi"), node, boots=False)
-    assert other[-1] == "scsi-hd,bus=scsi2.0,drive=disk2"
+    other = disk_words(2, Disk(DISK.source, "virtio-scsi"), node, started_by=DIRECT)
+    assert other[-1] == "scsi-hd,bus=scsi2.0,device_id=disk2,drive=disk2,serial=disk2"
+
+
+def test_what_qemu_is_told_of_a_servers_disk() -> None:
+    (disk,) = parse_disks(["nbd:10.0.2.2:10899/d"])
+    backend = json.loads(disk_words(0, disk.checked(), None, started_by=DIRECT)[1])
+    assert backend["server"] == {"type": "inet", "host": "10.0.2.2", "port": "10899", "keep-alive": True}
+    assert (backend["driver"], backend["export"]) == ("nbd", "d")
+    assert 10 * 365 * 86400 < backend["reconnect-delay"] < 1 << 32
+
+
+def test_no_other_file_is_part_of_a_qcow2() -> None:
+    disk = replace(DISK, format="qcow2")
+    backend = json.loads(disk_words(0, disk, Path("/dev/pmem2"), started_by=DIRECT)[1])
+    assert (backend["driver"], backend["backing"]) == ("qcow2", None)
+    assert backend["file"]["filename"] == "/dev/pmem2"
 
 
 def test_what_starts_the_guest() -> None:
     assert "firmware=qboot.rom" in machine("q35").split(",")
-    assert "firmware=bios-256k.bin" in machine("q35", SEABIOS).split(",")
+    assert "firmware=bios.bin" in machine("q35", SEABIOS).split(",")
+    assert {"pflash0=code", "pflash1=variables"} < set(machine("q35", OVMF).split(","))
 
 
 def test_disks_as_an_option_has_them() -> None:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether what is in a disk is what was said; pure. Looked at once, when its VM first starts: afterwards the
+guest may write there what it likes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from multiroot.errors import BadRequestError
+from multiroot.units import format_size
+from multiroot.vm.disk import QCOW2, Disk
+
+HEAD = 4096  # bytes that are looked at
+SECTOR = 512
+_QCOW2 = b"QFI\xfb"
+# docs/interop/qcow2.rst of QEMU: magic, version, where the name of the backing file is; at 72, of version 3,
+# features that a reader must know.
+_QCOW2_START = struct.Struct(">4sIQ")
+_QCOW2_FEATURES = struct.Struct(">Q")
+_QCOW2_FEATURES_AT = 72
+_DATA_ELSEWHERE = 1 << 2
+_GPT = b"EFI PART"
+_GPT_OTHER_AT = SECTOR + 32  # the number of the sector with the second copy of the table, the disk's last
+
+
+@dataclass(frozen=True)
+class Content:
+    """A disk as it is now: its size in bytes, and its first HEAD bytes, or all if there are fewer."""
+
+    size: int
+    read_only: bool
+    head: bytes
+
+
+def check_content(disk: Disk, content: Content) -> None:
+    """Raises BadRequestError if the disk holds something else than it was said to."""
+    if content.read_only and not disk.read_only:
+        raise BadRequestError(f"the disk {disk.source} can't be written to", "add ,ro to it, or ,bus=cd")
+    if content.size < SECTOR:
+        raise BadRequestError(f"the disk {disk.source} is too small: it has {content.size} bytes")
+    is_qcow2 = content.head.startswith(_QCOW2)
+    if disk.format == QCOW2:
+        if not is_qcow2:
+            raise BadRequestError(
+                f"there is no qcow2 in the disk {disk.source}", "if it is raw, leave format=qcow2 away"
+            )
+        _check_qcow2(disk, content.head)
+        return
+    if is_qcow2:
+        raise BadRequestError(
+            f"the disk {disk.source} is said to be raw, and there is qcow2 in it", "add ,format=qcow2 to it"
+        )
+    _check_table(disk, content)
+
+
+def _check_qcow2(disk: Disk, head: bytes) -> None:
+    """Of an image that is whole QEMU opens no other file, whatever a name in it says."""
+    try:
+        _, version, backing = _QCOW2_START.unpack_from(head)
+        features = _QCOW2_FEATURES.unpack_from(head, _QCOW2_FEATURES_AT)[0] if version > 2 else 0
+    except struct.error as error:
+        raise BadRequestError(f"the qcow2 in the disk {disk.source} is cut off") from error
+    if backing or features & _DATA_ELSEWHERE:
+        raise BadRequestError(
+            f"the qcow2 in the disk {disk.source} needs another file",
+            "make it whole: qemu-img convert -O qcow2 FILE whole.qcow2",
+        )
+
+
+def _check_table(disk: Disk, content: Content) -> None:
+    """A partition table (GPT) says how large the disk was that it was made for."""
+    if content.head[SECTOR : SECTOR + len(_GPT)] != _GPT or len(content.head) < _GPT_OTHER_AT + 8:
+        return
+    (last,) = struct.unpack_from("<Q", content.head, _GPT_OTHER_AT)
+    if (last + 1) * SECTOR > content.size:
+        raise BadRequestError(
+            f"the disk {disk.source} is too small for the image in it: it has {format_size(content.size)},"
+            f" its partition table is made for {format_size((last + 1) * SECTOR)}"
+        )

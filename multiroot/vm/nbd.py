@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Asks an NBD server for a disk: is it there, how large is it, what does it begin with.
+
+No more than that: the disk's reader and writer is QEMU. The protocol is in doc/proto.md of
+github.com/NetworkBlockDevice/nbd; all numbers are big-endian.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+
+from multiroot.errors import BadRequestError, ConflictError
+from multiroot.vm.disk import NbdServer
+
+ANSWER_S = 5.0  # a server may take so long for each answer
+
+_GREETING = struct.Struct(">8s8sH")
+_MAGIC, _OPTION_MAGIC = b"NBDMAGIC", b"IHAVEOPT"
+_FIXED_NEWSTYLE, _NO_ZEROES = 1, 2
+_OPTION = struct.Struct(">8sII")  # magic, option, length of its data
+_GO = 7
+_REPLY = struct.Struct(">QIII")  # magic, option, type, length of its data
+_REPLY_MAGIC = 0x3E889045565A9
+_ACK, _INFO, _ERROR = 1, 3, 1 << 31
+_UNKNOWN, _TLS_NEEDED = _ERROR + 6, _ERROR + 5
+_EXPORT_INFO = struct.Struct(">HQH")  # type 0, size, flags
+_READ_ONLY = 2
+_REQUEST = struct.Struct(">IHHQQI")  # magic, flags, type, cookie, offset, length
+_REQUEST_MAGIC, _ANSWER_MAGIC = 0x25609513, 0x67446698
+_READ, _DISCONNECT = 0, 2
+_ANSWER = struct.Struct(">IIQ")  # magic, error, cookie
+_MOST_DATA = 4096  # bytes of an option's answer; those that we ask for are short
+
+
+class ServerGoneError(ConflictError):
+    """No NBD server answers there."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A disk as its server shows it: its size in bytes, and what it begins with."""
+
+    size: int
+    read_only: bool
+    head: bytes
+
+
+def answers(server: NbdServer) -> bool:
+    """Whether the server is there and serves the disk."""
+    try:
+        with _Connection(server) as connection:
+            connection.choose()
+            return True
+    except (ServerGoneError, BadRequestError):
+        return False
+
+
+def look(server: NbdServer, head: int) -> Export:
+    """The disk as it is now, with its first `head` bytes, or fewer if it is smaller.
+
+    Raises ServerGoneError if nobody answers, BadRequestError if that server does not serve the disk.
+    """
+    with _Connection(server) as connection:
+        size, flags = connection.choose()
+        return Export(size, bool(flags & _READ_ONLY), connection.read(min(head, size)))
+
+
+class _Connection:
+    """One to a server, which has greeted us."""
+
+    def __init__(self, server: NbdServer) -> None:
+        self._server = server
+        try:
+            self._sock = socket.create_connection((server.host, server.port), ANSWER_S)
+        except OSError as error:
+            raise self._gone(error.strerror or str(error)) from error
+        try:
+            magic, options, self._flags = _GREETING.unpack(self._receive(_GREETING.size))
+            if magic != _MAGIC or options != _OPTION_MAGIC or not self._flags & _FIXED_NEWSTYLE:
+                raise self._gone("who answers there speaks no NBD that QEMU speaks")
+            self._send(struct.pack(">I", self._flags & (_FIXED_NEWSTYLE | _NO_ZEROES)))
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._sock.close()
+
+    def choose(self) -> tuple[int, int]:
+        """Size and flags of the disk, which the requests that follow are about."""
+        name = self._server.export.encode()
+        data = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
+        self._send(_OPTION.pack(_OPTION_MAGIC, _GO, len(data)) + data)
+        found: tuple[int, int] | None = None
+        while True:
+            magic, _, kind, length = _REPLY.unpack(self._receive(_REPLY.size))
+            if magic != _REPLY_MAGIC or length > _MOST_DATA:
+                raise self._gone("what it says is no NBD")
+            data = self._receive(length)
+            if kind == _INFO and length == _EXPORT_INFO.size and data[:2] == b"\0\0":
+                _, *sizes = _EXPORT_INFO.unpack(data)
+                found = sizes[0], sizes[1]
+            elif kind & _ERROR:
+                raise self._refused(kind, data)
+            elif kind == _ACK:
+                if found is None:
+                    raise self._gone("it does not say how large the disk is")
+                return found
+
+    def read(self, length: int) -> bytes:
+        """The disk's first bytes."""
+        self._send(_REQUEST.pack(_REQUEST_MAGIC, 0, _READ, 1, 0, length))
+        magic, error, _ = _ANSWER.unpack(self._receive(_ANSWER.size))
+        if magic != _ANSWER_MAGIC:
+            raise self._gone("what it says is no NBD")
+        if error:
+            raise BadRequestError(f"{self._server} cannot be read: the server says error {error}")
+        data = self._receive(length)
+        self._send(_REQUEST.pack(_REQUEST_MAGIC, 0, _DISCONNECT, 2, 0, 0))
+        return data
+
+    def _refused(self, kind: int, words: bytes) -> BadRequestError:
+        server = self._server
+        if kind == _UNKNOWN:
+            return BadRequestError(
+                f"the server of {server} serves no disk of that name",
+                f"what it has: qemu-nbd --list --bind={server.host} --port={server.port}",
+            )
+        if kind == _TLS_NEEDED:
+            return BadRequestError(f"the server of {server} wants TLS, which VMs' disks do without")
+        said = " ".join(words.decode(errors="replace").split())[:200]
+        return BadRequestError(f"the server of {server} refuses it: {said or f'error {kind - _ERROR}'}")
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._sock.sendall(data)
+        except OSError as error:
+            raise self._gone(error.strerror or str(error)) from error
+
+    def _receive(self, length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            try:
+                piece = self._sock.recv(length - len(data))
+            except OSError as error:
+                raise self._gone(error.strerror or str(error)) from error
+            if not piece:
+                raise self._gone("it has closed the connection")
+            data += piece
+        return data
+
+    def _gone(self, why: str) -> ServerGoneError:
+        server = self._server
+        return ServerGoneError(
+            f"the server of the disk {server} does not answer: {why}",
+            f"serve it: qemu-nbd --persistent --shared=4 --port={server.port}"
+            f" --export-name={server.export or 'NAME'} -f raw FILE",
+        )

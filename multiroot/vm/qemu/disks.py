@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM's disks, and UEFI's flash, on QEMU's command line; pure."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from multiroot.vm import firmware
+from multiroot.vm.definition import DIRECT, SEABIOS
+from multiroot.vm.disk import QCOW2, Disk
+from multiroot.vm.qemu.options import Value, option
+
+DISK_SLOT = 0x10
+_LEGACY: dict[str, Value] = {"disable-modern": True, "disable-legacy": False}
+# SeaBIOS refuses the 1024 entries that a queue of this QEMU's virtio-blk has behind the legacy interface.
+_MODERN: dict[str, Value] = {"disable-legacy": True}
+_QUEUE: dict[str, Value] = {"queue-size": 128, "num-queues": 1}
+# A request waits for a server as long as it takes (QEMU takes seconds, in 32 bits).
+_FOR_EVER_S = 4_000_000_000
+CODE, VARIABLES = "code", "variables"
+
+
+def disk_words(number: int, disk: Disk, node: Path | None, *, started_by: str) -> list[str]:
+    """Disk `number` (from 0) of a VM, at block device `node` or at its server. A firmware tries them in this
+    order. Nothing of it is cached in this root: another may go on with it. A guest knows it by slot and
+    serial number, which are the same in all roots.
+    """
+    name = f"disk{number}"
+    slot = f"{DISK_SLOT + number:#x}"
+    front: dict[str, Value] = {"drive": name, "serial": name}
+    if started_by != DIRECT:
+        front["bootindex"] = number
+    virtio = _MODERN if started_by == SEABIOS else _LEGACY
+    if disk.bus == "virtio-blk":
+        words = ["-device", option("virtio-blk-pci", {**virtio, "addr": slot, **_QUEUE, **front})]
+    else:
+        bus, kind = f"scsi{number}", "scsi-cd" if disk.bus == "cd" else "scsi-hd"
+        words = [
+            "-device", option("virtio-scsi-pci", {**virtio, "addr": slot, "id": bus, "num_queues": 1}),
+            "-device", option(kind, {"bus": f"{bus}.0", "device_id": name, **front}),
+        ]  # fmt: skip
+    return ["-blockdev", json.dumps(_backend(name, disk, node)), *words]
+
+
+def _backend(name: str, disk: Disk, node: Path | None) -> dict[str, Any]:
+    common = {"read-only": disk.read_only, "cache": {"direct": True}, "discard": "unmap"}
+    if node is not None:
+        source: dict[str, Any] = {"driver": "host_device", "filename": os.fspath(node)}
+    else:
+        assert disk.server
+        server = disk.server
+        source = {
+            "driver": "nbd",
+            "server": {"type": "inet", "host": server.host, "port": str(server.port), "keep-alive": True},
+            "export": server.export,
+            "reconnect-delay": _FOR_EVER_S,
+        }
+    if disk.format != QCOW2:
+        return {"node-name": name, **source, **common}
+    # Whatever the image says: it is whole, and no other file of this root is its part.
+    file = {"node-name": f"{name}-file", **source, **common}
+    return {"node-name": name, "driver": QCOW2, "backing": None, "file": file, **common}
+
+
+def flash_words(folder: Path) -> list[str]:
+    """UEFI's code, which nobody writes to, and its variables in the VM's `folder`."""
+    code = {"driver": "file", "node-name": CODE, "filename": os.fspath(firmware.CODE), "read-only": True}
+    written = {
+        "driver": "file", "node-name": VARIABLES, "filename": os.fspath(firmware.variables(folder)),
+    }  # fmt: skip
+    return ["-blockdev", json.dumps(code), "-blockdev", json.dumps(written)]

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A disk of a server outside goes with its VM from root to root, and waits for a server that is away."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_driver import Cli
+from lab_factory import Labs
+
+from multiroot import proc
+from multiroot.demo import device, guests
+from multiroot.lab import boot, disk_image, lab, roots
+from multiroot.net.addresses import root_address
+from multiroot.phases import Phases
+from multiroot.rpc import client
+from multiroot.units import MIB
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
+
+SIZE = 128 * MIB
+NOTICED_S = 60.0
+OUTSIDE = "10.0.2.2"  # the workstation's loopback, for a lab machine
+
+
+class Server:
+    """qemu-nbd on loopback; its disk is the file `disk`."""
+
+    def __init__(self, program: list[str], disk: Path) -> None:
+        self.port, _ = boot.free_ports()
+        self.source = f"nbd:{OUTSIDE}:{self.port}/disk"
+        self.name = f"nbd://{OUTSIDE}:{self.port}/disk"
+        self._argv = [*program, "--persistent", "--shared=8", "--format=raw", "--export-name=disk"]
+        self._argv += ["--bind=127.0.0.1", f"--port={self.port}", str(disk)]
+        self._log = disk.with_suffix(".log")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = proc.spawn(self._argv, log=self._log)
+
+    def close(self) -> None:
+        """As a server that dies."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.raw"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+    return path
+
+
+@pytest.fixture
+def server(disk: Path) -> Iterator[Server]:
+    tools = disk_image.tools(lab.cache(Phases("workstation")))
+    with closing(Server(roots.loader_argv(tools, "bin/qemu-nbd"), disk)) as made:
+        made.start()
+        yield made
+
+
+@pytest.fixture
+def cli(labs_factory: Labs) -> Iterator[Cli]:
+    machine = labs_factory.fresh(vms=2)
+    yield Cli(machine)
+    labs_factory.discard(machine)
+
+
+def shown(cli: Cli) -> Any:
+    return cli.data("vm", "show", "writer")
+
+
+def wait_for(cli: Cli, waits_for: list[str]) -> None:
+    """Until the VM's root says that it waits for these disks."""
+    until = time.monotonic() + NOTICED_S
+    while shown(cli)["waits_for"] != waits_for:
+        assert time.monotonic() < until, shown(cli)
+
+
+def writes(cli: Cli, disk: Path, root: str, more: int) -> None:
+    """So many more writes of the guest end, all of them well, and are on the disk."""
+    with ExitStack() as stack:
+        channel = stack.enter_context(client.connect(cli.lab.agent_address, root=root))
+        before = device.parse_writes(device.output_until(channel, "writer", 0, guests.BOOT_TIMEOUT))[-1]
+        output = device.output_until(channel, "writer", before.done + more, guests.BOOT_TIMEOUT)
+    seen = device.parse_writes(output)[-1]
+    assert seen.bad == 0
+    assert device.misplaced(disk.read_bytes()[device.BLOCK :], seen) == []
+
+
+def lead_new_root_out(cli: Cli) -> None:
+    """The old root passes on what the new one has for the outside."""
+    settings = ("net/ipv4/ip_forward", "net/ipv4/conf/all/proxy_arp", "net/ipv4/conf/eth0/proxy_arp")
+    for name in settings:
+        cli.lab.run(["sh", "-c", f"echo 1 > /proc/sys/{name}"], root="old")
+    cli.lab.run(["ip", "route", "replace", f"{OUTSIDE}/32", "via", root_address(1)], root="new")
+
+
+def away_and_back(cli: Cli, server: Server, disk: Path, root: str, to: str) -> None:
+    """The guest's writes wait for the server, the guest does not; it is not handed over meanwhile."""
+    server.close()
+    wait_for(cli, [server.name])
+    said = f"writer waits for the server of its disk {server.name}"
+    cli.fails(3, said, "handoff", "writer", "--to", to)
+    assert shown(cli)["state"] == "running"
+    server.start()
+    wait_for(cli, [])
+    writes(cli, disk, root, 200)
+    *_, gone, back = [notice["what"] for notice in shown(cli)["notices"]]
+    assert gone.startswith(f"the server of the disk {server.name} is gone")
+    assert back == f"the server of the disk {server.name} is back"
+
+
+def test_a_servers_disk_goes_with_its_vm(cli: Cli, server: Server, disk: Path) -> None:
+    """Proves that each write that a guest was told of is in the server's file, whatever root it went through
+    and however often the server was away; and that no other VM gets the disk meanwhile, in either root.
+    """
+    cli.refused(2, "serves no disk of that name", "vm", "run", "other", "--disk", f"{server.source}s")
+    cli.refused(2, "there is no qcow2", "vm", "run", "other", "--disk", f"{server.source},format=qcow2")
+    run = ("--memory", "128M", "--disk", server.source)
+    cli.ok("vm", "run", "writer", *run, "--append", "ticker.disk=vda")
+    writes(cli, disk, "old", 100)
+    cli.ok("root", "launch", "--kernel", "7.x")
+    lead_new_root_out(cli)
+    away_and_back(cli, server, disk, "old", "new")
+    cli.ok("handoff", "writer")
+    writes(cli, disk, "new", 200)
+    for root in ("old", "new"):
+        taken = f"the disk {server.name} is VM writer's, in root 2"
+        cli.refused(3, taken, "vm", "run", "other", *run, "--root", root)
+    away_and_back(cli, server, disk, "new", "old")
+    cli.ok("handoff", "writer", "--to", "old")
+    writes(cli, disk, "old", 200)
+    cli.ok("vm", "stop", "writer")
+    server.close()
+    cli.refused(3, "does not answer: Connection refused", "vm", "run", "other", *run)
+    assert cli.lab.state.resets() == 0
