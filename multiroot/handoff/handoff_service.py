@@ -38,6 +38,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             VmmVersion(request.vmm, request.vmm_version),
             device.state_from_proto(request.device) if request.HasField("device") else None,
             notices_from_proto(request.notices),
+            paused=request.paused,
         )
         await reach(FailPoint.TAKER_PREPARED, request.definition.name)
         return handoff_pb2.PrepareResponse(

@@ -31,6 +31,7 @@ class VmRecord:
     taps: tuple[str, ...]
     giver: Owner | None = None
     notices: tuple[Notice, ...] = ()
+    paused: bool = False
 
 
 class VmFolder:
@@ -42,6 +43,7 @@ class VmFolder:
         self.console_record = self.path / "console.rec"
         self.console_log = self.path / "console.log"
         self.vmm_log = self.path / "vmm.log"
+        self.seed = self.path / "seed.img"
         self._record = self.path / "vm.json"
 
     def make(self) -> None:
@@ -89,6 +91,7 @@ def _record(data: dict[str, Any]) -> VmRecord:
         taps=tuple(str(tap) for tap in data["taps"]),
         giver=from_data(data["giver"], Owner) if data["giver"] else None,
         notices=tuple(from_data(each, Notice) for each in data["notices"]),
+        paused=bool(data.get("paused", False)),
     )
 
 

@@ -21,7 +21,7 @@ from multiroot.arena.layout import Owner
 from multiroot.clocks import Clock, wall_clock
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.passthrough.devices import Devices
-from multiroot.vm import console, pmem
+from multiroot.vm import console, pmem, seed
 from multiroot.vm.definition import DIRECT, VmDefinition
 from multiroot.vm.disk import Disk
 from multiroot.vm.folder import VmFolder, VmRecord
@@ -38,11 +38,12 @@ PATIENCE_S = 10  # for a VMM that must answer, before others are attended to
 
 class VmState(StrEnum):
     """As in vm.proto. HANDED: another root runs it, and only its past is known here. LOST: so it was until
-    that root ended.
+    that root ended. STOPPED: nobody runs it, and it has no memory.
     """
 
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     INCOMING = "incoming"
     FROZEN = "frozen"
     HANDED = "handed"
@@ -51,7 +52,8 @@ class VmState(StrEnum):
     FAILED = "failed"
 
 
-ACTIVE = (VmState.STARTING, VmState.RUNNING, VmState.INCOMING, VmState.FROZEN)
+ACTIVE = (VmState.STARTING, VmState.RUNNING, VmState.PAUSED, VmState.INCOMING, VmState.FROZEN)
+LIVE = (VmState.RUNNING, VmState.PAUSED)  # here, and nobody else's business
 
 
 class Tap(Protocol):
@@ -103,14 +105,23 @@ class Host:
 class Instance:
     """A VM whose VMM was started or adopted here."""
 
-    def __init__(self, host: Host, definition: VmDefinition, entry: Entry) -> None:
+    def __init__(
+        self,
+        host: Host,
+        definition: VmDefinition,
+        entry: Entry,
+        powered_off: Callable[[Instance], None] = lambda _: None,
+    ) -> None:
+        """`powered_off` is told when its guest has done so by itself, and nothing else is done with it."""
         self.host = host
+        self._powered_off = powered_off
         self.definition = definition
         self.entry = entry
         self.owner = entry.owner
         self.word = OwnerWord(host.arena.memory, entry)
         self.state = VmState.STARTING
         self.error = ""
+        self.paused = False  # by a user, wherever it goes
         self.folder = VmFolder(host.run_dir, definition.name)
         setup = VmmSetup(
             definition,
@@ -127,6 +138,7 @@ class Instance:
         self.notices: tuple[Notice, ...] = ()
         self.functions: tuple[str, ...] = ()  # addresses in this root of those it owns
         self._busy = ""
+        self._off = False  # the guest has powered off, and nobody was told yet
         self._giver: Owner | None = None  # while it is incoming
         self._watch: asyncio.Task[None] | None = None
         self._unanswered: asyncio.Task[None] | None = None
@@ -154,6 +166,13 @@ class Instance:
             yield
         finally:
             self._busy = ""
+            self._tell_if_off()
+
+    def _tell_if_off(self) -> None:
+        """Whoever is at work with it goes first: it may still be handed over."""
+        if self._off and not self._busy:
+            self._off = False
+            self._powered_off(self)
 
     async def start(self, *, giver: Owner | None = None) -> None:
         """Start the VMM and wait until it answers; with `giver` it awaits the state of that owner's VM.
@@ -183,6 +202,7 @@ class Instance:
             raise ConflictError(f"{self.name} is run by {record.vmm}, this agent knows {self.vmm.name}")
         self.taps = record.taps
         self.notices = record.notices
+        self.paused = record.paused
         await self.vmm.adopt(record.process)
         self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
         self._watch = asyncio.create_task(self._watch_end())
@@ -204,9 +224,28 @@ class Instance:
         self.host.agent.need(self.name, urgent)
 
     async def resume(self) -> None:
-        """Let the guest go on if it is stopped; only the owner may call this."""
-        await self.vmm.resume()
-        self.state = VmState.RUNNING
+        """Let the guest go on if it is stopped, but for one that is paused; only the owner may call this."""
+        if self.paused:
+            await self.vmm.pause()
+        else:
+            await self.vmm.resume()
+        self.state = self.live_state
+
+    @property
+    def live_state(self) -> VmState:
+        """What it is while it is here and all is well."""
+        return VmState.PAUSED if self.paused else VmState.RUNNING
+
+    async def set_paused(self, paused: bool) -> None:
+        """Have the guest stand still, or go on, wherever it goes and whoever comes after this agent."""
+        before, self.paused = self.paused, paused
+        try:
+            self._write()
+            await self.resume()
+        except BaseException:
+            self.paused = before
+            self._write()
+            raise
 
     @property
     def is_stuck(self) -> bool:
@@ -262,7 +301,14 @@ class Instance:
         assert vmm.process is not None
         self.folder.write(
             VmRecord(
-                self.definition, vmm.name, vmm.version, vmm.process, self.taps, self._giver, self.notices
+                self.definition,
+                vmm.name,
+                vmm.version,
+                vmm.process,
+                self.taps,
+                self._giver,
+                self.notices,
+                self.paused,
             )
         )
 
@@ -284,8 +330,17 @@ class Instance:
             self.taps = tuple(tap.name for tap in taps)
             self._spawn_keeper(stack, keeper_serial)
             disks = tuple(host.find_disk(disk).node for disk in self.definition.disks)
-            wiring = Wiring(serial.fileno(), tuple(tap.fd for tap in taps), self.functions, disks)
+            wiring = Wiring(
+                serial.fileno(), tuple(tap.fd for tap in taps), self.functions, disks, self._make_seed()
+            )
             await self.vmm.start(wiring, incoming=incoming)
+
+    def _make_seed(self) -> Path | None:
+        """The same disk in every root."""
+        if not self.definition.user_data:
+            return None
+        self.folder.seed.write_bytes(seed.image(self.name, self.definition.user_data))
+        return self.folder.seed
 
     def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:
         """It ends by itself when the VMM's end of the serial port closes."""
@@ -305,3 +360,5 @@ class Instance:
         if end.fault:
             self.error = f"{end.fault}; its last words: {self.folder.guest_words() or 'none'}"
         self.state = VmState.FAILED if self.error else VmState.STOPPED
+        self._off = self.state is VmState.STOPPED
+        self._tell_if_off()

@@ -66,13 +66,14 @@ class Wiring:
     `serial` is an open socket for the guest's serial port. `taps` are open taps, one for each network card of
     the definition; none if this root has no network, and then the VM gets no cards. `functions` are the
     addresses in this root of the PCI functions that the VM owns, `disks` the block devices that its disks are
-    here.
+    here, `seed` the file with the disk for cloud-init.
     """
 
     serial: int
     taps: tuple[int, ...] = ()
     functions: tuple[str, ...] = ()
     disks: tuple[Path, ...] = ()
+    seed: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,12 @@ class Vmm(Protocol):
     async def resume(self) -> None:
         """Let the guest go on if it stands still."""
 
+    async def pause(self) -> None:
+        """Have the guest stand still if it does not yet."""
+
+    async def press_power(self) -> None:
+        """Press the power button. What the guest does then is its own affair; `wait_end` tells."""
+
     async def reset(self) -> None:
         """Reset the guest's machine; it boots again in the same process."""
 
@@ -162,8 +169,10 @@ class Vmm(Protocol):
     async def connect(self, fd: int) -> None:
         """Pass it the connected socket that `send` is to write to. The guest runs on."""
 
-    async def send(self) -> None:
-        """Have it stop the guest and write the device state; returns when it has begun."""
+    async def send(self, *, paused: bool = False) -> None:
+        """Have it stop the guest, unless it is `paused`, and write the device state; returns when it has
+        begun.
+        """
 
     async def stopped(self) -> int:
         """Wait until the guest stands still after `send`, and say since when, ns on the machine-wide clock.
@@ -201,6 +210,9 @@ class Vmm(Protocol):
 
         Raises CommandError if the guest has certainly not run here, VmmGoneError if it may have.
         """
+
+    def stay_loaded(self) -> Resumed:
+        """In place of that: the guest was paused, and stays so."""
 
 
 class VmmFactory(Protocol):

@@ -199,7 +199,7 @@ def test_several_vms_go_by_one_command_and_one_that_cannot_stays(cli: Cli) -> No
     assert owners(cli) == {"small": new, "steady": new, "tiny": old}
     cli.ok("handoff", "--all", "--to", "old")
     for name in ("small", "tiny"):
-        cli.ok("vm", "stop", name)
+        cli.ok("vm", "rm", "--force", name)
     assert cli.ok("handoff", "cancel") == "nothing is being handed over\n"
     goes_on(cli)
 
@@ -318,7 +318,7 @@ def test_a_vm_whose_root_died_is_lost_and_its_name_is_free_again(cli: Cli) -> No
     (found,) = [each for each in looked["checks"] if each["id"] == "arena"]
     assert "multiroot vm forget steady" in found["mend"]
     cli.refused(3, "already a VM steady (lost)", "vm", "run", "steady")
-    assert cli.ok("vm", "stop", "steady") == "steady stopped\n"
+    assert cli.ok("vm", "rm", "--force", "steady") == "steady stopped\n"
     assert cli.data("vm", "list") == []
 
     cli.ok("vm", "run", "steady", "--memory", "256M")

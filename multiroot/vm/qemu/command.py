@@ -45,6 +45,7 @@ _CARDS: dict[str, tuple[str, dict[str, Value]]] = {
 }
 _FIRMWARE = {DIRECT: "qboot.rom", SEABIOS: "bios-256k.bin"}
 DISK_SLOT = 0x10
+SEED_SLOT = 0x1C
 _LEGACY: dict[str, Value] = {"disable-modern": True, "disable-legacy": False}
 # SeaBIOS finds no disk behind the legacy interface of this QEMU.
 _MODERN: dict[str, Value] = {"disable-legacy": True}
@@ -98,10 +99,11 @@ def command(
     *,
     functions: tuple[str, ...] = (),
     disks: tuple[Path, ...] = (),
+    seed: Path | None = None,
     incoming: Incoming | None = None,
 ) -> list[str]:
     """The whole argument vector; `functions` are the addresses in this root of the PCI functions that the VM
-    owns, `disks` the block devices that its disks are here.
+    owns, `disks` the block devices that its disks are here, `seed` the file with the disk for cloud-init.
     """
     definition = setup.definition
     words = [
@@ -127,6 +129,8 @@ def command(
             ]  # fmt: skip
     for number, (disk, node) in enumerate(zip(definition.disks, disks, strict=True)):
         words += disk_words(number, disk, node, boots=definition.firmware != DIRECT)
+    if seed is not None:
+        words += seed_words(seed, boots=definition.firmware != DIRECT)
     for address in functions:
         # Without its ROM, which QEMU would read from the device.
         words += [
@@ -192,6 +196,14 @@ def disk_words(number: int, disk: Disk, node: Path, *, boots: bool) -> list[str]
             "-device", option(kind, {"bus": f"{bus}.0", **front}),
         ]  # fmt: skip
     return ["-blockdev", option("", backend), *words]
+
+
+def seed_words(seed: Path, *, boots: bool) -> list[str]:
+    """The disk for cloud-init, from which nothing boots."""
+    backend: dict[str, Value] = {"driver": "file", "node-name": "seed", "filename": seed, "read-only": True}
+    virtio = _MODERN if boots else _LEGACY
+    front: dict[str, Value] = {**virtio, "addr": f"{SEED_SLOT:#x}", **_QUEUE, "drive": "seed"}
+    return ["-blockdev", option("", backend), "-device", option("virtio-blk-pci", front)]
 
 
 def _memory(arena: Path, extent: Extent) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
@@ -103,6 +104,7 @@ class QemuVmm:
                 descriptors,
                 functions=wiring.functions,
                 disks=wiring.disks,
+                seed=wiring.seed,
                 incoming=self.incoming if incoming else None,
             )
             self.running = started(proc.spawn(argv, log=self.setup.log, pass_fds=descriptors.all()))
@@ -143,6 +145,13 @@ class QemuVmm:
             await self._give_up(status["status"])
         elif not status["running"]:
             await self.qmp.execute("cont")
+
+    async def pause(self) -> None:
+        if (await self.qmp.execute("query-status"))["running"]:
+            await self.qmp.execute("stop")
+
+    async def press_power(self) -> None:
+        await self.qmp.execute("system_powerdown")
 
     async def reset(self) -> None:
         await self.qmp.execute("system_reset")
@@ -212,9 +221,10 @@ class QemuVmm:
     async def connect(self, fd: int) -> None:
         await self.qmp.give_fd(_FD_NAME, fd)
 
-    async def send(self) -> None:
+    async def send(self, *, paused: bool = False) -> None:
         self._drop_sending()
-        self._stopped_ns = 0
+        # Of a guest that is paused nobody says that it stops.
+        self._stopped_ns = self.setup.to_ns(time.time_ns()) if paused else 0
         self._sending = self.qmp.start_watch("STOP", "MIGRATION")
         self._stops = self.qmp.start_watch("STOP")
         await self.qmp.execute("migrate", uri=_URI)
@@ -226,7 +236,8 @@ class QemuVmm:
 
     async def saved(self) -> Saved:
         async with self.qmp.answers("migrate"):
-            self._stopped_ns = (await self._until(lambda event: event.name == "STOP")).at_ns
+            if not self._stopped_ns:
+                self._stopped_ns = (await self._until(lambda event: event.name == "STOP")).at_ns
             saved = await self._until(lambda event: event.data.get("status") == "completed")
         self._drop_sending()
         ram = statistics(await self.qmp.execute("query-migrate"))
@@ -293,6 +304,12 @@ class QemuVmm:
         to_ns = self.setup.to_ns
         self.drop_monitor()
         return Resumed(to_ns(self._loaded_wall_ns), to_ns(wall_ns(resumed.get("timestamp"))))
+
+    def stay_loaded(self) -> Resumed:
+        # The command that `wait_loaded` has begun goes with its connection.
+        self.drop_monitor()
+        loaded_ns = self.setup.to_ns(self._loaded_wall_ns)
+        return Resumed(loaded_ns, loaded_ns)
 
     def _last_words(self) -> str:
         return last_words(self.setup.log)
