@@ -314,7 +314,7 @@ class Attempt:
                 self._check_running()
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
-                await self._vm.vmm.send(paused=self._vm.paused)
+                await self._vm.vmm.send()
                 self._sending.set()
                 await reach(FailPoint.GIVER_SENDING, self._vm.name)
                 with self._vm.vmm.unread():

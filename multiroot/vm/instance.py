@@ -360,5 +360,5 @@ class Instance:
         if end.fault:
             self.error = f"{end.fault}; its last words: {self.folder.guest_words() or 'none'}"
         self.state = VmState.FAILED if self.error else VmState.STOPPED
-        self._off = self.state is VmState.STOPPED
+        self._off = end.powered_off
         self._tell_if_off()

@@ -53,7 +53,7 @@ class Lifecycle:
         """Start a VM that is stopped, or has failed, in this root."""
         state = self._state(name)
         definition = self._home(name).definition
-        if state is VmState.FAILED:
+        if state is VmState.FAILED or (state is VmState.STOPPED and self._manager.host.arena.vm(name)):
             await self._manager.stop(name)
         elif state is not VmState.STOPPED:
             raise self._is_there(name, state)

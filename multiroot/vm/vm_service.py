@@ -199,7 +199,10 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         return self._stopped(name) if self._is_stopped(name) else self._message(self._manager.get(name))
 
     def _is_stopped(self, name: str) -> bool:
-        return self._manager.homes.exists(name) and self._manager.state(name) is VmState.STOPPED
+        manager = self._manager
+        if manager.state(name) is not VmState.STOPPED or manager.host.arena.vm(name) is not None:
+            return False
+        return manager.homes.exists(name)
 
     def _stopped(self, name: str) -> vm_pb2.Vm:
         """A VM that no root has, by what the arena keeps of it."""

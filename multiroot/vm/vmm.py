@@ -96,13 +96,13 @@ class Resumed:
 
 @dataclass(frozen=True)
 class End:
-    """Why a VMM ended by itself. Both empty: the guest powered off.
-
-    `error` is the VMM's own failure with its last words; `fault` is what the guest did.
+    """Why a VMM ended: `error` is the VMM's own failure with its last words; `fault` is what the guest did;
+    `powered_off`: the guest wished to. None of them: it was ended.
     """
 
     error: str = ""
     fault: str = ""
+    powered_off: bool = False
 
 
 class Vmm(Protocol):
@@ -169,8 +169,8 @@ class Vmm(Protocol):
     async def connect(self, fd: int) -> None:
         """Pass it the connected socket that `send` is to write to. The guest runs on."""
 
-    async def send(self, *, paused: bool = False) -> None:
-        """Have it stop the guest, unless it is `paused`, and write the device state; returns when it has
+    async def send(self) -> None:
+        """Have it stop the guest, if that is not paused, and write the device state; returns when it has
         begun.
         """
 

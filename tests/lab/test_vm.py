@@ -54,7 +54,7 @@ def test_a_guest_runs_under_kvm_with_its_ram_in_the_arena(lab: Lab, agent: vm_pb
     assert "/dev/dax" in maps
     assert "/dev/kvm" in lab.run(["sh", "-c", f"ls -l /proc/{vm.pid}/fd"]).stdout
     shown = json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)
-    assert [(extent["name"], extent["root"]) for extent in shown["extents"]] == [("vm0", 1)]
+    assert [(each["name"], each["root"]) for each in shown["extents"]] == [(".home-vm0", 1), ("vm0", 1)]
 
     knock = (
         "import socket\n"
@@ -125,6 +125,7 @@ def test_what_is_no_vm_is_never_taken_for_one(lab: Lab, agent: vm_pb2_grpc.VmSer
         assert [vm.definition.name for vm in agent.List(vm_pb2.ListVmsRequest()).vms] == ["vm0"]
         shown = json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)["extents"]
         assert {extent["name"]: extent["kind"] for extent in shown} == {
+            ".home-vm0": "home-vm0",
             "vm0": "vm",
             ".test-tables": "test-tables",
         }

@@ -63,6 +63,7 @@ class QemuVmm:
         self._sending: Events | None = None  # since `send`
         self._stops: Events | None = None  # the same, for `stopped`
         self._ending = False
+        self._paused = False  # and not by a handoff
         self._fault = ""  # why the guest can never go on
         self._looking: asyncio.Task[None] | None = None  # why it stands still
         self._stopped_ns = 0
@@ -140,6 +141,7 @@ class QemuVmm:
             self.running.urgent(VMM_URGENCY if urgent else 0)
 
     async def resume(self) -> None:
+        self._paused = False
         status = await self.qmp.execute("query-status")
         if status.get("status") in notices.FATAL:
             await self._give_up(status["status"])
@@ -149,6 +151,7 @@ class QemuVmm:
     async def pause(self) -> None:
         if (await self.qmp.execute("query-status"))["running"]:
             await self.qmp.execute("stop")
+        self._paused = True
 
     async def press_power(self) -> None:
         await self.qmp.execute("system_powerdown")
@@ -192,7 +195,8 @@ class QemuVmm:
         # One that was just ended may have been dead already, of something else.
         ended = self._ending and code in (None, -signal.SIGKILL)
         if ended or code == 0 or (code is None and self.qmp.shutdown_reason):
-            return End(fault=_GUEST_FAULTS.get(self.qmp.shutdown_reason, ""))
+            fault = _GUEST_FAULTS.get(self.qmp.shutdown_reason, "")
+            return End(fault=fault, powered_off=not (ended or fault))
         how = "QEMU has ended in an unknown way, for an earlier agent started it"
         if code is not None:
             how = f"QEMU {proc.how_ended(code)}"
@@ -221,10 +225,10 @@ class QemuVmm:
     async def connect(self, fd: int) -> None:
         await self.qmp.give_fd(_FD_NAME, fd)
 
-    async def send(self, *, paused: bool = False) -> None:
+    async def send(self) -> None:
         self._drop_sending()
         # Of a guest that is paused nobody says that it stops.
-        self._stopped_ns = self.setup.to_ns(time.time_ns()) if paused else 0
+        self._stopped_ns = self.setup.to_ns(time.time_ns()) if self._paused else 0
         self._sending = self.qmp.start_watch("STOP", "MIGRATION")
         self._stops = self.qmp.start_watch("STOP")
         await self.qmp.execute("migrate", uri=_URI)
@@ -308,6 +312,7 @@ class QemuVmm:
     def stay_loaded(self) -> Resumed:
         # The command that `wait_loaded` has begun goes with its connection.
         self.drop_monitor()
+        self._paused = True
         loaded_ns = self.setup.to_ns(self._loaded_wall_ns)
         return Resumed(loaded_ns, loaded_ns)
 

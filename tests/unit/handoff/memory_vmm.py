@@ -84,7 +84,7 @@ class MemoryVmm:
     async def connect(self, fd: int) -> None:
         self._socket = socket.socket(fileno=os.dup(fd))
 
-    async def send(self, *, paused: bool = False) -> None:
+    async def send(self) -> None:
         assert self._socket
         self.calls.append("send")
         self.running = False
