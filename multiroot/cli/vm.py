@@ -254,7 +254,7 @@ def resume(name: str, root: str | None) -> None:
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel:
-        vm_pb2_grpc.VmServiceStub(channel).Resume(vm_pb2.ResumeVmRequest(name=name), timeout=60)
+        vm_pb2_grpc.VmServiceStub(channel).Unpause(vm_pb2.UnpauseVmRequest(name=name), timeout=60)
     say(f"{name} goes on")
 
 

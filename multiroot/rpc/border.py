@@ -75,7 +75,7 @@ _RULES: dict[str, Rule] = {
     "VmDefinition.user_data": lambda text: len(text) <= USER_DATA_MOST and is_text(text),
     **{
         f"{verb}VmRequest.name": _IS_VM_NAME
-        for verb in ("Stop", "Start", "Reboot", "Pause", "Resume", "Remove")
+        for verb in ("Stop", "Start", "Reboot", "Pause", "Unpause", "Remove")
     },
     "StopVmRequest.timeout_s": _up_to(_DAY_S),
     "RebootVmRequest.timeout_s": _up_to(_DAY_S),

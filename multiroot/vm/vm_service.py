@@ -131,11 +131,11 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
 
         return await self._at_owner("Pause", request.name, request, context, here)
 
-    async def Resume(self, request: vm_pb2.ResumeVmRequest, context: Context) -> vm_pb2.Vm:
+    async def Unpause(self, request: vm_pb2.UnpauseVmRequest, context: Context) -> vm_pb2.Vm:
         async def here() -> vm_pb2.Vm:
             return self._message(await self._lifecycle.resume(request.name))
 
-        return await self._at_owner("Resume", request.name, request, context, here)
+        return await self._at_owner("Unpause", request.name, request, context, here)
 
     async def Remove(self, request: vm_pb2.RemoveVmRequest, context: Context) -> vm_pb2.RemoveVmResponse:
         async def here() -> vm_pb2.RemoveVmResponse:

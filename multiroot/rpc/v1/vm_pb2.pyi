@@ -481,7 +481,7 @@ class PauseVmRequest(_message.Message):
 Global___PauseVmRequest: _TypeAlias = PauseVmRequest  # noqa: Y015
 
 @_typing.final
-class ResumeVmRequest(_message.Message):
+class UnpauseVmRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -497,7 +497,7 @@ class ResumeVmRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ResumeVmRequest: _TypeAlias = ResumeVmRequest  # noqa: Y015
+Global___UnpauseVmRequest: _TypeAlias = UnpauseVmRequest  # noqa: Y015
 
 @_typing.final
 class EditVmRequest(_message.Message):

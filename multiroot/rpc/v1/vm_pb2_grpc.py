@@ -80,9 +80,9 @@ class VmServiceStub:
                 request_serializer=multiroot_dot_v1_dot_vm__pb2.PauseVmRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
                 _registered_method=True)
-        self.Resume = channel.unary_unary(
-                '/multiroot.v1.VmService/Resume',
-                request_serializer=multiroot_dot_v1_dot_vm__pb2.ResumeVmRequest.SerializeToString,
+        self.Unpause = channel.unary_unary(
+                '/multiroot.v1.VmService/Unpause',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.UnpauseVmRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
                 _registered_method=True)
         self.Edit = channel.unary_unary(
@@ -175,7 +175,7 @@ class VmServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Resume(self, request, context):
+    def Unpause(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,9 +264,9 @@ def add_VmServiceServicer_to_server(servicer, server):
                     request_deserializer=multiroot_dot_v1_dot_vm__pb2.PauseVmRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_vm__pb2.Vm.SerializeToString,
             ),
-            'Resume': grpc.unary_unary_rpc_method_handler(
-                    servicer.Resume,
-                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.ResumeVmRequest.FromString,
+            'Unpause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpause,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.UnpauseVmRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_vm__pb2.Vm.SerializeToString,
             ),
             'Edit': grpc.unary_unary_rpc_method_handler(
@@ -549,7 +549,7 @@ class VmService:
             _registered_method=True)
 
     @staticmethod
-    def Resume(request,
+    def Unpause(request,
             target,
             options=(),
             channel_credentials=None,
@@ -562,8 +562,8 @@ class VmService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/multiroot.v1.VmService/Resume',
-            multiroot_dot_v1_dot_vm__pb2.ResumeVmRequest.SerializeToString,
+            '/multiroot.v1.VmService/Unpause',
+            multiroot_dot_v1_dot_vm__pb2.UnpauseVmRequest.SerializeToString,
             multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
             options,
             channel_credentials,

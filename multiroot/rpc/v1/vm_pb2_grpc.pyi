@@ -50,7 +50,7 @@ class VmServiceStub:
     Reboot: _grpc.UnaryUnaryMultiCallable[_vm_pb2.RebootVmRequest, _vm_pb2.Vm]
     """Stop, by its power button, and Start."""
     Pause: _grpc.UnaryUnaryMultiCallable[_vm_pb2.PauseVmRequest, _vm_pb2.Vm]
-    Resume: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ResumeVmRequest, _vm_pb2.Vm]
+    Unpause: _grpc.UnaryUnaryMultiCallable[_vm_pb2.UnpauseVmRequest, _vm_pb2.Vm]
     Edit: _grpc.UnaryUnaryMultiCallable[_vm_pb2.EditVmRequest, _vm_pb2.Vm]
     """Another definition for a stopped VM."""
     Remove: _grpc.UnaryUnaryMultiCallable[_vm_pb2.RemoveVmRequest, _vm_pb2.RemoveVmResponse]
@@ -80,7 +80,7 @@ class VmServiceAsyncStub(VmServiceStub):
     Reboot: _aio.UnaryUnaryMultiCallable[_vm_pb2.RebootVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
     """Stop, by its power button, and Start."""
     Pause: _aio.UnaryUnaryMultiCallable[_vm_pb2.PauseVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
-    Resume: _aio.UnaryUnaryMultiCallable[_vm_pb2.ResumeVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
+    Unpause: _aio.UnaryUnaryMultiCallable[_vm_pb2.UnpauseVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
     Edit: _aio.UnaryUnaryMultiCallable[_vm_pb2.EditVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
     """Another definition for a stopped VM."""
     Remove: _aio.UnaryUnaryMultiCallable[_vm_pb2.RemoveVmRequest, _vm_pb2.RemoveVmResponse]  # type: ignore[assignment]
@@ -163,9 +163,9 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]: ...
 
     @_abc_1.abstractmethod
-    def Resume(
+    def Unpause(
         self,
-        request: _vm_pb2.ResumeVmRequest,
+        request: _vm_pb2.UnpauseVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]: ...
 

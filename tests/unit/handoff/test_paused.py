@@ -99,7 +99,7 @@ async def test_each_verb_goes_to_the_owner_and_a_stopped_vm_is_every_roots(roots
     name = {"name": "vm0"}
     assert (await stub_of(old).Pause(vm_pb2.PauseVmRequest(**name))).state == "paused"
     assert await listed(old) == await listed(new) == [("vm0", "paused", 2)]
-    assert (await stub_of(old).Resume(vm_pb2.ResumeVmRequest(**name))).state == "running"
+    assert (await stub_of(old).Unpause(vm_pb2.UnpauseVmRequest(**name))).state == "running"
     with pytest.raises(ConflictError, match="vm0 is running"), translated("the agent"):
         await stub_of(old).Remove(vm_pb2.RemoveVmRequest(**name))
     with pytest.raises(ConflictError, match="already a VM vm0"), translated("the agent"):
