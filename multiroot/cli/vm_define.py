@@ -14,6 +14,7 @@ from multiroot.cli.commands import Command
 from multiroot.cli.output import json_option, print_json, say
 from multiroot.cli.vm import root_option, vm_json
 from multiroot.cli.vm_options import (
+    change_options,
     changed,
     check_yaml,
     definition_options,
@@ -67,7 +68,7 @@ def define(
     metavar="FILE",
     help="Take all of it from this TOML file. Options that are given win over it.",
 )
-@definition_options
+@change_options
 @root_option
 @json_option
 @click.pass_context

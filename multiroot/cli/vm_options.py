@@ -60,7 +60,7 @@ def name_or_file(command: Callable[..., None]) -> Callable[..., None]:
     return click.argument("name", required=False, callback=_named)(command)
 
 
-def definition_options(command: Callable[..., None]) -> Callable[..., None]:
+def definition_options(command: Callable[..., None], *, show_defaults: bool = True) -> Callable[..., None]:
     """An option for each field of a definition that has one."""
     for option in reversed(list(options(VmDefinition))):
         command = click.option(
@@ -69,10 +69,15 @@ def definition_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar=option.metavar,
             default=option.default,
             multiple=option.multiple,
-            show_default=option.default not in ("", ()),
+            show_default=show_defaults and option.default not in ("", ()),
             help=option.help,
         )(command)
     return command
+
+
+def change_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for a VM that has them already: what is not given stays."""
+    return definition_options(command, show_defaults=False)
 
 
 def wanted(
