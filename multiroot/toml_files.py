@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Any]:
         raise BadRequestError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > LONGEST:
         raise BadRequestError(f"{path} is larger than {LONGEST >> 20} MiB")
-    return _parsed(path, _decoded(path, data))
+    return parsed(path, _decoded(path, data))
 
 
 def shortened(message: str) -> str:
@@ -49,7 +49,8 @@ def _decoded(path: Path, data: bytes) -> str:
         ) from error
 
 
-def _parsed(path: Path, text: str) -> dict[str, Any]:
+def parsed(path: object, text: str) -> dict[str, Any]:
+    """The data in a text that came from `path`; raises BadRequestError."""
     try:
         return tomllib.loads(text)
     except RecursionError as error:

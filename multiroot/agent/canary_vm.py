@@ -84,7 +84,8 @@ class CanaryKeeper:
         try:
             if self.in_new_root:
                 with self._elsewhere.asked(self._root.peers.by_name("new").root) as (stub, named):
-                    await stub.Stop(vm_pb2.StopVmRequest(name=CANARY), timeout=STOP_S, metadata=named)
+                    request = vm_pb2.RemoveVmRequest(name=CANARY, force=True)
+                    await stub.Remove(request, timeout=STOP_S, metadata=named)
             else:
                 await self._guests.manager.stop(CANARY)
         except BadRequestError:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -194,12 +195,22 @@ class Arena:
             self._backing.zero(extent.offset, stale)
         return entry
 
-    def free(self, name: str, owner: Owner) -> None:
-        """Give the extent of `name` back; raises FencedError unless `owner` is the one in its word."""
+    def free(self, name: str, owner: Owner, check: Callable[[], None] = lambda: None) -> None:
+        """Give the extent of `name` back; raises FencedError unless `owner` is the one in its word.
+
+        `check` may raise, and then nothing is freed; no extent comes or goes between it and that.
+        """
         with self._lock.held():
             entry = self.find(name)
+            check()
             OwnerWord(self.memory, entry).drop(owner)
             self._finish_free(entry)
+
+    @contextmanager
+    def mapped(self, extent: Extent) -> Iterator[mmap.mmap]:
+        """The memory of an extent, while the body runs."""
+        with self._backing.map(extent.offset, extent.size) as memory:
+            yield memory
 
     def owner_word(self, name: str) -> OwnerWord:
         """The owner word of VM `name`; raises BadRequestError if there is no such VM."""

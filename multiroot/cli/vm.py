@@ -3,24 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from multiroot.cli.agent import connect
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_file, print_json, print_table, say
+from multiroot.cli.vm_options import definition_options, name_argument, name_or_file, wanted
 from multiroot.errors import PeerLostError
 from multiroot.units import format_size
 from multiroot.vm.cpu_model import summary
-from multiroot.vm.definition import VmDefinition
-from multiroot.vm.fields import as_text, options, to_data, with_options
+from multiroot.vm.fields import as_text, to_data
 
 if TYPE_CHECKING:
     from multiroot.rpc.v1 import vm_pb2
+
+POWER_OFF_S = 60  # as in multiroot/vm/lifecycle.py, which need not be loaded here
 
 root_option = click.option(
     "--root", default=None, metavar="ROOT", help='"old", "new" or a number; without: the agent\'s own.'
@@ -33,9 +33,11 @@ view_option = click.option(
 )
 
 
-# Imported only when used: most of it is of the workstation, and no root has it.
+# Imported only when used: much of it is of the workstation, and no root has it.
 LAZY = {
     "image": ("multiroot.cli.vm_image:image", "Make, import and find disks for guests."),
+    "define": ("multiroot.cli.vm_define:define", "Have the VM NAME, and do not start it."),
+    "edit": ("multiroot.cli.vm_define:edit", "Change the VM NAME, which is stopped."),
     "ssh": (
         "multiroot.cli.vm_network:ssh",
         "Log in to the guest of the VM NAME with ssh(1), or run COMMAND there.",
@@ -52,37 +54,8 @@ def vm() -> None:
     """Run VMs in a root and look at them."""
 
 
-def definition_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for each field of a definition that has one."""
-    for option in reversed(list(options(VmDefinition))):
-        command = click.option(
-            option.flag,
-            option.key,
-            metavar=option.metavar,
-            default=option.default,
-            multiple=option.multiple,
-            show_default=option.default not in ("", ()),
-            help=option.help,
-        )(command)
-    return command
-
-
-def _named(context: click.Context, param: click.Parameter, name: str | None) -> str | None:
-    """A VM has a name, by its argument or by a file."""
-    if name is None and context.params["file"] is None:
-        raise click.MissingParameter("Or give a file that has one: --file FILE.", context, param, "'NAME'")
-    return name
-
-
 @vm.command(example="multiroot vm run vm0 --memory 512M --cpus 2 --address 10.77.1.1/16")
-@click.argument("name", required=False, callback=_named)
-@click.option(
-    "--file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    is_eager=True,  # NAME is looked at after it
-    help="Take the VM from this TOML file. NAME and options that are given win over it.",
-)
+@name_or_file
 @definition_options
 @root_option
 @json_option
@@ -96,7 +69,7 @@ def run(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Start the VM NAME with its RAM in the arena.
+    """Have the VM NAME and start it, with its RAM in the arena.
 
     A file for --file has the keys that `multiroot vm show NAME --toml` prints. What neither the command line
     nor the file says has its default.
@@ -104,40 +77,40 @@ def run(
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
     from multiroot.vm.messages import definition_to_proto
 
-    typed = {
-        key: value
-        for key, value in given.items()
-        if context.get_parameter_source(key) is ParameterSource.COMMANDLINE
-    }
-    wanted = with_options(_definition(name, file), typed)
-    # Here already: in a message, 0 means that nothing was said.
-    wanted.checked()
-    definition = definition_to_proto(wanted)
+    definition = definition_to_proto(wanted(context, name, file, given))
     with connect(root) as channel:
         started = vm_pb2_grpc.VmServiceStub(channel).Run(vm_pb2.RunVmRequest(definition=definition))
+    _say_running(started, as_json)
+
+
+@vm.command(example="multiroot vm start vm0")
+@name_argument
+@root_option
+@json_option
+def start(name: str, root: str | None, as_json: bool) -> None:
+    """Start the VM NAME, which is stopped or has failed, in the root that is asked."""
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    with connect(root) as channel:
+        started = vm_pb2_grpc.VmServiceStub(channel).Start(vm_pb2.StartVmRequest(name=name))
+    _say_running(started, as_json)
+
+
+def _say_running(started: vm_pb2.Vm, as_json: bool) -> None:
     if as_json:
         print_json(vm_json(started))
     else:
         say(f"{started.definition.name} runs in root {started.owner}, epoch {started.epoch}")
 
 
-def _definition(name: str | None, file: Path | None) -> VmDefinition:
-    """What options change: a VM's defaults, or what a file says."""
-    if file is None:
-        assert name is not None  # _named
-        return VmDefinition(name)
-    from multiroot.vm.definition_file import read
-
-    return read(file, name)
-
-
 @vm.command("list", example="multiroot vm list")
 @view_option
 @json_option
 def list_vms(root: str | None, as_json: bool) -> None:
-    """Every VM in the arena, whichever root owns it; with --root what that root alone knows.
+    """Every VM in the arena, whichever root owns it, and those that are stopped; with --root what that root
+    alone knows.
 
-    A VM whose root has ended is "lost". `multiroot vm forget` frees its memory and its name.
+    A VM whose root has ended is "lost". `multiroot vm forget` frees its memory.
     """
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
@@ -151,9 +124,9 @@ def list_vms(root: str | None, as_json: bool) -> None:
         (
             each["name"],
             each["state"],
-            each["owner"],
-            each["epoch"],
-            format_size(each["ram_bytes"]),
+            each["owner"] or "-",
+            each["epoch"] or "-",
+            format_size(each["ram_bytes"]) if each["ram_bytes"] else "-",
             each["cpus"] or "-",
             each["machine"] or "-",
             ", ".join(card["address"] for card in each["cards"]) or "-",
@@ -164,12 +137,10 @@ def list_vms(root: str | None, as_json: bool) -> None:
 
 
 @vm.command(example="multiroot vm show vm0 --json")
-@click.argument("name")
+@name_argument
 @view_option
 @json_option
-@click.option(
-    "--toml", "as_toml", is_flag=True, help="Print a file for `vm run --file` that gives the same VM."
-)
+@click.option("--toml", "as_toml", is_flag=True, help="Print a file for --file that gives the same VM.")
 def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
     """Everything about the VM NAME."""
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
@@ -186,13 +157,14 @@ def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
         print_json(data)
         return
     data["cpu"] = data["cpu"] and summary(data["cpu"])
+    data["user_data"] = data["user_data"] and f"{len(data['user_data'].encode())} bytes"
     extents = ", ".join(f"{e['size']:#x} at {e['offset']:#x}" for e in data.pop("extents"))
     stations = [("seen", f"{each['address']} on {each['mac']}") for each in data.pop("stations")]
     notices = [("notice", f"{each['at_ns'] / 1e9:.3f} s: {each['what']}") for each in data.pop("notices")]
     print_table(
         ("property", "value"),
         [
-            *((name, as_text(value)) for name, value in data.items()),
+            *((name, "-" if value is None else as_text(value)) for name, value in data.items()),
             ("extents", extents),
             *stations,
             *notices,
@@ -214,7 +186,7 @@ def _toml(message: vm_pb2.Vm) -> str:
 
 
 @vm.command(example="multiroot vm console vm0 --history")
-@click.argument("name")
+@name_argument
 @click.option("--history", is_flag=True, help="First what was kept of its output.")
 @click.option("--no-follow", is_flag=True, help="Print what was kept and end.")
 @view_option
@@ -225,20 +197,93 @@ def console(name: str, history: bool, no_follow: bool, root: str | None) -> None
     attach(name, root, history=history or no_follow, follow=not no_follow)
 
 
+timeout_option = click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.IntRange(0, 86400),
+    metavar="SECONDS",
+    help=f"The guest may take so long to power off (default: {POWER_OFF_S}).",
+)
+
+
 @vm.command(example="multiroot vm stop vm0")
-@click.argument("name")
+@name_argument
+@click.option("--force", is_flag=True, help="Power it off at once; after --timeout if that is given.")
+@timeout_option
 @view_option
-def stop(name: str, root: str | None) -> None:
-    """Power the VM NAME off at once and give its memory back."""
+def stop(name: str, force: bool, timeout_s: int | None, root: str | None) -> None:
+    """Press the power button of the VM NAME, and wait until its guest has powered off.
+
+    It is stopped then: only its definition is left, and `multiroot vm start` starts it again in any root.
+    What is left of a VM that has failed, or was lost with its root, is freed.
+    """
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
+    request = vm_pb2.StopVmRequest(name=name, force=force, timeout_s=timeout_s)
     with connect(root) as channel:
-        vm_pb2_grpc.VmServiceStub(channel).Stop(vm_pb2.StopVmRequest(name=name), timeout=60)
+        vm_pb2_grpc.VmServiceStub(channel).Stop(request, timeout=_patience(timeout_s))
     say(f"{name} stopped")
 
 
+@vm.command(example="multiroot vm reboot vm0")
+@name_argument
+@timeout_option
+@view_option
+def reboot(name: str, timeout_s: int | None, root: str | None) -> None:
+    """Have the guest of the VM NAME power off by its power button, and start it again."""
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    request = vm_pb2.RebootVmRequest(name=name, timeout_s=timeout_s)
+    with connect(root) as channel:
+        vm_pb2_grpc.VmServiceStub(channel).Reboot(request, timeout=_patience(timeout_s) + 120)
+    say(f"{name} rebooted")
+
+
+def _patience(timeout_s: int | None) -> float:
+    """How long to wait for the agent, s; it waits for the guest."""
+    return 60 + (POWER_OFF_S if timeout_s is None else timeout_s)
+
+
+@vm.command(example="multiroot vm pause vm0")
+@name_argument
+@view_option
+def pause(name: str, root: str | None) -> None:
+    """Have the guest of the VM NAME stand still. It does so in whatever root the VM goes to."""
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    with connect(root) as channel:
+        vm_pb2_grpc.VmServiceStub(channel).Pause(vm_pb2.PauseVmRequest(name=name), timeout=60)
+    say(f"{name} paused")
+
+
+@vm.command(example="multiroot vm resume vm0")
+@name_argument
+@view_option
+def resume(name: str, root: str | None) -> None:
+    """Have the guest of the VM NAME, which is paused, go on."""
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    with connect(root) as channel:
+        vm_pb2_grpc.VmServiceStub(channel).Unpause(vm_pb2.UnpauseVmRequest(name=name), timeout=60)
+    say(f"{name} goes on")
+
+
+@vm.command("rm", example="multiroot vm rm vm0")
+@name_argument
+@click.option("--force", is_flag=True, help="Also if it runs: power it off at once.")
+@view_option
+def remove(name: str, force: bool, root: str | None) -> None:
+    """Forget the VM NAME, which is stopped. Its disks stay."""
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    request = vm_pb2.RemoveVmRequest(name=name, force=force)
+    with connect(root) as channel:
+        vm_pb2_grpc.VmServiceStub(channel).Remove(request, timeout=60)
+    say(f"{name} removed")
+
+
 @vm.command(example="multiroot vm reset vm0")
-@click.argument("name")
+@name_argument
 @view_option
 def reset(name: str, root: str | None) -> None:
     """Reset the VM NAME at once, as the reset button of a machine does: its guest boots again.
@@ -253,10 +298,10 @@ def reset(name: str, root: str | None) -> None:
 
 
 @vm.command(example="multiroot vm forget vm0")
-@click.argument("name")
+@name_argument
 @root_option
 def forget(name: str, root: str | None) -> None:
-    """Free the memory and the name of the VM NAME, which was lost with its root.
+    """Free the memory of the VM NAME, which was lost with its root. It is stopped then.
 
     Refused while the root that owns the VM lives.
     """
@@ -279,8 +324,9 @@ def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
     return {
         **dict([name]),
         "state": message.state,
-        "owner": message.owner,
-        "epoch": message.epoch,
+        # A stopped one has none.
+        "owner": message.owner or None,
+        "epoch": message.epoch or None,
         **dict(rest),
         "pid": message.pid,
         "error": message.error,

@@ -84,7 +84,7 @@ def _wait(stub: vm_pb2_grpc.VmServiceStub, definition: vm_pb2.VmDefinition, tick
         if len(failures) == ATTEMPTS or _ticks_already(stub, definition.name):
             raise MultirootError(f"the guest of {definition.name} did not boot: {failures[-1]}")
         with translated(AGENT):
-            stub.Stop(vm_pb2.StopVmRequest(name=definition.name), timeout=CALL_TIMEOUT)
+            stub.Remove(vm_pb2.RemoveVmRequest(name=definition.name, force=True), timeout=CALL_TIMEOUT)
         _start(stub, definition)
 
 

@@ -146,7 +146,7 @@ class RootDoctor:
         where = f"{found.node}, {format_size(found.size)} at {found.physical:#x}"
         lost = self._lost(self.top / str(found.node).lstrip("/"))
         if lost:
-            mend = "free their memory and names: " + "; ".join(f"multiroot vm forget {name}" for name in lost)
+            mend = "free their memory: " + "; ".join(f"multiroot vm forget {name}" for name in lost)
             return warning(f"{where}; VMs lost with their roots: {', '.join(lost)}", mend)
         return ok(where)
 

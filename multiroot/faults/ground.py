@@ -279,7 +279,9 @@ class Ground:
     def stop_vm(self, root: str, name: str = VM) -> None:
         """End the VM and free its memory."""
         with translated(f"the {root} root's agent"):
-            vm_pb2_grpc.VmServiceStub(self._on(root)).Stop(vm_pb2.StopVmRequest(name=name), timeout=60)
+            vm_pb2_grpc.VmServiceStub(self._on(root)).Remove(
+                vm_pb2.RemoveVmRequest(name=name, force=True), timeout=60
+            )
 
     def start_vms(self) -> None:
         """Start those VMs that are nowhere, in the old root, and wait until their guests tick."""

@@ -36,7 +36,7 @@ from multiroot.phases import Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
-from multiroot.vm.instance import Instance, LateFrames, VmState
+from multiroot.vm.instance import LIVE, Instance, LateFrames, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, extent_to_proto, notices_to_proto, stations_to_proto
 from multiroot.vm.vmm import Saved, VmmGoneError
@@ -88,7 +88,7 @@ def attempt(
 
     Raises ConflictError if it does not run here, or is busy.
     """
-    vm = manager.running(name)
+    vm = manager.live(name)
     with vm.busy("handed over"):
         made = Attempt(vm, to, phases, terms, cancelled or asyncio.Event())
         try:
@@ -195,7 +195,7 @@ class Attempt:
         raise VmmGoneError(f"the VMM of {self._vm.name} has ended")
 
     def _check_running(self) -> None:
-        if self._vm.state is not VmState.RUNNING:
+        if self._vm.state not in LIVE:
             raise ConflictError(f"{self._vm.name} does not run, it is {self._vm.state}", self._vm.error)
 
     def _say_if_failed(self, error: BaseException) -> None:
@@ -210,6 +210,9 @@ class Attempt:
         """
         vm, limit_ms = self._vm, self._terms.downtime_ms
         await self._sending.wait()
+        if vm.paused:
+            # It misses nothing.
+            await asyncio.Event().wait()
         await asyncio.sleep(limit_ms / 1e3)
         if not self._is_theirs:
             due_ns = await vm.vmm.stopped() + limit_ms * 1_000_000
@@ -285,6 +288,7 @@ class Attempt:
             device=await self._describe_device(),
             notices=notices_to_proto(vm.notices),
             stations=stations_to_proto(vm.stations),
+            paused=vm.paused,
         )
         await reach(FailPoint.GIVER_PREPARE, vm.name)
         with translated(self._taker):

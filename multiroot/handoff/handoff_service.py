@@ -39,6 +39,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             device.state_from_proto(request.device) if request.HasField("device") else None,
             notices_from_proto(request.notices),
             stations_from_proto(request.stations),
+            paused=request.paused,
         )
         await reach(FailPoint.TAKER_PREPARED, request.definition.name)
         return handoff_pb2.PrepareResponse(

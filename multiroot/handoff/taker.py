@@ -64,13 +64,16 @@ class Taker:
         device: DeviceState | None = None,
         notices: tuple[Notice, ...] = (),
         stations: dict[str, str] | None = None,
+        *,
+        paused: bool = False,
     ) -> tuple[list[Phase], wire.Endpoint]:
         """Start a VMM on the VM's memory that waits for its device state, and say where the giver's is to
         connect. The guest runs on in the giver.
 
         `device` is the soft state of the device that the VM owns, which works on meanwhile; `notices` is what
-        happened to the VM, `stations` the addresses that it uses. Raises BadRequestError or ConflictError,
-        with nothing left behind, if this root cannot take that VM.
+        happened to the VM, `stations` the addresses that it uses; one that is `paused` is not to run here
+        either. Raises BadRequestError or ConflictError, with nothing left behind, if this root cannot take
+        that VM.
         """
         self._manager.door.check()
         await self.abort(definition.name)
@@ -79,7 +82,7 @@ class Taker:
         if bool(definition.function) != (device is not None):
             raise BadRequestError(f"the state of {definition.name}'s own device does not come with it")
         phases = Phases(self._side, self._host.clock)
-        vm.notices, vm.stations = notices, stations or {}
+        vm.notices, vm.stations, vm.paused = notices, stations or {}, paused
         self._manager.register(vm)
         try:
             if device is not None:
@@ -215,7 +218,7 @@ class Taker:
                 f"{definition.name} is owned by root {entry.owner.root} in epoch {entry.owner.epoch},"
                 f" not by root {giver.root} in epoch {giver.epoch}"
             )
-        vm = Instance(self._host, definition, entry)
+        vm = self._manager.made(definition, entry)
         # From the beginning: whoever asks is told by its owner what it is.
         vm.state = VmState.INCOMING
         return vm
@@ -265,7 +268,7 @@ class Taker:
             if incoming.taken:
                 await self._give_back(incoming)
             raise
-        vm.state = VmState.RUNNING
+        vm.state = vm.live_state
         await reach(FailPoint.TAKER_RESUMED, vm.name)
         phases = incoming.phases
         resumed_ns, before = end.resumed.resumed_ns, end.resumed.loaded_ns
@@ -307,7 +310,8 @@ class Taker:
         seen = self._switch(incoming)
         switched = clock()
         reach_in_thread(FailPoint.TAKER_OWNED, vm.name)
-        return Blackout(vm.vmm.resume_loaded(), heard, checked, owned, switched, seen)
+        resumed = vm.vmm.stay_loaded() if vm.paused else vm.vmm.resume_loaded()
+        return Blackout(resumed, heard, checked, owned, switched, seen)
 
     def _devices(self) -> Devices:
         """Raises BadRequestError if this root can take no devices."""

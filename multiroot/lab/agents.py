@@ -56,7 +56,7 @@ class Agents:
         """End a VM."""
         stub = vm_pb2_grpc.VmServiceStub(self._on(root))
         with translated(f"the {root} root's agent"):
-            stub.Stop(vm_pb2.StopVmRequest(name=name), timeout=CALL_TIMEOUT_S)
+            stub.Remove(vm_pb2.RemoveVmRequest(name=name, force=True), timeout=CALL_TIMEOUT_S)
 
     def vm(self, name: str, root: str) -> vm_pb2.Vm:
         """A VM as a root knows it."""

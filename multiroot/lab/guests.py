@@ -15,7 +15,8 @@ from multiroot.lab.kernels import Kernel
 
 TICKER = "ticker"
 # virtio_pci is built in or a module, by kernel; a microvm's card needs virtio_mmio. The last ones drive
-# devices passed through, if there.
+# devices passed through, if there, and say
+# that the power button was pressed.
 _TICKER_MODULES = [
     "virtio_pci",
     "virtio_mmio?",
@@ -25,6 +26,8 @@ _TICKER_MODULES = [
     "nvme?",
     "virtio_blk?",
     "pvpanic_mmio?",
+    "button?",
+    "evdev?",
 ]
 _CFLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
 _LIBRARY = ["-shared", "-fPIC"]

@@ -26,22 +26,11 @@ from multiroot.lab.fat import FatImage
 from multiroot.lab.lab_disks import UNIT
 from multiroot.ranges import align_up
 from multiroot.units import MIB, format_size
+from multiroot.vm.seed import CLOUD_CONFIG, LABEL, check_beginning
 
-LABEL = "CIDATA"
 LONGEST = MIB  # bytes of one text; what is larger does not belong into a seed
 _ROOM = MIB  # bytes of the file system beside the texts
 
-CLOUD_CONFIG = "#cloud-config"
-# How user-data begins (cloud-init: cloudinit/handlers/__init__.py); only the first of these is YAML.
-_BEGINNINGS = (
-    CLOUD_CONFIG,
-    "#!",
-    "#include",
-    "#cloud-boothook",
-    "## template:",
-    "Content-Type:",
-    "MIME-Version:",
-)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)  # of a host name, RFC 1123
 _LONGEST_NAME = 253
 _KEY = re.compile(r"((?:ssh|ecdsa|sk)-[a-z0-9@.-]+) ([A-Za-z0-9+/]+={0,2})(?: [^\n]*)?")
@@ -69,7 +58,7 @@ def make_seed(
     A seed that says something else has another instance id, so the guest takes it for a first boot. Pure;
     raises BadRequestError for what cloud-init could not read.
     """
-    user = f"{CLOUD_CONFIG}\n{{}}\n" if user_data is None else _checked_user_data(user_data)
+    user = f"{CLOUD_CONFIG}\n{{}}\n" if user_data is None else checked_user_data(user_data)
     if network_config is not None:
         _read_yaml("network-config", network_config)
     meta: dict[str, Any] = {
@@ -124,10 +113,9 @@ def _names_itself(kind: str, encoded: str) -> bool:
     return data.startswith(len(kind).to_bytes(4, "big") + kind.encode())
 
 
-def _checked_user_data(text: str) -> str:
-    if not text.startswith(_BEGINNINGS):
-        hint = f"its first line is {CLOUD_CONFIG}, or #! and the path of a program"
-        raise BadRequestError("user-data does not say what it is", hint)
+def checked_user_data(text: str) -> str:
+    """Raises BadRequestError for what cloud-init could not read."""
+    check_beginning(text)
     if text.startswith(CLOUD_CONFIG):
         _read_yaml("user-data", text)
     else:

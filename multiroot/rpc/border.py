@@ -24,6 +24,7 @@ ANSWER_MOST = 64 << 20
 TEXT_MOST = 256  # characters
 PATH_MOST = 4096
 CPU_MOST = 16384  # a CPU with each of its features by name
+USER_DATA_MOST = 65536
 BYTES_MOST = 1 << 16
 LIST_MOST = 1024
 PHASES_MOST = 8192
@@ -54,6 +55,11 @@ def _text(most: int) -> Rule:
     return lambda text: len(text) <= most and text.replace("\t", " ").isprintable()
 
 
+def is_text(text: str) -> bool:
+    """Of lines, as a file has them."""
+    return all(letter.isprintable() or letter in "\n\r\t" for letter in text)
+
+
 def _up_to(most: int) -> Rule:
     return lambda number: 0 <= number <= most
 
@@ -70,7 +76,13 @@ _RULES: dict[str, Rule] = {
     "Station.mac": _matches(MAC),
     "Station.address": _matches(IPV4),
     "GetVmRequest.name": _IS_VM_NAME,
-    "StopVmRequest.name": _IS_VM_NAME,
+    "VmDefinition.user_data": lambda text: len(text) <= USER_DATA_MOST and is_text(text),
+    **{
+        f"{verb}VmRequest.name": _IS_VM_NAME
+        for verb in ("Stop", "Start", "Reboot", "Pause", "Unpause", "Remove")
+    },
+    "StopVmRequest.timeout_s": _up_to(_DAY_S),
+    "RebootVmRequest.timeout_s": _up_to(_DAY_S),
     "ResetVmRequest.name": _IS_VM_NAME,
     "ForgetVmRequest.name": _IS_VM_NAME,
     "ConsoleRequest.name": _IS_VM_NAME,

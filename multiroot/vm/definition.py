@@ -19,6 +19,7 @@ from multiroot.units import MIB, format_size, parse_size
 from multiroot.vm import cpu_model, disk
 from multiroot.vm.disk import Disk, check_disks
 from multiroot.vm.fields import Option, described, listed, to_data
+from multiroot.vm.seed import check_user_data, read_user_data
 
 MIN_RAM = 32 * MIB
 MAX_CPUS = 255  # what QEMU's q35 takes without an emulated IOMMU
@@ -77,7 +78,7 @@ class VmDefinition:
     first starts, but for "host" (`cpu_model`); `machine` is "q35" or "microvm" with the VMM's options behind
     commas; `firmware` says what starts the guest; `guest` names a folder of kernel and initrd in the system
     image; `append` is added to the guest's command line; `functions` are the PCI functions that the VM owns,
-    bus:device.function.
+    bus:device.function; `user_data` is for cloud-init, on a disk that each root makes (`seed`).
 
     Messages, JSON, files, the options of `vm run` and what `vm show` prints are derived from these fields.
     """
@@ -120,6 +121,10 @@ class VmDefinition:
     disks: tuple[Disk, ...] = listed(Disk, (), disk.OPTION)
     functions: tuple[str, ...] = described(
         (), Option("--device", "A PCI device that the VM owns.", "BB:DD.F", "", parse=_one_or_none)
+    )
+    user_data: str = described(
+        "",
+        Option("--user-data", "What cloud-init in the guest is told, a file.", "FILE", parse=read_user_data),
     )
 
     @property
@@ -193,6 +198,11 @@ def check_ram(size: int) -> None:
     check_size(size)
 
 
+def has_power_button(machine: str) -> bool:
+    """Whether a guest can be asked to power off; ACPI is what tells it."""
+    return "acpi=off" not in machine.split(",")[1:]
+
+
 def machine_kind(machine: str) -> str:
     """A definition's `machine` without its options."""
     return machine.partition(",")[0]
@@ -220,7 +230,9 @@ def _check_start(definition: VmDefinition) -> None:
     """Raises BadRequestError unless a VM can start like that."""
     check_firmware(definition.firmware)
     kind = machine_kind(definition.machine)
-    if kind != "q35" and (definition.disks or definition.firmware != DIRECT):
+    if definition.user_data:
+        check_user_data(definition.user_data)
+    if kind != "q35" and (definition.disks or definition.user_data or definition.firmware != DIRECT):
         raise BadRequestError("only a q35 machine can have disks and a firmware", f"the machine is {kind}")
     if definition.boots_a_disk and definition.append:
         raise BadRequestError(

@@ -7,6 +7,7 @@ Its keys are the fields of a definition. It is read without pydantic, because `v
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -30,12 +31,21 @@ def read(path: Path, name: str | None = None) -> VmDefinition:
         data = toml_files.read(path)
     except FileNotFoundError as error:
         raise BadRequestError(f"no file {path}") from error
+    return _definition(data, str(path), name)
+
+
+def parse(text: str, name: str) -> VmDefinition:
+    """The same of a file's text, of a VM called `name`."""
+    return _definition(toml_files.parsed("the text", text), "the text", name)
+
+
+def _definition(data: dict[str, Any], where: str, name: str | None) -> VmDefinition:
     try:
         definition = from_file(data if name is None else {"name": name, **data}, VmDefinition)
         definition.checked()
         border.check(definition_to_proto(definition))
     except BadRequestError as error:
-        raise BadRequestError(f"{path}: {shortened(error.message)}", error.hint) from error
+        raise BadRequestError(f"{where}: {shortened(error.message)}", error.hint) from error
     return definition if name is None else definition.called(name)
 
 

@@ -32,6 +32,7 @@ class VmRecord:
     giver: Owner | None = None
     notices: tuple[Notice, ...] = ()
     stations: dict[str, str] = field(default_factory=dict)
+    paused: bool = False
 
 
 class VmFolder:
@@ -43,6 +44,7 @@ class VmFolder:
         self.console_record = self.path / "console.rec"
         self.console_log = self.path / "console.log"
         self.vmm_log = self.path / "vmm.log"
+        self.seed = self.path / "seed.img"
         self._record = self.path / "vm.json"
 
     def make(self) -> None:
@@ -91,6 +93,7 @@ def _record(data: dict[str, Any]) -> VmRecord:
         giver=from_data(data["giver"], Owner) if data["giver"] else None,
         notices=tuple(from_data(each, Notice) for each in data["notices"]),
         stations={str(mac): str(address) for mac, address in dict(data["stations"]).items()},
+        paused=bool(data.get("paused", False)),
     )
 
 

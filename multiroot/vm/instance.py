@@ -22,7 +22,7 @@ from multiroot.clocks import Clock, wall_clock
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.net.vhost import open_vhost
 from multiroot.passthrough.devices import Devices
-from multiroot.vm import console, disk_servers, firmware, sources
+from multiroot.vm import console, disk_servers, firmware, seed, sources
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk
 from multiroot.vm.disk_content import Content, check_content
@@ -40,11 +40,12 @@ PATIENCE_S = 10  # for a VMM that must answer, before others are attended to
 
 class VmState(StrEnum):
     """As in vm.proto. HANDED: another root runs it, and only its past is known here. LOST: so it was until
-    that root ended.
+    that root ended. STOPPED: nobody runs it, and it has no memory.
     """
 
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     INCOMING = "incoming"
     FROZEN = "frozen"
     HANDED = "handed"
@@ -53,7 +54,8 @@ class VmState(StrEnum):
     FAILED = "failed"
 
 
-ACTIVE = (VmState.STARTING, VmState.RUNNING, VmState.INCOMING, VmState.FROZEN)
+ACTIVE = (VmState.STARTING, VmState.RUNNING, VmState.PAUSED, VmState.INCOMING, VmState.FROZEN)
+LIVE = (VmState.RUNNING, VmState.PAUSED)  # here, and nobody else's business
 
 
 class Tap(Protocol):
@@ -140,14 +142,23 @@ class Host:
 class Instance:
     """A VM whose VMM was started or adopted here."""
 
-    def __init__(self, host: Host, definition: VmDefinition, entry: Entry) -> None:
+    def __init__(
+        self,
+        host: Host,
+        definition: VmDefinition,
+        entry: Entry,
+        powered_off: Callable[[Instance], None] = lambda _: None,
+    ) -> None:
+        """`powered_off` is told when its guest has done so by itself, and nothing else is done with it."""
         self.host = host
+        self._powered_off = powered_off
         self.definition = definition
         self.entry = entry
         self.owner = entry.owner
         self.word = OwnerWord(host.arena.memory, entry)
         self.state = VmState.STARTING
         self.error = ""
+        self.paused = False  # by a user, wherever it goes
         self.folder = VmFolder(host.run_dir, definition.name)
         setup = VmmSetup(
             definition,
@@ -166,6 +177,7 @@ class Instance:
         self.waits_for: tuple[str, ...] = ()  # disks whose server is away
         self.functions: tuple[str, ...] = ()  # addresses in this root of those it owns
         self._busy = ""
+        self._off = False  # the guest has powered off, and nobody was told yet
         self._giver: Owner | None = None  # while it is incoming
         self._watch: asyncio.Task[None] | None = None
         self._unanswered: asyncio.Task[None] | None = None
@@ -195,6 +207,13 @@ class Instance:
             yield
         finally:
             self._busy = ""
+            self._tell_if_off()
+
+    def _tell_if_off(self) -> None:
+        """Whoever is at work with it goes first: it may still be handed over."""
+        if self._off and not self._busy:
+            self._off = False
+            self._powered_off(self)
 
     async def start(self, *, giver: Owner | None = None) -> None:
         """Start the VMM and wait until it answers; with `giver` it awaits the state of that owner's VM.
@@ -225,6 +244,7 @@ class Instance:
         self.taps = record.taps
         self.notices = record.notices
         self.stations = record.stations
+        self.paused = record.paused
         await self.vmm.adopt(record.process)
         self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
         self._begin_to_watch()
@@ -251,9 +271,28 @@ class Instance:
         self.host.agent.need(self.name, urgent)
 
     async def resume(self) -> None:
-        """Let the guest go on if it is stopped; only the owner may call this."""
-        await self.vmm.resume()
-        self.state = VmState.RUNNING
+        """Let the guest go on if it is stopped, but for one that is paused; only the owner may call this."""
+        if self.paused:
+            await self.vmm.pause()
+        else:
+            await self.vmm.resume()
+        self.state = self.live_state
+
+    @property
+    def live_state(self) -> VmState:
+        """What it is while it is here and all is well."""
+        return VmState.PAUSED if self.paused else VmState.RUNNING
+
+    async def set_paused(self, paused: bool) -> None:
+        """Have the guest stand still, or go on, wherever it goes and whoever comes after this agent."""
+        before, self.paused = self.paused, paused
+        try:
+            self._write()
+            await self.resume()
+        except BaseException:
+            self.paused = before
+            self._write()
+            raise
 
     @property
     def is_stuck(self) -> bool:
@@ -318,6 +357,7 @@ class Instance:
                 self._giver,
                 self.notices,
                 self.stations,
+                self.paused,
             )
         )
 
@@ -343,7 +383,7 @@ class Instance:
             disks = tuple(each.node if each else None for each in found)
             firmware.provide(self.definition, self.folder.path, host.variables)
             inside = host.network.inside if host.network else nullcontext
-            wiring = Wiring(serial.fileno(), cards, self.functions, disks, inside)
+            wiring = Wiring(serial.fileno(), cards, self.functions, disks, self._make_seed(), inside)
             await self.vmm.start(wiring, incoming=incoming)
 
     async def _plug_in(self, stack: ExitStack) -> tuple[CardWires, ...]:
@@ -362,6 +402,13 @@ class Instance:
             wires.append(CardWires(tap.fds, vhosts))
         self.taps = tuple(names)
         return tuple(wires)
+
+    def _make_seed(self) -> Path | None:
+        """The same disk in every root."""
+        if not self.definition.user_data:
+            return None
+        self.folder.seed.write_bytes(seed.image(self.name, self.definition.user_data))
+        return self.folder.seed
 
     def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:
         """It ends by itself when the VMM's end of the serial port closes."""
@@ -382,6 +429,8 @@ class Instance:
         if end.fault:
             self.error = f"{end.fault}; its last words: {self.folder.guest_words() or 'none'}"
         self.state = VmState.FAILED if self.error else VmState.STOPPED
+        self._off = end.powered_off
+        self._tell_if_off()
 
     def _keep_variables(self) -> None:
         """What the firmware has written, if the guest ran here last."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from multiroot.arena.arena import Entry, Standing
@@ -17,7 +18,8 @@ from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.door import Door
 from multiroot.vm.folder import VmFolder, VmRecord, folders
 from multiroot.vm.guests import GuestImage, check_ram_for
-from multiroot.vm.instance import Host, Instance, VmState
+from multiroot.vm.home import Homes
+from multiroot.vm.instance import LIVE, Host, Instance, VmState
 from multiroot.vm.process import Process
 from multiroot.vm.vmm import VmmGoneError
 
@@ -30,14 +32,18 @@ class VmManager:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.door = Door(host.root)
+        self.homes = Homes(host.arena)
         self._vms: dict[str, Instance] = {}
         self._allocating: set[str] = set()
 
-    async def run(self, definition: VmDefinition) -> Instance:
+    async def run(
+        self, definition: VmDefinition, settled: Callable[[VmDefinition], None] = lambda _: None
+    ) -> Instance:
         """Start a new VM in an extent of its own and return once the guest runs.
 
-        Raises BadRequestError or ConflictError, having changed nothing, for a definition that cannot be run
-        here.
+        `settled` gets the definition as it is from now on, once no other root can start that VM or change it,
+        and may raise. Raises BadRequestError or ConflictError, having changed nothing, for a definition that
+        cannot be run here.
         """
         self.door.check()
         definition = definition.checked()
@@ -59,10 +65,11 @@ class VmManager:
             )
         finally:
             self._allocating.discard(definition.name)
-        vm = Instance(self.host, definition, entry)
+        vm = self.made(definition, entry)
         vm.functions = functions
         self._vms[vm.name] = vm
         try:
+            await asyncio.to_thread(settled, definition)
             await asyncio.to_thread(claims.claim, self.host.arena, vm.name, definition.disks)
             self.door.check()
             with vm.busy("started"):
@@ -75,18 +82,45 @@ class VmManager:
 
     def _check_free(self, name: str) -> None:
         """Raises ConflictError if there is a VM of that name in any root, or was in one that has ended."""
-        vm, entry = self.find(name), self.host.arena.vm(name)
-        if name in self._allocating:
-            state = VmState.STARTING
-        elif vm is not None:
-            state = vm.state
-        elif entry is not None:
-            state = self.of(entry)[0]
-        else:
+        state = self.state(name)
+        if state is None or state is VmState.STOPPED:
             return
+        entry = self.host.arena.vm(name)
         where = f"in root {entry.owner.root}" if entry and state is VmState.HANDED else state
-        verb = "forget" if state is VmState.LOST else "stop"
-        raise ConflictError(f"there is already a VM {name} ({where})", f"end it: multiroot vm {verb} {name}")
+        verb = f"forget {name}" if state is VmState.LOST else f"stop {name} --force"
+        raise ConflictError(f"there is already a VM {name} ({where})", f"end it: multiroot vm {verb}")
+
+    def state(self, name: str) -> VmState | None:
+        """What there is to be said of the VM `name` in any root, None if there is none."""
+        if name in self._allocating:
+            return VmState.STARTING
+        if vm := self.find(name):
+            return vm.state
+        if entry := self.host.arena.vm(name):
+            return self.of(entry)[0]
+        return VmState.STOPPED if self.homes.exists(name) else None
+
+    def made(self, definition: VmDefinition, entry: Entry) -> Instance:
+        """A VM for this root, which is not known yet."""
+        return Instance(self.host, definition, entry, self._powered_off)
+
+    def _powered_off(self, vm: Instance) -> None:
+        """Its guest needs no memory any more. What there is to tell of it stays."""
+        owner = vm.word.read()
+        if owner != vm.owner or owner.root != self.host.root:
+            return
+        try:
+            self.keep_past(vm)
+            self._free(vm.name, owner)
+        except MultirootError as error:
+            # Whoever stops it again frees it.
+            log.error("the memory of %s, which has powered off: %s", vm.name, error)
+
+    def keep_past(self, vm: Instance) -> None:
+        """Have all roots know why a VM ended that is about to."""
+        home = self.homes.read(vm.name)
+        if home is not None:
+            self.homes.write(replace(home, error=vm.error, notices=vm.notices))
 
     async def _acquire(self, definition: VmDefinition) -> tuple[str, ...]:
         """Addresses of the VM's own PCI functions, ready for it."""
@@ -123,15 +157,18 @@ class VmManager:
         """The VM called `name`; raises BadRequestError if this root knows none."""
         vm = self.find(name)
         if vm is None:
-            raise self._unknown(name)
+            raise self.unknown(name)
         return vm
 
     def known(self, name: str) -> Instance:
         """The same; raises ConflictError that says what it is if only the arena knows it."""
-        entry = None if self.find(name) else self.host.arena.vm(name)
-        if entry is not None:
+        if vm := self.find(name):
+            return vm
+        if entry := self.host.arena.vm(name):
             state, error = self.of(entry)
             raise ConflictError(f"{name} does not run, it is {state}", error)
+        if self.homes.exists(name):
+            raise is_stopped(name)
         return self.get(name)
 
     def exists(self, name: str) -> bool:
@@ -145,14 +182,23 @@ class VmManager:
 
     def running(self, name: str) -> Instance:
         """The same, if it runs here; raises ConflictError if it does not."""
+        vm = self.live(name)
+        if vm.state is VmState.PAUSED:
+            raise ConflictError(f"{name} is paused", f"let it go on: multiroot vm resume {name}")
+        return vm
+
+    def live(self, name: str) -> Instance:
+        """The same, if it is here and runs or is paused; raises ConflictError if not."""
         vm = self.known(name)
         if vm.state is VmState.HANDED:
             raise ConflictError(f"{name} has been handed to root {vm.owner.root}")
         if vm.is_stuck:
             raise ConflictError(
-                f"the VMM of {name} does not answer", f"end it for good: `multiroot vm stop {name}`"
+                f"the VMM of {name} does not answer", f"end it for good: `multiroot vm stop {name} --force`"
             )
-        if vm.state is not VmState.RUNNING:
+        if vm.state is VmState.STOPPED:
+            raise is_stopped(name)
+        if vm.state not in LIVE:
             raise ConflictError(f"{name} does not run, it is {vm.state}", vm.error)
         return vm
 
@@ -178,7 +224,9 @@ class VmManager:
         """Have a VM that does not run here be what its owner word says by now; forget one that is gone."""
         if vm.active or vm.is_busy:
             return
-        if entry is None or entry.record != vm.entry.record:
+        if entry is None and vm.state is VmState.STOPPED and self.homes.exists(vm.name):
+            return
+        if entry is None or entry.record != vm.entry.record or self._is_another(vm, entry):
             self.unregister(vm)
             vm.folder.remove()
             return
@@ -194,8 +242,12 @@ class VmManager:
             if any(card.mac == mac for card in vm.definition.cards):
                 vm.seen(mac, address)
 
+    def _is_another(self, vm: Instance, entry: Entry) -> bool:
+        """Whether the VM of that name was started anew since this one powered off."""
+        return vm.state is VmState.STOPPED and entry.owner.epoch > vm.owner.epoch
+
     async def stop(self, name: str) -> None:
-        """Power a VM off at once, give its memory back and forget it.
+        """Power a VM off at once and give its memory back; only its definition is left, if it has one.
 
         Also for VMs whose VMM is gone, as long as this root owns their memory or nobody does any more. Raises
         BadRequestError for an unknown name, ConflictError if another root that lives owns it.
@@ -206,22 +258,16 @@ class VmManager:
             await self._free_orphan(name)
             return
         with vm.busy("stopped"):
+            freed = vm.state is VmState.STOPPED and self.host.arena.vm(name) is None
             await vm.end(VmState.STOPPED)
-            self._free(name, vm.owner)
+            if not freed:
+                self.keep_past(vm)
+                self._free(name, vm.owner)
             self.unregister(vm)
             await vm.discard()
 
-    async def reset(self, name: str) -> None:
-        """Reset the machine of a VM that runs here, as its reset button does.
-
-        Raises BadRequestError for an unknown name, ConflictError for a VM that does not run here.
-        """
-        vm = self.running(name)
-        with vm.busy("reset"):
-            await vm.vmm.reset()
-
     async def forget(self, name: str) -> None:
-        """Free the memory and the name of a VM that was lost with its root.
+        """Free the memory of a VM that was lost with its root; only its definition is left, if it has one.
 
         Raises BadRequestError for an unknown name, ConflictError if the root that owns it lives.
         """
@@ -230,7 +276,7 @@ class VmManager:
         if self.host.arena.standing(entry.owner) is not Standing.LOST:
             raise ConflictError(
                 f"{name} is not lost: root {entry.owner.root}, which owns it, lives",
-                f"end it: multiroot vm stop {name}",
+                f"end it: multiroot vm stop {name} --force",
             )
         await self._free_orphan(name)
 
@@ -265,7 +311,7 @@ class VmManager:
                 await _kill(process)
             folder.remove()
             return
-        vm = Instance(self.host, record.definition, entry)
+        vm = self.made(record.definition, entry)
         if entry.owner.root != self.host.root:
             await self._adopt_foreign(vm, record)
             return
@@ -320,8 +366,11 @@ class VmManager:
         if standing is Standing.OTHER:
             root = entry.owner.root
             raise ConflictError(
-                f"{name} is owned by root {root}", f"end it there: multiroot vm stop {name} --root {root}"
+                f"{name} is owned by root {root}",
+                f"end it there: multiroot vm stop {name} --force --root {root}",
             )
+        if (home := self.homes.read(name)) and standing is Standing.LOST:
+            self.homes.write(replace(home, error=self.of(entry)[1]))
         self._free(name, entry.owner)
         # What is known of it here goes with it.
         self.find(name)
@@ -334,17 +383,24 @@ class VmManager:
     def _entry(self, name: str) -> Entry:
         entry = None if name in self._allocating else self.host.arena.vm(name)
         if entry is None:
-            raise self._unknown(name)
+            raise self.unknown(name)
         return entry
 
-    def _unknown(self, name: str) -> BadRequestError:
-        names = sorted({*self._vms, *(entry.name for entry in self.host.arena.vms())})
+    def unknown(self, name: str) -> BadRequestError:
+        """The error for a name that no VM has."""
+        running = (entry.name for entry in self.host.arena.vms())
+        names = sorted({*self._vms, *running, *self.homes.names()})
         hint = f"there are: {', '.join(names)}" if names else "there are none"
         return BadRequestError(f"no VM named {name!r}", hint)
 
     def owner(self, vm: Instance) -> Owner:
         """Who owns it now, as the arena says for a VM that is here, as last known for one handed on."""
         return vm.word.read() if vm.active else vm.owner
+
+
+def is_stopped(name: str) -> ConflictError:
+    """The error for what a VM would have to run for."""
+    return ConflictError(f"{name} does not run, it is stopped", f"start it: multiroot vm start {name}")
 
 
 async def _kill(process: ProcessId) -> None:

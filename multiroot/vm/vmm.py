@@ -76,14 +76,15 @@ class Wiring:
     `serial` is an open socket for the guest's serial port. `cards` are the wires of each network card of
     the definition; none if this root has no network, and then the VM gets no cards. `functions` are the
     addresses in this root of the PCI functions that the VM owns, `disks` the block devices that its disks are
-    here, None for one that a server has. The VMM itself is started in the body of `inside`: what it connects
-    with, it reaches as guests do.
+    here, None for one that a server has, `seed` the file with the disk for cloud-init. The VMM itself is
+    started in the body of `inside`: what it connects with, it reaches as guests do.
     """
 
     serial: int
     cards: tuple[CardWires, ...] = ()
     functions: tuple[str, ...] = ()
     disks: tuple[Path | None, ...] = ()
+    seed: Path | None = None
     inside: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -107,13 +108,13 @@ class Resumed:
 
 @dataclass(frozen=True)
 class End:
-    """Why a VMM ended by itself. Both empty: the guest powered off.
-
-    `error` is the VMM's own failure with its last words; `fault` is what the guest did.
+    """Why a VMM ended: `error` is the VMM's own failure with its last words; `fault` is what the guest did;
+    `powered_off`: the guest wished to. None of them: it was ended.
     """
 
     error: str = ""
     fault: str = ""
+    powered_off: bool = False
 
 
 class Vmm(Protocol):
@@ -149,6 +150,12 @@ class Vmm(Protocol):
     async def resume(self) -> None:
         """Let the guest go on if it stands still."""
 
+    async def pause(self) -> None:
+        """Have the guest stand still if it does not yet."""
+
+    async def press_power(self) -> None:
+        """Press the power button. What the guest does then is its own affair; `wait_end` tells."""
+
     async def reset(self) -> None:
         """Reset the guest's machine; it boots again in the same process."""
 
@@ -175,7 +182,9 @@ class Vmm(Protocol):
         """Pass it the connected socket that `send` is to write to. The guest runs on."""
 
     async def send(self) -> None:
-        """Have it stop the guest and write the device state; returns when it has begun."""
+        """Have it stop the guest, if that is not paused, and write the device state; returns when it has
+        begun.
+        """
 
     async def stopped(self) -> int:
         """Wait until the guest stands still after `send`, and say since when, ns on the machine-wide clock.
@@ -213,6 +222,9 @@ class Vmm(Protocol):
 
         Raises CommandError if the guest has certainly not run here, VmmGoneError if it may have.
         """
+
+    def stay_loaded(self) -> Resumed:
+        """In place of that: the guest was paused, and stays so."""
 
 
 class VmmFactory(Protocol):

@@ -68,6 +68,6 @@ def test_writes_to_a_disk_go_on_through_handoffs_and_an_update(cli: Cli, disk: P
     cli.ok("root", "release")
     cli.ok("update", "--kernel", "7.x")
     writes_until(cli, disk, "3", done + 200)
-    cli.ok("vm", "stop", "writer")
+    cli.ok("vm", "rm", "--force", "writer")
     cli.ok("vm", "run", "other", "--memory", "128M", *source)
     assert cli.lab.state.resets() == 0

@@ -193,7 +193,7 @@ def test_a_root_that_owns_a_vm_is_stopped_by_force_only(lab: Lab) -> None:
     assert shell(lab, "nproc", new) == "2"
     assert kexec_json(lab, "stop", "--force")["lost"] == ["web"]
     assert standing(lab) == ("0-3", "", "")
-    shell(lab, "multiroot vm forget web")
+    shell(lab, "multiroot vm forget web && multiroot vm rm web")
     assert json.loads(shell(lab, "multiroot arena show --json"))["extents"] == []
     assert lab.state.resets() == 0
 

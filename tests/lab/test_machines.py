@@ -56,7 +56,7 @@ def test_roots_come_and_go_on_it(labs_factory: Labs, machine: str) -> None:
     cli.crash_new_root()
     cli.ok("root", "release")
     assert lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout == cpus
-    cli.ok("vm", "stop", "web")
+    cli.ok("vm", "rm", "--force", "web")
 
     seen: list[Generation] = []
     updates = 1 if machine in ONE_UPDATE else 2

@@ -182,7 +182,7 @@ def test_the_card_works_on_through_handoffs(cli: Cli, roots: Channels, sender: S
         assert device.foreign_lines(before) == 0, before[-2000:]
         assert cli.lab.state.card_resets() == resets
     assert cli.lab.state.resets() == 0
-    cli.ok("vm", "stop", "owner")
+    cli.ok("vm", "rm", "--force", "owner")
 
 
 def give_to(cli: Cli, address: str, driver: str, root: str) -> None:
@@ -231,7 +231,7 @@ def test_a_virtual_function_goes_along_and_its_card_stays(cli: Cli, roots: Chann
     assert cli.lab.state.card_resets() == resets
     cli.refused(3, "belongs to root 2", "vm", "run", "other", "--device", FUNCTION)
     cli.refused(3, f"is a part of 0000:{device.CARD}", "update", "--kernel", device.KERNEL)
-    cli.ok("vm", "stop", "function", "--root", "new")
+    cli.ok("vm", "rm", "--force", "function", "--root", "new")
     (there,) = cli.lab.run(
         ["sh", "-c", f"cd /sys/bus/pci/devices; echo *{FUNCTION}"], root="new"
     ).stdout.split()
@@ -292,7 +292,7 @@ def test_a_virtio_card_goes_the_same_way(cli: Cli, roots: Channels) -> None:
         for taker in ("new", "old"):
             hand(cli, "virtio", taker)
             frames_until(roots, taker, "virtio", sender.sent + 50)
-    cli.ok("vm", "stop", "virtio")
+    cli.ok("vm", "rm", "--force", "virtio")
 
 
 def test_none_of_the_devices_dma_was_blocked(cli: Cli) -> None:

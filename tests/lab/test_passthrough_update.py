@@ -56,7 +56,7 @@ def test_a_card_works_on_through_whole_updates(labs_factory: Labs, updates: int)
     assert [generation.inventory.root for generation in seen] == list(range(2, updates + 2))
 
     cli = Cli(lab)
-    cli.ok("vm", "stop", NAME)
+    cli.ok("vm", "rm", "--force", NAME)
     with Sender(card_sockets(lab.state.machine, 1)[0]) as sender:
         for name, own, append in (
             ("card", device.CARD, device.APPEND),

@@ -33,7 +33,7 @@ def lab(labs_factory: Labs) -> Lab:
 def cli(lab: Lab) -> Iterator[Cli]:
     yield Cli(lab)
     for vm in Cli(lab).data("vm", "list"):  # type: ignore[attr-defined]
-        Cli(lab).ok("vm", "stop", vm["name"])
+        Cli(lab).ok("vm", "rm", "--force", vm["name"])
 
 
 def shown(cli: Cli) -> dict[str, object]:

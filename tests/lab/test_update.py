@@ -106,7 +106,7 @@ def test_an_update_is_taken_back_from_each_step(cli: Cli, step: str) -> None:
     for cpu in range(4):
         assert cli.lab.run(["taskset", "-c", str(cpu), "nproc"]).stdout == "1\n"
     arena = json.loads(cli.lab.run(["multiroot", "arena", "show", "--json"]).stdout)
-    assert len(arena["extents"]) == 1
+    assert [extent["kind"] for extent in arena["extents"]] == ["home-steady", "vm"]
     goes_on(cli)
 
 
@@ -199,7 +199,7 @@ def test_several_vms_go_by_one_command_and_one_that_cannot_stays(cli: Cli) -> No
     assert owners(cli) == {"small": new, "steady": new, "tiny": old}
     cli.ok("handoff", "--all", "--to", "old")
     for name in ("small", "tiny"):
-        cli.ok("vm", "stop", name)
+        cli.ok("vm", "rm", "--force", name)
     assert cli.ok("handoff", "cancel") == "nothing is being handed over\n"
     goes_on(cli)
 
@@ -276,7 +276,7 @@ def test_nothing_ends_a_root_with_a_vm_in_it_but_force_which_says_what_is_lost(c
     (vm,) = cli.data("vm", "list")  # type: ignore[misc]
     assert (vm["name"], vm["state"]) == ("steady", "lost")
     cli.ok("vm", "forget", "steady")
-    cli.ok("vm", "run", "steady", "--memory", "256M")
+    cli.ok("vm", "start", "steady")
     goes_on(cli)
     assert cli.lab.state.resets() == 0
 
@@ -313,12 +313,12 @@ def test_a_vm_whose_root_died_is_lost_and_its_name_is_free_again(cli: Cli) -> No
     (row,) = cli.data("vm", "list")  # type: ignore[misc]
     assert (row["name"], row["state"], row["owner"]) == ("steady", "lost", owner)
     shown = json.loads(cli.lab.run(["multiroot", "arena", "show", "--json"]).stdout)["extents"]
-    assert [(each["name"], each["state"]) for each in shown] == [("steady", "lost")]
+    assert [(each["name"], each["state"]) for each in shown] == [(".home-steady", ""), ("steady", "lost")]
     looked = json.loads(cli.lab.run(["multiroot", "doctor", "--json"]).stdout)
     (found,) = [each for each in looked["checks"] if each["id"] == "arena"]
     assert "multiroot vm forget steady" in found["mend"]
     cli.refused(3, "already a VM steady (lost)", "vm", "run", "steady")
-    assert cli.ok("vm", "stop", "steady") == "steady stopped\n"
+    assert cli.ok("vm", "rm", "--force", "steady") == "steady removed\n"
     assert cli.data("vm", "list") == []
 
     cli.ok("vm", "run", "steady", "--memory", "256M")

@@ -71,7 +71,7 @@ def extents(cli: Cli) -> list[str]:
 def only_steady(cli: Cli) -> None:
     """The VM never left the old root and ticks on; nothing of the canary is left in the arena."""
     assert rows(cli) == [("steady", "running", 1)]
-    assert extents(cli) == ["steady"]
+    assert extents(cli) == [".home-steady", "steady"]
     with client.connect(cli.lab.agent_address, root="old") as old:
         seen = len(agents.ticks(old, "steady", 0, guests.BOOT_TIMEOUT).counter)
         agents.ticks(old, "steady", seen + 10, guests.BOOT_TIMEOUT)
@@ -156,7 +156,7 @@ def test_the_update_goes_on_with_the_next_canary(cli: Cli) -> None:
     assert names.index(PhaseName.CANARY) < names.index(PhaseName.PREPARE)
     assert names.count(PhaseName.PREPARE) == 1, "the canary's own handoffs are not among those of VMs"
     assert rows(cli) == [("steady", "running", 2)]
-    assert extents(cli) == ["steady"]
+    assert extents(cli) == [".home-steady", "steady"]
     data: Any = cli.data("update", "abort")
     assert (data["lost"], data["idle"]) == ([], False)
     only_steady(cli)

@@ -31,7 +31,7 @@ def agent(lab: Lab) -> Iterator[vm_pb2_grpc.VmServiceStub]:
     stub = vm_pb2_grpc.VmServiceStub(channel)
     yield stub
     for vm in stub.List(vm_pb2.ListVmsRequest()).vms:
-        stub.Stop(vm_pb2.StopVmRequest(name=vm.definition.name))
+        stub.Remove(vm_pb2.RemoveVmRequest(name=vm.definition.name, force=True))
     channel.close()
 
 
@@ -54,7 +54,7 @@ def test_a_guest_runs_under_kvm_with_its_ram_in_the_arena(lab: Lab, agent: vm_pb
     assert "/dev/dax" in maps
     assert "/dev/kvm" in lab.run(["sh", "-c", f"ls -l /proc/{vm.pid}/fd"]).stdout
     shown = json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)
-    assert [(extent["name"], extent["root"]) for extent in shown["extents"]] == [("vm0", 1)]
+    assert [(each["name"], each["root"]) for each in shown["extents"]] == [(".home-vm0", 1), ("vm0", 1)]
 
     knock = (
         "import socket\n"
@@ -64,7 +64,7 @@ def test_a_guest_runs_under_kvm_with_its_ram_in_the_arena(lab: Lab, agent: vm_pb
     assert lab.run([*namespace.EXEC, "python3", "-c", knock]).stdout == "refused\n"
     assert lab.run(["python3", "-c", knock]).stdout == "", "there is no way from a root to its guests"
 
-    agent.Stop(vm_pb2.StopVmRequest(name="vm0"))
+    agent.Remove(vm_pb2.RemoveVmRequest(name="vm0", force=True))
     assert json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)["extents"] == []
     assert "mrtap" not in lab.run([*namespace.EXEC, "ls", "/sys/class/net"]).stdout
 
@@ -105,7 +105,7 @@ def test_a_vm_has_the_cpu_that_it_is_said_to_have(lab: Lab, agent: vm_pb2_grpc.V
     assert ",kvmclock=on," in written_out
     again = run(agent, name="vm1", cpu=written_out)
     assert again.definition.cpu == written_out
-    agent.Stop(vm_pb2.StopVmRequest(name="vm1"))
+    agent.Remove(vm_pb2.RemoveVmRequest(name="vm1", force=True))
     with pytest.raises(BadRequestError, match="no CPU 'nosuch' with these features"):
         run(agent, name="vm1", cpu="nosuch")
     # No lab has it: its emulated CPUs are AMD's, or it runs in Bochs, where there are no VMs.
@@ -125,11 +125,12 @@ def test_what_is_no_vm_is_never_taken_for_one(lab: Lab, agent: vm_pb2_grpc.VmSer
         assert [vm.definition.name for vm in agent.List(vm_pb2.ListVmsRequest()).vms] == ["vm0"]
         shown = json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)["extents"]
         assert {extent["name"]: extent["kind"] for extent in shown} == {
+            ".home-vm0": "home-vm0",
             "vm0": "vm",
             ".test-tables": "test-tables",
         }
         with pytest.raises(BadRequestError, match=r"can.t be .\.test-tables."), translated("the agent"):
-            agent.Stop(vm_pb2.StopVmRequest(name=".test-tables"))
+            agent.Remove(vm_pb2.RemoveVmRequest(name=".test-tables", force=True))
     finally:
         assert lab.run(["python3", "-c", EXTENT, "free"]).returncode == 0
 
@@ -186,7 +187,7 @@ def test_the_kernel_does_not_change_its_code_while_vms_come_and_go(
     try:
         run(agent, machine=machine)
         agent.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=20), timeout=300)
-        agent.Stop(vm_pb2.StopVmRequest(name="vm0"))
+        agent.Remove(vm_pb2.RemoveVmRequest(name="vm0", force=True))
     finally:
         trace = lab.run(["sh", "-c", CHANGES, "sh", "end"])
     assert trace.returncode == 0, trace.stderr

@@ -167,7 +167,7 @@ async def drive(machine: str, script: str) -> dict[str, Any]:
         joined = ticks_from_proto(await ticks_of(OLD, 0)).then(ticks_from_proto(after))
     seen = continuity(joined.ticks)
     async with stage("the end"), channel_to(NEW) as channel:
-        await vm_pb2_grpc.VmServiceStub(channel).Stop(vm_pb2.StopVmRequest(name=NAME))
+        await vm_pb2_grpc.VmServiceStub(channel).Remove(vm_pb2.RemoveVmRequest(name=NAME, force=True))
     child.kill()
     await child.wait()
     assert seen is not None

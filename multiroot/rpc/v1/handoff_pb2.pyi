@@ -38,6 +38,7 @@ class PrepareRequest(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
     STATIONS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     giver: _builtins.int
     """root that owns the VM now"""
     epoch: _builtins.int
@@ -45,6 +46,8 @@ class PrepareRequest(_message.Message):
     vmm: _builtins.str
     """the program that runs it, and its version: device state passes between equal ones only"""
     vmm_version: _builtins.str
+    paused: _builtins.bool
+    """it stands still in the giver, and is to stand still in the taker"""
     @_builtins.property
     def definition(self) -> _vm_pb2.VmDefinition: ...
     @_builtins.property
@@ -73,10 +76,11 @@ class PrepareRequest(_message.Message):
         device: _device_pb2.DeviceState | None = ...,
         notices: _abc.Iterable[_vm_pb2.Notice] | None = ...,
         stations: _abc.Iterable[_vm_pb2.Station] | None = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "notices", b"notices", "stations", b"stations", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "notices", b"notices", "paused", b"paused", "stations", b"stations", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

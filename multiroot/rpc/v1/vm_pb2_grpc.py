@@ -60,6 +60,41 @@ class VmServiceStub:
                 request_serializer=multiroot_dot_v1_dot_vm__pb2.ResetVmRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_vm__pb2.ResetVmResponse.FromString,
                 _registered_method=True)
+        self.Define = channel.unary_unary(
+                '/multiroot.v1.VmService/Define',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.DefineVmRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+                _registered_method=True)
+        self.Start = channel.unary_unary(
+                '/multiroot.v1.VmService/Start',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.StartVmRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+                _registered_method=True)
+        self.Reboot = channel.unary_unary(
+                '/multiroot.v1.VmService/Reboot',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.RebootVmRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/multiroot.v1.VmService/Pause',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.PauseVmRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+                _registered_method=True)
+        self.Unpause = channel.unary_unary(
+                '/multiroot.v1.VmService/Unpause',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.UnpauseVmRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+                _registered_method=True)
+        self.Edit = channel.unary_unary(
+                '/multiroot.v1.VmService/Edit',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.EditVmRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/multiroot.v1.VmService/Remove',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.RemoveVmRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.RemoveVmResponse.FromString,
+                _registered_method=True)
         self.Forget = channel.unary_unary(
                 '/multiroot.v1.VmService/Forget',
                 request_serializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmRequest.SerializeToString,
@@ -81,7 +116,8 @@ class VmServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Run(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Define and Start in one; leaves nothing if it can't start.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -99,7 +135,8 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stop(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Have the guest power itself off, or power it off. What is left is its definition.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -111,8 +148,55 @@ class VmServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Define(self, request, context):
+        """A definition that outlives the VM's processes and the roots.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Start(self, request, context):
+        """Of a stopped VM, in the root that is asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reboot(self, request, context):
+        """Stop, by its power button, and Start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Edit(self, request, context):
+        """Another definition for a stopped VM.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Forget the definition of a stopped VM, with `force` of any that is not another root's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Forget(self, request, context):
-        """Frees a VM that was lost with its root. Refused for any other.
+        """Frees the memory of a VM that was lost with its root; it is stopped then. Refused for any other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +243,41 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.Reset,
                     request_deserializer=multiroot_dot_v1_dot_vm__pb2.ResetVmRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_vm__pb2.ResetVmResponse.SerializeToString,
+            ),
+            'Define': grpc.unary_unary_rpc_method_handler(
+                    servicer.Define,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.DefineVmRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.Vm.SerializeToString,
+            ),
+            'Start': grpc.unary_unary_rpc_method_handler(
+                    servicer.Start,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.StartVmRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.Vm.SerializeToString,
+            ),
+            'Reboot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reboot,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.RebootVmRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.Vm.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.PauseVmRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.Vm.SerializeToString,
+            ),
+            'Unpause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpause,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.UnpauseVmRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.Vm.SerializeToString,
+            ),
+            'Edit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Edit,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.EditVmRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.Vm.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.RemoveVmRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.RemoveVmResponse.SerializeToString,
             ),
             'Forget': grpc.unary_unary_rpc_method_handler(
                     servicer.Forget,
@@ -311,6 +430,195 @@ class VmService:
             '/multiroot.v1.VmService/Reset',
             multiroot_dot_v1_dot_vm__pb2.ResetVmRequest.SerializeToString,
             multiroot_dot_v1_dot_vm__pb2.ResetVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Define(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/Define',
+            multiroot_dot_v1_dot_vm__pb2.DefineVmRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Start(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/Start',
+            multiroot_dot_v1_dot_vm__pb2.StartVmRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reboot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/Reboot',
+            multiroot_dot_v1_dot_vm__pb2.RebootVmRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/Pause',
+            multiroot_dot_v1_dot_vm__pb2.PauseVmRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/Unpause',
+            multiroot_dot_v1_dot_vm__pb2.UnpauseVmRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Edit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/Edit',
+            multiroot_dot_v1_dot_vm__pb2.EditVmRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.Vm.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/Remove',
+            multiroot_dot_v1_dot_vm__pb2.RemoveVmRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.RemoveVmResponse.FromString,
             options,
             channel_credentials,
             insecure,

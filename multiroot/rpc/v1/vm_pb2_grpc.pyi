@@ -36,13 +36,27 @@ class VmServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> VmServiceAsyncStub: ...
     Run: _grpc.UnaryUnaryMultiCallable[_vm_pb2.RunVmRequest, _vm_pb2.Vm]
+    """Define and Start in one; leaves nothing if it can't start."""
     List: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ListVmsRequest, _vm_pb2.ListVmsResponse]
     Get: _grpc.UnaryUnaryMultiCallable[_vm_pb2.GetVmRequest, _vm_pb2.Vm]
     Stop: _grpc.UnaryUnaryMultiCallable[_vm_pb2.StopVmRequest, _vm_pb2.StopVmResponse]
+    """Have the guest power itself off, or power it off. What is left is its definition."""
     Reset: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ResetVmRequest, _vm_pb2.ResetVmResponse]
     """As the reset button of a machine does."""
+    Define: _grpc.UnaryUnaryMultiCallable[_vm_pb2.DefineVmRequest, _vm_pb2.Vm]
+    """A definition that outlives the VM's processes and the roots."""
+    Start: _grpc.UnaryUnaryMultiCallable[_vm_pb2.StartVmRequest, _vm_pb2.Vm]
+    """Of a stopped VM, in the root that is asked."""
+    Reboot: _grpc.UnaryUnaryMultiCallable[_vm_pb2.RebootVmRequest, _vm_pb2.Vm]
+    """Stop, by its power button, and Start."""
+    Pause: _grpc.UnaryUnaryMultiCallable[_vm_pb2.PauseVmRequest, _vm_pb2.Vm]
+    Unpause: _grpc.UnaryUnaryMultiCallable[_vm_pb2.UnpauseVmRequest, _vm_pb2.Vm]
+    Edit: _grpc.UnaryUnaryMultiCallable[_vm_pb2.EditVmRequest, _vm_pb2.Vm]
+    """Another definition for a stopped VM."""
+    Remove: _grpc.UnaryUnaryMultiCallable[_vm_pb2.RemoveVmRequest, _vm_pb2.RemoveVmResponse]
+    """Forget the definition of a stopped VM, with `force` of any that is not another root's."""
     Forget: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ForgetVmRequest, _vm_pb2.ForgetVmResponse]
-    """Frees a VM that was lost with its root. Refused for any other."""
+    """Frees the memory of a VM that was lost with its root; it is stopped then. Refused for any other."""
     Console: _grpc.StreamStreamMultiCallable[_vm_pb2.ConsoleRequest, _vm_pb2.ConsoleResponse]
     """The console as it comes; with `history`, what was kept first."""
     GetTicks: _grpc.UnaryUnaryMultiCallable[_vm_pb2.GetTicksRequest, _vm_pb2.Ticks]
@@ -52,13 +66,27 @@ class VmServiceStub:
 class VmServiceAsyncStub(VmServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Run: _aio.UnaryUnaryMultiCallable[_vm_pb2.RunVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
+    """Define and Start in one; leaves nothing if it can't start."""
     List: _aio.UnaryUnaryMultiCallable[_vm_pb2.ListVmsRequest, _vm_pb2.ListVmsResponse]  # type: ignore[assignment]
     Get: _aio.UnaryUnaryMultiCallable[_vm_pb2.GetVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
     Stop: _aio.UnaryUnaryMultiCallable[_vm_pb2.StopVmRequest, _vm_pb2.StopVmResponse]  # type: ignore[assignment]
+    """Have the guest power itself off, or power it off. What is left is its definition."""
     Reset: _aio.UnaryUnaryMultiCallable[_vm_pb2.ResetVmRequest, _vm_pb2.ResetVmResponse]  # type: ignore[assignment]
     """As the reset button of a machine does."""
+    Define: _aio.UnaryUnaryMultiCallable[_vm_pb2.DefineVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
+    """A definition that outlives the VM's processes and the roots."""
+    Start: _aio.UnaryUnaryMultiCallable[_vm_pb2.StartVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
+    """Of a stopped VM, in the root that is asked."""
+    Reboot: _aio.UnaryUnaryMultiCallable[_vm_pb2.RebootVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
+    """Stop, by its power button, and Start."""
+    Pause: _aio.UnaryUnaryMultiCallable[_vm_pb2.PauseVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
+    Unpause: _aio.UnaryUnaryMultiCallable[_vm_pb2.UnpauseVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
+    Edit: _aio.UnaryUnaryMultiCallable[_vm_pb2.EditVmRequest, _vm_pb2.Vm]  # type: ignore[assignment]
+    """Another definition for a stopped VM."""
+    Remove: _aio.UnaryUnaryMultiCallable[_vm_pb2.RemoveVmRequest, _vm_pb2.RemoveVmResponse]  # type: ignore[assignment]
+    """Forget the definition of a stopped VM, with `force` of any that is not another root's."""
     Forget: _aio.UnaryUnaryMultiCallable[_vm_pb2.ForgetVmRequest, _vm_pb2.ForgetVmResponse]  # type: ignore[assignment]
-    """Frees a VM that was lost with its root. Refused for any other."""
+    """Frees the memory of a VM that was lost with its root; it is stopped then. Refused for any other."""
     Console: _aio.StreamStreamMultiCallable[_vm_pb2.ConsoleRequest, _vm_pb2.ConsoleResponse]  # type: ignore[assignment]
     """The console as it comes; with `history`, what was kept first."""
     GetTicks: _aio.UnaryUnaryMultiCallable[_vm_pb2.GetTicksRequest, _vm_pb2.Ticks]  # type: ignore[assignment]
@@ -70,7 +98,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _vm_pb2.RunVmRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]: ...
+    ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]:
+        """Define and Start in one; leaves nothing if it can't start."""
 
     @_abc_1.abstractmethod
     def List(
@@ -91,7 +120,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _vm_pb2.StopVmRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_vm_pb2.StopVmResponse, _abc.Awaitable[_vm_pb2.StopVmResponse]]: ...
+    ) -> _typing.Union[_vm_pb2.StopVmResponse, _abc.Awaitable[_vm_pb2.StopVmResponse]]:
+        """Have the guest power itself off, or power it off. What is left is its definition."""
 
     @_abc_1.abstractmethod
     def Reset(
@@ -102,12 +132,66 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """As the reset button of a machine does."""
 
     @_abc_1.abstractmethod
+    def Define(
+        self,
+        request: _vm_pb2.DefineVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]:
+        """A definition that outlives the VM's processes and the roots."""
+
+    @_abc_1.abstractmethod
+    def Start(
+        self,
+        request: _vm_pb2.StartVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]:
+        """Of a stopped VM, in the root that is asked."""
+
+    @_abc_1.abstractmethod
+    def Reboot(
+        self,
+        request: _vm_pb2.RebootVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]:
+        """Stop, by its power button, and Start."""
+
+    @_abc_1.abstractmethod
+    def Pause(
+        self,
+        request: _vm_pb2.PauseVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]: ...
+
+    @_abc_1.abstractmethod
+    def Unpause(
+        self,
+        request: _vm_pb2.UnpauseVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]: ...
+
+    @_abc_1.abstractmethod
+    def Edit(
+        self,
+        request: _vm_pb2.EditVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.Vm, _abc.Awaitable[_vm_pb2.Vm]]:
+        """Another definition for a stopped VM."""
+
+    @_abc_1.abstractmethod
+    def Remove(
+        self,
+        request: _vm_pb2.RemoveVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.RemoveVmResponse, _abc.Awaitable[_vm_pb2.RemoveVmResponse]]:
+        """Forget the definition of a stopped VM, with `force` of any that is not another root's."""
+
+    @_abc_1.abstractmethod
     def Forget(
         self,
         request: _vm_pb2.ForgetVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vm_pb2.ForgetVmResponse, _abc.Awaitable[_vm_pb2.ForgetVmResponse]]:
-        """Frees a VM that was lost with its root. Refused for any other."""
+        """Frees the memory of a VM that was lost with its root; it is stopped then. Refused for any other."""
 
     @_abc_1.abstractmethod
     def Console(

@@ -11,7 +11,7 @@ from multiroot.arena.allocator import Extent
 from multiroot.vm import cpu_model
 from multiroot.vm.definition import DIRECT, OVMF, SEABIOS, Card, machine_kind
 from multiroot.vm.guests import guest_command_line
-from multiroot.vm.qemu.disks import CODE, VARIABLES, disk_words, flash_words
+from multiroot.vm.qemu.disks import CODE, VARIABLES, disk_words, flash_words, seed_words
 from multiroot.vm.qemu.options import Value, option
 from multiroot.vm.vmm import CardWires, VmmSetup
 
@@ -99,10 +99,12 @@ def command(
     *,
     functions: tuple[str, ...] = (),
     disks: tuple[Path | None, ...] = (),
+    seed: Path | None = None,
     incoming: Incoming | None = None,
 ) -> list[str]:
     """The whole argument vector; `functions` are the addresses in this root of the PCI functions that the VM
-    owns, `disks` the block devices that its disks are here, None for those of a server.
+    owns, `disks` the block devices that its disks are here, None for those of a server, `seed` the file with
+    the disk for cloud-init.
     """
     definition = setup.definition
     words = [
@@ -124,6 +126,8 @@ def command(
             words += card_words(number, card, wires, machine_kind(definition.machine))
     for number, (disk, node) in enumerate(zip(definition.disks, disks, strict=True)):
         words += disk_words(number, disk, node, started_by=definition.firmware)
+    if seed is not None:
+        words += seed_words(seed, started_by=definition.firmware)
     for address in functions:
         # Without its ROM, which QEMU would read from the device.
         words += [

@@ -14,6 +14,7 @@ from multiroot.vm.disk import QCOW2, Disk
 from multiroot.vm.qemu.options import Value, option
 
 DISK_SLOT = 0x10
+SEED_SLOT = 0x1C
 _LEGACY: dict[str, Value] = {"disable-modern": True, "disable-legacy": False}
 # SeaBIOS refuses the 1024 entries that a queue of this QEMU's virtio-blk has behind the legacy interface.
 _MODERN: dict[str, Value] = {"disable-legacy": True}
@@ -63,6 +64,14 @@ def _backend(name: str, disk: Disk, node: Path | None) -> dict[str, Any]:
     # Whatever the image says: it is whole, and no other file of this root is its part.
     file = {"node-name": f"{name}-file", **source, **common}
     return {"node-name": name, "driver": QCOW2, "backing": None, "file": file, **common}
+
+
+def seed_words(seed: Path, *, started_by: str) -> list[str]:
+    """The disk for cloud-init, from which nothing boots."""
+    backend = {"driver": "file", "node-name": "seed", "filename": os.fspath(seed), "read-only": True}
+    virtio = _MODERN if started_by == SEABIOS else _LEGACY
+    front: dict[str, Value] = {**virtio, "addr": f"{SEED_SLOT:#x}", **_QUEUE, "drive": "seed"}
+    return ["-blockdev", json.dumps(backend), "-device", option("virtio-blk-pci", front)]
 
 
 def flash_words(folder: Path) -> list[str]:

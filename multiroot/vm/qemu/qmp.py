@@ -167,7 +167,7 @@ class Qmp:
         except TimeoutError as error:
             raise VmmStuckError(
                 f"the QEMU of {self._name} does not answer {command}",
-                f"its guest stays here; end it for good: `multiroot vm stop {self._name}`",
+                f"its guest stays here; end it for good: `multiroot vm stop {self._name} --force`",
             ) from error
 
     async def human(self, line: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class QemuVmm:
         self._sending: Events | None = None  # since `send`
         self._stops: Events | None = None  # the same, for `stopped`
         self._ending = False
+        self._paused = False  # and not by a handoff
         self._fault = ""  # why the guest can never go on
         self._looking: asyncio.Task[None] | None = None  # why it stands still
         self._stopped_ns = 0
@@ -106,6 +108,7 @@ class QemuVmm:
                 descriptors,
                 functions=wiring.functions,
                 disks=wiring.disks,
+                seed=wiring.seed,
                 incoming=self.incoming if incoming else None,
             )
             with wiring.inside():
@@ -143,11 +146,20 @@ class QemuVmm:
             self.running.urgent(VMM_URGENCY if urgent else 0)
 
     async def resume(self) -> None:
+        self._paused = False
         status = await self.qmp.execute("query-status")
         if status.get("status") in notices.FATAL:
             await self._give_up(status["status"])
         elif not status["running"]:
             await self.qmp.execute("cont")
+
+    async def pause(self) -> None:
+        if (await self.qmp.execute("query-status"))["running"]:
+            await self.qmp.execute("stop")
+        self._paused = True
+
+    async def press_power(self) -> None:
+        await self.qmp.execute("system_powerdown")
 
     async def reset(self) -> None:
         await self.qmp.execute("system_reset")
@@ -188,7 +200,8 @@ class QemuVmm:
         # One that was just ended may have been dead already, of something else.
         ended = self._ending and code in (None, -signal.SIGKILL)
         if ended or code == 0 or (code is None and self.qmp.shutdown_reason):
-            return End(fault=_GUEST_FAULTS.get(self.qmp.shutdown_reason, ""))
+            fault = _GUEST_FAULTS.get(self.qmp.shutdown_reason, "")
+            return End(fault=fault, powered_off=not (ended or fault))
         how = "QEMU has ended in an unknown way, for an earlier agent started it"
         if code is not None:
             how = f"QEMU {proc.how_ended(code)}"
@@ -220,7 +233,8 @@ class QemuVmm:
 
     async def send(self) -> None:
         self._drop_sending()
-        self._stopped_ns = 0
+        # Of a guest that is paused nobody says that it stops.
+        self._stopped_ns = self.setup.to_ns(time.time_ns()) if self._paused else 0
         self._sending = self.qmp.start_watch("STOP", "MIGRATION")
         self._stops = self.qmp.start_watch("STOP")
         await self.qmp.execute("migrate", uri=_URI)
@@ -232,7 +246,8 @@ class QemuVmm:
 
     async def saved(self) -> Saved:
         async with self.qmp.answers("migrate"):
-            self._stopped_ns = (await self._until(lambda event: event.name == "STOP")).at_ns
+            if not self._stopped_ns:
+                self._stopped_ns = (await self._until(lambda event: event.name == "STOP")).at_ns
             saved = await self._until(lambda event: event.data.get("status") == "completed")
         self._drop_sending()
         ram = statistics(await self.qmp.execute("query-migrate"))
@@ -299,6 +314,13 @@ class QemuVmm:
         to_ns = self.setup.to_ns
         self.drop_monitor()
         return Resumed(to_ns(self._loaded_wall_ns), to_ns(wall_ns(resumed.get("timestamp"))))
+
+    def stay_loaded(self) -> Resumed:
+        # The command that `wait_loaded` has begun goes with its connection.
+        self.drop_monitor()
+        self._paused = True
+        loaded_ns = self.setup.to_ns(self._loaded_wall_ns)
+        return Resumed(loaded_ns, loaded_ns)
 
     def _last_words(self) -> str:
         return last_words(self.setup.log)

@@ -36,9 +36,7 @@ enum {
 void die(const char *what)
 {
 	fprintf(stderr, "ticker: %s: %s\n", what, strerror(errno));
-	reboot(RB_POWER_OFF);
-	for (;;)
-		pause();
+	power_off();
 }
 
 static uint64_t now(clockid_t clock)
@@ -129,7 +127,7 @@ void say(int serial, const char *line, int length)
 
 /* Returns after so many ticks; never for 0. */
 static void tick(int serial, struct region *region, struct frames *frames, struct writes *writes,
-		 const char *boot_id, uint64_t period, uint64_t ticks)
+		 const struct buttons *buttons, const char *boot_id, uint64_t period, uint64_t ticks)
 {
 	uint64_t due = now(CLOCK_MONOTONIC), last = due, gap = 0;
 	char line[192];
@@ -158,6 +156,10 @@ static void tick(int serial, struct region *region, struct frames *frames, struc
 			gap = 0;
 		}
 		say(serial, line, length);
+		if (is_pressed(buttons)) {
+			tcdrain(serial);
+			power_off();
+		}
 		work(region);
 		if (frames->socket >= 0)
 			take_frames(frames);
@@ -176,6 +178,7 @@ int main(void)
 	struct region region = { 0 };
 	struct frames frames = { .socket = -1 };
 	struct writes writes = { .disk = -1 };
+	struct buttons buttons = { 0 };
 	uint64_t period;	/* ns */
 	int panic;
 	const char *value;
@@ -187,6 +190,7 @@ int main(void)
 	read_line("/proc/cmdline", cmdline, sizeof(cmdline));
 	read_line("/proc/sys/kernel/random/boot_id", boot_id, sizeof(boot_id));
 	load_modules();
+	open_buttons(&buttons);
 	value = parameter(cmdline, "ticker.ip=");
 	if (value)
 		bring_up(value);
@@ -205,7 +209,7 @@ int main(void)
 	serial = open_serial();
 	say(serial, ready, snprintf(ready, sizeof(ready), "READY boot=%s\n", boot_id));
 	panic = number(cmdline, "ticker.panic=", 0);
-	tick(serial, &region, &frames, &writes, boot_id, period, panic ? panic : number(cmdline, "ticker.reboot=", 0));
+	tick(serial, &region, &frames, &writes, &buttons, boot_id, period, panic ? panic : number(cmdline, "ticker.reboot=", 0));
 	tcdrain(serial);
 	if (!panic)
 		reboot(RB_AUTOBOOT);

@@ -10,6 +10,7 @@
 
 enum {
 	WRITES = 4,	/* under way at a time */
+	BUTTONS = 4,	/* inputs that are listened to */
 };
 
 /* Memory that is rewritten and checked all the time. */
@@ -50,6 +51,12 @@ struct writes {
 	uint64_t told;		/* done in the last line */
 };
 
+/* Inputs that a power button may be among. */
+struct buttons {
+	int input[BUTTONS];
+	int count;
+};
+
 /* Power the guest off: what it is for can't be done. */
 void die(const char *what);
 void say(int serial, const char *line, int length);
@@ -66,6 +73,9 @@ void tell_frames(int serial, struct frames *frames);
 
 /* Start a process that says back what comes on TCP connections to this port. */
 void echo(int port);
+void open_buttons(struct buttons *buttons);
+bool is_pressed(const struct buttons *buttons);
+void power_off(void) __attribute__((noreturn));
 
 void open_disk(struct writes *writes, const char *name);
 void go_on_writing(struct writes *writes);

@@ -91,10 +91,10 @@ class NewRoot(vm_pb2_grpc.VmServiceServicer):
         self.world = world
         self.awake = asyncio.Event()
 
-    async def Stop(self, request: vm_pb2.StopVmRequest, context: Any) -> vm_pb2.StopVmResponse:
+    async def Remove(self, request: vm_pb2.RemoveVmRequest, context: Any) -> vm_pb2.RemoveVmResponse:
         await self.awake.wait()
         self.world.arena.free(request.name, self.world.arena.find(request.name).owner)
-        return vm_pb2.StopVmResponse()
+        return vm_pb2.RemoveVmResponse()
 
 
 @asynccontextmanager

@@ -66,7 +66,14 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vm list": (("vm list", "vm list --json"), ("List",)),
     "vm show": (("vm show vm0", "vm show vm0 --json"), ("Get",)),
     "vm console": (("vm console vm0 --history", "vm console vm0 --no-follow"), ("Console",)),
-    "vm stop": (("vm stop vm0",), ("Stop",)),
+    "vm define": (("vm define vm0", "vm define vm0 --json"), ("Define",)),
+    "vm start": (("vm start vm0", "vm start vm0 --json"), ("Start",)),
+    "vm stop": (("vm stop vm0", "vm stop vm0 --force"), ("Stop",)),
+    "vm reboot": (("vm reboot vm0",), ("Reboot",)),
+    "vm pause": (("vm pause vm0",), ("Pause",)),
+    "vm resume": (("vm resume vm0",), ("Unpause",)),
+    "vm edit": (("vm edit vm0 --cpus 2", "vm edit vm0 --cpus 2 --json"), ("Get", "Edit")),
+    "vm rm": (("vm rm vm0", "vm rm vm0 --force"), ("Remove",)),
     "vm reset": (("vm reset vm0",), ("Reset",)),
     "vm forget": (("vm forget vm0",), ("Forget",)),
 }
@@ -134,7 +141,9 @@ ESCAPES = Answers(
         "AbortUpdate": (coordinator_pb2.Progress(released=coordinator_pb2.ReleaseResult(cpus=BELL)),),
         "Update": (coordinator_pb2.Progress(updated=coordinator_pb2.UpdateResult(state=BELL)),),
         "Resume": (coordinator_pb2.Progress(updated=coordinator_pb2.UpdateResult(state=BELL)),),
-        "Run": (vm_pb2.Vm(definition=vm_pb2.VmDefinition(name=BELL)),),
+        **dict.fromkeys(
+            ("Run", "Start", "Define", "Edit"), (vm_pb2.Vm(definition=vm_pb2.VmDefinition(name=BELL)),)
+        ),
     }
 )
 # root launch --dry-run --json

@@ -36,10 +36,10 @@ class Host(vm_pb2_grpc.VmServiceServicer):
         self.calls.append(f"run {request.definition.name}")
         return vm_pb2.Vm()
 
-    async def Stop(self, request: vm_pb2.StopVmRequest, context: Any) -> vm_pb2.StopVmResponse:
+    async def Remove(self, request: vm_pb2.RemoveVmRequest, context: Any) -> vm_pb2.RemoveVmResponse:
         self.calls.append(f"stop {request.name}")
         self.failures -= 1
-        return vm_pb2.StopVmResponse()
+        return vm_pb2.RemoveVmResponse()
 
     async def GetTicks(self, request: vm_pb2.GetTicksRequest, context: Any) -> vm_pb2.Ticks:
         if request.wait_count and self.failures:

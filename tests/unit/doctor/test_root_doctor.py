@@ -195,7 +195,7 @@ def test_vms_that_were_lost_with_their_root_are_named_with_what_frees_them(
             arena.allocate(f".tables-{name}", 2 * MIB, 1)
     found = look(top)["arena"]
     assert (found.status, found.found.partition("; ")[2]) == (Status.WARNING, "VMs lost with their roots: db")
-    assert found.mend == "free their memory and names: multiroot vm forget db"
+    assert found.mend == "free their memory: multiroot vm forget db"
 
 
 def test_each_host_bridge_is_looked_for_in_the_ledger(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:

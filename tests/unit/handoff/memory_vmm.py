@@ -50,6 +50,12 @@ class MemoryVmm:
     async def resume(self) -> None:
         self.running = True
 
+    async def pause(self) -> None:
+        self.running = False
+
+    async def press_power(self) -> None:
+        self.calls.append("press power")
+
     async def reset(self) -> None:
         self.calls.append("reset")
 
@@ -116,6 +122,9 @@ class MemoryVmm:
     def resume_loaded(self) -> Resumed:
         self.running = True
         return Resumed(self._loaded_ns, time.monotonic_ns())
+
+    def stay_loaded(self) -> Resumed:
+        return Resumed(self._loaded_ns, self._loaded_ns)
 
 
 @dataclass

@@ -31,6 +31,7 @@ from multiroot.phases import Phases
 from multiroot.units import MIB
 from multiroot.vm.definition import Card
 from multiroot.vm.instance import Instance, VmState
+from multiroot.vm.lifecycle import Lifecycle
 from multiroot.vm.qemu import memory_map
 from multiroot.vm.qemu.vmm import QemuVmm, ram_copied
 from multiroot.vm.vmm import VmmVersion
@@ -71,13 +72,13 @@ async def test_there_and_back(roots: Roots) -> None:
 async def test_what_happened_to_a_vm_is_known_where_it_goes(roots: Roots) -> None:
     giver, taker = roots
     await start_vm(giver)
-    await giver.manager.reset("vm0")
+    await Lifecycle(giver.manager).reset("vm0")
     await hand(giver, taker)
-    await taker.manager.reset("vm0")
+    await Lifecycle(taker.manager).reset("vm0")
     notices = taker.manager.get("vm0").notices
     assert [notice.what for notice in notices] == ["the guest was reset"] * 2
     with pytest.raises(ConflictError, match="has been handed to root 2"):
-        await giver.manager.reset("vm0")
+        await Lifecycle(giver.manager).reset("vm0")
 
 
 async def test_the_guest_counts_on(roots: Roots) -> None:

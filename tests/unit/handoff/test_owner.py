@@ -79,7 +79,7 @@ async def test_calls_follow_a_vm_to_its_owner(pair: Roots) -> None:
     old, new = pair
     seen = await stub_of(old).Get(vm_pb2.GetVmRequest(name=NAME))
     assert (seen.state, seen.owner, seen.pid > 0) == ("running", 2, True)
-    await stub_of(old).Stop(vm_pb2.StopVmRequest(name=NAME))
+    await stub_of(old).Stop(vm_pb2.StopVmRequest(name=NAME, force=True))
     assert await listed(old) == await listed(new) == []
     assert old.host.arena.entries() == []
     assert folders(old.host.run_dir) == folders(new.host.run_dir) == []
@@ -91,7 +91,7 @@ async def test_what_another_root_owns_is_not_this_ones_to_free(pair: Roots) -> N
         await old.manager.forget(NAME)
     with pytest.raises(ConflictError, match="owned by root 2") as told:
         await old.manager.stop(NAME)
-    assert told.value.hint == "end it there: multiroot vm stop vm0 --root 2"
+    assert told.value.hint == "end it there: multiroot vm stop vm0 --force --root 2"
     with pytest.raises(ConflictError, match=r"already a VM vm0 \(in root 2\)"):
         await old.manager.run(SMALL)
     assert old.host.arena.find(NAME).owner == Owner(2, 2)
@@ -105,7 +105,7 @@ async def test_a_silent_root_keeps_its_vms(pair: Roots) -> None:
     seen = await stub_of(old).Get(vm_pb2.GetVmRequest(name=NAME))
     assert (seen.state, seen.error) == ("unreachable", "root 2's agent does not answer")
     with pytest.raises(PeerLostError), translated("the agent"):
-        await stub_of(old).Stop(vm_pb2.StopVmRequest(name=NAME))
+        await stub_of(old).Stop(vm_pb2.StopVmRequest(name=NAME, force=True))
     await old.peers[2].close()
 
 
@@ -132,7 +132,7 @@ async def test_a_vm_that_was_lost_with_its_root_is_told_and_freed_and_its_name_u
     with pytest.raises(ConflictError, match="it is lost"):
         old.manager.running(NAME)
     if verb == "stop":
-        await stub_of(old).Stop(vm_pb2.StopVmRequest(name=NAME))
+        await stub_of(old).Stop(vm_pb2.StopVmRequest(name=NAME, force=True))
     else:
         await stub_of(old).Forget(vm_pb2.ForgetVmRequest(name=NAME))
     assert await listed(old) == []
@@ -178,7 +178,7 @@ async def test_a_console_stays_with_its_vm_and_shows_everything_once(pair: Roots
         await giver.ticks(before + 20)
         await hand(giver, taker)
     await old.ticks(20)
-    await stub_of(new).Stop(vm_pb2.StopVmRequest(name=NAME))
+    await stub_of(new).Stop(vm_pb2.StopVmRequest(name=NAME, force=True))
     output = await asyncio.wait_for(watching, 30)
     seen = continuity(parse([(0, output)]).ticks)
     assert seen

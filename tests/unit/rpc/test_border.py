@@ -14,7 +14,15 @@ import pytest
 from google.protobuf.message import Message
 
 from multiroot.errors import BadRequestError
-from multiroot.rpc.border import ANSWER_MOST, BYTES_MOST, LIST_MOST, PHASES_MOST, REQUEST_MOST, check
+from multiroot.rpc.border import (
+    ANSWER_MOST,
+    BYTES_MOST,
+    LIST_MOST,
+    PHASES_MOST,
+    REQUEST_MOST,
+    USER_DATA_MOST,
+    check,
+)
 from multiroot.rpc.client import connect
 from multiroot.rpc.server import make_server
 from multiroot.rpc.status import translated
@@ -37,6 +45,7 @@ GOOD: list[Message] = [
     vm_pb2.RunVmRequest(
         definition=vm_pb2.VmDefinition(name="web", ram_bytes=64 * MIB, append='quiet x="ü"\ty')
     ),
+    vm_pb2.DefineVmRequest(definition=vm_pb2.VmDefinition(user_data="#!/bin/sh\n\techo ü\r\n")),
     coordinator_pb2.HandoffRequest(names=["web"], to="12"),
     coordinator_pb2.LaunchRequest(
         kernel="/boot/vmlinuz ü,", cpus="1-3,7", append="a" * 2000, carve_base=1 << 40
@@ -51,6 +60,14 @@ GOOD: list[Message] = [
 BAD: list[tuple[Message, str]] = [
     (vm_pb2.GetVmRequest(name="Web"), "GetVmRequest.name"),
     (vm_pb2.StopVmRequest(name="../../etc"), "StopVmRequest.name"),
+    (vm_pb2.RemoveVmRequest(name=".home-web"), "RemoveVmRequest.name"),
+    (vm_pb2.UnpauseVmRequest(name=" "), "UnpauseVmRequest.name"),
+    (vm_pb2.StopVmRequest(timeout_s=1 << 31), "StopVmRequest.timeout_s"),
+    (vm_pb2.EditVmRequest(definition=vm_pb2.VmDefinition(user_data="a\x1b")), "VmDefinition.user_data"),
+    (
+        vm_pb2.EditVmRequest(definition=vm_pb2.VmDefinition(user_data="a" * (USER_DATA_MOST + 1))),
+        "VmDefinition.user_data",
+    ),
     (vm_pb2.GetTicksRequest(name="web\n"), "GetTicksRequest.name"),
     (vm_pb2.ConsoleRequest(name="web\0"), "ConsoleRequest.name"),
     (vm_pb2.ConsoleRequest(input=bytes(BYTES_MOST + 1)), "ConsoleRequest.input"),

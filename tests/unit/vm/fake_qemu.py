@@ -12,6 +12,7 @@ refuse:COMMAND   answer a command with an error
 die:COMMAND      die when a command comes
 reset:COMMAND    let the guest reset itself when a command comes
 broken:COMMAND   let KVM fail to go on with the guest when a command comes
+deaf             do nothing when the power button is pressed
 refuse-state     do not accept the incoming state
 hang-load        accept it, and never say so
 die-before-stop  die while the guest still runs
@@ -249,6 +250,22 @@ class Qemu:
         status = self._status_word or ("running" if self._guest.running else "paused")
         return {"running": self._guest.running, "status": status}
 
+    def do_stop(self) -> dict[str, Any]:
+        self._guest.stop()
+        self._event("STOP")
+        return {}
+
+    def do_system_powerdown(self) -> dict[str, Any]:
+        self._event("POWERDOWN")
+        if "deaf" not in self._faults and self._guest.running:
+            self._event("SHUTDOWN", guest=True, reason="guest-shutdown")
+            threading.Thread(target=self._power_off, daemon=True).start()
+        return {}
+
+    def _power_off(self) -> None:
+        time.sleep(TICK_S)  # the command is answered first
+        os._exit(0)
+
     def do_system_reset(self) -> dict[str, Any]:
         self._reset("host-qmp-system-reset")
         return {}
@@ -286,12 +303,14 @@ class Qemu:
         self._migration = {"ram": {"total": len(ROM), "normal": len(ROM) // PAGE, "page-size": PAGE}}
         self._migration["ram"]["transferred"] = len(ROM) + len(b"device state") + len(END)
         self._status("active")
+        was_running = self._guest.running
         try:
             sock.sendall(ROM)
             if "die-before-stop" in self._faults:
                 os._exit(9)
-            self._guest.stop()
-            self._event("STOP")
+            if self._guest.running:
+                self._guest.stop()
+                self._event("STOP")
             self._status("device")
             sock.sendall(b"device state")
             if "die-stopped" in self._faults:
@@ -300,7 +319,8 @@ class Qemu:
         except OSError:
             # As QEMU does: a migration that fails lets the guest go on.
             self._status("failed")
-            self._guest.start()
+            if was_running:
+                self._guest.start()
             return
         self._status("completed")
         sock.close()

@@ -13,13 +13,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from multiroot.arena.arena import Arena
+from multiroot.cli.main import cli
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.elsewhere import no_other_root
+from multiroot.vm.home import Home
 from multiroot.vm.manager import VmManager
 from multiroot.vm.stream import wait_for_ticks
 from multiroot.vm.vm_service import VmService
@@ -96,8 +99,59 @@ async def test_life_of_a_vm(multiroot: Run, manager: VmManager) -> None:
     shown = json.loads((await multiroot("vm", "show", "vm0", "--json")).out)
     assert shown == listed[0]
     assert "52:54:00" in (await multiroot("vm", "show", "vm0")).out
-    assert (await multiroot("vm", "stop", "vm0")).code == 0
+    assert await multiroot("vm", "pause", "vm0") == Done(0, "vm0 paused\n", "")
+    assert await multiroot("vm", "resume", "vm0") == Done(0, "vm0 goes on\n", "")
+    assert await multiroot("vm", "reboot", "vm0") == Done(0, "vm0 rebooted\n", "")
+    for _ in range(2):
+        assert await multiroot("vm", "stop", "vm0") == Done(0, "vm0 stopped\n", "")
+    (stopped,) = json.loads((await multiroot("vm", "list", "--json")).out)
+    gone = {"state": "stopped", "owner": None, "epoch": None, "pid": 0, "extents": []}
+    assert stopped == {**shown, **gone}
+    assert re.search(r"vm0 +stopped +- +- +32 MiB +1 +q35", (await multiroot("vm", "list")).out)
+    assert await multiroot("vm", "edit", "vm0", "--cpus", "2") == Done(0, "vm0 is changed\n", "")
+    assert json.loads((await multiroot("vm", "show", "vm0", "--json")).out) == {**stopped, "cpus": 2}
+    assert (await multiroot("vm", "start", "vm0")).out == "vm0 runs in root 1, epoch 3\n"
+    refused = await multiroot("vm", "rm", "vm0")
+    hint = "power it off and remove it: multiroot vm rm vm0 --force"
+    assert refused == Done(3, "", f"multiroot: vm0 is running ({hint})\n")
+    assert await multiroot(*hint.partition(": multiroot ")[2].split()) == Done(0, "vm0 removed\n", "")
+    assert (await multiroot("vm", "rm", "vm0")).code == 2
     assert json.loads((await multiroot("vm", "list", "--json")).out) == []
+
+
+async def test_names_are_completed_those_of_stopped_vms_too(
+    multiroot: Run, manager: VmManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("web", "worker", "db"):
+        manager.homes.make(Home(VmDefinition(name).checked()))
+    monkeypatch.setenv("MULTIROOT_AGENT", f"unix:{tmp_path}/agent")
+    complete = ShellComplete(cli, {}, "multiroot", "_MULTIROOT_COMPLETE").get_completions
+    for verb in ("start", "edit", "rm"):
+        found = await asyncio.to_thread(complete, ["vm", verb], "w")
+        assert [(item.value, item.help) for item in found] == [("web", "stopped"), ("worker", "stopped")]
+    monkeypatch.setenv("MULTIROOT_AGENT", f"unix:{tmp_path}/nobody")
+    assert await asyncio.to_thread(complete, ["vm", "start"], "w") == []
+
+
+async def test_user_data_comes_from_a_file_and_is_shown(multiroot: Run, tmp_path: Path) -> None:
+    words = tmp_path / "user-data"
+    words.write_text('#cloud-config\nhostname: "w\u00e9b"\n')
+    assert (await multiroot("vm", "define", "web", "--user-data", words)).code == 0
+    path = tmp_path / "web.toml"
+    path.write_text((await multiroot("vm", "show", "web", "--toml")).out)
+    assert (await multiroot("vm", "rm", "web")).code == 0
+    assert await multiroot("vm", "define", "--file", path) == Done(0, "web is defined\n", "")
+    assert json.loads((await multiroot("vm", "show", "web", "--json")).out)["user_data"] == words.read_text()
+    words.write_text("#cloud-config\na: [\n")
+    refused = await multiroot("vm", "edit", "web", "--user-data", words)
+    assert (refused.code, "user-data is not valid YAML in line 3" in refused.err) == (2, True)
+    assert refused.err.count("\n") == 1
+
+
+async def test_an_edit_without_options_wants_a_terminal(multiroot: Run) -> None:
+    assert (await multiroot("vm", "define", "web")).code == 0
+    refused = await multiroot("vm", "edit", "web")
+    assert (refused.code, "there is no terminal for an editor" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +193,7 @@ async def test_a_vm_comes_again_from_what_was_shown(multiroot: Run, tmp_path: Pa
     assert (await multiroot("vm", "run", "vm0", "--file", path)).out == "vm0 runs in root 1, epoch 1\n"
     first = json.loads((await multiroot("vm", "show", "vm0", "--json")).out)
     path.write_text((await multiroot("vm", "show", "vm0", "--toml")).out)
-    assert (await multiroot("vm", "stop", "vm0")).code == 0
+    assert (await multiroot("vm", "rm", "--force", "vm0")).code == 0
     assert (await multiroot("vm", "run", "--file", path)).code == 0
     again = json.loads((await multiroot("vm", "show", "vm0", "--json")).out)
     names = [field.name for field in fields(VmDefinition)]
@@ -214,7 +268,7 @@ async def test_a_vm_that_no_agent_knows_is_shown_by_what_the_arena_says(
     assert refused == Done(
         3,
         "",
-        "multiroot: db is not lost: root 2, which owns it, lives (end it: multiroot vm stop db)\n",
+        "multiroot: db is not lost: root 2, which owns it, lives (end it: multiroot vm stop db --force)\n",
     )
     assert "db" not in (await multiroot("vm", "list", "--root", "old")).out
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,8 @@ def test_defaults_are_filled_in() -> None:
         ({"disks": (Disk("pmem:0xfffffffffffff", "ide"),)}, "no bus for disks called 'ide'"),
         ({"disks": (DISK, Disk("pmem:0x01C0000000"))}, "the disk pmem:0x1c0000000 is given twice"),
         ({"disks": tuple(Disk(f"pmem:{at:#x}") for at in range(9))}, "cannot have 9 disks"),
+        ({"user_data": "hostname: web"}, "user-data does not say what it is"),
+        ({"user_data": "#!", "machine": "microvm"}, "only a q35 machine can have disks"),
         ({"functions": ("1",)}, "not a PCI address: '1'"),
         ({"functions": ("01:00.0", "02:00.0")}, "cannot own 2 PCI functions"),
         ({"functions": ("01:00.0",), "machine": "microvm"}, "only a q35 machine"),
@@ -107,6 +110,7 @@ OTHERS: dict[str, Any] = {
     "disks": (Disk("pmem:0x1c0000000", "virtio-scsi"),),
     "cards": (Card("52:54:00:00:00:07", "10.77.1.7/16", 2), Card("52:54:00:00:00:08")),
     "functions": ("01:00.0",),
+    "user_data": "#!/bin/true\n",
 }
 OTHER = VmDefinition(**OTHERS)
 
@@ -130,7 +134,8 @@ def test_messages_json_and_files_carry_every_field() -> None:
         assert from_file(json.loads(json.dumps(to_file(each))), VmDefinition) == each
 
 
-def test_every_field_can_be_given_to_vm_run() -> None:
+def test_every_field_can_be_given_to_vm_run(tmp_path: Path) -> None:
+    (tmp_path / "user-data").write_text("#!/bin/true\n")
     told = {
         "--memory": "1G",
         "--cpus": "2",
@@ -145,6 +150,7 @@ def test_every_field_can_be_given_to_vm_run() -> None:
         "--queues": "2",
         "--card": "mac=52:54:00:00:00:08",
         "--device": "01:00.0",
+        "--user-data": str(tmp_path / "user-data"),
     }
     assert sorted(told) == sorted(option.flag for option in options(VmDefinition))
     words = [word for pair in told.items() for word in pair]

@@ -44,6 +44,8 @@ def definitions(draw: st.DrawFn) -> VmDefinition:
         st.sampled_from(["virtio-blk", "virtio-scsi"]),
         st.booleans(),
     )
+    lines = st.text(LETTERS | st.sampled_from("\n\t"), max_size=200)
+    user_data = st.just("") | lines.map(lambda text: f"#cloud-config\n{text}")
     disks = draw(st.lists(disk, max_size=3, unique_by=lambda each: each.source))
     values: dict[str, Any] = {
         "name": draw(NAMES),
@@ -57,6 +59,7 @@ def definitions(draw: st.DrawFn) -> VmDefinition:
         "disks": tuple(disks) if kind == "q35" else (),
         "cards": (Card(mac, address),),
         "functions": functions,
+        "user_data": draw(user_data) if kind == "q35" else "",
     }
     assert set(values) == {field.name for field in fields(VmDefinition)}
     definition = VmDefinition(**values)
@@ -75,7 +78,10 @@ def test_what_is_written_is_read(tmp_path: Path, definition: VmDefinition) -> No
 
 
 def test_what_is_printed() -> None:
-    definition = VmDefinition("web", 256 * MIB, append='a="\u00e9\\"', functions=("01:00.0",)).checked()
+    user_data = '#cloud-config\nhostname: "web"\n'
+    definition = VmDefinition(
+        "web", 256 * MIB, append='a="\u00e9\\"', functions=("01:00.0",), user_data=user_data
+    ).checked()
     assert write(definition) == (
         'name = "web"\n'
         'ram_bytes = "256 MiB"\n'
@@ -92,6 +98,7 @@ def test_what_is_printed() -> None:
         "functions = [\n"
         '    "01:00.0",\n'
         "]\n"
+        'user_data = "#cloud-config\\nhostname: \\"web\\"\\n"\n'
     )
 
 
@@ -150,6 +157,7 @@ def test_another_name_wins(tmp_path: Path) -> None:
         ('name = "web"\n[[cards]]\nmac = 5\n', "cards.0.mac: a text is needed, not a whole number"),
         ('name = "web"\n[[cards]]\nqueues = 9\n', "a card of web cannot have 9 queues"),
         ('name = "web"\ncpus = 0\n', "a VM cannot have 0 CPUs"),
+        ('name = "web"\nuser_data = "a: b"\n', "user-data does not say what it is"),
         ('name = "Web"\n', "not a name for a VM: 'Web'"),
         ('name = "web"\nram_bytes = "33M"\n', "33 MiB is not a multiple of 2 MiB"),
         (f'name = "web"\nram_bytes = {1 << 70}\n', "ram bytes cannot be"),

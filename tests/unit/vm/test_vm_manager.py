@@ -359,7 +359,7 @@ async def test_service(stub: vm_pb2_grpc.VmServiceStub) -> None:
     await stub.Reset(vm_pb2.ResetVmRequest(name="vm0"))
     (notice,) = (await stub.Get(vm_pb2.GetVmRequest(name="vm0"))).notices
     assert notice.what == "the guest was reset"
-    await stub.Stop(vm_pb2.StopVmRequest(name="vm0"))
+    await stub.Remove(vm_pb2.RemoveVmRequest(name="vm0", force=True))
     assert not (await stub.List(vm_pb2.ListVmsRequest())).vms
 
 

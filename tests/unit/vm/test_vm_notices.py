@@ -14,6 +14,7 @@ from vm.conftest import SMALL, SetFaults, qmp_of
 from multiroot.errors import ConflictError
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.vm.instance import Host, VmState
+from multiroot.vm.lifecycle import Lifecycle
 from multiroot.vm.manager import VmManager
 from multiroot.vm.notices import MOST, Notice, newest
 from multiroot.vm.qemu.notices import told
@@ -28,7 +29,7 @@ async def test_a_guest_that_resets_itself_boots_again_and_that_is_told(
     set_faults("reset:query-balloon")
     vm = await manager.run(SMALL)
     await qmp_of(vm).execute("query-balloon")
-    await manager.reset("vm0")
+    await Lifecycle(manager).reset("vm0")
     assert vm.state is VmState.RUNNING
     assert [notice.what for notice in vm.notices] == ["the guest rebooted", "the guest was reset"]
     assert vm.notices[0].at_ns <= vm.notices[1].at_ns

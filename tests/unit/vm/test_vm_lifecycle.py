@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM that is defined, starts, stops, stands still and goes on, and is changed, with one root alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vm.conftest import SMALL, SetFaults, qmp_of
+
+from multiroot.arena.arena import Arena
+from multiroot.errors import BadRequestError, CommandError, ConflictError, WaitTimeoutError
+from multiroot.units import MIB
+from multiroot.vm import home
+from multiroot.vm.folder import folders
+from multiroot.vm.instance import Host, Instance, VmState
+from multiroot.vm.lifecycle import Lifecycle
+from multiroot.vm.manager import VmManager
+from multiroot.vm.stream import wait_for_ticks
+
+HOME = f"{home.PREFIX}vm0"
+
+
+@pytest.fixture
+def life(manager: VmManager) -> Lifecycle:
+    return Lifecycle(manager)
+
+
+def extents(host: Host) -> list[str]:
+    return [entry.name for entry in host.arena.entries()]
+
+
+def counter(vm: Instance) -> int:
+    """How far the guest has counted, in its own RAM."""
+    with vm.host.arena.mapped(vm.entry.extent) as memory:
+        return int.from_bytes(memory[:8], "little")
+
+
+async def test_a_life(host: Host, manager: VmManager, life: Lifecycle) -> None:
+    await life.define(SMALL)
+    assert (extents(host), manager.state("vm0")) == ([HOME], VmState.STOPPED)
+    vm = await life.start("vm0")
+    assert (vm.state, extents(host)) == (VmState.RUNNING, [HOME, "vm0"])
+    await wait_for_ticks(vm, 3)
+    await life.stop("vm0", timeout_s=20)
+    assert (extents(host), manager.state("vm0")) == ([HOME], VmState.STOPPED)
+    await life.stop("vm0")  # it is
+    await life.edit(replace(SMALL, ram_bytes=64 * MIB))
+    vm = await life.start("vm0")
+    assert vm.entry.extent.size == 64 * MIB
+    again = await life.reboot("vm0")
+    assert (again.state, again is vm) == (VmState.RUNNING, False)
+    await life.stop("vm0", force=True)
+    await life.remove("vm0")
+    assert (extents(host), folders(host.run_dir)) == ([], [])
+    for gone in (life.start, life.stop, life.remove, life.pause, life.reset, life.reboot):
+        with pytest.raises(BadRequestError, match="no VM named 'vm0'"):
+            await gone("vm0")
+
+
+Verb = Callable[[Lifecycle], Awaitable[Any]]
+CHANGED = replace(SMALL, append="quiet")
+
+
+@pytest.mark.parametrize(
+    ("verb", "says", "hint"),
+    [
+        (lambda life: life.start("vm0"), r"already a VM vm0 \(running\)", "multiroot vm show vm0"),
+        (lambda life: life.run(SMALL), r"already a VM vm0 \(running\)", "multiroot vm show vm0"),
+        (lambda life: life.define(SMALL), r"already a VM vm0 \(running\)", "multiroot vm show vm0"),
+        (lambda life: life.edit(CHANGED), "vm0 is running", "multiroot vm stop vm0"),
+        (lambda life: life.remove("vm0"), "vm0 is running", "multiroot vm rm vm0 --force"),
+    ],
+)
+async def test_what_a_running_vm_refuses(
+    life: Lifecycle, manager: VmManager, host: Host, verb: Verb, says: str, hint: str
+) -> None:
+    vm = await life.run(SMALL)
+    with pytest.raises(ConflictError, match=says) as told:
+        await verb(life)
+    assert hint in told.value.hint
+    assert (vm.state, extents(host)) == (VmState.RUNNING, [HOME, "vm0"])
+    kept = manager.homes.read("vm0")
+    assert kept
+    assert kept.definition == SMALL
+
+
+@pytest.mark.parametrize(
+    ("verb", "says", "hint"),
+    [
+        (lambda life: life.run(SMALL), r"already a VM vm0 \(stopped\)", "multiroot vm start vm0"),
+        (lambda life: life.define(SMALL), r"already a VM vm0 \(stopped\)", "multiroot vm start vm0"),
+        (lambda life: life.pause("vm0"), "it is stopped", "multiroot vm start vm0"),
+        (lambda life: life.resume("vm0"), "it is stopped", "multiroot vm start vm0"),
+        (lambda life: life.reset("vm0"), "it is stopped", "multiroot vm start vm0"),
+        (lambda life: life.reboot("vm0"), "it is stopped", "multiroot vm start vm0"),
+    ],
+)
+async def test_what_a_stopped_vm_refuses(
+    life: Lifecycle, host: Host, verb: Verb, says: str, hint: str
+) -> None:
+    await life.define(SMALL)
+    with pytest.raises(ConflictError, match=says) as told:
+        await verb(life)
+    assert hint in told.value.hint
+    assert extents(host) == [HOME]
+
+
+async def test_one_that_does_not_start_leaves_nothing_when_it_is_new_and_its_definition_when_it_is_not(
+    life: Lifecycle, host: Host, manager: VmManager, set_faults: SetFaults
+) -> None:
+    set_faults("exit")
+    with pytest.raises(CommandError, match="unsupported machine"):
+        await life.run(SMALL)
+    assert extents(host) == []
+    await life.define(SMALL)
+    with pytest.raises(CommandError, match="unsupported machine"):
+        await life.start("vm0")
+    assert (extents(host), manager.state("vm0")) == ([HOME], VmState.STOPPED)
+    with pytest.raises(ConflictError, match="no free extent of 1 GiB"):
+        await life.run(replace(SMALL, name="vm1", ram_bytes=1024 * MIB))
+    assert extents(host) == [HOME]
+
+
+async def test_a_guest_that_powers_off_has_no_memory_any_more_and_what_it_said_can_be_read(
+    life: Lifecycle, host: Host, manager: VmManager
+) -> None:
+    vm = await life.run(SMALL)
+    await life.reset("vm0")
+    await vm.vmm.press_power()
+    await vm.ended()
+    assert (vm.state, extents(host)) == (VmState.STOPPED, [HOME])
+    assert manager.find("vm0") is vm
+    assert vm.folder.guest_words()
+    kept = manager.homes.read("vm0")
+    assert kept
+    assert [notice.what for notice in kept.notices] == ["the guest was reset"]
+    # And an agent that comes now, or another root's, knows as much.
+    again = VmManager(host)
+    await again.adopt()
+    assert (again.find("vm0"), again.state("vm0")) == (None, VmState.STOPPED)
+    assert (await Lifecycle(again).start("vm0")).state is VmState.RUNNING
+    await again.stop("vm0")
+
+
+async def test_a_guest_that_powers_off_while_something_is_done_with_it_keeps_its_memory_till_then(
+    life: Lifecycle, host: Host
+) -> None:
+    vm = await life.run(SMALL)
+    with vm.busy("handed over"):
+        await vm.vmm.press_power()
+        await vm.ended()
+        assert extents(host) == [HOME, "vm0"]
+    assert extents(host) == [HOME]
+
+
+async def test_a_guest_that_powers_off_in_a_root_that_it_has_left_frees_nothing(
+    life: Lifecycle, host: Host
+) -> None:
+    vm = await life.run(SMALL)
+    host.arena.take("vm0", vm.owner, 2)
+    await vm.vmm.press_power()
+    await vm.ended()
+    assert extents(host) == [HOME, "vm0"]
+
+
+async def test_a_guest_that_hears_no_button(
+    life: Lifecycle, manager: VmManager, set_faults: SetFaults
+) -> None:
+    set_faults("deaf")
+    vm = await life.run(SMALL)
+    with pytest.raises(WaitTimeoutError, match=r"vm0 has not powered off within 0\.1 s") as told:
+        await life.stop("vm0", timeout_s=0.1)
+    assert "multiroot vm stop vm0 --force" in told.value.hint
+    assert vm.state is VmState.RUNNING
+    await life.pause("vm0")
+    with pytest.raises(ConflictError, match="vm0 is paused and hears no power button") as refused:
+        await life.stop("vm0")
+    assert "multiroot vm stop vm0 --force" in refused.value.hint
+    await life.resume("vm0")
+    await life.stop("vm0", force=True, timeout_s=0.1)
+    assert manager.state("vm0") is VmState.STOPPED
+    await life.edit(replace(SMALL, machine="microvm,acpi=off"))
+    await life.start("vm0")
+    with pytest.raises(ConflictError, match="vm0 has no power button, it is a microvm without ACPI"):
+        await life.stop("vm0")
+
+
+async def test_one_that_failed_starts_again_and_says_why_when_it_is_stopped(
+    life: Lifecycle, host: Host, manager: VmManager
+) -> None:
+    for verb in (life.stop, life.start):
+        vm = await (life.run(SMALL) if verb == life.stop else life.start("vm0"))
+        assert vm.vmm.process
+        os.kill(vm.vmm.process.pid, 9)
+        await vm.ended()
+        assert manager.state("vm0") is VmState.FAILED
+        await verb("vm0")
+        kept = manager.homes.read("vm0")
+        assert kept
+        assert kept.error.startswith("QEMU was killed by SIGKILL")
+    assert manager.state("vm0") is VmState.RUNNING
+
+
+async def test_pause_and_resume_twice_each(life: Lifecycle, manager: VmManager) -> None:
+    vm = await life.run(SMALL)
+    await wait_for_ticks(vm, 3)
+    for _ in range(2):
+        assert (await life.pause("vm0")).state is VmState.PAUSED
+        still = counter(vm)
+        await asyncio.sleep(0.05)
+        assert counter(vm) == still
+    with pytest.raises(ConflictError, match="vm0 is paused") as told:
+        manager.running("vm0")
+    assert told.value.hint == "let it go on: multiroot vm resume vm0"
+    for _ in range(2):
+        assert (await life.resume("vm0")).state is VmState.RUNNING
+    while counter(vm) == still:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_new_agent_leaves_a_paused_vm_paused(life: Lifecycle, host: Host) -> None:
+    vm = await life.run(SMALL)
+    await wait_for_ticks(vm, 3)
+    await life.pause("vm0")
+    await qmp_of(vm).disconnect()
+    again = VmManager(host)
+    await again.adopt()
+    found = again.live("vm0")
+    still = counter(found)
+    assert (found.state, found.paused) == (VmState.PAUSED, True)
+    await asyncio.sleep(0.05)
+    assert counter(found) == still
+    await Lifecycle(again).resume("vm0")
+    while counter(found) == still:
+        await asyncio.sleep(0.01)
+    await again.stop("vm0")
+
+
+async def test_what_another_root_does_at_the_same_time(
+    life: Lifecycle, manager: VmManager, host: Host, arena_path: Path
+) -> None:
+    """Whoever is first has it: another root changes, removes or starts the VM just before this one."""
+    there = Lifecycle(VmManager(replace(host, root=2, arena=Arena(arena_path, 2))))
+    await life.define(SMALL)
+    allocate = host.arena.allocate
+
+    def late(*what: Any) -> Any:
+        home.Homes(there._manager.host.arena).write(home.Home(CHANGED))
+        return allocate(*what)
+
+    host.arena.allocate = late  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match="vm0 was just changed"):
+        await life.start("vm0")
+    assert extents(host) == [HOME]
+    host.arena.allocate = allocate  # type: ignore[method-assign]
+    vm = await life.start("vm0")
+    assert vm.definition == CHANGED
+    for refused in (there.start("vm0"), there.edit(SMALL), there.remove("vm0"), there.define(SMALL)):
+        with pytest.raises(ConflictError, match=r"vm0 is handed|already a VM vm0 \(in root 1\)"):
+            await refused
+    there._manager.host.arena.close()
+
+
+async def test_the_cpu_that_it_had_at_first_it_has_ever_after(life: Lifecycle, manager: VmManager) -> None:
+    vm = await life.run(replace(SMALL, cpu="frozen"))
+    assert vm.definition.cpu.startswith("base,")
+    await life.stop("vm0", force=True)
+    kept = manager.homes.read("vm0")
+    assert kept
+    assert kept.definition == vm.definition
+
+
+async def test_one_that_nobody_can_read_is_told_and_can_be_removed(life: Lifecycle, host: Host) -> None:
+    host.arena.allocate(HOME, home.SIZE, 0)
+    with pytest.raises(ConflictError, match="what the arena keeps of vm0 cannot be read") as told:
+        await life.start("vm0")
+    assert told.value.hint == "forget it: multiroot vm rm vm0"
+    await life.remove("vm0")
+    assert extents(host) == []
