@@ -14,6 +14,8 @@
 
 #define VTD_ALL		(VTD_TE | VTD_QIE | VTD_IRE)
 
+#define AMD_DEVICE_TABLE 0x0
+#define AMD_TABLE_SIZE	GENMASK_ULL(8, 0)	/* in pages, one less */
 #define AMD_CONTROL	0x18
 #define AMD_STATUS	0x2020
 #define AMD_ENABLED	BIT_ULL(0)
@@ -74,6 +76,26 @@ static int mr_iommu_vtd_stop(void __iomem *unit)
 	       mr_iommu_vtd_drain(unit) ?: mr_iommu_vtd_off(unit, VTD_QIE);
 }
 
+/*
+ * With its device table empty nothing is left to be remapped. That it is off should do; but QEMU's goes on to look up
+ * interrupts in it. The memory was the ended root's, and is zeroed later anyway.
+ */
+static int mr_iommu_amd_forget(u64 table)
+{
+	size_t size = ((table & AMD_TABLE_SIZE) + 1) << PAGE_SHIFT;
+	phys_addr_t at = table & PAGE_MASK & GENMASK_ULL(51, 12);
+	void *entries;
+
+	if (!at)
+		return 0;
+	entries = memremap(at, size, MEMREMAP_WB);
+	if (!entries)
+		return -ENOMEM;
+	memset(entries, 0, size);
+	memunmap(entries);
+	return 0;
+}
+
 static int mr_iommu_amd_stop(void __iomem *unit)
 {
 	u64 control = readq(unit + AMD_CONTROL);
@@ -85,7 +107,7 @@ static int mr_iommu_amd_stop(void __iomem *unit)
 	writeq(control & ~AMD_IN_MEMORY, unit + AMD_CONTROL);
 	err = readl_poll_timeout(unit + AMD_STATUS, status, !(status & AMD_RUNNING), 10, STOP_US);
 	writeq(control & ~(AMD_ENABLED | AMD_IN_MEMORY), unit + AMD_CONTROL);
-	return err;
+	return err ?: mr_iommu_amd_forget(readq(unit + AMD_DEVICE_TABLE));
 }
 
 /**
