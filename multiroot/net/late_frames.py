@@ -9,7 +9,6 @@ that on when the guest runs elsewhere.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import socket
@@ -19,18 +18,19 @@ from contextlib import ExitStack
 
 from multiroot.errors import MultirootError
 from multiroot.net import namespace, ports
+from multiroot.net.packet_filter import attach_filter
 from multiroot.net.plan import GUEST_BRIDGE
 
 _ETH_P_ALL = 3
 _ETH_ALEN = 6
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
+_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
 _SOL_PACKET, _PACKET_VNET_HDR = 263, 15
 _VNET_HDR = 10  # bytes before each frame, struct virtio_net_hdr: parts of checksums and segments stay undone
 _TIMESPEC = struct.Struct("qq")
 _LARGEST = 1 << 17
 _ROOM = 8 << 20
 
-# Whether the frame goes out of the device, and to one station (linux/filter.h).
+# Whether the frame goes out of the device, and to one station.
 _OUT_TO_ONE = (
     (0x20, 0, 0, 0xFFFFF004),  # load the kind of packet: SKF_AD_OFF + SKF_AD_PKTTYPE
     (0x15, 0, 3, 4),  # PACKET_OUTGOING, or drop it
@@ -60,10 +60,7 @@ class LateFrames:
         """One that gets nothing before it is bound."""
         sock = self._open.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         sock.setblocking(False)
-        code = b"".join(struct.pack("HBBI", *step) for step in _OUT_TO_ONE)
-        held = ctypes.create_string_buffer(code)
-        program = struct.pack("HxxxxxxQ", len(_OUT_TO_ONE), ctypes.addressof(held))
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        attach_filter(sock, _OUT_TO_ONE)
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)

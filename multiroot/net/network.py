@@ -21,7 +21,7 @@ from multiroot.net.plan import (
     plan_control,
     plan_guests,
 )
-from multiroot.net.stations import Stations
+from multiroot.net.stations import ARP, DHCP, Stations
 from multiroot.net.tap import TapDevice, open_tap
 from multiroot.net.uevents import DeviceEvents
 
@@ -58,11 +58,12 @@ class RootNetwork:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def tell_stations(self, hear: Callable[[str, str], None]) -> None:
-        """From now on, tell MAC and IPv4 address of every station of the guests' network that seeks another.
+        """From now on, tell MAC and IPv4 address of every station of the guests' network that seeks another,
+        or is given one.
 
         Raises MultirootError if this user may not listen.
         """
-        self._tasks.append(asyncio.create_task(_tell(Stations(), hear)))
+        self._tasks += [asyncio.create_task(_tell(Stations(source), hear)) for source in (ARP, DHCP)]
 
     async def ensure(self) -> None:
         """Set up bridges and links as far as they are not set up yet."""

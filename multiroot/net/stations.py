@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which address a guest has taken, by what it asks its network (ARP, RFC 826).
+"""Which address a guest has taken, by what it asks its network (ARP, RFC 826) and by what a server gives it
+(DHCP, RFC 2131).
 
-Else only the guest knows, and the server that gave it. Every question goes to all stations, in all roots.
+Else only these two know. Questions go to all stations, in all roots. Answers come by the uplink, and pass a
+port of the bridge in each root on their way.
 """
 
 from __future__ import annotations
@@ -10,20 +12,36 @@ import asyncio
 import ipaddress
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.errors import MultirootError
 from multiroot.net import namespace
+from multiroot.net.packet_filter import Step, attach_filter
 
-_ETH_P_ARP = 0x0806
-_SIZE = 256
-# Hardware and protocol type, the lengths of their addresses, operation; sender's addresses.
+_SIZE = 2048
+# ARP: hardware and protocol type, the lengths of their addresses, operation; sender's addresses.
 _ARP = struct.Struct("!HHBBH6s4s")
 _ETHERNET, _IPV4, _MAC_LENGTH, _ADDRESS_LENGTH = 1, 0x0800, 6, 4
+# DHCP, behind IP and UDP: a reply, types of hardware; the client's new address; its MAC address; options.
+_UDP_HEADER, _BOOTP = 8, struct.Struct("!BBB13x4s8x6s")
+_OPTIONS, _COOKIE = 240, b"\x63\x82\x53\x63"
+_REPLY, _KIND, _ACK, _PAD, _END = 2, 53, b"\x05", 0, 255
+
+Sender = tuple[str, str]  # MAC and IPv4 address
 
 
-def sender(packet: bytes) -> tuple[str, str] | None:
+@dataclass(frozen=True)
+class Source:
+    """Packets of one Ethernet protocol, which of them are looked at, and what they tell."""
+
+    protocol: int
+    filter: tuple[Step, ...]  # none: all of them
+    read: Callable[[bytes], Sender | None]
+
+
+def sender(packet: bytes) -> Sender | None:
     """MAC and IPv4 address of whoever sent an ARP packet (without its Ethernet header).
 
     None if the packet is something else, or its sender has no address yet.
@@ -33,31 +51,90 @@ def sender(packet: bytes) -> tuple[str, str] | None:
     hardware, protocol, mac_length, length, _, mac, address = _ARP.unpack_from(packet)
     if (hardware, protocol, mac_length, length) != (_ETHERNET, _IPV4, _MAC_LENGTH, _ADDRESS_LENGTH):
         return None
+    return _told(mac, address)
+
+
+def lease(packet: bytes) -> Sender | None:
+    """MAC address of a client and the IPv4 address that a DHCP server has given it, in an IP packet.
+
+    None if the packet is something else, or refuses or only offers one.
+    """
+    message = packet[(packet[0] & 0xF) * 4 + _UDP_HEADER :] if packet else b""
+    if len(message) < _OPTIONS or message[_OPTIONS - len(_COOKIE) : _OPTIONS] != _COOKIE:
+        return None
+    operation, hardware, length, address, mac = _BOOTP.unpack_from(message)
+    if (operation, hardware, length) != (_REPLY, _ETHERNET, _MAC_LENGTH):
+        return None
+    return _told(mac, address) if _option(message[_OPTIONS:], _KIND) == _ACK else None
+
+
+def _option(options: bytes, wanted: int) -> bytes:
+    """The value of a DHCP option; nothing if it is not there."""
+    at = 0
+    while at + 1 < len(options) and options[at] != _END:
+        if options[at] == _PAD:
+            at += 1
+            continue
+        value = options[at + 2 : at + 2 + options[at + 1]]
+        if options[at] == wanted:
+            return value
+        at += 2 + options[at + 1]
+    return b""
+
+
+def _told(mac: bytes, address: bytes) -> Sender | None:
     found = ipaddress.IPv4Address(address)
     return (mac.hex(":"), str(found)) if found.packed != bytes(4) else None
 
 
-class Stations:
-    """The ARP packets of a network namespace, from the moment when the object is made."""
+_DROP = 10
+ARP = Source(0x0806, (), sender)
+# UDP, no later part of a packet, from port 67 to port 68.
+DHCP = Source(
+    0x0800,
+    (
+        (0x30, 0, 0, 9),
+        (0x15, 0, _DROP - 2, 17),
+        (0x28, 0, 0, 6),
+        (0x45, _DROP - 4, 0, 0x1FFF),
+        (0xB1, 0, 0, 0),
+        (0x48, 0, 0, 0),
+        (0x15, 0, _DROP - 7, 67),
+        (0x48, 0, 0, 2),
+        (0x15, 0, _DROP - 9, 68),
+        (0x06, 0, 0, _SIZE),
+        (0x06, 0, 0, 0),
+    ),
+    lease,
+)
 
-    def __init__(self, inside: Path = namespace.PATH) -> None:
+
+class Stations:
+    """What one source tells in a network namespace, from the moment when the object is made."""
+
+    def __init__(self, source: Source, inside: Path = namespace.PATH) -> None:
         """Raises MultirootError if this user may not listen."""
+        self._source = source
         try:
             with namespace.entered(inside):
-                self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ARP))
+                self._socket = socket.socket(
+                    socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(source.protocol)
+                )
+            # What has come before is read, too, and tells nothing.
+            attach_filter(self._socket, source.filter)
         except OSError as error:
-            raise MultirootError(f"cannot listen to ARP: {error.strerror}") from error
+            raise MultirootError(f"cannot listen to what guests are called: {error.strerror}") from error
         self._socket.setblocking(False)
 
-    async def heard(self) -> AsyncIterator[tuple[str, str]]:
-        """Yields the MAC and the IPv4 address of each sender, again and again. Never ends."""
+    async def heard(self) -> AsyncIterator[Sender]:
+        """Yields what it tells, again and again. Never ends."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 packet = await loop.sock_recv(self._socket, _SIZE)
             except OSError:
                 continue  # A device that is gone is told once to whoever listens to all.
-            if found := sender(packet):
+            if found := self._source.read(packet):
                 yield found
 
     def close(self) -> None:
