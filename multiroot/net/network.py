@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from multiroot.errors import MultirootError
 from multiroot.net import namespace
@@ -38,7 +39,7 @@ class RootNetwork:
         self._uplink = uplink
         self._control: Netlink | None = None
         self._guests: Netlink | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._shaping = asyncio.Lock()
 
     async def start(self) -> None:
@@ -49,21 +50,33 @@ class RootNetwork:
         # First listen, then look: a device that appears in between is seen by one of them.
         events = DeviceEvents()
         await self.ensure()
-        self._tasks.append(asyncio.create_task(self._watch(events)))
+        self._keep(self._watch(events))
 
     async def close(self) -> None:
         """Stop watching for links. The bridges stay, because VMs outlive their agent."""
-        for task in self._tasks:
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def tell_stations(self, hear: Callable[[str, str], None]) -> None:
-        """From now on, tell MAC and IPv4 address of every station of the guests' network that seeks another,
-        or is given one.
+        """From now on, tell MAC and IPv4 address of every station of the guests' network that seeks another.
 
         Raises MultirootError if this user may not listen.
         """
-        self._tasks += [asyncio.create_task(_tell(Stations(source), hear)) for source in (ARP, DHCP)]
+        self._keep(_tell(Stations(ARP), hear))
+
+    def await_lease(self, tap: str, hear: Callable[[str, str], None]) -> None:
+        """Once, tell MAC and IPv4 address when a server gives one to the guest behind `tap`.
+
+        Raises MultirootError if this user may not listen, or there is no such tap.
+        """
+        self._keep(_tell_first(Stations(DHCP, tap), hear))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def ensure(self) -> None:
         """Set up bridges and links as far as they are not set up yet."""
@@ -115,6 +128,17 @@ class RootNetwork:
         except MultirootError as error:
             # It may be gone again already; its next appearance is a new event.
             log.warning("cannot attach %s: %s", name, error)
+
+
+async def _tell_first(stations: Stations, hear: Callable[[str, str], None]) -> None:
+    try:
+        async for mac, address in stations.heard():
+            hear(mac, address)
+            return
+    except MultirootError:
+        return  # The tap is gone, and its guest with it.
+    finally:
+        stations.close()
 
 
 async def _tell(stations: Stations, hear: Callable[[str, str], None]) -> None:

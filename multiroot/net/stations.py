@@ -2,8 +2,8 @@
 """Which address a guest has taken, by what it asks its network (ARP, RFC 826) and by what a server gives it
 (DHCP, RFC 2131).
 
-Else only these two know. Questions go to all stations, in all roots. Answers come by the uplink, and pass a
-port of the bridge in each root on their way.
+Else only these two know. Questions go to all stations, in all roots, and a bridge hears them, too. What a
+server says goes to the guest alone: it is heard at the guest's own tap, and only until it has come.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Sender = tuple[str, str]  # MAC and IPv4 address
 
 @dataclass(frozen=True)
 class Source:
-    """Packets of one Ethernet protocol, which of them are looked at, and what they tell."""
+    """Packets of an Ethernet protocol, which of them are looked at, and what they tell."""
 
     protocol: int
     filter: tuple[Step, ...]  # none: all of them
@@ -87,21 +87,24 @@ def _told(mac: bytes, address: bytes) -> Sender | None:
     return (mac.hex(":"), str(found)) if found.packed != bytes(4) else None
 
 
-_DROP = 10
+_DROP = 12  # the place of the last instruction
 ARP = Source(0x0806, (), sender)
-# UDP, no later part of a packet, from port 67 to port 68.
+# Of all protocols (only such a socket hears what goes to a port of a bridge) IPv4; UDP, no later part of a
+# packet, from port 67 to port 68.
 DHCP = Source(
-    0x0800,
+    0x0003,
     (
+        (0x20, 0, 0, 0xFFFFF000),
+        (0x15, 0, _DROP - 2, _IPV4),
         (0x30, 0, 0, 9),
-        (0x15, 0, _DROP - 2, 17),
+        (0x15, 0, _DROP - 4, 17),
         (0x28, 0, 0, 6),
-        (0x45, _DROP - 4, 0, 0x1FFF),
+        (0x45, _DROP - 6, 0, 0x1FFF),
         (0xB1, 0, 0, 0),
         (0x48, 0, 0, 0),
-        (0x15, 0, _DROP - 7, 67),
+        (0x15, 0, _DROP - 9, 67),
         (0x48, 0, 0, 2),
-        (0x15, 0, _DROP - 9, 68),
+        (0x15, 0, _DROP - 11, 68),
         (0x06, 0, 0, _SIZE),
         (0x06, 0, 0, 0),
     ),
@@ -112,28 +115,33 @@ DHCP = Source(
 class Stations:
     """What one source tells in a network namespace, from the moment when the object is made."""
 
-    def __init__(self, source: Source, inside: Path = namespace.PATH) -> None:
-        """Raises MultirootError if this user may not listen."""
+    def __init__(self, source: Source, device: str = "", inside: Path = namespace.PATH) -> None:
+        """At one device, or at all. Raises MultirootError if this user may not listen, or it is gone."""
         self._source = source
+        self._device = device
         try:
             with namespace.entered(inside):
-                self._socket = socket.socket(
-                    socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(source.protocol)
-                )
-            # What has come before is read, too, and tells nothing.
+                # Without a protocol it gets nothing before it is bound.
+                first = 0 if device else socket.htons(source.protocol)
+                self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, first)
             attach_filter(self._socket, source.filter)
+            if device:
+                self._socket.bind((device, source.protocol))
         except OSError as error:
             raise MultirootError(f"cannot listen to what guests are called: {error.strerror}") from error
         self._socket.setblocking(False)
 
     async def heard(self) -> AsyncIterator[Sender]:
-        """Yields what it tells, again and again. Never ends."""
+        """Yields what it tells, again and again. Never ends; MultirootError when the device is gone."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 packet = await loop.sock_recv(self._socket, _SIZE)
-            except OSError:
-                continue  # A device that is gone is told once to whoever listens to all.
+            except OSError as error:
+                # That a device is gone is told once; for whoever listens to all that means nothing.
+                if self._device:
+                    raise MultirootError(f"{self._device}: {error.strerror}") from error
+                continue
             if found := self._source.read(packet):
                 yield found
 

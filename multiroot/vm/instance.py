@@ -79,6 +79,9 @@ class Network(Protocol):
 
     async def bring_up(self, tap: str) -> None: ...
 
+    def await_lease(self, tap: str, hear: Callable[[str, str], None]) -> None:
+        """Once, tell MAC and IPv4 address when a server gives one to the guest behind `tap`."""
+
     def inside(self) -> AbstractContextManager[None]:
         """In the body, this thread is in the guests' network."""
 
@@ -247,6 +250,7 @@ class Instance:
         self.paused = record.paused
         await self.vmm.adopt(record.process)
         self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
+        self._await_addresses()
         self._begin_to_watch()
 
     def _begin_to_watch(self) -> None:
@@ -256,9 +260,19 @@ class Instance:
 
     async def bring_up_taps(self) -> None:
         """Let its cards take part in the guests' network."""
-        for tap in self.taps if self.host.network else ():
-            assert self.host.network
-            await self.host.network.bring_up(tap)
+        network = self.host.network
+        for tap in self.taps if network else ():
+            assert network
+            await network.bring_up(tap)
+        self._await_addresses()
+
+    def _await_addresses(self) -> None:
+        """Note what a server gives its cards, as long as that is not known."""
+        if not (network := self.host.network):
+            return
+        for card, tap in zip(self.definition.cards, self.taps, strict=True):
+            if not card.address and card.mac not in self.stations:
+                network.await_lease(tap, self.seen)
 
     def keep(self) -> None:
         """Note that this VM is no longer incoming but ours."""
@@ -362,8 +376,9 @@ class Instance:
         )
 
     def seen(self, mac: str, address: str) -> None:
-        """The guest uses this IPv4 address on that card."""
-        if self._watch and self.active and self.stations.get(mac) != address:
+        """Whoever has that card, if it is this VM's, uses this IPv4 address."""
+        mine = any(card.mac == mac for card in self.definition.cards)
+        if mine and self._watch and self.active and self.stations.get(mac) != address:
             self.stations[mac] = address
             self._write()
 

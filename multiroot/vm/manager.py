@@ -239,8 +239,7 @@ class VmManager:
     def seen(self, mac: str, address: str) -> None:
         """Whoever has the card `mac` uses this IPv4 address."""
         for vm in self._vms.values():
-            if any(card.mac == mac for card in vm.definition.cards):
-                vm.seen(mac, address)
+            vm.seen(mac, address)
 
     def _is_another(self, vm: Instance, entry: Entry) -> bool:
         """Whether the VM of that name was started anew since this one powered off."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +48,9 @@ class UnpluggedTaps:
         return open_tap(queues=queues)
 
     async def bring_up(self, tap: str) -> None:
+        """Nobody is at the other end."""
+
+    def await_lease(self, tap: str, hear: Callable[[str, str], None]) -> None:
         """Nobody is at the other end."""
 
     def inside(self) -> AbstractContextManager[None]:

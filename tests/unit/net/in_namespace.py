@@ -88,7 +88,7 @@ GUEST, OUTSIDE = bytes.fromhex("525400000001"), bytes.fromhex("525400000002")
 EVERYONE, NO_HEADER = b"\xff" * 6, bytes(10)  # struct virtio_net_hdr
 # IP (20 bytes), UDP (8) from port 67 to 68, DHCP's acknowledgement of 10.77.4.1.
 LEASE = (
-    bytes.fromhex("0800 4500 0114 0000 0000 4011 0000 0a4d0302 0a4d0401 0043 0044 0100 0000 02010600")
+    bytes.fromhex("0800 4500 0114 0000 0000 4011 5e3d 0a4d0302 0a4d0401 0043 0044 0100 0000 02010600")
     + bytes(12) + bytes([10, 77, 4, 1]) + bytes(8) + GUEST + bytes(202) + bytes.fromhex("63825363 350105 ff")
     + bytes(4)
 )  # fmt: skip
@@ -111,6 +111,7 @@ async def frames_that_come_too_late_are_passed_on(network: RootNetwork, guests: 
             while not heard:
                 await asyncio.sleep(0.01)
         assert heard[0] == (GUEST.hex(":"), "10.77.1.9")
+        network.await_lease(tap.name, lambda *sender: heard.append(sender))
         os.write(uplink.fd, NO_HEADER + GUEST + OUTSIDE + LEASE)
         async with asyncio.timeout(20):
             while (GUEST.hex(":"), "10.77.4.1") not in heard:
