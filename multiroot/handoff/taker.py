@@ -76,6 +76,9 @@ class Taker:
         that VM.
         """
         self._manager.door.check()
+        if any(disk.server for disk in definition.disks):
+            # A VMM takes minutes to say that there is no way.
+            await asyncio.to_thread(self._host.check_servers, definition)
         await self.abort(definition.name)
         _check_equal(VmmVersion(vmm.name), VmmVersion(self._host.vmm.name))
         vm = self._candidate(definition, extents, giver)

@@ -14,10 +14,11 @@ from multiroot.lab.cache import Cache
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.ranges import align_up
-from multiroot.units import MIB, format_size
+from multiroot.units import GIB, MIB, format_size
 
 UNIT = 2 * MIB  # kernels take persistent memory in such pieces (Documentation/driver-api/nvdimm: alignment)
 _COPY_TIMEOUT_S = 3600.0
+MOST = 512 * GIB  # of all disks: the machine's CPUs have 40 bits for physical addresses, for RAM, too
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ def choose(words: Sequence[str], lab: str, cache: Cache) -> tuple[LabDisk, ...]:
     for disk in chosen:
         if files.count(disk.file.resolve()) > 1:
             raise BadRequestError(f"{disk.origin} is given twice", "a file is one disk")
+    if (size := sum(disk.size for disk in chosen)) > MOST:
+        largest = max(chosen, key=lambda disk: disk.size)
+        raise BadRequestError(
+            f"{largest.origin} is too large: the disks have {format_size(size)} together",
+            f"persistent memory of a lab machine has room for {format_size(MOST)}",
+        )
     return tuple(chosen)
 
 

@@ -22,7 +22,7 @@ from multiroot.clocks import Clock, wall_clock
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.net.vhost import open_vhost
 from multiroot.passthrough.devices import Devices
-from multiroot.vm import console, disk_servers, firmware, seed, sources
+from multiroot.vm import console, disk_servers, firmware, nbd, seed, sources
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk
 from multiroot.vm.disk_content import Content, check_content
@@ -135,6 +135,12 @@ class Host:
             self.find_disk(disk)
         if definition.functions and self.devices is None:
             raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
+
+    def check_servers(self, definition: VmDefinition) -> None:
+        """Raises ConflictError or BadRequestError unless this root reaches all servers of its disks."""
+        for disk in definition.disks:
+            if disk.server:
+                nbd.reach(disk.server)
 
     def check_disks(self, definition: VmDefinition) -> None:
         """Raises BadRequestError or ConflictError unless all disks are there and hold what they are to."""

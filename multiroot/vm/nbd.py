@@ -50,11 +50,16 @@ class Export:
 def answers(server: NbdServer) -> bool:
     """Whether the server is there and serves the disk."""
     try:
-        with _Connection(server) as connection:
-            connection.choose()
-            return True
+        reach(server)
     except (ServerGoneError, BadRequestError):
         return False
+    return True
+
+
+def reach(server: NbdServer) -> None:
+    """Raises ServerGoneError if nobody answers, BadRequestError if that server does not serve the disk."""
+    with _Connection(server) as connection:
+        connection.choose()
 
 
 def look(server: NbdServer, head: int) -> Export:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Loaded into the lab machine's QEMU: mends two faults of its software emulation of SVM, as of QEMU 11.1.
+ * Loaded into the lab machine's QEMU: mends three faults of its software emulation of SVM, as of QEMU 11.1.
  *
  * The helper for VMRUN that injects an external interrupt leaves the vector behind as the CPU's exception_index
  * (target/i386/tcg/system/svm_helper.c). Whatever takes the CPU out of its execution loop next without an interrupt
@@ -16,29 +16,58 @@
  * kernel that runs the guest goes on translating its addresses as if they were the guest's: it triple-faults, or
  * leaves the guest a second time, with its own state in place of the guest's. The bit stands for IGNNE#, which only a
  * write to port F0h sets: nobody does. So the function is made to do nothing.
+ *
+ * The helper for a write to CR8 (target/i386/tcg/system/misc_helper.c) calls cpu_interrupt() without QEMU's big lock
+ * when the nested guest's priority lets a pending virtual interrupt through, and QEMU ends by an assertion. UEFI writes
+ * CR8 at the end of each of its interrupts. Here the lock is taken around the helper, in a nested guest alone: else the
+ * helper takes it itself. Which of both holds is a bit of hflags2, whose place is read from the helper's own code.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 /* DEF_HELPER_3(vmrun, void, env, int, int) */
 typedef void (*vmrun_helper)(void *env, int aflag, int next_eip_addend);
 
+/* DEF_HELPER_FLAGS_3(write_crN, ..., void, env, int, tl) */
+typedef void (*write_cr_helper)(void *env, int reg, uint64_t value);
+
 enum { RET = 0xc3 };	/* the x86 instruction */
+enum { TASK_PRIORITY = 8, VIRTUAL_INTERRUPTS = 1 << 3 };	/* CR8; HF2_VINTR_MASK */
+enum { CODE_SEARCHED = 256 };
 
 extern __thread void *current_cpu;
 
 static vmrun_helper vmrun;
 static void (*leave)(void *cpu);
+static write_cr_helper write_cr;
+static void (*lock)(const char *file, int line);
+static void (*unlock)(void);
+static int32_t hflags2_at;
 
 static void vmrun_and_leave(void *env, int aflag, int next_eip_addend)
 {
 	vmrun(env, aflag, next_eip_addend);
 	leave(current_cpu);
+}
+
+static void write_cr_locked(void *env, int reg, uint64_t value)
+{
+	uint32_t hflags2;
+
+	memcpy(&hflags2, (char *)env + hflags2_at, sizeof(hflags2));
+	if (reg != TASK_PRIORITY || !(hflags2 & VIRTUAL_INTERRUPTS)) {
+		write_cr(env, reg, value);
+		return;
+	}
+	lock(__FILE__, __LINE__);
+	write_cr(env, reg, value);
+	unlock();
 }
 
 static void give_up(void)
@@ -59,16 +88,39 @@ static void make_empty(uint8_t *function)
 		give_up();
 }
 
+/* Of "testb $VIRTUAL_INTERRUPTS, offset(%rdi)", the only one of its kind there. */
+static int32_t find_hflags2(const uint8_t *code)
+{
+	int32_t offset;
+
+	for (int at = 0; at < CODE_SEARCHED; at++) {
+		if (code[at] != 0xf6 || code[at + 1] != 0x87 || code[at + 6] != VIRTUAL_INTERRUPTS)
+			continue;
+		memcpy(&offset, code + at + 2, sizeof(offset));
+		return offset;
+	}
+	give_up();
+	return 0;
+}
+
 __attribute__((constructor)) static void mend(void)
 {
 	/* Of struct TCGHelperInfo the function comes first. */
 	vmrun_helper *called = dlsym(RTLD_DEFAULT, "helper_info_vmrun");
+	write_cr_helper *writes = dlsym(RTLD_DEFAULT, "helper_info_write_crN");
 	uint8_t *clear_ignne = dlsym(RTLD_DEFAULT, "cpu_clear_ignne");
 
 	vmrun = (vmrun_helper)(uintptr_t)dlsym(RTLD_DEFAULT, "helper_vmrun");
 	leave = (void (*)(void *))(uintptr_t)dlsym(RTLD_DEFAULT, "cpu_loop_exit_noexc");
+	write_cr = (write_cr_helper)(uintptr_t)dlsym(RTLD_DEFAULT, "helper_write_crN");
+	lock = (void (*)(const char *, int))(uintptr_t)dlsym(RTLD_DEFAULT, "bql_lock_impl");
+	unlock = (void (*)(void))(uintptr_t)dlsym(RTLD_DEFAULT, "bql_unlock");
 	if (!called || !clear_ignne || !vmrun || !leave || *called != vmrun)
 		give_up();
+	if (!writes || !write_cr || !lock || !unlock || *writes != write_cr)
+		give_up();
+	hflags2_at = find_hflags2((const uint8_t *)(uintptr_t)write_cr);
+	*writes = write_cr_locked;
 	*called = vmrun_and_leave;
 	make_empty(clear_ignne);
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from multiroot.units import MIB
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
+SECOND_WRITER = (Path(__file__).parent / "guest/second_writer.py").read_text()
 SIZE = 128 * MIB
 NOTICED_S = 60.0
 OUTSIDE = "10.0.2.2"  # the workstation's loopback, for a lab machine
@@ -129,6 +131,10 @@ def test_a_servers_disk_goes_with_its_vm(cli: Cli, server: Server, disk: Path) -
     run = ("--memory", "128M", "--disk", server.source)
     cli.ok("vm", "run", "writer", *run, "--append", "ticker.disk=vda")
     writes(cli, disk, "old", 100)
+    # A taker's QEMU, before it is told that the VM is its own, ends by an assertion rather than write.
+    tried = cli.lab.run(["python3", "-c", SECOND_WRITER, OUTSIDE, str(server.port), "disk"], root="old")
+    assert tried.stdout.strip() == str(-signal.SIGABRT), tried.stderr
+    assert "BDRV_O_INACTIVE" in tried.stderr
     cli.ok("root", "launch", "--kernel", "7.x")
     lead_new_root_out(cli)
     away_and_back(cli, server, disk, "old", "new")

@@ -52,6 +52,16 @@ def test_a_raw_file_is_the_disk_itself(tmp_path: Path, cache: Cache, monkeypatch
     assert error.value.hint == f"make it larger: truncate --size={6 * MIB} {file}"
 
 
+def test_an_image_that_is_larger_than_persistent_memory_can_be(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = image(tmp_path / "large.raw", lab_disks.MOST), image(tmp_path / "small.raw", 2 * MIB)
+    known(monkeypatch, "raw", 0)
+    assert len(lab_disks.choose([str(large)], "default", cache)) == 1
+    with pytest.raises(BadRequestError, match=r"large\.raw is too large: .* room for 512 GiB"):
+        lab_disks.choose([str(small), str(large)], "default", cache)
+
+
 def test_what_is_not_raw_is_converted_to_a_copy(
     tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
