@@ -16,7 +16,8 @@ from itertools import pairwise
 _MOST = (1 << 63) - 1  # of any number that is told
 _LINE = re.compile(
     rb"(?:T (?P<tick>[0-9a-f]{1,16})|R (?P<report>[0-9a-f]{1,16}) boot=(?P<boot>[0-9a-f-]{1,64})"
-    rb" mono=(?P<mono>\d{1,20}) wall=(?P<wall>\d{1,20}) checked=(?P<checked>\d{1,20}) bad=(?P<bad>\d{1,20}) gap=(?P<gap>\d{1,20}))\r?"
+    rb" mono=(?P<mono>\d{1,20}) wall=(?P<wall>\d{1,20}) checked=(?P<checked>\d{1,20})"
+    rb" bad=(?P<bad>\d{1,20}) gap=(?P<gap>\d{1,20}))\r?"
 )
 
 
