@@ -140,7 +140,9 @@ def list_vms(root: str | None, as_json: bool) -> None:
 @name_argument
 @view_option
 @json_option
-@click.option("--toml", "as_toml", is_flag=True, help="Print a file for --file that gives the same VM.")
+@click.option(
+    "--toml", "as_toml", is_flag=True, help="Print a file for `vm run --file` that gives the same VM."
+)
 def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
     """Everything about the VM NAME."""
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The network namespace of the guests: their bridge, their taps and their link to other roots.
 
-No socket of this root is in it. So a guest reaches nothing of a root, whatever address it asks for and
-whatever listens there.
+No server of this root is in it. So a guest reaches nothing of a root, whatever address it asks for and
+whatever listens there. VMMs are in it, for what they connect with: the servers of disks.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from multiroot import proc
@@ -25,6 +26,23 @@ _CLONE_NEWNET = 0x40000000
 _OURS = Path("/proc/thread-self/ns/net")
 # Once: each has classes of its own, and every handoff enters the namespace.
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def connect(host: str, port: int, timeout: float) -> socket.socket:
+    """A TCP connection from the guests' network, as VMMs have them; from this process's own where there is none.
+
+    `host` is an address. Raises OSError; MultirootError when this user may not enter the namespace.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with entered() if os.path.ismount(PATH) else nullcontext():
+        made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.settimeout(timeout)
+        made.connect((host, port))
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def make() -> None:

@@ -198,11 +198,6 @@ def check_ram(size: int) -> None:
     check_size(size)
 
 
-def has_power_button(machine: str) -> bool:
-    """Whether a guest can be asked to power off; ACPI is what tells it."""
-    return "acpi=off" not in machine.split(",")[1:]
-
-
 def machine_kind(machine: str) -> str:
     """A definition's `machine` without its options."""
     return machine.partition(",")[0]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from multiroot.errors import BadRequestError, ConflictError, WaitTimeoutError
-from multiroot.vm.definition import VmDefinition, check_name, has_power_button, machine_kind
+from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.home import Home
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
@@ -115,9 +115,6 @@ class Lifecycle:
         vm = self._manager.live(name)
         if vm.paused:
             raise ConflictError(f"{name} is paused and hears no power button", f"power it off: {by_force}")
-        if not has_power_button(vm.definition.machine):
-            kind = machine_kind(vm.definition.machine)
-            raise ConflictError(f"{name} has no power button, it is a {kind} without ACPI", by_force)
         with vm.busy("stopped"):
             await vm.vmm.press_power()
         try:

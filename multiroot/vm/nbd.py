@@ -7,11 +7,11 @@ github.com/NetworkBlockDevice/nbd; all numbers are big-endian.
 
 from __future__ import annotations
 
-import socket
 import struct
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError, ConflictError
+from multiroot.net import namespace
 from multiroot.vm.disk import NbdServer
 
 ANSWER_S = 5.0  # a server may take so long for each answer
@@ -78,7 +78,7 @@ class _Connection:
     def __init__(self, server: NbdServer) -> None:
         self._server = server
         try:
-            self._sock = socket.create_connection((server.host, server.port), ANSWER_S)
+            self._sock = namespace.connect(server.host, server.port, ANSWER_S)
         except OSError as error:
             raise self._gone(error.strerror or str(error)) from error
         try:

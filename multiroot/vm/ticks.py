@@ -13,9 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+_MOST = (1 << 63) - 1  # of any number that is told
 _LINE = re.compile(
-    rb"(?:T (?P<tick>[0-9a-f]+)|R (?P<report>[0-9a-f]+) boot=(?P<boot>[0-9a-f-]+) mono=(?P<mono>\d+)"
-    rb" wall=(?P<wall>\d+) checked=(?P<checked>\d+) bad=(?P<bad>\d+) gap=(?P<gap>\d+))\r?"
+    rb"(?:T (?P<tick>[0-9a-f]{1,16})|R (?P<report>[0-9a-f]{1,16}) boot=(?P<boot>[0-9a-f-]{1,64})"
+    rb" mono=(?P<mono>\d{1,20}) wall=(?P<wall>\d{1,20}) checked=(?P<checked>\d{1,20})"
+    rb" bad=(?P<bad>\d{1,20}) gap=(?P<gap>\d{1,20}))\r?"
 )
 
 
@@ -73,10 +75,15 @@ def parse_line(line: bytes, seen_ns: int) -> Tick | None:
     match = _LINE.fullmatch(line)
     if not match:
         return None
+    counter = int(match["tick"] or match["report"], 16)
+    if counter > _MOST:
+        return None
     if match["tick"]:
-        return Tick(int(match["tick"], 16), seen_ns)
-    counter = int(match["report"], 16)
-    numbers = (int(match[key]) for key in ("mono", "wall", "checked", "bad", "gap"))
+        return Tick(counter, seen_ns)
+    numbers = [int(match[key]) for key in ("mono", "wall", "checked", "bad", "gap")]
+    if max(numbers) > _MOST:
+        # Nobody believes all that a guest says: this can't be.
+        return Tick(counter, seen_ns)
     return Tick(counter, seen_ns, Report(counter, match["boot"].decode(), *numbers))
 
 

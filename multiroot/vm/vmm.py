@@ -154,7 +154,9 @@ class Vmm(Protocol):
         """Have the guest stand still if it does not yet."""
 
     async def press_power(self) -> None:
-        """Press the power button. What the guest does then is its own affair; `wait_end` tells."""
+        """Press the power button. What the guest does then is its own affair; `wait_end` tells. Raises
+        ConflictError if the machine has none.
+        """
 
     async def reset(self) -> None:
         """Reset the guest's machine; it boots again in the same process."""

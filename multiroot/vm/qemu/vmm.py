@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multiroot import proc
-from multiroot.errors import CommandError
+from multiroot.errors import CommandError, ConflictError
 from multiroot.processes import ProcessId
 from multiroot.vm.cpu_model import follows_the_root, is_written_out
 from multiroot.vm.definition import OVMF
@@ -159,6 +159,13 @@ class QemuVmm:
         self._paused = True
 
     async def press_power(self) -> None:
+        kind, *words = self.setup.definition.machine.split(",")
+        if "acpi=off" in words:
+            name = self.setup.definition.name
+            raise ConflictError(
+                f"{name} has no power button, it is a {kind} without ACPI",
+                f"power it off: multiroot vm stop {name} --force",
+            )
         await self.qmp.execute("system_powerdown")
 
     async def reset(self) -> None:

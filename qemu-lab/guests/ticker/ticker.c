@@ -141,7 +141,8 @@ static void tick(int serial, struct region *region, struct frames *frames, struc
 		until = (struct timespec){ due / 1000000000, due % 1000000000 };
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 		at = now(CLOCK_MONOTONIC);
-		if (at - last > gap)
+		/* It may go back by what one interrupt of the clock is late, when this guest stood still. */
+		if (at > last && at - last > gap)
 			gap = at - last;
 		last = at;
 		if (at > due + LATE_PERIODS * period)

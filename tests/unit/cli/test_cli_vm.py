@@ -40,6 +40,7 @@ cards = [{ mac = "52:54:00:00:00:07", address = "10.77.1.7/16", queues = 2 }, { 
 firmware = "direct"
 disks = [{ source = "pmem:0x1c0000000", bus = "virtio-scsi" }]
 functions = ["01:00.0"]
+user_data = "#!/bin/true"
 """
 SAME = (
     "--memory", "512M", "--cpus", "2", "--cpu", "base,lm=on", "--machine", "q35,hpet=on",
@@ -74,13 +75,15 @@ def asked(run: Run, agent: FakeAgent, file: Write) -> Asked:
     return call
 
 
-def test_a_file_and_options_ask_for_the_same(run: Run, agent: FakeAgent, file: Write) -> None:
+def test_a_file_and_options_ask_for_the_same(run: Run, agent: FakeAgent, file: Write, tmp_path: Path) -> None:
     agent.answer("Run", vm_pb2.Vm(definition=vm_pb2.VmDefinition(name="web"), owner=1, epoch=1))
+    (tmp_path / "user-data").write_text("#!/bin/true")
+    same = (*SAME, "--user-data", str(tmp_path / "user-data"))
     # A field that is added belongs into both.
     assert set(tomllib.loads(FULL)) == {field.name for field in fields(VmDefinition)}
-    assert set(SAME[::2]) == {option.flag for option in options(VmDefinition)}
-    named = ("web", *SAME)
-    for text, words in ((FULL, ()), (FULL, ("web",)), (SMALL, SAME), (None, named)):
+    assert set(same[::2]) == {option.flag for option in options(VmDefinition)}
+    named = ("web", *same)
+    for text, words in ((FULL, ()), (FULL, ("web",)), (SMALL, same), (None, named)):
         given = ("--file", file(text)) if text else ()
         assert run("vm", "run", *given, *words).out == "web runs in root 1, epoch 1\n"
     first, *others = [request.SerializeToString(deterministic=True) for request in agent.requests("Run")]

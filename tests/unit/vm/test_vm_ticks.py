@@ -146,3 +146,11 @@ def test_the_gap_around_a_span_leaves_out_what_is_far_away() -> None:
     ticks = [Tick(number, at) for number, at in enumerate(seen)]
     assert gap_around(ticks, 5 * second + 20, 5 * second + 80) == 80
     assert gap_around(ticks, 20 * second, 21 * second) == 0
+
+
+@pytest.mark.parametrize("digits", [f"{1 << 63}", f"{(1 << 64) - 7_000_000}", f"{10**19}", "1" * 5000])
+def test_of_a_report_that_cannot_be_only_the_tick_counts(digits: str) -> None:
+    """Seen of a guest whose clock went back a little: a difference of unsigned numbers."""
+    line = f"R 40 boot=0-1 mono=1 wall=1 checked=1 bad=0 gap={digits}".encode()
+    assert parse_line(line, 5) in (Tick(0x40, 5), None)
+    ticks_to_proto(parse([(1, b"\n"), (5, line + b"\n"), (6, b"T ffffffffffffffff\n")]))
