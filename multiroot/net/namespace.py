@@ -29,7 +29,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def connect(host: str, port: int, timeout: float) -> socket.socket:
-    """A TCP connection from the guests' network, as VMMs have them; from this process's own where there is none.
+    """A TCP connection from the guests' network, as VMMs have; from this process's own where there is none.
 
     `host` is an address. Raises OSError; MultirootError when this user may not enter the namespace.
     """

@@ -83,7 +83,7 @@ def _checked(source: str) -> str:
     if source.startswith("nbd:"):
         raise BadRequestError(
             f"not a disk of an NBD server: {source!r}",
-            "write it like nbd:10.0.2.2:10809/disk, with the server's IP address",
+            "write it like nbd:10.77.3.2:10809/disk, with the server's IP address",
         )
     if _FILE.fullmatch(source):
         raise BadRequestError(

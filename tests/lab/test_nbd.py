@@ -18,7 +18,7 @@ from lab_factory import Labs
 from multiroot import proc
 from multiroot.demo import device, guests
 from multiroot.lab import boot, disk_image, lab, roots
-from multiroot.net.addresses import root_address
+from multiroot.net.addresses import OUTSIDE, root_address
 from multiroot.phases import Phases
 from multiroot.rpc import client
 from multiroot.units import MIB
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 SECOND_WRITER = (Path(__file__).parent / "guest/second_writer.py").read_text()
 SIZE = 128 * MIB
 NOTICED_S = 60.0
-OUTSIDE = "10.0.2.2"  # the workstation's loopback, for a lab machine
+
 
 
 class Server:
