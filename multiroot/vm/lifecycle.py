@@ -16,6 +16,7 @@ from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.home import Home
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
+from multiroot.vm.vmm import VmmGoneError
 
 POWER_OFF_S = 60  # a guest may take so long, unless told otherwise
 
@@ -115,7 +116,8 @@ class Lifecycle:
         vm = self._manager.live(name)
         if vm.paused:
             raise ConflictError(f"{name} is paused and hears no power button", f"power it off: {by_force}")
-        with vm.busy("stopped"):
+        # One that has powered off before it could answer is what was wished for.
+        with vm.busy("stopped"), suppress(VmmGoneError):
             await vm.vmm.press_power()
         try:
             # Not busy meanwhile: it can go to another root as ever, and stops there.

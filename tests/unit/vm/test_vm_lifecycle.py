@@ -283,3 +283,12 @@ async def test_one_that_nobody_can_read_is_told_and_can_be_removed(life: Lifecyc
     assert told.value.hint == "forget it: multiroot vm rm vm0"
     await life.remove("vm0")
     assert extents(host) == []
+
+
+async def test_a_guest_that_powers_off_before_its_vmm_answers(
+    life: Lifecycle, host: Host, manager: VmManager, set_faults: SetFaults
+) -> None:
+    set_faults("die:system_powerdown")
+    await life.run(SMALL)
+    await life.stop("vm0", timeout_s=20)
+    assert (extents(host), manager.state("vm0")) == ([HOME], VmState.STOPPED)
