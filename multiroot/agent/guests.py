@@ -21,6 +21,7 @@ from multiroot.root.identity import FIRST_ROOT
 from multiroot.rpc.server import PeerChannel, Refusal
 from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2_grpc
 from multiroot.vm.elsewhere import no_other_root
+from multiroot.vm.home import Homes, KeptVariables
 from multiroot.vm.instance import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu.vmm import QemuFactory
@@ -63,6 +64,7 @@ class Guests:
             network=network,
             devices=Devices(arena, _surroundings(root)),
             guests=root.options.guests,
+            variables=KeptVariables(Homes(arena)),
         )
         manager = VmManager(host)
         await manager.adopt()

@@ -21,7 +21,8 @@ class Cpus:
     `what` describes a CPU that will do. `id_name` is what people call a hardware id. `widest_narrow_id` is
     the largest one that fits the interrupt controller's narrow mode. `controllers` are the names of its two
     modes, narrow and wide. Of the features, every root needs those that are `wanted`. Those of `clock` make a
-    clock common to all roots. A CPU that runs VMs has one of `virtualisation`.
+    clock common to all roots. A CPU that runs VMs has one of `virtualisation`. Guests in the
+    oldest root that is supported can't have those that are `newer`, by QEMU's names.
     """
 
     hardware_ids: Callable[[str], dict[int, int]]
@@ -36,6 +37,7 @@ class Cpus:
     clock: frozenset[str]
     virtualisation: frozenset[str]
     kvm_modules: tuple[str, ...]
+    newer: frozenset[str]
 
     def are_wide(self, cpuinfo: str) -> bool:
         """Whether CPUs have ids that only the wide mode of the interrupt controller can address."""

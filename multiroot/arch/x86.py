@@ -66,6 +66,29 @@ def kernel_release(head: bytes) -> str:
     return words[0]
 
 
+# QEMU's names of features that KVM passes on to guests since a later Linux than 6.1, the oldest one that is
+# supported (arch/x86/kvm/cpuid.c, kvm_set_cpu_caps, and for nested guests svm/svm.c, svm_set_cpu_caps).
+NEWER_FEATURES = frozenset(
+    {
+        *(
+            "amx-complex",
+            "amx-fp16",
+            "avx-ifma",
+            "avx-ne-convert",
+            "avx-vnni-int16",
+            "avx-vnni-int8",
+            "avx10",
+        ),
+        *("cmpccxadd", "fred", "fsrc", "fsrs", "fzrm", "lam", "lkgs", "movrs", "prefetchiti"),
+        *("sha512", "sm3", "sm4", "wrmsrns", "msr-imm"),
+        *("auto-ibrs", "null-sel-clr-base", "no-nested-data-bp", "lfence-always-serializing"),
+        *("perfmon-v2", "prefetchi", "fs-gs-base-ns", "verw-clear", "tsa-l1-no", "tsa-sq-no"),
+        *("overflow-recov", "succor", "ibpb-brtype", "sbpb", "srso-no", "srso-user-kernel-no"),
+        *("bhi-ctrl", "ddpd-u", "ipred-ctrl", "mcdt-no", "rrsba-ctrl"),
+        *("flushbyasid", "lbrv", "vnmi"),
+    }
+)
+
 X86 = Arch(
     name="x86",
     machine="x86_64",
@@ -85,6 +108,7 @@ X86 = Arch(
         clock=frozenset({"constant_tsc", "nonstop_tsc"}),
         virtualisation=frozenset({"svm", "vmx"}),
         kvm_modules=("kvm_amd", "kvm_intel"),
+        newer=NEWER_FEATURES,
     ),
     # The setup code, which the version string is in, has at most 64 sectors of 512 bytes behind the first.
     kernel=KernelFile(name="bzImage", head=0x8200, release=kernel_release),

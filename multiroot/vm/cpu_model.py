@@ -17,29 +17,6 @@ HOST = "host"
 FROZEN = "frozen"
 BASE = "base"
 
-# QEMU's names of features that KVM passes on to guests since a later Linux than 6.1, the oldest one that is
-# supported (arch/x86/kvm/cpuid.c, kvm_set_cpu_caps, and for nested guests svm/svm.c, svm_set_cpu_caps).
-NEWER = frozenset(
-    {
-        *(
-            "amx-complex",
-            "amx-fp16",
-            "avx-ifma",
-            "avx-ne-convert",
-            "avx-vnni-int16",
-            "avx-vnni-int8",
-            "avx10",
-        ),
-        *("cmpccxadd", "fred", "fsrc", "fsrs", "fzrm", "lam", "lkgs", "movrs", "prefetchiti"),
-        *("sha512", "sm3", "sm4", "wrmsrns", "msr-imm"),
-        *("auto-ibrs", "null-sel-clr-base", "no-nested-data-bp", "lfence-always-serializing"),
-        *("perfmon-v2", "prefetchi", "fs-gs-base-ns", "verw-clear", "tsa-l1-no", "tsa-sq-no"),
-        *("overflow-recov", "succor", "ibpb-brtype", "sbpb", "srso-no", "srso-user-kernel-no"),
-        *("bhi-ctrl", "ddpd-u", "ipred-ctrl", "mcdt-no", "rrsba-ctrl"),
-        *("flushbyasid", "lbrv", "vnmi"),
-    }
-)
-
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FEATURE = re.compile(r"([a-z0-9][a-z0-9._-]*)=([^,]+)")
 # What says how a feature that is missing is dealt with, and not which there are.

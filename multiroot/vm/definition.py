@@ -7,7 +7,7 @@ import ipaddress
 import json
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -258,6 +258,18 @@ def _checked_cards(definition: VmDefinition) -> tuple[Card, ...]:
             if card.address and card.address.partition("/")[0] == other.address.partition("/")[0]:
                 raise BadRequestError(f"two cards of {definition.name} have the address {card.address}")
     return made
+
+
+def shared_address(one: VmDefinition, other: VmDefinition) -> str:
+    """A MAC address or an address that a card of each of two VMs has; "" if there is none."""
+    taken = {each for card in other.cards for each in _addresses(card)}
+    return next((each for card in one.cards for each in _addresses(card) if each in taken), "")
+
+
+def _addresses(card: Card) -> Iterator[str]:
+    yield card.mac
+    if card.address:
+        yield card.address.partition("/")[0]
 
 
 def _mac(mac: str, name: str, number: int = 0) -> str:

@@ -46,11 +46,23 @@ def provide(definition: VmDefinition, folder: Path, store: VariableStore | None)
     fresh = TEMPLATE.read_bytes()
     kept = store.load(definition.name) if store else None
     # What another version of the firmware has left may have another size, with which the VMM does not start.
-    variables(folder).write_bytes(kept if kept is not None and len(kept) == len(fresh) else fresh)
+    first = kept if kept is not None and len(kept) == len(fresh) else fresh
+    for file in (variables(folder), _provided(folder)):
+        file.write_bytes(first)
 
 
 def keep(definition: VmDefinition, folder: Path, store: VariableStore | None) -> None:
-    """Store what the VM's firmware has written, when its VMM has ended."""
+    """Store what the VM's firmware has written in this root, when its VMM has ended.
+
+    If that is nothing, what is stored stays: a root that the VM was handed on from may have written later.
+    """
     file = variables(folder)
     if store and definition.firmware == OVMF and file.exists():
-        store.store(definition.name, file.read_bytes())
+        content = file.read_bytes()
+        if content != _provided(folder).read_bytes():
+            store.store(definition.name, content)
+
+
+def _provided(folder: Path) -> Path:
+    """What a VM's variables were when its VMM was started here."""
+    return folder / "provided.fd"

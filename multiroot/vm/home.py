@@ -39,6 +39,7 @@ SLOTS = (0, 384 << 10)  # where the two places begin
 SLOT_SIZE = 384 << 10
 VARIABLES_OFFSET = MIB
 VARIABLES_SIZE = MIB
+_LENGTH = 8  # bytes of the number in front of variables that are kept
 
 # Magic, version, length of what follows; count of the writes, epoch of the extent; checksum over all of it.
 _HEADER = struct.Struct("<8sIIQQ")
@@ -159,6 +160,28 @@ class Homes:
     def _mapped(self, entry: Entry) -> Iterator[mmap]:
         with self._arena.mapped(entry.extent) as memory:
             yield memory
+
+
+class KeptVariables:
+    """What firmware has written, in the homes of its VMs: its length in bytes (64 bits), then itself. A VM
+    without a home keeps nothing.
+    """
+
+    def __init__(self, homes: Homes) -> None:
+        self._homes = homes
+
+    def load(self, vm: str) -> bytes | None:
+        """What was stored last, None if there is nothing, or nothing that makes sense."""
+        if not self._homes.exists(vm):
+            return None
+        data = self._homes.read_variables(vm)
+        length = int.from_bytes(data[:_LENGTH], "little")
+        return data[_LENGTH : _LENGTH + length] if 0 < length <= len(data) - _LENGTH else None
+
+    def store(self, vm: str, content: bytes) -> None:
+        """Keep it; raises BadRequestError for more than a home has room for."""
+        if self._homes.exists(vm):
+            self._homes.write_variables(vm, len(content).to_bytes(_LENGTH, "little") + content)
 
 
 def no_vm(name: str) -> BadRequestError:

@@ -454,8 +454,8 @@ class Instance:
         self._tell_if_off()
 
     def _keep_variables(self) -> None:
-        """What the firmware has written, if the guest ran here last."""
-        if self._giver is None and self.word.read().root == self.host.root:
+        """What the firmware has written, if the guest ran here."""
+        if self._giver is None:
             firmware.keep(self.definition, self.folder.path, self.host.variables)
 
     async def check_servers(self) -> None:

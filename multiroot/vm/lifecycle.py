@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from multiroot.errors import BadRequestError, ConflictError, WaitTimeoutError
-from multiroot.vm.definition import VmDefinition, check_name
+from multiroot.vm.definition import VmDefinition, check_name, shared_address
 from multiroot.vm.home import Home
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
@@ -36,6 +36,7 @@ class Lifecycle:
         """Have a new VM, which is stopped."""
         definition = definition.checked()
         self._check_new(definition.name)
+        await asyncio.to_thread(self._check_cards, definition)
         await asyncio.to_thread(self._homes.make, Home(definition))
 
     async def run(self, definition: VmDefinition) -> Instance:
@@ -74,8 +75,18 @@ class Lifecycle:
         name = definition.name
         if (state := self._state(name)) is not VmState.STOPPED:
             raise ConflictError(f"{name} is {state}", f"stop it first: multiroot vm stop {name}")
+        await asyncio.to_thread(self._check_cards, definition)
         home = replace(self._home(name), definition=definition)
         await asyncio.to_thread(self._homes.write, home, lambda: self._check_unused(name))
+
+    def _check_cards(self, definition: VmDefinition) -> None:
+        """Raises ConflictError if another VM has an address of one of its cards: both would be deaf."""
+        for other in self._homes.names():
+            home = self._homes.read(other) if other != definition.name else None
+            if home and (both := shared_address(definition, home.definition)):
+                raise ConflictError(
+                    f"the VM {other} has the address {both}, too", f"see `multiroot vm show {other}`"
+                )
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Forget a VM that is stopped; with `force` one that is not is powered off at once."""

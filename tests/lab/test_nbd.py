@@ -30,7 +30,6 @@ SIZE = 128 * MIB
 NOTICED_S = 60.0
 
 
-
 class Server:
     """qemu-nbd on loopback; its disk is the file `disk`."""
 

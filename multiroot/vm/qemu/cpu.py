@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from multiroot import proc
+from multiroot.arch import current
 from multiroot.errors import BadRequestError, CommandError, ConflictError
-from multiroot.vm.cpu_model import FROZEN, NEWER, parse
+from multiroot.vm.cpu_model import FROZEN, parse
 from multiroot.vm.folder import last_words
 from multiroot.vm.process import listen, started
 from multiroot.vm.qemu.command import Qemu
@@ -44,7 +45,7 @@ async def write_out(qemu: Qemu, model: str) -> str:
         answer = await _ask(qemu, Path(folder), {"name": name, "props": given})
     # Without KVM there is but one number of address bits.
     physical = physical_bits(CPUINFO.read_text()) if qemu.accel == "kvm" else None
-    return from_expansion(answer, physical, NEWER - given.keys() if frozen else frozenset())
+    return from_expansion(answer, physical, current().cpus.newer - given.keys() if frozen else frozenset())
 
 
 def from_expansion(answer: Any, physical: int | None, without: Collection[str] = ()) -> str:

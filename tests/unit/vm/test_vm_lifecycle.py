@@ -17,6 +17,7 @@ from multiroot.arena.arena import Arena
 from multiroot.errors import BadRequestError, CommandError, ConflictError, WaitTimeoutError
 from multiroot.units import MIB
 from multiroot.vm import home
+from multiroot.vm.definition import Card
 from multiroot.vm.folder import folders
 from multiroot.vm.instance import Host, Instance, VmState
 from multiroot.vm.lifecycle import Lifecycle
@@ -123,7 +124,7 @@ async def test_one_that_does_not_start_leaves_nothing_when_it_is_new_and_its_def
         await life.start("vm0")
     assert (extents(host), manager.state("vm0")) == ([HOME], VmState.STOPPED)
     with pytest.raises(ConflictError, match="no free extent of 1 GiB"):
-        await life.run(replace(SMALL, name="vm1", ram_bytes=1024 * MIB))
+        await life.run(replace(SMALL, name="vm1", ram_bytes=1024 * MIB, cards=()))
     assert extents(host) == [HOME]
 
 
@@ -292,3 +293,19 @@ async def test_a_guest_that_powers_off_before_its_vmm_answers(
     await life.run(SMALL)
     await life.stop("vm0", timeout_s=20)
     assert (extents(host), manager.state("vm0")) == ([HOME], VmState.STOPPED)
+
+
+@pytest.mark.parametrize("card", [Card(mac="52:54:00:00:00:09"), Card(address="10.77.1.9/24")])
+async def test_an_address_belongs_to_one_vm(life: Lifecycle, host: Host, card: Card) -> None:
+    has = replace(SMALL, cards=(Card("52:54:00:00:00:09", "10.77.1.9/16"),))
+    await life.define(has)
+    other = replace(SMALL, name="vm1", cards=(card,))
+    for verb in (life.define, life.run):
+        with pytest.raises(
+            ConflictError, match=r"the VM vm0 has the address (52:54:00:00:00:09|10.77.1.9), too"
+        ):
+            await verb(other)
+    await life.define(replace(other, cards=()))
+    with pytest.raises(ConflictError, match="the VM vm0 has the address"):
+        await life.edit(other)
+    await life.edit(has)

@@ -102,6 +102,6 @@ async def test_a_vm_has_the_disk(manager: VmManager, set_faults: SetFaults) -> N
     assert vm.vmm.process
     words = Path(f"/proc/{vm.vmm.process.pid}/cmdline").read_text().split("\0")
     (drive,) = [word for word in words if str(vm.folder.seed) in word]
-    assert "read-only=on" in drive
+    assert '"read-only": true' in drive
     with pytest.raises(BadRequestError, match="only a q35 machine"):
         replace(SMALL, machine="microvm", user_data=USER_DATA).checked()
