@@ -39,6 +39,7 @@ def replace_name(lab: Lab) -> scenario.lab.Options:
     return replace(scenario.lab.Options(), name=lab.state.machine.name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("old", "new", "vms"), [("6.12", "newest", 2)])
 def test_vms_go_to_another_kernel_and_the_old_one_lives_on(
     labs_factory: Labs, old: str, new: str, vms: int
