@@ -22,7 +22,7 @@ from multiroot.rpc.server import PeerChannel, Refusal
 from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2_grpc
 from multiroot.vm.elsewhere import no_other_root
 from multiroot.vm.home import Homes, KeptVariables
-from multiroot.vm.instance import Host
+from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu.vmm import QemuFactory
 from multiroot.vm.vm_service import VmService

@@ -36,7 +36,8 @@ from multiroot.phases import Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
-from multiroot.vm.instance import LIVE, Instance, LateFrames, VmState
+from multiroot.vm.host import LateFrames
+from multiroot.vm.instance import LIVE, Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, extent_to_proto, notices_to_proto, stations_to_proto
 from multiroot.vm.vmm import Saved, VmmGoneError

@@ -8,30 +8,25 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from multiroot import proc
-from multiroot.arena.arena import Arena, Entry, OwnerWord
+from multiroot.arena.arena import Entry, OwnerWord
 from multiroot.arena.layout import Owner
-from multiroot.clocks import Clock, wall_clock
-from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.clocks import wall_clock
+from multiroot.errors import CommandError, ConflictError
 from multiroot.net.vhost import open_vhost
-from multiroot.passthrough.devices import Devices
-from multiroot.vm import console, disk_servers, firmware, nbd, seed, sources
+from multiroot.vm import console, disk_servers, firmware, seed
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.disk import Disk
-from multiroot.vm.disk_content import Content, check_content
 from multiroot.vm.folder import VmFolder, VmRecord
-from multiroot.vm.guests import GUESTS, GuestImage, check_image
+from multiroot.vm.guests import GuestImage
+from multiroot.vm.host import Host
 from multiroot.vm.notices import Notice, newest
-from multiroot.vm.pmem import Pmem
-from multiroot.vm.process import AGENT_URGENCY, Urgency, listen, started
-from multiroot.vm.vmm import CardWires, VmmFactory, VmmGoneError, VmmSetup, VmmStuckError, Wiring
+from multiroot.vm.process import listen, started
+from multiroot.vm.vmm import CardWires, VmmGoneError, VmmSetup, VmmStuckError, Wiring
 
 log = logging.getLogger(__name__)
 
@@ -56,96 +51,6 @@ class VmState(StrEnum):
 
 ACTIVE = (VmState.STARTING, VmState.RUNNING, VmState.PAUSED, VmState.INCOMING, VmState.FROZEN)
 LIVE = (VmState.RUNNING, VmState.PAUSED)  # here, and nobody else's business
-
-
-class Tap(Protocol):
-    """An open tap, a port of the guests' bridge that is not up yet. It vanishes with its last descriptor."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fds(self) -> tuple[int, ...]:
-        """One for each queue."""
-
-    def close(self) -> None:
-        """This process needs it no more."""
-
-
-class Network(Protocol):
-    """Where a VM's network card is plugged in."""
-
-    async def add_tap(self, vm: str, queues: int = 1) -> Tap: ...
-
-    async def bring_up(self, tap: str) -> None: ...
-
-    def await_lease(self, tap: str, hear: Callable[[str, str], None]) -> None:
-        """Once, tell MAC and IPv4 address when a server gives one to the guest behind `tap`."""
-
-    def inside(self) -> AbstractContextManager[None]:
-        """In the body, this thread is in the guests' network."""
-
-    def late_frames(self, taps: Sequence[str], root: int) -> LateFrames:
-        """Of cards behind these taps whose guest goes to another root."""
-
-
-class LateFrames(Protocol):
-    """Frames that come for a guest while it stands still in a handoff."""
-
-    def listen(self) -> None:
-        """Note what comes from now on."""
-
-    def pass_on(self, since_ns: int) -> int:
-        """Send those since `since_ns` (wall clock) to where the guest is now, and say how many there were.
-
-        May be called again; each frame is sent once.
-        """
-
-    def close(self) -> None:
-        """Note nothing any more."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card,
-    `devices` None no device of their own. `find_disk` says what a disk is here, `look_at_disk` what is in it.
-    `variables` keeps what firmware knows of VMs; None: as long as they run. `agent` is this process, for VMs
-    that stand still.
-    """
-
-    root: int
-    arena: Arena
-    clock: Clock
-    run_dir: Path
-    vmm: VmmFactory
-    network: Network | None = None
-    devices: Devices | None = None
-    guests: Path = GUESTS
-    find_disk: Callable[[Disk], Pmem | None] = sources.find
-    look_at_disk: Callable[[Disk, Pmem | None], Content] = sources.look
-    variables: firmware.VariableStore | None = None
-    agent: Urgency = field(default_factory=lambda: Urgency(os.getpid(), AGENT_URGENCY))
-
-    def check(self, definition: VmDefinition) -> None:
-        """Raises BadRequestError if this root lacks the guest image or has no devices to give."""
-        if not definition.boots_a_disk:
-            check_image(self.guests, definition.guest)
-        firmware.check(definition.firmware)
-        for disk in definition.disks:
-            self.find_disk(disk)
-        if definition.functions and self.devices is None:
-            raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
-
-    def check_servers(self, definition: VmDefinition) -> None:
-        """Raises ConflictError or BadRequestError unless this root reaches all servers of its disks."""
-        for disk in definition.disks:
-            if disk.server:
-                nbd.reach(disk.server)
-
-    def check_disks(self, definition: VmDefinition) -> None:
-        """Raises BadRequestError or ConflictError unless all disks are there and hold what they are to."""
-        for disk in definition.disks:
-            check_content(disk, self.look_at_disk(disk, self.find_disk(disk)))
 
 
 class Instance:

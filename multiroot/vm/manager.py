@@ -19,7 +19,8 @@ from multiroot.vm.door import Door
 from multiroot.vm.folder import VmFolder, VmRecord, folders
 from multiroot.vm.guests import GuestImage, check_ram_for
 from multiroot.vm.home import Homes
-from multiroot.vm.instance import LIVE, Host, Instance, VmState
+from multiroot.vm.host import Host
+from multiroot.vm.instance import LIVE, Instance, VmState
 from multiroot.vm.process import Process
 from multiroot.vm.vmm import VmmGoneError
 

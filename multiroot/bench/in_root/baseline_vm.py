@@ -11,7 +11,8 @@ from pathlib import Path
 from multiroot.arena.arena import Entry
 from multiroot.net.tap import TapDevice, open_tap
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.instance import Host, Instance, LateFrames
+from multiroot.vm.host import Host, LateFrames
+from multiroot.vm.instance import Instance
 from multiroot.vm.qemu.command import Incoming
 from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
 

@@ -28,7 +28,8 @@ from multiroot.errors import BadRequestError, CommandError, MultirootError
 from multiroot.net.network import RootNetwork
 from multiroot.vm import ticks
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.instance import Host, Instance, VmState
+from multiroot.vm.host import Host
+from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.qemu.qmp import Event, Events
 from multiroot.vm.qemu.vmm import QemuFactory
 from multiroot.vm.stream import wait_for_ticks

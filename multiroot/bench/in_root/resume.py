@@ -26,7 +26,8 @@ from multiroot.bench.workload import enough_ticks
 from multiroot.errors import CommandError, MultirootError
 from multiroot.root.marks import Marks
 from multiroot.vm import ticks
-from multiroot.vm.instance import Host, VmState
+from multiroot.vm.host import Host
+from multiroot.vm.instance import VmState
 from multiroot.vm.qemu.vmm import QemuFactory
 from multiroot.vm.stream import wait_for_ticks
 

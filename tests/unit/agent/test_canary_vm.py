@@ -29,7 +29,7 @@ from multiroot.errors import ConflictError, PeerLostError
 from multiroot.root.peers import Role, SideState
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
-from multiroot.vm.instance import Host
+from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 
 ME, CHILD = 1, 2

@@ -55,7 +55,7 @@ from multiroot.rpc.v1 import (
     vm_pb2_grpc,
 )
 from multiroot.units import MIB
-from multiroot.vm.instance import Host
+from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto
 from multiroot.vm.vm_service import VmService

@@ -25,7 +25,8 @@ from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import coordinator_pb2, handoff_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.instance import Host, Instance
+from multiroot.vm.host import Host
+from multiroot.vm.instance import Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.qemu.command import Qemu

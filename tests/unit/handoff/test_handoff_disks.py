@@ -11,7 +11,7 @@ from multiroot.errors import ConflictError
 from multiroot.units import MIB
 from multiroot.vm import disk_servers, nbd
 from multiroot.vm.disk import NbdServer, parse_disks
-from multiroot.vm.instance import Host
+from multiroot.vm.host import Host
 from multiroot.vm.nbd import Export, ServerGoneError
 
 from .harness import SMALL, Root, assert_runs_only_in, hand

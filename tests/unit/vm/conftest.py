@@ -13,7 +13,8 @@ import pytest
 from multiroot.arena.arena import Arena, format_arena
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.instance import Host, Instance
+from multiroot.vm.host import Host
+from multiroot.vm.instance import Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu.command import Qemu
 from multiroot.vm.qemu.qmp import Qmp

@@ -16,7 +16,7 @@ from multiroot.errors import BadRequestError, CommandError, ConflictError, Multi
 from multiroot.vm import cpu_model
 from multiroot.vm.cpu_model import Value, parse
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.instance import Host
+from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu import cpu as cpus
 from multiroot.vm.qemu.command import Qemu, cpu

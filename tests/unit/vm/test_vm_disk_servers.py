@@ -20,7 +20,7 @@ from multiroot.units import MIB
 from multiroot.vm import claims, disk_servers, nbd
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk, NbdServer, parse_disks
-from multiroot.vm.instance import Host
+from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu.notices import told
 

@@ -19,7 +19,7 @@ from multiroot.vm import claims, pmem
 from multiroot.vm.definition import DIRECT, OVMF, SEABIOS, VmDefinition
 from multiroot.vm.disk import Disk, parse_disks
 from multiroot.vm.disk_content import Content
-from multiroot.vm.instance import Host
+from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.pmem import Pmem
 from multiroot.vm.qemu.command import machine

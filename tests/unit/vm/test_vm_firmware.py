@@ -14,7 +14,7 @@ from multiroot.errors import BadRequestError
 from multiroot.units import MIB
 from multiroot.vm import firmware
 from multiroot.vm.definition import OVMF, VmDefinition
-from multiroot.vm.instance import Host
+from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 
 UEFI = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", firmware=OVMF)

@@ -12,7 +12,7 @@ from kexec.x86.bzimage import BzImage
 from multiroot.errors import BadRequestError
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.instance import Host
+from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 
 SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny").checked()

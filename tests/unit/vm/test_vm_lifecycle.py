@@ -19,7 +19,8 @@ from multiroot.units import MIB
 from multiroot.vm import home
 from multiroot.vm.definition import Card
 from multiroot.vm.folder import folders
-from multiroot.vm.instance import Host, Instance, VmState
+from multiroot.vm.host import Host
+from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.lifecycle import Lifecycle
 from multiroot.vm.manager import VmManager
 from multiroot.vm.stream import wait_for_ticks

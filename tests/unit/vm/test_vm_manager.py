@@ -22,7 +22,8 @@ from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.folder import VmRecord, folders
-from multiroot.vm.instance import Host, Instance, VmState
+from multiroot.vm.host import Host
+from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, ticks_from_proto
 from multiroot.vm.process import Process

@@ -13,7 +13,8 @@ from vm.conftest import SMALL, SetFaults, qmp_of
 
 from multiroot.errors import ConflictError
 from multiroot.rpc.v1 import vm_pb2
-from multiroot.vm.instance import Host, VmState
+from multiroot.vm.host import Host
+from multiroot.vm.instance import VmState
 from multiroot.vm.lifecycle import Lifecycle
 from multiroot.vm.manager import VmManager
 from multiroot.vm.notices import MOST, Notice, newest
