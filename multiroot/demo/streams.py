@@ -174,7 +174,7 @@ class Pings(Lines):
     def __init__(self, login: Login, address: str, log: Path) -> None:
         self.answers: dict[int, float] = {}
         self.again = 0
-        super().__init__(login, f"ping -n -D -i 0.01 {address}", log, self._note)
+        super().__init__(login, f"sudo ping -n -D -i 0.01 {address}", log, self._note)
 
     def _note(self, line: bytes) -> None:
         if match := _PING.match(line):

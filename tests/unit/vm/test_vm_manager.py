@@ -118,7 +118,7 @@ async def test_a_root_about_to_end_starts_no_vm(
     ("faults", "words"),
     [
         ("exit", "unsupported machine"),
-        ("die:query-version", "QEMU did not start"),
+        ("die:query-version", "qemu did not start vm0"),
         ("refuse:migrate-set-capabilities", "not to be had"),
     ],
 )
