@@ -245,7 +245,8 @@ class Attempt:
                 connecting.cancel()
                 hinting.cancel()
                 await asyncio.wait({connecting, hinting})
-            if self._vm.taps and self._vm.host.network:
+            # A paused guest answers nobody, before and after.
+            if self._vm.taps and self._vm.host.network and not self._vm.paused:
                 self._late = self._vm.host.network.late_frames(self._vm.taps, self._to.root)
             if hints:
                 # Not later: what is done for one in its turn, all that come after it wait for.

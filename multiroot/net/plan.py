@@ -34,8 +34,9 @@ class Link:
     mac: str = ""
 
     def is_called(self, name: str) -> bool:
-        """Whether a person would mean it by that: by its name, or by its MAC address."""
-        return bool(name) and name.lower() in (self.name, self.mac)
+        """Whether a person would mean it by that: its name, or its MAC address, which its bridge has, too."""
+        ours = self.name in (CONTROL_BRIDGE, GUEST_BRIDGE)
+        return bool(name) and not ours and name.lower() in (self.name, self.mac)
 
 
 @dataclass(frozen=True)

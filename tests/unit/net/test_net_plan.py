@@ -96,6 +96,10 @@ def test_the_uplink_goes_to_the_guests_whatever_it_is_called(uplink: str) -> Non
     links = [Link(2, "eth0", mac="52:54:00:12:34:56"), Link(3, "eth1", mac=mac)]
     assert plan_control(links, 1, uplink)[0] == GiveToGuests("eth1")
     assert not [step for step in plan_control(links, 1) if isinstance(step, GiveToGuests)]
+    # A bridge has the address of one of its ports.
+    bridge = Link(9, GUEST_BRIDGE, mac=mac, up=True, addresses=("10.77.2.1/16",))
+    port = replace(links[1], master=9, up=True)
+    assert plan_guests([bridge, port], 1, uplink) == []
     there = plan_guests(links[1:], 1, uplink)
     assert AddPort("eth1", GUEST_BRIDGE) in there
     assert BringUp("eth1") in there
