@@ -92,7 +92,7 @@ class Running:
         return shell(self.lab, line, self.new)
 
 
-@pytest.fixture(scope="session", params=["6.1-6.12", "6.12-7.x"])
+@pytest.fixture(scope="session", params=["6.1-6.12", pytest.param("6.12-7.x", marks=pytest.mark.long)])
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Old and new kernel; of session scope, so that pytest boots each old one once."""
     old, _, new = request.param.partition("-")

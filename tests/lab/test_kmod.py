@@ -31,7 +31,13 @@ CHANGING = (
 WARNINGS = ("WARNING:", "BUG:", "Oops", "general protection", "Call Trace", "UBSAN", "multiroot: self-test")
 
 
-@pytest.fixture(scope="session", params=[kernel.name for kernel in recipes.kernels().kernel])
+# The oldest and the newest every time, those between them in the long tests.
+KERNELS = [kernel.name for kernel in recipes.kernels().kernel]
+BETWEEN = {"6.12", "6.12-full"}
+EACH = [pytest.param(name, marks=[pytest.mark.long] if name in BETWEEN else []) for name in KERNELS]
+
+
+@pytest.fixture(scope="session", params=EACH)
 def each_kernel(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
