@@ -214,13 +214,18 @@ class Scenario:
             stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
             with self._watched(f"launch of {kernel}", streams):
                 self._follow(stub.Launch(coordinator.LaunchRequest(kernel=kernel)))
-            for to in ("new", "old"):
+            for giver, to in (("old", "new"), ("new", "old")):
                 with self._watched(f"handoff to the {to} root", streams) as blackouts:
-                    request = coordinator.HandoffRequest(names=[NAME], to=to, terms=to_proto(PATIENT))
-                    result = self._follow(stub.Handoff(request)).handed_off
-                    blackouts.append(blackout_ms(result))
+                    blackouts.append(self._hand_over(giver, to))
             with self._watched("release", streams):
                 self._follow(stub.Release(coordinator.ReleaseRequest()))
+
+    def _hand_over(self, giver: str, to: str) -> float:
+        """The giver is asked. Returns the blackout, ms."""
+        with client.connect(self._machine.agent_address, root=giver) as channel:
+            request = coordinator.HandoffRequest(names=[NAME], to=to, terms=to_proto(PATIENT))
+            events = coordinator_pb2_grpc.CoordinatorServiceStub(channel).Handoff(request)
+            return blackout_ms(self._follow(events).handed_off)
 
     def _update(self, number: int, kernel: str, streams: tuple[Stream, ...]) -> None:
         handed: list[coordinator.HandoffResult] = []

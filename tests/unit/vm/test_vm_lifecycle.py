@@ -133,6 +133,7 @@ async def test_a_guest_that_powers_off_has_no_memory_any_more_and_what_it_said_c
     life: Lifecycle, host: Host, manager: VmManager
 ) -> None:
     vm = await life.run(SMALL)
+    await wait_for_ticks(vm, 1)
     await life.reset("vm0")
     await vm.vmm.press_power()
     await vm.ended()

@@ -5,6 +5,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import grpc.aio
 import pytest
 from vm.conftest import SMALL, SetFaults, qmp_of
 
-from multiroot.arena.arena import Arena
+from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.layout import CANARY, Owner
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.rpc.server import make_server
@@ -64,14 +65,25 @@ async def test_duplicate_name(host: Host, manager: VmManager) -> None:
     assert [entry.name for entry in host.arena.entries()] == ["vm0"]
 
 
-async def test_of_two_that_run_the_same_name_at_once_one_is_refused(host: Host, manager: VmManager) -> None:
+async def test_of_two_that_run_the_same_name_at_once_one_is_refused(
+    host: Host, manager: VmManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preparing, go_on, allocate = threading.Event(), threading.Event(), host.arena.allocate
+
+    def allocate_when_told(name: str, size: int, definition: int) -> Entry:
+        preparing.set()
+        assert go_on.wait(60)
+        return allocate(name, size, definition)
+
+    monkeypatch.setattr(host.arena, "allocate", allocate_when_told)
     first = asyncio.create_task(manager.run(SMALL))
-    await asyncio.sleep(0)
+    assert await asyncio.to_thread(preparing.wait, 60)
     with pytest.raises(ConflictError, match=r"already a VM vm0 \(starting\)"):
         await manager.run(SMALL)
     with pytest.raises(BadRequestError, match="no VM named 'vm0'"):
         await manager.stop("vm0")  # its memory is just being prepared
     assert manager.strangers() == []
+    go_on.set()
     assert (await first).state is VmState.RUNNING
 
 
