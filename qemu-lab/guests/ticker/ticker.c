@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The lab's guest: a counter that ticks, usually every 10 ms, and a region of memory that is rewritten and checked all
- * the time. It is the guest's init, and but for ticker.echo its only process. README.md in the folder above describes the output;
+ * the time. It is the guest's init, and but for ticker.echo its only process. README.md in the folder above describes the
+ * output;
  * lines are short because every byte on a serial port is a VM exit.
  *
  * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
@@ -141,7 +142,7 @@ static void tick(int serial, struct region *region, struct frames *frames, struc
 		until = (struct timespec){ due / 1000000000, due % 1000000000 };
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 		at = now(CLOCK_MONOTONIC);
-		/* It may go back by what one interrupt of the clock is late, when this guest stood still. */
+		/* After a pause it was seen to be 7 ms before what it had been. */
 		if (at > last && at - last > gap)
 			gap = at - last;
 		last = at;
