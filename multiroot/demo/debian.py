@@ -5,7 +5,6 @@ from kernel to kernel.
 
 from __future__ import annotations
 
-import json
 import secrets
 import tempfile
 import time
@@ -20,7 +19,7 @@ from multiroot.demo.demo_report import Check
 from multiroot.demo.streams import Counter, Fio, Login, Pings, Sql, Stream, serve_sql, stop_all
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.handoff.terms import PATIENT, to_proto
-from multiroot.lab import disk_image, forwards, lab, seed
+from multiroot.lab import disk_image, forwards, lab, roots, seed
 from multiroot.lab.lab import Lab
 from multiroot.net.addresses import OUTSIDE
 from multiroot.phase_names import PhaseName
@@ -35,7 +34,6 @@ IMAGE, NAME = "debian-13", "deb"
 BOOT_S = 900.0  # many times what was seen: an emulated CPU on a busy workstation
 WORK_S = 300.0  # seconds a stream may be silent
 SSH, SQL = 22, 5432
-SECTOR = 512
 _COMPLAINTS = "BUG:|WARNING:|Oops|I/O error|blk_update_request|hung task|rcu:.*stall|EXT4-fs error"
 
 
@@ -311,11 +309,12 @@ class Scenario:
 
     def _fsck(self) -> tuple[bool, str]:
         """What e2fsck says of the disk, which nobody writes to any more."""
-        start = root_partition(self._disks.disk)
-        done = proc.run(["e2fsck", "-fn", f"{self._disks.disk}?offset={start}"], check=False, timeout=600)
-        return done.returncode == 0, done.stdout.strip().splitlines()[
-            -1
-        ] if done.stdout.strip() else done.stderr
+        start, _ = disk_image.lay_out(self._disks.disk.stat().st_size).root
+        tools = disk_image.tools(lab.cache(self._phases))
+        e2fsck = roots.loader_argv(tools, "sbin/e2fsck")
+        done = proc.run([*e2fsck, "-fn", f"{self._disks.disk}?offset={start}"], check=False, timeout=600)
+        *_, last = (done.stdout or done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+        return done.returncode == 0, last
 
     def _agent(self) -> Any:
         return client.connect(self._machine.agent_address)
@@ -327,10 +326,3 @@ class Scenario:
 def blackout_ms(result: coordinator.HandoffResult) -> float:
     """How long the VMM stood still."""
     return (result.resumed_ns - result.stopped_ns) / 1e6
-
-
-def root_partition(disk: Path) -> int:
-    """Where the last partition of a disk begins, in bytes: the system's own."""
-    table = proc.run(["sfdisk", "--json", disk]).stdout
-    parts = json.loads(table)["partitiontable"]["partitions"]
-    return max(int(each["start"]) for each in parts) * SECTOR
