@@ -87,7 +87,8 @@ def names(model: str, kind: str) -> set[str]:
 
 
 def test_states_and_messages_are_named_as_in_the_code() -> None:
-    assert names("handoff", "vm_state") == {state.value for state in VmState}
+    # A paused VM is handed over like one that runs; only the last order to its VMM is left out.
+    assert names("handoff", "vm_state") == {state.value for state in VmState} - {VmState.PAUSED}
     assert names("update", "update_state") == {state.name.lower() for state in State}
     assert names("update", "adoption_state") == {f"adoption_{state.name.lower()}" for state in AdoptionState}
     messages = set(handoff_pb2.DESCRIPTOR.message_types_by_name)
