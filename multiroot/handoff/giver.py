@@ -87,9 +87,15 @@ def attempt(
 ) -> Iterator[Attempt]:
     """A handoff that is about to begin, of a VM that does nothing else in the body.
 
-    Raises ConflictError if it does not run here, or is busy.
+    Raises ConflictError if it does not run here, is busy, or came here paused and has not run since: a QEMU
+    that has loaded a state and not run the guest saves its own clock for the guest's.
     """
     vm = manager.live(name)
+    if vm.untouched:
+        raise ConflictError(
+            f"{name} came here paused and has not run since, so its clock would be lost",
+            f"let it run: multiroot vm resume {name}",
+        )
     with vm.busy("handed over"):
         made = Attempt(vm, to, phases, terms, cancelled or asyncio.Event())
         try:
@@ -245,9 +251,7 @@ class Attempt:
                 connecting.cancel()
                 hinting.cancel()
                 await asyncio.wait({connecting, hinting})
-            # A paused guest answers nobody, before and after.
-            if self._vm.taps and self._vm.host.network and not self._vm.paused:
-                self._late = self._vm.host.network.late_frames(self._vm.taps, self._to.root)
+            self._open_late_frames()
             if hints:
                 # Not later: what is done for one in its turn, all that come after it wait for.
                 request = handoff_pb2.HintRequest(name=self._vm.name, hints=hints)
@@ -328,8 +332,7 @@ class Attempt:
                 await self._vm.check_servers()
                 # One that has ended by now must not be thought active again.
                 self._check_running()
-                if self._late:
-                    self._late.listen()
+                self._listen_for_late_frames()
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
                 await self._vm.vmm.send()
@@ -355,6 +358,22 @@ class Attempt:
             # Those that have come to the tap until it was gone.
             self._pass_frames_on(saved.stopped_ns)
         return result_of(self._vm.name, answer, saved)
+
+    def _open_late_frames(self) -> None:
+        vm = self._vm
+        # A paused guest answers nobody, before and after.
+        if vm.taps and vm.host.network and not vm.paused:
+            try:
+                self._late = vm.host.network.late_frames(vm.taps, self._to.root)
+            except MultirootError as error:
+                log.warning("%s: what comes for it in the blackout will be lost: %s", vm.name, error)
+
+    def _listen_for_late_frames(self) -> None:
+        if self._late:
+            try:
+                self._late.listen()
+            except MultirootError as error:
+                log.warning("%s: what comes for it in the blackout will be lost: %s", self._vm.name, error)
 
     def _pass_frames_on(self, stopped_ns: int) -> None:
         """Nothing is lost for the guest but time if this fails: networks lose frames."""

@@ -85,7 +85,8 @@ class Taker:
         if bool(definition.function) != (device is not None):
             raise BadRequestError(f"the state of {definition.name}'s own device does not come with it")
         phases = Phases(self._side, self._host.clock)
-        vm.notices, vm.stations, vm.paused = notices, stations or {}, paused
+        vm.notices, vm.stations = notices, stations or {}
+        vm.paused = vm.untouched = paused
         self._manager.register(vm)
         try:
             if device is not None:

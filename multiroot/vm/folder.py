@@ -33,6 +33,7 @@ class VmRecord:
     notices: tuple[Notice, ...] = ()
     stations: dict[str, str] = field(default_factory=dict)
     paused: bool = False
+    untouched: bool = False
 
 
 class VmFolder:
@@ -94,6 +95,7 @@ def _record(data: dict[str, Any]) -> VmRecord:
         notices=tuple(from_data(each, Notice) for each in data["notices"]),
         stations={str(mac): str(address) for mac, address in dict(data["stations"]).items()},
         paused=bool(data.get("paused", False)),
+        untouched=bool(data.get("untouched", False)),
     )
 
 

@@ -73,6 +73,7 @@ class Instance:
         self.state = VmState.STARTING
         self.error = ""
         self.paused = False  # by a user, wherever it goes
+        self.untouched = False  # it came here paused and has not run since
         self.folder = VmFolder(host.run_dir, definition.name)
         setup = VmmSetup(
             definition,
@@ -158,7 +159,7 @@ class Instance:
         self.taps = record.taps
         self.notices = record.notices
         self.stations = record.stations
-        self.paused = record.paused
+        self.paused, self.untouched = record.paused, record.untouched
         await self.vmm.adopt(record.process)
         self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
         self._await_addresses()
@@ -214,6 +215,9 @@ class Instance:
         try:
             self._write()
             await self.resume()
+            if self.untouched and not paused:
+                self.untouched = False
+                self._write()
         except BaseException:
             self.paused = before
             self._write()
@@ -283,6 +287,7 @@ class Instance:
                 self.notices,
                 self.stations,
                 self.paused,
+                self.untouched,
             )
         )
 

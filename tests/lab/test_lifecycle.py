@@ -79,6 +79,10 @@ def test_a_vm_outlives_its_process_its_agent_and_its_root(lab: Lab, cli: Cli) ->
     new = rows(cli)["web"][1]
     assert new != 1
     assert rows(cli) == {"tiny": ("stopped", None), "web": ("paused", new)}
+    cli.fails(3, "web came here paused and has not run since", "handoff", "web", "--to", "old")
+    cli.ok("vm", "resume", "web")
+    ticks(cli, "web", root="new")
+    cli.ok("vm", "pause", "web")
     cli.ok("handoff", "web", "--to", "old")
     restart_agent(cli)
     assert rows(cli) == {"tiny": ("stopped", None), "web": ("paused", 1)}

@@ -65,6 +65,7 @@ class QemuVmm:
         self._monitor: Monitor | None = None  # while it waits for a device state
         self._sending: Events | None = None  # since `send`
         self._stops: Events | None = None  # the same, for `stopped`
+        self._stop: asyncio.Task[Event] | None = None
         self._ending = False
         self._paused = False  # and not by a handoff
         self._fault = ""  # why the guest can never go on
@@ -244,12 +245,17 @@ class QemuVmm:
         self._stopped_ns = self.setup.to_ns(time.time_ns()) if self._paused else 0
         self._sending = self.qmp.start_watch("STOP", "MIGRATION")
         self._stops = self.qmp.start_watch("STOP")
+        # One waits for it, for all who ask.
+        self._stop = asyncio.create_task(self._stops.next())
+        self._stop.add_done_callback(lambda stop: stop.cancelled() or stop.exception())
         await self.qmp.execute("migrate", uri=_URI)
 
     async def stopped(self) -> int:
-        assert self._stops
+        if self._paused:
+            return self._stopped_ns
+        assert self._stop
         self.qmp.read_on()
-        return (await self._stops.next()).at_ns
+        return (await asyncio.shield(self._stop)).at_ns
 
     async def saved(self) -> Saved:
         async with self.qmp.answers("migrate"):
@@ -273,6 +279,9 @@ class QemuVmm:
             if watch:
                 self.qmp.stop_watch(watch)
         self._sending = self._stops = None
+        if self._stop:
+            self._stop.cancel()
+            self._stop = None
 
     async def so_far(self) -> Saved:
         try:

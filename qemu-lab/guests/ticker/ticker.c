@@ -142,7 +142,7 @@ static void tick(int serial, struct region *region, struct frames *frames, struc
 		until = (struct timespec){ due / 1000000000, due % 1000000000 };
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 		at = now(CLOCK_MONOTONIC);
-		/* After a pause it was seen to be 7 ms before what it had been. */
+		/* A clock that was set back is no gap. */
 		if (at > last && at - last > gap)
 			gap = at - last;
 		last = at;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from contextlib import suppress
 from unittest.mock import ANY
 
@@ -19,6 +20,7 @@ from multiroot.vm.lifecycle import Lifecycle
 from multiroot.vm.manager import VmManager
 from multiroot.vm.notices import MOST, Notice, newest
 from multiroot.vm.qemu.notices import told
+from multiroot.vm.qemu.vmm import QemuVmm
 from multiroot.vm.vm_service import VmService
 from multiroot.vm.vmm import VmmGoneError
 
@@ -78,3 +80,18 @@ def test_the_newest_notices_are_kept() -> None:
 )
 def test_what_an_event_says(event: str, data: dict[str, object], words: str) -> None:
     assert told(event, data) == words
+
+
+async def test_all_who_ask_are_told_when_a_guest_stopped(host: Host, manager: VmManager) -> None:
+    """The limit of the downtime asks, and so does who passes on what came for the guest since."""
+    vm = await manager.run(SMALL)
+    assert isinstance(vm.vmm, QemuVmm)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        await vm.vmm.connect(theirs.fileno())
+        await vm.vmm.send()
+        async with asyncio.timeout(60):
+            first, second = await asyncio.gather(vm.vmm.stopped(), vm.vmm.stopped())
+            assert first == second == await vm.vmm.stopped()
+        await vm.vmm.cancel()
+    await manager.stop("vm0")
