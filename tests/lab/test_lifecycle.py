@@ -55,6 +55,7 @@ def restart_agent(cli: Cli) -> None:
         assert time.monotonic() < until, "no agent, or it does not know its new root any more"
 
 
+@pytest.mark.long
 def test_a_vm_outlives_its_process_its_agent_and_its_root(lab: Lab, cli: Cli) -> None:
     """Proves that a guest powers off when its button is pressed, on both machines, and that only its
     definition is left then, which any root starts; that a VM that is paused stays so when it is handed over
