@@ -77,12 +77,15 @@ class Cache:
         partial.rename(final)
 
     def _remove(self, path: Path) -> None:
-        """Rename first: whoever looks meanwhile sees a whole artifact or none."""
+        """Rename first: whoever looks meanwhile sees a whole artifact or none. Another process may be faster."""
         if not path.exists():
             return
         mounts.detach(path)
         doomed = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.doomed")
-        path.rename(doomed)
+        try:
+            path.rename(doomed)
+        except FileNotFoundError:
+            return
         shutil.rmtree(doomed)
 
     @contextmanager

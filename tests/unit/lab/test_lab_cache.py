@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +78,15 @@ def test_pruning_keeps_the_newest_and_other_names(cache: Cache) -> None:
     cache.touch(artifacts[3])
     assert len(cache.prune("image", 2)) == 2
     assert [cache.has(artifact) for artifact in [*artifacts, other]] == [True, False, False, True, True]
+
+
+def test_two_prune_at_once(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is faster."""
+    for name in ("old", "new"):
+        (cache.root / f"thing-{name:0>16}").mkdir()
+    monkeypatch.setattr("multiroot.lab.mounts.detach", shutil.rmtree)
+    assert len(cache.prune("thing", 1)) == 1
+    assert len(list(cache.root.glob("thing-*"))) == 1
 
 
 def test_a_forgotten_artifact_is_built_again(cache: Cache) -> None:
