@@ -77,7 +77,7 @@ class Cache:
         partial.rename(final)
 
     def _remove(self, path: Path) -> None:
-        """Rename first: whoever looks meanwhile sees a whole artifact or none. Another process may be faster."""
+        """Rename first: whoever looks meanwhile sees a whole artifact or none. Another one may be faster."""
         if not path.exists():
             return
         mounts.detach(path)
