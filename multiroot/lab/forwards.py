@@ -66,6 +66,11 @@ def remove(state: LabState, forward: Forward) -> None:
     _ask(state, [f"hostfwd_remove {UPLINK} tcp:{HOST}:{forward.port}"])
 
 
+def plug(state: LabState, *, connected: bool) -> None:
+    """Pull the cable of the guests' uplink, or plug it in again."""
+    _ask(state, [f"set_link {UPLINK} {'on' if connected else 'off'}"])
+
+
 def listed(state: LabState) -> list[Forward]:
     """All forwards to guests of this machine, by port."""
     (said,) = _ask(state, ["info usernet"])

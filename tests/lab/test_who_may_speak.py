@@ -13,7 +13,7 @@ from cli_driver import Cli
 from lab_factory import Labs
 
 from multiroot.errors import StrangerError
-from multiroot.lab import agents
+from multiroot.lab import agents, forwards
 from multiroot.lab.execution import Conversation
 from multiroot.lab.lab import Lab
 from multiroot.net import namespace
@@ -82,9 +82,11 @@ def test_a_guest_reaches_nothing_of_either_root(cli: Cli) -> None:
 
     Proves that no connection is taken or refused, that no frame of its own making is answered, and that none
     of its frames is on any device of a root's own network. What it can reach, the bridge of its network, it
-    does reach.
+    does reach. The uplink is unplugged meanwhile.
     """
     lab = cli.lab
+    # The world outside answers for whom it does not know. Here it is about the machine.
+    forwards.plug(lab.state, connected=False)
     addresses = [each for root in ROOTS for each in addresses_of(lab, root)]
     listened = [port for root in ROOTS for port in ports_of(lab, root)]
     assert {"10.77.0.1", "10.0.2.15"} < set(addresses)
