@@ -22,12 +22,12 @@ import grpc.aio
 
 from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
-from multiroot.clocks import wall_clock
 from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.failpoints import FailPoint, garbage, reach
 from multiroot.handoff import wire
 from multiroot.handoff.account import phases_of, result_of, result_without_answer
 from multiroot.handoff.errors import GivenUpError, OverdueError
+from multiroot.handoff.late_traffic import LateTraffic
 from multiroot.handoff.relay import OutgoingState
 from multiroot.handoff.terms import USUAL, Terms, more_downtime
 from multiroot.passthrough import messages as device
@@ -36,7 +36,6 @@ from multiroot.phases import Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
-from multiroot.vm.host import LateFrames
 from multiroot.vm.instance import LIVE, Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, extent_to_proto, notices_to_proto, stations_to_proto
@@ -47,8 +46,6 @@ log = logging.getLogger(__name__)
 PREPARE_TIMEOUT_S = 180.0  # the guest runs on meanwhile, and a VMM starts slowly in a VM of a VM
 TRANSFER_TIMEOUT_S = 30.0
 ABORT_TIMEOUT_S = 5.0
-# Before QEMU says that the guest stands still it does so for a while. A frame that comes twice does no harm.
-MARGIN_NS = 2_000_000
 
 TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2.TransferProgress]
 
@@ -124,7 +121,7 @@ class Attempt:
         self._stub = handoff_pb2_grpc.HandoffServiceStub(to.agent)
         self._taker = f"root {to.root}'s agent"
         self._outgoing: OutgoingState | None = None
-        self._late: LateFrames | None = None
+        self._late = LateTraffic(vm, to.root)
         self._sending = asyncio.Event()
         self.taken = asyncio.Event()  # the taker runs the guest; what is left is to clean up
 
@@ -160,8 +157,7 @@ class Attempt:
         """When all is settled, nothing is on its way any more."""
         if self._outgoing:
             self._outgoing.close()
-        if self._late:
-            self._late.close()
+        self._late.close()
 
     async def _unless_ended(self, work: Coroutine[Any, Any, T], *also: Coroutine[Any, Any, NoReturn]) -> T:
         """What `work` returns or raises, or what one of those raises that may put an end to it."""
@@ -251,7 +247,7 @@ class Attempt:
                 connecting.cancel()
                 hinting.cancel()
                 await asyncio.wait({connecting, hinting})
-            self._open_late_frames()
+            self._late.open()
             if hints:
                 # Not later: what is done for one in its turn, all that come after it wait for.
                 request = handoff_pb2.HintRequest(name=self._vm.name, hints=hints)
@@ -263,9 +259,9 @@ class Attempt:
         answer = await self._transfer()
         self.taken.set()
         await reach(FailPoint.GIVER_TAKEN, self._vm.name)
-        if self._late:
+        if self._late.expected:
             # Before anything else that takes time: a sender waits for each of them.
-            self._pass_frames_on(await self._vm.vmm.stopped())
+            self._late.pass_on(await self._vm.vmm.stopped())
         saved = await self._vm.vmm.saved()
         return await self._let_go(answer, saved)
 
@@ -332,7 +328,7 @@ class Attempt:
                 await self._vm.check_servers()
                 # One that has ended by now must not be thought active again.
                 self._check_running()
-                self._listen_for_late_frames()
+                self._late.listen()
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
                 await self._vm.vmm.send()
@@ -356,36 +352,8 @@ class Attempt:
         with self._phases.phase(PhaseName.END_OLD_QEMU, vm=self._vm.name):
             await self._gone(self._vm.word.read())
             # Those that have come to the tap until it was gone.
-            self._pass_frames_on(saved.stopped_ns)
+            self._late.pass_on(saved.stopped_ns)
         return result_of(self._vm.name, answer, saved)
-
-    def _open_late_frames(self) -> None:
-        vm = self._vm
-        # A paused guest answers nobody, before and after.
-        if vm.taps and vm.host.network and not vm.paused:
-            try:
-                self._late = vm.host.network.late_frames(vm.taps, self._to.root)
-            except MultirootError as error:
-                log.warning("%s: what comes for it in the blackout will be lost: %s", vm.name, error)
-
-    def _listen_for_late_frames(self) -> None:
-        if self._late:
-            try:
-                self._late.listen()
-            except MultirootError as error:
-                log.warning("%s: what comes for it in the blackout will be lost: %s", self._vm.name, error)
-
-    def _pass_frames_on(self, stopped_ns: int) -> None:
-        """Nothing is lost for the guest but time if this fails: networks lose frames."""
-        if not self._late:
-            return
-        vm = self._vm
-        since_ns = stopped_ns - MARGIN_NS - wall_clock(vm.host.clock).offset()
-        try:
-            if count := self._late.pass_on(since_ns):
-                log.info("%s: %d frames passed on to root %d", vm.name, count, self._to.root)
-        except MultirootError as error:
-            log.warning("%s: %s", vm.name, error)
 
     async def settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:
         """Make sure that one root runs the VM: the result if the taker does and only its answer was lost."""
