@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiroot.cli.commands import Command
+from multiroot.cli.demo_output import print_checks, tell
 from multiroot.cli.lab_options import LabChoice, lab_options
-from multiroot.cli.output import console, plain, print_json, print_table, say, shown_phases
+from multiroot.cli.output import console, print_table, say, shown_phases
 from multiroot.units import parse_cpu_list, parse_size
 from multiroot.vm.definition import check_ram
 
@@ -116,12 +116,7 @@ def _play(wanted: Wanted, lab: LabChoice, json_file: Path | None, keep: bool, dr
     if dry_run:
         _print_intent(options)
         return True
-    report = _run(options)
-    if json_file:
-        _write_json(report, json_file)
-    if json_file != Path("-"):
-        print_report(report)
-    return report.held
+    return tell(_run(options), json_file, print_report)
 
 
 def _play_debian(wanted: Wanted, lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool) -> bool:
@@ -134,12 +129,7 @@ def _play_debian(wanted: Wanted, lab: LabChoice, json_file: Path | None, keep: b
         for line in demo_debian.intent(options):
             say(line)
         return True
-    report = demo_debian.run(options)
-    if json_file:
-        demo_debian.write_json(report, json_file)
-    if json_file != Path("-"):
-        demo_debian.print_report(report)
-    return report.held
+    return tell(demo_debian.run(options), json_file, demo_debian.print_report)
 
 
 def _run(options: Options) -> Report:
@@ -169,13 +159,6 @@ def _print_intent(options: Options) -> None:
     say(launch + (f" --carve {options.carve}" if options.carve else ""))
     for vm in wanted:
         say(f"  multiroot handoff {vm.name}")
-
-
-def _write_json(report: Report, path: Path) -> None:
-    if path == Path("-"):
-        print_json(report.to_json())
-    else:
-        path.write_text(json.dumps(report.to_json(), indent=2) + "\n")
 
 
 def print_report(report: Report) -> None:
@@ -212,10 +195,7 @@ def print_report(report: Report) -> None:
         f" {report.launch_retries} of the new root"
     )
     out.print(f"  boots tried again: {retries}")
-    for check in report.checks():
-        mark = "[green]held  [/]" if check.held else "[red]FAILED[/]"
-        out.print(f"  {mark} {plain(check.claim)}: {plain(check.seen)}")
-    out.print("everything held" if report.held else "[red]not everything held[/]")
+    print_checks(report.checks(), held=report.held)
 
 
 def _blackout_row(vm: VmSeen) -> tuple[str, ...]:

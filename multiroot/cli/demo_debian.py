@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiroot.cli.demo_output import print_checks
 from multiroot.cli.lab_options import LabChoice
-from multiroot.cli.output import console, plain, print_table, shown_phases
+from multiroot.cli.output import print_table, shown_phases
 
 if TYPE_CHECKING:
     from multiroot.demo.debian import Options, Report
@@ -54,17 +54,6 @@ def run(options: Options) -> Report:
         return debian.run(options, phases)
 
 
-def write_json(report: Report, path: Path) -> None:
-    """What was seen as data; "-" is stdout."""
-    from multiroot import json_files
-    from multiroot.cli.output import print_json
-
-    if path == Path("-"):
-        print_json(report.to_json())
-    else:
-        json_files.write(path, report.to_json())
-
-
 def print_report(report: Report) -> None:
     """How long each stream stood, and what held, for people."""
     print_table(
@@ -80,8 +69,4 @@ def print_report(report: Report) -> None:
         ],
         title=f"Debian at work (it had booted after {report.booted_s:.1f} s)",
     )
-    out = console()
-    for check in report.claims:
-        mark = "[green]held  [/]" if check.held else "[red]FAILED[/]"
-        out.print(f"  {mark} {plain(check.claim)}: {plain(check.seen)}")
-    out.print("everything held" if report.held else "[red]not everything held[/]")
+    print_checks(report.claims, held=report.held)

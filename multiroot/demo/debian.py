@@ -16,7 +16,7 @@ from typing import Any
 
 from multiroot import phase_names, proc
 from multiroot.demo.demo_report import Check
-from multiroot.demo.streams import Counter, Fio, Login, Pings, Sql, Stream, serve_sql, stop_all
+from multiroot.demo.streams import Counter, Fio, Login, Pings, Sql, Stream, serve_sql
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import disk_image, forwards, lab, roots, seed
@@ -133,8 +133,7 @@ class Scenario:
         password = secrets.token_urlsafe(16)
         with self._phases.phase(PhaseName.START_STREAMS):
             serve_sql(login, password)
-            streams = self._begin(login, password)
-            stack.callback(stop_all, streams)
+            streams = self._begin(stack, login, password)
             for stream in streams:
                 stream.wait_for(1, WORK_S)
         first, *later = self._options.kernels
@@ -198,13 +197,17 @@ class Scenario:
                 raise WaitTimeoutError(f"{NAME} lets nobody in: {done.stderr.strip()}")
             time.sleep(2)  # the server is not up yet
 
-    def _begin(self, login: Login, password: str) -> tuple[Counter, Sql, Pings, Fio]:
+    def _begin(self, stack: ExitStack, login: Login, password: str) -> tuple[Counter, Sql, Pings, Fio]:
+        """All streams; they end with `stack`, also those before one that can't begin."""
         log = self._folder / "streams.log"
         port = forwards.add(self._machine.state, self._address(), SQL).port
-        streams = (Counter(login, log), Sql(port, password), Pings(login, OUTSIDE, log), Fio(login, log))
-        for stream in streams:
-            stream.__enter__()
-        return streams
+        begin = stack.enter_context
+        return (
+            begin(Counter(login, log)),
+            begin(Sql(port, password)),
+            begin(Pings(login, OUTSIDE, log)),
+            begin(Fio(login, log)),
+        )
 
     def _there_and_back(self, kernel: str, streams: tuple[Stream, ...]) -> None:
         """To a new root and back, before any update."""
@@ -265,7 +268,8 @@ class Scenario:
         """End everything and count."""
         counter, sql, pings, fio = streams
         complaints = login.run(f"sudo dmesg | grep -E '{_COMPLAINTS}' || true").strip()
-        stop_all(streams)
+        for stream in streams:
+            stream.stop()
         rows, numbers = sql.stored()
         sql.close()
         login.run("sudo systemctl stop postgresql; sync")

@@ -11,7 +11,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -60,7 +61,7 @@ class Login:
         return proc.run(self.argv(command), timeout=timeout).stdout
 
 
-class Stream:
+class Stream(ABC):
     """Something that goes on in a thread of its own, and notes when; until the end of a `with`, or `stop`."""
 
     name = ""
@@ -126,11 +127,13 @@ class Stream:
             self.broken = why
             self._news.notify_all()
 
+    @abstractmethod
     def _run(self) -> None:
-        raise NotImplementedError
+        """Note pieces until the end."""
 
+    @abstractmethod
     def _end(self) -> None:
-        """What keeps `_run` from noticing that it is to end."""
+        """End what keeps `_run` from noticing that it is to end."""
 
 
 class Lines(Stream):
@@ -215,6 +218,9 @@ class Sql(Stream):
             self.acknowledged = number
             self._came()
 
+    def _end(self) -> None:
+        """It looks after each row."""
+
     def stored(self) -> tuple[int, int]:
         """After `stop`: how many rows there are, and how many different numbers from 1 to `acknowledged`."""
         asked = "SELECT count(*), count(DISTINCT n) FILTER (WHERE n BETWEEN 1 AND %s) FROM numbers"
@@ -265,9 +271,3 @@ class Fio(Lines):
         self.errors += sum(int(job["error"]) for job in report["jobs"])
         if self.errors:
             raise MultirootError(f"fio found {self.errors} errors")
-
-
-def stop_all(streams: Sequence[Stream]) -> None:
-    """End all of them, whatever becomes of one."""
-    for stream in streams:
-        stream.stop()
