@@ -2,8 +2,7 @@
 /*
  * The lab's guest: a counter that ticks, usually every 10 ms, and a region of memory that is rewritten and checked all
  * the time. It is the guest's init, and but for ticker.echo its only process. README.md in the folder above describes the
- * output;
- * lines are short because every byte on a serial port is a VM exit.
+ * output; lines are short because every byte on a serial port is a VM exit.
  *
  * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
  * ticker.period=MS (default 10), ticker.dirty=MIB/S (default 0), ticker.card=NAME and ticker.disk=NAME (default: none),
