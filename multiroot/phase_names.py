@@ -68,9 +68,12 @@ class PhaseName(StrEnum):
 
     # The end of the old root, and what the new one takes over
     STOP_SERVICES = "stop services"
+    LEAVE_DISKS = "unmount the VMs' disks"
     UNBIND_DRIVERS = "unbind drivers"
     WAIT_FOR_OLD_ROOT = "wait for the old root"
     ADOPT_DEVICES = "adopt devices"
+    COME_TO_DISKS = "mount the VMs' disks"
+    DISKS_AWAY = "the VMs' disks were away"  # from the one root to the other
     ADOPT_CPU = "adopt CPU"
     VERIFY_MEMORY = "verify memory"
     ZERO_MEMORY = "zero memory"

@@ -40,6 +40,7 @@ from multiroot.rpc.v1 import (
     handoff_pb2,
     root_pb2,
     root_pb2_grpc,
+    storage_pb2,
     vm_pb2,
 )
 
@@ -49,7 +50,7 @@ log = logging.getLogger("multirootd")
 # eleven for each VM.
 KEPT_PHASES = 1024
 
-MODULES = (coordinator_pb2, handoff_pb2, root_pb2, vm_pb2)  # whose services every agent offers
+MODULES = (coordinator_pb2, handoff_pb2, root_pb2, storage_pb2, vm_pb2)  # whose services every agent offers
 
 
 class Agent:

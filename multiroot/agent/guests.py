@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import grpc.aio
 
 from multiroot.agent.context import Root
+from multiroot.agent.files import make_storage
 from multiroot.arena.arena import Arena, open_or_format
 from multiroot.arena.backing import find_device
 from multiroot.errors import MultirootError
@@ -19,7 +21,10 @@ from multiroot.net.network import RootNetwork
 from multiroot.passthrough.devices import Devices, Surroundings
 from multiroot.root.identity import FIRST_ROOT
 from multiroot.rpc.server import PeerChannel, Refusal
-from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2_grpc
+from multiroot.rpc.v1 import handoff_pb2_grpc, storage_pb2_grpc, vm_pb2_grpc
+from multiroot.storage.filesystems import Filesystem
+from multiroot.storage.storage import Storage
+from multiroot.storage.storage_service import StorageService
 from multiroot.vm.elsewhere import no_other_root
 from multiroot.vm.home import Homes, KeptVariables
 from multiroot.vm.host import Host
@@ -29,7 +34,7 @@ from multiroot.vm.vm_service import VmService
 
 log = logging.getLogger("multirootd")
 
-SERVICES = ("multiroot.v1.VmService", "multiroot.v1.HandoffService")
+SERVICES = ("multiroot.v1.VmService", "multiroot.v1.HandoffService", "multiroot.v1.StorageService")
 
 
 class Guests:
@@ -40,11 +45,13 @@ class Guests:
         manager: VmManager | MultirootError,
         taker: Taker | None = None,
         channel: PeerChannel = no_other_root,
+        storage: Storage | None = None,
     ) -> None:
         """`manager` is the error that says why, in a root that can't run VMs; `channel` leads to peers."""
         self._manager = manager
         self._taker = taker
         self._channel = channel
+        self.storage = storage
 
     @classmethod
     async def open(cls, root: Root, network: RootNetwork) -> Guests:
@@ -55,6 +62,8 @@ class Guests:
             log.warning("no VMs here: %s", error)
             return cls(error)
         number = root.me.root
+        managers: list[VmManager] = []
+        storage = make_storage(root, lambda: [vm for each in managers for vm in each.last_seen()])
         host = Host(
             root=number,
             arena=arena,
@@ -65,12 +74,14 @@ class Guests:
             devices=Devices(arena, _surroundings(root)),
             guests=root.options.guests,
             variables=KeptVariables(Homes(arena)),
+            open_door=storage.open_door,
         )
         manager = VmManager(host)
+        managers.append(manager)
         await manager.adopt()
         network.tell_stations(manager.seen)
         taker = Taker(manager, root.phases.side, root_address(number))
-        return cls(manager, taker, root.neighbours.channel)
+        return cls(manager, taker, root.neighbours.channel, storage)
 
     @property
     def manager(self) -> VmManager:
@@ -105,6 +116,15 @@ class Guests:
         devices = self._devices
         return devices.staying() if devices else {}
 
+    def leave_disks(self, kept: Sequence[Filesystem] = ()) -> tuple[Filesystem, ...]:
+        """Serve no files to VMs any more; returns the filesystems that they are on, which are unmounted."""
+        return self.storage.leave(kept) if self.storage else ()
+
+    def come_to_disks(self, left: Sequence[Filesystem]) -> None:
+        """Mount filesystems, and serve VMs' files on them."""
+        if self.storage:
+            self.storage.come(left)
+
     def owners(self) -> dict[str, int]:
         """The numbers of the roots that own VMs, by the VMs' names; none without an arena."""
         if isinstance(self._manager, MultirootError):
@@ -119,6 +139,8 @@ class Guests:
         assert self._taker is not None
         vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(self._manager, self._channel), server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(HandoffService(self._taker), server)
+        assert self.storage is not None
+        storage_pb2_grpc.add_StorageServiceServicer_to_server(StorageService(self.storage), server)
 
     async def shut_door(self) -> None:
         """Take no VM any more. Those being taken are given up, unless this root owns them by now."""
@@ -135,6 +157,8 @@ class Guests:
         """Give up handoffs that are being taken. VMs go on."""
         if self._taker:
             await self._taker.close()
+        if self.storage:
+            await asyncio.to_thread(self.storage.close)
 
 
 def _surroundings(root: Root) -> Surroundings:

@@ -29,6 +29,8 @@ from multiroot.root.peers import Role, SideState
 from multiroot.rpc import phases as wire
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+from multiroot.storage.filesystems import Filesystem
+from multiroot.storage.storage_service import to_proto
 
 log = logging.getLogger("multirootd")
 
@@ -67,6 +69,9 @@ class Updates:
             shut_door=guests.shut_door,
             open_door=guests.open_door,
             staying=guests.staying_devices,
+            leave_disks=guests.leave_disks,
+            come_to_disks=guests.come_to_disks,
+            left_disks=root.options.run_dir / "left-disks.json",
             phases=root.phases,
             root=root.me.root,
             unbound=root.options.run_dir / "unbound.json",
@@ -80,6 +85,7 @@ class Updates:
                 ended=self._parent_ended,
                 let_go=root.neighbours.detach_parent,
                 inherit_devices=guests.inherit_devices,
+                come_to_disks=guests.come_to_disks,
                 request=root.options.run_dir / "adoption",
                 services=root.options.services,
             )
@@ -143,10 +149,15 @@ class Updates:
     def _here(self) -> list[str]:
         return self._guests.owned_by(self._root.me.root)
 
-    async def _announce(self, phases: list[Phase], verify: bool, devices: Sequence[str]) -> None:
+    async def _announce(
+        self, phases: list[Phase], verify: bool, devices: Sequence[str], left: Sequence[Filesystem]
+    ) -> None:
         """Tell the new root that this one ends, and how far it has come."""
         request = coordinator_pb2.TakeOverRequest(
-            phases=[wire.to_proto(phase) for phase in phases], verify=verify, devices=devices
+            phases=[wire.to_proto(phase) for phase in phases],
+            verify=verify,
+            devices=devices,
+            filesystems=[to_proto(filesystem) for filesystem in left],
         )
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._root.neighbours.channel("new"))
         with translated("the new root's agent"):

@@ -21,7 +21,8 @@ from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
 from multiroot.launch import adopt, carve, retire
 from multiroot.passthrough.functions import parse_address
 from multiroot.phase_names import PhaseName
-from multiroot.phases import Phases
+from multiroot.phases import Phase, Phases
+from multiroot.storage.filesystems import Filesystem
 
 log = logging.getLogger("multirootd")
 
@@ -47,9 +48,10 @@ class AdoptionContext:
     """What adoption works with.
 
     `ended` waits so many seconds for the parent's end and tells whether it came; `let_go` forgets the parent
-    in this agent. `inherit_devices` takes over what roots that have ended leave in the IOMMU. `request` is
-    the file that keeps what was asked for, outside of the agent, so that its successor goes on. `services` is
-    the program that starts what the system runs beside the agent.
+    in this agent. `inherit_devices` takes over what roots that have ended leave in the IOMMU.
+    `come_to_disks` mounts filesystems and serves the VMs' disks on them. `request` is the file that keeps
+    what was asked for, outside of the agent, so that its successor goes on. `services` is the program that
+    starts what the system runs beside the agent.
     `open_device` opens /dev/multiroot; `top` is the folder that has sys and proc.
     """
 
@@ -57,6 +59,7 @@ class AdoptionContext:
     ended: Callable[[float], Awaitable[bool]]
     let_go: Callable[[], Awaitable[None]]
     inherit_devices: Callable[[], None]
+    come_to_disks: Callable[[Sequence[Filesystem]], object]
     request: Path
     services: Path
     open_device: Callable[[], Device] = Device
@@ -72,6 +75,7 @@ class Adoption:
         self._task: asyncio.Task[None] | None = None
         self._verify = False
         self._functions: tuple[int, ...] = ()
+        self._left: tuple[Filesystem, ...] = ()
         self.state = AdoptionState.NONE
         self.error = ""
 
@@ -84,11 +88,14 @@ class Adoption:
         """True from the request until everything is taken over or an error ended it."""
         return self._task is not None and not self._task.done()
 
-    def begin(self, *, verify: bool = False, devices: Sequence[str] = ()) -> None:
+    def begin(
+        self, *, verify: bool = False, devices: Sequence[str] = (), left: Sequence[Filesystem] = ()
+    ) -> None:
         """Take over as soon as the old root has ended. Asked a second time it goes on with the first request.
 
         With `verify` all memory is summed up twice before it is used: a difference means that some device
         still writes there. `devices` are the addresses of the PCI functions to adopt; none means all.
+        `left` are the filesystems that the old root has unmounted.
         Raises BadRequestError for what is no address, ConflictError in the machine's first root.
         """
         functions = _functions(devices)
@@ -97,8 +104,9 @@ class Adoption:
         with self._context.open_device() as device:
             if device.info().root == _FIRST_ROOT:
                 raise ConflictError("this is the machine's first root: there was none to take over from")
-        json_files.write(self._context.request, {"verify": verify, "devices": list(devices)})
-        self._start(verify, functions)
+        asked = {"verify": verify, "devices": list(devices), "left": [each.to_dict() for each in left]}
+        json_files.write(self._context.request, asked)
+        self._start(verify, functions, tuple(left))
 
     def resume(self) -> None:
         """After a restart of the agent. A request that is damaged is told of, for the agent must start."""
@@ -110,9 +118,10 @@ class Adoption:
         if asked is not None:
             self._start(*asked)
 
-    def _start(self, verify: bool, functions: tuple[int, ...]) -> None:
+    def _start(self, verify: bool, functions: tuple[int, ...], left: tuple[Filesystem, ...]) -> None:
         self._verify = verify
         self._functions = functions
+        self._left = left
         self.error = ""
         self.state = AdoptionState.WAITING
         self._task = asyncio.create_task(self._run())
@@ -174,6 +183,21 @@ class Adoption:
         else:
             device.adopt_pci()
         retire.services(self._context.services, "adopted")
+        if self._left:
+            self._come_to_disks()
+
+    def _come_to_disks(self) -> None:
+        """The rest goes on without a disk that is not found: it can be mounted by hand."""
+        try:
+            with self._phases.phase(PhaseName.COME_TO_DISKS):
+                self._context.come_to_disks(self._left)
+        except MultirootError as error:
+            log.error("the VMs' disks: %s", error)
+            return
+        if left := [each for each in self._phases.finished if each.name == PhaseName.LEAVE_DISKS]:
+            since = left[-1].start_ns
+            away = Phase(PhaseName.DISKS_AWAY, self._phases.side, since, self._phases.clock() - since)
+            self._phases.add(away)
 
     async def _adopt_memory(self, device: Device) -> None:
         loop = asyncio.get_running_loop()
@@ -199,9 +223,10 @@ def _functions(devices: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(parse_address(device) for device in devices))
 
 
-def _asked(data: dict[str, Any]) -> tuple[bool, tuple[int, ...]]:
-    """What `begin` has written: `verify` and the functions. Raises the usual errors for anything else."""
-    verify, devices = data["verify"], data["devices"]
-    if not isinstance(verify, bool) or not isinstance(devices, list):
+def _asked(data: dict[str, Any]) -> tuple[bool, tuple[int, ...], tuple[Filesystem, ...]]:
+    """What `begin` has written: functions, filesystems. Raises the usual errors for other things."""
+    verify, devices, left = data["verify"], data["devices"], data["left"]
+    if not isinstance(verify, bool) or not isinstance(devices, list) or not isinstance(left, list):
         raise TypeError("it is no request to take over")
-    return verify, _functions([str(device) for device in devices])
+    found = tuple(Filesystem.from_dict(each) for each in left)
+    return verify, _functions([str(device) for device in devices]), found

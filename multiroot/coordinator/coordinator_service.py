@@ -25,6 +25,7 @@ from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import phases as wire
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+from multiroot.storage.storage_service import from_proto
 
 log = logging.getLogger("multirootd")
 
@@ -237,7 +238,8 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> coordinator_pb2.CoordinatorState:
         for phase in request.phases:
             self._phases.add(wire.from_proto(phase))
-        self._adoption.begin(verify=request.verify, devices=request.devices)
+        left = [from_proto(filesystem) for filesystem in request.filesystems]
+        self._adoption.begin(verify=request.verify, devices=request.devices, left=left)
         return await self.GetState(coordinator_pb2.GetStateRequest(), context)
 
     async def _give_back(

@@ -8,7 +8,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from multiroot import json_files
 from multiroot.coordinator.coordinator import Data, Step, Undoing
 from multiroot.errors import ConflictError, MultirootError
 from multiroot.handoff.evacuation import Outcome, check
@@ -16,6 +18,7 @@ from multiroot.handoff.terms import Terms
 from multiroot.launch import retire
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
+from multiroot.storage.filesystems import Filesystem
 
 log = logging.getLogger("multirootd")
 
@@ -28,11 +31,13 @@ class UpdateContext:
 
     `here` and `there` name the VMs that this root, or the new one, owns; `hand_over` and `hand_back`
     move some; `announce` tells the new root that this one is about to end, and to take over, with the
-    phases so far, whether to verify that nothing writes to what this root leaves, and the PCI functions to
-    adopt. Behind a shut door this root takes no VM any more. `root` is this root's number. `unbound` is the
-    file that keeps which drivers devices had. `staying` names functions of VMs in the new root that would
-    end with this root, and the cards that they are parts of. `canary` tries a handoff there and back with a
-    VM of our own; `remove_canary` ends what an earlier attempt has left of that VM, in either root.
+    phases so far, whether to verify that nothing writes to what this root leaves, the PCI functions to
+    adopt, and the filesystems to go on with. `leave_disks` unmounts those, and the file `left_disks` keeps
+    which; `come_to_disks` takes that back. Behind a shut door this root takes no VM any more. `root` is this
+    root's number. `unbound` is the file that keeps which drivers devices had. `staying` names functions of
+    VMs in the new root that would end with this root, and the cards that they are parts of. `canary` tries a
+    handoff there and back with a VM of our own; `remove_canary` ends what an earlier attempt has left of that
+    VM, in either root.
     """
 
     here: Callable[[], list[str]]
@@ -41,12 +46,15 @@ class UpdateContext:
     hand_back: Callable[[Sequence[str]], Awaitable[object]]
     canary: Callable[[Terms], Awaitable[object]]
     remove_canary: Callable[[], Awaitable[object]]
-    announce: Callable[[list[Phase], bool, Sequence[str]], Awaitable[object]]
+    announce: Callable[[list[Phase], bool, Sequence[str], Sequence[Filesystem]], Awaitable[object]]
     shut_door: Callable[[], Awaitable[object]]
     open_door: Callable[[], object]
     phases: Phases
     root: int
     unbound: Path
+    left_disks: Path
+    leave_disks: Callable[[Sequence[Filesystem]], Sequence[Filesystem]]
+    come_to_disks: Callable[[Sequence[Filesystem]], object]
     staying: Callable[[], Mapping[str, str]] = dict
     services: Path = SERVICES
 
@@ -146,15 +154,34 @@ class RetireStep:
             with phases.phase(PhaseName.STOP_SERVICES):
                 await asyncio.to_thread(retire.services, self.context.services, "stop")
                 await asyncio.to_thread(retire.end_processes, self.context.root)
+            with phases.phase(PhaseName.LEAVE_DISKS):
+                left = await asyncio.to_thread(self._leave_disks)
             with phases.phase(PhaseName.UNBIND_DRIVERS):
                 await asyncio.to_thread(retire.unbind_all, self.context.unbound)
         finally:
             forget()
         told = data["retire"]
-        await self.context.announce(mine, bool(told.get("verify")), told.get("devices", ()))
+        await self.context.announce(mine, bool(told.get("verify")), told.get("devices", ()), left)
         await asyncio.to_thread(retire.end_kernel, self.context.root)
         return {}
 
+    def _leave_disks(self) -> Sequence[Filesystem]:
+        """They are on file before they are unmounted, and stay there until this root has them again."""
+        left = self.context.leave_disks(self._left())
+        json_files.write(self.context.left_disks, [each.to_dict() for each in left])
+        return left
+
+    def _left(self) -> list[Filesystem]:
+        again = "mount them by hand, and VMs go on"
+        return json_files.read(self.context.left_disks, list, _filesystems, again) or []
+
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         await asyncio.to_thread(retire.bind_again, self.context.unbound)
+        await asyncio.to_thread(self.context.come_to_disks, self._left())
+        self.context.left_disks.unlink(missing_ok=True)
         await asyncio.to_thread(retire.services, self.context.services, "start")
+
+
+def _filesystems(data: list[Any]) -> list[Filesystem]:
+    """What the retire step has written; raises the usual errors for anything else."""
+    return [Filesystem.from_dict(each) for each in data]

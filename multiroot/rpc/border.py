@@ -106,6 +106,7 @@ _RULES: dict[str, Rule] = {
     "LaunchRequest.carve_size": _up_to(_MEMORY),
     "LaunchRequest.carve_base": _up_to(_MEMORY),
     "LaunchRequest.join_timeout_s": _up_to(_DAY_S),
+    "OpenDiskRequest.path": _text(PATH_MOST),
     "SetClockRequest.wall_offset_ns": _up_to(_TIME_NS),
 }
 _LISTS = {"TakeOverRequest.phases": PHASES_MOST}

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from multiroot.errors import BadRequestError
 from multiroot.ranges import PHYS_BITS
@@ -15,7 +18,10 @@ from multiroot.vm.fields import Option
 BUSES = ("virtio-blk", "virtio-scsi", "cd")
 RAW, QCOW2 = FORMATS = ("raw", "qcow2")
 MOST = 8
+_PATH_MOST = 200  # characters; a request's text has 256
 NBD_PORT = 10809
+DISK_NAME = "disk"  # what a file's server calls it
+DOORS = Path("/run/multiroot/disks")  # where a root's VMMs reach files that a root serves
 _PMEM = re.compile(r"pmem:0x([0-9a-f]{1,13})")
 # As QEMU's manual writes it, or as a URI (github.com/NetworkBlockDevice/nbd: doc/uri.md). An address, not a
 # name: what a name means is each root's own affair.
@@ -23,6 +29,7 @@ _NBD = re.compile(
     r"nbd:(?P<url>//)?(?P<host>\[[0-9a-f:.]+\]|[0-9.]+)(:(?P<port>[0-9]{1,5}))?(/(?P<export>.*))?"
 )
 _EXPORT = re.compile(r"[A-Za-z0-9._~/-]{0,255}")
+_LOCAL = "local:"
 _FILE = re.compile(r"file:.*|[./~].*|(?!nbd:|pmem:).*(/.*|\.(raw|img|qcow2|iso|vmdk|vdi|vhdx))", re.DOTALL)
 
 
@@ -40,10 +47,29 @@ class NbdServer:
 
 
 @dataclass(frozen=True)
+class LocalFile:
+    """A file on a disk of the machine, served by whichever root has that disk."""
+
+    path: str
+    export: str = DISK_NAME
+
+    @property
+    def door(self) -> Path:
+        """The socket where this root's VMMs reach it. NBD is spoken there."""
+        return DOORS / f"{hashlib.blake2b(self.path.encode(), digest_size=8).hexdigest()}.sock"
+
+    def __str__(self) -> str:
+        return f"{_LOCAL}{self.path}"
+
+
+Server = NbdServer | LocalFile
+
+
+@dataclass(frozen=True)
 class Disk:
     """A disk that every root reaches. `source` is "pmem:ADDRESS", persistent memory by where it begins, which
-    is the same in all roots of a machine, or "nbd://ADDRESS:PORT/EXPORT", a server outside. `bus` is what the
-    guest sees it on, `format` is what is in it.
+    is the same in all roots of a machine, "nbd://ADDRESS:PORT/EXPORT", a server outside, or "local:PATH", a
+    file on a disk of the machine. `bus` is what the guest sees it on, `format` is what is in it.
     """
 
     source: str
@@ -58,9 +84,15 @@ class Disk:
         return int(found[1], 16) if found else None
 
     @property
-    def server(self) -> NbdServer | None:
+    def server(self) -> Server | None:
         """Who serves it, if somebody does."""
-        return _server(self.source)
+        return self.local or _server(self.source)
+
+    @property
+    def local(self) -> LocalFile | None:
+        """The file on a disk of the machine, if it is one."""
+        path = self.source.removeprefix(_LOCAL)
+        return LocalFile(path) if path != self.source else None
 
     def checked(self) -> Disk:
         """Raises BadRequestError for what is no disk."""
@@ -80,6 +112,8 @@ def _checked(source: str) -> str:
         return name_of(int(found[1], 16))
     if server := _server(source):
         return str(server)
+    if source.startswith(_LOCAL):
+        return str(LocalFile(_checked_path(source.removeprefix(_LOCAL))))
     if source.startswith("nbd:"):
         raise BadRequestError(
             f"not a disk of an NBD server: {source!r}",
@@ -88,12 +122,20 @@ def _checked(source: str) -> str:
     if _FILE.fullmatch(source):
         raise BadRequestError(
             f"a file is there in one root only: {source!r}",
-            "`multiroot disk list` shows what all roots reach; a server's disk is nbd:ADDRESS:PORT/EXPORT",
+            "one on a disk of the machine is served to all roots as local:/PATH; "
+            "`multiroot disk list` shows what they reach without that",
         )
     raise BadRequestError(
         f"not a disk that every root reaches: {source!r}",
         "`multiroot disk list` in a root shows those there are: pmem:0x1c0000000",
     )
+
+
+def _checked_path(path: str) -> str:
+    """The one way to write it."""
+    if not path.startswith("/") or len(path) > _PATH_MOST or not path.isprintable() or path.endswith("/"):
+        raise BadRequestError(f"no path of a file: {path!r}", "write it like local:/srv/web.raw")
+    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _server(source: str) -> NbdServer | None:
@@ -143,7 +185,8 @@ def write_disk(disk: Disk) -> str:
 
 OPTION = Option(
     "--disk",
-    f"A disk of the VM, as `multiroot disk list` has it, or nbd:IP:PORT/EXPORT; several may be given. "
+    f"A disk of the VM, as `multiroot disk list` has it, or nbd:IP:PORT/EXPORT, or local:/PATH; several may "
+    f"be given. "
     f"BUS is {', '.join(BUSES)}. FORMAT is {' or '.join(FORMATS)}.",
     "SOURCE[,bus=BUS][,format=FORMAT][,ro]",
     default=(),

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from multiroot.vm import nbd
-from multiroot.vm.disk import NbdServer
+from multiroot.vm.disk import LocalFile, NbdServer, Server
 
 PROC = Path("/proc")
 LOOK_S = 1.0  # so often; a kernel tells nobody of another process's connections
@@ -23,10 +23,20 @@ _ESTABLISHED = "01"
 _WORD = 4  # bytes, in which addresses are written as numbers of the CPU's byte order
 
 
-def missing(pid: int, servers: Collection[NbdServer], proc: Path = PROC) -> set[NbdServer]:
-    """Those of a VMM's servers that it has no connection to, and that do not answer."""
-    left = set(servers) - connected(pid, servers, proc)
-    return {server for server in left if not nbd.answers(server)}
+def missing(pid: int, servers: Collection[Server], proc: Path = PROC) -> set[Server]:
+    """Those of a VMM's servers that it has no connection to, and that do not answer. Of files that a root
+    serves the door tells.
+    """
+    files = {server for server in servers if isinstance(server, LocalFile)}
+    outside = {server for server in servers if isinstance(server, NbdServer)}
+    left = outside - connected(pid, outside, proc)
+    away: set[Server] = {server for server in left if not nbd.answers(server)}
+    return away | {file for file in files if away_mark(file).exists()}
+
+
+def away_mark(file: LocalFile) -> Path:
+    """Is there while this root has found nobody who serves the file."""
+    return file.door.with_suffix(".away")
 
 
 def connected(pid: int, servers: Collection[NbdServer], proc: Path = PROC) -> set[NbdServer]:

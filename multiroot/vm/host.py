@@ -16,7 +16,7 @@ from multiroot.errors import BadRequestError
 from multiroot.passthrough.devices import Devices
 from multiroot.vm import firmware, nbd, sources
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.disk import Disk
+from multiroot.vm.disk import Disk, LocalFile
 from multiroot.vm.disk_content import Content, check_content
 from multiroot.vm.guests import GUESTS, check_image
 from multiroot.vm.pmem import Pmem
@@ -71,12 +71,16 @@ class LateFrames(Protocol):
         """Note nothing any more."""
 
 
+def _no_files(file: LocalFile) -> None:
+    raise BadRequestError(f"this root reaches no files of other roots: {file}")
+
+
 @dataclass(frozen=True)
 class Host:
     """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card,
     `devices` None no device of their own. `find_disk` says what a disk is here, `look_at_disk` what is in it.
     `variables` keeps what firmware knows of VMs; None: as long as they run. `agent` is this process, for VMs
-    that stand still.
+    that stand still. `open_door` sees to it that VMMs reach a file that a root serves.
     """
 
     root: int
@@ -90,6 +94,7 @@ class Host:
     find_disk: Callable[[Disk], Pmem | None] = sources.find
     look_at_disk: Callable[[Disk, Pmem | None], Content] = sources.look
     variables: firmware.VariableStore | None = None
+    open_door: Callable[[LocalFile], None] = _no_files
     agent: Urgency = field(default_factory=lambda: Urgency(os.getpid(), AGENT_URGENCY))
 
     def check(self, definition: VmDefinition) -> None:
@@ -99,8 +104,15 @@ class Host:
         firmware.check(definition.firmware)
         for disk in definition.disks:
             self.find_disk(disk)
+        self.open_doors(definition)
         if definition.functions and self.devices is None:
             raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
+
+    def open_doors(self, definition: VmDefinition) -> None:
+        """Have its VMM reach those of its disks that are files which a root serves."""
+        for disk in definition.disks:
+            if disk.local:
+                self.open_door(disk.local)
 
     def check_servers(self, definition: VmDefinition) -> None:
         """Raises ConflictError or BadRequestError unless this root reaches all servers of its disks."""

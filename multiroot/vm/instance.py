@@ -160,6 +160,7 @@ class Instance:
         self.notices = record.notices
         self.stations = record.stations
         self.paused, self.untouched = record.paused, record.untouched
+        self.host.open_doors(self.definition)
         await self.vmm.adopt(record.process)
         self.vmm.urgent(False)  # that agent may have ended in the middle of a handoff
         self._await_addresses()

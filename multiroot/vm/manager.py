@@ -143,6 +143,10 @@ class VmManager:
             self._settle(vm, entries.get(vm.name))
         return [self._vms[name] for name in sorted(self._vms)]
 
+    def last_seen(self) -> list[Instance]:
+        """As `all`, without a look, for any thread."""
+        return list(self._vms.values())
+
     def strangers(self) -> list[Entry]:
         """VMs in the arena that this root does not know, whoever owns them."""
         known = {vm.name for vm in self.all()} | self._allocating

@@ -7,12 +7,13 @@ github.com/NetworkBlockDevice/nbd; all numbers are big-endian.
 
 from __future__ import annotations
 
+import socket
 import struct
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.net import namespace
-from multiroot.vm.disk import NbdServer
+from multiroot.vm.disk import LocalFile, NbdServer, Server
 
 ANSWER_S = 5.0  # a server may take so long for each answer
 
@@ -47,7 +48,7 @@ class Export:
     head: bytes
 
 
-def answers(server: NbdServer) -> bool:
+def answers(server: Server) -> bool:
     """Whether the server is there and serves the disk."""
     try:
         reach(server)
@@ -56,13 +57,13 @@ def answers(server: NbdServer) -> bool:
     return True
 
 
-def reach(server: NbdServer) -> None:
+def reach(server: Server) -> None:
     """Raises ServerGoneError if nobody answers, BadRequestError if that server does not serve the disk."""
     with _Connection(server) as connection:
         connection.choose()
 
 
-def look(server: NbdServer, head: int) -> Export:
+def look(server: Server, head: int) -> Export:
     """The disk as it is now, with its first `head` bytes, or fewer if it is smaller.
 
     Raises ServerGoneError if nobody answers, BadRequestError if that server does not serve the disk.
@@ -75,10 +76,10 @@ def look(server: NbdServer, head: int) -> Export:
 class _Connection:
     """One to a server, which has greeted us."""
 
-    def __init__(self, server: NbdServer) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
         try:
-            self._sock = namespace.connect(server.host, server.port, ANSWER_S)
+            self._sock = _connect(server)
         except OSError as error:
             raise self._gone(error.strerror or str(error)) from error
         try:
@@ -134,7 +135,9 @@ class _Connection:
         if kind == _UNKNOWN:
             return BadRequestError(
                 f"the server of {server} serves no disk of that name",
-                f"what it has: qemu-nbd --list --bind={server.host} --port={server.port}",
+                f"what it has: qemu-nbd --list --bind={server.host} --port={server.port}"
+                if isinstance(server, NbdServer)
+                else "",
             )
         if kind == _TLS_NEEDED:
             return BadRequestError(f"the server of {server} wants TLS, which VMs' disks do without")
@@ -161,8 +164,27 @@ class _Connection:
 
     def _gone(self, why: str) -> ServerGoneError:
         server = self._server
+        if isinstance(server, LocalFile):
+            return ServerGoneError(
+                f"no root serves the disk {server}: {why}",
+                f"it has to be on a disk that a root has mounted: multiroot lab exec -- ls -l {server.path}",
+            )
         return ServerGoneError(
             f"the server of the disk {server} does not answer: {why}",
             f"serve it: qemu-nbd --persistent --shared=4 --port={server.port}"
             f" --export-name={server.export or 'NAME'} -f raw FILE",
         )
+
+
+def _connect(server: Server) -> socket.socket:
+    """To who serves it, or to the door of a file that a root serves. Raises OSError."""
+    if isinstance(server, NbdServer):
+        return namespace.connect(server.host, server.port, ANSWER_S)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.settimeout(ANSWER_S)
+        made.connect(str(server.door))
+    except BaseException:
+        made.close()
+        raise
+    return made

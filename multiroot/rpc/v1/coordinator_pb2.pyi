@@ -12,6 +12,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from multiroot.rpc.v1 import common_pb2 as _common_pb2
 from multiroot.rpc.v1 import device_pb2 as _device_pb2
+from multiroot.rpc.v1 import storage_pb2 as _storage_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -351,6 +352,7 @@ class TakeOverRequest(_message.Message):
     PHASES_FIELD_NUMBER: _builtins.int
     VERIFY_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    FILESYSTEMS_FIELD_NUMBER: _builtins.int
     verify: _builtins.bool
     @_builtins.property
     def phases(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]:
@@ -360,16 +362,21 @@ class TakeOverRequest(_message.Message):
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """PCI functions to adopt; empty: all"""
 
+    @_builtins.property
+    def filesystems(self) -> _containers.RepeatedCompositeFieldContainer[_storage_pb2.Filesystem]:
+        """that have VMs' disks, to be mounted"""
+
     def __init__(
         self,
         *,
         phases: _abc.Iterable[_common_pb2.Phase] | None = ...,
         verify: _builtins.bool = ...,
         devices: _abc.Iterable[_builtins.str] | None = ...,
+        filesystems: _abc.Iterable[_storage_pb2.Filesystem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "phases", b"phases", "verify", b"verify"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "filesystems", b"filesystems", "phases", b"phases", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from multiroot.vm import firmware
 from multiroot.vm.definition import DIRECT, SEABIOS
-from multiroot.vm.disk import QCOW2, Disk
+from multiroot.vm.disk import QCOW2, Disk, LocalFile, Server
 from multiroot.vm.qemu.options import Value, option
 
 DISK_SLOT = 0x10
@@ -52,11 +52,10 @@ def _backend(name: str, disk: Disk, node: Path | None) -> dict[str, Any]:
         source: dict[str, Any] = {"driver": "host_device", "filename": os.fspath(node)}
     else:
         assert disk.server
-        server = disk.server
         source = {
             "driver": "nbd",
-            "server": {"type": "inet", "host": server.host, "port": str(server.port), "keep-alive": True},
-            "export": server.export,
+            "server": _where(disk.server),
+            "export": disk.server.export,
             "reconnect-delay": _FOR_EVER_S,
         }
     if disk.format != QCOW2:
@@ -64,6 +63,12 @@ def _backend(name: str, disk: Disk, node: Path | None) -> dict[str, Any]:
     # Whatever the image says: it is whole, and no other file of this root is its part.
     file = {"node-name": f"{name}-file", **source, **common}
     return {"node-name": name, "driver": QCOW2, "backing": None, "file": file, **common}
+
+
+def _where(server: Server) -> dict[str, Any]:
+    if isinstance(server, LocalFile):
+        return {"type": "unix", "path": os.fspath(server.door)}
+    return {"type": "inet", "host": server.host, "port": str(server.port), "keep-alive": True}
 
 
 def seed_words(seed: Path, *, started_by: str) -> list[str]:

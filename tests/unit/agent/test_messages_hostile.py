@@ -188,6 +188,7 @@ def coordinator(folder: Path, phases: Phases) -> tuple[CoordinatorParts, Adoptio
             ended=never,
             let_go=nothing,
             inherit_devices=lambda: None,
+            come_to_disks=len,
             request=folder / "adoption",
             services=folder / "services",
             open_device=no_module,

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from hypothesis import strategies as st
 from multiroot.coordinator.adoption import Adoption, AdoptionContext, AdoptionState
 from multiroot.device.uapi import CpuState, E820Range, Ledger, LedgerCpu, MemoryAction
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
-from multiroot.phases import Phases
+from multiroot.phase_names import PhaseName
+from multiroot.phases import Phase, Phases
+from multiroot.storage.filesystems import Filesystem
 from multiroot.units import MIB
 
 BLOCK = 128 * MIB
@@ -100,12 +103,17 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def adoption_on(machine: Machine, ended: bool = True) -> Adoption:
+def adoption_on(machine: Machine, ended: bool = True, disk: bool = True) -> Adoption:
     async def parent_ended(_: float) -> bool:
         return ended
 
     async def let_go() -> None:
         machine.calls.append(("let go",))
+
+    def mount(left: Sequence[Filesystem]) -> None:
+        machine.calls.append(("mount", *(each.point for each in left)))
+        if not disk:
+            raise MultirootError("no disk of this root has it")
 
     return Adoption(
         AdoptionContext(
@@ -113,6 +121,7 @@ def adoption_on(machine: Machine, ended: bool = True) -> Adoption:
             parent_ended,
             let_go,
             lambda: machine.calls.append(("inherit devices",)),
+            mount,
             machine.top / "request",
             machine.top / "no-services",
             open_device=lambda: machine,  # type: ignore[arg-type, return-value]
@@ -261,7 +270,7 @@ async def test_a_damaged_request_is_told_and_another_one_is_taken(
     assert caplog.messages == [f"taking over: {adoption.error}"]
     assert machine.calls == [], "nothing is adopted by a request that nobody understands"
     adoption.begin()
-    assert json.loads(request.read_text()) == {"verify": False, "devices": []}
+    assert json.loads(request.read_text()) == {"verify": False, "devices": [], "left": []}
     await finish(adoption)
     assert (adoption.state, adoption.error) == (AdoptionState.DONE, "")
 
@@ -290,3 +299,38 @@ def test_no_request_is_nothing_to_do(machine: Machine) -> None:
     adoption = adoption_on(machine)
     adoption.resume()
     assert (adoption.state, adoption.error) == (AdoptionState.NONE, "")
+
+
+SRV = Filesystem("0b1c", "ext4", "/srv", "rw,relatime")
+
+
+async def test_the_vms_disks_are_mounted_behind_the_devices(machine: Machine) -> None:
+    adoption = adoption_on(machine)
+    adoption._phases.add(Phase(PhaseName.LEAVE_DISKS, "root 1", adoption._phases.clock() - 5_000_000, 1_000))
+    adoption.begin(left=[SRV])
+    await finish(adoption)
+    steps = [call[0] for call in machine.calls]
+    assert steps.index("pci") < steps.index("mount")
+    assert ("mount", "/srv") in machine.calls
+    (away,) = [each for each in adoption._phases.finished if each.name == PhaseName.DISKS_AWAY]
+    assert away.duration_ns is not None
+    assert away.duration_ns >= 5_000_000
+
+
+async def test_a_disk_that_is_not_found_keeps_nothing_else_from_being_adopted(machine: Machine) -> None:
+    adoption = adoption_on(machine, disk=False)
+    adoption.begin(left=[SRV])
+    await finish(adoption)
+    assert adoption.state is AdoptionState.DONE
+    assert ("mount", "/srv") in machine.calls
+    assert not [each for each in adoption._phases.finished if each.name == PhaseName.DISKS_AWAY]
+
+
+async def test_a_successor_mounts_what_its_predecessor_was_told(machine: Machine) -> None:
+    first = adoption_on(machine)
+    first.begin(left=[SRV])
+    first._task.cancel()  # type: ignore[union-attr]
+    second = adoption_on(machine)
+    second.resume()
+    await finish(second)
+    assert ("mount", "/srv") in machine.calls

@@ -50,7 +50,7 @@ async def handed_to(tmp_path: Path, to: str, *, joined: bool) -> list[tuple[str,
         pytest.fail("nobody told this root to take over")
 
     adoption = Adoption(
-        AdoptionContext(phases, nothing, nothing, list, tmp_path / "adoption", tmp_path / "services")
+        AdoptionContext(phases, nothing, nothing, list, len, tmp_path / "adoption", tmp_path / "services")
     )
     service = CoordinatorService(
         CoordinatorParts(

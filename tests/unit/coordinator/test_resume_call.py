@@ -50,7 +50,7 @@ class Served:
             pytest.fail("nobody asked for that")
 
         self.adoption = Adoption(
-            AdoptionContext(phases, nothing, nothing, list, top / "adoption", top / "services")
+            AdoptionContext(phases, nothing, nothing, list, len, top / "adoption", top / "services")
         )
         owners = {"web": 2, "db": 1}
         parts = CoordinatorParts(

@@ -18,6 +18,7 @@ from multiroot.handoff.evacuation import Outcome
 from multiroot.handoff.terms import USUAL, Order, Terms
 from multiroot.phases import Phase, Phases
 from multiroot.rpc.v1 import coordinator_pb2
+from multiroot.storage.filesystems import Filesystem
 
 
 class Roots:
@@ -93,7 +94,9 @@ class Nothing:
         """Nothing was done."""
 
 
-async def no_announcement(phases: list[Phase], verify: bool, devices: Sequence[str]) -> None:
+async def no_announcement(
+    phases: list[Phase], verify: bool, devices: Sequence[str], left: Sequence[Filesystem]
+) -> None:
     pytest.fail("nobody retires here")
 
 
@@ -110,6 +113,9 @@ def coordinator_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None 
         phases=phases,
         root=1,
         unbound=tmp_path / "unbound",
+        left_disks=tmp_path / "left-disks",
+        leave_disks=tuple,
+        come_to_disks=len,
         shut_door=roots.shut,
         open_door=roots.open,
         staying=lambda: staying or {},

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A qemu-storage-daemon for each file. It outlives this agent; the lock that it holds on the file keeps any
+other away, by whatever name that knows the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot import proc
+from multiroot.errors import CommandError, ConflictError
+from multiroot.vm.disk import DISK_NAME, LocalFile
+
+PROGRAM = "qemu-storage-daemon"
+_TIMEOUT_S = 30.0
+_NOBODY = (1 << 22) + 1  # more than any process's number (proc(5), pid_max)
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """The one of the file at `path`. `folder` is where it keeps its socket and its process's number."""
+
+    path: str
+    folder: Path
+
+    @property
+    def socket(self) -> Path:
+        """Where it answers."""
+        return self._file("served")
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._file("pid")
+
+    def _file(self, what: str) -> Path:
+        return self.folder / LocalFile(self.path).door.with_suffix(f".{what}").name
+
+    def argv(self) -> list[proc.Arg]:
+        """Its command line. A comma in a path is no option's end in JSON."""
+        blockdev = {
+            "driver": "file", "node-name": "file", "filename": self.path, "locking": "on",
+            "cache": {"direct": True}, "discard": "unmap",
+        }  # fmt: skip
+        export = {"type": "nbd", "id": "export", "node-name": "file", "name": DISK_NAME, "writable": True}
+        server = {"addr": {"type": "unix", "path": os.fspath(self.socket)}}
+        return [
+            PROGRAM, "--daemonize", "--pidfile", self._pid_file,
+            "--blockdev", json.dumps(blockdev),
+            "--nbd-server", json.dumps(server),
+            "--export", json.dumps(export),
+        ]  # fmt: skip
+
+    def ensure(self) -> None:
+        """Start it unless it runs; it answers then. Raises ConflictError with its own words."""
+        if self.pid:
+            return
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in (self.socket, self._pid_file):
+            left.unlink(missing_ok=True)
+        self._file("path").write_text(self.path)
+        try:
+            proc.run(self.argv(), timeout=_TIMEOUT_S)
+        except CommandError as error:
+            raise ConflictError(f"the disk {self.path} cannot be served: {error.message}") from error
+
+    @property
+    def pid(self) -> int:
+        """Of the process, 0 if there is none."""
+        try:
+            pid = int(self._pid_file.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return 0
+        # Another process may have got its number.
+        return pid if os.fsencode(os.fspath(self._pid_file)) in command else 0
+
+    def end(self) -> None:
+        """Have it write what it has yet to write, and end."""
+        with suppress(ProcessLookupError):
+            end = os.pidfd_open(self.pid or _NOBODY)
+            try:
+                signal.pidfd_send_signal(end, signal.SIGTERM)
+                select.select([end], [], [], _TIMEOUT_S)
+            finally:
+                os.close(end)
+
+
+def running(folder: Path) -> tuple[Daemon, ...]:
+    """All that this root has."""
+    daemons = (Daemon(file.read_text(), folder) for file in sorted(folder.glob("*.path")))
+    return tuple(daemon for daemon in daemons if daemon.pid)

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Doors to files on the machine's disks: two roots of one process, and a server that says what it hears."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from multiroot.errors import BadRequestError, MultirootError
+from multiroot.storage import filesystems, storage
+from multiroot.storage.daemon import Daemon
+from multiroot.storage.filesystems import Filesystem
+from multiroot.storage.storage import Endpoint, Storage, Surroundings
+from multiroot.vm import disk, nbd
+from multiroot.vm.disk import LocalFile
+from multiroot.vm.disk_servers import away_mark, missing
+
+FILE = LocalFile("/srv/web.raw")
+GREETING = b"hello"
+SRV = Filesystem("0b1c", "ext4", "/srv", "rw")
+WAIT_S = 20.0
+
+
+class EchoServer:
+    """Stands for a file's daemon: greets, and says again what it hears."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self.heard = b""
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            sock, _ = self._listener.accept()
+            threading.Thread(target=self._attend, args=(sock,), daemon=True).start()
+
+    def _attend(self, sock: socket.socket) -> None:
+        with sock:
+            sock.sendall(GREETING)
+            while data := sock.recv(65536):
+                self.heard += data
+                sock.sendall(data)
+
+
+class World:
+    """Roots, and which of them have the file's disk mounted."""
+
+    def __init__(self, folder: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server: EchoServer | None = None
+        self.mounted = True
+        self.may = True
+        self.asked: list[str] = []
+        self._stack = stack
+        monkeypatch.setattr(disk, "DOORS", folder / "d")
+        monkeypatch.setattr(filesystems, "is_here", lambda _: self.mounted)
+        monkeypatch.setattr(storage, "_pid", lambda _: -1)  # as if another process had come
+        monkeypatch.setattr(Daemon, "ensure", lambda daemon: self._serve(daemon.socket))
+
+    def _serve(self, path: Path) -> None:
+        if self.server is None:
+            self.server = EchoServer(path)
+
+    def root(self, others: Callable[[str], Endpoint | None] = lambda _: None) -> Storage:
+        def ask(path: str) -> Future[Endpoint | None]:
+            self.asked.append(path)
+            answer: Future[Endpoint | None] = Future()
+            try:
+                answer.set_result(others(path))
+            except MultirootError as error:
+                answer.set_exception(error)
+            return answer
+
+        made = Storage(Surroundings("127.0.0.1", ask, lambda _: self.may))
+        self._stack.callback(made.close)
+        return made
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with ExitStack() as stack:
+        yield World(tmp_path, stack, monkeypatch)
+
+
+def come(file: LocalFile = FILE) -> socket.socket:
+    """A VMM at the door."""
+    made = socket.socket(socket.AF_UNIX)
+    made.settimeout(WAIT_S)
+    made.connect(str(file.door))
+    return made
+
+
+def test_a_vmm_reaches_a_file_of_its_own_root(world: World) -> None:
+    world.root().open_door(FILE)
+    with come() as vmm:
+        assert vmm.recv(100) == GREETING
+        vmm.sendall(b"write this")
+        assert vmm.recv(100) == b"write this"
+    assert not world.asked
+    assert missing(1, [FILE]) == set()
+
+
+def test_a_file_of_another_root_is_asked_for_there(world: World) -> None:
+    has = world.root()
+
+    def others(path: str) -> Endpoint:
+        world.mounted = True
+        try:
+            return has.serve(path)
+        finally:
+            world.mounted = False
+
+    world.mounted = False
+    world.root(others).open_door(FILE)
+    with come() as vmm:
+        assert vmm.recv(100) == GREETING
+        vmm.sendall(bytes(100_000))
+        left = 100_000
+        while left:
+            left -= len(vmm.recv(left))
+    assert world.asked == [FILE.path]
+
+
+def test_who_has_lost_its_vm_writes_nothing_more(world: World) -> None:
+    world.root().open_door(FILE)
+    with come() as vmm:
+        assert vmm.recv(100) == GREETING
+        vmm.sendall(b"before")
+        assert vmm.recv(100) == b"before"
+        world.may = False
+        vmm.sendall(b"after")
+        assert vmm.recv(100) == b""
+    with come() as vmm:
+        assert vmm.recv(100) == b""
+    assert world.server is not None
+    assert world.server.heard == b"before"
+
+
+def test_a_vmm_waits_until_somebody_has_the_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted: list[str] = []
+    monkeypatch.setattr(filesystems, "come", lambda each: mounted.append(each.point))
+    world.mounted = False
+    asked = threading.Event()
+
+    def nobody(_: str) -> None:
+        asked.set()
+
+    root = world.root(nobody)
+    root.open_door(FILE)
+    with come() as vmm:
+        assert asked.wait(WAIT_S)
+        world.mounted = True
+        root.come([SRV])
+        assert vmm.recv(100) == GREETING
+    assert mounted == ["/srv"]
+    assert not away_mark(FILE).exists()
+
+
+def test_that_nobody_serves_it_is_told(world: World) -> None:
+    world.mounted = False
+    asked = [threading.Event(), threading.Event()]
+
+    def fails(_: str) -> None:
+        asked[asked[0].is_set()].set()
+        raise MultirootError("the other root's agent is away")
+
+    world.root(fails).open_door(FILE)
+    with come():
+        assert asked[1].wait(WAIT_S)  # the second try comes when the first one's failure is noted
+        assert missing(1, [FILE]) == {FILE}
+
+
+def test_who_does_not_know_the_key_is_turned_away(world: World) -> None:
+    endpoint = world.root().serve(FILE.path)
+    with socket.create_connection((endpoint.host, endpoint.port), WAIT_S) as sock:
+        sock.sendall(bytes(len(endpoint.key)))
+        assert sock.recv(100) == b""
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((endpoint.host, endpoint.port), WAIT_S)
+    assert world.server is not None
+    assert world.server.heard == b""
+
+
+def test_a_root_serves_nothing_of_what_it_has_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Running(Daemon):
+        def end(self) -> None:
+            calls.append("end")
+
+    def running(folder: Path) -> Sequence[Daemon]:
+        return [Running(FILE.path, folder)]
+
+    monkeypatch.setattr(storage, "running", running)
+    monkeypatch.setattr(filesystems, "of", lambda _: SRV)
+    monkeypatch.setattr(filesystems, "leave", lambda each: calls.append(f"umount {each.point}"))
+    monkeypatch.setattr(filesystems, "come", lambda each: calls.append(f"mount {each.point}"))
+    root = world.root()
+    assert root.leave() == (SRV,)
+    with pytest.raises(BadRequestError, match="not on a disk that this root has"):
+        root.serve(FILE.path)
+    root.come([SRV])
+    assert root.serve(FILE.path).host == "127.0.0.1"
+    assert calls == ["end", "umount /srv", "mount /srv"]
+
+
+def test_the_agent_itself_looks_at_a_file_that_is_no_vms_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    world.may = False
+    with pytest.raises(nbd.ServerGoneError, match="no root serves the disk local:/srv/none"):
+        nbd.reach(LocalFile("/srv/none"))
+
+
+def test_the_daemon_gets_paths_with_commas_whole(tmp_path: Path) -> None:
+    words = [str(word) for word in Daemon("/srv/a,b=c.raw", tmp_path).argv()]
+    assert '"filename": "/srv/a,b=c.raw"' in words[words.index("--blockdev") + 1]
+    assert Daemon("/srv/a,b=c.raw", tmp_path).pid == 0
