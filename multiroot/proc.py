@@ -112,8 +112,9 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
-    """Run a program and wait for its end; it reads nothing from stdin.
+    """Run a program and wait for its end; it reads nothing from stdin, and inherits `pass_fds`.
 
     `env` is added to our environment. With `log`, both outputs are appended to that file and those of the
     result are empty. Raises CommandError when the program cannot be started, when it runs for longer than
@@ -135,6 +136,7 @@ def run(
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT if log else subprocess.PIPE,
+                pass_fds=tuple(pass_fds),
             )
     except subprocess.TimeoutExpired as error:
         _log.debug("# %s: killed after %.3f s", words[0], time.monotonic() - began)

@@ -18,6 +18,7 @@ from multiroot.arena.backing import Backing, opened
 from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner, Record, Superblock
 from multiroot.arena.lock import TableLock
+from multiroot.arena.switch import Switch
 from multiroot.arena.use import check_unused
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.ranges import align_up
@@ -76,12 +77,27 @@ class OwnerWord:
         self._exchange(expected, new)
         return new
 
+    def switch(self, expected: Owner, root: int, clock: Callable[[], int]) -> Switch:
+        """`take`, to be done in the blackout of a handoff; `clock` stamps it."""
+        new = Owner(root, expected.epoch + 1)
+        return Switch(self._memory.address(self._offset), expected.pack(), new.pack(), clock)
+
+    def taken(self, switch: Switch, expected: Owner, root: int) -> Owner:
+        """The owner once `switch`, which was made of the same, has come to its step TAKEN.
+
+        Raises FencedError, nothing having been changed, when the word held anything else.
+        """
+        self._check(switch.seen, expected)
+        return Owner(root, expected.epoch + 1)
+
     def drop(self, expected: Owner) -> None:
         """Make nobody the owner if `expected` still is; raises FencedError otherwise."""
         self._exchange(expected, Owner(0, expected.epoch))
 
     def _exchange(self, expected: Owner, new: Owner) -> None:
-        seen = self._memory.compare_exchange(self._offset, expected.pack(), new.pack())
+        self._check(self._memory.compare_exchange(self._offset, expected.pack(), new.pack()), expected)
+
+    def _check(self, seen: int, expected: Owner) -> None:
         if seen != expected.pack():
             now = layout.unpack_owner(seen)
             raise FencedError(

@@ -49,6 +49,10 @@ class Memory:
         lib.mra_flush(word, WORD)
         return seen
 
+    def address(self, offset: int) -> Any:
+        """Where the word at `offset` is, for C. It is there until `close`."""
+        return self._word(offset)
+
     def read(self, offset: int, size: int) -> bytes:
         """A copy of the bytes."""
         self._check(offset, size)

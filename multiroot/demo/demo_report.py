@@ -8,6 +8,9 @@ from typing import Any
 
 from multiroot.demo.device import DeviceSeen
 from multiroot.phases import Phase
+from multiroot.vm.ticks import ClocksLost
+
+CLOCKS_NS = 500_000_000  # of what is said of a guest's clocks: how much a console may differ in its haste
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ class GuestSeen:
     ram_checked_bytes: int
     ram_bad_bytes: int
     largest_gap_ns: int
+    clocks_lost: ClocksLost
+
+    @property
+    def clocks_right(self) -> bool:
+        """Whether the guest's clocks lost no more time than the guest stood still. QEMU stops them then."""
+        lost = (self.clocks_lost.mono_ns, self.clocks_lost.wall_ns)
+        return all(-CLOCKS_NS <= each <= self.largest_gap_ns + CLOCKS_NS for each in lost)
 
 
 @dataclass(frozen=True)
@@ -185,7 +195,7 @@ def _device_checks(name: str, device: DeviceSeen) -> list[Check]:
 
 
 def _vm_checks(vm: VmSeen, new_root: int) -> list[Check]:
-    guest = vm.guest
+    guest, clocks = vm.guest, vm.guest.clocks_lost
     return [
         *(_device_checks(vm.name, vm.device) if vm.device else ()),
         Check(
@@ -216,6 +226,11 @@ def _vm_checks(vm: VmSeen, new_root: int) -> list[Check]:
             f"{vm.name}'s guest found its memory intact",
             guest.ram_checked_bytes > 0 and guest.ram_bad_bytes == 0,
             f"{guest.ram_checked_bytes >> 20} MiB checked in the new root, {guest.ram_bad_bytes} bytes bad",
+        ),
+        Check(
+            f"{vm.name}'s guest's clocks lost no more time than the guest stood still",
+            guest.clocks_right,
+            f"monotonic {clocks.mono_ns / 1e6:.1f} ms behind, wall clock {clocks.wall_ns / 1e6:.1f} ms",
         ),
         Check(
             f"{vm.name} answers on the network from the new root",
@@ -249,6 +264,10 @@ def _vm_json(vm: VmSeen) -> dict[str, Any]:
             "repeated": guest.repeated,
             "ram_checked_bytes": guest.ram_checked_bytes,
             "ram_bad_bytes": guest.ram_bad_bytes,
+            "clocks_lost_ms": {
+                "monotonic": round(guest.clocks_lost.mono_ns / 1e6, 3),
+                "wall": round(guest.clocks_lost.wall_ns / 1e6, 3),
+            },
         },
         **({"device": asdict(vm.device)} if vm.device else {}),
     }

@@ -284,6 +284,7 @@ def broken(generation: Generation) -> list[str]:
         "ticks are missing": guest.missing,
         "ticks were repeated": guest.repeated,
         "bytes of the guest's memory are bad": guest.ram_bad_bytes,
+        "the guest's clocks are wrong": int(not guest.clocks_right),
         "the guest rebooted": int(guest.boot_id_before != guest.boot_id_after),
     }
     if generation.card:

@@ -263,6 +263,7 @@ def judge(here: ticks.Stretch, there: ticks.Stretch) -> GuestSeen:
         ram_checked_bytes=after.checked_bytes - before.checked_bytes,
         ram_bad_bytes=whole.bad_bytes,
         largest_gap_ns=_gap_at_handoff(here, there),
+        clocks_lost=ticks.clocks_lost(here.ticks, there.ticks),
     )
 
 

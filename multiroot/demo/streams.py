@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +27,7 @@ from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.lab.forwards import HOST
 
 USER = "debian"
+PING_S = 0.01
 STEP_S = 0.05  # between two lines of the session
 # Kept in the guest, where nothing else is.
 _FILE, _STOP = "/var/tmp/multiroot-fio", "/var/tmp/multiroot-stop"
@@ -176,24 +177,44 @@ class Pings(Lines):
 
     def __init__(self, login: Login, address: str, log: Path) -> None:
         self.answers: dict[int, float] = {}
+        self._heard: dict[int, float] = {}  # when we heard of it, s of our monotonic clock
         self.again = 0
-        super().__init__(login, f"sudo ping -n -D -i 0.01 {address}", log, self._note)
+        super().__init__(login, f"sudo ping -n -D -i {PING_S} {address}", log, self._note)
 
     def _note(self, line: bytes) -> None:
         if match := _PING.match(line):
             number = int(match[2])
             self.again += number in self.answers
             self.answers.setdefault(number, float(match[1]))
+            self._heard.setdefault(number, time.monotonic())
 
     @property
-    def lost(self) -> int:
-        """Those that a later one was answered before."""
-        return max(self.answers, default=0) - len(self.answers)
+    def newest(self) -> int:
+        """The number of the latest ping that was answered, 0 before the first."""
+        return max(self.answers, default=0)
+
+    def lost(self, after: int = 0, until: int | None = None) -> list[range]:
+        """Those with numbers above `after` and up to `until` that were not answered though a later one was;
+        what follows each other without an answer between is one range.
+        """
+        last = self.newest if until is None else until
+        return runs(number for number in range(after + 1, last + 1) if number not in self.answers)
 
     def longest_gap(self, since: float) -> float:
-        """By the guest's clock, over all of it."""
-        at = sorted(self.answers.values())
+        """By the guest's clock."""
+        at = sorted(self.answers[number] for number, heard in self._heard.items() if heard >= since)
         return max((after - before for before, after in pairwise(at)), default=0.0)
+
+
+def runs(numbers: Iterable[int]) -> list[range]:
+    """Rising numbers as ranges of those that follow each other."""
+    found: list[range] = []
+    for number in numbers:
+        if found and found[-1].stop == number:
+            found[-1] = range(found[-1].start, number + 1)
+        else:
+            found.append(range(number, number + 1))
+    return found
 
 
 class Sql(Stream):

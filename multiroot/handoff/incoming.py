@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import dataclass, field
 
 from multiroot.arena.layout import Owner
+from multiroot.arena.switch import Step, Switch
 from multiroot.device.passthrough import Comparison, Translation
 from multiroot.handoff import wire
 from multiroot.handoff.relay import IncomingState
@@ -24,7 +24,9 @@ CONNECTED_FOR_S = 1800.0
 
 @dataclass
 class Incoming:
-    """A prepared VM. `taken` is set with the owner word: from then on there is no way back."""
+    """A prepared VM. `switch` is how it is taken: from its step TAKEN on there is no way back. Whoever takes
+    and whoever aborts are in different threads: one of them is first.
+    """
 
     vm: Instance
     giver: Owner
@@ -33,19 +35,18 @@ class Incoming:
     expiry: asyncio.TimerHandle
     connected: asyncio.Task[IncomingState]
     phases: Phases  # of the transfer
+    switch: Switch
     hinted: asyncio.Task[None] | None = None
     transferring: bool = False
     device: DeviceState | None = None
-    taken: bool = False
-    aborted: bool = False
-    # Whoever takes and whoever aborts are in different threads: one of them is first.
-    decide: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def taken(self) -> bool:
+        return self.switch.taken
 
     def abandon(self) -> bool:
         """No more taking; False if it has been taken already."""
-        with self.decide:
-            self.aborted = not self.taken
-        return self.aborted
+        return self.switch.abort()
 
     @property
     def waits_until(self) -> float:
@@ -59,6 +60,7 @@ class Incoming:
         """Give up the connection, whether or not the giver has come."""
         if not self.connected.cancel() and not self.connected.cancelled() and not self.connected.exception():
             self.connected.result().close()
+        self.switch.close()
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,6 @@ class Blackout:
     """The taker's part of a blackout; times in ns on the machine-wide clock."""
 
     resumed: Resumed
-    heard_ns: int
-    checked_ns: int
-    owned_ns: int
+    stamps: dict[Step, int]
     switched_ns: int
     seen: Comparison | None

@@ -12,6 +12,7 @@ import logging
 import socket
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 
 from multiroot.handoff import wire
@@ -80,8 +81,10 @@ class OutgoingState(Relay):
 class IncomingState(Relay):
     """The taker's half."""
 
-    def __init__(self, sock: socket.socket, key: bytes, vm: str) -> None:
+    def __init__(self, sock: socket.socket, key: bytes, vm: str, ended: Callable[[bool], None]) -> None:
+        """`ended` is told at the end whether all of the state was passed on, and was whole."""
         self._opener = Opener(key)
+        self._tell_end = ended
         self._done = threading.Event()
         self._damage = ""
         super().__init__(sock, vm)
@@ -119,6 +122,7 @@ class IncomingState(Relay):
         finally:
             _hang_up(self._vmm)
             self._done.set()
+            self._tell_end(self._opener.complete and not self._damage)
 
     def _pass_on(self) -> bool:
         """What has arrived, once checked; False if the VMM takes no more, for reasons of its own."""

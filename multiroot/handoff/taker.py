@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 from multiroot.arena.allocator import Extent
 from multiroot.arena.arena import Standing
 from multiroot.arena.layout import Owner
+from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.device.passthrough import Comparison
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
-from multiroot.failpoints import FailPoint, reach, reach_in_thread
+from multiroot.failpoints import ORDERS, FailPoint, reach, reach_in_thread
 from multiroot.handoff import wire
 from multiroot.handoff.incoming import Blackout, DeviceMove, Incoming, Taken
 from multiroot.handoff.relay import IncomingState
@@ -108,9 +109,12 @@ class Taker:
             raise
         loop = asyncio.get_running_loop()
         now, expiry = loop.time(), loop.call_later(LOOK_S, self._look, vm.name)
-        connected = self._in_background(self._connect(vm, stream))
+        switch = vm.word.switch(giver, self._host.root, self._host.clock)
+        connected = self._in_background(self._connect(vm, stream, switch))
         transfer = Phases(self._side, self._host.clock)
-        self._incoming[vm.name] = Incoming(vm, giver, stream, now, expiry, connected, transfer, device=device)
+        self._incoming[vm.name] = Incoming(
+            vm, giver, stream, now, expiry, connected, transfer, switch, device=device
+        )
         return list(phases.finished), stream.endpoint
 
     async def hint(self, name: str, hints: bytes) -> None:
@@ -247,13 +251,15 @@ class Taker:
         except OSError as error:
             raise ConflictError(f"cannot listen on {self._address}: {error.strerror}") from error
 
-    async def _connect(self, vm: Instance, stream: wire.Listener) -> IncomingState:
+    async def _connect(self, vm: Instance, stream: wire.Listener, switch: Switch) -> IncomingState:
         """Connect our VMM before the guest stops: nothing but bytes is left for the blackout."""
         try:
             sock = await stream.accept()
         finally:
             stream.close()
-        state = IncomingState(sock, stream.endpoint.key, vm.name)
+        state = IncomingState(
+            sock, stream.endpoint.key, vm.name, lambda whole: switch.state_ended(whole=whole)
+        )
         try:
             with state.vmm_end as end:
                 await vm.vmm.receive(end.fileno())
@@ -279,9 +285,9 @@ class Taker:
         # When loading began only the giver can tell: it wrote meanwhile.
         phases.add(_span(PhaseName.LOAD_DEVICE_STATE, self._side, before, before, blackout=True))
         marks = {
-            PhaseName.WAIT_FOR_COMPLETION: end.heard_ns,
-            PhaseName.CHECK_STATE: end.checked_ns,
-            PhaseName.COMMIT: end.owned_ns,
+            PhaseName.WAIT_FOR_COMPLETION: end.stamps[Step.HEARD],
+            PhaseName.CHECK_STATE: end.stamps[Step.CHECKED],
+            PhaseName.COMMIT: end.stamps[Step.TAKEN],
             PhaseName.SWITCH_DMA: end.switched_ns,
             PhaseName.RESUME: resumed_ns,
         }
@@ -294,28 +300,46 @@ class Taker:
         return Taken(vm.owner.epoch, resumed_ns, self._move(incoming, end.seen), list(phases.finished))
 
     def _resume(self, incoming: Incoming) -> Blackout:
-        """The taker's part of the blackout, in a thread of its own: see Vmm.wait_loaded."""
-        vm, clock, state = incoming.vm, self._host.clock, incoming.connected.result()
-        try:
-            vm.vmm.wait_loaded()
-        except CommandError:
-            state.raise_damage()
-            raise
-        heard = clock()
-        state.check()
-        checked = clock()
-        reach_in_thread(FailPoint.TAKER_LOADED, vm.name)
-        with incoming.decide:
-            if incoming.aborted:
-                raise _aborted(vm.name)
-            vm.owner = vm.word.take(incoming.giver, self._host.root)
-            incoming.taken = True
-        owned = clock()
+        """The taker's part of the blackout, in a thread of its own: see Vmm.take.
+
+        One call, unless something else is to be done between its steps.
+        """
+        vm, switch = incoming.vm, incoming.switch
+        if ORDERS.armed:
+            self._take(incoming, Step.CHECKED)
+            reach_in_thread(FailPoint.TAKER_LOADED, vm.name)
+        alone = not (ORDERS.armed or vm.paused or incoming.device)
+        self._take(incoming, Step.GONE if alone else Step.TAKEN)
         seen = self._switch(incoming)
-        switched = clock()
+        switched = self._host.clock()
         reach_in_thread(FailPoint.TAKER_OWNED, vm.name)
-        resumed = vm.vmm.stay_loaded() if vm.paused else vm.vmm.resume_loaded()
-        return Blackout(resumed, heard, checked, owned, switched, seen)
+        if vm.paused:
+            resumed = vm.vmm.stay_loaded()
+        else:
+            self._take(incoming, Step.GONE)
+            resumed = vm.vmm.resume_loaded()
+        return Blackout(resumed, switch.stamps(), switched, seen)
+
+    def _take(self, incoming: Incoming, until: Step) -> None:
+        """Bring the VM's switch to a step. Raises CommandError when the VMM does not accept the state or does
+        not go on, ConflictError when it was given up, FencedError when the giver has taken it back.
+        """
+        vm, switch, state = incoming.vm, incoming.switch, incoming.connected.result()
+        try:
+            outcome = vm.vmm.take(switch, until)
+        except CommandError:
+            if switch.step < Step.CHECKED:
+                state.raise_damage()
+            raise
+        finally:
+            if switch.step >= Step.TAKEN:
+                vm.owner = vm.word.taken(switch, incoming.giver, self._host.root)
+        if outcome is Outcome.DAMAGED:
+            state.check()
+        elif outcome is Outcome.ABORTED:
+            raise _aborted(vm.name)
+        elif outcome is Outcome.FENCED:
+            vm.word.taken(switch, incoming.giver, self._host.root)
 
     def _devices(self) -> Devices:
         """Raises BadRequestError if this root can take no devices."""

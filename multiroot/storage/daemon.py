@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A qemu-storage-daemon for each file. It outlives this agent; the lock that it holds on the file keeps any
-other away, by whatever name that knows the file.
+"""A qemu-storage-daemon for each file. It outlives this agent. With it goes a lock on the file, which keeps
+any other daemon away, whatever name of the file that one was given. QEMU's own locks do not: they let servers
+share a file.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -57,15 +59,30 @@ class Daemon:
         ]  # fmt: skip
 
     def ensure(self) -> None:
-        """Start it unless it runs; it answers then. Raises ConflictError with its own words."""
+        """Start it unless it runs; it answers then. Raises ConflictError."""
         if self.pid:
             return
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConflictError(f"{self.path} cannot be opened: {error.strerror}") from error
+        try:
+            self._start(file)
+        finally:
+            os.close(file)
+
+    def _start(self, file: int) -> None:
+        """It inherits the open file, whose lock lasts as long as it does."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConflictError(f"{self.path} is in use, perhaps by another name of it") from error
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in (self.socket, self._pid_file):
             left.unlink(missing_ok=True)
         self._file("path").write_text(self.path)
         try:
-            proc.run(self.argv(), timeout=_TIMEOUT_S)
+            proc.run(self.argv(), timeout=_TIMEOUT_S, pass_fds=[file])
         except CommandError as error:
             raise ConflictError(f"the disk {self.path} cannot be served: {error.message}") from error
 

@@ -30,7 +30,6 @@ from multiroot.storage.filesystems import Filesystem
 from multiroot.storage.relay import Wire, join
 from multiroot.vm import disk
 from multiroot.vm.disk import LocalFile
-from multiroot.vm.disk_servers import away_mark
 
 log = logging.getLogger("multirootd")
 
@@ -141,34 +140,36 @@ class Storage:
             return
         # Who speaks NBD waits for the server's first word. So this ends only if the VMM does.
         gone = asyncio.create_task(vmm.reader.read(1))
-        finding = asyncio.create_task(self._find(file))
+        finding = asyncio.create_task(self._find(file, once=ours))
         try:
             await asyncio.wait({gone, finding}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done() or not finding.done():
+            if gone.done() or not finding.done() or finding.result() is None:
                 await vmm.close()
                 return
         finally:
             gone.cancel()
             finding.cancel()
             await asyncio.gather(gone, finding, return_exceptions=True)
-        await join(vmm, finding.result(), may)
+        if server := finding.result():
+            await join(vmm, server, may)
 
-    async def _find(self, file: LocalFile) -> Wire:
-        """Who has the file; waits for one who has it."""
-        mark = away_mark(file)
+    async def _find(self, file: LocalFile, *, once: bool) -> Wire | None:
+        """Who has the file; waits for one who has it, but `once`. The mark says why nobody has it."""
+        mark = file.away
         while True:
             self._changed.clear()
             try:
-                wire = await self._try(file.path)
+                wire, why = await self._try(file.path), "it is on no disk that a root has mounted"
             except (MultirootError, OSError, TimeoutError) as error:
-                if not mark.exists():
-                    log.warning("nobody serves %s: %s", file, error)
-                    mark.touch()
-            else:
-                if wire:
-                    mark.unlink(missing_ok=True)
-                    return wire
-                mark.touch()
+                wire, why = None, getattr(error, "message", "") or str(error) or "there was no answer in time"
+            if wire:
+                mark.unlink(missing_ok=True)
+                return wire
+            if not mark.exists():
+                log.warning("nobody serves %s: %s", file, why)
+            mark.write_text(why)
+            if once:
+                return None
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._changed.wait()

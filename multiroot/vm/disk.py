@@ -58,6 +58,11 @@ class LocalFile:
         """The socket where this root's VMMs reach it. NBD is spoken there."""
         return DOORS / f"{hashlib.blake2b(self.path.encode(), digest_size=8).hexdigest()}.sock"
 
+    @property
+    def away(self) -> Path:
+        """Is there while this root has found nobody who serves the file, and says why."""
+        return self.door.with_suffix(".away")
+
     def __str__(self) -> str:
         return f"{_LOCAL}{self.path}"
 

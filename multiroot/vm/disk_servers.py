@@ -31,12 +31,7 @@ def missing(pid: int, servers: Collection[Server], proc: Path = PROC) -> set[Ser
     outside = {server for server in servers if isinstance(server, NbdServer)}
     left = outside - connected(pid, outside, proc)
     away: set[Server] = {server for server in left if not nbd.answers(server)}
-    return away | {file for file in files if away_mark(file).exists()}
-
-
-def away_mark(file: LocalFile) -> Path:
-    """Is there while this root has found nobody who serves the file."""
-    return file.door.with_suffix(".away")
+    return away | {file for file in files if file.away.exists()}
 
 
 def connected(pid: int, servers: Collection[NbdServer], proc: Path = PROC) -> set[NbdServer]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from multiroot.errors import BadRequestError, ConflictError
@@ -165,6 +166,8 @@ class _Connection:
     def _gone(self, why: str) -> ServerGoneError:
         server = self._server
         if isinstance(server, LocalFile):
+            with suppress(FileNotFoundError):
+                why = server.away.read_text()
             return ServerGoneError(
                 f"no root serves the disk {server}: {why}",
                 f"it has to be on a disk that a root has mounted: multiroot lab exec -- ls -l {server.path}",

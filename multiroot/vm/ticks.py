@@ -158,6 +158,32 @@ def continuity(ticks: Sequence[Tick]) -> Continuity | None:
     )
 
 
+@dataclass(frozen=True)
+class ClocksLost:
+    """How much less than the machine-wide clock a guest's clocks have gone on, ns; negative: more."""
+
+    mono_ns: int
+    wall_ns: int
+
+
+def clocks_lost(before: Sequence[Tick], after: Sequence[Tick]) -> ClocksLost:
+    """Between the reports among the ticks `before` and those among `after`; each must have one.
+
+    A report is seen when it has come through the console, some time after the guest has read its clocks. Of
+    each side the one that was fastest counts, so that this time is nearly the same on both.
+    """
+
+    def behind(ticks: Sequence[Tick]) -> ClocksLost:
+        told = [(tick.seen_ns, tick.report) for tick in ticks if tick.report]
+        return ClocksLost(
+            min(seen_ns - report.mono_ns for seen_ns, report in told),
+            min(seen_ns - report.wall_ns for seen_ns, report in told),
+        )
+
+    earlier, later = behind(before), behind(after)
+    return ClocksLost(later.mono_ns - earlier.mono_ns, later.wall_ns - earlier.wall_ns)
+
+
 def gap_around(ticks: Sequence[Tick], start_ns: int, end_ns: int, margin_ns: int = 1_000_000_000) -> int:
     """Largest distance, ns, between neighbouring ticks seen from `margin_ns` before a time span to as long
     behind it; 0 if there are none. Ticks long before or after it tell of other things.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from multiroot.arena.allocator import Extent
+from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.clocks import Mapped
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.processes import ProcessId
@@ -212,15 +213,19 @@ class Vmm(Protocol):
     async def receive(self, fd: int) -> None:
         """Have a waiting VMM read the device state from this connected socket."""
 
-    def wait_loaded(self) -> None:
-        """Block until the device state has been loaded; raises CommandError if it was not accepted.
+    def take(self, switch: Switch, until: Step) -> Outcome:
+        """Block until the device state has been loaded, and take the steps of `switch` up to `until`. With
+        GONE the guest goes on. May be called again for further steps.
+
+        Returns DONE, or DAMAGED, ABORTED or FENCED, which say why not. Raises CommandError if the state was
+        not accepted, or if the guest can't go on and has certainly not run here.
 
         This call and `resume_loaded` are the VMM's part of the blackout. They run in a thread of their own,
         which blocks on a connection of its own: no event loop has to come round.
         """
 
     def resume_loaded(self) -> Resumed:
-        """Let the guest go on and block until it does.
+        """After the step GONE, block until the guest goes on.
 
         Raises CommandError if the guest has certainly not run here, VmmGoneError if it may have.
         """

@@ -40,6 +40,7 @@ def memory_by_node(lab: Lab) -> dict[int, int]:
     return {int(words[1]): int(words[3]) // 1024 for words in map(str.split, nodes.splitlines())}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_everything_behind_two_bridges_passes_on_and_what_the_old_kernel_turned_on_is_off(
     labs_factory: Labs,

@@ -50,15 +50,9 @@ def test_a_file_of_the_machines_disk_goes_along(labs_factory: Labs) -> None:
     cli.ok("vm", "run", "writer", *run)
     writes(cli, "old", "old", 100)
     cli.refused(3, "is VM writer's, in root 1", "vm", "run", "other", *run)
-    export = [
-        "--nbd-server",
-        "addr.type=unix,addr.path=/tmp/x",
-        "--export",
-        "type=nbd,id=e,node-name=a,writable=on",
-    ]
-    second = ["qemu-storage-daemon", "--blockdev", f"driver=file,node-name=a,filename={FILE}", *export]
-    tried = machine.run(second)
-    assert "lock" in tried.stderr
+    machine.run(["ln", FILE, f"{FOLDER}/other.raw"])
+    other = ("--memory", "128M", "--disk", f"local:{FOLDER}/other.raw")
+    cli.refused(3, "is in use, perhaps by another name", "vm", "run", "other", *other)
 
     cli.ok("root", "launch", "--kernel", "6.12")
     cli.ok("handoff", "writer")

@@ -39,8 +39,9 @@ def writes_until(lab: Lab, above: int) -> int:
     return seen.done
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("updates", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("updates", [1, 3])
 def test_a_card_works_on_through_whole_updates(labs_factory: Labs, updates: int) -> None:
     """Proves that whole updates carry a VM with its network card, from root 1 to 2, and with `-m long` on
     to 3 and 4. Each has the whole machine when the one before has retired. A numbered frame comes in every

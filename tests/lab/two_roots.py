@@ -22,6 +22,7 @@ import grpc.aio
 from multiroot.arena.arena import Arena
 from multiroot.arena.atomics import tsc, tsc_clock
 from multiroot.arena.backing import find_device
+from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.errors import CommandError, MultirootError
 from multiroot.handoff.giver import Target, hand_over
 from multiroot.handoff.handoff_service import HandoffService
@@ -63,11 +64,12 @@ class CheckedQemu(QemuVmm):
             # A refusal of hints is only logged; this is to be seen.
             raise MultirootError(f"the memory map is {taken!r}, not {hints!r}")
 
-    def wait_loaded(self) -> None:
-        super().wait_loaded()
-        if CheckedQemu.failures:
+    def take(self, switch: Switch, until: Step) -> Outcome:
+        if switch.step is Step.BEGUN and CheckedQemu.failures:
+            super().take(switch, Step.HEARD)
             CheckedQemu.failures -= 1
             raise CommandError("ordered by the test")
+        return super().take(switch, until)
 
 
 class Agent:

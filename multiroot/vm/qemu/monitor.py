@@ -10,12 +10,16 @@ from __future__ import annotations
 import json
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
+from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.errors import CommandError
 from multiroot.vm.vmm import VmmGoneError
 
 _CHUNK = 65536
+# All of these are in the line that says that a device state was loaded. No text in JSON has such quotes.
+_COMPLETED = (b'"event": "MIGRATION"', b'"status": "completed"')
 _LONGEST = 16 << 20  # bytes of one message
 
 
@@ -27,6 +31,7 @@ class Monitor:
         self._buffer = b""
         self._events: deque[dict[str, Any]] = deque()
         self._begun = ""
+        self._switch: Switch | None = None
 
     def greet(self) -> None:
         """Wait for QEMU's greeting and leave negotiation; raises VmmGoneError if QEMU ends before."""
@@ -55,15 +60,43 @@ class Monitor:
         self._send(command, json.dumps({"execute": command}).encode()[:-1])
         self._begun = command
 
-    def finish(self) -> None:
-        """Run the command that was begun; raises what `execute` raises.
+    def take(self, switch: Switch, until: Step, loaded: Callable[[dict[str, Any]], None]) -> Outcome:
+        """Bring `switch` to `until`; GONE gives QEMU the last byte of the command that was begun.
 
-        CommandError also if QEMU went away before it had the last byte: then it has certainly not run it.
+        `loaded` gets the event that says how the loading of a device state ended, and may raise. Raises
+        VmmGoneError when QEMU ends before that.
         """
-        try:
-            self._send(self._begun, b"}")
-        except VmmGoneError as error:
-            raise CommandError(f"QEMU went away before {self._begun}") from error
+        self._switch = switch
+        if switch.step is Step.BEGUN:
+            for event in self._events:
+                if _tells_the_end(event):
+                    loaded(event)
+                    switch.hear()
+            switch.attach(self._sock.fileno(), _COMPLETED, b"}", self._buffer)
+            self._buffer = b""
+        heard = switch.step >= Step.HEARD
+        while (outcome := switch.run(until)) is Outcome.SAID:
+            event = _message(switch.line)
+            if _tells_the_end(event):
+                loaded(event)
+                heard = True
+                switch.hear()
+            else:
+                self._events.append(event)
+        if outcome is Outcome.TOO_LONG:
+            raise VmmGoneError("QEMU speaks no QMP", "what it said has no end")
+        if outcome is Outcome.HUNG_UP and switch.step is Step.BEGUN:
+            raise VmmGoneError("QEMU went away")
+        if not heard:
+            loaded(_message(switch.line))
+        return outcome
+
+    def finish(self) -> None:
+        """After the step GONE, wait for the answer to the command that was begun; raises what `execute`
+        raises.
+        """
+        assert self._switch
+        self._buffer = self._switch.rest
         self._answer(self._begun)
 
     def _run(self, command: str, data: bytes) -> Any:
@@ -128,6 +161,12 @@ def _message(line: bytes) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("data", {}), dict):
         raise VmmGoneError("QEMU speaks no QMP", f"it said {line[:60]!r}")
     return message
+
+
+def _tells_the_end(event: dict[str, Any]) -> bool:
+    """Of a migration."""
+    status = event.get("data", {}).get("status")
+    return event.get("event") == "MIGRATION" and status in ("completed", "failed")
 
 
 def _words(error: Any) -> str:

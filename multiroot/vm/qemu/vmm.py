@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multiroot import proc
+from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.errors import CommandError, ConflictError
 from multiroot.processes import ProcessId
 from multiroot.vm.cpu_model import follows_the_root, is_written_out
@@ -309,17 +310,26 @@ class QemuVmm:
         await self.qmp.give_fd(_FD_NAME, fd)
         await self.qmp.execute("migrate-incoming", uri=_URI)
 
-    def wait_loaded(self) -> None:
+    def take(self, switch: Switch, until: Step) -> Outcome:
         assert self._monitor
         refused = f"QEMU did not accept the device state of {self.setup.definition.name}"
         try:
-            # All of it but the last byte, long before it is needed.
-            self._monitor.begin("cont")
-            event = self._monitor.event("MIGRATION", "completed", "failed")
+            if switch.step is Step.BEGUN:
+                # All of it but the last byte, long before it is needed.
+                self._monitor.begin("cont")
+            outcome = self._monitor.take(switch, until, self._loaded)
         except VmmGoneError as error:
             raise CommandError(f"{refused}: {self._last_words()}") from error
+        if outcome is Outcome.HUNG_UP:
+            raise CommandError("QEMU went away before cont")
+        return outcome
+
+    def _loaded(self, event: dict[str, Any]) -> None:
+        """QEMU has said how loading the state ended."""
         if event["data"]["status"] == "failed":
-            raise CommandError(refused, self._last_words())
+            raise CommandError(
+                f"QEMU did not accept the device state of {self.setup.definition.name}", self._last_words()
+            )
         self._loaded_wall_ns = wall_ns(event.get("timestamp"))
 
     def resume_loaded(self) -> Resumed:
@@ -332,7 +342,7 @@ class QemuVmm:
         return Resumed(to_ns(self._loaded_wall_ns), to_ns(wall_ns(resumed.get("timestamp"))))
 
     def stay_loaded(self) -> Resumed:
-        # The command that `wait_loaded` has begun goes with its connection.
+        # The command that `take` has begun goes with its connection.
         self.drop_monitor()
         self._paused = True
         loaded_ns = self.setup.to_ns(self._loaded_wall_ns)

@@ -10,10 +10,11 @@ import pytest
 
 from multiroot.demo.demo_report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
 from multiroot.phases import Phase
+from multiroot.vm.ticks import ClocksLost
 
 OLD = RootSeen("6.1.0-amd64", "aaaa", "0-1", (0, 1), ((0x100000, 1 << 30, "System RAM"),), 20.0)
 NEW = RootSeen("6.12.0-amd64", "bbbb", "0-1", (2, 3), ((0x140000000, 1 << 30, "System RAM"),), 9.0)
-GUEST = GuestSeen("cccc", "cccc", 500, 900, 0, 0, 32 << 20, 0, 81_000_000)
+GUEST = GuestSeen("cccc", "cccc", 500, 900, 0, 0, 32 << 20, 0, 81_000_000, ClocksLost(20_000_000, 20_000_000))
 VM = VmSeen("vm1", 256 << 20, 0, 240_000, 1_000, 61_001_000, 2, 1, 2, False, True, GUEST)
 LAUNCH = LaunchSeen(0.2, 0.3, 0.01, 0.8, 3.0, 7.0)
 PHASES = (Phase("freeze", "old root", 5, 7, blackout=True), Phase("plan", "old root", 1, 2))
@@ -57,6 +58,8 @@ def test_all_held() -> None:
         (with_guest(ticks_after=500), "no tick"),
         (with_guest(ram_bad_bytes=1), "memory intact"),
         (with_guest(ram_checked_bytes=0), "memory intact"),
+        (with_guest(clocks_lost=ClocksLost(20_000_000, 28_000_000_000)), "clocks lost no more"),
+        (with_guest(clocks_lost=ClocksLost(-3_000_000_000, 0)), "clocks lost no more"),
     ],
 )
 def test_each_claim_can_fail(report: Report, claim: str) -> None:

@@ -11,9 +11,10 @@ from multiroot.demo.demo_report import GuestSeen
 from multiroot.demo.device import Frames
 from multiroot.demo.generations import CardSeen, Generation, Inventory, breakdown, broken, leaks
 from multiroot.phases import Phase
+from multiroot.vm.ticks import ClocksLost
 
 FIRST = Inventory(1, "6.12", "0-3", (0, 1, 2, 3), 3 << 30, 5, 40, 1, ("vm1",))
-GUEST = GuestSeen("a", "a", 200, 900, 0, 0, 4096, 0, 30_000_000)
+GUEST = GuestSeen("a", "a", 200, 900, 0, 0, 4096, 0, 30_000_000, ClocksLost(20_000_000, 20_000_000))
 CARD = CardSeen(Frames(1, 900, 900, 0, 0, 0), sent=850, resets=0, faults=0, driver_lines=0, interrupts=70)
 SECOND = replace(FIRST, root=2, kernel="6.1", hardware_ids=(2, 3, 0, 1), memory=2 << 30)
 

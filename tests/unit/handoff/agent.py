@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.handoff import giver, relay, taker
-from multiroot.vm.qemu.monitor import Monitor
 from multiroot.vm.qemu.vmm import QemuVmm
 
 from .harness import Root, hand, make_root, qmp_of, start_vm
@@ -43,11 +43,19 @@ def arrange(moment: str) -> None:
     elif moment == "arriving":
         relay.IncomingState._pass_on = die  # type: ignore[method-assign]
     elif moment == "loaded":
-        QemuVmm.wait_loaded = die  # type: ignore[method-assign]
+        QemuVmm.take = die_after(QemuVmm.take, Step.CHECKED)  # type: ignore[method-assign]
     elif moment == "owned":
-        Monitor.finish = die  # type: ignore[method-assign]
+        QemuVmm.take = die_after(QemuVmm.take, Step.TAKEN)  # type: ignore[method-assign]
     elif moment == "resumed":
         taker.Taker._settle_in = die_async  # type: ignore[method-assign]
+
+
+def die_after(original: Any, step: Step) -> Any:
+    def take(self: QemuVmm, switch: Switch, until: Step) -> Outcome:
+        original(self, switch, step)
+        die()
+
+    return take
 
 
 def die_stopped(original: Any) -> Any:

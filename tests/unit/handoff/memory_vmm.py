@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.errors import CommandError
 from multiroot.processes import ProcessId
 from multiroot.vm.vmm import End, Resumed, Saved, Vmm, VmmSetup, Wiring
@@ -111,13 +112,16 @@ class MemoryVmm:
     async def receive(self, fd: int) -> None:
         self._socket = socket.socket(fileno=os.dup(fd))
 
-    def wait_loaded(self) -> None:
+    def take(self, switch: Switch, until: Step) -> Outcome:
         assert self._socket
-        while data := self._socket.recv(10_000):
-            self.received += data
-        if self.received != STATE:
-            raise CommandError("this is no state of mine")
-        self._loaded_ns = time.monotonic_ns()
+        if switch.step is Step.BEGUN:
+            while data := self._socket.recv(10_000):
+                self.received += data
+            if self.received != STATE:
+                raise CommandError("this is no state of mine")
+            self._loaded_ns = time.monotonic_ns()
+            switch.hear()
+        return switch.run(min(until, Step.TAKEN))
 
     def resume_loaded(self) -> Resumed:
         self.running = True

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from multiroot.arena import switch as switching
 from multiroot.errors import BadRequestError, ConflictError, MultirootError, WaitTimeoutError
 from multiroot.handoff.errors import OverdueError
 from multiroot.handoff.evacuation import Outcome, check
@@ -135,15 +136,16 @@ async def test_a_vm_that_stands_still_too_long_goes_on_where_it_was(two: Two, mo
     """The taker hangs while it loads: nothing but the limit puts an end to it."""
     loaded = asyncio.Event()
     loop = asyncio.get_running_loop()
-    original = MemoryVmm.wait_loaded
+    original = MemoryVmm.take
     go_on = threading.Event()
 
-    def wait_loaded(vmm: MemoryVmm) -> None:
-        original(vmm)
+    def take(vmm: MemoryVmm, switch: switching.Switch, until: switching.Step) -> switching.Outcome:
+        original(vmm, switch, switching.Step.HEARD)
         loop.call_soon_threadsafe(loaded.set)
         go_on.wait()
+        return original(vmm, switch, until)
 
-    monkeypatch.setattr(MemoryVmm, "wait_loaded", wait_loaded)
+    monkeypatch.setattr(MemoryVmm, "take", take)
     try:
         (outcome,) = await two.evacuation(Terms(downtime_ms=50), ["a"]).run()
     finally:

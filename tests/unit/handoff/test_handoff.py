@@ -7,13 +7,13 @@ import asyncio
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
 from multiroot.arena.allocator import Extent
 from multiroot.arena.layout import Owner
+from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.errors import (
     BadRequestError,
     CommandError,
@@ -275,15 +275,16 @@ async def test_slow_taker_is_fenced(roots: Roots, monkeypatch: pytest.MonkeyPatc
     giver, taker = roots
     vm = await start_vm(giver)
     loaded, proceed = asyncio.Event(), threading.Event()
-    original = QemuVmm.wait_loaded
+    original = QemuVmm.take
     loop = asyncio.get_running_loop()
 
-    def slowly(*args: Any) -> None:
-        original(*args)
+    def slowly(vmm: QemuVmm, switch: Switch, until: Step) -> Outcome:
+        original(vmm, switch, Step.CHECKED)
         loop.call_soon_threadsafe(loaded.set)
         proceed.wait()
+        return original(vmm, switch, until)
 
-    monkeypatch.setattr(QemuVmm, "wait_loaded", slowly)
+    monkeypatch.setattr(QemuVmm, "take", slowly)
     # It does not learn that the call was given up, as when the link is dead.
     monkeypatch.setattr(grpc.aio.UnaryStreamCall, "cancel", lambda call: False)
     monkeypatch.setattr(giver_module.Attempt, "_tell_taker", lambda attempt: asyncio.sleep(0))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.errors import BadRequestError, MultirootError
+from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.storage import filesystems, storage
 from multiroot.storage.daemon import Daemon
 from multiroot.storage.filesystems import Filesystem
 from multiroot.storage.storage import Endpoint, Storage, Surroundings
 from multiroot.vm import disk, nbd
 from multiroot.vm.disk import LocalFile
-from multiroot.vm.disk_servers import away_mark, missing
+from multiroot.vm.disk_servers import missing
 
 FILE = LocalFile("/srv/web.raw")
 GREETING = b"hello"
@@ -161,7 +163,7 @@ def test_a_vmm_waits_until_somebody_has_the_file(world: World, monkeypatch: pyte
         root.come([SRV])
         assert vmm.recv(100) == GREETING
     assert mounted == ["/srv"]
-    assert not away_mark(FILE).exists()
+    assert not FILE.away.exists()
 
 
 def test_that_nobody_serves_it_is_told(world: World) -> None:
@@ -212,13 +214,36 @@ def test_a_root_serves_nothing_of_what_it_has_left(world: World, monkeypatch: py
     assert calls == ["end", "umount /srv", "mount /srv"]
 
 
-def test_the_agent_itself_looks_at_a_file_that_is_no_vms_yet(
+def test_the_agent_itself_may_look_at_a_file_and_is_told_why_nobody_has_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()
-    world.may = False
-    with pytest.raises(nbd.ServerGoneError, match="no root serves the disk local:/srv/none"):
-        nbd.reach(LocalFile("/srv/none"))
+    monkeypatch.setattr(storage, "_pid", lambda _: os.getpid())
+    world.may = world.mounted = False
+    with pytest.raises(nbd.ServerGoneError, match=r"disk local:/srv/web.raw: No such file"):
+        nbd.reach(FILE)  # no door is open
+    world.root().open_door(FILE)
+    with pytest.raises(nbd.ServerGoneError, match=r"disk local:/srv/web.raw: .*on no disk that a root has"):
+        nbd.reach(FILE)
+    world.mounted = True
+    monkeypatch.setattr(nbd, "ANSWER_S", 0.5)
+    with pytest.raises(nbd.ServerGoneError, match="timed out"):
+        nbd.reach(FILE)  # what answers now is no NBD server
+
+
+def test_two_names_of_one_file_have_one_daemon_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Daemon, "argv", lambda daemon: ["true"])
+    file, link = tmp_path / "a", tmp_path / "b"
+    file.touch()
+    link.hardlink_to(file)
+    with file.open("r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ConflictError, match="b is in use, perhaps by another name"):
+            Daemon(str(link), tmp_path / "d").ensure()
+    Daemon(str(link), tmp_path / "d").ensure()
+    with pytest.raises(ConflictError, match="cannot be opened: No such file"):
+        Daemon(str(tmp_path / "c"), tmp_path / "d").ensure()
 
 
 def test_the_daemon_gets_paths_with_commas_whole(tmp_path: Path) -> None:

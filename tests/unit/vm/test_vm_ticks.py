@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.vm.messages import ticks_from_proto, ticks_to_proto
-from multiroot.vm.ticks import Report, Stretch, Tick, continuity, gap_around, parse, parse_line
+from multiroot.vm.ticks import (
+    ClocksLost,
+    Report,
+    Stretch,
+    Tick,
+    clocks_lost,
+    continuity,
+    gap_around,
+    parse,
+    parse_line,
+)
 
 BOOT = "6f1c3f5e-0000-4000-8000-1234567890ab"
 
@@ -154,3 +164,22 @@ def test_of_a_report_that_cannot_be_only_the_tick_counts(digits: str) -> None:
     line = f"R 40 boot=0-1 mono=1 wall=1 checked=1 bad=0 gap={digits}".encode()
     assert parse_line(line, 5) in (Tick(0x40, 5), None)
     ticks_to_proto(parse([(1, b"\n"), (5, line + b"\n"), (6, b"T ffffffffffffffff\n")]))
+
+
+@given(
+    st.lists(st.integers(0, 10**9), min_size=1, max_size=5),
+    st.lists(st.integers(0, 10**9), min_size=1, max_size=5),
+    st.integers(-(10**9), 10**9),
+    st.integers(-(10**9), 10**9),
+)
+def test_what_a_guests_clocks_lost_is_told_whatever_its_console_was_busy_with(
+    busy_before: list[int], busy_after: list[int], mono_lost: int, wall_lost: int
+) -> None:
+    def told(at_ns: int, busy_ns: int, mono_ns: int, wall_ns: int) -> Tick:
+        report = Report(64, BOOT, at_ns + 5 - mono_ns, at_ns + 10**18 - wall_ns, 1, 0, 0)
+        return Tick(64, at_ns + busy_ns, report)
+
+    start = 10**12
+    before = [told(start + n, busy, 0, 0) for n, busy in enumerate([0, *busy_before])]
+    after = [told(2 * start + n, busy, mono_lost, wall_lost) for n, busy in enumerate([*busy_after, 0])]
+    assert clocks_lost([Tick(1, start), *before], after) == ClocksLost(mono_lost, wall_lost)
