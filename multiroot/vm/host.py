@@ -116,6 +116,7 @@ class Host:
 
     def check_servers(self, definition: VmDefinition) -> None:
         """Raises ConflictError or BadRequestError unless this root reaches all servers of its disks."""
+        self.open_doors(definition)
         for disk in definition.disks:
             if disk.server:
                 nbd.reach(disk.server)

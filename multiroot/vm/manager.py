@@ -390,8 +390,12 @@ class VmManager:
             raise self.unknown(name)
         return entry
 
-    def unknown(self, name: str) -> BadRequestError:
-        """The error for a name that no VM has."""
+    def unknown(self, name: str) -> MultirootError:
+        """The error for a name that no VM has, or one that has no memory yet."""
+        if name in self._allocating:
+            return ConflictError(
+                f"{name} is just being started", f"see when it runs: multiroot vm show {name}"
+            )
         running = (entry.name for entry in self.host.arena.vms())
         names = sorted({*self._vms, *running, *self.homes.names()})
         hint = f"there are: {', '.join(names)}" if names else "there are none"

@@ -80,7 +80,7 @@ async def test_of_two_that_run_the_same_name_at_once_one_is_refused(
     assert await asyncio.to_thread(preparing.wait, 60)
     with pytest.raises(ConflictError, match=r"already a VM vm0 \(starting\)"):
         await manager.run(SMALL)
-    with pytest.raises(BadRequestError, match="no VM named 'vm0'"):
+    with pytest.raises(ConflictError, match="vm0 is just being started"):
         await manager.stop("vm0")  # its memory is just being prepared
     assert manager.strangers() == []
     go_on.set()
