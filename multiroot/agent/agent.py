@@ -73,7 +73,7 @@ class Agent:
         root.neighbours.attach_parent()
         self._beat = asyncio.create_task(root.peers.run())
         # The network first: the link takes a moment to come up.
-        self._network = network = RootNetwork(root.me.root, root.options.uplink)
+        self._network = network = RootNetwork(root.me.root, root.options.uplink, root.options.gateway)
         await network.start()
         self._guests = guests = await Guests.open(root, network)
         await reach(FailPoint.AGENT_ADOPTED)

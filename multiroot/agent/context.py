@@ -30,6 +30,7 @@ class Options:
     run_dir: Path = Path("/run/multiroot")
     services: Path = SERVICES
     uplink: str = ""  # the card of the guests' network, by name or MAC address
+    gateway: str = ""  # the IPv4 address there by which VMMs reach servers elsewhere
     failpoints: bool = False  # obey the lab's orders (multiroot/failpoints.py)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import logging
 import resource
 import signal
@@ -56,6 +57,12 @@ def parse(argv: Sequence[str]) -> Options:
         "it is theirs alone, and when this root has it or gets it, it becomes a port of their bridge",
     )
     parser.add_argument(
+        "--gateway",
+        type=_ipv4,
+        metavar="ADDRESS",
+        help="the IPv4 address in the guests' network by which VMMs reach servers of disks elsewhere",
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="show every program that is run (or MULTIROOT_DEBUG=1)"
     )
     parser.add_argument(
@@ -71,8 +78,13 @@ def parse(argv: Sequence[str]) -> Options:
         kernels=words.kernels,
         guests=words.guests,
         uplink=words.uplink,
+        gateway=words.gateway or "",
         failpoints=words.failpoints,
     )
+
+
+def _ipv4(text: str) -> str:
+    return str(ipaddress.IPv4Address(text))
 
 
 async def serve(options: Options) -> None:

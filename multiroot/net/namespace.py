@@ -53,6 +53,11 @@ def make() -> None:
     proc.run(["ip", "netns", "add", NAME])
 
 
+def route_by(gateway: str) -> None:
+    """All that is not in the guests' network goes by this address there. Raises CommandError."""
+    proc.run(["ip", "-n", NAME, "route", "replace", "default", "via", gateway])
+
+
 @contextmanager
 def entered(path: Path = PATH) -> Iterator[None]:
     """While it lasts, what this thread opens belongs to the namespace. Do not wait for anything inside.

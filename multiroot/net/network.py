@@ -31,12 +31,14 @@ log = logging.getLogger(__name__)
 
 class RootNetwork:
     """The networks of root number `root`. Links become ports when they appear, taps on request; so does the
-    card `uplink`, by name or MAC address, if there is one.
+    card `uplink`, by name or MAC address, if there is one. What VMMs reach outside of the guests' network,
+    such as servers of disks, they reach by `gateway`, an IPv4 address there.
     """
 
-    def __init__(self, root: int, uplink: str = "") -> None:
+    def __init__(self, root: int, uplink: str = "", gateway: str = "") -> None:
         self._root = root
         self._uplink = uplink
+        self._gateway = gateway
         self._control: Netlink | None = None
         self._guests: Netlink | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -50,6 +52,8 @@ class RootNetwork:
         # First listen, then look: a device that appears in between is seen by one of them.
         events = DeviceEvents()
         await self.ensure()
+        if self._gateway:
+            await asyncio.to_thread(namespace.route_by, self._gateway)
         self._keep(self._watch(events))
 
     async def close(self) -> None:
