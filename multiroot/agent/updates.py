@@ -132,12 +132,20 @@ class Updates:
             phases=self._root.phases,
             plan=lambda request: make_plan(self._launch, request),
             hand_over=self._handoffs.hand_over,
-            cancel=self._handoffs.cancel,
+            cancel=self._cancel,
             console=self._launch.console,
             owners=self._guests.owners,
             root=self._root.me.root,
         )
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorService(parts), server)
+
+    async def _cancel(self, name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
+        """The canary first: it is not to begin to go meanwhile."""
+        waited = name in ("", CANARY) and self.canary.cancel()
+        answer = await self._handoffs.cancel(name, here=here)
+        if waited and CANARY not in (*answer.stay, *answer.gone):
+            answer.stay.append(CANARY)
+        return answer
 
     def guests_there(self) -> list[str]:
         """VMs but the canary that the new root owns by their owner words; none when it has ended."""

@@ -71,6 +71,8 @@ class Canary:
         self._vm = vm
         self._phases = phases
         self._lock = asyncio.Lock()
+        self._waiting = False  # for its guest, which nobody hands over just now
+        self._cancelled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def prove(self, terms: Terms) -> None:
@@ -88,6 +90,14 @@ class Canary:
                     await asyncio.shield(self._in_background(self._give_up()))
                     raise
 
+    def cancel(self) -> bool:
+        """Give up what `prove` has begun, if it waits for the guest; whether it does. A handoff of the canary
+        that is under way is cancelled as any other.
+        """
+        if self._waiting:
+            self._cancelled.set()
+        return self._waiting
+
     async def remove(self) -> None:
         """End a VM that an earlier attempt has left; raises MultirootError if it does not end."""
         async with self._lock:
@@ -99,17 +109,18 @@ class Canary:
 
     async def _there_and_back(self, terms: Terms) -> int:
         """How often the guest ticked."""
+        self._cancelled.clear()
         await self._boot()
         async with _failing("did not go to the new root", MOVE_S):
             await self._vm.hand_over(terms)
         async with _failing("did not run on in the new root", TICKS_S):
-            there = await self._vm.ticks_there(ENOUGH_TICKS)
+            there = await self._guest(self._vm.ticks_there(ENOUGH_TICKS))
             here = await self._vm.ticks_here(0)
             judge(here.then(there), there)
         async with _failing("did not come back from the new root", MOVE_S):
             await self._vm.hand_back()
         async with _failing("did not run on in this root after it had come back", TICKS_S):
-            back = await self._vm.ticks_here(ENOUGH_TICKS)
+            back = await self._guest(self._vm.ticks_here(ENOUGH_TICKS))
             # Again: it ticked on there until it left.
             there = await self._vm.ticks_there(0)
             return judge(here.then(there).then(back), back)
@@ -120,14 +131,29 @@ class Canary:
                 await self._vm.run()
             try:
                 async with _failing("did not boot in this root", BOOT_S):
-                    await self._vm.ticks_here(REPORT_TICKS)
+                    await self._guest(self._vm.ticks_here(REPORT_TICKS))
             except MultirootError as error:
-                if not left:
+                if not left or self._cancelled.is_set():
                     raise
                 log.warning("%s; once more", error.message)
                 await self._end("that did not boot did not end")
             else:
                 return
+
+    async def _guest(self, waiting: Awaitable[Stretch]) -> Stretch:
+        """What the guest says; raises MultirootError if it is cancelled before."""
+        saying = asyncio.ensure_future(waiting)
+        cancelled = asyncio.create_task(self._cancelled.wait())
+        self._waiting = True
+        try:
+            await asyncio.wait({saying, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            if not saying.done():
+                raise MultirootError("it was cancelled")
+            return saying.result()
+        finally:
+            self._waiting = False
+            saying.cancel()
+            cancelled.cancel()
 
     async def _end(self, what: str) -> None:
         async with _failing(what, STOP_S):

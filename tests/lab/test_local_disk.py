@@ -58,6 +58,9 @@ def test_a_file_of_the_machines_disk_goes_along(labs_factory: Labs) -> None:
     cli.ok("handoff", "writer")
     writes(cli, "new", "old", 100)
     machine.run(["pkill", "-9", "-o", "-f", "/usr/bin/multirootd"])  # of the root that serves the file
+    until = time.monotonic() + guests.BOOT_TIMEOUT
+    while cli.run("root", "show", "new").returncode:
+        assert time.monotonic() < until, "no agent, or it does not know its new root any more"
     writes(cli, "new", "old", 100)
     cli.ok("handoff", "writer", "--to", "old")
     writes(cli, "old", "old", 100)

@@ -252,6 +252,27 @@ async def test_a_call_that_is_cancelled_leaves_nothing() -> None:
     assert world.where == ""
 
 
+@pytest.mark.parametrize("what", ["tick here", "tick there"])
+async def test_one_that_is_waited_for_can_be_cancelled(what: str) -> None:
+    world = World()
+    assert not world.canary.cancel()
+    reached = asyncio.Event()
+
+    async def wait() -> None:
+        reached.set()
+        await forever()
+
+    world.broken[what] = wait
+    proving = asyncio.create_task(fails(world))
+    await reached.wait()
+    assert world.canary.cancel()
+    assert (await proving).message.endswith(": it was cancelled")
+    assert world.done.count("run") == 1
+    assert not world.canary.cancel()
+    del world.broken[what]
+    await world.canary.prove(USUAL)
+
+
 async def test_one_that_does_not_end_is_told_to_until_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary, "AGAIN_S", 0.01)
     world = World()
