@@ -68,6 +68,7 @@ class PhaseName(StrEnum):
 
     # The end of the old root, and what the new one takes over
     STOP_SERVICES = "stop services"
+    STOP_DISKS = "stop serving the VMs' disks"
     LEAVE_DISKS = "unmount the VMs' disks"
     UNBIND_DRIVERS = "unbind drivers"
     WAIT_FOR_OLD_ROOT = "wait for the old root"

@@ -116,9 +116,9 @@ class Guests:
         devices = self._devices
         return devices.staying() if devices else {}
 
-    def leave_disks(self, kept: Sequence[Filesystem] = ()) -> tuple[Filesystem, ...]:
-        """Serve no files to VMs any more; returns the filesystems that they are on, which are unmounted."""
-        return self.storage.leave(kept) if self.storage else ()
+    def stop_disks(self, kept: Sequence[Filesystem] = ()) -> tuple[Filesystem, ...]:
+        """Serve no files to VMs any more; returns the filesystems that they are on."""
+        return self.storage.stop(kept) if self.storage else ()
 
     def come_to_disks(self, left: Sequence[Filesystem]) -> None:
         """Mount filesystems, and serve VMs' files on them."""

@@ -69,7 +69,7 @@ class Updates:
             shut_door=guests.shut_door,
             open_door=guests.open_door,
             staying=guests.staying_devices,
-            leave_disks=guests.leave_disks,
+            stop_disks=guests.stop_disks,
             come_to_disks=guests.come_to_disks,
             left_disks=root.options.run_dir / "left-disks.json",
             phases=root.phases,

@@ -194,7 +194,7 @@ class Adoption:
         except MultirootError as error:
             log.error("the VMs' disks: %s", error)
             return
-        if left := [each for each in self._phases.finished if each.name == PhaseName.LEAVE_DISKS]:
+        if left := [each for each in self._phases.finished if each.name == PhaseName.STOP_DISKS]:
             since = left[-1].start_ns
             away = Phase(PhaseName.DISKS_AWAY, self._phases.side, since, self._phases.clock() - since)
             self._phases.add(away)

@@ -18,6 +18,7 @@ from multiroot.handoff.terms import Terms
 from multiroot.launch import retire
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
+from multiroot.storage import filesystems
 from multiroot.storage.filesystems import Filesystem
 
 log = logging.getLogger("multirootd")
@@ -32,12 +33,12 @@ class UpdateContext:
     `here` and `there` name the VMs that this root, or the new one, owns; `hand_over` and `hand_back`
     move some; `announce` tells the new root that this one is about to end, and to take over, with the
     phases so far, whether to verify that nothing writes to what this root leaves, the PCI functions to
-    adopt, and the filesystems to go on with. `leave_disks` unmounts those, and the file `left_disks` keeps
-    which; `come_to_disks` takes that back. Behind a shut door this root takes no VM any more. `root` is this
-    root's number. `unbound` is the file that keeps which drivers devices had. `staying` names functions of
-    VMs in the new root that would end with this root, and the cards that they are parts of. `canary` tries a
-    handoff there and back with a VM of our own; `remove_canary` ends what an earlier attempt has left of that
-    VM, in either root.
+    adopt, and the filesystems to go on with. `stop_disks` ends what serves files there, and the file
+    `left_disks` keeps which they are; `come_to_disks` mounts them and serves again. Behind a shut door this
+    root takes no VM any more. `root` is this root's number. `unbound` is the file that keeps which drivers
+    devices had. `staying` names functions of VMs in the new root that would end with this root, and the cards
+    that they are parts of. `canary` tries a handoff there and back with a VM of our own; `remove_canary` ends
+    what an earlier attempt has left of that VM, in either root.
     """
 
     here: Callable[[], list[str]]
@@ -53,7 +54,7 @@ class UpdateContext:
     root: int
     unbound: Path
     left_disks: Path
-    leave_disks: Callable[[Sequence[Filesystem]], Sequence[Filesystem]]
+    stop_disks: Callable[[Sequence[Filesystem]], Sequence[Filesystem]]
     come_to_disks: Callable[[Sequence[Filesystem]], object]
     staying: Callable[[], Mapping[str, str]] = dict
     services: Path = SERVICES
@@ -153,9 +154,11 @@ class RetireStep:
         try:
             with phases.phase(PhaseName.STOP_SERVICES):
                 await asyncio.to_thread(retire.services, self.context.services, "stop")
+                with phases.phase(PhaseName.STOP_DISKS):
+                    left = await asyncio.to_thread(self._stop_disks)
                 await asyncio.to_thread(retire.end_processes, self.context.root)
             with phases.phase(PhaseName.LEAVE_DISKS):
-                left = await asyncio.to_thread(self._leave_disks)
+                await asyncio.to_thread(filesystems.leave_all, left)
             with phases.phase(PhaseName.UNBIND_DRIVERS):
                 await asyncio.to_thread(retire.unbind_all, self.context.unbound)
         finally:
@@ -165,9 +168,9 @@ class RetireStep:
         await asyncio.to_thread(retire.end_kernel, self.context.root)
         return {}
 
-    def _leave_disks(self) -> Sequence[Filesystem]:
+    def _stop_disks(self) -> Sequence[Filesystem]:
         """They are on file before they are unmounted, and stay there until this root has them again."""
-        left = self.context.leave_disks(self._left())
+        left = self.context.stop_disks(self._left())
         json_files.write(self.context.left_disks, [each.to_dict() for each in left])
         return left
 

@@ -21,6 +21,7 @@ from multiroot.vm.disk import DISK_NAME, LocalFile
 
 PROGRAM = "qemu-storage-daemon"
 _TIMEOUT_S = 30.0
+END_S = 120.0  # a disk that is busy takes its time over what is to be written
 _NOBODY = (1 << 22) + 1  # more than any process's number (proc(5), pid_max)
 
 
@@ -98,12 +99,16 @@ class Daemon:
         return pid if os.fsencode(os.fspath(self._pid_file)) in command else 0
 
     def end(self) -> None:
-        """Have it write what it has yet to write, and end."""
+        """Have it write what it has yet to write, and end. Raises ConflictError if it does not."""
         with suppress(ProcessLookupError):
             end = os.pidfd_open(self.pid or _NOBODY)
             try:
                 signal.pidfd_send_signal(end, signal.SIGTERM)
-                select.select([end], [], [], _TIMEOUT_S)
+                if not select.select([end], [], [], END_S)[0]:
+                    raise ConflictError(
+                        f"the server of {self.path} does not end within {END_S:g} s",
+                        "it waits for the disk; see the kernel's log: dmesg",
+                    )
             finally:
                 os.close(end)
 

@@ -25,7 +25,7 @@ _TIMEOUT_S = 60.0
 _UUID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _KIND = re.compile(r"[0-9a-z_]{1,32}")
 _OPTIONS = re.compile(r"[0-9A-Za-z_,=.:-]{1,256}")
-_FOUND = re.compile(r'\bUUID="(?P<uuid>[^"]*)"')
+_BLKID = ("blkid", "-c", "/dev/null")  # what was known of a disk under another kernel counts for nothing
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -109,11 +109,10 @@ def of(path: str, mounts: Path = MOUNTS) -> Filesystem:
     mount = mount_of(os.path.realpath(path), parse(mounts.read_text()))
     if mount is None:
         raise MultirootError(f"{path} is on no filesystem")
-    said = proc.run(["busybox", "blkid", mount.device], timeout=_TIMEOUT_S).stdout
-    found = _FOUND.search(said)
-    if not found:
+    said = proc.run([*_BLKID, "-o", "value", "-s", "UUID", mount.device], check=False, timeout=_TIMEOUT_S)
+    if not (uuid := said.stdout.strip()):
         raise MultirootError(f"{mount.device} has no UUID, by which another root would find it")
-    return Filesystem(found["uuid"], mount.kind, mount.point, mount.options).checked()
+    return Filesystem(uuid, mount.kind, mount.point, mount.options).checked()
 
 
 def leave(filesystem: Filesystem) -> None:
@@ -121,11 +120,18 @@ def leave(filesystem: Filesystem) -> None:
     if not _is_mounted(filesystem):
         return
     try:
-        proc.run(["busybox", "umount", filesystem.point], timeout=_TIMEOUT_S)
+        proc.run(["umount", filesystem.point], timeout=_TIMEOUT_S)
     except CommandError as error:
         raise ConflictError(
             f"{filesystem.point} is in use: {error.message}", f"see who uses it: fuser -vm {filesystem.point}"
         ) from error
+
+
+def leave_all(left: Iterable[Filesystem]) -> None:
+    """Unmount them; raises what `leave` raises."""
+    # One may be mounted inside of another.
+    for filesystem in sorted(left, key=lambda each: each.point, reverse=True):
+        leave(filesystem)
 
 
 def come(filesystem: Filesystem) -> None:
@@ -138,7 +144,7 @@ def come(filesystem: Filesystem) -> None:
     device = _find(filesystem.uuid)
     Path(filesystem.point).mkdir(parents=True, exist_ok=True)
     proc.run(
-        ["busybox", "mount", "-t", filesystem.kind, "-o", filesystem.options, device, filesystem.point],
+        ["mount", "-t", filesystem.kind, "-o", filesystem.options, device, filesystem.point],
         timeout=_TIMEOUT_S,
     )
 
@@ -151,7 +157,7 @@ def _find(uuid: str) -> str:
     until = time.monotonic() + DISK_S
     while True:
         try:
-            found = proc.run(["busybox", "findfs", f"UUID={uuid}"], timeout=_TIMEOUT_S).stdout.strip()
+            found = proc.run([*_BLKID, "-U", uuid], timeout=_TIMEOUT_S).stdout.strip()
         except CommandError:
             found = ""
         if found:

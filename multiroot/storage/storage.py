@@ -87,11 +87,11 @@ class Storage:
         """
         return self._do(self._serve(path)).result(OPEN_S + OPEN_S)
 
-    def leave(self, kept: Iterable[Filesystem] = ()) -> tuple[Filesystem, ...]:
-        """Serve nothing any more, and unmount the filesystems of the files that were served; `kept` are those
-        that an earlier call had to do with. Raises ConflictError if one is in use.
+    def stop(self, kept: Iterable[Filesystem] = ()) -> tuple[Filesystem, ...]:
+        """Serve nothing any more, and end the daemons. Returns the filesystems that the files are on, and
+        those that an earlier call has `kept`. Raises ConflictError if a daemon does not end.
         """
-        return self._do(self._leave(kept)).result()
+        return self._do(self._stop(kept)).result()
 
     def come(self, left: Sequence[Filesystem]) -> None:
         """Mount these filesystems, and serve the files there. Raises MultirootError if a disk is not there;
@@ -223,16 +223,13 @@ class Storage:
             return
         await join(door, server, lambda: not self._left)
 
-    async def _leave(self, kept: Iterable[Filesystem]) -> tuple[Filesystem, ...]:
+    async def _stop(self, kept: Iterable[Filesystem]) -> tuple[Filesystem, ...]:
         self._left = True
         found = {each.point: each for each in kept}
         for daemon in await asyncio.to_thread(running, disk.DOORS):
             filesystem = await asyncio.to_thread(filesystems.of, daemon.path)
             found[filesystem.point] = filesystem
             await asyncio.to_thread(daemon.end)
-        # One may be mounted inside of another.
-        for filesystem in sorted(found.values(), key=lambda each: each.point, reverse=True):
-            await asyncio.to_thread(filesystems.leave, filesystem)
         return tuple(found.values())
 
     async def _come(self, left: Sequence[Filesystem]) -> None:

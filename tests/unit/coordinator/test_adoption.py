@@ -306,7 +306,7 @@ SRV = Filesystem("0b1c", "ext4", "/srv", "rw,relatime")
 
 async def test_the_vms_disks_are_mounted_behind_the_devices(machine: Machine) -> None:
     adoption = adoption_on(machine)
-    adoption._phases.add(Phase(PhaseName.LEAVE_DISKS, "root 1", adoption._phases.clock() - 5_000_000, 1_000))
+    adoption._phases.add(Phase(PhaseName.STOP_DISKS, "root 1", adoption._phases.clock() - 5_000_000, 1_000))
     adoption.begin(left=[SRV])
     await finish(adoption)
     steps = [call[0] for call in machine.calls]

@@ -114,7 +114,7 @@ def coordinator_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None 
         root=1,
         unbound=tmp_path / "unbound",
         left_disks=tmp_path / "left-disks",
-        leave_disks=tuple,
+        stop_disks=tuple,
         come_to_disks=len,
         shut_door=roots.shut,
         open_door=roots.open,

@@ -206,7 +206,8 @@ def test_a_root_serves_nothing_of_what_it_has_left(world: World, monkeypatch: py
     monkeypatch.setattr(filesystems, "leave", lambda each: calls.append(f"umount {each.point}"))
     monkeypatch.setattr(filesystems, "come", lambda each: calls.append(f"mount {each.point}"))
     root = world.root()
-    assert root.leave() == (SRV,)
+    assert root.stop() == (SRV,)
+    filesystems.leave_all([SRV])
     with pytest.raises(BadRequestError, match="not on a disk that this root has"):
         root.serve(FILE.path)
     root.come([SRV])
