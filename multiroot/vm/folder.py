@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -63,7 +64,13 @@ class VmFolder:
             doomed = self.path.with_name(f".{self.path.name}")
             shutil.rmtree(doomed, ignore_errors=True)
             self.path.rename(doomed)
-            shutil.rmtree(doomed)
+            try:
+                shutil.rmtree(doomed)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                # By a keeper that had found the folder under its old name. It makes one file, and only once.
+                shutil.rmtree(doomed)
 
     def write(self, record: VmRecord) -> None:
         """Replace the record in one step."""
