@@ -75,6 +75,10 @@ class Report:
     def held(self) -> bool:
         return all(check.held for check in self.claims)
 
+    def checks(self) -> tuple[Check, ...]:
+        """Every claim of the demo."""
+        return self.claims
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "held": self.held}
 
