@@ -18,6 +18,7 @@ from multiroot.lab import (
     kernels,
     lab_disks,
     layout,
+    own_kernel,
     paths,
     recipes,
     roots,
@@ -26,10 +27,10 @@ from multiroot.lab import (
 from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
 from multiroot.lab.execution import Channel, DirectChannel, RelayChannel, Result
-from multiroot.lab.kernels import KernelSource
 from multiroot.lab.lab_disks import LabDisk
 from multiroot.lab.layout import Layout
 from multiroot.lab.machine import Machine, MachineDevice
+from multiroot.lab.own_kernel import KernelSource
 from multiroot.lab.recipes import MachineRecipe
 from multiroot.lab.state import LabState
 from multiroot.lab.trouble import explained
@@ -72,25 +73,55 @@ def cache(phases: Phases) -> Cache:
 
 def own_kernels(options: Options) -> list[KernelSource]:
     """The kernels given by path; raises BadRequestError for those that cannot be used."""
-    given = dict.fromkeys(name for name in (options.kernel, *options.kernels) if "/" in name)
-    return [KernelSource.locate(Path(name), options.modules) for name in given]
+    given = dict.fromkeys(name for name in (options.kernel, *options.kernels) if is_path(name))
+    found: dict[str, KernelSource] = {}
+    for source in (own(name, options.modules) for name in given):
+        other = found.setdefault(source.name, source)
+        if other.stamp() != source.stamp():
+            raise BadRequestError(
+                f"{other.path} and {source.path} are one kernel image with different modules",
+                "name one of them",
+            )
+    return list(found.values())
+
+
+def own(text: str, modules: Path | None = None) -> KernelSource:
+    """The kernel that a path names. Raises BadRequestError."""
+    return own_kernel.locate(Path(text), modules, _unpack)
+
+
+def _unpack(package: Path, sha256: str) -> Path:
+    return cache(Phases("workstation")).ensure(kernels.package_artifact(package, sha256))
+
+
+def is_path(text: str) -> bool:
+    """Whether a kernel is given by path, and not by name."""
+    return "/" in text or text.startswith("~") or text.endswith(".deb")
 
 
 def kernel_name(text: str) -> str:
     """What a kernel given as name, "newest" or path is called in the image (/usr/lib/multiroot/kernels)."""
-    if "/" in text:
-        return kernels.release_of(Path(text))
+    if is_path(text):
+        return own_kernel.name_of(Path(text), _unpack)
     return recipes.kernels().kernel[-1].name if text == "newest" else text
+
+
+def check_names(options: Options) -> None:
+    """Raises BadRequestError for a kernel that is neither one of the lab's nor given by path."""
+    known = [kernel.name for kernel in recipes.kernels().kernel]
+    for name in (options.kernel, *options.kernels):
+        if not is_path(name) and kernel_name(name) not in known:
+            there = ", ".join(known)
+            here = f"; there is a file of that name: ./{name}" if Path(name).exists() else ""
+            raise BadRequestError(
+                f"no kernel called {name!r}", f"there is {there}, newest, or give a path{here}"
+            )
 
 
 def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
     """Build what is missing and decide the machine; starts nothing."""
-    known = [kernel.name for kernel in recipes.kernels().kernel]
+    check_names(options)
     wanted = (options.kernel, *options.kernels)
-    for name in wanted:
-        if "/" not in name and kernel_name(name) not in known:
-            there = ", ".join(known)
-            raise BadRequestError(f"no kernel called {name!r}", f"there is {there}, newest, or give a path")
     recipe = chosen_recipe(options)
     if not recipe.sparse:
         host.check_memory(memory_layout(recipe, image=0).ram)
