@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.cli.output import say
 from multiroot.errors import MultirootError
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class PointsChoice:
             except OSError as error:
                 raise MultirootError(f"cannot write {self.junit}: {error.strerror}") from error
         if self.ktap:
-            click.echo(ktap.write(points), nl=False)
+            for line in ktap.write(points).splitlines():
+                say(line)
 
 
 def points_options(function: Command) -> Command:

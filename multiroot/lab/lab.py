@@ -34,6 +34,7 @@ from multiroot.lab.own_kernel import KernelSource
 from multiroot.lab.recipes import MachineRecipe
 from multiroot.lab.state import LabState
 from multiroot.lab.trouble import explained
+from multiroot.lab.watchdog import Limits
 from multiroot.net.addresses import MAX_ROOT, root_address
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
@@ -49,7 +50,8 @@ class Options:
     `kernel` and each of `kernels` is a name from qemu-lab/kernels.toml, "newest" or the path of a
     kernel file; `kernels` are those that must be in the image too. `modules` is where the modules of
     kernels given by path are. `disks` are names of images, or files, that all roots see as persistent memory
-    (`lab_disks`). A machine that is to `hold` is left paused where it resets or powers off.
+    (`lab_disks`). A machine that is to `hold` is left paused where it resets or powers off. `append` is
+    more of its kernel's command line. A boot that hangs is tried again until there were so many `attempts`.
     """
 
     name: str = "default"
@@ -64,6 +66,8 @@ class Options:
     hold: bool = False
     accelerator: str | None = None
     disks: tuple[str, ...] = ()
+    append: str = ""
+    attempts: int = boot.ATTEMPTS
 
 
 def cache(phases: Phases) -> Cache:
@@ -178,7 +182,7 @@ def decide(options: Options, built: Built, accelerator: str, disks: tuple[LabDis
         layout=memory_layout(recipe, built.image.stat().st_size, [disk.size for disk in disks]),
         disks=disks,
         low_reserved=recipe.low_reserved,
-        cmdline=recipe.cmdline,
+        cmdline=(*recipe.cmdline, *options.append.split()),
         hold=options.hold,
         iommu=recipe.iommu,
         iommu_vendor=recipe.iommu_vendor,
@@ -211,10 +215,21 @@ def up(options: Options, phases: Phases) -> Lab:
 
     Whatever goes wrong, no machine is left behind.
     """
+    return start(*prepare(options, phases), phases, attempts=options.attempts)
+
+
+def start(
+    machine: Machine,
+    built: Built,
+    phases: Phases,
+    *,
+    attempts: int = boot.ATTEMPTS,
+    limits: Limits | None = None,
+) -> Lab:
+    """The same for a machine that was prepared."""
     from multiroot.lab.agents import Agents
 
-    machine, built = prepare(options, phases)
-    started = Lab(boot.up(machine, built.image_digest, phases))
+    started = Lab(boot.up(machine, built.image_digest, phases, limits=limits, attempts=attempts))
     try:
         with phases.phase(PhaseName.WAIT_FOR_AGENT), Agents(started.agent_address) as agents:
             agents.status(wait=True)
