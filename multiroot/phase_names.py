@@ -35,6 +35,9 @@ class PhaseName(StrEnum):
     RUN_COMMAND = "run the command"
     COLLECT = "collect what the kernels said"
     LINES_OF_SOURCE = "find the lines of source"
+    FETCH_SOURCE = "fetch the source"
+    CONFIGURE_KERNEL = "configure the kernel"
+    COMPILE_KERNEL = "compile the kernel"
     COPY_IMAGE = "copy the image"
     CONVERT_IMAGE = "convert the image"
 

@@ -36,6 +36,7 @@ COMMANDS = {
         "Hand running VMs to the new root, or back to the old one.",
     ),
     "kexec": ("multiroot.cli.kexec:kexec", "Load, start and stop a second kernel by hand."),
+    "kernel": ("multiroot.cli.kernel:kernel", "See what a kernel has to be built with, and build one."),
     "lab": ("multiroot.cli.lab:lab", "Build and run the lab machine."),
     "plan": ("multiroot.cli.plan:plan", "See what a new root would get."),
     "root": ("multiroot.cli.root:root", "See the roots; start and release a new one."),
