@@ -16,6 +16,7 @@ from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import clean, console, plain, print_json, say, shown_phases
 from multiroot.cli.points import PointsChoice, points_options
+from multiroot.cli.try_matrix import MatrixChoice, matrix_options
 from multiroot.errors import MultirootError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Asked:
     allow: tuple[Path, ...]
     carried: tuple[Path, ...]
     keep: bool
+    logs: Path | None
 
     def wanted(self, lab: LabChoice, command: tuple[str, ...]) -> Wanted:
         """The trial. Raises BadRequestError for what cannot be, UsageError for what contradicts itself."""
@@ -88,6 +90,7 @@ class Asked:
             join_timeout_s=self.join_timeout,
             keep=self.keep,
             allow=_allowed(self.allow),
+            logs=self.logs,
         )
 
 
@@ -103,7 +106,7 @@ class Asked:
 @click.option(
     "--in",
     "where",
-    type=click.Choice(["old", "new", "workstation"]),
+    type=click.Choice(["old", "new", "vm", "workstation"]),
     help="Where CMD runs (new, or old if nothing else is wanted).",
 )
 @click.option(
@@ -143,6 +146,8 @@ class Asked:
 )
 @lab_options("try")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
+@click.option("--logs", type=click.Path(path_type=Path), metavar="DIR", help="Copy the consoles' logs there.")
+@matrix_options
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE ('-': stdout)."
 )
@@ -154,16 +159,20 @@ def try_(
     command: tuple[str, ...],
     repeat: int,
     json_file: Path | None,
+    matrix: MatrixChoice,
     **words: Any,
 ) -> int:
     """Try kernels of yours as roots, run CMD in one of them, and judge both.
 
     KERNEL is a name of the lab's, or a tree that was built, its O= folder, a bzImage, a folder with one, or a
     .deb. CMD's input, output and exit code are ours. A CMD with a slash is a file of yours and is carried in.
-    Without CMD the standard job is played: a handoff there and back, and two updates.
+    Without CMD the standard job is played: a handoff there and back, and two updates. With --matrix a file
+    says all of this.
 
     Exit codes: 0 good; 1 bad, or what CMD exits with; 125 it could not be tested.
     """
+    if matrix.file:
+        return matrix.play()
     asked = Asked(**words)
     points.check_stdout(data=json_file == Path("-"))
     if repeat > 1 and asked.keep:

@@ -106,7 +106,10 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
         mend = guests.program_artifact(
             paths.recipes_dir() / "emulator/svm.c", made.emulator, cache, library=True
         )
-        tickers = [guests.ticker_artifact(guests.TICKER, guest, made.emulator, cache)]
+        tickers = [
+            guests.ticker_artifact(guests.TICKER, guest, made.emulator, cache),
+            guests.commands_artifact(guest, programs[0], made.emulator, cache),
+        ]
         names = {each.name: each.guest for each in recipes.kernels().kernel if each.guest}
         tickers += [
             guests.ticker_artifact(names[each.name], each, made.emulator, cache)

@@ -35,6 +35,7 @@ from multiroot.lab.recipes import MachineRecipe
 from multiroot.lab.state import LabState
 from multiroot.lab.trouble import explained
 from multiroot.lab.watchdog import Limits
+from multiroot.net import namespace
 from multiroot.net.addresses import MAX_ROOT, root_address
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
@@ -263,6 +264,11 @@ class Lab:
         if not number.isdecimal() or not 1 <= int(number) <= MAX_ROOT:
             raise BadRequestError(f"no root called {root!r}", "it is old, new or a number")
         return direct if number == "1" else RelayChannel(direct, root_address(int(number)), token)
+
+    def guest_channel(self, address: str, token: str) -> Channel:
+        """A fresh way to the exec service of a guest, in whatever root it runs. The caller closes it."""
+        direct = DirectChannel(self.state.machine.exec_port, self.state.token)
+        return RelayChannel(direct, address, token, within=namespace.EXEC)
 
     def _new_root(self) -> str:
         """Number of the old root's child, from its agent: every launch, even a failed one, takes a number."""

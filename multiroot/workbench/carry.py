@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.lab import execution
-from multiroot.lab.execution import Sink
-from multiroot.lab.lab import Lab
+from multiroot.lab.execution import Channel, Sink
 
-FOLDER = "/run/multiroot/try"  # in a root
+Reach = Callable[[], Channel]  # gives a fresh way to an exec service
+FOLDER = "/run/multiroot/try"  # in a root, or in a guest
 _PUT = 'mkdir -p "$1" && cat >"$1/$2" && chmod "$3" "$1/$2"'
 _RUN = 'cd "$1" && shift && exec env "$@"'
 # What a shell, env and our exec service end with when they cannot run a program.
@@ -56,19 +56,17 @@ def _require_file(path: Path) -> None:
         raise BadRequestError(f"cannot read {path}")
 
 
-def carry_in(lab: Lab, root: str, command: Sequence[str], carried: Sequence[Path]) -> tuple[str, ...]:
-    """Put the command's file, if it is one of ours, and others into a root; returns the command as it is
-    there.
-    """
+def carry_in(reach: Reach, command: Sequence[str], carried: Sequence[Path]) -> tuple[str, ...]:
+    """Put the command's file, if it is one of ours, and others there; returns the command as it is there."""
     own = [Path(command[0])] if "/" in command[0] else []
     for path in (*own, *carried):
-        _put(lab, root, path, "755" if os.access(path, os.X_OK) else "644")
+        _put(reach, path, "755" if os.access(path, os.X_OK) else "644")
     return (f"./{own[0].name}", *command[1:]) if own else tuple(command)
 
 
-def _put(lab: Lab, root: str, path: Path, mode: str) -> None:
+def _put(reach: Reach, path: Path, mode: str) -> None:
     errors = bytearray()
-    with path.open("rb") as file, closing(lab.channel(root)) as channel:
+    with path.open("rb") as file, closing(reach()) as channel:
         code = execution.execute(
             channel,
             ["sh", "-c", _PUT, "sh", FOLDER, path.name, mode],
@@ -78,16 +76,16 @@ def _put(lab: Lab, root: str, path: Path, mode: str) -> None:
         )
     if code:
         said = errors.decode(errors="replace").strip()
-        raise MultirootError(f"cannot carry {path} into the {root} root: {said}", "has the root room for it?")
+        raise MultirootError(
+            f"cannot carry {path} into the lab: {said}", "has the root or guest room for it?"
+        )
 
 
-def run_in_root(
-    lab: Lab, root: str, command: Sequence[str], environment: Mapping[str, str], streams: Streams
-) -> int:
-    """Run a command in a root to its end; its exit code, 128 + N when signal N ended it."""
+def run_there(reach: Reach, command: Sequence[str], environment: Mapping[str, str], streams: Streams) -> int:
+    """Run a command in a root or a guest to its end; its exit code, 128 + N when signal N ended it."""
     words = [f"{key}={value}" for key, value in environment.items()]
     argv = ["sh", "-c", f'mkdir -p "$1"; {_RUN}', "sh", FOLDER, *words, *command]
-    with closing(lab.channel(root)) as channel:
+    with closing(reach()) as channel:
         return execution.execute(
             channel, argv, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr
         )

@@ -7,25 +7,39 @@ all, be it a kernel that is not built or a lab that does not start, is raised.
 
 from __future__ import annotations
 
+import secrets
+import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from multiroot.demo import guests
 from multiroot.demo.scenario import judge
-from multiroot.errors import BadRequestError, ConflictError, MultirootError, StrangerError
+from multiroot.errors import (
+    BadRequestError,
+    ConflictError,
+    MultirootError,
+    PeerLostError,
+    StrangerError,
+    WaitTimeoutError,
+)
 from multiroot.handoff.terms import PATIENT, to_proto
-from multiroot.lab import kernels, lab, state
+from multiroot.lab import execution, kernels, lab, paths, state
 from multiroot.lab.agents import Agents
-from multiroot.lab.boot import BootError
+from multiroot.lab.boot import QEMU_LOG, BootError
 from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
+from multiroot.lab.execution import Channel
+from multiroot.lab.guests import COMMANDS
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import Machine
 from multiroot.lab.own_kernel import KernelSource
-from multiroot.lab.recorder import console_text
+from multiroot.lab.recorder import EVENTS_LOG, console_log, console_text
 from multiroot.lab.watchdog import Limits
+from multiroot.net.addresses import guest_address
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc import successor
@@ -73,9 +87,10 @@ def planned(wanted: Wanted) -> tuple[str, ...]:
     """The steps that a trial takes, in their order."""
     if not wanted.command:
         return BOOT, GUEST_BOOT, LAUNCH, THERE, BACK, RELEASE, UPDATE, NEXT
+    guest = (GUEST_BOOT,) if wanted.where is Where.VM else ()
     steps = {
-        Until.BOOT: (BOOT,),
-        Until.LAUNCH: (BOOT, LAUNCH),
+        Until.BOOT: (BOOT, *guest),
+        Until.LAUNCH: (BOOT, *guest, LAUNCH),
         Until.HANDOVER: (BOOT, GUEST_BOOT, LAUNCH, THERE),
         Until.UPDATE: (BOOT, GUEST_BOOT, UPDATE),
     }[wanted.until]
@@ -94,6 +109,8 @@ def run(wanted: Wanted, phases: Phases, streams: Streams) -> Trial:
     finally:
         if not wanted.keep:
             player.down()
+        if wanted.logs:
+            player.keep_logs(wanted.logs)
         trial.phases = tuple(phases.finished)
     return trial
 
@@ -111,6 +128,7 @@ class Player:
     lab: Lab | None = None
     launched: bool = False  # a new root has been started, and the old one is still there
     alone: bool = False  # the old root has retired
+    token: str = field(default_factory=lambda: secrets.token_hex(16))  # of a guest that runs commands
 
     def play(self) -> None:
         """All steps; _Bad after one that did not hold."""
@@ -122,7 +140,7 @@ class Player:
             if not self.wanted.command:
                 self._standard(watch, agents)
                 return
-            if self.wanted.until >= Until.HANDOVER:
+            if GUEST_BOOT in self.trial.planned:
                 self._step(GUEST_BOOT, lambda: self._start_guest(agents))
             if self.wanted.until in (Until.LAUNCH, Until.HANDOVER):
                 self._step(LAUNCH, lambda: self._launch(watch, agents))
@@ -162,11 +180,32 @@ class Player:
 
     def _start_guest(self, agents: Agents) -> str:
         (definition,) = guests.definitions(1, VM_MEMORY)
+        if self.wanted.where is Where.VM:
+            definition.guest, definition.append = COMMANDS, f"{COMMANDS}.token={self.token}"
         # "quiet" is on its command line; then warnings are not heard.
         definition.append += " loglevel=5"
         with self.phases.phase(PhaseName.START_VMS):
             agents.run(definition)
-        return f"{GUEST} is started"
+        if self.wanted.where is not Where.VM:
+            return f"{GUEST} is started"
+        with self.phases.phase(PhaseName.WAIT_FOR_GUESTS):
+            self._await_guest()
+        return f"{GUEST} takes commands"
+
+    def _await_guest(self) -> None:
+        """Until the guest takes commands. The watch notices a root that dies meanwhile."""
+        until = time.monotonic() + guests.BOOT_TIMEOUT
+        while True:
+            try:
+                with closing(self._reach_guest()) as channel:
+                    execution.run(channel, ["true"], timeout=ASK_S)
+                return
+            except (PeerLostError, WaitTimeoutError) as error:
+                if time.monotonic() > until:
+                    raise WaitTimeoutError(f"the guest did not boot: {error.message}", error.hint) from error
+
+    def _reach_guest(self) -> Channel:
+        return self._lab.guest_channel(guest_address(1), self.token)
 
     def _launch(self, watch: Watch, agents: Agents) -> str:
         name = lab.kernel_name(self.wanted.new)
@@ -190,6 +229,9 @@ class Player:
 
     def _hand_over(self, agents: Agents, to: str) -> str:
         giver = "old" if to == "new" else "new"
+        if self.wanted.where is Where.VM:
+            ((result, _),) = agents.hand_over([GUEST], to, self.phases.publish)
+            return f"it stood still for {(result.resumed_ns - result.stopped_ns) / 1e6:.1f} ms"
         with self.phases.phase(PhaseName.WAIT_FOR_GUESTS):
             agents.ticks(GUEST, giver, TICKS)
         ((result, _),) = agents.hand_over([GUEST], to, self.phases.publish)
@@ -260,9 +302,10 @@ class Player:
                 code = carry.run_here(words, environment)
         else:
             with self.phases.phase(PhaseName.CARRY_IN):
-                there = carry.carry_in(self._lab, root, words, self.wanted.carried)
+                reach = self._reach_guest if where is Where.VM else partial(self._lab.channel, root)
+                there = carry.carry_in(reach, words, self.wanted.carried)
             with self.phases.phase(PhaseName.RUN_COMMAND), self._limited(watch):
-                code = carry.run_in_root(self._lab, root, there, environment, self.streams)
+                code = carry.run_there(reach, there, environment, self.streams)
         self.trial.command = Command(words, where.value, code, round(time.monotonic() - began, 3))
         return ""
 
@@ -334,6 +377,13 @@ class Player:
             for release, only in known.items()
             if len(only) == 1 and not only[0].installed
         }
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy what the machine's consoles and its emulator have said."""
+        paths.make_dir(folder)
+        for name in (console_log("old"), console_log("new"), QEMU_LOG, EVENTS_LOG):
+            if (self.machine.state / name).exists():
+                shutil.copy(self.machine.state / name, folder)
 
     def down(self) -> None:
         """End the machine, if there is one."""

@@ -19,6 +19,7 @@ class Where(StrEnum):
 
     OLD = "old"
     NEW = "new"
+    VM = "vm"
     WORKSTATION = "workstation"
 
 
@@ -57,3 +58,4 @@ class Wanted:
     join_timeout_s: int = 0
     keep: bool = False
     allow: tuple[Allowed, ...] = ()
+    logs: Path | None = None  # a folder to copy to what the consoles said
