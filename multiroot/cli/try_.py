@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiroot.cli.commands import Command
-from multiroot.cli.lab_options import LabChoice, lab_options
+from multiroot.cli.lab_options import LabChoice, SizeType, lab_options
 from multiroot.cli.output import clean, console, plain, print_json, say, shown_phases
 from multiroot.cli.points import PointsChoice, points_options
 from multiroot.cli.try_matrix import MatrixChoice, matrix_options
@@ -48,6 +48,7 @@ class Asked:
     allow: tuple[Path, ...]
     carried: tuple[Path, ...]
     keep: bool
+    carve: int | None
     logs: Path | None
 
     def wanted(self, lab: LabChoice, command: tuple[str, ...]) -> Wanted:
@@ -68,6 +69,7 @@ class Asked:
             kernels=(new,),
             vms=1,
             vm_memory=VM_MEMORY,
+            carve=self.carve,
             append=self.append_old,
             attempts=1 + self.retries,
         )
@@ -146,6 +148,7 @@ class Asked:
 )
 @lab_options("try")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
+@click.option("--carve", type=SizeType(), metavar="SIZE", help="Memory of the new root.")
 @click.option("--logs", type=click.Path(path_type=Path), metavar="DIR", help="Copy the consoles' logs there.")
 @matrix_options
 @click.option(

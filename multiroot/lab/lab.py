@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.errors import BadRequestError, PeerLostError
+from multiroot.kexec.target import target
 from multiroot.lab import (
     accel,
     boot,
@@ -24,7 +25,7 @@ from multiroot.lab import (
     roots,
     state,
 )
-from multiroot.lab.build import Built
+from multiroot.lab.build import BootKernel, Built
 from multiroot.lab.cache import Cache
 from multiroot.lab.execution import Channel, DirectChannel, RelayChannel, Result
 from multiroot.lab.lab_disks import LabDisk
@@ -40,6 +41,7 @@ from multiroot.net.addresses import MAX_ROOT, root_address
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc.client import Address
+from multiroot.units import format_size
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,22 @@ def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
     artifacts = cache(phases)
     disks = lab_disks.choose(options.disks, options.name, artifacts)
     built = build.build(artifacts, own_kernels(options), [kernel_name(name) for name in wanted])
+    check_carve([built.kernels[kernel_name(name)] for name in options.kernels], recipe)
     return decide(options, built, accel.choose(built, phases, options.accelerator), disks), built
+
+
+def check_carve(wanted: Sequence[BootKernel], recipe: MachineRecipe) -> None:
+    """Raises BadRequestError if one of the kernels does not come up in the carve of such a machine."""
+    for kernel in wanted:
+        image = target().read_image(kernel.vmlinuz.read_bytes())
+        least = target().minimum_carve(image, kernel.initrd.stat().st_size)
+        # A carve is whole sections.
+        least = -(-least // layout.SECTION) * layout.SECTION
+        if recipe.carve < least:
+            raise BadRequestError(
+                f"kernel {kernel.name} does not come up in a carve of {format_size(recipe.carve)}",
+                f"{format_size(least)} will do: --carve, or `carve` of the machine's recipe",
+            )
 
 
 def chosen_recipe(options: Options) -> MachineRecipe:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from multiroot import arch
 from multiroot.errors import BadRequestError
+from multiroot.kexec.target import target
 from multiroot.lab import kernel_config, kernel_file
 
 _IMAGE = "arch/x86/boot/bzImage"
@@ -86,6 +87,10 @@ def locate(path: Path, modules: Path | None = None, unpack: Unpack | None = None
     file = _image_path(path.expanduser(), unpack)
     image = kernel_file.image_in(file)
     release = _release(file, image)
+    try:
+        target().read_image(image)
+    except BadRequestError as error:
+        raise BadRequestError(f"{file}: {error.message}", error.hint) from error
     tree = _tree_of(file)
     if tree and not modules:
         source = _of_tree(path, tree, image, release)

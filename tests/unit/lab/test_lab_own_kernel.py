@@ -10,32 +10,37 @@ import gzip
 import lzma
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kexec.x86.bzimage import BzImage
 
 from multiroot.errors import BadRequestError, CommandError
 from multiroot.lab import kernel_config, kernel_file, modules, recipes
 from multiroot.lab import lab as labs
+from multiroot.lab.build import BootKernel
 from multiroot.lab.kernels import release_of
 from multiroot.lab.lab import Options
 from multiroot.lab.own_kernel import locate, name_of
+from multiroot.units import parse_size
 from multiroot.verdict import elf
 
 RELEASE = "6.12.1-mine"
 IMAGE = "arch/x86/boot/bzImage"
 
 
-def bzimage(release: str = RELEASE, payload: bytes = b"", more: bytes = b"") -> bytes:
+def bzimage(release: str = RELEASE, more: bytes = b"", **fields: Any) -> bytes:
+    return BzImage(release=release, payload=b"\x90" * 8192 + more, **fields).build()
+
+
+def packed_image(payload: bytes) -> bytes:
+    """Only what tells where in a bzImage the kernel is."""
     image = bytearray(0x4000)
-    image[0x1F1] = 0x1F  # setup sectors: the payload begins at 0x4000
-    image[0x202:0x206] = b"HdrS"
-    struct.pack_into("<H", image, 0x20E, 0x3000 - 0x200)
+    image[0x1F1] = 0x1F
     struct.pack_into("<II", image, 0x248, 0, len(payload))
-    text = f"{release} (me@here) #1 SMP".encode() + b"\0"
-    image[0x3000 : 0x3000 + len(text)] = text
-    return bytes(image) + payload + more
+    return bytes(image) + payload
 
 
 def vmlinux(build_id: bytes) -> bytes:
@@ -283,6 +288,32 @@ def test_kernels_that_cannot_be_roots(tmp_path: Path) -> None:
     refused("and 1 more (see `multiroot kernel config check", other)
 
 
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"relocatable": 0}, "not relocatable, it runs at one fixed address only (build it with"),
+        ({"xloadflags": 0}, "32-bit kernel"),
+        ({"protocol": 0x0206}, "is too old"),
+    ],
+)
+def test_images_that_no_carve_can_take(tmp_path: Path, fields: dict[str, int], says: str) -> None:
+    refused(says, build(tmp_path / "linux", bzimage(**fields)))
+
+
+def test_a_carve_that_is_too_small_says_which_would_do(tmp_path: Path) -> None:
+    (tmp_path / "vmlinuz").write_bytes(bzimage())
+    (tmp_path / "initrd").write_bytes(bytes(1 << 20))
+    kernel = BootKernel("mine", RELEASE, tmp_path / "vmlinuz", tmp_path / "initrd")
+    recipe = recipes.machine("default")
+    labs.check_carve([kernel], recipe)
+    with (tmp_path / "initrd").open("ab") as file:
+        file.truncate(2 * recipe.carve)
+    with pytest.raises(BadRequestError, match="does not come up in a carve of") as caught:
+        labs.check_carve([kernel], recipe)
+    least = parse_size(caught.value.hint.partition(" will do")[0].replace(" ", "").replace("iB", ""))
+    labs.check_carve([kernel], recipe.model_copy(update={"carve": least}))
+
+
 def test_a_name_that_is_a_file_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bzImage").write_bytes(bzimage())
@@ -308,14 +339,14 @@ def test_the_build_id_of_a_packed_kernel() -> None:
     assert elf.build_id(inner) == bytes(range(20)).hex()
     for payload in packed(inner):
         # The build puts the size behind it.
-        assert kernel_file.build_id(bzimage(payload=payload + b"\0\0\1\0")) == bytes(range(20)).hex()
-    assert kernel_file.build_id(bzimage(payload=b"\x1f\x8bnonsense")) == ""
+        assert kernel_file.build_id(packed_image(payload + b"\0\0\1\0")) == bytes(range(20)).hex()
+    assert kernel_file.build_id(packed_image(b"\x1f\x8bnonsense")) == ""
     assert kernel_file.build_id(b"") == ""
 
 
 @given(st.binary(max_size=200))
 def test_any_payload_can_be_looked_at(payload: bytes) -> None:
-    assert kernel_file.build_id(bzimage(payload=payload)) == ""
+    assert kernel_file.build_id(packed_image(payload)) == ""
     kernel_file.pe_section(b"MZ" + payload, ".linux")
 
 
