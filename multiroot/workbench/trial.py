@@ -56,7 +56,7 @@ from multiroot.workbench.carry import Streams
 from multiroot.workbench.look import Image
 from multiroot.workbench.trial_report import Command, Step, Trial
 from multiroot.workbench.wanted import VM_MEMORY, Until, Wanted, Where
-from multiroot.workbench.watch import Watch
+from multiroot.workbench.watch import RootLostError, Watch
 
 # Guests report with every 64th tick, and both roots have to see a report.
 TICKS = 70
@@ -128,6 +128,7 @@ class Player:
     lab: Lab | None = None
     launched: bool = False  # a new root has been started, and the old one is still there
     alone: bool = False  # the old root has retired
+    lost: bool = False  # a root died or stands still: nobody is asked any more
     token: str = field(default_factory=lambda: secrets.token_hex(16))  # of a guest that runs commands
 
     def play(self) -> None:
@@ -164,6 +165,7 @@ class Player:
             raise
         except MultirootError as error:
             seen, held = str(error), False
+            self.lost = isinstance(error, RootLostError)
         self.trial.steps.append(Step(name, held, seen, round(time.monotonic() - began, 3)))
         if not held:
             raise _Bad
@@ -247,7 +249,9 @@ class Player:
         watch.forget("old")
         name = lab.kernel_name(new)
         request = coordinator.UpdateRequest(
-            launch=coordinator.LaunchRequest(kernel=name, append=self.wanted.append_new),
+            launch=coordinator.LaunchRequest(
+                kernel=name, append=self.wanted.append_new, join_timeout_s=self.wanted.join_timeout_s
+            ),
             verify=True,
             terms=to_proto(PATIENT),
         )
@@ -334,7 +338,7 @@ class Player:
             folder = self.machine.state
             found += look.consoles(folder)
             self.trial.listened = ["old", *(["new"] if self._new_spoke() else [])]
-            if self.lab and self.lab.state.alive():
+            if self.lab and self.lab.state.alive() and not self.lost:
                 found += self._ask_the_living(found)
             self.trial.resets = state.load(self.machine.name).resets()
         found = apply(found, self.wanted.allow)
@@ -346,9 +350,9 @@ class Player:
 
     def _ask_the_living(self, found: list[Finding]) -> list[Finding]:
         more: list[Finding] = []
-        # A root that was lost need not answer any more; of the others it is an error.
-        lost = any(not each.held for each in self.trial.steps)
-        tolerant = suppress(MultirootError) if lost else nullcontext()
+        # After a step that did not hold, a root need not answer any more; else that is an error.
+        failed = any(not each.held for each in self.trial.steps)
+        tolerant = suppress(MultirootError) if failed else nullcontext()
         for root in ("old", *(["new"] if self.launched else [])):
             with tolerant:
                 more += look.taints(root, look.facts(self._lab, root), found)
