@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -20,6 +20,7 @@ from multiroot.cli.try_matrix import MatrixChoice, matrix_options
 from multiroot.errors import MultirootError
 
 if TYPE_CHECKING:
+    from multiroot.lab.execution import Sink
     from multiroot.verdict.findings import Finding
     from multiroot.verdict.points import Point
     from multiroot.workbench.carry import Streams
@@ -219,10 +220,11 @@ def _streams(points: PointsChoice) -> Streams:
     from multiroot.workbench.carry import Streams
 
     stdin = None if sys.stdin.isatty() else sys.stdin.fileno()
-    return Streams(stdin, _writer(sys.stdout.buffer, points.ktap), _writer(sys.stderr.buffer, False))
+    out, err = (lambda: sys.stdout.buffer), (lambda: sys.stderr.buffer)
+    return Streams(stdin, _writer(out, points.ktap), _writer(err, False))
 
 
-def _writer(stream: Any, as_comment: bool) -> Any:
+def _writer(stream: Callable[[], BinaryIO], as_comment: bool) -> Sink:
     """Passes output on; in KTAP what a test prints are comments."""
     started = True
 
@@ -231,8 +233,8 @@ def _writer(stream: Any, as_comment: bool) -> Any:
         if as_comment:
             marked = data.replace(b"\n", b"\n# ").removesuffix(b"# ")
             data, started = (b"# " if started else b"") + marked, data.endswith(b"\n")
-        stream.write(data)
-        stream.flush()
+        stream().write(data)
+        stream().flush()
 
     return write
 
