@@ -41,7 +41,7 @@ from multiroot.lab.recorder import EVENTS_LOG, console_log, console_text
 from multiroot.lab.watchdog import Limits
 from multiroot.net.addresses import guest_address
 from multiroot.phase_names import PhaseName
-from multiroot.phases import Phases
+from multiroot.phases import Phase, Phases
 from multiroot.rpc import successor
 from multiroot.rpc.progress import follow
 from multiroot.rpc.status import translated
@@ -111,7 +111,7 @@ def run(wanted: Wanted, phases: Phases, streams: Streams) -> Trial:
             player.down()
         if wanted.logs:
             player.keep_logs(wanted.logs)
-        trial.phases = tuple(phases.finished)
+        trial.phases = (*phases.finished, *player.remote)
     return trial
 
 
@@ -128,6 +128,7 @@ class Player:
     lab: Lab | None = None
     launched: bool = False  # a new root has been started, and the old one is still there
     alone: bool = False  # the old root has retired
+    remote: list[Phase] = field(default_factory=list)  # phases of agents
     lost: bool = False  # a root died or stands still: nobody is asked any more
     token: str = field(default_factory=lambda: secrets.token_hex(16))  # of a guest that runs commands
 
@@ -150,6 +151,12 @@ class Player:
             if self.wanted.until is Until.UPDATE:
                 self._step(UPDATE, lambda: self._update(watch, self.wanted.new))
             self._step(LIVE, lambda: self._command(watch))
+
+    def _heard(self, phase: Phase) -> None:
+        """Show a phase of an agent, and keep it when it has ended."""
+        self.phases.publish(phase)
+        if phase.duration_ns is not None:
+            self.remote.append(phase)
 
     @property
     def _lab(self) -> Lab:
@@ -217,7 +224,7 @@ class Player:
         launched = None
         for attempt in range(1, self.wanted.retries + 2):
             try:
-                launched = agents.launch_as(request, self.phases.publish)
+                launched = agents.launch_as(request, self._heard)
                 break
             except MultirootError:
                 if attempt > self.wanted.retries:
@@ -232,11 +239,11 @@ class Player:
     def _hand_over(self, agents: Agents, to: str) -> str:
         giver = "old" if to == "new" else "new"
         if self.wanted.where is Where.VM:
-            ((result, _),) = agents.hand_over([GUEST], to, self.phases.publish)
+            ((result, _),) = agents.hand_over([GUEST], to, self._heard)
             return f"it stood still for {(result.resumed_ns - result.stopped_ns) / 1e6:.1f} ms"
         with self.phases.phase(PhaseName.WAIT_FOR_GUESTS):
             agents.ticks(GUEST, giver, TICKS)
-        ((result, _),) = agents.hand_over([GUEST], to, self.phases.publish)
+        ((result, _),) = agents.hand_over([GUEST], to, self._heard)
         with self.phases.phase(PhaseName.WATCH_GUESTS):
             there = ticks_from_proto(agents.ticks(GUEST, to, TICKS))
         here = ticks_from_proto(agents.ticks(GUEST, giver))
@@ -258,12 +265,12 @@ class Player:
         with Agents(self._lab.agent_address) as agents, translated("the old root's agent"):
             stub = coordinator_pb2_grpc.CoordinatorServiceStub(agents.channel("old"))
             root: int = stub.GetState(coordinator.GetStateRequest(), timeout=ASK_S).root
-            follow(stub.Update(request), self.phases.publish, empty=True)
+            follow(stub.Update(request), self._heard, empty=True)
         ended = self._lab.state.ending
         successor.wait(
             self._lab.agent_address,
             root,
-            self.phases.publish,
+            self._heard,
             until=successor.COMPLETE,
             timeout_s=UPDATE_S,
             ended=ended,
@@ -285,7 +292,7 @@ class Player:
 
     def _release(self, watch: Watch, agents: Agents) -> str:
         watch.forget("new")
-        agents.release(self.phases.publish)
+        agents.release(self._heard)
         self.launched = False
         return "its CPUs and memory are the old root's again"
 
