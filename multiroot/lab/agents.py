@@ -115,10 +115,6 @@ class Agents:
         """A root's TSC clock minus this workstation's monotonic clock."""
         return difference(lambda: self.status(root).now_ns, time.monotonic_ns, tries=8)
 
-    def channel(self, root: str) -> grpc.Channel:
-        """The channel to a root's agent, for calls that are not here."""
-        return self._on(root)
-
     def _on(self, root: str) -> grpc.Channel:
         return self._channels[root]
 

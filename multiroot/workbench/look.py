@@ -132,9 +132,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def leaks(lab: Lab, root: str) -> list[Finding] | None:
-    """What kmemleak has found in a root after two scans; None if its kernel has none."""
-    done = lab.run(["sh", "-c", _LEAKS], root=root, timeout=ASK_S)
+def leaks(lab: Lab, name: str, root: str) -> list[Finding] | None:
+    """What kmemleak has found in a root after two scans; None if its kernel has none. It is reached by
+    `name`.
+    """
+    done = lab.run(["sh", "-c", _LEAKS], root=name, timeout=ASK_S)
     if done.returncode == NOT_THERE:
         return None
     return find(done.stdout.splitlines(), root)
@@ -145,16 +147,16 @@ def consoles(folder: Path, roots: Sequence[str] = ("old", "new")) -> list[Findin
     return [each for root in roots for each in find(console_text(folder, root).split("\n"), root)]
 
 
-def guest(lab: Lab, name: str, root: str) -> list[Finding]:
-    """Every trouble that a VM's console in a root tells of."""
+def guest(lab: Lab, name: str, root: str | None) -> list[Finding]:
+    """Every trouble that a VM's console in a root tells of; None for the root that is alone."""
     return find(guest_console(lab, name, root).decode(errors="replace").splitlines(), name)
 
 
-def guest_console(lab: Lab, name: str, root: str) -> bytes:
+def guest_console(lab: Lab, name: str, root: str | None) -> bytes:
     """What a root has kept of a VM's output. Raises MultirootError."""
     request = vm_pb2.ConsoleRequest(name=name, history=True, kept_only=True)
     with (
-        translated(f"the {root} root's agent"),
+        translated(f"the {root or 'new'} root's agent"),
         client.connect(lab.agent_address, root=root) as channel,
     ):
         return _output(channel, request)

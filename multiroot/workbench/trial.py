@@ -42,7 +42,7 @@ from multiroot.lab.watchdog import Limits
 from multiroot.net.addresses import guest_address
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
-from multiroot.rpc import successor
+from multiroot.rpc import client, successor
 from multiroot.rpc.progress import follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2 as coordinator
@@ -262,8 +262,8 @@ class Player:
             verify=True,
             terms=to_proto(PATIENT),
         )
-        with Agents(self._lab.agent_address) as agents, translated("the old root's agent"):
-            stub = coordinator_pb2_grpc.CoordinatorServiceStub(agents.channel("old"))
+        with client.connect(self._lab.agent_address) as channel, translated("the old root's agent"):
+            stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
             root: int = stub.GetState(coordinator.GetStateRequest(), timeout=ASK_S).root
             follow(stub.Update(request), self._heard, empty=True)
         ended = self._lab.state.ending
@@ -360,16 +360,19 @@ class Player:
         # After a step that did not hold, a root need not answer any more; else that is an error.
         failed = any(not each.held for each in self.trial.steps)
         tolerant = suppress(MultirootError) if failed else nullcontext()
-        for root in ("old", *(["new"] if self.launched else [])):
+        # A root that is alone is reached where the old one was.
+        reached = {"new": "old"} if self.alone else {"old": "old"} | ({"new": "new"} if self.launched else {})
+        for root, name in reached.items():
             with tolerant:
-                more += look.taints(root, look.facts(self._lab, root), found)
-                leaks = look.leaks(self._lab, root)
+                more += look.taints(root, look.facts(self._lab, name), found)
+                leaks = look.leaks(self._lab, name, root)
                 self.trial.leaks[root] = leaks is not None
                 more += leaks or []
         if GUEST_BOOT in (each.name for each in self.trial.steps):
             with tolerant:
-                root = "new" if self.launched else "old"
-                more += look.guest(self._lab, GUEST, root)
+                more += look.guest(
+                    self._lab, GUEST, None if self.alone else "new" if self.launched else "old"
+                )
                 self.trial.listened.append(GUEST)
         return more
 
@@ -381,13 +384,7 @@ class Player:
         for text in dict.fromkeys(given):
             if source := sources.get(lab.kernel_name(text)):
                 known.setdefault(source.release, []).append(source)
-        return {
-            release: Symbols(
-                only[0].vmlinux, {place.stem.replace("-", "_"): path for path, place in only[0].modules()}
-            )
-            for release, only in known.items()
-            if len(only) == 1 and not only[0].installed
-        }
+        return {release: _symbols_of(only[0]) for release, only in known.items() if len(only) == 1}
 
     def keep_logs(self, folder: Path) -> None:
         """Copy what the machine's consoles and its emulator have said."""
@@ -408,3 +405,9 @@ def _build_id(name: str, sha256: str, image: Callable[[], bytes], artifacts: Cac
 
     made = kernels.build_id_artifact(name, sha256, image, emulator_artifact(), artifacts)
     return (artifacts.ensure(made) / kernels.BUILD_ID).read_text().strip()
+
+
+def _symbols_of(source: KernelSource) -> Symbols:
+    """The files of a build; modules that are installed have no debug information."""
+    built = () if source.installed else source.modules()
+    return Symbols(source.vmlinux, {place.stem.replace("-", "_"): path for path, place in built})
