@@ -168,10 +168,10 @@ def try_(
 ) -> int:
     """Try kernels of yours as roots, run CMD in one of them, and judge both.
 
-    KERNEL is a name of the lab's, or a tree that was built, its O= folder, a bzImage, a folder with one, or a
-    .deb. CMD's input, output and exit code are ours. A CMD with a slash is a file of yours and is carried in.
-    Without CMD the standard job is played: a handoff there and back, and two updates. With --matrix a file
-    says all of this.
+    KERNEL is a name of the lab's, or a tree that was built, its O= folder, an image (vmlinuz), a folder with
+    one, or a .deb. CMD's input, output and exit code are ours. A CMD with a slash is a file of yours and is
+    carried in. Without CMD the standard job is played: a handoff there and back, and two updates. With
+    --matrix a file says all of this.
 
     Exit codes: 0 good; 1 bad, or what CMD exits with; 125 it could not be tested.
     """

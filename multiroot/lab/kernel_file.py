@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The file that a kernel is given as: a bzImage, or what holds one, or what people take for one.
+"""The file that a kernel is given as: an image, or what holds one, or what people take for one.
 
-Pure, but for programs that unpack. Formats: Documentation/arch/x86/boot.rst; the PE format; UAPI.5 (Unified
+Pure, but for programs that unpack. Formats: the PE format; UAPI.5 (Unified
 Kernel Image); drivers/firmware/efi/libstub/zboot.lds.
 """
 
@@ -21,9 +21,6 @@ from multiroot.verdict import elf
 
 _PE, _COFF, _PE_SECTION = b"PE\0\0", struct.Struct("<HHIIIHH"), struct.Struct("<8sIIII16x")
 _ELF_32 = 1
-# Fields of the setup header: where the compressed kernel is.
-_SETUP_SECTS, _PAYLOAD = 0x1F1, struct.Struct("<II")
-_PAYLOAD_AT = 0x248
 _SIZE_BEHIND = 4  # bytes: the build puts the unpacked size behind the compressed data
 # Programs for what Python cannot unpack, by the first bytes.
 _PROGRAMS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x02\x21\x4c\x18": "lz4"}
@@ -31,9 +28,9 @@ _UNPACK_S = 60.0
 
 # What people give in place of a kernel: first bytes, what it is, what to give.
 _OTHERS = (
-    (b"\x1f\x8b", "it is a gzip file", "unpack it, or give the bzImage itself"),
-    (b"\xfd7zXZ\0", "it is an xz file", "unpack it, or give the bzImage itself"),
-    (b"\x28\xb5\x2f\xfd", "it is a zstd file", "unpack it, or give the bzImage itself"),
+    (b"\x1f\x8b", "it is a gzip file", "unpack it, or give the image (vmlinuz) itself"),
+    (b"\xfd7zXZ\0", "it is an xz file", "unpack it, or give the image (vmlinuz) itself"),
+    (b"\x28\xb5\x2f\xfd", "it is a zstd file", "unpack it, or give the image (vmlinuz) itself"),
     (b"070701", "it is a cpio archive, such as an initrd", "give the kernel (vmlinuz)"),
     (
         b"\xed\xab\xee\xdb",
@@ -46,8 +43,8 @@ _OTHERS = (
 
 
 def image_in(path: Path) -> bytes:
-    """The bzImage in a file: the file itself, or the kernel in a Unified Kernel Image. BadRequestError if
-    none.
+    """The kernel image in a file: the file itself, or the kernel in a Unified Kernel Image. BadRequestError
+    if none.
     """
     try:
         data = path.read_bytes()
@@ -79,9 +76,10 @@ def _elf(data: bytes) -> str:
 
 
 def _beside(path: Path) -> str:
-    """A bzImage that was made of a vmlinux, to be given in its place."""
-    made = path.parent / "arch/x86/boot/bzImage"
-    return f"give {made}" if made.is_file() else "give the bzImage (vmlinuz), not vmlinux"
+    """The image that was made of a vmlinux, to be given in its place."""
+    form = arch.current().kernel
+    made = path.parent / form.built
+    return f"give {made}" if made.is_file() else f"give the {form.name} (vmlinuz), not vmlinux"
 
 
 def pe_section(data: bytes, name: str) -> bytes:
@@ -104,23 +102,15 @@ def pe_section(data: bytes, name: str) -> bytes:
 
 
 def build_id(image: bytes, programs: Mapping[str, list[str]] | None = None) -> str:
-    """The GNU build-id of the kernel in a bzImage; "" when the build left none or it cannot be unpacked.
+    """The GNU build-id of the kernel in an image; "" when the build left none or it cannot be unpacked.
 
     `programs` are commands for zstd and lz4 where the workstation's are not to be used.
     """
-    return elf.build_id(unpacked(_payload(image), programs or {}))
-
-
-def _payload(image: bytes) -> bytes:
-    if len(image) < _PAYLOAD_AT + _PAYLOAD.size:
-        return b""
-    start, size = _PAYLOAD.unpack_from(image, _PAYLOAD_AT)
-    begin = ((image[_SETUP_SECTS] or 4) + 1) * 512 + start
-    return image[begin : begin + size]
+    return elf.build_id(unpacked(arch.current().kernel.payload(image), programs or {}))
 
 
 def unpacked(data: bytes, programs: Mapping[str, list[str]]) -> bytes:
-    """The kernel in a bzImage's payload; empty if nobody here can unpack it."""
+    """The kernel in an image's payload; empty if nobody here can unpack it."""
     if data.startswith(elf.MAGIC):
         return data
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Somebody's own kernel: what belongs to what they name, be it a tree, a file or a package.
 
-What is named may be the folder that a kernel was built in (the source tree, or the O= folder), a bzImage in
-it, a bzImage with lib/modules beside it, a folder with both (INSTALL_MOD_PATH, an unpacked package), a Debian
+What is named may be the folder that a kernel was built in (the source tree, or the O= folder), an image in
+it, an image with lib/modules beside it, a folder with both (INSTALL_MOD_PATH, an unpacked package), a Debian
 package of a kernel, or a Unified Kernel Image with modules beside it. Modules come from the build tree as
 they are.
 """
@@ -20,7 +20,6 @@ from multiroot.errors import BadRequestError
 from multiroot.kexec.target import target
 from multiroot.lab import kernel_config, kernel_file
 
-_IMAGE = "arch/x86/boot/bzImage"
 _DIGITS = 8  # of the image's sha256, in a kernel's name
 Unpack = Callable[[Path, str], Path]
 
@@ -107,6 +106,11 @@ def name_of(path: Path, unpack: Unpack | None = None) -> str:
     return _name(_release(file, image), image)
 
 
+def _built() -> str:
+    """Where an image is in the folder in which it was built."""
+    return arch.current().kernel.built
+
+
 def _name(release: str, image: bytes) -> str:
     return f"{release}-{hashlib.sha256(image).hexdigest()[:_DIGITS]}"
 
@@ -130,9 +134,9 @@ def _built_image(tree: Path) -> Path:
             f"{tree} was never configured",
             f"`multiroot kernel build {tree}` builds it; or give its O= folder",
         )
-    if not (tree / _IMAGE).is_file():
-        raise _unbuilt(tree, f"there is no {_IMAGE}")
-    return tree / _IMAGE
+    if not (tree / _built()).is_file():
+        raise _unbuilt(tree, f"there is no {_built()}")
+    return tree / _built()
 
 
 def _only_image(path: Path, folder: Path, hint: str) -> Path:
@@ -150,16 +154,16 @@ def _images(folder: Path) -> Iterator[Path]:
         "boot/vmlinuz*",
         "lib/modules/*/vmlinuz",
         "usr/lib/modules/*/vmlinuz",
-        "bzImage",
+        arch.current().kernel.name,
     ):
         yield from (each for each in folder.glob(pattern) if each.is_file())
 
 
 def _tree_of(file: Path) -> Path | None:
-    """The folder in which a bzImage was built, if it still lies there."""
+    """The folder in which an image was built, if it still lies there."""
     real = file.resolve()
     return next(
-        (folder for folder in real.parents if folder / _IMAGE == real and _is_build_tree(folder)), None
+        (folder for folder in real.parents if folder / _built() == real and _is_build_tree(folder)), None
     )
 
 
@@ -202,7 +206,7 @@ def _of_tree(path: Path, tree: Path, image: bytes, release: str) -> KernelSource
     """A kernel in the folder in which it was built."""
     told = tree / "include/config/kernel.release"
     if told.is_file() and told.read_text().strip() != release:
-        raise _unbuilt(tree, f"its {_IMAGE} is {release}, and it is now {told.read_text().strip()}")
+        raise _unbuilt(tree, f"its {_built()} is {release}, and it is now {told.read_text().strip()}")
     _require_modules(tree)
     for name in ("modules.order", "modules.builtin", "Module.symvers"):
         if not (tree / name).is_file():
@@ -233,7 +237,9 @@ def _check_config(source: KernelSource) -> None:
 
 
 def _unbuilt(tree: Path, what: str) -> BadRequestError:
-    return BadRequestError(f"{tree} is not built: {what}", f"`make -C {tree} -j$(nproc) bzImage modules`")
+    return BadRequestError(
+        f"{tree} is not built: {what}", f"`make -C {tree} -j$(nproc) {arch.current().kernel.name} modules`"
+    )
 
 
 def _is_build_tree(tree: Path) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from multiroot import proc
+from multiroot import arch, proc
 from multiroot.errors import BadRequestError, CommandError
 from multiroot.lab import kernel_config, lab, paths
 from multiroot.lab.artifacts import Artifact
@@ -37,7 +37,6 @@ _PROGRAMS = {
     "xz": "xz-utils",
 }
 _HEADERS = {"/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/opensslv.h": "libssl-dev"}
-_BASE = "x86_64_defconfig"
 _FRAGMENT = "multiroot.config"  # in the O= folder: what was merged last
 _FETCH_S, _CONFIGURE_S, _COMPILE_S = 1800.0, 300.0, 4 * 3600.0
 
@@ -117,7 +116,7 @@ def source_tree(source: str, phases: Phases) -> Path:
     if (tree / "include/config").is_dir() or (tree / ".config").is_file():
         raise BadRequestError(
             f"{tree} was built in place, so that nothing can be built from it elsewhere",
-            f"`make -C {tree} bzImage modules` builds it again, `make -C {tree} mrproper` cleans it",
+            f"`make -C {tree}` builds it again, `make -C {tree} mrproper` cleans it",
         )
     return tree.absolute()
 
@@ -173,7 +172,7 @@ def _configure(order: Order, tree: Path, out: Path, log: Path) -> None:
     wishes = kernel_config.wishes()
     ours = kernel_config.fragment(wishes.chosen(order.features), wishes.small)
     wanted = ours + "".join(path.read_text() for path in order.more)
-    base = order.base.read_text() if order.base else _BASE
+    base = order.base.read_text() if order.base else arch.current().kernel.defaults
     # A comment of a fragment, for Kconfig.
     wanted = f"# on top of {hashlib.sha256(base.encode()).hexdigest()}\n{wanted}"
     kept = out / _FRAGMENT
@@ -182,7 +181,7 @@ def _configure(order: Order, tree: Path, out: Path, log: Path) -> None:
         if order.base:
             shutil.copy(order.base, out / ".config")
         else:
-            proc.run([*make, _BASE], log=log, timeout=_CONFIGURE_S)
+            proc.run([*make, arch.current().kernel.defaults], log=log, timeout=_CONFIGURE_S)
         fragment = out / ".multiroot-fragment"
         fragment.write_text(wanted)
         script = tree / "scripts/kconfig/merge_config.sh"
@@ -195,7 +194,17 @@ def _configure(order: Order, tree: Path, out: Path, log: Path) -> None:
 def _compile(order: Order, tree: Path, out: Path, log: Path) -> None:
     jobs = order.jobs or len(os.sched_getaffinity(0))
     compiler = ["CC=ccache gcc"] if proc.find("ccache") else []
-    argv = ["make", "-s", f"-j{jobs}", "-C", str(tree), f"O={out}", *compiler, "bzImage", "modules"]
+    argv = [
+        "make",
+        "-s",
+        f"-j{jobs}",
+        "-C",
+        str(tree),
+        f"O={out}",
+        *compiler,
+        arch.current().kernel.name,
+        "modules",
+    ]
     try:
         proc.run(argv, log=log, timeout=_COMPILE_S)
     except CommandError as error:
