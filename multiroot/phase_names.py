@@ -31,6 +31,13 @@ class PhaseName(StrEnum):
     LOOK_INTO_BOTH_ROOTS = "look into both roots"
     RETIRE_OLD_ROOT = "retire the old root"
     SHUT_LAB_DOWN = "shut the lab down"
+    CARRY_IN = "carry the command in"
+    RUN_COMMAND = "run the command"
+    COLLECT = "collect what the kernels said"
+    LINES_OF_SOURCE = "find the lines of source"
+    FETCH_SOURCE = "fetch the source"
+    CONFIGURE_KERNEL = "configure the kernel"
+    COMPILE_KERNEL = "compile the kernel"
     COPY_IMAGE = "copy the image"
     CONVERT_IMAGE = "convert the image"
 

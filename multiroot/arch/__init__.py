@@ -36,6 +36,7 @@ MAY_SAY = {
     "audit": "judges the state of a PC",
     "cli/audit.py": "prints what it judged",
     "faults/stop_cpus.py": "sends INIT by hand",
+    "verdict/taint.py": "names of flags, as kernels print them",
 }
 
 

@@ -46,14 +46,19 @@ class Cpus:
 
 @dataclass(frozen=True)
 class KernelFile:
-    """The file a kernel comes in. `name` is the format's; `release` reads the kernel release.
+    """The file a kernel comes in. `name` is the format's, and what make calls it; `release` reads the kernel
+    release. `built` is where it is in the folder in which it was built, `defaults` the usual configuration.
 
     `release` takes the first `head` bytes of the file. It raises BadRequestError when they are no kernel's.
+    `payload` gives the kernel in the whole file, compressed as it is; empty for what is none.
     """
 
     name: str
     head: int
     release: Callable[[bytes], str]
+    payload: Callable[[bytes], bytes]
+    built: str
+    defaults: str
 
 
 @dataclass(frozen=True)

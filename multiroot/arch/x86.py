@@ -19,7 +19,9 @@ LAPIC_MAX_ID = 254  # of an xAPIC; 255 is everybody
 # Documentation/arch/x86/boot.rst: offsets in the setup header of a bzImage.
 MAGIC_AT, MAGIC = 0x202, b"HdrS"
 KERNEL_VERSION_AT = 0x20E  # where the version string is, from the second sector on
-SECOND_SECTOR = 0x200
+SECOND_SECTOR = SECTOR = 0x200
+SETUP_SECTORS_AT = 0x1F1  # how many sectors of setup code follow the first
+PAYLOAD_AT, _PAYLOAD = 0x248, struct.Struct("<II")  # where the compressed kernel is behind them, and its size
 
 
 def _paragraphs(cpuinfo: str) -> Iterator[dict[str, str]]:
@@ -64,6 +66,16 @@ def kernel_release(head: bytes) -> str:
     if not pointer or not end or not words:
         raise BadRequestError("it does not tell its kernel release")
     return words[0]
+
+
+def kernel_payload(image: bytes) -> bytes:
+    """The compressed kernel in a bzImage."""
+    if len(image) < PAYLOAD_AT + _PAYLOAD.size:
+        return b""
+    start, size = _PAYLOAD.unpack_from(image, PAYLOAD_AT)
+    # No number of sectors means 4 of them.
+    begin = ((image[SETUP_SECTORS_AT] or 4) + 1) * SECTOR + start
+    return image[begin : begin + size]
 
 
 # QEMU's names of features that KVM passes on to guests since a later Linux than 6.1, the oldest one that is
@@ -111,7 +123,14 @@ X86 = Arch(
         newer=NEWER_FEATURES,
     ),
     # The setup code, which the version string is in, has at most 64 sectors of 512 bytes behind the first.
-    kernel=KernelFile(name="bzImage", head=0x8200, release=kernel_release),
+    kernel=KernelFile(
+        name="bzImage",
+        head=0x8200,
+        release=kernel_release,
+        payload=kernel_payload,
+        built="arch/x86/boot/bzImage",
+        defaults="x86_64_defconfig",
+    ),
     memory=Memory(
         page_sizes=(PAGE, HUGE_PAGE, GIB),
         address_limit=1 << 47,  # what 4-level page tables reach in the lower half

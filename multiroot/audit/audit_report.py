@@ -9,6 +9,7 @@ from typing import Any
 
 from multiroot.audit.judge import Seen, Violation
 from multiroot.audit.rows import Phase, Role, Row, Rows
+from multiroot.verdict.points import Point, point
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,16 @@ class Audit:
         """Reads and writes by `who` in these phases."""
         found = [seen for seen in self.seen if (seen.row, seen.who) == (row.id, who) and seen.phase in phases]
         return sum(seen.reads for seen in found), sum(seen.writes for seen in found)
+
+    def points(self) -> list[Point]:
+        """A point for each row, and one for each claim of the demo that failed."""
+        rows = []
+        for row in self.rows.row:
+            broken = self.broken(row)
+            details = [f"phase {each.phase}: {each.who} {each.what}, {each.count} times" for each in broken]
+            seen = f"{len(broken)} violations" if broken else "only its owner touched it"
+            rows.append(point(f"{row.id} {row.name}", not broken, seen, details))
+        return rows + [point(claim, False) for claim in self.failed]
 
     def to_json(self) -> dict[str, Any]:
         return {

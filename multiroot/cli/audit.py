@@ -10,6 +10,7 @@ import click
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import console, json_option, plain, print_json, print_table, shown_phases
+from multiroot.cli.points import PointsChoice, points_options
 
 if TYPE_CHECKING:
     from multiroot.audit.audit_report import Audit
@@ -26,6 +27,7 @@ FAILED = 1
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be judged, and run nothing.")
 @json_option
+@points_options
 def audit(
     lab: LabChoice,
     old_kernel: str,
@@ -34,6 +36,7 @@ def audit(
     keep: bool,
     dry_run: bool,
     as_json: bool,
+    points: PointsChoice,
 ) -> None:
     """Play an update under QEMU's trace; fail when a root touches what is not its own."""
     from multiroot.audit import rows, run
@@ -41,6 +44,7 @@ def audit(
     from multiroot.lab.lab import kernel_name
     from multiroot.units import MIB
 
+    points.check_stdout(data=as_json)
     if dry_run:
         _print_rows(rows.load())
         return
@@ -55,8 +59,9 @@ def audit(
         found = run.run(options, phases, retire=not keep_old)
     if as_json:
         print_json(found.to_json())
-    else:
+    elif not points.ktap:
         print_audit(found)
+    points.tell(found.points(), "multiroot lab audit")
     if not found.held:
         raise click.exceptions.Exit(FAILED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -12,12 +13,31 @@ import click
 _SENTENCE = 200  # characters; click would cut the first sentence of a help text at 45
 
 
-class Command(click.Command):
-    """A command whose help ends with `example`, a command line that can be typed as it is."""
+@dataclass
+class Run:
+    """What the main program wants to know of the command that runs: its `failure`."""
 
-    def __init__(self, *args: Any, example: str = "", **attributes: Any) -> None:
+    failure: int = 0
+
+
+class Command(click.Command):
+    """A command whose help ends with `example`, a command line that can be typed as it is.
+
+    `failure`, unless 0, is what it exits with when it cannot do what it is for, whatever the reason.
+    """
+
+    def __init__(self, *args: Any, example: str = "", failure: int = 0, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.example = example
+        self.failure = failure
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        run = parent.find_object(Run) if parent else None
+        if run:
+            run.failure = self.failure
+        return super().make_context(info_name, args, parent, **extra)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_example(self.example, formatter)

@@ -13,6 +13,7 @@ from multiroot.cli.commands import Command
 from multiroot.cli.demo_output import print_checks, tell
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import console, print_table, say, shown_phases
+from multiroot.cli.points import PointsChoice, points_options
 from multiroot.units import parse_cpu_list, parse_size
 from multiroot.vm.definition import check_ram
 
@@ -76,6 +77,14 @@ class Wanted:
         )
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where the report goes beside the tables."""
+
+    json_file: Path | None
+    points: PointsChoice
+
+
 @click.command(cls=Command, example="multiroot demo --old-kernel 6.1 --new-kernel 6.12 --vms 2")
 @click.option("--old-kernel", show_default="6.12", help="Kernel of the old root: a name or a file.")
 @click.option("--new-kernel", show_default="6.12", help="Kernel of the new root: a name or a file.")
@@ -97,11 +106,21 @@ class Wanted:
 @click.option("--passthrough", is_flag=True, help="The VM owns a network card, which goes along at work.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and do nothing.")
-def demo(lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool, guest: str, **words: Any) -> None:
+@points_options
+def demo(
+    lab: LabChoice,
+    json_file: Path | None,
+    keep: bool,
+    dry_run: bool,
+    guest: str,
+    points: PointsChoice,
+    **words: Any,
+) -> None:
     """Hand a running VM from one kernel to another, and prove it."""
     wanted = Wanted(**words)
+    points.check_stdout(data=json_file == Path("-"))
     played = _play_debian if guest == "debian" else _play
-    held = played(wanted, lab, json_file, keep, dry_run)
+    held = played(wanted, lab, Output(json_file, points), keep, dry_run)
     if keep and not dry_run:
         say(
             f"the lab runs on; end it with `multiroot lab down --name {lab.name}`",
@@ -111,15 +130,15 @@ def demo(lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool, gues
         raise click.exceptions.Exit(FAILED)
 
 
-def _play(wanted: Wanted, lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool) -> bool:
+def _play(wanted: Wanted, lab: LabChoice, output: Output, keep: bool, dry_run: bool) -> bool:
     options = wanted.options(lab, keep=keep)
     if dry_run:
         _print_intent(options)
         return True
-    return tell(_run(options), json_file, print_report)
+    return tell(_run(options), output.json_file, print_report, output.points, "multiroot demo")
 
 
-def _play_debian(wanted: Wanted, lab: LabChoice, json_file: Path | None, keep: bool, dry_run: bool) -> bool:
+def _play_debian(wanted: Wanted, lab: LabChoice, output: Output, keep: bool, dry_run: bool) -> bool:
     from multiroot.cli import demo_debian
 
     wanted.check_debian()
@@ -129,7 +148,8 @@ def _play_debian(wanted: Wanted, lab: LabChoice, json_file: Path | None, keep: b
         for line in demo_debian.intent(options):
             say(line)
         return True
-    return tell(demo_debian.run(options), json_file, demo_debian.print_report)
+    report, show = demo_debian.run(options), demo_debian.print_report
+    return tell(report, output.json_file, show, output.points, "multiroot demo --guest debian")
 
 
 def _run(options: Options) -> Report:

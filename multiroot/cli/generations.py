@@ -10,9 +10,11 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.output import Progress, print_table, say
+from multiroot.cli.points import PointsChoice, points_options
 from multiroot.demo import device
 from multiroot.demo.generations import CardSeen, Generation, Generations
-from multiroot.errors import BadRequestError
+from multiroot.demo.generations import points as points_of
+from multiroot.errors import BadRequestError, MultirootError
 from multiroot.lab import lab as labs
 from multiroot.phases import Phases
 from multiroot.units import parse_size
@@ -34,6 +36,7 @@ from multiroot.vm.definition import check_ram
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE.")
 @click.option("--passthrough", is_flag=True, help="The VM owns a network card, at work all the time.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around, paused where it ended.")
+@points_options
 def generations(
     count: int,
     kernels: str | None,
@@ -42,6 +45,7 @@ def generations(
     json_file: Path | None,
     passthrough: bool,
     keep: bool,
+    points: PointsChoice,
 ) -> None:
     """Update N times, kernels in turn, with a VM living through all of it.
 
@@ -70,17 +74,24 @@ def generations(
 
     def seen(generation: Generation) -> None:
         done.append(generation)
-        _print(generation)
+        if not points.ktap:
+            _print(generation)
         if json_file:
             json_file.write_text(json.dumps([each.to_json() for each in done], indent=2) + "\n")
 
+    failure = ""
     try:
         turn = [labs.kernel_name(names[number % len(names)]) for number in range(1, count + 1)]
         Generations(machine, memory, phases, card=passthrough).run(turn, seen)
+    except MultirootError as error:
+        failure = str(error)
+        raise
     finally:
         if not keep:
             machine.down()
-    say(f"{count} generations: the VM lived through all of them, and nothing was lost")
+        points.tell(points_of(done, count, failure), "multiroot lab generations")
+    if not points.ktap:
+        say(f"{count} generations: the VM lived through all of them, and nothing was lost")
 
 
 def _print(generation: Generation) -> None:

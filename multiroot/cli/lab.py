@@ -15,7 +15,7 @@ from multiroot import proc
 from multiroot.cli.audit import audit
 from multiroot.cli.commands import Group
 from multiroot.cli.doctor import lab_doctor
-from multiroot.cli.lab_options import LabChoice, lab_options
+from multiroot.cli.lab_options import LabChoice, SizeType, lab_options
 from multiroot.cli.output import Progress, json_option, print_json, print_table, say
 from multiroot.lab import boot, execution, state
 from multiroot.lab import lab as labs
@@ -24,20 +24,13 @@ from multiroot.lab.recorder import console_socket, console_text
 from multiroot.lab.state import LabState
 from multiroot.lab.trouble import explained
 from multiroot.phases import Phases
-from multiroot.units import format_cpu_list, format_size, parse_size
+from multiroot.units import format_cpu_list, format_size
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 name_option = click.option("--name", default="default", show_default=True, help="Which lab.")
 root_option = click.option(
     "--root", default="old", show_default=True, help="Which root: old, new or its number."
 )
-
-
-class SizeType(click.ParamType[int]):
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        return value if isinstance(value, int) else parse_size(value)
 
 
 def machine_options(function: Function) -> Function:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multiroot.units import parse_size
+
 if TYPE_CHECKING:
     from multiroot.lab.lab import Options
 
@@ -37,6 +39,13 @@ class LabChoice:
             modules=self.modules,
             **more,
         )
+
+
+class SizeType(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return value if isinstance(value, int) else parse_size(value)
 
 
 def lab_options(name: str) -> Callable[[Command], Command]:

@@ -11,6 +11,7 @@ import click
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import json_option, print_json, print_table, say, shown_phases
+from multiroot.cli.points import PointsChoice, points_options
 from multiroot.faults import ground
 from multiroot.faults.soak import VM_MEMORY, Seen, Soak, busy_vms
 from multiroot.lab import lab as labs
@@ -31,6 +32,7 @@ TELL_EVERY = 50
 )
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @json_option
+@points_options
 def soak(
     lab: LabChoice,
     handoffs: int,
@@ -42,12 +44,14 @@ def soak(
     output: Path | None,
     keep: bool,
     as_json: bool,
+    points: PointsChoice,
 ) -> int:
     """Hand VMs to the new root and back, many times, with guests at work.
 
     Ctrl-C ends it with what it has. Ends with 1 if a handoff failed, a guest lost something, or an agent's
     memory grew.
     """
+    points.check_stdout(data=as_json)
     options = lab.options(
         machine=ground.MACHINE,
         kernel=old_kernel,
@@ -67,7 +71,9 @@ def soak(
         finally:
             if not keep:
                 place.down()
-    _print(run.seen, as_json)
+    if as_json or not points.ktap:
+        _print(run.seen, as_json)
+    points.tell(run.seen.points(), "multiroot lab soak")
     return 0 if run.seen.held else 1
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from multiroot import __version__, bugs, proc
-from multiroot.cli.commands import Group
+from multiroot.cli.commands import Group, Run
 from multiroot.errors import BadRequestError, BugError, MultirootError
 
 # Each with the first sentence of its own help, so that listing them imports none.
@@ -36,9 +36,14 @@ COMMANDS = {
         "Hand running VMs to the new root, or back to the old one.",
     ),
     "kexec": ("multiroot.cli.kexec:kexec", "Load, start and stop a second kernel by hand."),
+    "kernel": ("multiroot.cli.kernel:kernel", "See what a kernel has to be built with, and build one."),
     "lab": ("multiroot.cli.lab:lab", "Build and run the lab machine."),
     "plan": ("multiroot.cli.plan:plan", "See what a new root would get."),
     "root": ("multiroot.cli.root:root", "See the roots; start and release a new one."),
+    "try": (
+        "multiroot.cli.try_:try_",
+        "Try kernels of yours as roots, run CMD in one of them, and judge both.",
+    ),
     "update": (
         "multiroot.cli.update:update",
         "Start a new kernel, hand all VMs to it, and give it the whole machine.",
@@ -70,13 +75,14 @@ def main() -> None:
     """The console script; exit codes are those of multiroot.errors (2 for bad usage, 130 for Ctrl-C, 143 for
     SIGTERM).
     """
+    run = Run()
     signal.signal(signal.SIGTERM, _terminate)
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_bytes(sys.argv[1:])
-        code = cli.main(prog_name="multiroot", standalone_mode=False)
+        code = cli.main(prog_name="multiroot", standalone_mode=False, obj=run)
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         # Click makes the one from the other.
@@ -87,7 +93,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        fail(_usage(error), error.exit_code)
+        fail(_usage(error), run.failure or error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has had enough; nothing more can be written, not even at exit.
         _drop_output()
@@ -96,7 +102,7 @@ def main() -> None:
         ours = _ours(error)
         if isinstance(error, OSError):
             _drop_output()
-        fail(str(ours), ours.exit_code)
+        fail(str(ours), run.failure or ours.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.launch.kernel_log import KernelLog
-from multiroot.launch.verdict import WELL, Health, Verdict, judge
 from multiroot.root.peers import Peer, Peers, SideState
+from multiroot.verdict.health import WELL, Health, Verdict, judge
 
 log = logging.getLogger("multirootd")
 

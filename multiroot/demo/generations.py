@@ -34,6 +34,7 @@ from multiroot.rpc.v1 import (
     vm_pb2,
     vm_pb2_grpc,
 )
+from multiroot.verdict.points import Outcome, Point, point
 from multiroot.vm.messages import ticks_from_proto
 
 NAME = "vm1"  # as the demo calls its first VM
@@ -252,6 +253,24 @@ def breakdown(steps: Sequence[Phase]) -> dict[str, float]:
         if phase.duration_ns is not None:
             found[phase.name] = round(found.get(phase.name, 0.0) + phase.duration_ns / 1e9, 3)
     return found
+
+
+def points(done: Sequence[Generation], asked: int, failure: str = "") -> list[Point]:
+    """A point for each of the `asked` generations as far as they came; `failure` is what ended the
+    last one.
+    """
+    told = [
+        point(
+            f"generation {each.number} lost nothing",
+            not (failure and each.number == len(done) and failure.startswith(f"generation {each.number}:")),
+            f"{each.inventory.kernel}, {each.guest.ticks_after} ticks, {each.seconds:.1f} s",
+        )
+        for each in done
+    ]
+    if failure and all(each.outcome is Outcome.HELD for each in told):
+        told.append(point(f"generation {len(done) + 1} comes up", False, failure))
+    skipped = range(len(told) + 1, asked + 1)
+    return told + [Point(f"generation {number}", Outcome.SKIPPED, "not reached") for number in skipped]
 
 
 def leaks(first: Inventory, later: Sequence[Inventory]) -> list[str]:

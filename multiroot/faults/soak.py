@@ -22,6 +22,7 @@ from multiroot.faults.runner import Runner
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.rpc.v1.coordinator_pb2 import HandoffResult
 from multiroot.units import MIB
+from multiroot.verdict.points import Point, point
 from multiroot.vm.ticks import gap_around
 
 # Of each guest: what it writes beside what it checks, MiB/s. It needs more memory for that, bytes. It ticks
@@ -94,6 +95,23 @@ class Seen:
                 root: {**asdict(each), "verdict": each.verdict} for root, each in self.grown().items()
             },
         }
+
+    def points(self) -> list[Point]:
+        """A point for the handoffs, one for each fault, and one for each agent's memory."""
+        told = [f"handoff {each.number} of {each.vm}: {each.problem}" for each in self.failed]
+        well = bool(self.handed) and not self.failed
+        handoffs = point(
+            "every handoff went well", well, f"{len(self.handed)} handoffs, {len(self.failed)} errors", told
+        )
+        faults = [
+            point(f"fault {number}: {each.name}", each.held, each.fate, each.problems)
+            for number, each in enumerate(self.faults, 1)
+        ]
+        memory = [
+            point(f"the memory of the {root} root's agent", each.verdict != "grew", f"it {each.verdict}")
+            for root, each in self.grown().items()
+        ]
+        return [handoffs, *faults, *memory]
 
     def grown(self) -> dict[str, Growth]:
         """How each agent's memory rose."""

@@ -74,11 +74,15 @@ class Agents:
     ) -> tuple[coordinator.LaunchResult, list[Phase]]:
         """Bring a new root up; the result and the phases that ended."""
         phases: list[Phase] = []
+        return self.launch_as(coordinator.LaunchRequest(kernel=kernel), show, ended(phases.append)), phases
+
+    def launch_as(
+        self, request: coordinator.LaunchRequest, *show: Callable[[Phase], None]
+    ) -> coordinator.LaunchResult:
+        """Bring a new root up as the request says."""
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on("old"))
         with translated("the old root's agent"):
-            request = coordinator.LaunchRequest(kernel=kernel)
-            last = follow(stub.Launch(request), show, ended(phases.append))
-        return last.launched, phases
+            return follow(stub.Launch(request), *show).launched
 
     def release(self, show: Callable[[Phase], None]) -> None:
         """End the new root."""

@@ -65,9 +65,16 @@ class Feed:
         return [json.loads(line) for line in lines]
 
 
-def up(machine: Machine, image_digest: str, phases: Phases, *, limits: Limits | None = None) -> LabState:
-    """Boot `machine` until its old root takes commands. Raises ConflictError when it runs already,
-    BootError.
+def up(
+    machine: Machine,
+    image_digest: str,
+    phases: Phases,
+    *,
+    limits: Limits | None = None,
+    attempts: int = ATTEMPTS,
+) -> LabState:
+    """Boot `machine` until its old root takes commands, in so many attempts. Raises ConflictError when it
+    runs already, BootError.
     """
     with _lab_lock(machine.name):
         if machine.name in state.names() and state.load(machine.name).alive():
@@ -75,7 +82,7 @@ def up(machine: Machine, image_digest: str, phases: Phases, *, limits: Limits | 
         lab = state.create(machine, image_digest)
         make_disks(machine)
         lab_disks.provide(machine.disks, phases)
-        for number in range(1, ATTEMPTS + 1):
+        for number in range(1, attempts + 1):
             with phases.phase(PhaseName.BOOT, kernel=machine.release, attempt=number) as attributes:
                 attempt = _boot_once(lab, limits or Limits())
                 attributes["outcome"] = attempt.outcome
@@ -86,8 +93,9 @@ def up(machine: Machine, image_digest: str, phases: Phases, *, limits: Limits | 
             _end(lab)
             if attempt.final:
                 raise BootError(f"lab {machine.name!r} cannot boot: {attempt.outcome}", _logs(lab))
+    tried = f"in {attempts} attempts, at last" if attempts > 1 else "at the only attempt"
     raise BootError(
-        f"lab {machine.name!r} did not boot in {ATTEMPTS} attempts, at last: {lab.attempts[-1].outcome}",
+        f"lab {machine.name!r} did not boot {tried}: {lab.attempts[-1].outcome}",
         _logs(lab),
     )
 

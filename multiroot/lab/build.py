@@ -16,7 +16,8 @@ from multiroot.lab import guests, image, initramfs, kernels, paths, pylayer, rec
 from multiroot.lab.artifacts import Artifact
 from multiroot.lab.cache import Cache
 from multiroot.lab.image import KernelParts, Parts
-from multiroot.lab.kernels import Kernel, KernelSource
+from multiroot.lab.kernels import Kernel
+from multiroot.lab.own_kernel import KernelSource
 
 _JOBS = 2
 _KEEP_IMAGES = 6
@@ -67,8 +68,8 @@ class _Roots:
 
 
 def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[str] = ()) -> Built:
-    """Build whatever is missing. `own` are kernels to have in the image beside the lab's, named by
-    their release; `demanded` are names, those of on-demand kernels among which are built too.
+    """Build whatever is missing. `own` are kernels to have in the image beside the lab's, by their own names;
+    `demanded` are names, those of on-demand kernels among which are built too.
     """
     made = _Roots.from_recipes(demanded)
     with ThreadPoolExecutor(_JOBS) as pool:
@@ -91,11 +92,11 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
         ready = [
             *_open_all(cache, pool, debian),
             *(
-                kernels.opened(each.release, kernels.source_artifact(each, made.emulator, cache), cache)
+                kernels.opened(each.name, kernels.source_artifact(each, made.emulator, cache), cache)
                 for each in own
             ),
         ]
-        against: dict[str, Artifact | KernelSource] = {**made.kernels, **{each.release: each for each in own}}
+        against: dict[str, Artifact | KernelSource] = {**made.kernels, **{each.name: each for each in own}}
         parts = [_parts(kernel, against[kernel.name], made.emulator, cache) for kernel in ready]
         guest = next(kernel for kernel in ready if kernel.name == recipes.kernels().guest)
         programs = [
@@ -105,7 +106,10 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
         mend = guests.program_artifact(
             paths.recipes_dir() / "emulator/svm.c", made.emulator, cache, library=True
         )
-        tickers = [guests.ticker_artifact(guests.TICKER, guest, made.emulator, cache)]
+        tickers = [
+            guests.ticker_artifact(guests.TICKER, guest, made.emulator, cache),
+            guests.commands_artifact(guest, programs[0], made.emulator, cache),
+        ]
         names = {each.name: each.guest for each in recipes.kernels().kernel if each.guest}
         tickers += [
             guests.ticker_artifact(names[each.name], each, made.emulator, cache)

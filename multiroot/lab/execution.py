@@ -100,14 +100,22 @@ class RelayChannel:
     """To another root, through a relay process in the old root: frames inside frames."""
 
     def __init__(
-        self, outer: Channel, address: str, token: str, *, port: int = EXEC_PORT, relay: str = _RELAY
+        self,
+        outer: Channel,
+        address: str,
+        token: str,
+        *,
+        port: int = EXEC_PORT,
+        relay: str = _RELAY,
+        within: Sequence[str] = (),
     ) -> None:
+        """`within` are the words before the relay's own, for one that runs in a namespace."""
         self._outer = outer
         self._address = address
         self._frames = _Frames()
         self._errors = b""
         self._answered = False
-        outer.send(b"A", _words([relay, "relay", address, str(port), str(SILENCE_S)]))
+        outer.send(b"A", _words([*within, relay, "relay", address, str(port), str(SILENCE_S)]))
         self.send(b"T", token.encode())
 
     def fileno(self) -> int:

@@ -14,6 +14,8 @@ from multiroot.lab.cache import Cache
 from multiroot.lab.kernels import Kernel
 
 TICKER = "ticker"
+COMMANDS = "commands"  # runs what it is told to, as roots do
+_COMMANDS_MODULES = ["virtio_pci", "virtio_net"]
 # virtio_pci is built in or a module, by kernel; a microvm's card needs virtio_mmio. The last ones drive
 # devices passed through, if there, and say
 # that the power button was pressed.
@@ -84,3 +86,31 @@ def ticker_artifact(name: str, kernel: Kernel, emulator: Artifact, cache: Cache)
         "modules": " ".join(_TICKER_MODULES),
     }
     return Artifact(f"guest-{name}", inputs, build)
+
+
+def commands_artifact(kernel: Kernel, execd: Artifact, emulator: Artifact, cache: Cache) -> Artifact:
+    """The guest that runs commands: BusyBox, and the exec service of roots."""
+    init = paths.recipes_dir() / "guests/commands"
+
+    def build(out: Path) -> None:
+        tools = cache.ensure(emulator) / roots.TREE
+        archive = Archive()
+        for folder in ("proc", "sys", "dev", "root", "run", "tmp", "usr", "usr/bin", "usr/sbin", "sbin"):
+            archive.folder(folder)
+        archive.device("dev/console", 5, 1)
+        archive.device("dev/null", 1, 3)
+        archive.file("bin/busybox", (tools / "usr/bin/busybox").read_bytes(), 0o755)
+        archive.file("execd", (cache.ensure(execd) / "execd").read_bytes(), 0o755)
+        archive.file("init", init.read_bytes(), 0o755)
+        initramfs.add_modules(archive, kernel, _COMMANDS_MODULES, tools)
+        (out / "initrd").write_bytes(archive.finish())
+        shutil.copy(kernel.vmlinuz, out / "vmlinuz")
+
+    inputs = {
+        "kernel": kernel.artifact.digest,
+        "execd": execd.digest,
+        "init": init.read_text(),
+        "emulator": emulator.digest,
+        "modules": " ".join(_COMMANDS_MODULES),
+    }
+    return Artifact(f"guest-{COMMANDS}", inputs, build)

@@ -84,9 +84,12 @@ def _stage(stage: Path, parts: Parts, files: Path, cache: Cache) -> None:
 
 def _stage_kernel(stage: Path, parts: KernelParts, cache: Cache) -> None:
     folder = stage / "usr/lib/multiroot/kernels" / parts.kernel.name
-    # A kernel given by path may be of the same release as one of the lab's: then its modules serve both.
-    shutil.rmtree(stage / "usr/lib/modules" / parts.kernel.release, ignore_errors=True)
-    link_tree(cache.ensure(parts.modules) / "lib/modules", stage / "usr/lib/modules")
+    release = parts.kernel.release
+    modules = cache.ensure(parts.modules) / "lib/modules" / release
+    shared = stage / "usr/lib/modules" / release
+    # Of several kernels of one release the first has its modules in the usual place. In roots of the others,
+    # the initramfs puts those over it (qemu-lab/initramfs/init).
+    link_tree(modules, folder / "modules" if shared.exists() else shared)
     for name in ("vmlinuz", "config", "release"):
         link(parts.kernel.folder / name, folder / name)
     link(cache.ensure(parts.initramfs) / "initrd", folder / "initrd")

@@ -27,11 +27,17 @@ def artifact(kernel: Kernel, emulator: Artifact, cache: Cache) -> Artifact:
         archive.device("dev/console", 5, 1)
         archive.device("dev/null", 1, 3)
         archive.file("bin/busybox", (tools / "usr/bin/busybox").read_bytes(), 0o755)
+        archive.file("kernel", f"{kernel.name}\n".encode())
         archive.file("init", (recipe / "init").read_bytes(), 0o755)
         add_modules(archive, kernel, wanted, tools)
         (out / "initrd").write_bytes(archive.finish())
 
-    inputs = {"kernel": kernel.artifact.digest, "emulator": emulator.digest, "recipe": digest_tree(recipe)}
+    inputs = {
+        "kernel": kernel.artifact.digest,
+        "name": kernel.name,
+        "emulator": emulator.digest,
+        "recipe": digest_tree(recipe),
+    }
     return Artifact(f"initramfs-{kernel.name}", inputs, build)
 
 

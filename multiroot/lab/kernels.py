@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -12,9 +11,10 @@ from pathlib import Path
 
 from multiroot import arch, proc
 from multiroot.errors import BadRequestError, CommandError
-from multiroot.lab import modules, paths, roots
+from multiroot.lab import kernel_file, modules, paths, roots
 from multiroot.lab.artifacts import Artifact, digest_tree, source_files
 from multiroot.lab.cache import Cache
+from multiroot.lab.own_kernel import KernelSource
 from multiroot.lab.recipes import KernelRecipe, RootRecipe
 
 
@@ -34,42 +34,6 @@ class Kernel:
     @property
     def modules(self) -> Path:
         return self.folder / "lib/modules" / self.release
-
-
-@dataclass(frozen=True)
-class KernelSource:
-    """Somebody's own kernel: its file, its modules and the tree to build modules against."""
-
-    vmlinuz: Path
-    release: str
-    modules: Path
-    build: Path
-
-    @classmethod
-    def locate(cls, vmlinuz: Path, folder: Path | None = None) -> KernelSource:
-        """Find what belongs to a kernel file; raises BadRequestError naming what is missing.
-
-        Modules are looked for beside it (lib/modules/RELEASE), in /lib/modules/RELEASE, or taken from
-        `folder`.
-        """
-        release = release_of(vmlinuz)
-        near = dict.fromkeys((vmlinuz.parent, vmlinuz.parent.parent, Path("/")))
-        tried = [folder] if folder else [base / "lib/modules" / release for base in near]
-        found = next((path for path in tried if (path / "kernel").is_dir()), None)
-        if not found:
-            raise BadRequestError(
-                f"no modules of kernel {release}", "looked in " + ", ".join(map(str, tried))
-            )
-        trees = [found / "build", Path("/lib/modules") / release / "build"]
-        build = next((tree for tree in trees if _is_build_tree(tree)), None)
-        if not build:
-            hint = f"{trees[0]} must lead to its headers and .config"
-            raise BadRequestError(f"no build tree of kernel {release}", hint)
-        return cls(vmlinuz.resolve(), release, found.resolve(), build.resolve())
-
-
-def _is_build_tree(tree: Path) -> bool:
-    return all((tree / name).is_file() for name in ("Makefile", ".config"))
 
 
 def release_of(path: Path) -> str:
@@ -109,7 +73,8 @@ def debian_artifact(name: str, root: Artifact, emulator: Artifact, cache: Cache)
         # Debian 13 moved /lib/modules to /usr/lib/modules.
         folders = [unpacked / lib / "modules" / release for lib in ("lib", "usr/lib")]
         modules = next(path for path in folders if path.is_dir())
-        _gather(KernelSource(images[0], release, modules, _headers(tree)), cache.ensure(emulator), out)
+        source = KernelSource(images[0], images[0].read_bytes(), release, _headers(tree), modules)
+        _gather(source, cache.ensure(emulator) / roots.TREE, out)
         shutil.rmtree(unpacked)
 
     inputs = {"root": root.digest, "emulator": emulator.digest, "contents": _CONTENTS}
@@ -117,29 +82,75 @@ def debian_artifact(name: str, root: Artifact, emulator: Artifact, cache: Cache)
 
 
 def source_artifact(source: KernelSource, emulator: Artifact, cache: Cache) -> Artifact:
-    """Somebody's own kernel, copied."""
-    with source.vmlinuz.open("rb") as file:
-        image = hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(source.modules.rglob("*.ko*"))
-    stamps = "".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
-    inputs = {"image": image, "modules": stamps, "emulator": emulator.digest, "contents": _CONTENTS}
+    """Somebody's own kernel, copied; what is only for debuggers is left out of its modules."""
+    inputs = {
+        "image": source.sha256,
+        "modules": source.stamp(),
+        "emulator": emulator.digest,
+        "contents": _CONTENTS,
+    }
     return Artifact(
-        f"kernel-{source.release}", inputs, lambda out: _gather(source, cache.ensure(emulator), out)
+        f"kernel-{source.release}",
+        inputs,
+        lambda out: _gather(source, cache.ensure(emulator) / roots.TREE, out),
     )
 
 
+def build_id_artifact(
+    name: str, sha256: str, image: Callable[[], bytes], emulator: Artifact, cache: Cache
+) -> Artifact:
+    """The build-id of a kernel's image: to unpack a kernel takes a second, and that is often enough."""
+
+    def build(out: Path) -> None:
+        zstd = roots.loader_argv(cache.ensure(emulator) / roots.TREE, "bin/zstd")
+        (out / BUILD_ID).write_text(kernel_file.build_id(image(), {"zstd": zstd}) + "\n")
+
+    return Artifact(f"buildid-{name}", {"image": sha256}, build)
+
+
+def package_artifact(package: Path, sha256: str) -> Artifact:
+    """A Debian package, unpacked."""
+
+    def build(out: Path) -> None:
+        proc.run(["dpkg-deb", "-x", package, out], log=out / "build.log")
+
+    return Artifact("package", {"sha256": sha256}, build)
+
+
+BUILD_ID = "build-id"
 _CONTENTS = "vmlinuz config release lib/modules"
+# What depmod wants to know beside the modules.
+_INDEXES = ("modules.order", "modules.builtin", "modules.builtin.modinfo")
 
 
-def _gather(source: KernelSource, emulator: Path, out: Path) -> None:
+def _gather(source: KernelSource, tools: Path, out: Path) -> None:
     """Put what `_CONTENTS` names into `out`, the modules indexed."""
-    shutil.copy(source.vmlinuz, out / "vmlinuz")
-    shutil.copy(source.build / ".config", out / "config")
+    (out / "vmlinuz").write_bytes(source.image)
+    shutil.copy(source.config, out / "config")
     (out / "release").write_text(source.release + "\n")
-    leave = shutil.ignore_patterns("build", "source", "vmlinuz")
-    shutil.copytree(source.modules, out / "lib/modules" / source.release, symlinks=True, ignore=leave)
-    depmod = roots.loader_argv(emulator / roots.TREE, "sbin/depmod")
+    folder = out / "lib/modules" / source.release
+    if source.installed:
+        leave = shutil.ignore_patterns("build", "source", "vmlinuz")
+        shutil.copytree(source.installed, folder, symlinks=True, ignore=leave)
+    else:
+        _gather_built(source, tools, folder, out / "build.log")
+    depmod = roots.loader_argv(tools, "sbin/depmod")
     proc.run([*depmod, "-b", out, source.release], log=out / "build.log")
+
+
+def _gather_built(source: KernelSource, tools: Path, folder: Path, log: Path) -> None:
+    """Modules as `make INSTALL_MOD_STRIP=1 modules_install` would install them."""
+    strip = roots.loader_argv(tools, "bin/strip")
+    for path, place in source.modules():
+        target = folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        proc.run([*strip, "--strip-debug", "-o", target, path], log=log)
+    order = [f"{place}\n" for _, place in source.modules()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _INDEXES:
+        if (source.build / name).is_file():
+            shutil.copy(source.build / name, folder)
+    (folder / "modules.order").write_text("".join(order))
 
 
 def opened(name: str, artifact: Artifact, cache: Cache) -> Kernel:
@@ -158,7 +169,7 @@ def module_artifact(name: str, build_with: Artifact | KernelSource, cache: Cache
         if isinstance(build_with, KernelSource):
             folder = out / "src"
             _copy_sources(source, folder)
-            make = ["make", "-j2", "-C", str(build_with.build), f"M={folder}", "modules"]
+            make = [*_make(build_with), "-C", str(build_with.build), f"M={folder}", "modules"]
             _compile(name, out / "build.log", lambda log: proc.run(make, log=log, timeout=600))
         else:
             tree = cache.ensure(build_with) / roots.TREE
@@ -173,7 +184,10 @@ def module_artifact(name: str, build_with: Artifact | KernelSource, cache: Cache
             shutil.copy(module, out)
         shutil.rmtree(folder)
 
-    against = build_with.release if isinstance(build_with, KernelSource) else build_with.digest
+    if isinstance(build_with, KernelSource):
+        against = f"{build_with.sha256} {build_with.stamp()}"
+    else:
+        against = build_with.digest
     inputs = {"source": digest_tree(source, ("**/*.[chS]", "**/Kbuild", "**/Makefile")), "against": against}
     return Artifact(f"module-{name}", inputs, build)
 
@@ -209,6 +223,12 @@ def _headers(tree: Path) -> Path:
     if len(found) != 1:
         raise CommandError(f"{tree} holds {len(found)} sets of kernel headers, not 1")
     return found[0]
+
+
+def _make(source: KernelSource) -> list[str]:
+    """make, with the compiler that built the kernel."""
+    clang = "CONFIG_CC_IS_CLANG=y" in source.config.read_text(errors="replace").splitlines()
+    return ["make", "-j2", *(["LLVM=1"] if clang else [])]
 
 
 def _compile(name: str, log: Path, run: Callable[[Path], object]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.errors import BadRequestError, PeerLostError
+from multiroot.kexec.target import target
 from multiroot.lab import (
     accel,
     boot,
@@ -18,25 +19,29 @@ from multiroot.lab import (
     kernels,
     lab_disks,
     layout,
+    own_kernel,
     paths,
     recipes,
     roots,
     state,
 )
-from multiroot.lab.build import Built
+from multiroot.lab.build import BootKernel, Built
 from multiroot.lab.cache import Cache
 from multiroot.lab.execution import Channel, DirectChannel, RelayChannel, Result
-from multiroot.lab.kernels import KernelSource
 from multiroot.lab.lab_disks import LabDisk
 from multiroot.lab.layout import Layout
 from multiroot.lab.machine import Machine, MachineDevice
+from multiroot.lab.own_kernel import KernelSource
 from multiroot.lab.recipes import MachineRecipe
 from multiroot.lab.state import LabState
 from multiroot.lab.trouble import explained
+from multiroot.lab.watchdog import Limits
+from multiroot.net import namespace
 from multiroot.net.addresses import MAX_ROOT, root_address
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc.client import Address
+from multiroot.units import format_size
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Options:
     `kernel` and each of `kernels` is a name from qemu-lab/kernels.toml, "newest" or the path of a
     kernel file; `kernels` are those that must be in the image too. `modules` is where the modules of
     kernels given by path are. `disks` are names of images, or files, that all roots see as persistent memory
-    (`lab_disks`). A machine that is to `hold` is left paused where it resets or powers off.
+    (`lab_disks`). A machine that is to `hold` is left paused where it resets or powers off. `append` is
+    more of its kernel's command line. A boot that hangs is tried again until there were so many `attempts`.
     """
 
     name: str = "default"
@@ -63,6 +69,8 @@ class Options:
     hold: bool = False
     accelerator: str | None = None
     disks: tuple[str, ...] = ()
+    append: str = ""
+    attempts: int = boot.ATTEMPTS
 
 
 def cache(phases: Phases) -> Cache:
@@ -72,32 +80,77 @@ def cache(phases: Phases) -> Cache:
 
 def own_kernels(options: Options) -> list[KernelSource]:
     """The kernels given by path; raises BadRequestError for those that cannot be used."""
-    given = dict.fromkeys(name for name in (options.kernel, *options.kernels) if "/" in name)
-    return [KernelSource.locate(Path(name), options.modules) for name in given]
+    given = dict.fromkeys(name for name in (options.kernel, *options.kernels) if is_path(name))
+    found: dict[str, KernelSource] = {}
+    for source in (own(name, options.modules) for name in given):
+        other = found.setdefault(source.name, source)
+        if other.stamp() != source.stamp():
+            raise BadRequestError(
+                f"{other.path} and {source.path} are one kernel image with different modules",
+                "name one of them",
+            )
+    return list(found.values())
+
+
+def own(text: str, modules: Path | None = None) -> KernelSource:
+    """The kernel that a path names. Raises BadRequestError."""
+    return own_kernel.locate(Path(text), modules, _unpack)
+
+
+def _unpack(package: Path, sha256: str) -> Path:
+    return cache(Phases("workstation")).ensure(kernels.package_artifact(package, sha256))
+
+
+def is_path(text: str) -> bool:
+    """Whether a kernel is given by path, and not by name."""
+    return "/" in text or text.startswith("~") or text.endswith(".deb")
 
 
 def kernel_name(text: str) -> str:
     """What a kernel given as name, "newest" or path is called in the image (/usr/lib/multiroot/kernels)."""
-    if "/" in text:
-        return kernels.release_of(Path(text))
+    if is_path(text):
+        return own_kernel.name_of(Path(text), _unpack)
     return recipes.kernels().kernel[-1].name if text == "newest" else text
+
+
+def check_names(options: Options) -> None:
+    """Raises BadRequestError for a kernel that is neither one of the lab's nor given by path."""
+    known = [kernel.name for kernel in recipes.kernels().kernel]
+    for name in (options.kernel, *options.kernels):
+        if not is_path(name) and kernel_name(name) not in known:
+            there = ", ".join(known)
+            here = f"; there is a file of that name: ./{name}" if Path(name).exists() else ""
+            raise BadRequestError(
+                f"no kernel called {name!r}", f"there is {there}, newest, or give a path{here}"
+            )
 
 
 def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
     """Build what is missing and decide the machine; starts nothing."""
-    known = [kernel.name for kernel in recipes.kernels().kernel]
+    check_names(options)
     wanted = (options.kernel, *options.kernels)
-    for name in wanted:
-        if "/" not in name and kernel_name(name) not in known:
-            there = ", ".join(known)
-            raise BadRequestError(f"no kernel called {name!r}", f"there is {there}, newest, or give a path")
     recipe = chosen_recipe(options)
     if not recipe.sparse:
         host.check_memory(memory_layout(recipe, image=0).ram)
     artifacts = cache(phases)
     disks = lab_disks.choose(options.disks, options.name, artifacts)
     built = build.build(artifacts, own_kernels(options), [kernel_name(name) for name in wanted])
+    check_carve([built.kernels[kernel_name(name)] for name in options.kernels], recipe)
     return decide(options, built, accel.choose(built, phases, options.accelerator), disks), built
+
+
+def check_carve(wanted: Sequence[BootKernel], recipe: MachineRecipe) -> None:
+    """Raises BadRequestError if one of the kernels does not come up in the carve of such a machine."""
+    for kernel in wanted:
+        image = target().read_image(kernel.vmlinuz.read_bytes())
+        least = target().minimum_carve(image, kernel.initrd.stat().st_size)
+        # A carve is whole sections.
+        least = -(-least // layout.SECTION) * layout.SECTION
+        if recipe.carve < least:
+            raise BadRequestError(
+                f"kernel {kernel.name} does not come up in a carve of {format_size(recipe.carve)}",
+                f"{format_size(least)} will do: --carve, or `carve` of the machine's recipe",
+            )
 
 
 def chosen_recipe(options: Options) -> MachineRecipe:
@@ -147,7 +200,7 @@ def decide(options: Options, built: Built, accelerator: str, disks: tuple[LabDis
         layout=memory_layout(recipe, built.image.stat().st_size, [disk.size for disk in disks]),
         disks=disks,
         low_reserved=recipe.low_reserved,
-        cmdline=recipe.cmdline,
+        cmdline=(*recipe.cmdline, *options.append.split()),
         hold=options.hold,
         iommu=recipe.iommu,
         iommu_vendor=recipe.iommu_vendor,
@@ -180,10 +233,21 @@ def up(options: Options, phases: Phases) -> Lab:
 
     Whatever goes wrong, no machine is left behind.
     """
+    return start(*prepare(options, phases), phases, attempts=options.attempts)
+
+
+def start(
+    machine: Machine,
+    built: Built,
+    phases: Phases,
+    *,
+    attempts: int = boot.ATTEMPTS,
+    limits: Limits | None = None,
+) -> Lab:
+    """The same for a machine that was prepared."""
     from multiroot.lab.agents import Agents
 
-    machine, built = prepare(options, phases)
-    started = Lab(boot.up(machine, built.image_digest, phases))
+    started = Lab(boot.up(machine, built.image_digest, phases, limits=limits, attempts=attempts))
     try:
         with phases.phase(PhaseName.WAIT_FOR_AGENT), Agents(started.agent_address) as agents:
             agents.status(wait=True)
@@ -217,6 +281,11 @@ class Lab:
         if not number.isdecimal() or not 1 <= int(number) <= MAX_ROOT:
             raise BadRequestError(f"no root called {root!r}", "it is old, new or a number")
         return direct if number == "1" else RelayChannel(direct, root_address(int(number)), token)
+
+    def guest_channel(self, address: str, token: str) -> Channel:
+        """A fresh way to the exec service of a guest, in whatever root it runs. The caller closes it."""
+        direct = DirectChannel(self.state.machine.exec_port, self.state.token)
+        return RelayChannel(direct, address, token, within=namespace.EXEC)
 
     def _new_root(self) -> str:
         """Number of the old root's child, from its agent: every launch, even a failed one, takes a number."""

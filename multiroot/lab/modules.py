@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,15 +35,19 @@ def load_order(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def read_module(path: Path, zstd: list[str]) -> bytes:
-    """The module, decompressed; `zstd` is the command of that program."""
-    if path.suffix == ".xz":
-        return lzma.decompress(path.read_bytes())
-    if path.suffix == ".zst":
-        target = path.with_suffix("")
-        proc.run([*zstd, "-dqf", path, "-o", target])
-        data = target.read_bytes()
-        target.unlink()
-        return data
+    """The module, decompressed by its name; `zstd` is the command of that program. Raises CommandError."""
+    try:
+        if path.suffix == ".xz":
+            return lzma.decompress(path.read_bytes())
+        if path.suffix == ".gz":
+            return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise CommandError(f"cannot unpack module {path}: {error}") from error
+    if program := {".zst": zstd, ".lz4": ["lz4"]}.get(path.suffix):
+        with tempfile.TemporaryDirectory(prefix="multiroot-module-") as folder:
+            target = Path(folder) / plain_name(path)
+            proc.run([*program, "-dqf", path, *(["-o"] if program is zstd else []), target])
+            return target.read_bytes()
     return path.read_bytes()
 
 

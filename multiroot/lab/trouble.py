@@ -11,7 +11,7 @@ from multiroot.errors import PeerLostError, WaitTimeoutError
 from multiroot.lab.recorder import console_text
 from multiroot.lab.state import LabState
 from multiroot.lab.watchdog import how_ended
-from multiroot.launch.verdict import Health, judge
+from multiroot.verdict.health import Health, judge
 
 _STAMP = re.compile(r"^\d+ (\[ *\d+\.\d+\] )?")  # the recorder's and the kernel's
 

@@ -28,10 +28,13 @@ def how_ended(message: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds without a word on the console, and in all, after which a boot is given up."""
+    """Seconds without a word on the console, and in all, after which a boot is given up. `spoken` is in place
+    of `silence` once the kernel has said something; None: the same.
+    """
 
     silence: float = 40.0
     total: float = 240.0
+    spoken: float | None = None
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Watchdog:
     start_ns: int
     heard_ns: int = 0
     _verdict: str | None = field(default=None, init=False)
+    _spoken: bool = field(default=False, init=False)
     _marks: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +60,7 @@ class Watchdog:
             return
         if message.get("console") == "old":
             text = message["text"]
+            self._spoken = True
             self._marks.update(_MARK.findall(text))
             if self._marks >= READY_MARKS:
                 self._verdict = "ready"
@@ -74,5 +79,7 @@ class Watchdog:
 
     def deadline_ns(self) -> int:
         """When the boot is given up if nothing more is heard."""
-        silence = self.heard_ns + int(self.limits.silence * 1e9)
+        spoken = self.limits.spoken
+        patience = self.limits.silence if spoken is None or not self._spoken else spoken
+        silence = self.heard_ns + int(patience * 1e9)
         return min(silence, self.start_ns + int(self.limits.total * 1e9))

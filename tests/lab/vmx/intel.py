@@ -15,6 +15,7 @@ from typing import NoReturn
 from multiroot.errors import PeerLostError
 from multiroot.lab.bochs import Bochs, Console
 from multiroot.lab.vmx import FASTER
+from multiroot.verdict.findings import find
 
 # The emulated CPUs are two threads a core, and a core goes to a root as a whole. Where a new root is to start
 # the next one there has to be a third core: the first CPU of neither root can leave.
@@ -29,7 +30,6 @@ COUNTER_AT = 0x500  # COUNTER of qemu-lab/vmx/spinner.c
 PULSE = "pulse"
 # In seconds of the guest kernel's clock: among so many are ten pulses.
 PULSE_EVERY, LISTEN = 0.2, 2
-TROUBLE = re.compile(r"WARNING:|BUG:|Oops|general protection|Call Trace|lockup|rcu: INFO")
 
 # What an agent does when its root's parent has ended, as far as CPUs and memory go (coordinator/adoption.py).
 ADOPT = """\
@@ -144,7 +144,7 @@ class Root:
 
     def trouble(self) -> list[str]:
         """What its kernel complains of."""
-        return [line for line in self.run("dmesg").splitlines() if TROUBLE.search(line)]
+        return [each.headline for each in find(self.run("dmesg").splitlines(), "root")]
 
     def _ended(self, error: PeerLostError) -> NoReturn:
         self.machine.end()

@@ -82,3 +82,15 @@ def test_a_dry_run_prints_the_rows_and_runs_nothing() -> None:
     done = CliRunner().invoke(lab, ["audit", "--dry-run"])
     assert done.exit_code == 0
     assert "PIT (8254)" in done.output
+
+
+@pytest.mark.parametrize("found", [replace(BAD, failed=("no tick was lost: 3 missing",))], indirect=True)
+def test_every_row_is_a_test_point(found: Audit) -> None:
+    done = CliRunner().invoke(lab, ["audit", "--ktap"])
+    lines = done.stdout.splitlines()
+    assert done.exit_code == 1
+    assert lines[1] == f"1..{len(found.rows.row) + 1}"
+    bad = [line for line in lines if line.startswith("not ok")]
+    assert len(bad) == 2
+    assert bad[0].partition(" ")[2].split()[2] == "pit"
+    assert f"not ok {len(found.rows.row) + 1} no tick was lost: 3 missing" in lines

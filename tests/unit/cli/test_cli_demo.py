@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as tree
 
 import pytest
 from cli.conftest import Run
@@ -181,3 +182,47 @@ def test_generations_need_kernels(run: Run, played: dict[str, Any]) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err == "multiroot: no kernels (say --kernels 6.12,6.1)\n"
     assert "options" not in played
+
+
+def test_a_demo_as_test_points(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scenario, "run", lambda options, phases: replace(GOOD, resets=1))
+    done = run("demo", "--ktap", "--junit", tmp_path / "junit.xml")
+    lines = done.out.splitlines()
+    assert done.code == 1
+    assert lines[:3] == [
+        "KTAP version 1",
+        f"1..{len(GOOD.checks())}",
+        "not ok 1 the machine was never reset # 1 resets",
+    ]
+    assert sum(line.startswith("ok ") for line in lines) == len(GOOD.checks()) - 1
+    suite = tree.parse(tmp_path / "junit.xml").getroot()
+    assert (suite.attrib["name"], suite.attrib["failures"]) == ("multiroot demo", "1")
+
+
+@pytest.mark.usefixtures("asked")
+def test_two_kinds_of_data_do_not_go_to_one_place(run: Run, tmp_path: Path) -> None:
+    done = run("demo", "--ktap", "--json", "-")
+    assert (done.code, done.out) == (2, "")
+    assert "cannot both go to stdout" in done.err
+    done = run("demo", "--junit", tmp_path / "none" / "x")
+    assert (done.code, "cannot write" in done.err) == (1, True)
+
+
+@pytest.mark.usefixtures("asked")
+def test_generations_as_test_points(run: Run, played: dict[str, Any]) -> None:
+    done = run("lab", "generations", "--n", 1, "--ktap")
+    assert done.out.splitlines()[1:] == [
+        "1..1",
+        f"ok 1 generation 1 lost nothing # 6.1.0, {GUEST.ticks_after} ticks, 41.2 s",
+        "# Totals: pass:1 fail:0 xfail:0 xpass:0 skip:0 error:0",
+    ]
+    played["fail"] = True
+    done = run("lab", "generations", "--n", 4, "--ktap")
+    assert done.code == 1
+    assert [line.partition(" #")[0] for line in done.out.splitlines()[1:-1]] == [
+        "1..4",
+        "ok 1 generation 1 lost nothing",
+        "not ok 2 generation 2 comes up",
+        "ok 3 generation 3",
+        "ok 4 generation 4",
+    ]

@@ -145,3 +145,17 @@ def test_one_that_stays_is_an_error_and_the_next_round_begins_anew(
 def test_only_faults_that_end_no_guest_are_chosen_at_random() -> None:
     assert all(not fault.ends and not fault.strike for fault in soak.harmless())
     assert len(soak.harmless()) > 20
+
+
+def test_what_a_soak_judges_is_a_test_point_each() -> None:
+    handed = [Handed(1, "vm1", "new", 20_000_000, 30_000_000, 900_000_000)]
+    faults = [Outcome("garbage", "", "", problems=["1 taps"]), Outcome("late", "", "")]
+    seen = Seen(handed, memory(*[100] * 10), [Failed(2, "vm1", "1 ticks missing")], faults)
+    assert [(each.claim, str(each.outcome)) for each in seen.points()] == [
+        ("every handoff went well", "FAILED"),
+        ("fault 1: garbage", "FAILED"),
+        ("fault 2: late", "held"),
+        ("the memory of the old root's agent", "held"),
+        ("the memory of the new root's agent", "held"),
+    ]
+    assert seen.points()[0].details == ("handoff 2 of vm1: 1 ticks missing",)

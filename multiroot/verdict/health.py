@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+
+from multiroot.verdict.signs import Kind, kind_of
 
 
 class Health(IntEnum):
@@ -28,30 +29,28 @@ class Verdict:
 
 WELL = Verdict()
 
-_SIGNS = (
-    (Health.DEAD, re.compile(r"^Kernel panic - not syncing")),
-    (
-        Health.BROKEN,
-        re.compile(
-            r"^(BUG: (?!soft lockup|workqueue lockup)|kernel BUG at |Oops\b|Oops: |general protection fault"
-            r"|Unable to handle kernel |Internal error: |double fault|PANIC: )"
-        ),
-    ),
-    (
-        Health.SLOW,
-        re.compile(
-            r"soft lockup|hard LOCKUP|workqueue lockup|rcu: INFO: .* (detected stalls|self-detected stall)"
-            r"|blocked for more than \d+ seconds|starved for \d+ jiffies"
-        ),
-    ),
-)
+# What is not here leaves a kernel well: it goes on as before, or a debug kernel has found what was always
+# there.
+_HEALTH = {
+    Kind.PANIC: Health.DEAD,
+    Kind.OOPS: Health.BROKEN,
+    Kind.BUG: Health.BROKEN,
+    Kind.KASAN: Health.BROKEN,
+    Kind.KFENCE: Health.BROKEN,
+    Kind.SOFT_LOCKUP: Health.SLOW,
+    Kind.HARD_LOCKUP: Health.SLOW,
+    Kind.WORKQUEUE: Health.SLOW,
+    Kind.RCU: Health.SLOW,
+    Kind.HUNG_TASK: Health.SLOW,
+}
 
 
 def judge(lines: Iterable[str], so_far: Verdict = WELL) -> Verdict:
-    """The worst that was said, `so_far` included; of the equally bad the first."""
+    """The worst that was said in messages, `so_far` included; of the equally bad the first."""
     worst = so_far
     for line in lines:
-        health = next((health for health, sign in _SIGNS if sign.search(line)), Health.WELL)
+        kind = kind_of(line)
+        health = _HEALTH.get(kind, Health.WELL) if kind else Health.WELL
         if health > worst.health:
             worst = Verdict(health, line)
     return worst

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.launch.verdict import Health, Verdict, judge
+from multiroot.verdict.health import Health, Verdict, judge
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a kernel has to be built with (`qemu-lab/kernel-config.toml`), compared with what one was built with.
+
+Pure, but for reading the file with the wishes: a .config's text in, what is missing and what that costs out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from multiroot.errors import BadRequestError
+from multiroot.lab import paths, recipes
+from multiroot.lab.recipes import Recipe
+
+OFF = "n"
+_SET = re.compile(r"^CONFIG_(\w+)=(.*)$")
+_NOT_SET = re.compile(r"^# CONFIG_(\w+) is not set$")
+
+
+class Option(Recipe):
+    """One option; see the file."""
+
+    name: str = Field(pattern=r"^[A-Z0-9_]+$")
+    value: Literal["y", "m", "n"]
+    without: str
+
+    def met(self, value: str) -> bool:
+        """Whether an option that has `value` is as this one wants it."""
+        if self.value == OFF:
+            return value == OFF
+        return value == "y" or (value == "m" and self.value == "m")
+
+
+class Feature(Recipe):
+    """Something that a kernel can be or do."""
+
+    what: str
+    needed: bool = False
+    options: tuple[Option, ...] = Field(min_length=1)
+
+
+class Small(Recipe):
+    """What a small kernel is built without, and what it needs for options to be there at all."""
+
+    off: tuple[str, ...] = ()
+    on: tuple[str, ...] = ()
+
+
+class Wishes(Recipe):
+    """The file."""
+
+    feature: dict[str, Feature]
+    small: Small = Small()
+
+    @model_validator(mode="after")
+    def _one_value(self) -> Wishes:
+        wanted: dict[str, str] = {}
+        for option in (each for feature in self.feature.values() for each in feature.options):
+            if (OFF in (option.value, wanted.get(option.name, option.value))) and (
+                wanted.setdefault(option.name, option.value) != option.value
+            ):
+                raise ValueError(f"{option.name} is wanted both on and off")
+            wanted[option.name] = option.value
+        return self
+
+    def chosen(self, names: Collection[str]) -> dict[str, Feature]:
+        """The features called so, all without names. Raises BadRequestError."""
+        strange = sorted(set(names) - set(self.feature))
+        if strange:
+            raise BadRequestError(f"no feature called {strange[0]!r}", f"there is {', '.join(self.feature)}")
+        return {name: each for name, each in self.feature.items() if not names or name in names}
+
+
+@dataclass(frozen=True)
+class Lack:
+    """An option that is not as a feature wants it. `value` is what it is, "n" if it is not there at all."""
+
+    feature: str
+    option: Option
+    value: str
+    needed: bool
+
+    def __str__(self) -> str:
+        wanted = f"CONFIG_{self.option.name}={self.option.value}"
+        return f"{wanted} is {'on' if self.option.value == OFF else self.value}: {self.option.without}"
+
+
+def wishes() -> Wishes:
+    """What the project's file asks for."""
+    return recipes.read(paths.recipes_dir() / "kernel-config.toml", Wishes)
+
+
+def parse(text: str, name: object = ".config") -> dict[str, str]:
+    """The options in a .config's text. Raises BadRequestError for a file that is none."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if match := _SET.match(line):
+            found[match[1]] = match[2]
+        elif match := _NOT_SET.match(line):
+            found[match[1]] = OFF
+    if not found:
+        raise BadRequestError(f"{name} is no kernel configuration", "give a .config, or /boot/config-RELEASE")
+    return found
+
+
+def check(config: Mapping[str, str], features: Mapping[str, Feature]) -> list[Lack]:
+    """What is not as the features want it, in their order."""
+    return [
+        Lack(name, option, config.get(option.name, OFF), feature.needed)
+        for name, feature in features.items()
+        for option in feature.options
+        if not option.met(config.get(option.name, OFF))
+    ]
+
+
+def fragment(features: Mapping[str, Feature], small: Small | None = None) -> str:
+    """What to merge into a .config (scripts/kconfig/merge_config.sh) for the features; with `small`, all that
+    a small kernel is built with, too.
+    """
+    values = dict.fromkeys(small.off, OFF) | dict.fromkeys(small.on, "y") if small else {}
+    for option in (each for feature in features.values() for each in feature.options):
+        strongest = "y" if "y" in (option.value, values.get(option.name)) else option.value
+        values[option.name] = strongest
+    return "".join(
+        f"# CONFIG_{name} is not set\n" if value == OFF else f"CONFIG_{name}={value}\n"
+        for name, value in sorted(values.items())
+    )

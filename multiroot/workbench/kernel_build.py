@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Builds a small kernel that can be a root: from a source tree of somebody's, or from Debian's source
+package.
+
+The tree is left as it is: everything goes to an O= folder. What was compiled before comes from ccache, so
+that the next commit of a bisect costs what it changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiroot import arch, proc
+from multiroot.errors import BadRequestError, CommandError
+from multiroot.lab import kernel_config, lab, paths
+from multiroot.lab.artifacts import Artifact
+from multiroot.lab.kernel_config import Lack
+from multiroot.phase_names import PhaseName
+from multiroot.phases import Phases
+
+_PACKAGE = re.compile(r"linux-source(-[0-9][0-9a-z.+~-]*)?")
+# What a kernel's build calls, and the package that has it.
+_PROGRAMS = {
+    "make": "make",
+    "gcc": "gcc",
+    "flex": "flex",
+    "bison": "bison",
+    "bc": "bc",
+    "tar": "tar",
+    "xz": "xz-utils",
+}
+_HEADERS = {"/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/opensslv.h": "libssl-dev"}
+_FRAGMENT = "multiroot.config"  # in the O= folder: what was merged last
+_FETCH_S, _CONFIGURE_S, _COMPILE_S = 1800.0, 300.0, 4 * 3600.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be built. `source` is a tree or the name of a Debian package, `out` the O= folder (None: one
+    in the cache). `base` is a configuration to start from (None: the architecture's default), `more` are
+    fragments to merge after ours, `jobs` how many compilers run at once.
+    """
+
+    source: str
+    out: Path | None = None
+    base: Path | None = None
+    more: tuple[Path, ...] = ()
+    features: tuple[str, ...] = ()
+    jobs: int = 0
+    configure_only: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """A kernel that was built, or only configured: its O= folder, and what it still lacks."""
+
+    out: Path
+    release: str
+    lacks: tuple[Lack, ...]
+
+
+def check_tools() -> None:
+    """Raises BadRequestError naming the packages that are missing on this computer."""
+    missing = [package for program, package in _PROGRAMS.items() if not proc.find(program)]
+    missing += [package for header, package in _HEADERS.items() if not Path(header).exists()]
+    if missing:
+        raise BadRequestError(
+            f"to build a kernel takes {', '.join(missing)}", f"`sudo apt-get install {' '.join(missing)}`"
+        )
+
+
+def build(order: Order, phases: Phases) -> Made:
+    """Configure and compile. Raises BadRequestError, and CommandError with the compiler's first complaint."""
+    check_tools()
+    for path in (*order.more, *([order.base] if order.base else [])):
+        if not path.is_file():
+            raise BadRequestError(f"there is no file {path}")
+    tree = source_tree(order.source, phases)
+    out = (order.out or _usual_out(order.source)).absolute()
+    paths.make_dir(out)
+    log = out / "multiroot-build.log"
+    log.write_text("")
+    with phases.phase(PhaseName.CONFIGURE_KERNEL, out=str(out)):
+        _configure(order, tree, out, log)
+    chosen = kernel_config.wishes().chosen(order.features)
+    lacks = kernel_config.check(kernel_config.parse((out / ".config").read_text()), chosen)
+    needed = [each for each in lacks if each.needed]
+    if needed:
+        raise BadRequestError(
+            f"{tree} cannot be built as wanted: {needed[0]}",
+            f"what it depends on is off: see {out / '.config'}",
+        )
+    if not order.configure_only:
+        with phases.phase(PhaseName.COMPILE_KERNEL) as attributes:
+            attributes["ccache"] = bool(proc.find("ccache"))
+            _compile(order, tree, out, log)
+    release = _said(["make", "-s", "-C", str(tree), f"O={out}", "kernelrelease"])
+    return Made(out, release, tuple(lacks))
+
+
+def source_tree(source: str, phases: Phases) -> Path:
+    """The folder of a source tree; that of a Debian package is unpacked into the cache. BadRequestError."""
+    if _PACKAGE.fullmatch(source) and not Path(source).is_dir():
+        return _fetched(source, phases)
+    tree = Path(source).expanduser()
+    if not (tree / "Kconfig").is_file() or not (tree / "Makefile").is_file():
+        hint = "name the folder of a kernel's source, or a Debian package such as linux-source-6.12"
+        raise BadRequestError(f"{source} is no source tree of a kernel", hint)
+    if (tree / "include/config").is_dir() or (tree / ".config").is_file():
+        raise BadRequestError(
+            f"{tree} was built in place, so that nothing can be built from it elsewhere",
+            f"`make -C {tree}` builds it again, `make -C {tree} mrproper` cleans it",
+        )
+    return tree.absolute()
+
+
+def _fetched(package: str, phases: Phases) -> Path:
+    version = _newest(package)
+    artifact = Artifact(
+        "linux-source", {"package": package, "version": version}, lambda out: _unpack(package, out)
+    )
+    with phases.phase(PhaseName.FETCH_SOURCE, package=package, version=version):
+        folder = lab.cache(phases).ensure(artifact)
+    found = [each.parent for each in sorted(folder.glob("*/Kconfig"))]
+    if len(found) != 1:
+        raise CommandError(f"{package} holds {len(found)} source trees, not 1")
+    return found[0]
+
+
+def _newest(package: str) -> str:
+    try:
+        said = _said(["apt-cache", "show", "--no-all-versions", package])
+    except CommandError as error:
+        raise BadRequestError(
+            f"no Debian package {package}", "`apt-cache search linux-source` lists them"
+        ) from error
+    match = re.search(r"^Version: (\S+)$", said, re.MULTILINE)
+    depends = re.search(r"^Depends: (linux-source-\S+)", said, re.MULTILINE)
+    if depends and package == "linux-source":
+        return _newest(depends[1])
+    return match[1] if match else ""
+
+
+def _unpack(package: str, out: Path) -> None:
+    log = out / "build.log"
+    with tempfile.TemporaryDirectory(prefix="multiroot-source-", dir=out) as scratch:
+        proc.run(["apt-get", "-q", "download", package], cwd=Path(scratch), log=log, timeout=_FETCH_S)
+        (deb,) = sorted(Path(scratch).glob("*.deb"))
+        proc.run(["dpkg-deb", "-x", deb, scratch], log=log, timeout=_FETCH_S)
+        archives = sorted(Path(scratch).glob("usr/src/*.tar.*"))
+        if not archives:
+            raise CommandError(f"{package} holds no archive of a source", f"log: {log}")
+        proc.run(["tar", "-C", out, "-xf", archives[0]], log=log, timeout=_FETCH_S)
+
+
+def _usual_out(source: str) -> Path:
+    name = re.sub(r"\W+", "-", str(Path(source).expanduser().absolute() if "/" in source else source)).strip(
+        "-"
+    )
+    return paths.cache_dir() / "builds" / name
+
+
+def _configure(order: Order, tree: Path, out: Path, log: Path) -> None:
+    """Ours again only if what is wanted has changed: then nothing is compiled again that need not be."""
+    wishes = kernel_config.wishes()
+    ours = kernel_config.fragment(wishes.chosen(order.features), wishes.small)
+    wanted = ours + "".join(path.read_text() for path in order.more)
+    base = order.base.read_text() if order.base else arch.current().kernel.defaults
+    # A comment of a fragment, for Kconfig.
+    wanted = f"# on top of {hashlib.sha256(base.encode()).hexdigest()}\n{wanted}"
+    kept = out / _FRAGMENT
+    make = ["make", "-s", "-C", str(tree), f"O={out}"]
+    if not ((out / ".config").is_file() and kept.is_file() and kept.read_text() == wanted):
+        if order.base:
+            shutil.copy(order.base, out / ".config")
+        else:
+            proc.run([*make, arch.current().kernel.defaults], log=log, timeout=_CONFIGURE_S)
+        fragment = out / ".multiroot-fragment"
+        fragment.write_text(wanted)
+        script = tree / "scripts/kconfig/merge_config.sh"
+        merge: list[proc.Arg] = ["sh", script, "-m", "-O", out, out / ".config", fragment]
+        proc.run(merge, cwd=tree, log=log, timeout=_CONFIGURE_S)
+        kept.write_text(wanted)
+    proc.run([*make, "olddefconfig"], log=log, timeout=_CONFIGURE_S)
+
+
+def _compile(order: Order, tree: Path, out: Path, log: Path) -> None:
+    jobs = order.jobs or len(os.sched_getaffinity(0))
+    compiler = ["CC=ccache gcc"] if proc.find("ccache") else []
+    argv = [
+        "make",
+        "-s",
+        f"-j{jobs}",
+        "-C",
+        str(tree),
+        f"O={out}",
+        *compiler,
+        arch.current().kernel.name,
+        "modules",
+    ]
+    try:
+        proc.run(argv, log=log, timeout=_COMPILE_S)
+    except CommandError as error:
+        raise CommandError(
+            f"the kernel does not compile: {first_complaint(log, error.message)}", f"log: {log}"
+        ) from error
+
+
+def first_complaint(log: Path, otherwise: str) -> str:
+    """The first line of a build's log that tells of an error."""
+    lines = log.read_text(errors="replace").splitlines()
+    return next(
+        (line.strip() for line in lines if re.search(r"\berror:|\*\*\* |undefined reference", line)),
+        otherwise,
+    )
+
+
+def _said(argv: Sequence[str]) -> str:
+    return proc.run(argv, timeout=_CONFIGURE_S).stdout.strip()

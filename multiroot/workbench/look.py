@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the kernels of a lab machine are and have said: consoles, taint flags, leaks, and which image really
+ran.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import grpc
+
+from multiroot.errors import MultirootError
+from multiroot.lab.lab import Lab
+from multiroot.lab.recorder import console_text
+from multiroot.rpc import client
+from multiroot.rpc.status import translated
+from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+from multiroot.verdict.elf import build_id_in_notes
+from multiroot.verdict.findings import Finding, Source, find, of_taint
+
+ASK_S = 60.0  # for a root to answer, on a busy computer
+GUEST_S = 30.0
+KERNELS = "/usr/lib/multiroot/kernels"
+_FACTS = """
+echo "release $(uname -r)"
+echo "tainted $(cat /proc/sys/kernel/tainted)"
+for file in /sys/module/*/taint; do
+	read -r letters <$file && [ "$letters" ] && echo "module ${file#/sys/module/} $letters"
+done
+echo "notes $(od -An -v -tx1 /sys/kernel/notes | tr -d ' \\n')"
+"""
+# An object is no leak before it is 5 s old (mm/kmemleak.c, MSECS_MIN_AGE), and is one when two scans have
+# missed it.
+_LEAKS = """
+[ -e /sys/kernel/debug/kmemleak ] || mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
+[ -e /sys/kernel/debug/kmemleak ] || exit 4
+echo scan >/sys/kernel/debug/kmemleak && sleep 6 && echo scan >/sys/kernel/debug/kmemleak &&
+	cat /sys/kernel/debug/kmemleak
+"""
+NOT_THERE = 4
+_MODULE = re.compile(r"(?P<name>[^/]+)/taint (?P<letters>\w+)")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A kernel's image: what it is called in the lab, its release, its sha256 and its build-id ("": it has
+    none).
+    """
+
+    name: str
+    release: str
+    sha256: str
+    build_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.release}, sha256 {self.sha256[:16]}, build-id {self.build_id[:16] or 'none'}"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a root says of its kernel."""
+
+    release: str
+    tainted: int
+    modules: dict[str, str]
+    build_id: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which image was asked for in a root, and which one really ran there."""
+
+    where: str
+    asked: Image
+    ran: Image
+
+    @property
+    def same(self) -> bool:
+        """A build-id counts where both have one."""
+        ids = (self.asked.build_id, self.ran.build_id)
+        return (
+            self.asked.sha256 == self.ran.sha256
+            and self.asked.release == self.ran.release
+            and (not all(ids) or ids[0] == ids[1])
+        )
+
+
+def facts(lab: Lab, root: str) -> Facts:
+    """Ask a root. Raises MultirootError."""
+    return parse_facts(lab.run(["sh", "-c", _FACTS], root=root, timeout=ASK_S).stdout)
+
+
+def parse_facts(text: str) -> Facts:
+    """What the script printed; raises MultirootError if that is something else."""
+    told: dict[str, str] = {}
+    modules: dict[str, str] = {}
+    for line in text.splitlines():
+        word, _, rest = line.partition(" ")
+        match = _MODULE.fullmatch(rest)
+        if word == "module" and match:
+            modules[match["name"]] = match["letters"]
+        else:
+            told[word] = rest.strip()
+    try:
+        notes = bytes.fromhex(told["notes"])
+        return Facts(told["release"], int(told["tainted"]), modules, build_id_in_notes(notes))
+    except (KeyError, ValueError) as error:
+        raise MultirootError(f"the root says nothing of its kernel: {text[:200]!r}") from error
+
+
+def ran_old(lab: Lab, told: Facts) -> Image:
+    """The image that the machine was booted with."""
+    machine = lab.state.machine
+    return Image(machine.kernel, told.release, sha256_of(machine.vmlinuz), told.build_id)
+
+
+def ran_new(lab: Lab, name: str, told: Facts) -> Image:
+    """The image that the old root, in which `name` lies, has started."""
+    said = lab.run(["sha256sum", f"{KERNELS}/{name}/vmlinuz"], timeout=ASK_S).stdout
+    return Image(name, told.release, said.partition(" ")[0], told.build_id)
+
+
+@lru_cache(maxsize=16)
+def sha256_of(path: Path) -> str:
+    """Of a file, hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def leaks(lab: Lab, name: str, root: str) -> list[Finding] | None:
+    """What kmemleak has found in a root after two scans; None if its kernel has none. It is reached by
+    `name`.
+    """
+    done = lab.run(["sh", "-c", _LEAKS], root=name, timeout=ASK_S)
+    if done.returncode == NOT_THERE:
+        return None
+    return find(done.stdout.splitlines(), root)
+
+
+def consoles(folder: Path, roots: Sequence[str] = ("old", "new")) -> list[Finding]:
+    """Every trouble that the consoles of a lab in `folder` tell of."""
+    return [each for root in roots for each in find(console_text(folder, root).split("\n"), root)]
+
+
+def guest(lab: Lab, name: str, root: str | None) -> list[Finding]:
+    """Every trouble that a VM's console in a root tells of; None for the root that is alone."""
+    return find(guest_console(lab, name, root).decode(errors="replace").splitlines(), name)
+
+
+def guest_console(lab: Lab, name: str, root: str | None) -> bytes:
+    """What a root has kept of a VM's output. Raises MultirootError."""
+    request = vm_pb2.ConsoleRequest(name=name, history=True, kept_only=True)
+    with (
+        translated(f"the {root or 'new'} root's agent"),
+        client.connect(lab.agent_address, root=root) as channel,
+    ):
+        return _output(channel, request)
+
+
+def _output(channel: grpc.Channel, request: vm_pb2.ConsoleRequest) -> bytes:
+    call = vm_pb2_grpc.VmServiceStub(channel).Console(iter([request]), timeout=GUEST_S)
+    return b"".join(answer.output for answer in call)
+
+
+def taints(root: str, told: Facts, seen: Sequence[Finding]) -> list[Finding]:
+    """Taint flags that nothing in `seen` explains."""
+    return of_taint(told.tainted, told.modules, Source(root, told.release), seen)

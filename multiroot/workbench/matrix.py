@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Many trials from one file: which there are, and what each depends on.
+
+A matrix is a TOML file with lists for `old`, `new`, `machine` and `in`; each combination is a cell. What else
+it may hold (`until`, `command`, `append_old`, ...) is the same for all cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from multiroot.errors import BadRequestError
+from multiroot.lab import kernels, lab, paths, recipes
+from multiroot.lab.artifacts import digest_tree
+from multiroot.lab.recipes import Recipe
+from multiroot.workbench.wanted import Until, Where
+
+_SOURCES = ("multiroot/**/*.py", "csrc/**/*", "qemu-lab/**/*")
+
+
+def _several(value: object) -> object:
+    """One word is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+
+
+class Matrix(Recipe):
+    """The file. `without` are combinations to leave out: what of a cell they name has to be so."""
+
+    old: Words
+    new: Words
+    machine: Words = ("default",)
+    where: Annotated[Words, Field(alias="in")] = (Where.NEW.value,)
+    until: str = Until.HANDOVER.word
+    command: tuple[str, ...] = ()
+    carry: tuple[str, ...] = ()
+    append_old: str = ""
+    append_new: str = ""
+    timeout: float | None = Field(gt=0, default=None)
+    repeat: int = Field(ge=1, le=1000, default=1)
+    retries: int = Field(ge=0, le=10, default=0)
+    allow: tuple[str, ...] = ()
+    without: tuple[dict[str, str], ...] = ()
+
+    @model_validator(mode="after")
+    def _known(self) -> Matrix:
+        for name, values, known in (
+            ("in", self.where, [each.value for each in Where]),
+            ("until", (self.until,), [each.word for each in Until]),
+        ):
+            if strange := [each for each in values if each not in known]:
+                raise ValueError(f"no {name} {strange[0]!r}, there is {', '.join(known)}")
+        keys = {"old", "new", "machine", "in"}
+        if strange := sorted({key for each in self.without for key in each} - keys):
+            raise ValueError(f"without: no {strange[0]!r}, there is {', '.join(sorted(keys))}")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trial of a matrix."""
+
+    old: str
+    new: str
+    machine: str
+    where: str
+
+    @property
+    def name(self) -> str:
+        """For files and labs."""
+        words = (self.old, self.new, self.machine, self.where)
+        plain = ["".join(c if c.isalnum() or c in ".-" else "_" for c in Path(word).name) for word in words]
+        told = hashlib.sha256(repr(words).encode()).hexdigest()[:6]
+        return "_".join([*plain, told])
+
+    def has(self, values: dict[str, str]) -> bool:
+        """Whether it is one of those that `values` means."""
+        own = {"old": self.old, "new": self.new, "machine": self.machine, "in": self.where}
+        return all(own[key] == value for key, value in values.items())
+
+
+def read(path: Path) -> Matrix:
+    """The file; names that nobody knows are refused, before anything runs. Raises BadRequestError."""
+    if path.is_dir():
+        raise BadRequestError(f"{path} is a folder", "name a matrix in TOML")
+    matrix = recipes.read(path, Matrix)
+    for old, new in itertools.product(matrix.old, matrix.new):
+        lab.check_names(lab.Options(kernel=old, kernels=(new,)))
+    for machine in matrix.machine:
+        recipes.machine(machine)
+    if not cells(matrix):
+        raise BadRequestError(f"{path}: no cell is left", "`without` leaves all of them out")
+    return matrix
+
+
+def cells(matrix: Matrix) -> list[Cell]:
+    """Every combination that is not left out."""
+    product = itertools.product(matrix.old, matrix.new, matrix.machine, matrix.where)
+    made = [Cell(*words) for words in product]
+    return [each for each in made if not any(each.has(values) for values in matrix.without)]
+
+
+def arguments(matrix: Matrix, cell: Cell) -> list[str]:
+    """The words of the `multiroot try` that plays a cell, without those that say where results go."""
+    words = ["--old", cell.old, "--new", cell.new, "--machine", cell.machine, "--in", cell.where]
+    if cell.where == Where.OLD.value and matrix.until == Until.UPDATE.word:
+        raise BadRequestError('until = "update" leaves no old root for in = "old"')
+    words += ["--until", matrix.until, "--repeat", str(matrix.repeat), "--retries", str(matrix.retries)]
+    words += ["--append-old", matrix.append_old, "--append-new", matrix.append_new]
+    words += [word for path in matrix.carry for word in ("--carry", path)]
+    words += [word for path in matrix.allow for word in ("--allow", path)]
+    words += ["--timeout", str(matrix.timeout)] if matrix.timeout else []
+    return [*words, "--", *matrix.command]
+
+
+def digest(matrix: Matrix, cell: Cell, ours: str) -> str:
+    """Of all that a cell's result depends on; `ours` is `own_digest`."""
+    inputs: dict[str, Any] = {"arguments": arguments(matrix, cell), "multiroot": ours}
+    for side in ("old", "new"):
+        inputs[side] = _kernel(getattr(cell, side))
+    files = [
+        path
+        for path in (*matrix.command[:1], *matrix.carry, *matrix.allow)
+        if "/" in path or Path(path).is_file()
+    ]
+    inputs["files"] = {path: _file(Path(path)) for path in files}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def own_digest() -> str:
+    """Of our own code and recipes."""
+    return digest_tree(paths.source_dir(), _SOURCES)
+
+
+def _kernel(text: str) -> str:
+    if lab.is_path(text):
+        source = lab.own(text)
+        return f"{source.sha256} {source.stamp()}"
+    known = {each.name: each for each in recipes.kernels().kernel}
+    recipe = known[lab.kernel_name(text)]
+    return kernels.root_artifact(recipe, recipes.roots().for_kernel(recipe.flavour)).digest
+
+
+def _file(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BadRequestError(f"cannot read {path}: {error.strerror}") from error
+
+
+def at_once(matrix: Matrix, cpus: int | None = None) -> int:
+    """How many trials this computer can play at a time: two if it has CPUs for two machines, else one."""
+    have = cpus if cpus is not None else len(os.sched_getaffinity(0))
+    want = max(recipes.machine(each).cpus for each in matrix.machine)
+    return 2 if have >= 2 * want else 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a cell; `code` is the trial's, None while there is none."""
+
+    cell: Cell
+    code: int | None
+    digest: str = ""
+    seconds: float = 0.0
+    said: str = ""  # the last line on stderr
+
+    @property
+    def word(self) -> str:
+        """In one word."""
+        if self.code is None:
+            return "not yet"
+        return {0: "good", 125: "not tested"}.get(self.code, "bad")
+
+
+def load(folder: Path, cell: Cell) -> Result:
+    """What an earlier run has left of a cell; one without a code if nothing, or nothing whole."""
+    try:
+        data = json.loads((folder / cell.name / RESULT).read_text())
+        return Result(cell, int(data["code"]), str(data["digest"]), float(data["seconds"]), str(data["said"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Result(cell, None)
+
+
+RESULT, PAGE, UNFINISHED = "result.json", "index.html", "unfinished"
+
+
+def to_do(folder: Path, matrix: Matrix, digests: dict[Cell, str], *, changed: bool) -> list[Cell]:
+    """The cells to play: those that are not done if a run was interrupted, or with `changed` those whose
+    inputs are others; else all. What could not be tested is never done.
+    """
+    resumed = (folder / UNFINISHED).exists()
+    return [
+        cell for cell in cells(matrix) if not (changed or resumed) or not _done(load(folder, cell), digests)
+    ]
+
+
+def _done(result: Result, digests: dict[Cell, str]) -> bool:
+    return result.code not in (None, 125) and result.digest == digests[result.cell]
+
+
+def rows(matrix: Matrix, results: Sequence[Result]) -> Iterator[tuple[Cell, Result]]:
+    """Each cell with its result, in the matrix's order."""
+    known = {each.cell: each for each in results}
+    for cell in cells(matrix):
+        yield cell, known.get(cell, Result(cell, None))

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a trial is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from pathlib import Path
+
+from multiroot.lab.lab import Options
+from multiroot.units import MIB
+from multiroot.verdict.allow import Allowed
+
+VM_MEMORY = 256 * MIB
+
+
+class Where(StrEnum):
+    """Where the command runs."""
+
+    OLD = "old"
+    NEW = "new"
+    VM = "vm"
+    WORKSTATION = "workstation"
+
+
+class Until(IntEnum):
+    """How far the machine has come when the command runs; each step after those before it."""
+
+    BOOT = 0
+    LAUNCH = 1
+    HANDOVER = 2
+    UPDATE = 3
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One trial. `lab` has the old root's kernel; `new` is the new one's, as it was given.
+
+    `command` runs in `where` once all is done up to `until`; without one the standard scenario is played.
+    `carried` are files to lie beside it. `timeout_s` is how long it may run, `patience_s` how long a root may
+    not answer.
+    """
+
+    lab: Options
+    new: str
+    where: Where = Where.NEW
+    until: Until = Until.HANDOVER
+    command: tuple[str, ...] = ()
+    carried: tuple[Path, ...] = ()
+    append_new: str = ""
+    timeout_s: float | None = None
+    patience_s: float = 20.0
+    retries: int = 0
+    join_timeout_s: int = 0
+    keep: bool = False
+    allow: tuple[Allowed, ...] = ()
+    logs: Path | None = None  # a folder to copy to what the consoles said

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which steps a trial takes, what becomes of one that does not hold, and what is our own fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from multiroot.errors import BadRequestError, ConflictError, MultirootError, PeerLostError
+from multiroot.lab.boot import BootError
+from multiroot.lab.lab import Options
+from multiroot.phases import Phases
+from multiroot.workbench import trial as trials
+from multiroot.workbench.carry import Streams
+from multiroot.workbench.trial import BOOT, GUEST_BOOT, LAUNCH, LIVE, THERE, UPDATE, Player, Trial, planned
+from multiroot.workbench.wanted import Until, Wanted, Where
+from multiroot.workbench.watch import RootLostError
+
+WANTED = Wanted(lab=Options(), new="6.12", command=("true",))
+NOWHERE = Streams(None, bytes, bytes)
+
+
+@pytest.mark.parametrize(
+    ("until", "where", "steps"),
+    [
+        (Until.BOOT, Where.OLD, (BOOT, LIVE)),
+        (Until.BOOT, Where.VM, (BOOT, GUEST_BOOT, LIVE)),
+        (Until.LAUNCH, Where.NEW, (BOOT, LAUNCH, LIVE)),
+        (Until.HANDOVER, Where.NEW, (BOOT, GUEST_BOOT, LAUNCH, THERE, LIVE)),
+        (Until.UPDATE, Where.NEW, (BOOT, GUEST_BOOT, UPDATE, LIVE)),
+    ],
+)
+def test_the_steps_that_are_planned(until: Until, where: Where, steps: tuple[str, ...]) -> None:
+    assert planned(Wanted(lab=Options(), new="6.12", command=("true",), until=until, where=where)) == steps
+
+
+def test_without_a_command_all_that_can_be_done_is() -> None:
+    steps = planned(Wanted(lab=Options(), new="6.12"))
+    assert len(steps) == 8
+    assert LIVE not in steps
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A lab whose boot ends as the test says; `downs` counts how often it was ended."""
+    made = SimpleNamespace(boot=None, final=False, downs=0, said="")
+    machine = SimpleNamespace(name="try", release="6.12.1", kernel="6.12", state=tmp_path)
+
+    def start(*_: object, **__: object) -> Any:
+        if made.boot:
+            (tmp_path / "console-old.log").write_text(made.said)
+            raise made.boot
+        return made
+
+    def load(name: str) -> Any:
+        return SimpleNamespace(attempts=[SimpleNamespace(final=made.final)], resets=lambda: 0)
+
+    monkeypatch.setattr(trials.lab, "prepare", lambda options, phases: (machine, None))
+    monkeypatch.setattr(trials.lab, "start", start)
+    monkeypatch.setattr(trials.lab, "own_kernels", lambda options: [])
+    monkeypatch.setattr(trials.state, "load", load)
+    return made
+
+
+def test_a_kernel_that_does_not_boot_is_bad_and_tells_why(world: Any) -> None:
+    world.boot = BootError("lab 'try' did not boot at the only attempt: console: Kernel panic")
+    world.said = "1234567 [    1.000000] Kernel panic - not syncing: no init\n"
+    seen = trials.run(WANTED, Phases("workstation"), NOWHERE)
+    assert [(each.name, each.held) for each in seen.steps] == [(BOOT, False)]
+    assert [str(each.kind) for each in seen.findings] == ["panic"]
+    assert seen.code() == 1
+    assert seen.listened == ["old"]
+
+
+def test_an_emulator_that_refuses_is_our_fault(world: Any) -> None:
+    world.boot, world.final = BootError("lab 'try' cannot boot: QEMU exited with 1"), True
+    with pytest.raises(BadRequestError, match="cannot boot"):
+        trials.run(WANTED, Phases("workstation"), NOWHERE)
+
+
+def player(tmp_path: Path) -> Player:
+    machine: Any = SimpleNamespace(name="try", state=tmp_path)
+    built: Any = None
+    return Player(WANTED, Trial(planned(WANTED)), Phases("workstation"), NOWHERE, machine, built)
+
+
+@pytest.mark.parametrize("error", [BadRequestError("no"), ConflictError("no")])
+def test_what_is_our_fault_is_raised(tmp_path: Path, error: MultirootError) -> None:
+    one = player(tmp_path)
+
+    def take() -> str:
+        raise error
+
+    with pytest.raises(type(error)):
+        one._step(LAUNCH, take)
+    assert one.trial.steps == []
+
+
+@pytest.mark.parametrize(("error", "lost"), [(PeerLostError("x"), False), (RootLostError("x"), True)])
+def test_a_step_that_did_not_hold_is_the_last(tmp_path: Path, error: MultirootError, lost: bool) -> None:
+    one = player(tmp_path)
+
+    def take() -> str:
+        raise error
+
+    with pytest.raises(trials._Bad):
+        one._step(LAUNCH, take)
+    assert [(each.name, each.held, each.seen) for each in one.trial.steps] == [(LAUNCH, False, "x")]
+    assert one.lost is lost
