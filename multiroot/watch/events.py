@@ -34,7 +34,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Points:
-    """More points of strips, by the strips' names, oldest first. Whoever keeps them keeps a bounded number."""
+    """More points of strips, by the strips' names, oldest first. Who keeps them keeps a bounded number."""
 
     at: int
     points: dict[str, list[Point]]

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The one data model from which the terminal and the page draw: the whole machine as one JSON document.
 
-The document is what `to_json` makes of `Facts`. Changes are JSON merge patches of it (RFC 7386, `patch.py`), so
+The document is what `decode.to_json` makes of `Facts`. Changes are JSON merge patches of it (RFC 7386), so
 whatever changes by itself is in an object with keys, and lists are short and replaced as a whole. Points of
 strips, such as a guest's ticks, are not in the document (`events.py`). docs/watch.md describes all of it.
 
-Units, unless a field says otherwise: times are ns on the machine-wide TSC clock, 0 if not known; addresses are
-physical; sizes are bytes. A text that is not known is "", a number that is not known and can be 0 is None.
+Units, unless a field says otherwise: times are ns on the machine-wide TSC clock, 0 if not known; addresses
+are physical; sizes are bytes. A text that is not known is "", a number that is not known and can be 0 is
+None.
 """
 
 from __future__ import annotations

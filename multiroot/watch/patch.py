@@ -23,7 +23,7 @@ def difference(before: Json, after: Json) -> Json:
 
 
 def applied(document: Json, patch: Json) -> Json:
-    """The document with the patch applied. Shares what has not changed with the old one, which stays as it was."""
+    """The document with the patch applied. The old one stays as it was; the two share what is the same."""
     result = dict(document)
     for name, value in patch.items():
         if value is None:

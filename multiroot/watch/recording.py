@@ -27,7 +27,7 @@ LINE_MOST = 4 << 20  # characters; a snapshot of many VMs and their strips has s
 
 @dataclass(frozen=True)
 class Header:
-    """`mrlog` is the version of the format, `version` that of multiroot; `started` is a time of day in UTC."""
+    """`mrlog` is the version of the format, `version` that of multiroot; `started` is in UTC."""
 
     mrlog: int = FORMAT
     version: str = __version__
@@ -97,7 +97,7 @@ class Recording:
             yield event
 
     def check(self) -> int:
-        """Read all of it; how many events it has. Raises BadRequestError as `events` does, or if it is empty."""
+        """Read all of it; how many events it has. Raises as `events` does, and if there are none."""
         count = sum(1 for _ in self.events())
         if not count:
             raise BadRequestError(f"{self.path} has no events")
