@@ -71,12 +71,16 @@ class LateFrames(Protocol):
         """Note nothing any more."""
 
 
+def nobody_cares() -> None:
+    """For a host that nobody watches."""
+
+
 @dataclass(frozen=True)
 class Host:
     """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card,
     `devices` None no device of their own. `find_disk` says what a disk is here, `look_at_disk` what is in it.
     `variables` keeps what firmware knows of VMs; None: as long as they run. `agent` is this process, for VMs
-    that stand still.
+    that stand still. `changed` is called when the state of a VM changes.
     """
 
     root: int
@@ -90,6 +94,7 @@ class Host:
     find_disk: Callable[[Disk], Pmem | None] = sources.find
     look_at_disk: Callable[[Disk, Pmem | None], Content] = sources.look
     variables: firmware.VariableStore | None = None
+    changed: Callable[[], None] = nobody_cares
     agent: Urgency = field(default_factory=lambda: Urgency(os.getpid(), AGENT_URGENCY))
 
     def check(self, definition: VmDefinition) -> None:

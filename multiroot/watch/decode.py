@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -14,10 +15,13 @@ from multiroot.watch.facts import VERSION, Facts
 
 T = TypeVar("T")
 
+_NUMBER = re.compile("[0-9]{1,9}")
+
 
 def to_json(facts: Facts) -> dict[str, Any]:
     """The document; a field that is None is absent, as a merge patch can't say None."""
-    return _without_none(asdict(facts))
+    document: dict[str, Any] = _without_none(asdict(facts))
+    return document
 
 
 def from_json(document: dict[str, Any]) -> Facts:
@@ -26,6 +30,9 @@ def from_json(document: dict[str, Any]) -> Facts:
     Raises BadRequestError, which names the field, for a value of the wrong kind or a newer version.
     """
     facts = part(Facts, document)
+    for name in (*facts.roots, *facts.cpus):
+        if not _NUMBER.fullmatch(name):
+            raise BadRequestError(f"facts can't have a root or CPU called {name[:80]!r}")
     if facts.version > VERSION:
         raise BadRequestError(
             f"the facts are of version {facts.version}, not {VERSION}", "use a newer multiroot"
@@ -64,7 +71,12 @@ def _made(kind: Any, value: object, where: str) -> Any:
     if get_origin(kind) is list and isinstance(value, list):
         inner = get_args(kind)[0]
         return [_made(inner, each, f"{where}[{index}]") for index, each in enumerate(value)]
-    if isinstance(kind, type) and issubclass(kind, StrEnum) and value in list(kind):
+    if (
+        isinstance(kind, type)
+        and issubclass(kind, StrEnum)
+        and isinstance(value, str)
+        and value in list(kind)
+    ):
         return kind(value)
     # A bool is an int to Python.
     if kind in (str, int, bool) and type(value) is kind:

@@ -5,22 +5,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
+from typing import Generic, Protocol, TypeVar
 
-from multiroot.watch.events import Event
-from multiroot.watch.view import View
+E = TypeVar("E")
 
 MOST = 256  # events that may wait for a watcher
 
 
-class Hub:
+class Knowing(Protocol[E]):
+    """Takes in events, and can tell all of it again (`view.View`)."""
+
+    def apply(self, event: E) -> None: ...
+
+    def snapshot(self) -> Sequence[E]: ...
+
+
+class Hub(Generic[E]):
     """Gives what is published to all who watch. For one event loop."""
 
-    def __init__(self, view: View | None = None, most: int = MOST) -> None:
+    def __init__(self, view: Knowing[E], most: int = MOST) -> None:
         """A watcher that lets `most` events wait gets all that `view` knows in their place."""
-        self.view = view or View()
+        self._view = view
         self._most = most
-        self._watchers: set[_Watcher] = set()
+        self._watchers: set[_Watcher[E]] = set()
         self._closed = False
 
     @property
@@ -28,25 +36,27 @@ class Hub:
         """Whether anybody watches."""
         return bool(self._watchers)
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: E) -> None:
         """Tell all watchers."""
-        self.view.apply(event)
+        self._view.apply(event)
         for watcher in self._watchers:
             watcher.put(event)
 
-    async def watch(self) -> AsyncIterator[Event]:
-        """All that is known, a State first, then what is published, until the hub is closed."""
-        watcher = _Watcher(self._most)
+    async def watch(self) -> AsyncGenerator[E, None]:
+        """All that is known, then what is published, until the hub is closed."""
+        watcher: _Watcher[E] = _Watcher(self._most)
         self._watchers.add(watcher)
         try:
             while True:
                 if watcher.behind:
                     watcher.catch_up()
-                    for event in self.view.snapshot():
+                    for event in self._view.snapshot():
                         yield event
                 while watcher.waiting:
                     yield watcher.waiting.popleft()
-                if self._closed and not watcher.behind:
+                if watcher.behind:
+                    continue
+                if self._closed:
                     return
                 await watcher.wait()
         finally:
@@ -59,16 +69,16 @@ class Hub:
             watcher.wake()
 
 
-class _Watcher:
+class _Watcher(Generic[E]):
     """What waits for one watcher. It is `behind` at first, and when too much has waited."""
 
     def __init__(self, most: int) -> None:
-        self.waiting: deque[Event] = deque()
+        self.waiting: deque[E] = deque()
         self.behind = True
         self._most = most
         self._news = asyncio.Event()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: E) -> None:
         if not self.behind:
             self.waiting.append(event)
             if len(self.waiting) > self._most:
@@ -84,7 +94,6 @@ class _Watcher:
         self._news.set()
 
     async def wait(self) -> None:
-        """Until there is something; at once if there is by now."""
-        if not self.waiting and not self.behind:
-            await self._news.wait()
+        """Until something is published, or the hub is closed."""
+        await self._news.wait()
         self._news.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a stream of events has told so far: the document, the newest points of strips, the text that stands."""
+"""What a stream of events has told so far: the document, the newest points of strips, the text on show."""
 
 from __future__ import annotations
 
