@@ -102,6 +102,11 @@ class Collector:
         if self._error is not None:
             raise self._error
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing is heard, if nothing is."""
+        return self._ways[None].error or "nothing was heard of it yet"
+
     def now_ns(self) -> int:
         """The machine-wide clock, as far as it is known; never less than what was told already."""
         ours = int(self._clock() * 1e9)

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from multiroot.watch.events import Event
 from multiroot.watch.recording import Recording
 
+UNKNOWN_NS = 1  # what was told before the machine's clock was known is told at once
+
 
 async def play(
     recording: Recording,
@@ -24,8 +26,9 @@ async def play(
     now = clock or asyncio.get_running_loop().time
     began, first = now(), None
     for event in recording.events():
-        first = event.at if first is None else first
-        if speed:
+        if event.at > UNKNOWN_NS:
+            first = event.at if first is None else first
+        if speed and first is not None:
             due = began + (event.at - first) / 1e9 / speed
             # A recording has many events of one moment: none of them waits.
             if (wait := due - now()) > 0:
