@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a bench has measured of kexec + PMEM beside our handoff, in one run; nothing is made up without one."""
+"""What a bench has measured of kexec + PMEM beside our handoff, in one run. Without a run: nothing."""
 
 from __future__ import annotations
 

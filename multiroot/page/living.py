@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from multiroot import proc
 from multiroot.errors import MultirootError
@@ -35,7 +36,7 @@ def token_file(name: str) -> Path:
 
 
 async def events(name: str) -> AsyncIterator[Event]:
-    """What there is to tell of the lab, for as long as anybody listens. Times start anew with each machine."""
+    """What there is to tell of the lab, while anybody listens. Times begin anew with each machine."""
     while True:
         lab = await _running(name)
         yield Say(0, "")
@@ -43,6 +44,9 @@ async def events(name: str) -> AsyncIterator[Event]:
         try:
             async for event in _until(ended, lab):
                 yield event
+        except MultirootError as error:
+            yield Say(0, f"Nothing can be told of the machine: {error}")
+            await asyncio.sleep(LOOK_S)
         finally:
             ended.cancel()
             with suppress(asyncio.CancelledError):
@@ -56,9 +60,10 @@ async def _until(ended: asyncio.Future[None], lab: LabState) -> AsyncIterator[Ev
     async with collector(lab) as told:
         stream = told.events()
         while True:
-            coming = asyncio.ensure_future(anext(stream))
-            done, _ = await asyncio.wait([coming, ended], return_when=asyncio.FIRST_COMPLETED)
-            if coming not in done:
+            coming: asyncio.Future[Event] = asyncio.ensure_future(anext(stream))
+            either: list[asyncio.Future[Any]] = [coming, ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
                 coming.cancel()
                 with suppress(asyncio.CancelledError):
                     await coming

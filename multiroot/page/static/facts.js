@@ -41,6 +41,9 @@ export class Model {
     this.moments = new Map(); // of handoffs: the ticks around them
     this.places = new Map(); // of VMs: where their memory was when they were first seen
     this.said = "";
+    this.saidAt = 0;
+    this.alarmedAt = 0; // when a kernel was last seen to have crashed, or to be silent
+    this.troubled = new Set();
     this.at = 0;
     this.first = 0;
     this.events = 0;
@@ -54,13 +57,16 @@ export class Model {
       this.strips.clear();
     } else if (isObject(event.patch)) this.document = applied(this.document, event.patch);
     else if (isObject(event.points)) this.addPoints(event.points);
-    else if (typeof event.say === "string") this.said = event.say;
+    else if (typeof event.say === "string") [this.said, this.saidAt] = [event.say, event.at];
     else return this.refuse();
     this.first ||= event.at;
     // A whole document may be of another machine, whose clock began anew.
     this.at = event.state ? event.at : Math.max(this.at, event.at);
     this.events += 1;
-    if (!event.points) this.notePlaces();
+    if (!event.points) {
+      this.notePlaces();
+      this.noteTrouble();
+    }
     this.keepMoments();
     return true;
   }
@@ -93,6 +99,13 @@ export class Model {
       if (where && !this.places.has(name)) this.places.set(name, where);
     }
     for (const name of this.places.keys()) if (!(name in vms)) this.places.delete(name);
+  }
+
+  noteTrouble() {
+    const now = new Set(Object.entries(part(this.document, "roots"))
+      .filter(([, root]) => ["crashed", "unknown"].includes(root?.state)).map(([key, root]) => `${key} ${root.state}`));
+    if ([...now].some((each) => !this.troubled.has(each))) this.alarmedAt = this.at;
+    this.troubled = now;
   }
 
   keepMoments() {

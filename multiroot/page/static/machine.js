@@ -5,7 +5,7 @@
 import { list, number, part, text } from "./facts.js";
 import { extentElement, ownerElement } from "./memory.js";
 import { moves, slide } from "./motion.js";
-import { handoffs, sideOf, sides, underWay, vms } from "./story.js";
+import { handoffs, shortRelease, sideOf, sides, underWay, vms } from "./story.js";
 import { duration, el, plural, setData, setText, size, svg } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -57,6 +57,7 @@ export class Machine {
       tile.remove();
       this.cpus.delete(id);
     }
+    for (const box of Object.values(this.boxes)) setData(box.tiles, "many", String(box.tiles.childElementCount > 5));
     setData($("park"), "used", String(Boolean($("park-tiles").childElementCount)));
   }
 
@@ -80,6 +81,7 @@ export class Machine {
       this.placeGhost({ name }, null, 0);
     }
     for (const box of Object.values(this.boxes)) setData(box.vms, "many", String(all.length > 3));
+    setData($("tethers"), "many", String(all.length > 3));
   }
 
   makeCard(name) {
@@ -142,7 +144,7 @@ function drawBox(box, root, now) {
   setData(box.box, "state", state);
   const empty = box.box.dataset.side === "left" ? "no kernel here yet" : "room for a second kernel";
   const release = text(root?.kernel_release);
-  setText(box.name, root ? (release ? `Linux ${release.split(/[+-]/)[0]}` : "a second kernel") : empty);
+  setText(box.name, root ? (release ? `Linux ${shortRelease(release)}` : "a second kernel") : empty);
   box.name.title = release;
   setText(box.facts, root ? facts(root, state, now).filter(Boolean).join(" · ") : "\u00a0");
 }

@@ -9,7 +9,7 @@ import { drawMemory } from "./memory.js";
 import { setPace } from "./motion.js";
 import { drawClosing, drawCompare, drawConsoles, drawFigures, drawSteps, setLink } from "./panels.js";
 import { parse, Player } from "./replay.js";
-import { detail, happening, subject } from "./story.js";
+import { alarm, detail, happening, subject } from "./story.js";
 import { drawMoment, drawNow } from "./strips.js";
 import { setText } from "./words.js";
 
@@ -36,10 +36,11 @@ function drawAll() {
   const facts = model.document;
   const vm = subject(facts, place.chosen);
   const told = happening(facts);
-  const headline = model.said || told;
+  const trouble = model.alarmedAt > model.saidAt ? alarm(facts) : "";
+  const headline = trouble || model.said || told;
   setText($("headline"), headline);
   $("headline").classList.toggle("long", headline.length > 62);
-  setText($("subline"), [model.said ? told : "", detail(facts, vm)].filter(Boolean).join(" "));
+  setText($("subline"), [headline === told ? "" : told, detail(facts, vm)].filter(Boolean).join(" "));
   const shown = part(facts, "machine");
   setText($("subject"), shown.name ? `lab ${shown.name}` : "");
   $("emulated").hidden = shown.accelerator !== "tcg";
@@ -150,6 +151,8 @@ let theme = "system";
 function applyTheme() {
   const shown = theme === "system" ? (dark.matches ? "dark" : "light") : theme;
   document.documentElement.dataset.theme = shown;
+  // Colours change at once; only what happens in the machine is seen to happen.
+  for (const each of document.getAnimations()) if (each instanceof CSSTransition) each.finish();
   setText($("theme"), `theme: ${theme}`);
 }
 

@@ -97,6 +97,7 @@ function rangeElement(range, total, machines) {
 function labelElement(range, total) {
   const label = el("span", {}, el("b", {}, size(range.size)), purpose(range));
   label.style.flex = `${range.size / total} 1 0`;
+  label.dataset.small = String(range.size / total < 0.12);
   return label;
 }
 

@@ -32,7 +32,7 @@ export function drawSteps(facts) {
     if (name === update.no_return) parts.push(el("li", { class: "no-return", "data-passed": String(!open) }, open ? "point of no return" : "no way back from here"));
     const back = open && edge === "done" && part(steps, name).undo;
     const failed = edge === "failed" && update.error ? `: ${update.error}` : "";
-    const word = el("span", { class: "step-word", title: `${EDGE[edge] ?? edge}${failed}` }, back ? "↩ undo possible" : `${EDGE[edge] ?? edge}${failed}` || "\u00a0");
+    const word = el("span", { class: "step-word", title: `${EDGE[edge] ?? edge}${failed}` }, back ? "↩ can be undone" : `${EDGE[edge] ?? edge}${failed}` || "\u00a0");
     const shown = edge === "undone" ? "" : edge;
     parts.push(el("li", { class: "step", "data-edge": shown, "data-back": String(back) }, el("span", { class: "step-name" }, name), word));
   });

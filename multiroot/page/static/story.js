@@ -58,8 +58,11 @@ export function subject(document, chosen = "") {
 
 const kernelName = (document, root) => {
   const release = text(part(part(document, "roots"), String(root)).kernel_release);
-  return release ? `Linux ${release}` : `root ${root}`;
+  return release ? `Linux ${shortRelease(release)}` : `root ${root}`;
 };
+
+// Without what a distribution has appended.
+export const shortRelease = (release) => release.split(/[+-]/)[0];
 
 const STEP = {
   plan: "The agent works out which CPUs and which memory a second kernel gets.",
@@ -79,14 +82,28 @@ export function runningStep(document) {
   return list(update.order).find((name) => ["begin", "undo"].includes(steps[name]?.edge)) ?? "";
 }
 
+// What nobody wanted to happen, and what it means for the VMs; "" if all is well.
+export function alarm(document) {
+  const all = roots(document);
+  const silent = all.filter((root) => root.state === "unknown").at(-1);
+  if (silent) return `Root ${silent.number} is not heard. What it does is not known.`;
+  const crashed = all.filter((root) => root.state === "crashed").at(-1);
+  if (!crashed || crashed.number < Math.max(...all.map((root) => root.number))) return "";
+  const lost = vms(document).filter((vm) => vm.state === "lost");
+  if (lost.length) return `A kernel has crashed. ${names(lost)} ${lost.length === 1 ? "is" : "are"} lost with it.`;
+  const going = running(document);
+  return going.length ? `The new kernel has crashed. ${names(going)} never left the old one.` : "The new kernel has crashed. The old one goes on.";
+}
+
+const running = (document) => vms(document).filter((vm) => ["running", "frozen", "paused"].includes(vm.state));
+
 // What happens now, in a sentence, from the facts alone.
 export function happening(document) {
   const all = roots(document);
   if (!all.length) return OPENING;
-  const crashed = all.filter((root) => root.state === "crashed").at(-1);
   const alive = all.filter((root) => !GONE.includes(root.state));
   const moving = handoffs(document).filter(underWay).at(-1);
-  const running = vms(document).filter((vm) => ["running", "frozen", "paused"].includes(vm.state));
+  if (alarm(document)) return alarm(document);
   if (moving?.stage === "frozen") {
     return `${moving.vm} stands still for a moment: its device state crosses to root ${moving.taker}. Its memory stays.`;
   }
@@ -94,21 +111,16 @@ export function happening(document) {
   const step = runningStep(document);
   if (step && part(part(part(document, "update"), "steps"), step).edge === "undo") return `Taken back: ${step}.`;
   if (step) return STEP[step] ?? `Step ${step}.`;
-  if (crashed && crashed.number >= Math.max(...all.map((root) => root.number))) {
-    return running.length
-      ? `The new kernel has crashed. ${names(running)} never left the old one.`
-      : "The new kernel has crashed. The old one goes on.";
-  }
   const taking = text(part(document, "update").taking_over);
   if (taking && taking !== "done") return `The old kernel has ended. The new one takes over: ${taking}.`;
-  return where(document, alive, running);
+  return where(document, alive, running(document));
 }
 
 const names = (all) => (all.length > 3 ? plural(all.length, "VM") : all.map((vm) => vm.name).join(", "));
 
-function where(document, alive, running) {
+function where(document, alive, going) {
   const parts = alive
-    .map((root) => [root, running.filter((vm) => vm.owner === root.number)])
+    .map((root) => [root, going.filter((vm) => vm.owner === root.number)])
     .filter(([, there]) => there.length)
     .map(([root, there]) => `${names(there)} ${there.length === 1 ? "runs" : "run"} in ${kernelName(document, root.number)}`);
   const told = parts.length ? `${parts.join("; ")}.` : "No VM runs.";

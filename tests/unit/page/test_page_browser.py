@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The page in a real browser, on a recording: it shows what that says, whatever happens to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from page_driver import SAMPLE, SECOND, Server, Viewer, sample_until, write_recording
+
+from multiroot.page import bundle
+from multiroot.page.actions import Actions, catalogue
+from multiroot.page.server import Served
+from multiroot.proc import Completed
+from multiroot.watch.events import Change, Points, Say, State
+from multiroot.watch.facts import Facts
+from multiroot.watch.recording import Recording
+from multiroot.watch.view import View
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+TOKEN = "0123456789abcdef"
+END = 1_000.0  # seconds; later than any recording here ends
+
+
+@pytest.fixture(scope="module")
+def replayed() -> Iterator[Server]:
+    with Server(Served(recording=SAMPLE)) as running:
+        yield running
+
+
+def facts_at(seconds: float) -> Facts:
+    view = View()
+    for event in sample_until(seconds):
+        view.apply(event)
+    return view.facts
+
+
+def compare(viewer: Viewer, facts: Facts) -> None:
+    """What the page shows is what the facts are."""
+    assert viewer.text("#resets") == str(facts.machine.resets)
+    for number, root in facts.roots.items():
+        box = f"#kernel-{'left' if int(number) % 2 else 'right'}"
+        assert viewer.page.locator(box).get_attribute("data-state") == root.state
+        assert f"root {number}" in viewer.text(box)
+        assert root.kernel_release in viewer.text(box)
+    tiles = viewer.page.locator(".cpu")
+    assert tiles.count() == len(facts.cpus)
+    for each in facts.cpus.values():
+        side = {0: "#park", 1: "#kernel-left", 2: "#kernel-right"}[each.root]
+        ours = viewer.page.locator(f"{side} .cpu").evaluate_all("all => all.map(each => each.dataset.state)")
+        assert each.state in ours
+    for name, vm in facts.vms.items():
+        where = viewer.page.locator(f"button[data-vm='{name}']")
+        side = "left" if vm.owner % 2 else "right"
+        assert where.evaluate("card => card.closest('.kernel').dataset.side") == side
+        assert f"(root {vm.owner}, epoch {vm.epoch})" in viewer.text(".owner-now")
+    for handoff in facts.handoffs.values():
+        if handoff.stage == "done":
+            assert viewer.text("[data-fact=copied]") == f"{handoff.ram_bytes_copied} bytes"
+            assert viewer.text("[data-fact=state]") == f"{round(handoff.device_state_bytes / 1000)} kB"
+            assert (
+                viewer.text("[data-fact=blackout]")
+                == f"{(handoff.resumed_ns - handoff.stopped_ns) / 1e6:g} ms"
+            )
+            if handoff.gap_ns:
+                assert viewer.text("[data-fact=gap]") == f"{handoff.gap_ns / 1e6:g} ms"
+    edges = viewer.page.locator(".step").evaluate_all("all => all.map(each => each.dataset.edge)")
+    assert edges == [facts.update.steps[name].edge for name in facts.update.order]
+
+
+def test_the_page_shows_what_the_recording_says_at_every_moment(browser: Browser, replayed: Server) -> None:
+    with Viewer(browser) as viewer:
+        viewer.open(f"{replayed.address}#paused")
+        for seconds in (0.5, 3.5, 6.5, 13.0, 15.0, 15.7, 17.0, 19.5, 20.9, 24.0, 5.0):
+            viewer.seek(seconds)
+            compare(viewer, facts_at(seconds))
+
+
+def test_the_memory_stays_while_the_card_slides(browser: Browser, replayed: Server) -> None:
+    where = """() => ['[data-extent=vm0]', 'button[data-vm=vm0]']
+        .map(each => document.querySelector(each).getBoundingClientRect().left)"""
+    with Viewer(browser) as viewer:
+        viewer.open(f"{replayed.address}#paused")
+        viewer.seek(15.7)
+        memory, card = viewer.page.evaluate(where)
+        viewer.page.evaluate("multiroot.seek(16.5), multiroot.draw(), multiroot.hold(0)")
+        assert viewer.page.evaluate(where) == pytest.approx([memory, card], abs=2)
+        viewer.page.evaluate("multiroot.hold(550)")
+        memory_then, card_then = viewer.page.evaluate(where)
+        viewer.page.evaluate("multiroot.finish()")
+        memory_after, card_after = viewer.page.evaluate(where)
+    assert memory_then == pytest.approx(memory, abs=2)
+    assert memory_after == pytest.approx(memory, abs=2)
+    assert card + 50 < card_then < card_after - 50
+
+
+def test_a_recording_plays_by_itself_at_the_chosen_speed(browser: Browser, replayed: Server) -> None:
+    with Viewer(browser) as viewer:
+        viewer.open(f"{replayed.address}#speed=16")
+        viewer.says("#headline", "The VM has not noticed")
+        viewer.says("#play", "again")
+        viewer.says("#verdict", "Everything held")
+        compare(viewer, facts_at(END))
+        viewer.page.locator("#play").click()
+        viewer.says("#headline", "One machine. One kernel.")
+
+
+def test_what_held_is_judged_from_the_facts(browser: Browser, replayed: Server) -> None:
+    with Viewer(browser) as viewer:
+        viewer.open(f"{replayed.address}#paused")
+        viewer.seek(24)
+        held = viewer.page.locator("#held li").evaluate_all("all => all.map(each => each.dataset.held)")
+        assert held == ["yes"] * 6
+        assert "multiroot handoff vm0" in viewer.text("#commands")
+
+
+@pytest.mark.parametrize(
+    ("change", "claim"),
+    [
+        ({"machine": {"resets": 1}}, "never reset"),
+        ({"handoffs": {"vm0/2": {"ram_bytes_copied": 4096}}}, "memory stayed"),
+        ({"vms": {"vm0": {"extents": [{"start": 4296015872, "size": 268435456}]}}}, "memory stayed"),
+        ({"vms": {"vm0": {"owner": 1}}}, "owned by one kernel alone"),
+        ({"cpus": {"0": {"root": 2, "number": 0}}}, "No CPU has two owners"),
+    ],
+)
+def test_what_did_not_hold_is_said(
+    browser: Browser, tmp_path: Path, change: dict[str, Any], claim: str
+) -> None:
+    events = list(sample_until(END))
+    path = write_recording(tmp_path / "bad.mrlog", *events, Change(events[-1].at, change))
+    with Server(Served(recording=path)) as running, Viewer(browser) as viewer:
+        viewer.open(f"{running.address}#paused")
+        viewer.seek(END)
+        assert claim in viewer.text("#held [data-held=no]")
+        assert "did not hold" in viewer.text("#verdict")
+
+
+def test_lost_and_repeated_ticks_are_counted(browser: Browser, tmp_path: Path) -> None:
+    *events, last = sample_until(END)
+    counter = facts_at(END).vms["vm0"].ticks
+    assert counter is not None
+    more = Points(
+        last.at, {"ticks/vm0": [(last.at, counter.counter + 50, 2), (last.at, counter.counter + 50, 2)]}
+    )
+    path = write_recording(tmp_path / "gap.mrlog", *events, last, more)
+    with Server(Served(recording=path)) as running, Viewer(browser) as viewer:
+        viewer.open(f"{running.address}#paused")
+        viewer.seek(END)
+        assert re.search(r"[1-9]\d* missing, 1 twice", viewer.text("#held [data-held=no]"))
+
+
+def test_keys_play_and_seek_and_change_the_theme(browser: Browser, replayed: Server) -> None:
+    with Viewer(browser) as viewer:
+        viewer.open(f"{replayed.address}#paused")
+        page = viewer.page
+        page.keyboard.press("ArrowRight")
+        viewer.says("#time", "1.0 of")
+        page.keyboard.press("ArrowLeft")
+        viewer.says("#time", "0.0 of")
+        page.keyboard.press("Space")
+        viewer.says("#play", "pause")
+        page.keyboard.press("Space")
+        viewer.says("#play", "play")
+        assert page.locator("html").get_attribute("data-theme") == "light"
+        page.keyboard.press("t")
+        page.keyboard.press("t")
+        assert page.locator("html").get_attribute("data-theme") == "dark"
+        page.reload()
+        viewer.ready()
+        assert page.locator("html").get_attribute("data-theme") == "dark"
+
+
+def test_everything_that_can_be_used_is_reached_with_tab_and_says_what_it_is(
+    browser: Browser, replayed: Server
+) -> None:
+    with Viewer(browser) as viewer:
+        viewer.open(f"{replayed.address}#paused")
+        viewer.seek(17)
+        reached = set()
+        for _ in range(20):
+            viewer.page.keyboard.press("Tab")
+            reached.add(
+                viewer.page.evaluate("document.activeElement.id || document.activeElement.dataset.vm")
+            )
+        assert {"theme", "vm0", "play", "seek", "speed"} <= reached
+        nameless = viewer.page.evaluate(
+            """() => [...document.querySelectorAll('button, select, input, svg[role=img]')]
+                .filter(each => !(each.innerText || each.labels?.length || each.ariaLabel || each.title))
+                .map(each => each.outerHTML)"""
+        )
+        assert nameless == []
+
+
+def test_less_motion_means_none(browser: Browser, replayed: Server) -> None:
+    with Viewer(browser) as viewer:
+        viewer.page.emulate_media(reduced_motion="reduce")
+        viewer.open(f"{replayed.address}#paused")
+        viewer.seek(15.7)
+        viewer.page.evaluate("multiroot.seek(16.5), multiroot.draw()")
+        assert viewer.page.evaluate("document.getAnimations().length") == 0
+
+
+def test_a_crash_is_told_before_anything_else(browser: Browser, tmp_path: Path) -> None:
+    events = list(sample_until(13))
+    panic = "Kernel panic - not syncing: sysrq triggered crash"
+    crash = {"roots": {"2": {"state": "crashed", "role": "", "console": ["one", panic], "splats": [panic]}}}
+    path = write_recording(tmp_path / "crash.mrlog", *events, Change(events[-1].at + 1, crash))
+    with Server(Served(recording=path)) as running, Viewer(browser) as viewer:
+        viewer.open(f"{running.address}#paused")
+        viewer.seek(END)
+        assert viewer.text("#headline") == "The new kernel has crashed. vm0 never left the old one."
+        assert viewer.text(".splat") == panic
+        assert viewer.page.locator("#kernel-right").get_attribute("data-state") == "crashed"
+
+
+def test_a_silent_root_is_not_shown_as_if_it_were_heard(browser: Browser, tmp_path: Path) -> None:
+    events = list(sample_until(17))
+    at = events[-1].at
+    root = {"state": "unknown", "heard_ns": at - 3 * SECOND}
+    silent = {"roots": {"2": root}, "vms": {"vm0": {"state": "unknown"}}}
+    path = write_recording(tmp_path / "silent.mrlog", *events, Change(at, silent))
+    with Server(Served(recording=path)) as running, Viewer(browser) as viewer:
+        viewer.open(f"{running.address}#paused")
+        viewer.seek(END)
+        assert "Root 2 is not heard" in viewer.text("#headline")
+        assert "last heard 3 s ago" in viewer.text("#kernel-right")
+        assert "is not heard" in viewer.text("button[data-vm=vm0]")
+
+
+# A lab, as far as a browser can tell: a hub that something is published to.
+
+
+@pytest.fixture
+def live() -> Iterator[Server]:
+    with Server(Served(lab="default")) as running:
+        yield running
+
+
+def test_a_handoff_is_seen_as_it_happens_and_after_a_reload_in_the_middle(
+    browser: Browser, live: Server
+) -> None:
+    events = list(sample_until(END))
+    middle = next(
+        n for n, each in enumerate(events) if isinstance(each, Change) and "frozen" in str(each.patch)
+    )
+    with Viewer(browser) as viewer:
+        live.publish(*events[:100])
+        viewer.open(live.address)
+        viewer.says("#link", "live")
+        live.publish(*events[100 : middle + 1])
+        viewer.says("button[data-vm=vm0]", "stands still")
+        viewer.page.reload()
+        viewer.ready()
+        viewer.says("button[data-vm=vm0]", "stands still")
+        live.publish(*events[middle + 1 :])
+        viewer.says("[data-fact=blackout]", "96 ms")
+        viewer.says("#headline", "The VM has not noticed")
+        viewer.page.evaluate("multiroot.draw(), multiroot.finish()")
+        compare(viewer, facts_at(END))
+
+
+def test_a_lost_server_is_told_of_and_found_again(browser: Browser) -> None:
+    events = list(sample_until(END))
+    running = Server(Served(lab="default"))
+    try:
+        with Viewer(browser) as viewer:
+            running.publish(*events[:100])
+            viewer.open(running.address)
+            viewer.says("#link", "live")
+            viewer.forgive = True
+            running.stop()
+            viewer.says("#banner", "does not answer")
+            viewer.says("#link", "no connection")
+            # What was known stays on show.
+            assert viewer.page.locator("button[data-vm=vm0]").count() == 1
+            running = Server(Served(lab="default"), running.port)
+            running.publish(*events)
+            viewer.says("#headline", "The VM has not noticed")
+            viewer.says("#link", "live")
+            assert viewer.page.locator("#banner").is_hidden()
+            compare(viewer, facts_at(END))
+    finally:
+        running.stop()
+
+
+def test_buttons_show_the_command_first_and_ask_where_something_is_lost(browser: Browser) -> None:
+    ran: list[tuple[str, ...]] = []
+
+    def run(argv: Any, timeout: float) -> Completed:
+        ran.append(tuple(argv))
+        return Completed(tuple(argv), 0, "root 2 would get CPUs 2-3", "")
+
+    served = Served(lab="default", actions=Actions(catalogue("7.x", "default"), run), token=TOKEN)
+    with Server(served) as running, Viewer(browser) as viewer:
+        running.publish(*list(sample_until(1)))
+        viewer.open(f"{running.address}#token={TOKEN}")
+        page = viewer.page
+        page.locator("[data-action=launch]").click()
+        viewer.says("#ask-command", "multiroot root launch --kernel 7.x")
+        viewer.says("#ask-dry", "would get CPUs 2-3")
+        assert page.locator("#ask-loss").is_hidden()
+        page.keyboard.press("Escape")
+        assert ran == [("root", "launch", "--kernel", "7.x", "--dry-run")]
+        page.locator("[data-action=launch]").click()
+        page.locator("#ask-yes").click()
+        viewer.says("#said", "exit code 0")
+        assert ran[-1] == ("root", "launch", "--kernel", "7.x")
+        assert page.locator("[data-action=crash]").is_disabled()
+        running.publish(*list(sample_until(17)))
+        page.locator("[data-action=crash]").click()
+        viewer.says("#ask-loss", "Running there now: vm0")
+        page.locator("#ask button[value=no]").click()
+        assert "sysrq" not in str(ran)
+
+
+def test_without_a_token_every_button_is_off(browser: Browser) -> None:
+    served = Served(lab="default", actions=Actions(catalogue("7.x", "default")), token=TOKEN)
+    with Server(served) as running, Viewer(browser) as viewer:
+        running.publish(*list(sample_until(1)))
+        viewer.open(running.address)
+        viewer.says("#control-text", "may only look")
+        assert viewer.page.locator("#buttons button").count() == 7
+        assert viewer.page.locator("#buttons button:enabled").count() == 0
+
+
+def test_ten_thousand_events_and_bad_ones_leave_the_page_small_and_right(
+    browser: Browser, live: Server
+) -> None:
+    filler = [(184_000_000_000 + n * 10_000_000, n, 1) for n in range(20_000)]
+    with Viewer(browser) as viewer:
+        live.publish(*list(sample_until(1)))
+        viewer.open(live.address)
+        viewer.says("#link", "live")
+        for number in range(100):
+            numbers = range(number * 100, number * 100 + 100)
+            live.publish(*(Points(186_000_000_000 + n, {"ticks/vm0": filler[n : n + 2]}) for n in numbers))
+        bad: list[Any] = [
+            {"vms": []}, {"roots": 3}, {"update": {"order": 7}}, {"handoffs": {"x": None, "y": 1}},
+            {"cpus": {"0": 1}}, {"memory": {"0x0": {"start": "x", "size": -1}}}, {"machine": "?"},
+            {"__proto__": {"x": 1}},
+        ]  # fmt: skip
+        live.publish(*(Change(187_000_000_000, patch) for patch in bad), Say(187_000_000_001, "still here"))
+        viewer.says("#headline", "still here")
+        points = viewer.page.evaluate("[...multiroot.model.strips.values()].map(each => each.length)")
+        assert max(points) <= 6000
+        assert viewer.page.evaluate("({}).x === undefined")
+        live.publish(State(188_000_000_000, facts_json(17)))
+        viewer.says(".owner-now", "(root 2, epoch 2)")
+
+
+def facts_json(seconds: float) -> dict[str, Any]:
+    view = View()
+    for event in sample_until(seconds):
+        view.apply(event)
+    return view.document
+
+
+def test_lines_of_a_recording_that_are_no_events_are_left_out(browser: Browser, tmp_path: Path) -> None:
+    good = SAMPLE.read_text().splitlines()
+    bad = ["{", "[]", "null", '{"at":"x","say":"no"}', '{"at":1e400}', '{"at":186000000000}', "\u0000"]
+    path = tmp_path / "mixed.mrlog"
+    path.write_text("\n".join([*good[:50], *bad, *good[50:]]) + "\n")
+    with Server(Served(recording=path)) as running, Viewer(browser) as viewer:
+        viewer.open(f"{running.address}#paused")
+        viewer.seek(END)
+        compare(viewer, facts_at(END))
+        assert int(viewer.page.locator("body").get_attribute("data-refused") or 0) == len(bad)
+
+
+def test_words_of_kernels_and_agents_stay_words(browser: Browser, tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)></script><script>window.evil=1</script>"
+    document = facts_json(1)
+    document["roots"]["1"] |= {"kernel_release": evil, "console": [evil], "splats": [evil]}
+    document["vms"][evil] = {"state": evil, "owner": 1, "epoch": 1, "error": evil}
+    path = write_recording(tmp_path / "evil.mrlog", State(1, document), Say(1, evil))
+    page_file = tmp_path / "evil.html"
+    bundle.write(Recording(path), page_file)
+    with Viewer(browser) as viewer:
+        viewer.open(f"{page_file.as_uri()}#paused")
+        viewer.seek(END)
+        assert viewer.text("#headline") == evil
+        assert viewer.page.evaluate("window.evil === undefined && !document.querySelector('img')")
+
+
+def test_one_html_file_shows_a_recording_with_no_server(browser: Browser, tmp_path: Path) -> None:
+    out = tmp_path / "run.html"
+    bundle.write(Recording(SAMPLE), out, {"ours_ns": 5e7, "kexec_ns": 15e9, "started": "today"})
+    text = out.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text)
+    with Viewer(browser) as viewer:
+        asked: list[str] = []
+        viewer.page.on("request", lambda request: asked.append(request.url))
+        viewer.open(f"{out.as_uri()}#paused")
+        viewer.seek(END)
+        compare(viewer, facts_at(END))
+        assert "300 times as long" in viewer.text("#compare-text")
+        assert [each for each in asked if not each.startswith(("data:", "file:"))] == []
+
+
+def test_without_a_bench_nothing_is_compared(browser: Browser, replayed: Server) -> None:
+    with Viewer(browser) as viewer:
+        viewer.open(f"{replayed.address}#paused")
+        viewer.seek(17)
+        assert viewer.page.locator("#compare").is_hidden()
+
+
+SIZES = {"laptop": (1280, 720), "wall": (3840, 2160), "phone": (390, 844)}
+MOMENTS = {"crossing": 15.7, "after": 17.0}
+BELOW = """['figures', 'player'].map(id => document.getElementById(id).getBoundingClientRect())
+    .reduce((figures, player) => player.top - figures.bottom)"""
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pictures_of_the_page(browser: Browser, replayed: Server, shots: Path, size: str) -> None:
+    width, height = SIZES[size]
+    with Viewer(browser, width=width, height=height) as viewer:
+        viewer.open(f"{replayed.address}#paused")
+        for name, seconds in MOMENTS.items():
+            for theme in ("light", "dark"):
+                viewer.page.emulate_media(color_scheme=theme)
+                viewer.seek(seconds)
+                viewer.page.screenshot(path=shots / f"{size}-{theme}-{name}.png")
+                assert viewer.page.locator("html").get_attribute("data-theme") == theme
+        assert viewer.page.evaluate("document.documentElement.scrollWidth") <= width
+        if size != "phone":
+            # The whole stage is on one screen, above the player's bar.
+            assert viewer.page.evaluate(BELOW) >= 0
