@@ -96,6 +96,8 @@ class Agent:
         for server in self._servers:
             await server.start()
         await root.neighbours.serve(make)
+        if root.options.metrics:
+            watching.serve_metrics(root.options.metrics)
         await health_service.set("", health_pb2.HealthCheckResponse.SERVING)
         root.neighbours.announce_ready(tsc())
         root.marks.add("ready")

@@ -31,6 +31,7 @@ class Options:
     run_dir: Path = Path("/run/multiroot")
     services: Path = SERVICES
     uplink: str = ""  # the card of the guests' network, by name or MAC address
+    metrics: tuple[str, int] | None = None  # where to tell them
     failpoints: bool = False  # obey the lab's orders (multiroot/failpoints.py)
 
 

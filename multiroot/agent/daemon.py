@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiroot import bugs, proc
-from multiroot.agent import memory
+from multiroot.agent import memory, metrics_address
 from multiroot.agent.agent import Agent
 from multiroot.agent.context import Options
 from multiroot.errors import BugError
@@ -56,6 +56,13 @@ def parse(argv: Sequence[str]) -> Options:
         "it is theirs alone, and when this root has it or gets it, it becomes a port of their bridge",
     )
     parser.add_argument(
+        "--metrics",
+        default="",
+        metavar="ADDRESS:PORT",
+        help="tell metrics for Prometheus there, on the loopback or the control network; "
+        "off unless asked for",
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="show every program that is run (or MULTIROOT_DEBUG=1)"
     )
     parser.add_argument(
@@ -71,6 +78,7 @@ def parse(argv: Sequence[str]) -> Options:
         kernels=words.kernels,
         guests=words.guests,
         uplink=words.uplink,
+        metrics=metrics_address.parse(words.metrics) if words.metrics else None,
         failpoints=words.failpoints,
     )
 

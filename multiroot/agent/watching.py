@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
@@ -34,6 +37,11 @@ from multiroot.watch.tick_tail import TickTails
 from multiroot.watch.vm_look import VmLook
 from multiroot.watch.watch_service import WatchService
 
+if TYPE_CHECKING:
+    from multiroot.agent.metrics import Metrics
+
+log = logging.getLogger("multirootd")
+
 _NAMES = {Role.PARENT: "old", Role.CHILD: "new"}
 _LASTING = (PhaseName.COMMIT, PhaseName.RETIRE)  # steps that nothing takes back
 
@@ -55,6 +63,7 @@ class Watching:
         updates.console.subscribe(lambda line: self._known.lines.add([line]))
         self._booted_ns = root.clock() - int(uptime_s() * 1e9)
         self._wall_offset_ns = time.time_ns() - root.clock()
+        self._metrics: Metrics | None = None
         self.teller = Teller(self.look, GuestTicks(manager, root.clock), root.clock, root.news)
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -62,8 +71,25 @@ class Watching:
         service = WatchService(self._root.me.root, self.teller)
         watch_pb2_grpc.add_WatchServiceServicer_to_server(service, server)
 
+    def serve_metrics(self, address: tuple[str, int]) -> None:
+        """Tell Prometheus, too; a root without its library, or whose port is taken, goes on without."""
+        try:
+            # Most agents are not asked to: importing it takes time.
+            from multiroot.agent.metrics import Metrics
+
+            settled = self._handoffs.log.settled
+            loop = asyncio.get_running_loop()
+            metrics = Metrics(self.look, self._root.news.quiet, lambda: dict(settled), loop)
+            metrics.serve(address)
+        except (ImportError, MultirootError) as error:
+            log.warning("no metrics: %s", error)
+        else:
+            self._metrics = metrics
+
     async def close(self) -> None:
         """Tell nobody any more."""
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
         await self.teller.close()
         self._kernel.close()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ class HandoffLog:
         self._clock = clock
         self._changed = changed
         self._noted: dict[str, HandoffFacts] = {}
+        self.settled: Counter[Stage] = Counter()  # of all that this agent has given
 
     def all(self) -> dict[str, HandoffFacts]:
         """By `VM/EPOCH`, oldest first."""
@@ -52,4 +54,5 @@ class HandoffLog:
             facts.ram_bytes_copied = result.ram_bytes_copied
         else:
             facts.stage, facts.error = Stage.STAYED, str(error or "")
+        self.settled[facts.stage] += 1
         self._changed()
