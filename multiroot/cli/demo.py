@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,12 +107,14 @@ class Wanted:
 @click.option("--passthrough", is_flag=True, help="The VM owns a network card, which goes along at work.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and do nothing.")
+@click.option("--ui", is_flag=True, help="Serve the page that shows it, and print where (`lab ui`).")
 @stage_options
 def demo(
     lab: LabChoice,
     json_file: Path | None,
     keep: bool,
     dry_run: bool,
+    ui: bool,
     guest: str,
     showing: Showing,
     **words: Any,
@@ -119,14 +122,15 @@ def demo(
     """Hand a running VM from one kernel to another, and prove it."""
     wanted = Wanted(**words)
     showing.check()
-    if showing.script:
-        wanted.check_script(guest, json_file)
-        held = _play_script(showing, lab, keep, dry_run)
-    elif guest == "debian":
-        wanted.check_debian(showing)
-        held = _play_debian(wanted, lab, json_file, keep, dry_run)
-    else:
-        held = _play(wanted, lab, json_file, keep, dry_run, showing)
+    with _page(lab.name, keep=keep) if ui and not dry_run else nullcontext():
+        if showing.script:
+            wanted.check_script(guest, json_file)
+            held = _play_script(showing, lab, keep, dry_run)
+        elif guest == "debian":
+            wanted.check_debian(showing)
+            held = _play_debian(wanted, lab, json_file, keep, dry_run)
+        else:
+            held = _play(wanted, lab, json_file, keep, dry_run, showing)
     if keep and not dry_run:
         say(
             f"the lab runs on; end it with `multiroot lab down --name {lab.name}`",
@@ -134,6 +138,13 @@ def demo(
         )
     if not held:
         raise click.exceptions.Exit(FAILED)
+
+
+def _page(name: str, *, keep: bool) -> AbstractContextManager[None]:
+    """The page of that lab, for as long as it is played."""
+    from multiroot.cli.lab_ui import beside
+
+    return beside(name, keep=keep)
 
 
 def _play_script(showing: Showing, lab: LabChoice, keep: bool, dry_run: bool) -> bool:

@@ -93,16 +93,18 @@ def _serve_lab(name: str, port: int, kernel: str) -> None:
 
     state.folder(name)  # a bad name is told of at once
     token = living.token(name)
+    lab = living.Living(name)
     served = server.Served(
         lab=name,
-        actions=Actions(catalogue(kernel, name), living.commands(name)),
+        actions=Actions(catalogue(kernel, name), lab.command),
         bench=_bench,
+        board=lambda: lab.board,
         token=token,
     )
     at = server.listen(port)
     say(f"http://{server.HOST}:{at.getsockname()[1]}/#token={token}")
     sys.stdout.flush()
-    server.serve(server.application(served, lambda: living.events(name)), at)
+    server.serve(server.application(served, lab.events), at)
 
 
 def _bench() -> dict[str, object]:

@@ -18,7 +18,8 @@ _NAMES = ("127.0.0.1", "localhost", "[::1]")
 # Nothing from anywhere else, no form that leads away, and nobody may put the page into theirs.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
-    " font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    " font-src 'self'; frame-src http://127.0.0.1:*; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

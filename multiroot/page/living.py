@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from multiroot.errors import MultirootError
 from multiroot.lab import paths, state
 from multiroot.lab.state import LabState
 from multiroot.lab.watching import collector
-from multiroot.page.actions import Run, run_command
+from multiroot.page.actions import run_command
+from multiroot.page.board import Asker, Board
 from multiroot.rpc.token import make_token, read_token
 from multiroot.watch.events import Event, Say, State
 
@@ -35,53 +36,60 @@ def token_file(name: str) -> Path:
     return paths.make_dir(paths.state_dir() / "page") / f"{name}.token"
 
 
-async def events(name: str) -> AsyncIterator[Event]:
-    """What there is to tell of the lab, while anybody listens. Times begin anew with each machine."""
-    while True:
-        lab = await _running(name)
-        yield Say(0, "")
-        ended = asyncio.ensure_future(_ended(lab))
-        try:
-            async for event in _until(ended, lab):
-                yield event
-        except MultirootError as error:
-            yield Say(0, f"Nothing can be told of the machine: {error}")
-            await asyncio.sleep(LOOK_S)
-        finally:
-            ended.cancel()
-            with suppress(asyncio.CancelledError):
-                await ended
-        yield State(0, {})
-        yield Say(0, "The machine has ended.")
+class Living:
+    """The lab of that name, whichever machine it is at the time."""
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._asker: Asker | None = None
 
-async def _until(ended: asyncio.Future[None], lab: LabState) -> AsyncIterator[Event]:
-    """What the lab's agents tell until its machine is no more."""
-    async with collector(lab) as told:
-        stream = told.events()
+    @property
+    def board(self) -> Board | None:
+        """The board that one of its guests keeps, once it is found."""
+        return self._asker.found if self._asker else None
+
+    def command(self, argv: Sequence[str], timeout: float) -> proc.Completed:
+        """Run a command that means this lab, whatever other labs there are."""
+        lab = state.load_alive(self._name)
+        return run_command(argv, timeout, {"MULTIROOT_AGENT": lab.agent_target})
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What there is to tell, while anybody listens. Times begin anew with each machine."""
         while True:
-            coming: asyncio.Future[Event] = asyncio.ensure_future(anext(stream))
-            either: list[asyncio.Future[Any]] = [coming, ended]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done():
-                coming.cancel()
-                with suppress(asyncio.CancelledError):
-                    await coming
-                return
+            lab = await self._running()
+            yield Say(0, "")
             try:
+                async for event in self._machine(lab):
+                    yield event
+            except MultirootError as error:
+                yield Say(0, f"Nothing can be told of the machine: {error}")
+                await asyncio.sleep(LOOK_S)
+            else:
+                yield State(0, {})
+                yield Say(0, "The machine has ended.")
+
+    async def _machine(self, lab: LabState) -> AsyncIterator[Event]:
+        """What is told of one machine until it is no more."""
+        self._asker = Asker(lab)
+        async with collector(lab) as told, _beside(_ended(lab)) as ended, _beside(self._asker.run(told)):
+            stream = told.events()
+            while True:
+                coming: asyncio.Future[Event] = asyncio.ensure_future(anext(stream))
+                either: list[asyncio.Future[Any]] = [coming, ended]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    await _cancelled(coming)
+                    return
                 yield coming.result()
-            except StopAsyncIteration:
-                return
 
-
-async def _running(name: str) -> LabState:
-    """The lab as soon as its machine runs."""
-    while True:
-        with suppress(MultirootError):
-            found = state.load(name)
-            if found.alive():
-                return found
-        await asyncio.sleep(LOOK_S)
+    async def _running(self) -> LabState:
+        """The lab as soon as its machine runs."""
+        while True:
+            with suppress(MultirootError):
+                found = state.load(self._name)
+                if found.alive():
+                    return found
+            await asyncio.sleep(LOOK_S)
 
 
 async def _ended(lab: LabState) -> None:
@@ -90,11 +98,17 @@ async def _ended(lab: LabState) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-def commands(name: str) -> Run:
-    """Runs commands that mean this lab, whatever other labs there are."""
+@asynccontextmanager
+async def _beside(work: Any) -> AsyncIterator[asyncio.Future[Any]]:
+    """Have a coroutine run meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        await _cancelled(task)
 
-    def run(argv: Sequence[str], timeout: float) -> proc.Completed:
-        lab = state.load_alive(name)
-        return run_command(argv, timeout, {"MULTIROOT_AGENT": lab.agent_target})
 
-    return run
+async def _cancelled(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

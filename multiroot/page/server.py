@@ -21,6 +21,7 @@ from aiohttp import web
 from multiroot.errors import BadRequestError, ConflictError, MultirootError, StrangerError
 from multiroot.page import guard
 from multiroot.page.actions import Actions
+from multiroot.page.board import Board
 from multiroot.watch.events import Event, State, to_json
 from multiroot.watch.hub import Hub
 from multiroot.watch.view import View
@@ -44,6 +45,7 @@ class Served:
     actions: Actions | None = None
     recording: Path | None = None
     bench: Callable[[], dict[str, Any]] = dict
+    board: Callable[[], Board | None] = lambda: None
     token: str = ""
     view: View = field(default_factory=View)
 
@@ -64,6 +66,7 @@ def application(served: Served, source: Source | None = None) -> web.Application
     app.router.add_get("/facts", _facts)
     app.router.add_get("/recording", _recording)
     app.router.add_get("/bench", _bench)
+    app.router.add_get("/board", _board)
     app.router.add_get("/actions", _actions)
     app.router.add_post("/actions/{name}", _act)
     app.router.add_static("/static/", STATIC)
@@ -130,6 +133,11 @@ async def _mode(request: web.Request) -> web.StreamResponse:
 
 async def _bench(request: web.Request) -> web.StreamResponse:
     return web.json_response(await asyncio.to_thread(request.app[SERVED].bench))
+
+
+async def _board(request: web.Request) -> web.StreamResponse:
+    found = request.app[SERVED].board()
+    return web.json_response({"vm": found.vm, "port": found.port} if found else {})
 
 
 async def _recording(request: web.Request) -> web.StreamResponse:

@@ -7,7 +7,7 @@ import { Feed } from "./feed.js";
 import { Machine } from "./machine.js";
 import { drawMemory } from "./memory.js";
 import { setPace } from "./motion.js";
-import { drawClosing, drawCompare, drawConsoles, drawFigures, drawSteps, setLink } from "./panels.js";
+import { drawBoard, drawClosing, drawCompare, drawConsoles, drawFigures, drawSteps, setLink, showBoard } from "./panels.js";
 import { parse, Player } from "./replay.js";
 import { alarm, detail, happening, subject } from "./story.js";
 import { drawMoment, drawNow } from "./strips.js";
@@ -52,6 +52,7 @@ function drawAll() {
   drawMoment(model, vm);
   drawConsoles(facts);
   drawCompare(place.bench, model);
+  drawBoard(facts, place.board);
   drawClosing(model, place.lab);
   document.body.dataset.events = String(model.events);
   document.body.dataset.refused = String(model.refused + (place.feed?.refused ?? 0) + (place.refused ?? 0));
@@ -93,6 +94,18 @@ function live() {
   });
   // Uptimes go on though nothing changes.
   setInterval(() => { dirty = true; }, 1000);
+  $("board-show").addEventListener("click", () => showBoard(place.board));
+  lookForBoard();
+}
+
+// A guest that keeps a board may come later, or be another one.
+async function lookForBoard() {
+  try {
+    place.board = await fetched("board", "json");
+  } catch {
+    // The server is away; the banner says so.
+  }
+  setTimeout(lookForBoard, 3000);
 }
 
 // A recording

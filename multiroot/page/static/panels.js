@@ -2,7 +2,7 @@
 // Steps, figures, consoles, the comparison, and the closing panel.
 
 import { list, number, part, text } from "./facts.js";
-import { blackout, checks, gapOf, handoffs, lastDone, roots, sideOf } from "./story.js";
+import { blackout, checks, gapOf, handoffs, lastDone, roots, shortRelease, sideOf } from "./story.js";
 import { el, kilobytes, ms, setData, setText } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -95,6 +95,25 @@ export function drawCompare(bench, model) {
     row(`kexec + PMEM: ${ms(kexec)}`, "off", ""),
     el("p", { class: "compare-note" }, `To this scale the second bar is ${Math.round((scale * kexec) / ours / 80)} screens long. It leaves yours at the right.`),
   );
+}
+
+// The board that a guest keeps; its frame says which kernel serves it. It is asked of the guest only when shown.
+export function drawBoard(facts, board) {
+  const vm = part(part(facts, "vms"), text(board?.vm));
+  $("board").hidden = !number(board?.port);
+  if ($("board").hidden) return;
+  const root = part(part(facts, "roots"), String(vm.owner));
+  $("board-frame").dataset.side = sideOf(number(vm.owner));
+  const kernel = text(root.kernel_release) ? `Linux ${shortRelease(root.kernel_release)} (root ${vm.owner})` : `root ${number(vm.owner)}`;
+  setText($("board-text"), `This board is in the memory of ${board.vm} and nowhere else. `
+    + `All browsers see the same one. ${board.vm} runs in ${kernel}, so that kernel serves it now.`);
+}
+
+export function showBoard(board) {
+  const frame = $("board-frame");
+  frame.hidden = !frame.hidden;
+  setText($("board-show"), frame.hidden ? "Show the board" : "Hide the board");
+  frame.src = frame.hidden ? "about:blank" : `http://127.0.0.1:${board.port}/`;
 }
 
 const WORD = { true: "held", false: "did not hold", "": "not seen yet" };
