@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The page in a real browser, of a real machine: a second kernel, a handoff and the way back, all by its buttons.
+"""The page of a real machine in a real browser: a second kernel, a handoff and the way back, by its buttons.
 
 What it shows is compared with what the agents say.
 """
