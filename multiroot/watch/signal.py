@@ -33,7 +33,9 @@ class Signal:
     async def wait(self, timeout_s: float) -> bool:
         """Until it is rung, or was since the last call; False after `timeout_s` seconds."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._rung.wait(), timeout_s)
+            # Not wait_for: of Python 3.11, it may forget that it was cancelled.
+            async with asyncio.timeout(timeout_s):
+                await self._rung.wait()
         self._rung.clear()
         rung, self._noted = self._noted, False
         return rung
