@@ -35,8 +35,8 @@ function now() {
 function drawAll() {
   const facts = model.document;
   const vm = subject(facts, place.chosen);
-  const told = happening(facts);
-  const trouble = model.alarmedAt > model.saidAt ? alarm(facts) : "";
+  const told = happening(facts, now());
+  const trouble = model.alarmedAt > model.saidAt ? alarm(facts, now()) : "";
   const headline = trouble || model.said || told;
   setText($("headline"), headline);
   $("headline").classList.toggle("long", headline.length > 62);

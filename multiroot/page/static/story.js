@@ -82,10 +82,12 @@ export function runningStep(document) {
   return list(update.order).find((name) => ["begin", "undo"].includes(steps[name]?.edge)) ?? "";
 }
 
+const SILENT_NS = 3e9; // a machine that is busy has agents that are silent for a moment: the kernel's box says so
+
 // What nobody wanted to happen, and what it means for the VMs; "" if all is well.
-export function alarm(document) {
+export function alarm(document, at) {
   const all = roots(document);
-  const silent = all.filter((root) => root.state === "unknown").at(-1);
+  const silent = all.filter((root) => root.state === "unknown" && at - number(root.heard_ns) > SILENT_NS).at(-1);
   if (silent) return `Root ${silent.number} is not heard. What it does is not known.`;
   const crashed = all.filter((root) => root.state === "crashed").at(-1);
   if (!crashed || crashed.number < Math.max(...all.map((root) => root.number))) return "";
@@ -98,12 +100,12 @@ export function alarm(document) {
 const running = (document) => vms(document).filter((vm) => ["running", "frozen", "paused"].includes(vm.state));
 
 // What happens now, in a sentence, from the facts alone.
-export function happening(document) {
+export function happening(document, at) {
   const all = roots(document);
   if (!all.length) return OPENING;
   const alive = all.filter((root) => !GONE.includes(root.state));
   const moving = handoffs(document).filter(underWay).at(-1);
-  if (alarm(document)) return alarm(document);
+  if (alarm(document, at)) return alarm(document, at);
   if (moving?.stage === "frozen") {
     return `${moving.vm} stands still for a moment: its device state crosses to root ${moving.taker}. Its memory stays.`;
   }

@@ -95,7 +95,7 @@ static void answer(int fd, const char *status, const char *type, const char *bod
 	char head[256];
 	int size = snprintf(head, sizeof(head),
 			    "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
-			    "Connection: close\r\n\r\n", status, type, length);
+			    "Access-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n", status, type, length);
 
 	/* Whoever does not take this at once is not waited for. */
 	if (send(fd, head, size, MSG_DONTWAIT | MSG_NOSIGNAL) == size)
