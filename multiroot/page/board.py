@@ -23,7 +23,7 @@ from multiroot.rpc import client
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 from multiroot.watch.collect import Collector
 
-ASK_S = 0.25  # from one question of ours to the next
+ASK_S = 0.5  # from one question of ours to the next; each costs the guest some of its emulated CPU
 PATIENCE_S = 20.0  # so long an answer may take: a handoff under emulation, on a busy computer
 _LOOK_S = 3.0  # until it is looked for again
 _CALL_S = 5.0

@@ -26,7 +26,7 @@ const char board_page[] =
 	"  p.textContent=`generation ${generation}, looked at ${looks} times; this answer took `\n"
 	"   +`${Math.round(performance.now()-began)} ms`;last=performance.now();\n"
 	" }catch{p.textContent=`no answer for ${Math.round((performance.now()-last)/100)/10} s`}\n"
-	" setTimeout(look,250)}\n"
+	" setTimeout(look,500)}\n"
 	"let drawing=false;\n"
 	"function draw(e){if(!drawing)return;const r=c.getBoundingClientRect();\n"
 	" const x=Math.floor((e.clientX-r.left)/r.width*96),y=Math.floor((e.clientY-r.top)/r.height*48);\n"
