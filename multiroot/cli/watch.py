@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, ExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ import click
 from multiroot.cli.agent import agent_target
 from multiroot.cli.commands import Command
 from multiroot.cli.output import json_option, print_json
-from multiroot.errors import PeerLostError
+from multiroot.errors import PeerLostError, StrangerError
+from multiroot.watch import loops
 
 if TYPE_CHECKING:
     from multiroot.rpc.client import Address
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from multiroot.watch.view import View
 
 FILE = click.Path(path_type=Path)
-HEARD_S = 10.0  # by then an agent has answered, or there is none
+HEARD_S = 5.0  # by then an agent has answered, or there is none
 
 
 @click.command(cls=Command, example="multiroot watch --record run.mrlog")
@@ -50,11 +51,11 @@ def watch(once: bool, record: Path | None, replay: Path | None, speed: float, as
     if record and once:
         raise click.UsageError("--once records nothing: leave --record out.")
     if replay:
-        asyncio.run(_show(_replayed(replay, speed), None, as_json))
+        loops.run(_show(_replayed(replay, speed), None, as_json))
         return
     address = agent_target()
     if once:
-        _show_once(asyncio.run(_first(address)), as_json)
+        _show_once(loops.run(_first(address)), as_json)
         return
     with ExitStack() as stack:
         recorder = None
@@ -62,7 +63,7 @@ def watch(once: bool, record: Path | None, replay: Path | None, speed: float, as
             from multiroot.watch.recording import Recorder
 
             recorder = stack.enter_context(Recorder(record))
-        asyncio.run(_show(_live(address), recorder, as_json))
+        loops.run(_show(_live(address), recorder, as_json))
 
 
 async def _replayed(path: Path, speed: float) -> AsyncGenerator[Event, None]:
@@ -90,36 +91,38 @@ def collector_for(address: Address) -> Collector:
 async def _live(address: Address) -> AsyncGenerator[Event, None]:
     async with AsyncExitStack() as stack:
         collector = await stack.enter_async_context(collector_for(address))
-        await _heard(collector, address)
+        with suppress(TimeoutError):
+            # Once an agent has spoken, its silence is told like all else. One that never does is an error.
+            async with asyncio.timeout(HEARD_S):
+                await collector.wait(lambda facts: bool(facts.roots))
+        _check_heard(collector, address)
         events = await stack.enter_async_context(aclosing(collector.events()))
         async for event in events:
             yield event
 
 
-async def _heard(collector: Collector, address: Address) -> None:
-    """Once an agent has spoken, its silence is told like all else. One that never does is an error."""
-    try:
-        async with asyncio.timeout(HEARD_S):
-            await collector.wait(lambda facts: bool(facts.roots))
-    except TimeoutError as error:
-        raise PeerLostError(
-            f"no agent answers at {address}: {collector.trouble}", "is it running?"
-        ) from error
+def _check_heard(collector: Collector, address: Address) -> None:
+    if collector.view.facts.roots:
+        return
+    why = collector.trouble
+    if isinstance(why, StrangerError):
+        raise why
+    told = f": {why.message}" if why else ""
+    raise PeerLostError(f"no agent answers at {address}{told}", why.hint if why else "")
 
 
 async def _first(address: Address) -> View:
     """What is known as soon as every root that lives has spoken, or has had the time to."""
     from multiroot.watch.facts import RootState
 
+    waiting = (RootState.STARTING, RootState.UNKNOWN)
     async with collector_for(address) as collector:
-        await _heard(collector, address)
-        try:
-            async with asyncio.timeout(HEARD_S / 2):
-                waiting = (RootState.STARTING, RootState.UNKNOWN)
+        await collector.tried()
+        _check_heard(collector, address)
+        with suppress(TimeoutError):
+            # What there is to see then is shown.
+            async with asyncio.timeout(HEARD_S):
                 await collector.wait(lambda facts: all(r.state not in waiting for r in facts.roots.values()))
-        except TimeoutError:
-            # Then that is what there is to see.
-            return collector.view
         return collector.view
 
 

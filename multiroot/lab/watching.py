@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from multiroot.lab.recorder import console_log
 from multiroot.lab.state import LabState
 from multiroot.watch.collect import Add, Collector
 from multiroot.watch.facts import Facts, MachineFacts, MemoryKind, RangeFacts
+from multiroot.watch.join import OVER
 from multiroot.watch.kernel_tail import Lines
 
 _PORTS = ("old", "new")
@@ -57,11 +58,13 @@ class Consoles:
         self._ports: dict[int, str] = {}
         self._lines: dict[int, Lines] = {}
 
-    def read(self, roots: Iterable[int]) -> None:
-        """Take in what was said; `roots` are the numbers of all that are known."""
+    def read(self, roots: Mapping[int, bool]) -> None:
+        """Take in what was said; `roots` are the numbers of all that are known, and whether they live."""
         for number in sorted(roots):
             if number not in self._ports:
-                parent = max((each for each in self._ports if each < number), default=0)
+                older = [each for each in self._ports if each < number]
+                # A root is started by one that lives, or did when we were not there yet.
+                parent = max((each for each in older if roots.get(each)), default=max(older, default=0))
                 self._ports[number] = "new" if self._ports.get(parent) == "old" else "old"
                 self._lines[number] = Lines()
         for number in sorted(self._ports)[:-_ROOTS_MOST]:
@@ -86,7 +89,7 @@ class LabLook:
     def __init__(self, lab: LabState) -> None:
         self._lab = lab
         self._consoles = Consoles({port: ConsoleFile(lab.folder / console_log(port)) for port in _PORTS})
-        self._known: list[int] = [1]
+        self._known: dict[int, bool] = {1: True}
         self._image = ""
 
     async def look(self) -> Add:
@@ -94,7 +97,7 @@ class LabLook:
         resets = await asyncio.to_thread(self._read)
 
         def add(facts: Facts) -> None:
-            self._known = [int(number) for number in facts.roots]
+            self._known = {int(number): root.state not in OVER for number, root in facts.roots.items()}
             self._add(facts, resets)
 
         return add

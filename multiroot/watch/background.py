@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from multiroot.errors import MultirootError, WaitTimeoutError
+from multiroot.watch import loops
 from multiroot.watch.collect import Collector
 from multiroot.watch.events import Event
 from multiroot.watch.facts import Facts
@@ -27,6 +28,7 @@ class InBackground:
         self._make = make
         self._hear = hear
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(loops.forgive)
         self._stop = asyncio.Event()
         self._begun = threading.Event()
         self._collector: Collector | None = None

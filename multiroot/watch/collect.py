@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
+from multiroot.errors import MultirootError
+from multiroot.net.addresses import MAX_ROOT
 from multiroot.rpc.client import AGENT_SOCKET, Address
 from multiroot.rpc.v1 import watch_pb2
 from multiroot.watch.decode import from_json, to_json
@@ -25,6 +27,7 @@ from multiroot.watch.view import View
 from multiroot.watch.ways import SILENT_S, Open, Way, opener
 
 CHECK_S = 0.1
+WAYS = 4  # at most, beside the one to the address itself
 LOOK_S = 0.5  # for what nobody tells: the lab's account of its machine
 _DRIFT_NS = 20_000  # what two clocks may part between two messages
 TICKS = "ticks"
@@ -103,9 +106,13 @@ class Collector:
             raise self._error
 
     @property
-    def trouble(self) -> str:
+    def trouble(self) -> MultirootError | None:
         """Why nothing is heard, if nothing is."""
-        return self._ways[None].error or "nothing was heard of it yet"
+        return self._ways[None].error
+
+    async def tried(self) -> None:
+        """Until an agent has been heard, or it is known that none was at the first try."""
+        await self._ways[None].tried.wait()
 
     def now_ns(self) -> int:
         """The machine-wide clock, as far as it is known; never less than what was told already."""
@@ -195,11 +202,16 @@ class Collector:
         """One way to each root that lives; the one to the address itself is any root's."""
         facts = self.view.facts
         near = {number for number, root in self._roots.items() if root.way is self._ways[None] and root.fresh}
-        wanted = {
-            int(number)
-            for number, root in facts.roots.items()
-            if root.state not in OVER and int(number) not in near
+        # Who is still starting has no agent to ask.
+        ready = {
+            number
+            for each in self._roots.values()
+            for number, root in each.facts.roots.items()
+            if root.state in (RootState.ALIVE, RootState.UNKNOWN)
         }
+        living = [int(each) for each in ready if each in facts.roots and facts.roots[each].state not in OVER]
+        # Two live at a time. An agent may say anything.
+        wanted = {number for number in sorted(living)[-WAYS:] if 1 <= number <= MAX_ROOT} - near
         for number in [each for each in self._ways if each is not None and each not in wanted]:
             await self._ways.pop(number).close()
         for number in wanted - self._ways.keys():

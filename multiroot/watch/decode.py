@@ -16,6 +16,7 @@ from multiroot.watch.facts import VERSION, Facts
 T = TypeVar("T")
 
 _NUMBER = re.compile("[0-9]{1,9}")
+_MOST = (1 << 64) - 1
 
 
 def to_json(facts: Facts) -> dict[str, Any]:
@@ -79,7 +80,9 @@ def _made(kind: Any, value: object, where: str) -> Any:
     ):
         return kind(value)
     # A bool is an int to Python.
-    if kind in (str, int, bool) and type(value) is kind:
+    if kind in (str, bool) and type(value) is kind:
+        return value
+    if kind is int and type(value) is int and (0 if not where.endswith("_ns") else -_MOST) <= value <= _MOST:
         return value
     shown = repr(value)
     raise BadRequestError(f"{where} can't be {shown if len(shown) <= 80 else shown[:80] + '...'}")

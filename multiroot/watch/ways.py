@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import grpc.aio
 
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, MultirootError, PeerLostError
+from multiroot.rpc import status
 from multiroot.rpc.border import ANSWER_MOST
 from multiroot.rpc.client import Address
 from multiroot.rpc.server import ROOT_KEY
@@ -18,7 +19,8 @@ from multiroot.rpc.v1 import watch_pb2, watch_pb2_grpc
 
 FIRST_S = 5.0  # an agent may take so long to say the first thing
 SILENT_S = 0.8  # after which an agent that has spoken is silent; it says something every 0.3 s
-AGAIN_S = 0.3  # nobody tells when there is an agent again
+# Nobody tells when there is an agent again. An emulated machine has better things to do than to refuse.
+AGAIN_S, AGAIN_MOST_S = 0.3, 1.5
 
 Messages = AsyncIterator[watch_pb2.WatchEvent]
 Open = Callable[[int | None], Messages]
@@ -52,7 +54,8 @@ class Way:
     def __init__(self, open_stream: Open, root: int | None, hear: Hear) -> None:
         """To the agent of the root with that number, None: to whichever answers there."""
         self.root = root
-        self.error = ""  # why the last try ended
+        self.error: MultirootError | None = None  # why the last try ended
+        self.tried = asyncio.Event()  # something was heard, or a try has failed
         self._open = open_stream
         self._hear = hear
         self.task = asyncio.create_task(self._run())
@@ -63,17 +66,21 @@ class Way:
         await asyncio.wait({self.task})
 
     async def _run(self) -> None:
+        pause = AGAIN_S
         while True:
+            before = self.error
             try:
                 await self._follow()
-                self.error = "the agent has ended the stream"
+                self.error = PeerLostError("the agent has ended the stream")
             except TimeoutError:
-                self.error = "the agent says nothing"
-            except grpc.aio.AioRpcError as error:
-                self.error = error.details() or error.code().name
+                self.error = PeerLostError("the agent says nothing")
+            except grpc.RpcError as error:
+                self.error = status.decode(error, "the agent")
             except BadRequestError as error:
-                self.error = error.message
-            await asyncio.sleep(AGAIN_S)
+                self.error = error
+            self.tried.set()
+            pause = min(2 * pause, AGAIN_MOST_S) if before else AGAIN_S
+            await asyncio.sleep(pause)
 
     async def _follow(self) -> None:
         messages = aiter(self._open(self.root))
@@ -85,3 +92,5 @@ class Way:
                 return
             patience = SILENT_S
             self._hear(message)
+            self.error = None
+            self.tried.set()

@@ -297,7 +297,6 @@ async def test_what_makes_no_sense_is_not_believed_and_the_way_begins_again(worl
             while not world.streams.get(1):
                 await asyncio.sleep(0.01)
         assert it.view.facts.roots["1"].state is ALIVE
-        assert it.trouble
 
 
 async def test_a_bug_in_what_is_added_reaches_those_who_watch(world: World) -> None:
