@@ -180,11 +180,15 @@ class Collector:
 
     def _find_gaps(self, vm: str) -> None:
         """The guest's own gap, as soon as it has ticked again, until no more ticks tell of it."""
-        strip = self.view.strips.get(f"{TICKS}/{vm}")
+        strip, changed = self.view.strips.get(f"{TICKS}/{vm}"), False
         for handoff in self._memory.handoffs.values() if strip else ():
             settled = strip is not None and strip[-1][0] > handoff.resumed_ns + SETTLE_NS
             if handoff.vm == vm and handoff.stage is Stage.DONE and not (settled and handoff.gap_ns):
-                handoff.gap_ns = gap_of(handoff, tuple(strip or ()))
+                found = gap_of(handoff, tuple(strip or ()))
+                changed = changed or found != handoff.gap_ns
+                handoff.gap_ns = found
+        if changed:
+            self._update()
 
     async def _check(self) -> None:
         """Notices who has fallen silent, and goes to new roots."""

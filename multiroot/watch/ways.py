@@ -17,8 +17,10 @@ from multiroot.rpc.server import ROOT_KEY
 from multiroot.rpc.token import TOKEN_KEY
 from multiroot.rpc.v1 import watch_pb2, watch_pb2_grpc
 
-FIRST_S = 5.0  # an agent may take so long to say the first thing
 SILENT_S = 0.8  # after which an agent that has spoken is silent; it says something every 0.3 s
+# After which its stream is given up. One that was only stopped, or has no CPU, goes on in the same stream, and
+# a new one costs it more.
+PATIENCE_S = 5.0
 # Nobody tells when there is an agent again. An emulated machine has better things to do than to refuse.
 AGAIN_S, AGAIN_MOST_S = 0.3, 1.5
 
@@ -84,13 +86,11 @@ class Way:
 
     async def _follow(self) -> None:
         messages = aiter(self._open(self.root))
-        patience = FIRST_S
         while True:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(PATIENCE_S):
                 message = await anext(messages, None)
             if message is None:
                 return
-            patience = SILENT_S
             self._hear(message)
             self.error = None
             self.tried.set()
