@@ -48,9 +48,9 @@ export class Machine {
       setText(tile.firstChild, id);
       setText(tile.lastChild, CPU_WORDS[state] ?? state);
       tile.title = `CPU with hardware id ${id}: ${state}${cpu?.root ? `, root ${cpu.root}` : ""}`;
-      const home = side && shown[side]?.number === cpu.root ? this.boxes[side].tiles : $("park-tiles");
       // A CPU that is granted is the new root's before that root is there.
-      insertSorted(side && !shown[side] ? this.boxes[side].tiles : home, tile, Number(id));
+      const home = side && number(shown[side]?.number) <= cpu.root ? this.boxes[side].tiles : $("park-tiles");
+      insertSorted(home, tile, Number(id));
     }
     for (const [id, tile] of this.cpus) {
       if (id in all) continue;

@@ -9,7 +9,7 @@ import { drawMemory } from "./memory.js";
 import { setPace } from "./motion.js";
 import { drawBoard, drawClosing, drawCompare, drawConsoles, drawFigures, drawSteps, setLink, showBoard } from "./panels.js";
 import { parse, Player } from "./replay.js";
-import { alarm, detail, happening, subject } from "./story.js";
+import { alarm, detail, happening, seat, subject } from "./story.js";
 import { drawMoment, drawNow } from "./strips.js";
 import { setText } from "./words.js";
 
@@ -34,6 +34,7 @@ function now() {
 
 function drawAll() {
   const facts = model.document;
+  seat(facts);
   const vm = subject(facts, place.chosen);
   const told = happening(facts, now());
   const trouble = model.alarmedAt > model.saidAt ? alarm(facts, now()) : "";

@@ -7,8 +7,25 @@ import { kilobytes, ms, plural } from "./words.js";
 const GONE = ["ended", "crashed"];
 const OPENING = "One machine. Two Linux kernels.";
 
-// Odd roots are drawn on the left and even ones on the right: so neighbours are side by side, whoever is older.
-export const sideOf = (root) => (!root ? "" : root % 2 ? "left" : "right");
+// Which side each root is drawn on, by its number. It keeps its side for as long as it is known.
+const seats = new Map();
+
+export const sideOf = (root) => seats.get(root) ?? "";
+
+// Give each root a side: across from the one that lives, for that is the one it was started by.
+export function seat(document) {
+  const known = new Map(roots(document).map((root) => [root.number, root]));
+  // CPUs and memory are granted to a root before it is there.
+  const owners = ["cpus", "memory"].flatMap((name) => Object.values(part(document, name)).map((each) => number(each?.root)));
+  const numbers = [...new Set([...known.keys(), ...owners])].filter((each) => each > 0).sort((a, b) => a - b);
+  for (const each of [...seats.keys()]) if (!numbers.includes(each)) seats.delete(each);
+  numbers.forEach((each, index) => {
+    if (seats.has(each)) return;
+    const before = numbers.slice(0, index);
+    const parent = before.filter((other) => known.has(other) && !GONE.includes(known.get(other).state)).at(-1) ?? before.at(-1);
+    seats.set(each, seats.get(parent) === "left" ? "right" : "left");
+  });
+}
 
 export function roots(document) {
   return Object.entries(part(document, "roots"))

@@ -106,6 +106,7 @@ def test_a_recording_plays_by_itself_at_the_chosen_speed(browser: Browser, repla
         viewer.says("#play", "again")
         viewer.says("#verdict", "Everything held")
         compare(viewer, facts_at(END))
+        viewer.page.locator("#speed").select_option("0.05")
         viewer.page.locator("#play").click()
         viewer.says("#headline", "One machine. One kernel.")
 
@@ -217,6 +218,28 @@ def test_a_crash_is_told_before_anything_else(browser: Browser, tmp_path: Path) 
         assert viewer.text("#headline") == "The new kernel has crashed. vm0 never left the old one."
         assert viewer.text(".splat") == panic
         assert viewer.page.locator("#kernel-right").get_attribute("data-state") == "crashed"
+
+
+def test_a_root_is_drawn_across_from_the_one_that_started_it(browser: Browser, tmp_path: Path) -> None:
+    events = list(sample_until(13))
+    at = events[-1].at
+    gone: dict[str, Any] = {"roots": {"2": {"state": "ended", "role": ""}}, "cpus": {}}
+    back = {str(cpu): {"root": 1, "number": cpu, "state": "online"} for cpu in (2, 3)}
+    granted = {"3": {"root": 3, "number": None, "state": "granted"}}
+    third = {"3": {"number": 3, "role": "new", "state": "starting", "kernel_release": "6.1.0"}}
+    changes = [gone, {"cpus": back}, {"cpus": granted}, {"roots": third}]
+    more = [Change(at + (n + 1) * SECOND, change) for n, change in enumerate(changes)]
+    path = write_recording(tmp_path / "third.mrlog", *events, *more)
+    with Server(Served(recording=path)) as running, Viewer(browser) as viewer:
+        viewer.open(f"{running.address}#paused")
+        start = (at - events[0].at) / SECOND
+        viewer.seek(start + 2.5)
+        assert "root 2 has ended" in viewer.text("#kernel-right")
+        viewer.seek(start + 3.5)
+        assert viewer.page.locator("#kernel-right .cpu[data-state=granted]").count() == 1
+        viewer.seek(start + 5)
+        assert "root 1" in viewer.text("#kernel-left")
+        assert "Linux 6.1.0 " in viewer.text("#kernel-right") + " "
 
 
 def test_a_silent_root_is_not_shown_as_if_it_were_heard(browser: Browser, tmp_path: Path) -> None:
