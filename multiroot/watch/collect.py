@@ -26,7 +26,7 @@ from multiroot.watch.told import Seen, from_proto
 from multiroot.watch.view import View
 from multiroot.watch.ways import SILENT_S, Open, Way, opener
 
-CHECK_S = 0.1
+CHECK_S = 0.05
 WAYS = 4  # at most, beside the one to the address itself
 LOOK_S = 0.5  # for what nobody tells: the lab's account of its machine
 _DRIFT_NS = 20_000  # what two clocks may part between two messages
@@ -176,7 +176,7 @@ class Collector:
         if self._offset_ns is None:
             self._offset_ns = sample
         self._offset_ns = max(sample, self._offset_ns - _DRIFT_NS)
-        root.heard_ns = at_ns
+        root.heard_ns = self.at(root.heard)
 
     def _find_gaps(self, vm: str) -> None:
         """The guest's own gap, as soon as it has ticked again, until no more ticks tell of it."""
