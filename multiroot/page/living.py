@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,15 @@ class Living:
         lab = state.load_alive(self._name)
         return run_command(argv, timeout, {"MULTIROOT_AGENT": lab.agent_target})
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """What there is to tell, while anybody listens. Times begin anew with each machine."""
         while True:
             lab = await self._running()
             yield Say(0, "")
             try:
-                async for event in self._machine(lab):
-                    yield event
+                async with aclosing(self._machine(lab)) as told:
+                    async for event in told:
+                        yield event
             except MultirootError as error:
                 yield Say(0, f"Nothing can be told of the machine: {error}")
                 await asyncio.sleep(LOOK_S)
@@ -68,7 +69,7 @@ class Living:
                 yield State(0, {})
                 yield Say(0, "The machine has ended.")
 
-    async def _machine(self, lab: LabState) -> AsyncIterator[Event]:
+    async def _machine(self, lab: LabState) -> AsyncGenerator[Event, None]:
         """What is told of one machine until it is no more."""
         self._asker = Asker(lab)
         async with collector(lab) as told, _beside(_ended(lab)) as ended, _beside(self._asker.run(told)):
@@ -79,6 +80,8 @@ class Living:
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done():
                     await _cancelled(coming)
+                    return
+                if isinstance(coming.exception(), StopAsyncIteration):
                     return
                 yield coming.result()
 
@@ -110,5 +113,5 @@ async def _beside(work: Any) -> AsyncIterator[asyncio.Future[Any]]:
 
 async def _cancelled(task: asyncio.Future[Any]) -> None:
     task.cancel()
-    with suppress(asyncio.CancelledError):
+    with suppress(asyncio.CancelledError, StopAsyncIteration):
         await task

@@ -17,6 +17,7 @@ from multiroot import proc
 from multiroot.errors import BadRequestError
 from multiroot.page import bundle
 from multiroot.watch.events import Change, State
+from multiroot.watch.facts import RootState
 from multiroot.watch.recording import Recording
 from multiroot.watch.view import View
 
@@ -54,6 +55,9 @@ def moments(recording: Recording) -> list[float]:
         if not isinstance(event, (State, Change)):
             continue
         now = _seen(view)
+        if any(root.state == RootState.UNKNOWN for root in view.facts.roots.values()):
+            # An agent that a busy machine has kept from speaking comes back; that is not what is told here.
+            continue
         if before and now != before:
             found.append((event.at - first) / 1e9)
         before = now

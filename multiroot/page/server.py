@@ -11,7 +11,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ BODY = 4096  # bytes of a request; ours have some twenty
 _IDLE = b"event: idle\ndata: {}\n\n"
 _STATUS = {BadRequestError: 400, StrangerError: 403, ConflictError: 409}
 
-Source = Callable[[], AsyncIterator[Event]]
+Source = Callable[[], AsyncGenerator[Event, None]]
 
 
 @dataclass
@@ -101,11 +101,12 @@ def serve(app: web.Application, at: socket.socket) -> None:
 
 
 async def _feed(served: Served, source: Source) -> None:
-    async for event in source():
-        if isinstance(event, State):
-            # It may be of another machine, whose clock began anew.
-            served.view.at = 0
-        served.hub.publish(event)
+    async with aclosing(source()) as events:
+        async for event in events:
+            if isinstance(event, State):
+                # It may be of another machine, whose clock began anew.
+                served.view.at = 0
+            served.hub.publish(event)
 
 
 async def _end_streams(app: web.Application) -> None:
@@ -177,9 +178,9 @@ async def with_idle(events: AsyncIterator[Event], idle_s: float) -> AsyncIterato
         return
     finally:
         # Who stops listening in the middle leaves nothing that waits.
-        if coming is not None and not coming.done():
+        if coming is not None:
             coming.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
                 await coming
         if isinstance(events, AsyncGenerator):
             await events.aclose()

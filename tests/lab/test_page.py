@@ -125,9 +125,17 @@ def generation(page: Page) -> int:
     return int(found[1])
 
 
+def place(page: Page) -> tuple[float, float]:
+    """Where the VM's memory begins and how wide it is."""
+    box = page.locator(f"[data-extent={VM}]").bounding_box()
+    assert box is not None
+    return round(box["x"]), round(box["width"])
+
+
 def shoot(page: Page, folder: Path, name: str) -> None:
     kept = Path(os.environ.get("MULTIROOT_SHOTS", "") or folder)
     kept.mkdir(parents=True, exist_ok=True)
+    page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=kept / f"lab-{name}.png")
 
 
@@ -145,17 +153,16 @@ def test_a_real_handoff_is_seen_in_a_browser_and_comes_back(cli: Cli, page: Page
         page.locator("#board-show").click()
         before = generation(page)
         shoot(page, tmp_path, "launched")
-        memory = page.locator(f"[data-extent={VM}]").bounding_box()
+        memory = place(page)
 
         press(page, "hand-over")
         expect(page.locator(f"#kernel-right button[data-vm={VM}]")).to_contain_text("runs")
         expect(page.locator("[data-fact=copied]")).to_have_text("0 bytes")
         expect(page.locator("[data-fact=gap]")).to_contain_text("ms")
         compare(page, cli)
-        assert page.locator(f"[data-extent={VM}]").bounding_box() == memory
+        assert place(page) == memory
         expect(page.locator("#board-text")).to_contain_text("(root 2)")
         assert generation(page) > before
-        page.evaluate("scrollTo(0, 0)")
         shoot(page, tmp_path, "crossed")
 
         page.reload()

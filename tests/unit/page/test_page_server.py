@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tracemalloc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ async def act(client: Client, name: str, body: object, token: str = TOKEN) -> Cl
     return await client.post(f"/actions/{name}", json=body, headers={TOKEN_HEADER: token})
 
 
-async def events(client: Client) -> AsyncIterator[dict[str, Any]]:
+async def events(client: Client) -> AsyncGenerator[dict[str, Any], None]:
     async with client.get("/facts") as answer:
         assert answer.headers["Content-Type"] == "text/event-stream"
         async for line in answer.content:
@@ -220,14 +220,14 @@ async def test_a_browser_gets_the_whole_document_first_and_then_changes() -> Non
         first = [await anext(stream) for _ in range(3)]
         what.hub.publish(Change(4, {"vms": {"vm0": {"owner": 2}}}))
         assert await anext(stream) == {"at": 4, "patch": {"vms": {"vm0": {"owner": 2}}}}
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
     assert first[0] == {"at": 3, "state": DOCUMENT}
     assert first[1]["points"] == {"ticks/vm0": [[2, 1, 1]]}
     assert first[2]["say"] == "hello"
 
 
 async def test_a_source_feeds_the_browsers_and_its_machine_may_begin_anew() -> None:
-    async def source() -> AsyncIterator[Event]:
+    async def source() -> AsyncGenerator[Event, None]:
         yield State(1_000, DOCUMENT)
         yield Change(2_000, NEW_ROOT)
         yield State(5, {"machine": {"name": "another"}})
@@ -239,7 +239,7 @@ async def test_a_source_feeds_the_browsers_and_its_machine_may_begin_anew() -> N
         while "another" not in json.dumps(seen):
             seen = await anext(stream)
         assert seen["at"] == 5
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
 
 
 async def test_a_browser_that_hears_nothing_new_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
