@@ -53,25 +53,27 @@ class KnownRoots:
                 return
             # A number is never given twice, so this one is new: what was said before is another's.
             self.lines = Lines() if peer.role == "new" else self.lines
-            self._roots[peer.number] = RootFacts(peer.number, peer.role, booted_ns=self._clock())
+            state = RootState.UNKNOWN if peer.state == "lost" else RootState.STARTING
+            self._roots[peer.number] = RootFacts(peer.number, peer.role, state, booted_ns=self._clock())
         facts = self._roots[peer.number]
         if _is_over(facts):
             return
         facts.kernel_release = peer.kernel_release or facts.kernel_release
-        facts.state = self._state(peer)
+        facts.state = self._state(peer, facts.state)
         if _is_over(facts):
             facts.role = ""
         if peer.role == "new":
             facts.console, facts.splats = self.lines.last, self.lines.splats
 
-    def _state(self, peer: PeerLook) -> RootState:
+    def _state(self, peer: PeerLook, before: RootState) -> RootState:
         match peer.state:
             case "ready":
                 return RootState.ALIVE
             case "parked":
                 return RootState.ENDED if self._end_wanted(peer.role) else RootState.CRASHED
-            case "lost":
+            case "lost" if before is not RootState.STARTING:
                 return RootState.UNKNOWN
+        # One that comes up has much to do, and its heart may not beat evenly yet.
         return RootState.STARTING
 
 

@@ -111,6 +111,7 @@ def test_a_new_root_starts_lives_falls_silent_and_crashes() -> None:
     for state, seen in (
         ("started", RootState.STARTING),
         ("attached", RootState.STARTING),
+        ("lost", RootState.STARTING),
         ("ready", RootState.ALIVE),
         ("lost", RootState.UNKNOWN),
         ("ready", RootState.ALIVE),
@@ -126,6 +127,11 @@ def test_a_new_root_starts_lives_falls_silent_and_crashes() -> None:
         "2": RootState.CRASHED,
         "3": RootState.ALIVE,
     }
+
+
+def test_a_root_that_is_lost_when_it_is_first_seen_is_unknown() -> None:
+    known = KnownRoots(lambda: 7, lambda _: False)
+    assert known.look(peer("lost"))["2"].state is RootState.UNKNOWN
 
 
 def test_a_root_that_is_given_back_or_has_retired_has_ended() -> None:
