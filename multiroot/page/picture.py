@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from playwright.sync_api import Page
 
-WIDTH, HEIGHT = 1280, 720
+WIDTH, HEIGHT = 1280, 700
 KINDS = (".webp", ".png", ".gif")
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _SLIDE_MS = (0, 120, 240, 360, 480, 600, 720, 840, 960, 1100)  # of the slide, which takes as long as the last

@@ -50,7 +50,7 @@ def cli(labs_factory: Labs) -> Iterator[Cli]:
 def serving(cli: Cli, port: int = 0) -> Iterator[str]:
     """`multiroot lab ui` of that lab; gives the address it prints."""
     words = [sys.executable, "-m", "multiroot.cli.main", "lab", "ui", "--name", cli.lab.state.machine.name]
-    words += ["--port", str(port), "--kernel", "6.12"]
+    words += ["--port", str(port), "--kernel", "7.x"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=cli.environment, text=True) as process:
         try:
             assert process.stdout is not None

@@ -5,7 +5,7 @@
 import { list, number, part, text } from "./facts.js";
 import { extentElement, ownerElement } from "./memory.js";
 import { moves, slide } from "./motion.js";
-import { handoffs, shortRelease, sideOf, sides, underWay, vms } from "./story.js";
+import { leaving, shortRelease, sideOf, sides, vms } from "./story.js";
 import { duration, el, plural, setData, setText, size, svg } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -64,7 +64,7 @@ export class Machine {
   placeVms(facts, shown, chosen) {
     const all = vms(facts);
     const known = new Set(all.map((vm) => vm.name));
-    const taking = new Map(handoffs(facts).filter(underWay).map((handoff) => [handoff.vm, handoff]));
+    const taking = new Map(leaving(facts).map((handoff) => [handoff.vm, handoff]));
     all.forEach((vm, index) => {
       const card = this.cards.get(vm.name) ?? this.makeCard(vm.name);
       this.cards.set(vm.name, card);
@@ -95,7 +95,7 @@ export class Machine {
   // While a VM is handed over, a second QEMU waits for it in the other kernel, on the same memory.
   placeGhost(vm, handoff, index) {
     const old = this.ghosts.get(vm.name);
-    if (!handoff || handoff.taker === vm.owner) {
+    if (!handoff) {
       old?.remove();
       this.ghosts.delete(vm.name);
       return;

@@ -65,6 +65,10 @@ export const lastDone = (document, vm) =>
 
 export const underWay = (handoff) => ["preparing", "frozen"].includes(handoff?.stage);
 
+// What is on its way out of the giver; once the owner word has changed, the VM is the taker's.
+export const leaving = (document) =>
+  handoffs(document).filter((each) => underWay(each) && part(part(document, "vms"), each.vm).owner !== each.taker);
+
 // The VM that strips and figures are about: the chosen one, else the one that moved last, else the first.
 export function subject(document, chosen = "") {
   const all = vms(document);
@@ -121,12 +125,14 @@ export function happening(document, at) {
   const all = roots(document);
   if (!all.length) return OPENING;
   const alive = all.filter((root) => !GONE.includes(root.state));
-  const moving = handoffs(document).filter(underWay).at(-1);
+  const moving = leaving(document).at(-1);
+  const arriving = handoffs(document).filter(underWay).at(-1);
   if (alarm(document, at)) return alarm(document, at);
   if (moving?.stage === "frozen") {
     return `${moving.vm} stands still for a moment: its device state crosses to root ${moving.taker}. Its memory stays.`;
   }
   if (moving) return `${moving.vm} runs on, while a second QEMU in root ${moving.taker} maps the very same memory.`;
+  if (arriving) return `${arriving.vm} has changed hands: root ${arriving.taker} owns it now. Its memory is where it was.`;
   const step = runningStep(document);
   if (step && part(part(part(document, "update"), "steps"), step).edge === "undo") return `Taken back: ${step}.`;
   if (step) return STEP[step] ?? `Step ${step}.`;

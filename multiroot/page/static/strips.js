@@ -136,7 +136,7 @@ function momentParts({ width, height, unit }, x, gap, told, handoff, points) {
     text("beat-gap-text", middle, high / 2 + unit * 0.15, ms(told)),
     text("beat-note", middle, high / 2 + unit * 1.15, "no tick"),
     svg("path", { class: "beat-gap-line", d: `M${stopped} ${below - unit * 0.3}v${unit * 0.6}M${resumed} ${below - unit * 0.3}v${unit * 0.6}M${stopped} ${below}H${resumed}` }),
-    text("beat-note", Math.min(Math.max(middle, unit * 6), width - unit * 6), height - unit * 0.45, `no vCPU ran: ${ms(blackout(handoff))}`),
+    text("beat-note", Math.min(Math.max((stopped + resumed) / 2, unit * 6), width - unit * 6), height - unit * 0.45, `no vCPU ran: ${ms(blackout(handoff))}`),
   ];
 }
 

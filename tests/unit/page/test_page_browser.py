@@ -220,6 +220,20 @@ def test_a_crash_is_told_before_anything_else(browser: Browser, tmp_path: Path) 
         assert viewer.page.locator("#kernel-right").get_attribute("data-state") == "crashed"
 
 
+def test_a_vm_is_the_takers_once_its_owner_word_has_changed(browser: Browser, tmp_path: Path) -> None:
+    events = list(sample_until(15.5))
+    changed = Change(events[-1].at + 1, {"vms": {"vm0": {"owner": 2, "epoch": 2}}})
+    path = write_recording(tmp_path / "changed.mrlog", *events, changed)
+    with Server(Served(recording=path)) as running, Viewer(browser) as viewer:
+        viewer.open(f"{running.address}#paused")
+        viewer.seek(0)
+        viewer.seek(15.2)
+        assert viewer.page.locator("#kernel-right .vm.ghost").count() == 1
+        viewer.seek(END)
+        assert viewer.page.locator(".vm.ghost").count() == 0
+        assert "has changed hands: root 2 owns it now" in viewer.text("#subline")
+
+
 def test_a_root_is_drawn_across_from_the_one_that_started_it(browser: Browser, tmp_path: Path) -> None:
     events = list(sample_until(13))
     at = events[-1].at
