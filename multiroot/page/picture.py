@@ -30,7 +30,8 @@ KINDS = (".webp", ".png", ".gif")
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _SLIDE_MS = (0, 120, 240, 360, 480, 600, 720, 840, 960, 1100)  # of the slide, which takes as long as the last
 _FRAME_MS = 90
-_HOLD_MS = 2600
+_HOLD_MS = 2200
+_END_MS = 4500
 
 
 def chromium() -> str:
@@ -114,7 +115,7 @@ def _shots(page: Page, times: list[float]) -> Iterator[tuple[bytes, int]]:
         # What stands still is shown as it is a little later, with strips that have gone on.
         page.evaluate(f"multiroot.seek({min(time + 1.2, max(time, until - 0.01))}), multiroot.draw()")
         page.evaluate("multiroot.finish()")
-        yield page.screenshot(), _HOLD_MS if until - time > 0.9 or until == time else 700
+        yield page.screenshot(), _END_MS if until == time else _HOLD_MS if until - time > 0.9 else 700
 
 
 def save(frames: list[Image.Image], times: list[int], out: Path) -> None:

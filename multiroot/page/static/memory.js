@@ -27,7 +27,7 @@ export function ranges(facts) {
 const PURPOSE = {
   system: (range) => (range.root ? `RAM of root ${range.root}` : "RAM"),
   carve: (range) => (range.root ? `carved for root ${range.root}` : "carve"),
-  arena: () => "arena: VMs' memory, for all kernels",
+  arena: () => "arena: VMs' memory",
   image: () => "system image",
 };
 

@@ -3,7 +3,7 @@
 // the time, one keeps the moment of the last handoff.
 
 import { largestGap, number, part } from "./facts.js";
-import { blackout, gapOf, lastDone, sideOf } from "./story.js";
+import { blackout, gapOf, lastDone, lastHandoff, sideOf } from "./story.js";
 import { ms, setText, svg } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -103,7 +103,8 @@ export function drawMoment(model, vm) {
   const place = begin(drawing, handoff ? `The handoff of ${vm.name}` : "No handoff yet");
   if (!kept?.points.length || !blackout(handoff)) {
     const told = svg("text", { class: "beat-empty", x: place.width / 2, y: place.height / 2, "text-anchor": "middle", "dominant-baseline": "middle" });
-    told.textContent = handoff ? "This guest prints no ticks." : "Nothing has crossed yet.";
+    const crossed = vm && lastHandoff(model.document, vm.name)?.taker === vm.owner;
+    told.textContent = handoff ? "This guest prints no ticks." : crossed ? "It has crossed; the figures are on their way." : "Nothing has crossed yet.";
     setText($("moment-note"), "");
     return drawing.replaceChildren(told);
   }
