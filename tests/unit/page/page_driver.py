@@ -18,11 +18,14 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Response, expect
 from multiroot.page import server
 from multiroot.page.server import Served
 from multiroot.watch.events import Change, Event, Points, Say, State
+from multiroot.watch.facts import Facts
 from multiroot.watch.recording import Recording
+from multiroot.watch.view import View
 
 SAMPLE = Path(__file__).parents[1] / "watch/sample.mrlog"
 SHOTS = "MULTIROOT_SHOTS"  # the folder that gets the screenshots, in place of one of pytest's
 SECOND = 1_000_000_000
+END = 1_000.0  # seconds; later than any recording here ends
 WAIT_MS = 60_000  # for what a browser shows at once, on a computer that has other things to do
 
 expect.set_options(timeout=WAIT_MS)
@@ -150,3 +153,52 @@ def shots_folder(otherwise: Path) -> Path:
     folder = Path(os.environ.get(SHOTS, "") or otherwise)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def facts_json(seconds: float) -> dict[str, Any]:
+    """The sample's document after its first seconds."""
+    view = View()
+    for event in sample_until(seconds):
+        view.apply(event)
+    return view.document
+
+
+def facts_at(seconds: float) -> Facts:
+    """The same as facts."""
+    view = View()
+    for event in sample_until(seconds):
+        view.apply(event)
+    return view.facts
+
+
+def compare(viewer: Viewer, facts: Facts) -> None:
+    """What the page shows is what the facts are."""
+    assert viewer.text("#resets") == str(facts.machine.resets)
+    for number, root in facts.roots.items():
+        box = f"#kernel-{'left' if int(number) % 2 else 'right'}"
+        assert viewer.page.locator(box).get_attribute("data-state") == root.state
+        assert f"root {number}" in viewer.text(box)
+        assert root.kernel_release in viewer.text(box)
+    tiles = viewer.page.locator(".cpu")
+    assert tiles.count() == len(facts.cpus)
+    for each in facts.cpus.values():
+        side = {0: "#park", 1: "#kernel-left", 2: "#kernel-right"}[each.root]
+        ours = viewer.page.locator(f"{side} .cpu").evaluate_all("all => all.map(each => each.dataset.state)")
+        assert each.state in ours
+    for name, vm in facts.vms.items():
+        where = viewer.page.locator(f"button[data-vm='{name}']")
+        side = "left" if vm.owner % 2 else "right"
+        assert where.evaluate("card => card.closest('.kernel').dataset.side") == side
+        assert f"(root {vm.owner}, epoch {vm.epoch})" in viewer.text(".owner-now")
+    for handoff in facts.handoffs.values():
+        if handoff.stage == "done":
+            assert viewer.text("[data-fact=copied]") == f"{handoff.ram_bytes_copied} bytes"
+            assert viewer.text("[data-fact=state]") == f"{round(handoff.device_state_bytes / 1000)} kB"
+            assert (
+                viewer.text("[data-fact=blackout]")
+                == f"{(handoff.resumed_ns - handoff.stopped_ns) / 1e6:g} ms"
+            )
+            if handoff.gap_ns:
+                assert viewer.text("[data-fact=gap]") == f"{handoff.gap_ns / 1e6:g} ms"
+    edges = viewer.page.locator(".step").evaluate_all("all => all.map(each => each.dataset.edge)")
+    assert edges == [facts.update.steps[name].edge for name in facts.update.order]
