@@ -67,7 +67,7 @@ class Handoffs:
             done(outcome)
 
         evacuation = Evacuation(manager, names, target, phases, terms, settled)
-        for entry in manager.host.arena.vms():
+        for entry in manager.host.arena.vms() if evacuation.legs else ():
             if entry.name in evacuation.legs and entry.name != CANARY:
                 self.log.begin(entry.name, taker.root, entry.owner.epoch)
         self._under_way |= evacuation.legs

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import click
-
 from multiroot.cli.output import console, say
 from multiroot.cli.watch_screen import screen
 from multiroot.watch import events
@@ -35,7 +33,8 @@ class JsonLines:
     """Each event as a line of JSON."""
 
     def show(self, event: Event, view: View) -> None:
-        click.echo(json.dumps(events.to_json(event), separators=(",", ":")))
+        # JSON has an escape for all that a terminal could take for an order, and writes one of them as it is.
+        say(json.dumps(events.to_json(event), separators=(",", ":")).replace("\x7f", "\\u007f"))
         sys.stdout.flush()
 
 

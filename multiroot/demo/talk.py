@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from multiroot.demo import guests
-from multiroot.demo.scenario import JOIN_TIMEOUT, LAUNCHES, TICKS_BEFORE
+from multiroot.demo.scenario import LAUNCHES, TICKS_BEFORE
 from multiroot.demo.stage import Audience
 from multiroot.demo.talk_script import Part, Talk
 from multiroot.errors import ConflictError, MultirootError, WaitTimeoutError
@@ -29,6 +29,7 @@ from multiroot.watch.facts import Facts, RootState
 # The answer comes before the root dies.
 _CRASH = "(busybox usleep 200000; echo c > /proc/sysrq-trigger) >/dev/null 2>&1 &"
 GOES_ON = 100  # ticks
+JOIN_S = 300  # a computer that also shows the page may be slow
 _OLD = "the old root's agent"
 
 
@@ -156,7 +157,7 @@ class Player:
 
     def _launch(self, kernel: str) -> int:
         """Emulated machines hang now and then while they boot, and so do new roots: it is tried again."""
-        request = coordinator.LaunchRequest(kernel=kernel_name(kernel), join_timeout_s=JOIN_TIMEOUT)
+        request = coordinator.LaunchRequest(kernel=kernel_name(kernel), join_timeout_s=JOIN_S)
         for attempt in range(LAUNCHES):
             try:
                 with self._coordinator() as (stub, show), translated(_OLD):

@@ -17,7 +17,7 @@ from multiroot.rpc.server import ROOT_KEY
 from multiroot.rpc.token import TOKEN_KEY
 from multiroot.rpc.v1 import watch_pb2, watch_pb2_grpc
 
-SILENT_S = 0.8  # after which an agent that has spoken is silent; it says something every 0.3 s
+SILENT_S = 0.9  # after which an agent that has spoken is silent; it says something every 0.3 s
 # After which its stream is given up. One that was only stopped, or has no CPU, goes on in the same one, and
 # a new one costs it more.
 PATIENCE_S = 5.0

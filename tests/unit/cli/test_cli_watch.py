@@ -144,3 +144,11 @@ def test_a_rehearsal_says_how_long_each_part_took(
     for words in ("Mine", "hello", "12.3", "all of it: 13.3 s"):
         assert words in done.out
     assert run("demo", "--script", path, "--dry-run").out == "step 1: launch, 0 s of rest: hello\n"
+
+
+def test_what_is_told_as_data_stays_data_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    event = events.Say(1, "\x7f\x1b[2J\n\u202e\x9b")
+    watch_output.JsonLines().show(event, View())
+    out = capsys.readouterr().out
+    assert out.rstrip("\n").isprintable()
+    assert events.from_json(json.loads(out)) == event
