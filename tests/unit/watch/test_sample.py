@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two recordings: sample.mrlog was made by hand and has a whole update, handoff.mrlog is of a lab's real run."""
+"""Two recordings: sample.mrlog, made by hand, has a whole update; handoff.mrlog is of a real run in a lab."""
 
 from __future__ import annotations
 
