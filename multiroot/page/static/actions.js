@@ -27,7 +27,11 @@ export class Actions {
   async ask(path, body) {
     const headers = { [HEADER]: this.token, ...(body ? { "Content-Type": "application/json" } : {}) };
     try {
-      const answer = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body) });
+      const answer = await fetch(path, {
+        method: body ? "POST" : "GET",
+        headers,
+        body: body && JSON.stringify(body),
+      });
       return await answer.json();
     } catch {
       return null;
@@ -39,9 +43,12 @@ export class Actions {
     if (state === this.shown) return;
     this.shown = state;
     $("control").hidden = !actions.length;
-    setText($("control-text"), mayAct
-      ? "Each button runs the command that you would type. You see it first; nothing happens until you say so."
-      : "This page may only look. To act, open the address that `multiroot lab ui` has printed: it ends in a token.");
+    setText(
+      $("control-text"),
+      mayAct
+        ? "Each button runs the command that you would type. You see it first; nothing happens until you say so."
+        : "This page may only look. To act, open the address that `multiroot lab ui` has printed: it ends in a token.",
+    );
     for (const action of actions) {
       const button = this.buttons.get(action.name) ?? this.make(action.name);
       setText(button, action.title);
@@ -86,7 +93,9 @@ export class Actions {
     for (const button of this.buttons.values()) button.disabled = true;
     const done = await this.ask(`actions/${action.name}`, { confirmed: true });
     this.running = "";
-    const ended = done?.error ? `${done.error}${done.hint ? ` (${done.hint})` : ""}` : done && `${done.said}\nexit code ${done.code}`;
+    const ended = done?.error
+      ? `${done.error}${done.hint ? ` (${done.hint})` : ""}`
+      : done && `${done.said}\nexit code ${done.code}`;
     this.say(`$ ${action.command}\n${ended ?? "The server does not answer."}`);
     this.shown = "";
   }

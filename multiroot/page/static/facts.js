@@ -27,7 +27,8 @@ export const text = (value) => (typeof value === "string" ? value : "");
 export const number = (value) => (Number.isFinite(value) ? value : 0);
 export const list = (value) => (Array.isArray(value) ? value : []);
 
-const isPoint = (point) => Array.isArray(point) && point.length >= 2 && point.length <= 3 && point.every(Number.isFinite);
+const isPoint = (point) =>
+  Array.isArray(point) && point.length >= 2 && point.length <= 3 && point.every(Number.isFinite);
 
 export class Model {
   constructor() {
@@ -95,15 +96,20 @@ export class Model {
   notePlaces() {
     const vms = part(this.document, "vms");
     for (const [name, vm] of Object.entries(vms)) {
-      const where = extents(vm).map((each) => `${each.start}+${each.size}`).join(" ");
+      const where = extents(vm)
+        .map((each) => `${each.start}+${each.size}`)
+        .join(" ");
       if (where && !this.places.has(name)) this.places.set(name, where);
     }
     for (const name of this.places.keys()) if (!(name in vms)) this.places.delete(name);
   }
 
   noteTrouble() {
-    const now = new Set(Object.entries(part(this.document, "roots"))
-      .filter(([, root]) => ["crashed", "unknown"].includes(root?.state)).map(([key, root]) => `${key} ${root.state}`));
+    const now = new Set(
+      Object.entries(part(this.document, "roots"))
+        .filter(([, root]) => ["crashed", "unknown"].includes(root?.state))
+        .map(([key, root]) => `${key} ${root.state}`),
+    );
     if ([...now].some((each) => !this.troubled.has(each))) this.alarmedAt = this.at;
     this.troubled = now;
   }
@@ -126,7 +132,8 @@ export class Model {
   }
 }
 
-export const extents = (vm) => list(vm?.extents).filter((each) => isObject(each) && Number.isFinite(each.start));
+export const extents = (vm) =>
+  list(vm?.extents).filter((each) => isObject(each) && Number.isFinite(each.start));
 
 // Of a guest's ticks: how many were seen, how many numbers are missing among them, how many came twice.
 export function continuity(points) {
@@ -139,7 +146,11 @@ export function continuity(points) {
     least = Math.min(least, counter);
     most = Math.max(most, counter);
   }
-  return { seen: distinct.size, missing: most - least + 1 - distinct.size, repeated: counters.length - distinct.size };
+  return {
+    seen: distinct.size,
+    missing: most - least + 1 - distinct.size,
+    repeated: counters.length - distinct.size,
+  };
 }
 
 // The largest distance of two neighbouring ticks: {from, to} in ns, or null.

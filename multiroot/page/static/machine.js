@@ -10,9 +10,20 @@ import { duration, el, plural, setData, setText, size, svg } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const STATES = {
-  alive: "runs", starting: "boots", unknown: "is not heard", ended: "has ended", crashed: "has crashed", none: "not there yet",
+  alive: "runs",
+  starting: "boots",
+  unknown: "is not heard",
+  ended: "has ended",
+  crashed: "has crashed",
+  none: "not there yet",
 };
-const CPU_WORDS = { online: "", adopted: "adopted", granted: "granted", parked: "parked", offline: "offline" };
+const CPU_WORDS = {
+  online: "",
+  adopted: "adopted",
+  granted: "granted",
+  parked: "parked",
+  offline: "offline",
+};
 
 export class Machine {
   constructor(onChoose) {
@@ -57,7 +68,8 @@ export class Machine {
       tile.remove();
       this.cpus.delete(id);
     }
-    for (const box of Object.values(this.boxes)) setData(box.tiles, "many", String(box.tiles.childElementCount > 5));
+    for (const box of Object.values(this.boxes))
+      setData(box.tiles, "many", String(box.tiles.childElementCount > 5));
     setData($("park"), "used", String(Boolean($("park-tiles").childElementCount)));
   }
 
@@ -120,7 +132,13 @@ export class Machine {
 }
 
 function cardOf(tag, kind) {
-  return el(tag, { class: kind }, el("span", { class: "vm-name" }), el("span", { class: "vm-line" }), el("span", { class: "vm-line" }));
+  return el(
+    tag,
+    { class: kind },
+    el("span", { class: "vm-name" }),
+    el("span", { class: "vm-line" }),
+    el("span", { class: "vm-line" }),
+  );
 }
 
 function makeBox(box) {
@@ -131,11 +149,7 @@ function makeBox(box) {
     tiles: el("div", { class: "tiles" }),
     vms: el("div", { class: "vms" }),
   };
-  box.append(
-    el("div", { class: "kernel-title" }, parts.name, parts.tiles),
-    parts.facts,
-    parts.vms,
-  );
+  box.append(el("div", { class: "kernel-title" }, parts.name, parts.tiles), parts.facts, parts.vms);
   return parts;
 }
 
@@ -164,18 +178,34 @@ function facts(root, state, now) {
 }
 
 function machineName(machine) {
-  const parts = [machine.cpus ? plural(machine.cpus, "CPU") : "", machine.memory_bytes ? size(machine.memory_bytes) : ""].filter(Boolean);
+  const parts = [
+    machine.cpus ? plural(machine.cpus, "CPU") : "",
+    machine.memory_bytes ? size(machine.memory_bytes) : "",
+  ].filter(Boolean);
   return `One machine${parts.length ? `: ${parts.join(", ")}` : ""}`;
 }
 
-const VM_STATES = { running: "runs", frozen: "stands still", paused: "is paused", stopped: "is stopped", unknown: "is not heard" };
+const VM_STATES = {
+  running: "runs",
+  frozen: "stands still",
+  paused: "is paused",
+  stopped: "is stopped",
+  unknown: "is not heard",
+};
 
 function drawCard(card, vm, handoff, chosen) {
   const [name, what, more] = card.children;
   setData(card, "state", text(vm.state) || "unknown");
   setText(name, vm.name);
-  setText(what, handoff?.stage === "preparing" ? "runs, and is about to cross" : VM_STATES[vm.state] ?? text(vm.state));
-  const state = [size(number(vm.memory_bytes)), plural(number(vm.cpus), "vCPU"), ...list(vm.functions).map((each) => `PCI ${each}`)];
+  setText(
+    what,
+    handoff?.stage === "preparing" ? "runs, and is about to cross" : (VM_STATES[vm.state] ?? text(vm.state)),
+  );
+  const state = [
+    size(number(vm.memory_bytes)),
+    plural(number(vm.cpus), "vCPU"),
+    ...list(vm.functions).map((each) => `PCI ${each}`),
+  ];
   setText(more, text(vm.error) || state.join(" · "));
   card.setAttribute("aria-pressed", String(chosen));
   card.title = list(vm.addresses).join(", ");
@@ -183,7 +213,8 @@ function drawCard(card, vm, handoff, chosen) {
 
 function insertSorted(parent, element, order) {
   element.dataset.order = String(order);
-  const after = [...parent.children].find((each) => each !== element && Number(each.dataset.order) > order) ?? null;
+  const after =
+    [...parent.children].find((each) => each !== element && Number(each.dataset.order) > order) ?? null;
   if (element.parentElement !== parent || element.nextElementSibling !== after) {
     if (element.parentElement === parent && !after && parent.lastElementChild === element) return;
     const focused = document.activeElement === element;
@@ -205,5 +236,8 @@ function tether(frame, card, name, kind) {
   const [x3, y3] = [to.left + to.width / 2 - frame.left, to.top - frame.top];
   const bend = Math.max(20, (y2 - y1) * 0.9);
   const stub = sign ? `M${x3} ${sign.bottom - frame.top}V${y3 + 2}` : "";
-  return svg("path", { class: kind, d: `M${x1} ${y1 - 2}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2 + 1}${stub}` });
+  return svg("path", {
+    class: kind,
+    d: `M${x1} ${y1 - 2}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2 + 1}${stub}`,
+  });
 }

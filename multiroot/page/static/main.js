@@ -7,7 +7,16 @@ import { Feed } from "./feed.js";
 import { Machine } from "./machine.js";
 import { drawMemory } from "./memory.js";
 import { setPace } from "./motion.js";
-import { drawBoard, drawClosing, drawCompare, drawConsoles, drawFigures, drawSteps, setLink, showBoard } from "./panels.js";
+import {
+  drawBoard,
+  drawClosing,
+  drawCompare,
+  drawConsoles,
+  drawFigures,
+  drawSteps,
+  setLink,
+  showBoard,
+} from "./panels.js";
 import { parse, Player } from "./replay.js";
 import { alarm, detail, happening, seat, subject } from "./story.js";
 import { drawMoment, drawNow } from "./strips.js";
@@ -80,21 +89,30 @@ function frame(time) {
 // The lab
 
 function live() {
-  place.feed = new Feed("facts", (event) => {
-    heardAt = performance.now();
-    dirty = model.take(event) || dirty;
-  }, (state) => {
-    if (state === "lost" && !place.lost) place.lost = Date.now();
-    if (state === "live") place.lost = 0;
-    setLink(state, state === "live" ? "live" : "no connection");
-    $("banner").hidden = state !== "lost";
-    if (state === "lost") {
-      const since = new Date(place.lost).toLocaleTimeString();
-      setText($("banner"), `The server does not answer. What you see is as it was at ${since}. The page goes on by itself when the server is back.`);
-    }
-  });
+  place.feed = new Feed(
+    "facts",
+    (event) => {
+      heardAt = performance.now();
+      dirty = model.take(event) || dirty;
+    },
+    (state) => {
+      if (state === "lost" && !place.lost) place.lost = Date.now();
+      if (state === "live") place.lost = 0;
+      setLink(state, state === "live" ? "live" : "no connection");
+      $("banner").hidden = state !== "lost";
+      if (state === "lost") {
+        const since = new Date(place.lost).toLocaleTimeString();
+        setText(
+          $("banner"),
+          `The server does not answer. What you see is as it was at ${since}. The page goes on by itself when the server is back.`,
+        );
+      }
+    },
+  );
   // Uptimes go on though nothing changes.
-  setInterval(() => { dirty = true; }, 1000);
+  setInterval(() => {
+    dirty = true;
+  }, 1000);
   $("board-show").addEventListener("click", () => showBoard(place.board));
   lookForBoard();
 }
@@ -115,7 +133,9 @@ function replay(lines) {
   const { header, events, refused } = parse(lines);
   place.refused = refused;
   setLink("recording", header.title ? `recording: ${header.title}` : "recording");
-  player = new Player(model, events, () => { dirty = true; });
+  player = new Player(model, events, () => {
+    dirty = true;
+  });
   $("player").hidden = false;
   $("play").addEventListener("click", () => player.toggle());
   $("seek").addEventListener("input", (event) => seek((Number(event.target.value) / 1000) * player.length));
@@ -139,7 +159,8 @@ function seek(position) {
 function drawPlayer() {
   setText($("play"), player.playing ? "pause" : player.over ? "again" : "play");
   setText($("time"), `${(player.position / 1e9).toFixed(1)} of ${(player.length / 1e9).toFixed(1)} s`);
-  if (document.activeElement !== $("seek") || player.playing) $("seek").value = String((player.position / (player.length || 1)) * 1000);
+  if (document.activeElement !== $("seek") || player.playing)
+    $("seek").value = String((player.position / (player.length || 1)) * 1000);
 }
 
 // Keys: t changes the theme; in a recording, space plays and arrows go to and fro.
@@ -201,7 +222,9 @@ const fetched = async (path, kind) => {
 async function start() {
   startTheme();
   document.addEventListener("keydown", onKey);
-  addEventListener("resize", () => { dirty = true; });
+  addEventListener("resize", () => {
+    dirty = true;
+  });
   requestAnimationFrame(frame);
   const inlined = $("recording");
   const extras = $("bench-data");
@@ -219,16 +242,39 @@ async function start() {
 // For scripts that make pictures, and for tests: what the page knows, and a way to a moment.
 window.multiroot = {
   model,
-  seek: (seconds) => { player.playing = false; player.seek(seconds * 1e9); },
-  settle: () => { setPace(0); dirty = true; },
+  seek: (seconds) => {
+    player.playing = false;
+    player.seek(seconds * 1e9);
+  },
+  settle: () => {
+    setPace(0);
+    dirty = true;
+  },
   // Stops everything that moves at a moment of its motion, in ms; whether anything moves.
-  hold: (at) => document.getAnimations().map((each) => { each.pause(); each.currentTime = at; }).length > 0 && (machine.drawTethers(), true),
-  finish: () => { document.getAnimations().forEach((each) => each.finish()); machine.drawTethers(); },
-  draw: () => { drawAll(); drawNow(model, now(), subject(model.document, place.chosen)); machine.drawTethers(); },
-  get player() { return player; },
+  hold: (at) =>
+    document.getAnimations().map((each) => {
+      each.pause();
+      each.currentTime = at;
+    }).length > 0 && (machine.drawTethers(), true),
+  finish: () => {
+    document.getAnimations().forEach((each) => each.finish());
+    machine.drawTethers();
+  },
+  draw: () => {
+    drawAll();
+    drawNow(model, now(), subject(model.document, place.chosen));
+    machine.drawTethers();
+  },
+  get player() {
+    return player;
+  },
 };
 
-start().then(() => { document.body.dataset.ready = "true"; }).catch((error) => {
-  $("banner").hidden = false;
-  setText($("banner"), `The page cannot get its data: ${error.message}`);
-});
+start()
+  .then(() => {
+    document.body.dataset.ready = "true";
+  })
+  .catch((error) => {
+    $("banner").hidden = false;
+    setText($("banner"), `The page cannot get its data: ${error.message}`);
+  });

@@ -58,7 +58,9 @@ function drawBar(all, machines) {
   });
   $("memory").replaceChildren(...bar);
   $("memory-labels").replaceChildren(...labels);
-  const told = merged(all).map((range) => `${size(range.size)} ${purpose(range)}`).join(", ");
+  const told = merged(all)
+    .map((range) => `${size(range.size)} ${purpose(range)}`)
+    .join(", ");
   $("memory").setAttribute("aria-label", `Physical memory, to scale: ${told}`);
 }
 
@@ -68,7 +70,8 @@ function merged(all) {
   for (const range of all) {
     const before = found.at(-1);
     const same = before && before.kind === range.kind && before.root === range.root;
-    if (same && range.start - (before.start + before.size) < 1 << 24) before.size = range.start + range.size - before.start;
+    if (same && range.start - (before.start + before.size) < 1 << 24)
+      before.size = range.start + range.size - before.start;
     else found.push({ ...range });
   }
   return found;
@@ -77,13 +80,21 @@ function merged(all) {
 const purpose = (range) => (PURPOSE[range.kind] ?? (() => text(range.name) || "memory"))(range);
 
 function rangeElement(range, total, machines) {
-  const element = el("span", { class: "range", "data-kind": text(range.kind), title: `${purpose(range)}: ${size(range.size)} at 0x${range.start.toString(16)}` });
+  const element = el("span", {
+    class: "range",
+    "data-kind": text(range.kind),
+    title: `${purpose(range)}: ${size(range.size)} at 0x${range.start.toString(16)}`,
+  });
   element.style.flex = `${range.size / total} 1 0`;
   if (sideOf(number(range.root))) element.dataset.side = sideOf(range.root);
   for (const vm of machines) {
     for (const extent of extents(vm)) {
       if (extent.start < range.start || extent.start >= range.start + range.size) continue;
-      const block = el("span", { class: "extent", title: `${vm.name}: ${size(extent.size)} at 0x${extent.start.toString(16)}` }, vm.name);
+      const block = el(
+        "span",
+        { class: "extent", title: `${vm.name}: ${size(extent.size)} at 0x${extent.start.toString(16)}` },
+        vm.name,
+      );
       block.style.left = `${((extent.start - range.start) / range.size) * 100}%`;
       block.style.width = `${(extent.size / range.size) * 100}%`;
       block.dataset.extent = vm.name;
@@ -114,12 +125,22 @@ function drawOwners(facts, machines) {
   machines.forEach((vm, index) => {
     const block = blocks.get(vm.name);
     if (!block) return;
-    const sign = owners.get(vm.name) ?? el("span", { class: "owner" }, el("span", { class: "owner-before" }), el("span", { class: "owner-now" }));
+    const sign =
+      owners.get(vm.name) ??
+      el(
+        "span",
+        { class: "owner" },
+        el("span", { class: "owner-before" }),
+        el("span", { class: "owner-now" }),
+      );
     if (!owners.has(vm.name)) $("owners").append(sign);
     owners.set(vm.name, sign);
     const word = vm.owner ? `(root ${vm.owner}, epoch ${vm.epoch})` : `(no owner, epoch ${number(vm.epoch)})`;
     const done = lastDone(facts, vm.name);
-    const before = done && done.taker === vm.owner && done.epoch === vm.epoch ? `(root ${done.giver}, epoch ${done.epoch - 1}) → ` : "";
+    const before =
+      done && done.taker === vm.owner && done.epoch === vm.epoch
+        ? `(root ${done.giver}, epoch ${done.epoch - 1}) → `
+        : "";
     const changed = sign.dataset.word && sign.dataset.word !== word;
     sign.dataset.word = word;
     sign.dataset.side = sideOf(number(vm.owner));

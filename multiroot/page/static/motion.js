@@ -14,7 +14,9 @@ export const still = () => calm.matches || scale === 0;
 
 // Do `change`, which moves `elements` about, and slide those that have come to another place.
 export function slide(elements, change, took = 1100) {
-  const before = new Map(elements.map((element) => [element, element.isConnected ? element.getBoundingClientRect() : null]));
+  const before = new Map(
+    elements.map((element) => [element, element.isConnected ? element.getBoundingClientRect() : null]),
+  );
   change();
   if (still()) return;
   for (const [element, from] of before) {
@@ -23,7 +25,8 @@ export function slide(elements, change, took = 1100) {
     const [x, y] = [from.left - to.left, from.top - to.top];
     if (Math.abs(x) < 2 && Math.abs(y) < 2) continue;
     element.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], {
-      duration: took * scale, easing: "cubic-bezier(.5, 0, .2, 1)",
+      duration: took * scale,
+      easing: "cubic-bezier(.5, 0, .2, 1)",
     });
   }
 }
@@ -32,9 +35,14 @@ export function slide(elements, change, took = 1100) {
 export function flip(element) {
   if (still()) return;
   element.animate(
-    [{ transform: "translateX(-50%) rotateX(0)" }, { transform: "translateX(-50%) rotateX(90deg)" }, { transform: "translateX(-50%) rotateX(0)" }],
+    [
+      { transform: "translateX(-50%) rotateX(0)" },
+      { transform: "translateX(-50%) rotateX(90deg)" },
+      { transform: "translateX(-50%) rotateX(0)" },
+    ],
     { duration: 700 * scale, easing: "ease-in-out" },
   );
 }
 
-export const moves = (element) => element.getAnimations().some((animation) => animation.playState === "running");
+export const moves = (element) =>
+  element.getAnimations().some((animation) => animation.playState === "running");

@@ -17,7 +17,14 @@ function changed(name, state) {
   return true;
 }
 
-const EDGE = { "": "", begin: "runs", done: "done", undo: "is taken back", undone: "taken back", failed: "failed" };
+const EDGE = {
+  "": "",
+  begin: "runs",
+  done: "done",
+  undo: "is taken back",
+  undone: "taken back",
+  failed: "failed",
+};
 
 export function drawSteps(facts) {
   const update = part(facts, "update");
@@ -29,12 +36,30 @@ export function drawSteps(facts) {
   const parts = [];
   list(update.order).forEach((name, index) => {
     const edge = edges[index];
-    if (name === update.no_return) parts.push(el("li", { class: "no-return", "data-passed": String(!open) }, open ? "point of no return" : "no way back from here"));
+    if (name === update.no_return)
+      parts.push(
+        el(
+          "li",
+          { class: "no-return", "data-passed": String(!open) },
+          open ? "point of no return" : "no way back from here",
+        ),
+      );
     const back = open && edge === "done" && part(steps, name).undo;
     const failed = edge === "failed" && update.error ? `: ${update.error}` : "";
-    const word = el("span", { class: "step-word", title: `${EDGE[edge] ?? edge}${failed}` }, back ? "↩ can be undone" : `${EDGE[edge] ?? edge}${failed}` || "\u00a0");
+    const word = el(
+      "span",
+      { class: "step-word", title: `${EDGE[edge] ?? edge}${failed}` },
+      back ? "↩ can be undone" : `${EDGE[edge] ?? edge}${failed}` || "\u00a0",
+    );
     const shown = edge === "undone" ? "" : edge;
-    parts.push(el("li", { class: "step", "data-edge": shown, "data-back": String(back) }, el("span", { class: "step-name" }, name), word));
+    parts.push(
+      el(
+        "li",
+        { class: "step", "data-edge": shown, "data-back": String(back) },
+        el("span", { class: "step-name" }, name),
+        word,
+      ),
+    );
   });
   $("steps").replaceChildren(...parts);
 }
@@ -43,11 +68,15 @@ const NONE = "–";
 
 export function figures(model, vm) {
   const done = vm && lastDone(model.document, vm.name);
-  const points = done ? model.moments.get(done.key)?.points ?? [] : [];
+  const points = done ? (model.moments.get(done.key)?.points ?? []) : [];
   const copied = done?.ram_bytes_copied;
   return [
     ["copied", Number.isFinite(copied) ? `${copied} bytes` : NONE, "of RAM copied: memory stays"],
-    ["state", number(done?.device_state_bytes) ? kilobytes(done.device_state_bytes) : NONE, "of device state: all that moves"],
+    [
+      "state",
+      number(done?.device_state_bytes) ? kilobytes(done.device_state_bytes) : NONE,
+      "of device state: all that moves",
+    ],
     ["blackout", blackout(done) ? ms(blackout(done)) : NONE, "without a vCPU (the VMM's blackout)"],
     ["gap", gapOf(done, points) ? ms(gapOf(done, points)) : NONE, "from tick to tick (the guest's gap)"],
   ];
@@ -56,24 +85,48 @@ export function figures(model, vm) {
 export function drawFigures(model, vm) {
   const all = figures(model, vm);
   if (!changed("figures", all)) return;
-  $("figures").replaceChildren(...all.map(([name, value, what]) => {
-    const [amount, unit = ""] = value.split(" ");
-    const shown = el("dd", { "data-fact": name }, amount, unit ? el("small", {}, ` ${unit}`) : "");
-    return el("div", { class: "figure", "data-known": value === NONE ? "no" : "yes" }, el("dt", {}, what), shown);
-  }));
+  $("figures").replaceChildren(
+    ...all.map(([name, value, what]) => {
+      const [amount, unit = ""] = value.split(" ");
+      const shown = el("dd", { "data-fact": name }, amount, unit ? el("small", {}, ` ${unit}`) : "");
+      return el(
+        "div",
+        { class: "figure", "data-known": value === NONE ? "no" : "yes" },
+        el("dt", {}, what),
+        shown,
+      );
+    }),
+  );
 }
 
 export function drawConsoles(facts) {
   const all = roots(facts).filter((root, index, every) => index >= every.length - 2);
-  if (!changed("consoles", all.map((root) => [root.number, root.kernel_release, root.console, root.splats]))) return;
-  $("consoles").replaceChildren(...all.map((root) => {
-    const splats = list(root.splats).filter((line) => typeof line === "string");
-    const lines = list(root.console).filter((line) => typeof line === "string").slice(-LINES);
-    const missing = splats.filter((line) => !lines.includes(line)).slice(-LINES);
-    const rows = [...missing, ...lines].map((line) => el("span", { class: splats.includes(line) ? "splat" : "" }, `${line}\n`));
-    const title = `root ${root.number}${root.kernel_release ? `, Linux ${root.kernel_release}` : ""}${splats.length ? ` (${splats.length} alarming)` : ""}`;
-    return el("article", { class: "console", "data-side": sideOf(root.number) }, el("h3", {}, title), el("pre", { tabIndex: 0 }, ...rows));
-  }));
+  if (
+    !changed(
+      "consoles",
+      all.map((root) => [root.number, root.kernel_release, root.console, root.splats]),
+    )
+  )
+    return;
+  $("consoles").replaceChildren(
+    ...all.map((root) => {
+      const splats = list(root.splats).filter((line) => typeof line === "string");
+      const lines = list(root.console)
+        .filter((line) => typeof line === "string")
+        .slice(-LINES);
+      const missing = splats.filter((line) => !lines.includes(line)).slice(-LINES);
+      const rows = [...missing, ...lines].map((line) =>
+        el("span", { class: splats.includes(line) ? "splat" : "" }, `${line}\n`),
+      );
+      const title = `root ${root.number}${root.kernel_release ? `, Linux ${root.kernel_release}` : ""}${splats.length ? ` (${splats.length} alarming)` : ""}`;
+      return el(
+        "article",
+        { class: "console", "data-side": sideOf(root.number) },
+        el("h3", {}, title),
+        el("pre", { tabIndex: 0 }, ...rows),
+      );
+    }),
+  );
 }
 
 // The same run's kexec + PMEM, if a bench has measured it: to scale, so that it leaves the screen.
@@ -82,8 +135,11 @@ export function drawCompare(bench, model) {
   const kexec = number(bench?.kexec_ns);
   $("compare").hidden = !(ours && kexec);
   if (!ours || !kexec || !changed("compare", [bench, model.first])) return;
-  setText($("compare-text"), `Both in one run of the bench, on one machine, with the same VM: ${text(bench.started)}. `
-    + `A VM that is kept in memory while the kernel is replaced by kexec stands ${Math.round(kexec / ours)} times as long.`);
+  setText(
+    $("compare-text"),
+    `Both in one run of the bench, on one machine, with the same VM: ${text(bench.started)}. ` +
+      `A VM that is kept in memory while the kernel is replaced by kexec stands ${Math.round(kexec / ours)} times as long.`,
+  );
   const row = (title, kind, width) => {
     const bar = el("div", { class: `compare-bar ${kind}` });
     if (width) bar.style.width = width;
@@ -93,7 +149,11 @@ export function drawCompare(bench, model) {
   $("compare-bars").replaceChildren(
     row(`handed over: ${ms(ours)}`, "", `${scale}rem`),
     row(`kexec + PMEM: ${ms(kexec)}`, "off", ""),
-    el("p", { class: "compare-note" }, `To this scale the second bar is ${Math.round((scale * kexec) / ours / 80)} screens long. It leaves yours at the right.`),
+    el(
+      "p",
+      { class: "compare-note" },
+      `To this scale the second bar is ${Math.round((scale * kexec) / ours / 80)} screens long. It leaves yours at the right.`,
+    ),
   );
 }
 
@@ -104,9 +164,14 @@ export function drawBoard(facts, board) {
   if ($("board").hidden) return;
   const root = part(part(facts, "roots"), String(vm.owner));
   $("board-frame").dataset.side = sideOf(number(vm.owner));
-  const kernel = text(root.kernel_release) ? `Linux ${shortRelease(root.kernel_release)} (root ${vm.owner})` : `root ${number(vm.owner)}`;
-  setText($("board-text"), `This board is in the memory of ${board.vm} and nowhere else. `
-    + `All browsers see the same one. ${board.vm} runs in ${kernel}, so that kernel serves it now.`);
+  const kernel = text(root.kernel_release)
+    ? `Linux ${shortRelease(root.kernel_release)} (root ${vm.owner})`
+    : `root ${number(vm.owner)}`;
+  setText(
+    $("board-text"),
+    `This board is in the memory of ${board.vm} and nowhere else. ` +
+      `All browsers see the same one. ${board.vm} runs in ${kernel}, so that kernel serves it now.`,
+  );
 }
 
 export function showBoard(board) {
@@ -120,31 +185,67 @@ const WORD = { true: "held", false: "did not hold", "": "not seen yet" };
 
 export function drawClosing(model, lab) {
   const found = checks(model);
-  const shown = handoffs(model.document).map((each) => [each, model.moments.get(each.key)?.points.length ?? 0]);
+  const shown = handoffs(model.document).map((each) => [
+    each,
+    model.moments.get(each.key)?.points.length ?? 0,
+  ]);
   if (!changed("closing", [found, shown, lab])) return;
   const bad = found.filter((each) => each.held === false).length;
   const open = found.filter((each) => each.held === "").length;
-  const verdict = bad ? `${bad} of ${found.length} claims did not hold.` : open || !shown.length ? "So far everything held." : "Everything held.";
+  const verdict = bad
+    ? `${bad} of ${found.length} claims did not hold.`
+    : open || !shown.length
+      ? "So far everything held."
+      : "Everything held.";
   setText($("verdict"), found.length > 3 ? verdict : "Nothing to judge yet.");
-  $("held").replaceChildren(...found.map((each) => el("li", { "data-held": each.held === "" ? "open" : each.held ? "yes" : "no" },
-    el("span", { class: "word" }, WORD[String(each.held)]), el("span", {}, el("b", {}, each.claim), el("small", {}, each.seen)))));
+  $("held").replaceChildren(
+    ...found.map((each) =>
+      el(
+        "li",
+        { "data-held": each.held === "" ? "open" : each.held ? "yes" : "no" },
+        el("span", { class: "word" }, WORD[String(each.held)]),
+        el("span", {}, el("b", {}, each.claim), el("small", {}, each.seen)),
+      ),
+    ),
+  );
   drawReport(model);
   setText($("commands"), commands(model.document, lab).join("\n"));
 }
 
 function drawReport(model) {
-  const head = ["VM", "from", "to", "epoch", "RAM copied", "device state", "blackout", "guest's gap", "how it ended"];
+  const head = [
+    "VM",
+    "from",
+    "to",
+    "epoch",
+    "RAM copied",
+    "device state",
+    "blackout",
+    "guest's gap",
+    "how it ended",
+  ];
   const rows = handoffs(model.document).map((each) => [
-    each.vm, `root ${each.giver}`, `root ${each.taker}`, String(each.epoch),
+    each.vm,
+    `root ${each.giver}`,
+    `root ${each.taker}`,
+    String(each.epoch),
     Number.isFinite(each.ram_bytes_copied) ? `${each.ram_bytes_copied} B` : NONE,
     number(each.device_state_bytes) ? `${each.device_state_bytes} B` : NONE,
     blackout(each) ? ms(blackout(each)) : NONE,
-    gapOf(each, model.moments.get(each.key)?.points ?? []) ? ms(gapOf(each, model.moments.get(each.key)?.points ?? [])) : NONE,
+    gapOf(each, model.moments.get(each.key)?.points ?? [])
+      ? ms(gapOf(each, model.moments.get(each.key)?.points ?? []))
+      : NONE,
     text(each.error) || text(each.stage),
   ]);
   $("report").replaceChildren(
     el("thead", {}, el("tr", {}, ...head.map((word) => el("th", { scope: "col" }, word)))),
-    el("tbody", {}, ...(rows.length ? rows : [["none yet"]]).map((row) => el("tr", {}, ...row.map((word) => el("td", {}, word))))),
+    el(
+      "tbody",
+      {},
+      ...(rows.length ? rows : [["none yet"]]).map((row) =>
+        el("tr", {}, ...row.map((word) => el("td", {}, word))),
+      ),
+    ),
   );
 }
 
@@ -167,7 +268,9 @@ export function commands(facts, lab) {
 
 // The lab's name for a kernel of that release (qemu-lab/kernels.toml).
 function labKernel(root) {
-  const [major, minor] = text(root?.kernel_release).split(".").map((word) => parseInt(word, 10));
+  const [major, minor] = text(root?.kernel_release)
+    .split(".")
+    .map((word) => parseInt(word, 10));
   if (major === 6 && (minor === 1 || minor === 12)) return `${major}.${minor}`;
   return major ? "newest" : "6.12";
 }
