@@ -70,8 +70,10 @@ class Screen:
     def __init__(self, live: Any) -> None:
         self._live = live
         self._drawn = 0.0
+        self.view: View | None = None
 
     def show(self, event: Event, view: View) -> None:
+        self.view = view
         now = time.monotonic()
         urgent = isinstance(event, events.Say)
         if urgent or now - self._drawn >= FRAME_S:
@@ -96,6 +98,8 @@ def drawn() -> Iterator[Screen]:
     with Live(console=out, screen=True, auto_refresh=False, transient=True) as live:
         made = Screen(live)
         yield made
+    if made.view is not None:
+        out.print(frame(made.view, out.width, out.height))
 
 
 @contextmanager
