@@ -188,7 +188,7 @@ def _run(options: Options, showing: Showing) -> Report:
     from multiroot.demo import scenario
 
     if showing.shows:
-        with opened(showing, live=showing.live) as (phases, audience):
+        with opened(showing, live=showing.live or showing.pause) as (phases, audience):
             return scenario.run(options, phases, audience)
     with shown_phases() as phases:
         return scenario.run(options, phases)

@@ -98,7 +98,7 @@ def opened(showing: Showing, *, live: bool) -> Iterator[tuple[Phases, Audience]]
                 recorder.write(event)
             screen.hear(event, view)
 
-        yield phases, Audience(hear, wait_for_key if showing.pause else lambda: None)
+        yield phases, Audience(hear, wait_for_key if showing.pause else None)
 
 
 class _Screen:

@@ -12,6 +12,7 @@ from multiroot.lab.watching import collector
 from multiroot.watch.background import Hear, InBackground
 from multiroot.watch.facts import Facts
 
+KEY = "(press any key)"
 SEEN_S = 60.0  # by then what a root has done is told
 
 
@@ -31,9 +32,10 @@ class Stage:
 
 
 class Audience(Stage):
-    """Everything that the agents tell goes to `hear`; before each step `pause` may wait for somebody."""
+    """Everything that the agents tell goes to `hear`."""
 
-    def __init__(self, hear: Hear, pause: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, hear: Hear, pause: Callable[[], None] | None = None) -> None:
+        """`pause` waits for somebody before each step."""
         self._hear = hear
         self._pause = pause
         self._watching: InBackground | None = None
@@ -45,8 +47,16 @@ class Audience(Stage):
             yield
 
     def step(self, text: str) -> None:
+        if self._pause is None:
+            self.say(text)
+        else:
+            self.ask(text, self._pause)
+
+    def ask(self, text: str, pause: Callable[[], None]) -> None:
+        """Show a text, and that somebody has to do something, until `pause` comes back."""
+        self.say(f"{text} {KEY}".lstrip())
+        pause()
         self.say(text)
-        self._pause()
 
     def say(self, text: str) -> None:
         self._open.say(text)

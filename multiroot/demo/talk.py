@@ -91,9 +91,10 @@ def _one(
     wait_for_key: Callable[[], None] | None,
     done: Callable[[Took], None],
 ) -> Took:
-    player.audience.say(part.say)
     if part.pause and wait_for_key is not None:
-        wait_for_key()
+        player.audience.ask(part.say, wait_for_key)
+    else:
+        player.audience.say(part.say)
     began = time.monotonic()
     try:
         retries = player.do(part)

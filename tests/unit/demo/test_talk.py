@@ -35,6 +35,10 @@ class Stagehand:
     def say(self, text: str) -> None:
         self.log.append(f"say {text}")
 
+    def ask(self, text: str, pause: Any) -> None:
+        self.log.append(f"ask {text}")
+        pause()
+
     def wait(self, condition: Any, what: str, timeout_s: float = 0) -> Facts:
         for _ in range(3):
             self.counter += talk.GOES_ON
@@ -73,7 +77,7 @@ def test_text_key_deed_rest(stage: Stagehand) -> None:
         Part(do="abort", say="c", wait=0.01, pause=True),
     ]
     took = play(stage, parts, lambda: stage.log.append("key"))
-    assert stage.log == ["say a", "key", "do ", "say b", "do launch", "say c", "key", "do abort", "down"]
+    assert stage.log == ["ask a", "key", "do ", "say b", "do launch", "ask c", "key", "do abort", "down"]
     assert [(each.number, each.retries) for each in took] == [(1, 0), (2, 1), (3, 0)]
     assert took[2].waited_s >= 0.01
 
