@@ -18,6 +18,7 @@ from multiroot.agent.failpoint_service import FailPointService
 from multiroot.agent.guests import Guests
 from multiroot.agent.handoffs import Handoffs
 from multiroot.agent.updates import Updates
+from multiroot.agent.watching import Watching
 from multiroot.arena.atomics import tsc, tsc_clock
 from multiroot.coordinator.journal import Journal
 from multiroot.device.handle import Device
@@ -42,7 +43,9 @@ from multiroot.rpc.v1 import (
     root_pb2_grpc,
     storage_pb2,
     vm_pb2,
+    watch_pb2,
 )
+from multiroot.watch.signal import Signal
 
 log = logging.getLogger("multirootd")
 
@@ -50,7 +53,14 @@ log = logging.getLogger("multirootd")
 # eleven for each VM.
 KEPT_PHASES = 1024
 
-MODULES = (coordinator_pb2, handoff_pb2, root_pb2, storage_pb2, vm_pb2)  # whose services every agent offers
+MODULES = (  # whose services every agent offers
+    coordinator_pb2,
+    handoff_pb2,
+    root_pb2,
+    storage_pb2,
+    vm_pb2,
+    watch_pb2,
+)
 
 
 class Agent:
@@ -61,6 +71,7 @@ class Agent:
         self._servers: list[grpc.aio.Server] = []
         self._network: RootNetwork | None = None
         self._guests: Guests | None = None
+        self._watching: Watching | None = None
         self._beat: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -77,19 +88,24 @@ class Agent:
         await network.start()
         self._guests = guests = await Guests.open(root, network)
         await reach(FailPoint.AGENT_ADOPTED)
-        updates = Updates(root, network, guests, Handoffs(root, guests), Journal())
+        handoffs = Handoffs(root, guests)
+        updates = Updates(root, network, guests, handoffs, Journal(changed=root.news.ring))
         await updates.recover()
+        self._watching = watching = Watching(root, guests, updates, handoffs)
         health_service = health.aio.HealthServicer()
 
         def make(*first: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
             server = make_server(self._is_me, root.neighbours.channel, *first)
             offer(server, root, guests, updates, health_service)
+            watching.add_to(server)
             return server
 
         self._servers = _open_doors(root, make)
         for server in self._servers:
             await server.start()
         await root.neighbours.serve(make)
+        if root.options.metrics:
+            watching.serve_metrics(root.options.metrics)
         await health_service.set("", health_pb2.HealthCheckResponse.SERVING)
         root.neighbours.announce_ready(tsc())
         root.marks.add("ready")
@@ -99,6 +115,8 @@ class Agent:
         """Stop answering; VMs go on."""
         if self._beat:
             self._beat.cancel()
+        if self._watching:
+            await self._watching.close()
         for server in self._servers:
             await server.stop(grace=1)
         if self._guests:
@@ -136,7 +154,8 @@ def make_root(options: Options, device: Device) -> Root:
     clock = tsc_clock(info.tsc_khz)
     marks = Marks(clock, options.run_dir / "marks")
     marks.add("agent")
-    peers = Peers(tsc, clock)
+    news = Signal()
+    peers = Peers(tsc, clock, news.ring)
     return Root(
         me=me,
         device=device,
@@ -147,6 +166,7 @@ def make_root(options: Options, device: Device) -> Root:
         neighbours=Neighbours(device, peers, me, options.run_dir / KEYS),
         phases=Phases(f"root {me.root}", clock, keep=KEPT_PHASES),
         options=options,
+        news=news,
     )
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from multiroot.coordinator.update import SERVICES
@@ -16,6 +16,7 @@ from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers
 from multiroot.rpc.client import AGENT_SOCKET
 from multiroot.rpc.token_file import TOKEN_FILE
+from multiroot.watch.signal import Signal
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,15 @@ class Options:
     services: Path = SERVICES
     uplink: str = ""  # the card of the guests' network, by name or MAC address
     gateway: str = ""  # the IPv4 address there by which VMMs reach servers elsewhere
+    metrics: tuple[str, int] | None = None  # where to tell them
     failpoints: bool = False  # obey the lab's orders (multiroot/failpoints.py)
 
 
 @dataclass(frozen=True)
 class Root:
-    """This root. `clock` returns ns on the TSC clock that all roots share; `tsc_khz` is its rate."""
+    """This root. `clock` returns ns on the TSC clock that all roots share; `tsc_khz` is its rate. `news` is
+    rung by what changes something that is told to those who watch.
+    """
 
     me: Identity
     device: Device
@@ -47,3 +51,4 @@ class Root:
     neighbours: Neighbours
     phases: Phases
     options: Options
+    news: Signal = field(default_factory=Signal)

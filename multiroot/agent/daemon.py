@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiroot import bugs, proc
-from multiroot.agent import memory
+from multiroot.agent import memory, metrics_address
 from multiroot.agent.agent import Agent
 from multiroot.agent.context import Options
 from multiroot.errors import BugError
@@ -63,6 +63,13 @@ def parse(argv: Sequence[str]) -> Options:
         help="the IPv4 address in the guests' network by which VMMs reach servers of disks elsewhere",
     )
     parser.add_argument(
+        "--metrics",
+        default="",
+        metavar="ADDRESS:PORT",
+        help="tell metrics for Prometheus there, on the loopback or the control network; "
+        "off unless asked for",
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="show every program that is run (or MULTIROOT_DEBUG=1)"
     )
     parser.add_argument(
@@ -79,6 +86,7 @@ def parse(argv: Sequence[str]) -> Options:
         guests=words.guests,
         uplink=words.uplink,
         gateway=words.gateway or "",
+        metrics=metrics_address.parse(words.metrics) if words.metrics else None,
         failpoints=words.failpoints,
     )
 

@@ -75,13 +75,20 @@ class Guests:
             guests=root.options.guests,
             variables=KeptVariables(Homes(arena)),
             open_door=storage.open_door,
+            changed=root.news.ring,
         )
+        root.news.quiet = lambda: host.agent.needed
         manager = VmManager(host)
         managers.append(manager)
         await manager.adopt()
         network.tell_stations(manager.seen)
         taker = Taker(manager, root.phases.side, root_address(number))
         return cls(manager, taker, root.neighbours.channel, storage)
+
+    @property
+    def manager_or_none(self) -> VmManager | None:
+        """None in a root that can't run VMs."""
+        return None if isinstance(self._manager, MultirootError) else self._manager
 
     @property
     def manager(self) -> VmManager:

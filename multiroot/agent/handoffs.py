@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from multiroot.agent import memory
 from multiroot.agent.context import Root
 from multiroot.agent.guests import Guests
+from multiroot.arena.layout import CANARY
 from multiroot.errors import MultirootError, PeerLostError
 from multiroot.handoff import terms as handoff_terms
 from multiroot.handoff.evacuation import Evacuation, Leg, Outcome
@@ -20,6 +21,7 @@ from multiroot.root.peers import Role
 from multiroot.rpc import phases as wire
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+from multiroot.watch.handoff_log import HandoffLog
 
 log = logging.getLogger("multirootd")
 
@@ -33,6 +35,7 @@ class Handoffs:
         self._root = root
         self._guests = guests
         self._under_way: dict[str, Leg] = {}
+        self.log = HandoffLog(root.me.root, root.clock, root.news.ring)
 
     async def hand_over(
         self,
@@ -58,7 +61,15 @@ class Handoffs:
             return await peers.wait(lambda: taker.gone or peers.get(taker.role) is not taker, None)
 
         target = Target(taker.root, self._root.neighbours.channel(to), to, lost)
-        evacuation = Evacuation(manager, names, target, phases, terms, done)
+
+        def settled(outcome: Outcome) -> None:
+            self.log.end(outcome.name, outcome.result, outcome.error)
+            done(outcome)
+
+        evacuation = Evacuation(manager, names, target, phases, terms, settled)
+        for entry in manager.host.arena.vms() if evacuation.legs else ():
+            if entry.name in evacuation.legs and entry.name != CANARY:
+                self.log.begin(entry.name, taker.root, entry.owner.epoch)
         self._under_way |= evacuation.legs
         try:
             return await evacuation.run()

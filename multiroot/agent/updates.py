@@ -18,6 +18,7 @@ from multiroot.coordinator.adoption import Adoption, AdoptionContext
 from multiroot.coordinator.canary import Canary
 from multiroot.coordinator.coordinator import Coordinator
 from multiroot.coordinator.coordinator_service import CoordinatorParts, CoordinatorService
+from multiroot.coordinator.join import Console
 from multiroot.coordinator.journal import Journal
 from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
 from multiroot.coordinator.update import UpdateContext, make_update_steps
@@ -90,6 +91,11 @@ class Updates:
                 services=root.options.services,
             )
         )
+
+    @property
+    def console(self) -> Console:
+        """What a new root's kernel says while it comes up."""
+        return self._launch.console
 
     async def recover(self) -> None:
         """After a restart of the agent: go on adopting, and keep or take back an update under way."""

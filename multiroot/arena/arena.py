@@ -146,6 +146,11 @@ class Arena:
         """Bytes of the whole arena."""
         return self.superblock.size
 
+    @property
+    def generation(self) -> int:
+        """Changes whenever an entry comes or goes."""
+        return self.memory.load(layout.GENERATION_OFFSET)
+
     def entries(self) -> list[Entry]:
         """Used entries in table order; raises ConflictError if one is damaged."""
         return list(self._used())

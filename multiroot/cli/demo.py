@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.demo_output import print_checks, tell
+from multiroot.cli.demo_stage import Showing, opened, stage_options
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import console, print_table, say, shown_phases
 from multiroot.cli.points import PointsChoice, points_options
@@ -43,8 +45,16 @@ class Wanted:
         check_ram(memory)
         return memory
 
-    def check_debian(self) -> None:
+    def check_script(self, guest: str, json_file: Path | None) -> None:
+        """Raises UsageError for what a script says itself."""
+        said = (self.old_kernel, self.new_kernel, self.vm_memory, self.cpus, self.carve, json_file)
+        if any(said) or self.vms != 1 or self.passthrough or guest != "ticker":
+            raise click.UsageError("a script says kernels and VMs itself: leave those options out.")
+
+    def check_debian(self, showing: Showing) -> None:
         """Raises UsageError for what is said of other guests only."""
+        if showing.shows:
+            raise click.UsageError("--live, --pause and --record are for --guest ticker.")
         if self.passthrough or self.vms != 1 or self.cpus or self.carve:
             raise click.UsageError("--vms, --cpus, --carve and --passthrough are for --guest ticker.")
 
@@ -107,20 +117,33 @@ class Output:
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and do nothing.")
 @points_options
+@click.option("--ui", is_flag=True, help="Serve the page that shows it, and print where (`lab ui`).")
+@stage_options
 def demo(
     lab: LabChoice,
     json_file: Path | None,
     keep: bool,
     dry_run: bool,
+    ui: bool,
     guest: str,
+    showing: Showing,
     points: PointsChoice,
     **words: Any,
 ) -> None:
     """Hand a running VM from one kernel to another, and prove it."""
     wanted = Wanted(**words)
+    showing.check()
     points.check_stdout(data=json_file == Path("-"))
-    played = _play_debian if guest == "debian" else _play
-    held = played(wanted, lab, Output(json_file, points), keep, dry_run)
+    output = Output(json_file, points)
+    with _page(lab.name, keep=keep) if ui and not dry_run else nullcontext():
+        if showing.script:
+            wanted.check_script(guest, json_file)
+            held = _play_script(showing, lab, keep, dry_run)
+        elif guest == "debian":
+            wanted.check_debian(showing)
+            held = _play_debian(wanted, lab, output, keep, dry_run)
+        else:
+            held = _play(wanted, lab, output, keep, dry_run, showing)
     if keep and not dry_run:
         say(
             f"the lab runs on; end it with `multiroot lab down --name {lab.name}`",
@@ -130,18 +153,41 @@ def demo(
         raise click.exceptions.Exit(FAILED)
 
 
-def _play(wanted: Wanted, lab: LabChoice, output: Output, keep: bool, dry_run: bool) -> bool:
+def _page(name: str, *, keep: bool) -> AbstractContextManager[None]:
+    """The page of that lab, for as long as it is played."""
+    from multiroot.cli.lab_ui import beside
+
+    return beside(name, keep=keep)
+
+
+def _play_script(showing: Showing, lab: LabChoice, keep: bool, dry_run: bool) -> bool:
+    from multiroot.cli import demo_stage
+
+    if dry_run:
+        demo_stage.print_script(showing)
+    else:
+        demo_stage.play_talk(showing, lab, keep=keep)
+    return True
+
+
+def _play(
+    wanted: Wanted,
+    lab: LabChoice,
+    output: Output,
+    keep: bool,
+    dry_run: bool,
+    showing: Showing,
+) -> bool:
     options = wanted.options(lab, keep=keep)
     if dry_run:
         _print_intent(options)
         return True
-    return tell(_run(options), output.json_file, print_report, output.points, "multiroot demo")
+    return tell(_run(options, showing), output.json_file, print_report, output.points, "multiroot demo")
 
 
 def _play_debian(wanted: Wanted, lab: LabChoice, output: Output, keep: bool, dry_run: bool) -> bool:
     from multiroot.cli import demo_debian
 
-    wanted.check_debian()
     kernels = (wanted.old_kernel or KERNEL, wanted.new_kernel or KERNEL)
     options = demo_debian.options(lab, kernels, wanted.memory(demo_debian.MEMORY), keep=keep)
     if dry_run:
@@ -152,9 +198,12 @@ def _play_debian(wanted: Wanted, lab: LabChoice, output: Output, keep: bool, dry
     return tell(report, output.json_file, show, output.points, "multiroot demo --guest debian")
 
 
-def _run(options: Options) -> Report:
+def _run(options: Options, showing: Showing) -> Report:
     from multiroot.demo import scenario
 
+    if showing.shows:
+        with opened(showing, live=showing.live or showing.pause) as (phases, audience):
+            return scenario.run(options, phases, audience)
     with shown_phases() as phases:
         return scenario.run(options, phases)
 

@@ -67,6 +67,10 @@ LAZY = {
         "multiroot.cli.lab_soak:soak",
         "Hand VMs to the new root and back, many times, with guests at work.",
     ),
+    "ui": (
+        "multiroot.cli.lab_ui:ui",
+        "Serve the page that shows the machine, its kernels and the VMs that cross, for a browser here.",
+    ),
 }
 
 

@@ -48,6 +48,10 @@ COMMANDS = {
         "multiroot.cli.update:update",
         "Start a new kernel, hand all VMs to it, and give it the whole machine.",
     ),
+    "watch": (
+        "multiroot.cli.watch:watch",
+        "Watch roots, CPUs, memory, VMs and the update as they change, until Ctrl-C.",
+    ),
     "vm": ("multiroot.cli.vm:vm", "Run VMs in a root and look at them."),
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ class Journal:
     agent goes on as soon as somebody has mended or removed it.
     """
 
-    def __init__(self, path: Path = JOURNAL, boot_id: str | None = None) -> None:
+    def __init__(
+        self, path: Path = JOURNAL, boot_id: str | None = None, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`changed` is called when something was written."""
         self.path = path
+        self._changed = changed
         self._boot_id = boot_id if boot_id is not None else this_boot()
         self._standing = Standing()
         self.problem: MultirootError | None = None
@@ -55,6 +60,7 @@ class Journal:
         except OSError as error:
             raise MultirootError(f"cannot write the journal {self.path}: {error.strerror}") from error
         self._standing = advance(self._standing, entry)
+        self._changed()
 
     def standing(self) -> Standing:
         """Where the update stands by what is written."""
@@ -68,6 +74,7 @@ class Journal:
         except OSError as error:
             raise MultirootError(f"cannot remove the journal {self.path}: {error.strerror}") from error
         self._standing = Standing()
+        self._changed()
 
     def _append(self, line: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ ATTEMPTS = 3
 BOOT_TIMEOUT = 300.0  # seconds a guest may take to boot: under nested emulation, on a busy machine
 CALL_TIMEOUT = 30.0
 ECHO_PORT = 7  # where a guest says everything back
+BOARD_PORT = 80  # where it keeps a board that visitors draw on
 AGENT = "the old root's agent"
 
 
@@ -39,7 +40,7 @@ def definitions(count: int, ram_bytes: int, *, card: bool = False) -> list[vm_pb
             guest=device.GUEST if card else "ticker",
             cards=[vm_pb2.Card(address=interface(guest_address(number)))],
             functions=[device.CARD] if card else [],
-            append=device.APPEND if card else f"ticker.echo={ECHO_PORT}",
+            append=device.APPEND if card else f"ticker.echo={ECHO_PORT} ticker.board={BOARD_PORT}",
         )
         for number in range(1, count + 1)
     ]

@@ -14,6 +14,7 @@ from multiroot.clocks import difference
 from multiroot.demo import device, guests
 from multiroot.demo.demo_report import GuestSeen, LaunchSeen, Report, RootSeen, VmSeen
 from multiroot.demo.device import DeviceSeen
+from multiroot.demo.stage import Stage
 from multiroot.errors import BadRequestError, MultirootError, WaitTimeoutError
 from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import agents, lab
@@ -57,8 +58,11 @@ class Options:
     card: bool = False  # the VM owns a network card and takes it along
 
 
-def run(options: Options, phases: Phases) -> Report:
-    """Build, boot, hand over, look; the machine ends with it unless `keep`. Raises MultirootError."""
+def run(options: Options, phases: Phases, stage: Stage | None = None) -> Report:
+    """Build, boot, hand over, look; the machine ends with it unless `keep`. Those at `stage` look on. Raises
+    MultirootError.
+    """
+    stage = stage or Stage()
     if options.vms < 1:
         raise BadRequestError("a demo needs at least one VM", "say --vms 1 or more")
     if options.card and options.vms > 1:
@@ -68,7 +72,8 @@ def run(options: Options, phases: Phases) -> Report:
         with ExitStack() as stack:
             old = stack.enter_context(client.connect(machine.agent_address, root="old"))
             new = stack.enter_context(client.connect(machine.agent_address, root="new"))
-            return Scenario(machine, options, phases, old, new).play()
+            stack.enter_context(stage.open(machine))
+            return Scenario(machine, options, phases, old, new, stage).play()
     finally:
         if not options.keep:
             with phases.phase(PhaseName.SHUT_LAB_DOWN):
@@ -79,8 +84,15 @@ class Scenario:
     """One run against a lab machine whose old root is up."""
 
     def __init__(
-        self, machine: Lab, options: Options, phases: Phases, old: grpc.Channel, new: grpc.Channel
+        self,
+        machine: Lab,
+        options: Options,
+        phases: Phases,
+        old: grpc.Channel,
+        new: grpc.Channel,
+        stage: Stage | None = None,
     ) -> None:
+        self._stage = stage or Stage()
         self._machine = machine
         self._options = options
         self._phases = phases
@@ -101,10 +113,18 @@ class Scenario:
             # The old root's TSC clock minus our monotonic one, ns.
             self._offset = difference(lambda: agents.status(self._old).now_ns, time.monotonic_ns, tries=8).ns
             wanted = guests.definitions(self._options.vms, self._options.vm_memory, card=self._options.card)
+            self._stage.step(f"One machine, one kernel: {before.kernel_release}. {_vms_start(len(wanted))}")
             retries = guests.boot(self._old, wanted, TICKS_BEFORE, self._phases)
             sender = self._send_frames(stack, wanted[0].name) if self._options.card else None
+            self._stage.step("A second kernel boots beside it, on CPUs and memory of its own.")
             launched = self._launch()
-            handed = [self._hand_over(definition.name) for definition in wanted]
+            handed = []
+            for definition in wanted:
+                self._stage.step(
+                    f"{definition.name} crosses to the other kernel. Its memory stays where it is."
+                )
+                handed.append(self._hand_over(definition.name))
+            self._stage.step("It runs in the new kernel, and nobody has reset the machine.")
         with translated("the new root's agent"), self._phases.phase(PhaseName.WATCH_GUESTS):
             vms = tuple(self._look(*each, sender) for each in handed)
             new = agents.status(self._new)
@@ -277,6 +297,10 @@ def _gap_at_handoff(here: ticks.Stretch, there: ticks.Stretch) -> int:
     ]
     judged = ticks.continuity(around)
     return judged.gap_ns if judged else 0
+
+
+def _vms_start(count: int) -> str:
+    return "A VM starts in it and counts." if count == 1 else f"{count} VMs start in it and count."
 
 
 def _root_seen(status: root_pb2.RootStatus) -> RootSeen:

@@ -153,7 +153,11 @@ class Peer:
 class Peers:
     """All neighbouring roots and the beat that keeps them informed."""
 
-    def __init__(self, tsc: Callable[[], int], clock: Callable[[], int]) -> None:
+    def __init__(
+        self, tsc: Callable[[], int], clock: Callable[[], int], changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`changed` is called when something about a peer may have changed."""
+        self._tell = changed
         self._tsc = tsc
         self._clock = clock
         self._peers: dict[Role, Peer] = {}
@@ -196,6 +200,7 @@ class Peers:
         """Something about a peer may have changed (doorbell, beat): wake up who waits."""
         self._changed.set()
         self._changed = asyncio.Event()
+        self._tell()
 
     async def wait(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         """Wait until `condition` holds, looked at whenever a peer may have changed; False when time is up."""

@@ -75,12 +75,17 @@ def _no_files(file: LocalFile) -> None:
     raise BadRequestError(f"this root reaches no files of other roots: {file}")
 
 
+def nobody_cares() -> None:
+    """For a host that nobody watches."""
+
+
 @dataclass(frozen=True)
 class Host:
     """What VMs of this root share. `clock` is the machine-wide one; `network` None gives VMs no card,
     `devices` None no device of their own. `find_disk` says what a disk is here, `look_at_disk` what is in it.
     `variables` keeps what firmware knows of VMs; None: as long as they run. `agent` is this process, for VMs
-    that stand still. `open_door` sees to it that VMMs reach a file that a root serves.
+    that stand still. `open_door` sees to it that VMMs reach a file that a root serves. `changed` is called
+    when the state of a VM changes.
     """
 
     root: int
@@ -95,6 +100,7 @@ class Host:
     look_at_disk: Callable[[Disk, Pmem | None], Content] = sources.look
     variables: firmware.VariableStore | None = None
     open_door: Callable[[LocalFile], None] = _no_files
+    changed: Callable[[], None] = nobody_cares
     agent: Urgency = field(default_factory=lambda: Urgency(os.getpid(), AGENT_URGENCY))
 
     def check(self, definition: VmDefinition) -> None:

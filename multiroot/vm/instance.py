@@ -70,7 +70,7 @@ class Instance:
         self.entry = entry
         self.owner = entry.owner
         self.word = OwnerWord(host.arena.memory, entry)
-        self.state = VmState.STARTING
+        self._state = VmState.STARTING
         self.error = ""
         self.paused = False  # by a user, wherever it goes
         self.untouched = False  # it came here paused and has not run since
@@ -102,6 +102,15 @@ class Instance:
     @property
     def name(self) -> str:
         return self.definition.name
+
+    @property
+    def state(self) -> VmState:
+        return self._state
+
+    @state.setter
+    def state(self, state: VmState) -> None:
+        self._state = state
+        self.host.changed()
 
     @property
     def active(self) -> bool:

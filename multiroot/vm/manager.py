@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from multiroot.arena.arena import Entry, Standing
@@ -135,6 +135,11 @@ class VmManager:
         return tuple(
             [await asyncio.to_thread(devices.acquire, function) for function in definition.functions]
         )
+
+    @property
+    def here(self) -> Mapping[str, Instance]:
+        """Those that were started or taken here, as they were left: nothing is looked up in the arena."""
+        return self._vms
 
     def all(self) -> list[Instance]:
         """Every VM this root knows, by name."""

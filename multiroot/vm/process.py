@@ -39,6 +39,11 @@ class Urgency:
         self._urgency = urgency
         self._needed_by: set[str] = set()
 
+    @property
+    def needed(self) -> bool:
+        """Whether it is urgent now."""
+        return bool(self._needed_by)
+
     def need(self, who: str, needed: bool) -> None:
         """`who` needs it from now on, or not any more; the second time nothing happens."""
         before = bool(self._needed_by)

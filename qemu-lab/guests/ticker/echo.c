@@ -17,12 +17,12 @@ enum {
 	LISTENER = 0,		/* place among the descriptors */
 };
 
-static int listen_on(int port)
+int listen_on(int port, int waiting)
 {
 	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port) };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, CONNECTIONS)) {
+	if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, waiting)) {
 		fprintf(stderr, "ticker: port %d: %s\n", port, strerror(errno));
 		return -1;
 	}
@@ -69,7 +69,7 @@ void echo(int port)
 		return;
 	for (int n = 0; n <= CONNECTIONS; n++)
 		fds[n] = (struct pollfd){ .fd = -1 };
-	fds[LISTENER] = (struct pollfd){ .fd = listen_on(port), .events = POLLIN };
+	fds[LISTENER] = (struct pollfd){ .fd = listen_on(port, CONNECTIONS), .events = POLLIN };
 	while (fds[LISTENER].fd >= 0 && poll(fds, 1 + CONNECTIONS, -1) >= 0) {
 		for (int n = 1; n <= CONNECTIONS; n++) {
 			if (fds[n].revents && !say_back(fds[n].fd)) {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The lab's guest: a counter that ticks, usually every 10 ms, and a region of memory that is rewritten and checked all
- * the time. It is the guest's init, and but for ticker.echo its only process. README.md in the folder above describes the
+ * the time. It is the guest's init, and but for ticker.echo and ticker.board its only process. README.md in the folder above describes the
  * output; lines are short because every byte on a serial port is a VM exit.
  *
  * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
  * ticker.period=MS (default 10), ticker.dirty=MIB/S (default 0), ticker.card=NAME and ticker.disk=NAME (default: none),
- * ticker.reboot=TICKS and ticker.panic=TICKS (default: never), ticker.echo=PORT (default: none).
+ * ticker.reboot=TICKS and ticker.panic=TICKS (default: never), ticker.echo=PORT and ticker.board=PORT
+ * (default: none).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -197,6 +198,8 @@ int main(void)
 		bring_up(value);
 	if (number(cmdline, "ticker.echo=", 0))
 		echo(number(cmdline, "ticker.echo=", 0));
+	if (number(cmdline, "ticker.board=", 0))
+		board(number(cmdline, "ticker.board=", 0));
 	value = parameter(cmdline, "ticker.card=");
 	if (value)
 		frames.socket = open_card(value);

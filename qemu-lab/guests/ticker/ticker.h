@@ -71,8 +71,13 @@ int open_card(const char *name);
 void take_frames(struct frames *frames);
 void tell_frames(int serial, struct frames *frames);
 
+/* A socket on which so many may wait; -1 if there can be none, which is said. */
+int listen_on(int port, int waiting);
 /* Start a process that says back what comes on TCP connections to this port. */
 void echo(int port);
+/* Start a process that keeps a board and shows it to browsers on this port. */
+void board(int port);
+extern const char board_page[];
 void open_buttons(struct buttons *buttons);
 bool is_pressed(const struct buttons *buttons);
 void power_off(void) __attribute__((noreturn));

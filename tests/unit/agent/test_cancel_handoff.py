@@ -13,6 +13,7 @@ from multiroot.agent.handoffs import Handoffs
 from multiroot.errors import CommandError, PeerLostError
 from multiroot.handoff.evacuation import Leg, Outcome
 from multiroot.root.peers import Role
+from multiroot.watch.signal import Signal
 
 ME, NEW = 1, 2
 
@@ -25,6 +26,8 @@ class World:
         self.asked: list[str] = []
         root = SimpleNamespace(
             me=SimpleNamespace(root=ME),
+            clock=lambda: 0,
+            news=Signal(),
             peers=SimpleNamespace(get={Role.CHILD: SimpleNamespace(ready=True)}.get),
             neighbours=SimpleNamespace(channel=self._channel),
         )

@@ -16,6 +16,7 @@ from multiroot.agent.handoffs import Handoffs
 from multiroot.handoff.terms import USUAL
 from multiroot.phases import Phases
 from multiroot.root.peers import Role
+from multiroot.watch.signal import Signal
 
 
 class Knot:
@@ -48,6 +49,9 @@ async def test_what_a_handoff_drops_is_gone_after_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(handoffs, "Evacuation", Evacuation)
     new = SimpleNamespace(gone=False, root=2, role=Role.CHILD)
     root = SimpleNamespace(
+        me=SimpleNamespace(root=1),
+        clock=lambda: 0,
+        news=Signal(),
         peers=SimpleNamespace(by_name=lambda name: new),
         neighbours=SimpleNamespace(channel=lambda name: None),
     )

@@ -21,11 +21,11 @@ from cli.hostile_agent import METHODS, PHASE, RESULTS, Answers, HostileAgent, Re
 from hypothesis import HealthCheck, Phase, example, given, settings
 
 from multiroot import proc
-from multiroot.cli import reference
+from multiroot.cli import reference, watch
 from multiroot.cli.main import cli
 from multiroot.doctor.root import RootDoctor
 from multiroot.rpc import successor
-from multiroot.rpc.v1 import common_pb2, coordinator_pb2, root_pb2, vm_pb2
+from multiroot.rpc.v1 import common_pb2, coordinator_pb2, root_pb2, vm_pb2, watch_pb2
 
 # Every command that asks an agent, with lines that show all it can print, and the methods that it calls.
 ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -76,6 +76,7 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vm rm": (("vm rm vm0", "vm rm vm0 --force"), ("Remove",)),
     "vm reset": (("vm reset vm0",), ("Reset",)),
     "vm forget": (("vm forget vm0",), ("Forget",)),
+    "watch": (("watch --once", "watch --once --json"), ("Watch",)),
 }
 # And those that ask none, or only one in a lab machine that they have started or found.
 ASKS_NONE = {
@@ -146,6 +147,24 @@ ESCAPES = Answers(
         ),
     }
 )
+# watch --once: what JSON can carry.
+DOCUMENT = {
+    "roots": {
+        "1": {"number": 1, "state": "alive", "kernel_release": BELL, "console": [BELL], "splats": [BELL]}
+    },
+    "vms": {BELL: {"state": BELL, "owner": 1, "error": BELL}},
+    "memory": {BELL: {"size": 1 << 63}, "x": {"size": 1 << 63, "start": 1}},
+    "update": {"order": [BELL], "steps": {BELL: {"edge": BELL}}, "error": BELL, "next": BELL},
+}
+FACTS = Answers(
+    {
+        "Watch": (
+            watch_pb2.WatchEvent(root=1, at_ns=1 << 62, state=json.dumps(DOCUMENT)),
+            watch_pb2.WatchEvent(root=1, at_ns=-1, patch='{"roots": {"2": {"number": 2, "state": "ended"}}}'),
+            watch_pb2.WatchEvent(root=1, patch='{"cpus": {"-1": {}}}'),
+        )
+    }
+)
 # root launch --dry-run --json
 NO_PLAN = planned("{")
 PLAN_WITHOUT_A_NUMBER = planned('{"a": NaN, "b": 1e999}')
@@ -169,6 +188,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileAgent]:
         patch.setattr(RootDoctor, "checks", lambda _: [("agent", RootDoctor(folder)._agent)])
         patch.setattr(successor, "wait", functools.partial(successor.wait, timeout_s=0.02))
         patch.setattr(successor, "POLL_S", 0.01)
+        patch.setattr(watch, "HEARD_S", 0.05)
         yield fake
     server.stop(None).wait()
 
@@ -222,6 +242,7 @@ def test_any_answer_is_shown_or_refused(
     @example(NO_PLAN)
     @example(PLAN_WITHOUT_A_NUMBER)
     @example(DEEP_PLAN)
+    @example(FACTS)
     def check(answers: Answers) -> None:
         agent.says(answers)
         with guest_output() if line.startswith("vm console") else nullcontext():

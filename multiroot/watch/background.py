@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A collector beside a program that does something else: in a thread with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from multiroot.errors import MultirootError, WaitTimeoutError
+from multiroot.watch import loops
+from multiroot.watch.collect import Collector
+from multiroot.watch.events import Event
+from multiroot.watch.facts import Facts
+from multiroot.watch.view import View
+
+T = TypeVar("T")
+Hear = Callable[[Event, View], None]
+
+
+class InBackground:
+    """Watches while the body runs; use as a context manager. What goes wrong in it is raised at its end."""
+
+    def __init__(self, make: Callable[[], Collector], hear: Hear) -> None:
+        """`make` makes the collector, in that thread; `hear` gets each event there, and what is known."""
+        self._make = make
+        self._hear = hear
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(loops.forgive)
+        self._stop = asyncio.Event()
+        self._begun = threading.Event()
+        self._collector: Collector | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._begun.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def say(self, text: str) -> None:
+        """Show a text to the audience."""
+
+        async def put() -> None:
+            self._known.say(text)
+
+        self._do(put(), None)
+
+    def wait(self, condition: Callable[[Facts], bool], timeout_s: float, what: str) -> Facts:
+        """Until the facts are so; raises WaitTimeoutError that says `what` did not happen."""
+        try:
+            return self._do(self._known.wait(condition), timeout_s)
+        except TimeoutError as error:
+            raise WaitTimeoutError(f"{what} within {timeout_s:g} s") from error
+
+    @property
+    def _known(self) -> Collector:
+        assert self._collector is not None
+        return self._collector
+
+    def _do(self, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
+        """In the other thread; raises what went wrong there if it has ended."""
+        if not self._thread.is_alive():
+            work.close()
+            raise self._error or MultirootError("nobody watches any more")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout_s)
+        finally:
+            future.cancel()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._main())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that uses this
+            self._error = error
+        finally:
+            self._begun.set()
+            self._loop.close()
+
+    async def _main(self) -> None:
+        async with self._make() as self._collector:
+            listening = asyncio.create_task(self._listen(self._collector))
+            stopping = asyncio.create_task(self._stop.wait())
+            self._begun.set()
+            try:
+                await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if listening.done():
+                    await listening
+            finally:
+                for task in (listening, stopping):
+                    task.cancel()
+                await asyncio.wait({listening, stopping})
+
+    async def _listen(self, collector: Collector) -> None:
+        async for event in collector.events():
+            self._hear(event, collector.view)

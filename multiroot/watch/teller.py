@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tells whoever watches an agent what that knows: all of it, then what changes.
+
+Nothing runs as long as nobody watches. Nothing is looked at while a guest stands still: what happens then is
+told afterwards, with its own times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from multiroot.errors import MultirootError
+from multiroot.vm.ticks import Stretch
+from multiroot.watch.decode import to_json
+from multiroot.watch.events import Change, State
+from multiroot.watch.facts import Facts
+from multiroot.watch.hub import Hub
+from multiroot.watch.patch import applied, difference
+from multiroot.watch.signal import Signal
+from multiroot.watch.told import Beat, Seen, Told
+
+log = logging.getLogger("multirootd")
+
+LOOK_S = 0.5  # for what changes without a word: owner words, CPUs
+TICKS_S = 0.2
+BEAT_S = 0.25
+QUIET_S = 0.2  # a blackout is over sooner, as a rule
+GATHER_S = 0.03  # what happens at once is told at once
+
+Look = Callable[[], Facts]
+
+
+class Ticks(Protocol):
+    """What guests have ticked."""
+
+    def restart(self) -> None:
+        """Leave out what was ticked until now."""
+
+    def read(self) -> Iterable[tuple[str, Stretch]]:
+        """What was ticked since the last call, by VM."""
+
+
+class Known:
+    """The document as it was told last."""
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.document: dict[str, Any] = {}
+
+    def apply(self, event: Told) -> None:
+        """Take in what is told."""
+        self.at = event.at
+        match event:
+            case State(_, document):
+                self.document = document
+            case Change(_, patch):
+                self.document = applied(self.document, patch)
+
+    def snapshot(self) -> list[Told]:
+        """All of it."""
+        return [State(self.at, self.document)]
+
+
+class Teller:
+    """One for each agent. `look` makes the facts as they are, `ticks` has what guests have said since."""
+
+    def __init__(self, look: Look, ticks: Ticks, clock: Callable[[], int], signal: Signal) -> None:
+        """`clock` is the machine-wide one; `signal` is rung by what changes something."""
+        self._look = look
+        self._ticks = ticks
+        self._clock = clock
+        self._signal = signal
+        self._known = Known()
+        self._hub: Hub[Told] = Hub(self._known)
+        self._running: asyncio.Task[None] | None = None
+        self._told_s = 0.0  # loop time of what was told last
+        self._complaint = ""
+
+    async def tell(self) -> AsyncGenerator[Told, None]:
+        """A State first, and then what comes, for as long as the caller likes."""
+        if self._running is None:
+            self._ticks.restart()
+            self._tell_changes()
+            self._running = asyncio.create_task(self._run())
+        try:
+            async with aclosing(self._hub.watch()) as events:
+                async for told in events:
+                    yield told
+        finally:
+            if not self._hub.watched:
+                await self.close()
+
+    async def close(self) -> None:
+        """Tell no more, until somebody watches again."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            await asyncio.wait({running})
+
+    async def _run(self) -> None:
+        now = asyncio.get_running_loop().time
+        looked = now()
+        while True:
+            rung = await self._signal.wait(QUIET_S if self._signal.quiet() else TICKS_S)
+            if self._signal.quiet():
+                if rung:
+                    self._signal.ring()
+                self._beat(now())
+                continue
+            if rung:
+                await asyncio.sleep(GATHER_S)
+            if rung or now() - looked >= LOOK_S:
+                looked = now()
+                self._tell_changes()
+            self._tell_ticks()
+            self._beat(now())
+
+    def _tell_changes(self) -> None:
+        try:
+            document = to_json(self._look())
+        except MultirootError as error:
+            # A damaged arena, say. What was known stays; those who ask by a call are told why.
+            self._complain(str(error))
+            return
+        self._complaint = ""
+        if not self._known.document:
+            self._publish(State(self._clock(), document))
+        elif patch := difference(self._known.document, document):
+            self._publish(Change(self._clock(), patch))
+
+    def _tell_ticks(self) -> None:
+        for vm, stretch in self._ticks.read():
+            self._publish(Seen(self._clock(), vm, stretch))
+
+    def _beat(self, now_s: float) -> None:
+        if now_s - self._told_s >= BEAT_S - TICKS_S / 2:
+            self._publish(Beat(self._clock()))
+
+    def _publish(self, told: Told) -> None:
+        self._told_s = asyncio.get_running_loop().time()
+        self._hub.publish(told)
+
+    def _complain(self, message: str) -> None:
+        """Once for each reason."""
+        if message != self._complaint:
+            log.warning("what is told to those who watch is incomplete: %s", message)
+        self._complaint = message

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests' ticks as several roots see them, joined: also the one whose line began in one root and ended in
+the next. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from multiroot.vm.ticks import Stretch, Tick, gap_around, parse_line
+from multiroot.watch.events import Point
+from multiroot.watch.facts import HandoffFacts, Stage, TickFacts
+
+SETTLE_NS = 1_200_000_000  # ticks so long after a handoff tell of other things
+
+
+class TicksSeen:
+    """Of all guests; it keeps the newest tick of each, and what there is of a line that was cut."""
+
+    def __init__(self) -> None:
+        self.newest: dict[str, TickFacts] = {}
+        self._tails: dict[str, dict[int, bytes]] = {}
+        self._heads: dict[str, tuple[int, bytes, int, int]] = {}  # root, head, its time, the next counter
+
+    def take(self, vm: str, root: int, stretch: Stretch) -> list[Point]:
+        """The points in what root number `root` has seen of a guest, oldest first."""
+        points: list[Point] = [(tick.seen_ns, tick.counter, root) for tick in stretch.ticks]
+        self._tails.setdefault(vm, {})[root] = stretch.tail
+        if stretch.head_ns is not None and stretch.ticks:
+            self._heads[vm] = (root, stretch.head, stretch.head_ns, stretch.ticks[0].counter)
+        if joint := self._joint(vm):
+            points.insert(0, (joint.seen_ns, joint.counter, root))
+        if stretch.ticks:
+            last = stretch.ticks[-1]
+            if vm not in self.newest or self.newest[vm].at_ns < last.seen_ns:
+                self.newest[vm] = TickFacts(last.counter, last.seen_ns)
+        return points
+
+    def _joint(self, vm: str) -> Tick | None:
+        """The tick whose line was cut, when both parts are there."""
+        if vm not in self._heads:
+            return None
+        root, head, at_ns, following = self._heads[vm]
+        for other, tail in self._tails[vm].items():
+            tick = parse_line(tail + head, at_ns) if other != root else None
+            # Anything else is a part that is still on its way.
+            if tick is not None and tick.counter == following - 1:
+                del self._heads[vm]
+                return tick
+        return None
+
+
+def gap_of(handoff: HandoffFacts, points: Sequence[Point]) -> int:
+    """The largest distance of two ticks around a handoff, ns; 0 as long as it can't be told.
+
+    `points` are the guest's newest. If one is missing among those around the handoff, nobody can tell.
+    """
+    if handoff.stage is not Stage.DONE or not handoff.resumed_ns:
+        return 0
+    start, end = handoff.stopped_ns, handoff.resumed_ns
+    near = sorted(
+        (point[0], point[1]) for point in points if start - SETTLE_NS <= point[0] <= end + SETTLE_NS
+    )
+    if not near or near[0][0] > start or near[-1][0] < end:
+        return 0
+    if any(after[1] != before[1] + 1 for before, after in pairwise(near)):
+        return 0
+    return gap_around([Tick(counter, seen_ns) for seen_ns, counter in near], start, end)
