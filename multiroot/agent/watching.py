@@ -90,7 +90,7 @@ class Watching:
         """Tell nobody any more."""
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.close)
-        await self.teller.close()
+        await self.teller.end()
         self._kernel.close()
 
     def look(self) -> Facts:

@@ -101,6 +101,11 @@ class Teller:
             running.cancel()
             await asyncio.wait({running})
 
+    async def end(self) -> None:
+        """The agent ends: so does what it tells, at once."""
+        self._hub.close()
+        await self.close()
+
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
         looked = now()

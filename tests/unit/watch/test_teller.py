@@ -181,6 +181,15 @@ async def test_a_slow_reader_gets_a_state_anew(root: Root) -> None:
     await slow.aclose()
 
 
+async def test_when_the_agent_ends_so_do_the_streams(root: Root) -> None:
+    events = root.teller.tell()
+    await following(events)
+    await root.teller.end()
+    with pytest.raises(StopAsyncIteration):
+        await following(events)
+    assert root.teller._running is None
+
+
 async def test_over_grpc(root: Root, tmp_path: Path) -> None:
     server = grpc.aio.server()
     watch_pb2_grpc.add_WatchServiceServicer_to_server(WatchService(1, root.teller), server)
