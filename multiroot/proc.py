@@ -191,6 +191,40 @@ def spawn(
     return child
 
 
+def convert(argv: Sequence[Arg], data: bytes, timeout: float) -> bytes:
+    """What a program makes of `data`: its stdout. Raises CommandError as `run` does."""
+    words = [os.fspath(arg) for arg in argv]
+    _log.debug("%s", shell_line(words))
+    try:
+        with _starting(words, None):
+            done = subprocess.run(words, input=data, capture_output=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(f"{words[0]} did not finish within {timeout:g} s", quote(words)) from error
+    if done.returncode:
+        raise CommandError(
+            f"{Path(words[0]).name} {how_ended(done.returncode)}: {_tail(_text(done.stderr))}",
+            f"command: {quote(words)}",
+            returncode=done.returncode,
+        )
+    return done.stdout
+
+
+def attend(argv: Sequence[Arg], env: Mapping[str, str]) -> int:
+    """Run a program with our own streams to its end; its exit code, negative for a signal. It is killed if
+    waiting is interrupted. `env` is added to our environment. Raises CommandError when it cannot be started.
+    """
+    words = [os.fspath(arg) for arg in argv]
+    _log.debug("%s", shell_line(words, env=env))
+    with _starting(words, None):
+        process = subprocess.Popen(words, env={**os.environ, **env})
+    with process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise
+
+
 def become(argv: Sequence[Arg]) -> NoReturn:
     """Go on as that program, with its exit code. Raises CommandError if it cannot be started."""
     words = [os.fspath(arg) for arg in argv]

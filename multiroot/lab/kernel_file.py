@@ -10,13 +10,12 @@ from __future__ import annotations
 import bz2
 import lzma
 import struct
-import subprocess
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from multiroot import arch, proc
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, CommandError
 from multiroot.verdict import elf
 
 _PE, _COFF, _PE_SECTION = b"PE\0\0", struct.Struct("<HHIIIHH"), struct.Struct("<8sIIII16x")
@@ -125,12 +124,7 @@ def unpacked(data: bytes, programs: Mapping[str, list[str]]) -> bytes:
     name = _PROGRAMS.get(data[:4], "")
     found = proc.find(name) if name else None
     argv = programs.get(name) or ([found] if found else [])
-    return _by_program([*argv, "-dc"], data[:-_SIZE_BEHIND]) if argv else b""
-
-
-def _by_program(argv: list[str], data: bytes) -> bytes:
     try:
-        done = subprocess.run(argv, input=data, capture_output=True, timeout=_UNPACK_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        return proc.convert([*argv, "-dc"], data[:-_SIZE_BEHIND], _UNPACK_S) if argv else b""
+    except CommandError:
         return b""
-    return done.stdout if done.returncode == 0 else b""

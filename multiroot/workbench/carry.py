@@ -6,14 +6,13 @@ workstation.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from multiroot.errors import BadRequestError, MultirootError
+from multiroot import proc
+from multiroot.errors import BadRequestError, CommandError, MultirootError
 from multiroot.lab import execution
 from multiroot.lab.execution import Channel, Sink
 
@@ -91,20 +90,10 @@ def run_there(reach: Reach, command: Sequence[str], environment: Mapping[str, st
         )
 
 
-def run_here(command: Sequence[str], environment: Mapping[str, str], stdout: BinaryIO | None = None) -> int:
-    """Run a command on the workstation, with our streams; its exit code, or 126 or 127 as of a shell.
-
-    `stdout` is where its output goes if not to ours.
-    """
+def run_here(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command on the workstation, with our streams; its exit code as a shell has it."""
     try:
-        with subprocess.Popen(command, env={**os.environ, **environment}, stdout=stdout) as process:
-            try:
-                code = process.wait()
-            except BaseException:
-                process.kill()
-                raise
-    except FileNotFoundError:
-        return CANNOT_RUN[1]
-    except OSError:
-        return CANNOT_RUN[0]
+        code = proc.attend(command, environment)
+    except CommandError as error:
+        return error.returncode
     return code if code >= 0 else 128 - code

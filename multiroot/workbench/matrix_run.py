@@ -5,6 +5,7 @@ folder.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from multiroot import json_files
+from multiroot import json_files, proc
 from multiroot.errors import MultirootError
 from multiroot.lab import paths
 from multiroot.workbench.matrix import (
@@ -118,15 +119,13 @@ class Run:
     def _run(self, argv: list[str], folder: Path) -> int:
         if self._stopped:
             return 125
-        with (
-            (folder / "stdout.txt").open("wb") as out,
-            (folder / "stderr.txt").open("wb") as err,
-            subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err) as process,
-        ):
-            self._alive.add(process)
-            code = process.wait()
-            self._alive.discard(process)
-        return code
+        process = proc.spawn(argv, log=folder / "stderr.txt", piped=True)
+        self._alive.add(process)
+        assert process.stdout
+        with process, (folder / "stdout.txt").open("wb") as out:
+            shutil.copyfileobj(process.stdout, out)
+        self._alive.discard(process)
+        return process.returncode
 
     def _stop(self) -> None:
         """Tell all that run to end, which ends their labs."""

@@ -50,6 +50,25 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+def test_a_program_can_be_given_bytes() -> None:
+    code = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read()[::-1])"
+    assert proc.convert(python(code), b"\xff\0a", 60) == b"a\0\xff"
+    with pytest.raises(CommandError, match="exited with 3: why"):
+        proc.convert(python("import sys; print('why', file=sys.stderr); sys.exit(3)"), b"", 60)
+    with pytest.raises(CommandError, match=r"did not finish within 0\.1 s"):
+        proc.convert(python("import time; time.sleep(60)"), b"", 0.1)
+
+
+def test_a_program_that_is_attended_has_our_streams(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "import os, sys; print(os.environ['X']); sys.exit(3)"
+    assert proc.attend(python(code), {"X": "from us"}) == 3
+    assert capfd.readouterr().out == "from us\n"
+    assert proc.attend(python("import os; os.kill(os.getpid(), 9)"), {}) == -9
+    with pytest.raises(CommandError) as caught:
+        proc.attend(["no-such-program-anywhere"], {})
+    assert caught.value.returncode == 127
+
+
 def test_run_keeps_streams_and_code_apart() -> None:
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
     done = proc.run(python(code), check=False)

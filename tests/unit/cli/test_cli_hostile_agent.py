@@ -85,7 +85,7 @@ ASKS_NONE = {
     *("plan inventory", "plan show"),
     *("vm image build", "vm image seed", "vm image import", "vm image list", "vm image path", "vm image rm"),
 }
-IN_A_LAB = ("lab", "demo", "bench", "audit")
+IN_A_LAB = ("lab", "demo", "bench", "audit", "try", "kernel")
 # Only programs of the lab call these.
 NOT_FOR_COMMANDS = {"GetTicks", "SetClock"}
 
