@@ -84,7 +84,12 @@ def up(
         lab_disks.provide(machine.disks, phases)
         for number in range(1, attempts + 1):
             with phases.phase(PhaseName.BOOT, kernel=machine.release, attempt=number) as attributes:
-                attempt = _boot_once(lab, limits or Limits())
+                try:
+                    attempt = _boot_once(lab, limits or Limits())
+                except BaseException:
+                    # Whoever ends the command does not know of a machine that is not up yet.
+                    _end(lab)
+                    raise
                 attributes["outcome"] = attempt.outcome
             lab.attempts.append(attempt)
             lab.save()
@@ -188,7 +193,7 @@ def _end(lab: LabState) -> bool:
             os.kill(lab.pid, number)
             if _gone(lab.pid, lab.started, _END):
                 break
-    elif not _gone(lab.recorder_pid, lab.recorder_started, _RECORDER_END):
+    if not _gone(lab.recorder_pid, lab.recorder_started, _RECORDER_END):
         # It waits for the monitor of a QEMU that ended before it had one.
         os.kill(lab.recorder_pid, signal.SIGTERM)
     wait_end(lab, _END)

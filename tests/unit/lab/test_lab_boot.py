@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -84,6 +85,26 @@ def test_a_port_that_is_taken_is_replaced(machine: Machine, monkeypatch: pytest.
     finally:
         os.kill(lab.pid, signal.SIGKILL)
         boot.wait_end(lab, 30)
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
+def test_who_ends_the_command_while_a_machine_boots_leaves_none(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, how: type[BaseException]
+) -> None:
+    behave(monkeypatch, "silent")
+    booting: list[int] = []
+
+    def watch(feed: boot.Feed, watchdog: object, qemu: subprocess.Popen[bytes]) -> str:
+        booting.append(qemu.pid)
+        raise how
+
+    monkeypatch.setattr(boot, "_watch", watch)
+    with pytest.raises(how):
+        boot.up(machine, "digest", Phases("workstation"))
+    lab = state.load("default")
+    assert [lab.pid] == booting
+    assert not lab.alive()
+    boot.wait_end(lab, 0)  # raises if anything is left to wait for
 
 
 def test_a_machine_that_does_not_fit_is_refused_with_what_there_is(tmp_path: Path) -> None:
