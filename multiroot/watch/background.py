@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,6 +19,7 @@ from multiroot.watch.facts import Facts
 from multiroot.watch.view import View
 
 T = TypeVar("T")
+LOOK_S = 0.5  # so often it is looked whether the other thread is still there
 Hear = Callable[[Event, View], None]
 
 
@@ -38,7 +41,7 @@ class InBackground:
     def __enter__(self) -> Self:
         self._thread.start()
         self._begun.wait()
-        if self._error is not None:
+        if self._collector is None and self._error is not None:
             self._thread.join()
             raise self._error
         return self
@@ -46,7 +49,7 @@ class InBackground:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread.is_alive():
+        with suppress(RuntimeError):  # its loop is closed: it has ended by itself
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         if self._error is not None and error is None:
@@ -74,12 +77,23 @@ class InBackground:
 
     def _do(self, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         """In the other thread; raises what went wrong there if it has ended."""
-        if not self._thread.is_alive():
-            work.close()
-            raise self._error or MultirootError("nobody watches any more")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(timeout_s)
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError as error:
+            work.close()
+            raise self._error or MultirootError("nobody watches any more") from error
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            while True:
+                left = LOOK_S if until is None else min(LOOK_S, max(until - time.monotonic(), 0))
+                try:
+                    return future.result(left)
+                except TimeoutError:
+                    if future.done() or (until is not None and time.monotonic() >= until):
+                        raise
+                    # A loop that has ended leaves what it was given last undone.
+                    if not self._thread.is_alive():
+                        raise self._error or MultirootError("nobody watches any more") from None
         finally:
             future.cancel()
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from multiroot.errors import BadRequestError, ConflictError, WaitTimeoutError
+from multiroot.errors import BadRequestError, ConflictError, MultirootError, WaitTimeoutError
 from multiroot.rpc.client import Address
 from multiroot.rpc.v1 import watch_pb2
 from multiroot.watch.background import InBackground
@@ -71,3 +71,11 @@ def test_the_bodys_own_error_goes_first() -> None:
 
     with pytest.raises(ValueError, match="mine"), InBackground(made, full):
         raise ValueError("mine")
+
+
+def test_what_is_asked_of_one_that_has_just_ended_is_not_waited_for() -> None:
+    with InBackground(made, lambda event, view: None) as watching:
+        watching._loop.call_soon_threadsafe(watching._stop.set)
+        watching._thread.join()
+        with pytest.raises(MultirootError, match="nobody watches any more"):
+            watching.say("too late")
