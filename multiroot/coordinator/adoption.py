@@ -149,6 +149,9 @@ class Adoption:
             await self._adopt_cpus(device)
             with self._phases.phase(PhaseName.ADOPT_DEVICES):
                 await asyncio.to_thread(self._adopt_devices, device)
+                # Each waits for drivers of its own.
+                services = asyncio.to_thread(retire.services, self._context.services, "adopted")
+                await asyncio.gather(services, asyncio.to_thread(self._come_to_disks))
             self.state = AdoptionState.ZEROING
             await self._adopt_memory(device)
 
@@ -182,12 +185,11 @@ class Adoption:
                 device.adopt_pci(function)
         else:
             device.adopt_pci()
-        retire.services(self._context.services, "adopted")
-        if self._left:
-            self._come_to_disks()
 
     def _come_to_disks(self) -> None:
         """The rest goes on without a disk that is not found: it can be mounted by hand."""
+        if not self._left:
+            return
         try:
             with self._phases.phase(PhaseName.COME_TO_DISKS):
                 self._context.come_to_disks(self._left)

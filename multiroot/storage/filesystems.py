@@ -19,8 +19,8 @@ from multiroot import proc
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
 
 MOUNTS = Path("/proc/self/mountinfo")
-DISK_S = 30.0  # a driver may take so long to find its disk
-LOOK_S = 0.05  # so often; the drivers' events say nothing of what is on a disk
+DISK_S = 120.0  # a driver may take so long to find its disk
+LOOK_S = 0.2  # so often; the drivers' events say nothing of what is on a disk
 _TIMEOUT_S = 60.0
 _UUID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _KIND = re.compile(r"[0-9a-z_]{1,32}")
