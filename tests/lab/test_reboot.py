@@ -67,9 +67,8 @@ def held(lab: Lab, point: FailPoint) -> Iterator[failpoint_pb2_grpc.FailPointSer
             stub.Disarm(failpoint_pb2.DisarmRequest(point=point))
 
 
-@pytest.mark.parametrize(
-    "moments", [MOMENTS, pytest.param(MORE_MOMENTS, marks=pytest.mark.long)], ids=["usual", "more"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("moments", [MOMENTS, MORE_MOMENTS], ids=["usual", "more"])
 def test_a_guest_reboots_by_itself_also_in_the_middle_of_a_handoff(
     lab: Lab, cli: Cli, moments: tuple[FailPoint, ...]
 ) -> None:

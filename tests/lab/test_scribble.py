@@ -46,6 +46,7 @@ def check_count(cli: Cli) -> None:
     assert told.unbroken, told
 
 
+@pytest.mark.long
 def test_nothing_a_new_root_writes_into_shared_memory_disturbs_the_old_one(cli: Cli) -> None:
     """Proves that the old root's kernel and agent take any bytes in control page, console and link rings, and
     any number of events: no warning, no stall, the agent answers all the while, its VM ticks on, the new root
