@@ -163,7 +163,7 @@ class RetireStep:
                 await asyncio.to_thread(retire.unbind_all, self.context.unbound)
         finally:
             forget()
-        told = data["retire"]
+        told = data.get("retire", {})  # of an update that began as a launch nothing was told
         await self.context.announce(mine, bool(told.get("verify")), told.get("devices", ()), left)
         await asyncio.to_thread(retire.end_kernel, self.context.root)
         return {}

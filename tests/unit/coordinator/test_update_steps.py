@@ -16,6 +16,7 @@ from multiroot.coordinator.update import UpdateContext, make_update_steps
 from multiroot.errors import ConflictError, MultirootError
 from multiroot.handoff.evacuation import Outcome
 from multiroot.handoff.terms import USUAL, Order, Terms
+from multiroot.launch import retire
 from multiroot.phases import Phase, Phases
 from multiroot.rpc.v1 import coordinator_pb2
 from multiroot.storage.filesystems import Filesystem
@@ -100,9 +101,8 @@ async def no_announcement(
     pytest.fail("nobody retires here")
 
 
-def coordinator_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None = None) -> Coordinator:
-    phases = Phases("root 1")
-    context = UpdateContext(
+def context_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None = None) -> UpdateContext:
+    return UpdateContext(
         here=lambda: list(roots.here),
         there=lambda: list(roots.there),
         hand_over=roots.over,
@@ -110,7 +110,7 @@ def coordinator_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None 
         canary=roots.canary,
         remove_canary=roots.remove_canary,
         announce=no_announcement,
-        phases=phases,
+        phases=Phases("root 1"),
         root=1,
         unbound=tmp_path / "unbound",
         left_disks=tmp_path / "left-disks",
@@ -120,8 +120,12 @@ def coordinator_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None 
         open_door=roots.open,
         staying=lambda: staying or {},
     )
+
+
+def coordinator_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None = None) -> Coordinator:
+    context = context_of(roots, tmp_path, staying)
     steps = {**dict.fromkeys(LAUNCH, Nothing()), **make_update_steps(context)}
-    return Coordinator(Journal(tmp_path / "journal"), steps, phases)
+    return Coordinator(Journal(tmp_path / "journal"), steps, context.phases)
 
 
 async def test_all_vms_go_over_and_an_abort_brings_them_back(tmp_path: Path) -> None:
@@ -132,6 +136,25 @@ async def test_all_vms_go_over_and_an_abort_brings_them_back(tmp_path: Path) -> 
     await coordinator.abort()
     assert (roots.here, roots.there) == (["a", "b", "c"], [])
     assert coordinator.state is State.IDLE
+
+
+async def test_a_root_retires_that_was_told_nothing_of_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a launch, handoffs, and `update resume --until retire`."""
+    done: list[object] = []
+    for name in ("services", "end_processes", "unbind_all", "end_kernel"):
+        monkeypatch.setattr(retire, name, lambda *words, name=name: done.append(name))
+
+    async def announce(
+        phases: list[Phase], verify: bool, devices: Sequence[str], left: Sequence[Filesystem]
+    ) -> None:
+        done.append(("announce", verify, tuple(devices), tuple(left)))
+
+    context = context_of(Roots(), tmp_path)
+    context.announce = announce
+    await make_update_steps(context)["retire"].do({})
+    assert done == ["services", "end_processes", "unbind_all", ("announce", False, (), ()), "end_kernel"]
 
 
 async def test_an_update_keeps_its_terms_when_it_goes_on(tmp_path: Path) -> None:
