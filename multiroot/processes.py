@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,22 @@ def start_time(pid: int) -> int:
     """The start of the process that has `pid` now, as in ProcessId; 0 if there is none or it is a zombie."""
     process = read_process(pid)
     return process.start if process else 0
+
+
+def wait_end(pid: int, seconds: float, start: int | None = None) -> bool:
+    """Wait up to `seconds` for the end of the process that has `pid`; whether it has ended. One that started
+    at another time than `start`, if that is given, is not the one that is meant: that has ended.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # The number may be another process's by now; it cannot change once we hold it open.
+        other = start is not None and start_time(pid) != start
+        return other or bool(select.select([pidfd], [], [], seconds)[0])
+    finally:
+        os.close(pidfd)
 
 
 def parent_of(pid: int, proc_dir: Path = PROC) -> int:

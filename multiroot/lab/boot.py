@@ -202,17 +202,7 @@ def _end(lab: LabState) -> bool:
 
 def _gone(pid: int, started: int, timeout: float) -> bool:
     """Wait up to `timeout` seconds for the end of a process that started at `started`; pid 0 is none."""
-    if not pid:
-        return True
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        # The number may be another process's by now; it cannot change once we hold it open.
-        return processes.start_time(pid) != started or bool(select.select([pidfd], [], [], timeout)[0])
-    finally:
-        os.close(pidfd)
+    return not pid or processes.wait_end(pid, timeout, started)
 
 
 @contextmanager

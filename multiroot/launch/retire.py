@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import select
 import signal
 import threading
 import time
@@ -21,7 +20,7 @@ from typing import Any
 from multiroot import json_files, proc
 from multiroot.errors import ConflictError, MultirootError
 from multiroot.launch import guard
-from multiroot.processes import parent_of
+from multiroot.processes import parent_of, wait_end
 
 log = logging.getLogger("multirootd")
 
@@ -84,22 +83,13 @@ def end_processes(root: int) -> None:
                     os.kill(pid, number)
         until = time.monotonic() + seconds
         for pid in left:
-            _wait_end(pid, max(until - time.monotonic(), 0))
+            wait_end(pid, max(until - time.monotonic(), 0))
     left = processes()
     if left:
         names = ", ".join(f"{name} ({pid})" for pid, name in sorted(left.items()))
         raise ConflictError(
             f"these processes do not end: {names}", "the root goes on; see what they wait for"
         )
-
-
-def _wait_end(pid: int, seconds: float) -> None:
-    with suppress(ProcessLookupError):
-        file = os.pidfd_open(pid)
-        try:
-            select.select([file], [], [], seconds)
-        finally:
-            os.close(file)
 
 
 def bound_functions(sys: Path = Path("/sys")) -> tuple[Bound, ...]:

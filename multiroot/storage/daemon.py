@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from pathlib import Path
 
 from multiroot import proc
 from multiroot.errors import CommandError, ConflictError
+from multiroot.processes import wait_end
 from multiroot.vm.disk import DISK_NAME, LocalFile
 
 PROGRAM = "qemu-storage-daemon"
 _TIMEOUT_S = 30.0
 END_S = 120.0  # a disk that is busy takes its time over what is to be written
-_NOBODY = (1 << 22) + 1  # more than any process's number (proc(5), pid_max)
 
 
 @dataclass(frozen=True)
@@ -100,17 +99,15 @@ class Daemon:
 
     def end(self) -> None:
         """Have it write what it has yet to write, and end. Raises ConflictError if it does not."""
+        if not (pid := self.pid):
+            return
         with suppress(ProcessLookupError):
-            end = os.pidfd_open(self.pid or _NOBODY)
-            try:
-                signal.pidfd_send_signal(end, signal.SIGTERM)
-                if not select.select([end], [], [], END_S)[0]:
-                    raise ConflictError(
-                        f"the server of {self.path} does not end within {END_S:g} s",
-                        "it waits for the disk; see the kernel's log: dmesg",
-                    )
-            finally:
-                os.close(end)
+            os.kill(pid, signal.SIGTERM)
+        if not wait_end(pid, END_S):
+            raise ConflictError(
+                f"the server of {self.path} does not end within {END_S:g} s",
+                "it waits for the disk; see the kernel's log: dmesg",
+            )
 
 
 def running(folder: Path) -> tuple[Daemon, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
-from multiroot.processes import ProcessId, parent_of, read_process, start_time
+from multiroot.processes import ProcessId, parent_of, read_process, start_time, wait_end
 
 
 def test_this_process() -> None:
@@ -34,3 +35,14 @@ def test_a_name_may_hold_parentheses_and_blanks(tmp_path: Path) -> None:
     (tmp_path / "7/stat").write_text(f"7 (a) b (c)) {' '.join(rest)}\n")
     assert read_process(7, tmp_path) == ProcessId(7, 4711)
     assert parent_of(7, tmp_path) == 3
+
+
+def test_the_end_of_a_process_is_waited_for() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert not wait_end(child.pid, 0)
+        start = start_time(child.pid)
+        assert not wait_end(child.pid, 0, start)
+        assert wait_end(child.pid, 0, start + 1), "it is another one"
+        child.kill()
+        assert wait_end(child.pid, 20, start)
+    assert wait_end(child.pid, 0)

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -251,3 +254,15 @@ def test_the_daemon_gets_paths_with_commas_whole(tmp_path: Path) -> None:
     words = [str(word) for word in Daemon("/srv/a,b=c.raw", tmp_path).argv()]
     assert '"filename": "/srv/a,b=c.raw"' in words[words.index("--blockdev") + 1]
     assert Daemon("/srv/a,b=c.raw", tmp_path).pid == 0
+
+
+def test_a_daemon_is_told_to_end_and_waited_for(tmp_path: Path) -> None:
+    daemon = Daemon("/srv/web.raw", tmp_path)
+    daemon.end()  # none runs
+    pid_file = tmp_path / daemon.socket.with_suffix(".pid").name
+    with subprocess.Popen([sys.executable, "-c", "input()", pid_file], stdin=subprocess.PIPE) as child:
+        pid_file.write_text(str(child.pid))
+        assert daemon.pid == child.pid
+        daemon.end()
+        assert child.wait(20) == -signal.SIGTERM
+    assert daemon.pid == 0
