@@ -9,7 +9,9 @@ has to do something between two of them asks for the steps one by one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 
 from multiroot.arena._atomics import ffi, lib
@@ -46,13 +48,18 @@ _DECIDED_TAKEN = 1
 
 
 class Switch:
-    """Made before the guest stops. `run` blocks and is for one thread; all others may call the rest."""
+    """Made before the guest stops. `run` blocks and is for one thread; all others may call the rest, at any
+    time: what comes after `close` changes nothing.
+    """
 
     def __init__(self, owner: object, expected: int, desired: int, clock: Callable[[], int]) -> None:
         """`owner` is where the owner word is, which is to change from `expected` to `desired`. `clock`
         returns ns and counts evenly, as the TSC does.
         """
         self._state_changed = os.eventfd(0, os.EFD_CLOEXEC)
+        self._lock = threading.Lock()
+        self._users = 1  # of the eventfd, whose number means another file once it is closed
+        self._closed = False
         self._buffer = ffi.new("char[]", SIZE)
         self._c = ffi.new("struct mra_switch *")
         self._c.vmm = -1
@@ -86,12 +93,17 @@ class Switch:
 
     def state_ended(self, *, whole: bool) -> None:
         """All of the device state has been passed on, and was whole or not."""
-        lib.mra_store_release(ffi.addressof(self._c, "state"), _WHOLE if whole else _DAMAGED)
-        os.eventfd_write(self._state_changed, 1)
+        with self._in_use() as open_still:
+            if open_still:
+                lib.mra_store_release(ffi.addressof(self._c, "state"), _WHOLE if whole else _DAMAGED)
+                os.eventfd_write(self._state_changed, 1)
 
     def run(self, until: Step) -> Outcome:
-        """Take the steps up to `until`. After SAID it can be called again, and goes on with the next line."""
-        return Outcome(lib.mra_switch(self._c, until))
+        """Take the steps up to `until`. After SAID it can be called again, and goes on with the next line.
+        ABORTED once it is closed.
+        """
+        with self._in_use() as open_still:
+            return Outcome(lib.mra_switch(self._c, until)) if open_still else Outcome.ABORTED
 
     def abort(self) -> bool:
         """No step TAKEN any more; False if it is too late for that."""
@@ -131,5 +143,26 @@ class Switch:
         }
 
     def close(self) -> None:
-        """Once `run` has ended for good and no state comes any more."""
-        os.close(self._state_changed)
+        """No step any more once the one that is being taken has ended; twice is fine."""
+        with self._lock:
+            self._closed, was = True, self._closed
+        if not was:
+            self._release()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[bool]:
+        """Whether what a step needs is still there; it is until the end of the block, then."""
+        with self._lock:
+            open_still = self._users > 0
+            self._users += open_still
+        try:
+            yield open_still
+        finally:
+            if open_still:
+                self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                os.close(self._state_changed)

@@ -110,12 +110,18 @@ def _shots(page: Page, times: list[float]) -> Iterator[tuple[bytes, int]]:
         moving = page.evaluate("multiroot.draw(), multiroot.hold(0)")
         for at in _SLIDE_MS if moving else ():
             page.evaluate(f"multiroot.hold({at})")
-            yield page.screenshot(), _FRAME_MS
+            yield _shot(page), _FRAME_MS
         page.evaluate("multiroot.finish()")
         # What stands still is shown as it is a little later, with strips that have gone on.
         page.evaluate(f"multiroot.seek({min(time + 1.2, max(time, until - 0.01))}), multiroot.draw()")
         page.evaluate("multiroot.finish()")
-        yield page.screenshot(), _END_MS if until == time else _HOLD_MS if until - time > 0.9 else 700
+        yield _shot(page), _END_MS if until == time else _HOLD_MS if until - time > 0.9 else 700
+
+
+def _shot(page: Page) -> bytes:
+    """What the page shows now. A screenshot alone may still be what it showed before, on a busy computer."""
+    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    return page.screenshot()
 
 
 def save(frames: list[Image.Image], times: list[int], out: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -98,6 +99,40 @@ def test_a_state_that_is_not_whole_is_not_taken(world: World) -> None:
     world.switch.state_ended(whole=False)
     assert world.switch.run(Step.GONE) is Outcome.DAMAGED
     assert (world.owner, world.switch.taken) == (OLD, False)
+
+
+def test_a_state_that_ends_after_the_close_touches_no_other_file(world: World) -> None:
+    number = world.switch._c.state_changed
+    world.switch.close()
+    # The number is another file's now.
+    other = os.eventfd(0, os.EFD_NONBLOCK)
+    if other != number:
+        os.dup2(other, number)
+        os.close(other)
+        other = number
+    world.switch.state_ended(whole=True)
+    world.switch.close()
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(other)
+    os.close(other)
+    world.switch.abort()
+    assert world.switch.run(Step.GONE) is Outcome.ABORTED
+    assert world.owner == OLD
+
+
+def test_a_thread_that_waits_is_woken_though_it_was_closed_meanwhile(world: World) -> None:
+    world.vmm.sendall(LINE)
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(world.switch.run(Step.GONE)))
+    thread.start()
+    while world.switch.step < Step.HEARD:
+        thread.join(0.001)
+    world.switch.abort()
+    world.switch.close()
+    world.switch.state_ended(whole=True)
+    thread.join(20)
+    assert outcomes == [Outcome.ABORTED]
+    assert world.owner == OLD
 
 
 def test_who_was_given_up_takes_nothing(world: World) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,9 @@ def put_between(monkeypatch: pytest.MonkeyPatch, damage: Damage) -> None:
                 stream = b""
                 while data := ours.recv(1 << 16):
                     stream += data
-                for part in damage(split(stream)):
-                    onward.sendall(part)
+                with suppress(BrokenPipeError, ConnectionResetError):  # who sees the damage hangs up
+                    for part in damage(split(stream)):
+                        onward.sendall(part)
 
         threading.Thread(target=passing, daemon=True).start()
         return theirs

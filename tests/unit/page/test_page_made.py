@@ -22,8 +22,9 @@ from multiroot.bench import names
 from multiroot.cli.lab_ui import ui
 from multiroot.errors import BadRequestError
 from multiroot.page import bundle, comparison, living, picture
-from multiroot.watch.events import Change, State
+from multiroot.watch.events import Change, State, to_json
 from multiroot.watch.recording import Recording
+from multiroot.watch.view import View
 
 SAMPLE = Path(__file__).parents[1] / "watch/sample.mrlog"
 
@@ -128,18 +129,24 @@ def test_a_picture_of_the_real_page_moves(tmp_path: Path) -> None:
         picture.chromium()
     except BadRequestError as error:
         pytest.skip(str(error))
-    # Two moments of the sample: the VM in the old root, and in the new one.
+    # Two moments of the sample: the VM in the old root, with the new one beside it, and in the new one.
+    view = View()
+    for event in Recording(SAMPLE).events():
+        if isinstance(event, Change) and "owner" in ((event.patch.get("vms") or {}).get("vm0") or {}):
+            break
+        view.apply(event)
+    assert len(view.facts.roots) == 2
+    state = State(view.at, view.document)
+    crossing = Change(view.at + 2_000_000_000, {"vms": {"vm0": {"owner": 2, "epoch": 2}}})
     recording = tmp_path / "short.mrlog"
-    head, *lines = SAMPLE.read_text().splitlines()
-    state = next(event for event in Recording(SAMPLE).events() if isinstance(event, State))
-    change = {"at": state.at + 2_000_000_000, "patch": {"vms": {"vm0": {"owner": 2, "epoch": 2}}}}
-    recording.write_text("\n".join([head, lines[0], json.dumps(change)]) + "\n")
+    head = SAMPLE.read_text().splitlines()[0]
+    recording.write_text("\n".join([head, *(json.dumps(to_json(each)) for each in (state, crossing))]) + "\n")
     out = tmp_path / "run.webp"
     picture.write(Recording(recording), out)
     with Image.open(out) as made:
         assert made.size == (picture.WIDTH, picture.HEIGHT)
-        # The slide alone has ten.
-        assert made.n_frames > 8
+        # Each of the slide's ten differs from the one before, and so does what stands before and after it.
+        assert made.n_frames >= 11
 
 
 @pytest.mark.parametrize("option", ["--export", "--picture"])

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,7 @@ class EchoServer:
             threading.Thread(target=self._attend, args=(sock,), daemon=True).start()
 
     def _attend(self, sock: socket.socket) -> None:
-        with sock:
+        with sock, suppress(BrokenPipeError, ConnectionResetError):  # who only looks hangs up at once
             sock.sendall(GREETING)
             while data := sock.recv(65536):
                 self.heard += data
@@ -260,7 +260,10 @@ def test_a_daemon_is_told_to_end_and_waited_for(tmp_path: Path) -> None:
     daemon = Daemon("/srv/web.raw", tmp_path)
     daemon.end()  # none runs
     pid_file = tmp_path / daemon.socket.with_suffix(".pid").name
-    with subprocess.Popen([sys.executable, "-c", "input()", pid_file], stdin=subprocess.PIPE) as child:
+    wait = [sys.executable, "-c", "print(flush=True); input()", pid_file]
+    with subprocess.Popen(wait, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()  # its command line is in /proc now
         pid_file.write_text(str(child.pid))
         assert daemon.pid == child.pid
         daemon.end()
