@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import lzma
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from multiroot import proc
 from multiroot.errors import CommandError
 from multiroot.kexec.cpio import Archive
 from multiroot.lab import modules
@@ -57,7 +57,7 @@ def test_the_same_files_give_the_same_bytes() -> None:
 def test_cpio_reads_it(tmp_path: Path) -> None:
     archive = Archive()
     archive.file("a/b", b"text", 0o755)
-    proc.run(["cpio", "-id", "--quiet"], stdin=archive.finish(), cwd=tmp_path)
+    subprocess.run(["cpio", "-id", "--quiet"], input=archive.finish(), cwd=tmp_path, check=True)
     assert (tmp_path / "a/b").read_text() == "text"
     assert (tmp_path / "a/b").stat().st_mode & 0o111
 
