@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +25,7 @@ from multiroot.errors import CommandError
 Arg = str | os.PathLike[str]
 
 DEBUG_VARIABLE = "MULTIROOT_DEBUG"
+_END_S = 5.0  # for a program to end by itself after SIGTERM
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ def run(
     `env` is added to our environment. With `log`, both outputs are appended to that file and those of the
     result are empty. Raises CommandError when the program cannot be started, when it runs for longer than
     `timeout` seconds and, with `check`, when it exits with anything but 0; the error quotes the last lines
-    of stderr or of the log.
+    of stderr or of the log. When waiting ends early, for that or because we are interrupted, all that the
+    program has started is ended with it, unless that made itself a process group of its own.
     """
     words = tuple(os.fspath(arg) for arg in argv)
     _log.debug("%s", shell_line(words, cwd=cwd, env=env, log=log))
@@ -127,31 +129,33 @@ def run(
     sink = log.open("ab") if log else subprocess.PIPE
     try:
         with _starting(words, cwd):
-            done = subprocess.run(
+            process = subprocess.Popen(
                 words,
-                check=False,
-                timeout=timeout,
                 cwd=cwd,
                 env={**os.environ, **env} if env else None,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT if log else subprocess.PIPE,
                 pass_fds=tuple(pass_fds),
+                process_group=0,
             )
+        with process, _with_its_children(process):
+            stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
         _log.debug("# %s: killed after %.3f s", words[0], time.monotonic() - began)
         raise CommandError(f"{words[0]} did not finish within {timeout:g} s", quote(words)) from error
     finally:
         if log and not isinstance(sink, int):
             sink.close()
-    _log.debug("# %s: %s after %.3f s", words[0], how_ended(done.returncode), time.monotonic() - began)
-    result = Completed(words, done.returncode, _text(done.stdout), _text(done.stderr))
-    if check and done.returncode:
+    code = process.returncode
+    _log.debug("# %s: %s after %.3f s", words[0], how_ended(code), time.monotonic() - began)
+    result = Completed(words, code, _text(stdout), _text(stderr))
+    if check and code:
         tail = _tail(log.read_text(errors="replace") if log else result.stderr or result.stdout)
         raise CommandError(
-            f"{Path(words[0]).name} {how_ended(done.returncode)}: {tail or 'no output'}",
+            f"{Path(words[0]).name} {how_ended(code)}: {tail or 'no output'}",
             f"command: {quote(words)}" + (f"; log: {log}" if log else ""),
-            returncode=done.returncode,
+            returncode=code,
             stderr=result.stderr,
         )
     return result
@@ -248,6 +252,24 @@ def _starting(words: Sequence[str], cwd: Path | None) -> Iterator[None]:
             ) from error
         hint = "is it installed?" if code == 127 else ""
         raise CommandError(f"cannot run {words[0]}: {error.strerror}", hint, returncode=code) from error
+
+
+@contextmanager
+def _with_its_children(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ends the program and what it has started if the body is left by an exception: make leaves a compiler
+    for each CPU. SIGTERM first, so that they remove what is half done.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+        # While one of them lives, nobody else can have the number of the group.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 def _text(data: bytes | None) -> str:

@@ -7,8 +7,11 @@ import ast
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import multiroot
-from multiroot import proc
+from multiroot import proc, processes
 from multiroot.errors import CommandError
 
 PACKAGE = Path(multiroot.__file__).parent
@@ -89,6 +92,45 @@ def test_run_gives_no_input_and_replaces_what_is_no_text() -> None:
         os.dup2(before, 0)
         os.close(before)
         os.close(ours)
+
+
+# A program like make, which has another one at work; that one says its number, and ends at SIGTERM only if
+# it is `mild`.
+_MAKE = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_DFL if sys.argv[1] == "mild" else signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open(sys.argv[2] + ".new", "w") as file: file.write(str(child.pid))
+import os; os.rename(sys.argv[2] + ".new", sys.argv[2])
+child.wait()
+"""
+
+
+@pytest.mark.parametrize("manner", ["mild", "stubborn"])
+def test_what_a_program_has_started_ends_with_the_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manner: str
+) -> None:
+    monkeypatch.setattr(proc, "_END_S", 0.2)
+    told = tmp_path / "child"
+
+    def interrupted(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        while not told.exists():
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, interrupted)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            proc.run([*python(_MAKE), manner, told])
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR2, before)
+    assert processes.wait_end(int(told.read_text()), 10)
 
 
 def test_environment_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
