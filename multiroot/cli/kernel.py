@@ -103,6 +103,12 @@ def show(features: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--jobs", type=click.IntRange(0), default=0, show_default="all CPUs", help="Compilers at once.")
 @click.option("--configure-only", is_flag=True, help="Compile nothing.")
+@click.option(
+    "--debug",
+    multiple=True,
+    metavar="WHAT",
+    help="Have it look for bugs in itself: kasan, lockdep (and kmemleak), kcov.",
+)
 @feature_option
 @json_option
 def build(
@@ -112,6 +118,7 @@ def build(
     more: tuple[Path, ...],
     jobs: int,
     configure_only: bool,
+    debug: tuple[str, ...],
     features: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -122,7 +129,7 @@ def build(
     """
     from multiroot.workbench import kernel_build
 
-    order = kernel_build.Order(source, out, base, more, features, jobs, configure_only)
+    order = kernel_build.Order(source, out, base, more, features, jobs, configure_only, debug)
     with shown_phases() as phases:
         made = kernel_build.build(order, phases)
     if as_json:

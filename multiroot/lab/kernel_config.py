@@ -55,6 +55,7 @@ class Wishes(Recipe):
     """The file."""
 
     feature: dict[str, Feature]
+    debug: dict[str, Feature] = Field(default_factory=dict)
     small: Small = Small()
 
     @model_validator(mode="after")
@@ -70,10 +71,21 @@ class Wishes(Recipe):
 
     def chosen(self, names: Collection[str]) -> dict[str, Feature]:
         """The features called so, all without names. Raises BadRequestError."""
-        strange = sorted(set(names) - set(self.feature))
-        if strange:
-            raise BadRequestError(f"no feature called {strange[0]!r}", f"there is {', '.join(self.feature)}")
+        _check_names("feature", names, self.feature)
         return {name: each for name, each in self.feature.items() if not names or name in names}
+
+    def debugging(self, names: Collection[str]) -> dict[str, Feature]:
+        """What the kernel is to look for in itself; without it, the kernel is not what was asked for. Raises
+        BadRequestError.
+        """
+        _check_names("way of debugging", names, self.debug)
+        return {name: self.debug[name].model_copy(update={"needed": True}) for name in dict.fromkeys(names)}
+
+
+def _check_names(kind: str, names: Collection[str], known: Mapping[str, object]) -> None:
+    strange = sorted(set(names) - set(known))
+    if strange:
+        raise BadRequestError(f"no {kind} called {strange[0]!r}", f"there is {', '.join(known)}")
 
 
 @dataclass(frozen=True)

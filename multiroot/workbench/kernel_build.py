@@ -21,7 +21,7 @@ from multiroot import arch, proc
 from multiroot.errors import BadRequestError, CommandError
 from multiroot.lab import kernel_config, lab, paths
 from multiroot.lab.artifacts import Artifact
-from multiroot.lab.kernel_config import Lack
+from multiroot.lab.kernel_config import Feature, Lack
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 
@@ -45,7 +45,8 @@ _FETCH_S, _CONFIGURE_S, _COMPILE_S = 1800.0, 300.0, 4 * 3600.0
 class Order:
     """What is to be built. `source` is a tree or the name of a Debian package, `out` the O= folder (None: one
     in the cache). `base` is a configuration to start from (None: the architecture's default), `more` are
-    fragments to merge after ours, `jobs` how many compilers run at once.
+    fragments to merge after ours, `jobs` how many compilers run at once. `debug` names what the kernel is to
+    look for in itself.
     """
 
     source: str
@@ -55,6 +56,12 @@ class Order:
     features: tuple[str, ...] = ()
     jobs: int = 0
     configure_only: bool = False
+    debug: tuple[str, ...] = ()
+
+    def features_wanted(self) -> dict[str, Feature]:
+        """All that it has to be or do. Raises BadRequestError for a name that there is not."""
+        wishes = kernel_config.wishes()
+        return {**wishes.chosen(self.features), **wishes.debugging(self.debug)}
 
 
 @dataclass(frozen=True)
@@ -79,17 +86,17 @@ def check_tools() -> None:
 def build(order: Order, phases: Phases) -> Made:
     """Configure and compile. Raises BadRequestError, and CommandError with the compiler's first complaint."""
     check_tools()
+    chosen = order.features_wanted()
     for path in (*order.more, *([order.base] if order.base else [])):
         if not path.is_file():
             raise BadRequestError(f"there is no file {path}")
     tree = source_tree(order.source, phases)
-    out = (order.out or _usual_out(order.source)).absolute()
+    out = (order.out or _usual_out(order.source, order.debug)).absolute()
     paths.make_dir(out)
     log = out / "multiroot-build.log"
     log.write_text("")
     with phases.phase(PhaseName.CONFIGURE_KERNEL, out=str(out)):
         _configure(order, tree, out, log)
-    chosen = kernel_config.wishes().chosen(order.features)
     lacks = kernel_config.check(kernel_config.parse((out / ".config").read_text()), chosen)
     needed = [each for each in lacks if each.needed]
     if needed:
@@ -160,17 +167,16 @@ def _unpack(package: str, out: Path) -> None:
         proc.run(["tar", "-C", out, "-xf", archives[0]], log=log, timeout=_FETCH_S)
 
 
-def _usual_out(source: str) -> Path:
+def _usual_out(source: str, debug: Sequence[str]) -> Path:
     name = re.sub(r"\W+", "-", str(Path(source).expanduser().absolute() if "/" in source else source)).strip(
         "-"
     )
-    return paths.cache_dir() / "builds" / name
+    return paths.cache_dir() / "builds" / "-".join((name, *sorted(debug)))
 
 
 def _configure(order: Order, tree: Path, out: Path, log: Path) -> None:
     """Ours again only if what is wanted has changed: then nothing is compiled again that need not be."""
-    wishes = kernel_config.wishes()
-    ours = kernel_config.fragment(wishes.chosen(order.features), wishes.small)
+    ours = kernel_config.fragment(order.features_wanted(), kernel_config.wishes().small)
     wanted = ours + "".join(path.read_text() for path in order.more)
     base = order.base.read_text() if order.base else arch.current().kernel.defaults
     # A comment of a fragment, for Kconfig.

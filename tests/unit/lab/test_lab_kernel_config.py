@@ -91,3 +91,19 @@ def test_one_option_is_not_wished_both_ways() -> None:
         Wishes.model_validate({"feature": {"one": on, "other": off}})
     with pytest.raises(ValidationError):
         Wishes.model_validate({"feature": {"one": {"what": "x", "options": []}}})
+
+
+@pytest.mark.parametrize("name", list(wishes().debug))
+def test_a_debug_kernel_is_what_was_asked_for_or_nothing(name: str) -> None:
+    chosen = wishes().debugging([name])
+    asked = parse(fragment(chosen))
+    assert check(asked, chosen) == []
+    lacks = check({}, chosen)
+    assert lacks
+    assert all(each.needed for each in lacks)
+
+
+def test_a_way_of_debugging_that_there_is_not() -> None:
+    with pytest.raises(BadRequestError, match="no way of debugging called 'kmsan'") as refused:
+        wishes().debugging(["kmsan"])
+    assert "kasan, lockdep, kcov" in refused.value.hint
