@@ -38,6 +38,7 @@ class Wanted:
     cpus: str
     carve: str
     passthrough: bool
+    disk: str | None
 
     def memory(self, usual: str) -> int:
         """RAM of each VM in bytes; raises BadRequestError for what is no size."""
@@ -48,7 +49,7 @@ class Wanted:
     def check_script(self, guest: str, json_file: Path | None) -> None:
         """Raises UsageError for what a script says itself."""
         said = (self.old_kernel, self.new_kernel, self.vm_memory, self.cpus, self.carve, json_file)
-        if any(said) or self.vms != 1 or self.passthrough or guest != "ticker":
+        if any(said) or self.vms != 1 or self.passthrough or self.disk or guest != "ticker":
             raise click.UsageError("a script says kernels and VMs itself: leave those options out.")
 
     def check_debian(self, showing: Showing) -> None:
@@ -57,6 +58,11 @@ class Wanted:
             raise click.UsageError("--live, --pause and --record are for --guest ticker.")
         if self.passthrough or self.vms != 1 or self.cpus or self.carve:
             raise click.UsageError("--vms, --cpus, --carve and --passthrough are for --guest ticker.")
+
+    def check_ticker(self) -> None:
+        """Raises UsageError for what is said of Debian only."""
+        if self.disk:
+            raise click.UsageError("--disk is for --guest debian.")
 
     def options(self, lab: LabChoice, *, keep: bool) -> Options:
         """The scenario's options; raises BadRequestError for what is no size or no list of CPUs."""
@@ -109,6 +115,12 @@ class Output:
 @click.option("--vms", type=click.IntRange(1, 16), default=1, show_default=True, help="How many VMs.")
 @click.option("--cpus", default="", metavar="LIST", help="CPUs for the new root, such as 2-3.")
 @click.option("--carve", default="", metavar="SIZE", help="Memory for the new root, such as 1G.")
+@click.option(
+    "--disk",
+    type=click.Choice(["pmem", "nbd", "local"]),
+    show_default="pmem",
+    help="How all roots reach Debian's disk: persistent memory, a server outside, a file that a root serves.",
+)
 @lab_options("demo")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE ('-': stdout)."
@@ -143,6 +155,7 @@ def demo(
             wanted.check_debian(showing)
             held = _play_debian(wanted, lab, output, keep, dry_run)
         else:
+            wanted.check_ticker()
             held = _play(wanted, lab, output, keep, dry_run, showing)
     if keep and not dry_run:
         say(
@@ -189,7 +202,9 @@ def _play_debian(wanted: Wanted, lab: LabChoice, output: Output, keep: bool, dry
     from multiroot.cli import demo_debian
 
     kernels = (wanted.old_kernel or KERNEL, wanted.new_kernel or KERNEL)
-    options = demo_debian.options(lab, kernels, wanted.memory(demo_debian.MEMORY), keep=keep)
+    options = demo_debian.options(
+        lab, kernels, wanted.memory(demo_debian.MEMORY), wanted.disk or "pmem", keep=keep
+    )
     if dry_run:
         for line in demo_debian.intent(options):
             say(line)

@@ -16,7 +16,7 @@ MEMORY = "512M"
 STREAMS = ("ssh", "sql", "ping")
 
 
-def options(lab: LabChoice, kernels: tuple[str, str], memory: int, *, keep: bool) -> Options:
+def options(lab: LabChoice, kernels: tuple[str, str], memory: int, disk: str, *, keep: bool) -> Options:
     """The scenario's options; `kernels` are the old root's and the new one's. The update after the first one
     goes back to the old root's.
     """
@@ -25,23 +25,27 @@ def options(lab: LabChoice, kernels: tuple[str, str], memory: int, *, keep: bool
 
     old, new = kernels
     chosen = lab.options(kernel=old, kernels=(new,), vms=1, vm_memory=memory)
-    names = tuple(map(kernel_name, (new, new, old)))
-    return debian.Options(chosen, names, memory, keep=keep)
+    there, back = map(kernel_name, (new, old))
+    return debian.Options(chosen, (there, back), memory, visited=there, disk=disk, keep=keep)
 
 
 def intent(options: Options) -> list[str]:
     """What would be done, a line for each step."""
-    from multiroot.demo.debian import IMAGE, NAME
+    from multiroot.demo.debian_disks import IMAGE, LOCAL, NAME, PMEM
 
-    there, *updates = options.kernels
+    seeded = options.disk == PMEM
+    shown = {PMEM: " --disk DISK --disk SEED", LOCAL: " --machine large-disk --disk DISK"}.get(
+        options.disk, ""
+    )
+    run = "--disk DISK --disk SEED,ro" if seeded else f"--disk {options.disk}:DISK --user-data LOGIN"
     return [
-        f"take a copy of the disk {IMAGE}, make a seed with a new key, boot a lab machine with both:",
-        f"  multiroot vm image build {IMAGE}; multiroot lab up --disk DISK --disk SEED",
-        f"  multiroot vm run {NAME} --firmware {options.firmware} --disk DISK --disk SEED,ro",
+        f"take a copy of the disk {IMAGE}, make a new key to log in by, boot a lab machine:",
+        f"  multiroot vm image build {IMAGE}; multiroot lab up{shown}",
+        f"  multiroot vm run {NAME} --firmware {options.firmware} {run}",
         "let it work: an SSH session, a PostgreSQL connection, 100 pings a second, fio with checksums",
-        f"  multiroot root launch --kernel {there}",
+        f"  multiroot root launch --kernel {options.visited}",
         f"  multiroot handoff {NAME}; multiroot handoff {NAME} --to old; multiroot root release",
-        *(f"  multiroot update --kernel {kernel}" for kernel in updates),
+        *(f"  multiroot update --kernel {kernel}" for kernel in options.kernels),
         "end the work, count what there is, power the guest off, check its file system",
     ]
 

@@ -11,16 +11,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from multiroot import phase_names, proc
+from multiroot.demo import debian_disks
+from multiroot.demo.debian_disks import NAME, GuestDisk
 from multiroot.demo.demo_report import Check
 from multiroot.demo.streams import PING_S, Counter, Fio, Login, Pings, Sql, Stream, serve_sql
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.handoff.terms import PATIENT, to_proto
-from multiroot.lab import disk_image, forwards, lab, roots, seed
+from multiroot.lab import forwards, lab
 from multiroot.lab.lab import Lab
 from multiroot.net.addresses import OUTSIDE
 from multiroot.phase_names import PhaseName
@@ -32,7 +34,6 @@ from multiroot.rpc.v1 import coordinator_pb2 as coordinator
 from multiroot.rpc.v1 import coordinator_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.verdict.findings import find
 
-IMAGE, NAME = "debian-13", "deb"
 BOOT_S = 900.0  # many times what was seen: an emulated CPU on a busy workstation
 WORK_S = 300.0  # seconds a stream may be silent
 SSH, SQL = 22, 5432
@@ -42,13 +43,16 @@ _DISK = re.compile(r"I/O error|blk_update_request|EXT4-fs error")  # no trouble 
 
 @dataclass(frozen=True)
 class Options:
-    """`lab` is without disks: they are made here. `kernels` are those of the roots to come; the first one
-    only takes the VM for a while and gives it back.
+    """`lab` is without disks: they are made here, of the kind `disk`. `kernels` are those of the roots to
+    come, an update each. A root with the kernel `visited` takes the VM before that for a while and gives it
+    back; "": none does.
     """
 
     lab: lab.Options
     kernels: tuple[str, ...]
     vm_memory: int
+    visited: str = ""
+    disk: str = debian_disks.PMEM
     firmware: str = "seabios"
     keep: bool = False
 
@@ -86,15 +90,6 @@ class Report:
         return {**asdict(self), "held": self.held}
 
 
-@dataclass(frozen=True)
-class Disks:
-    """The guest's disk, which is the machine's to write to, and the seed that lets us in."""
-
-    disk: Path
-    seed: Path
-    key: Path
-
-
 def complaints_in(log: str) -> list[str]:
     """What a guest's kernel complains of in its log, of itself or of its disk."""
     lines = log.splitlines()
@@ -104,36 +99,24 @@ def complaints_in(log: str) -> list[str]:
 def run(options: Options, phases: Phases) -> Report:
     """Build, boot, hand over, update twice, look; the machine ends with it unless `keep`."""
     with tempfile.TemporaryDirectory(prefix="multiroot-demo-") as folder, ExitStack() as stack:
-        disks = make_disks(Path(folder), phases)
-        machine = lab.up(replace(options.lab, disks=(str(disks.disk), str(disks.seed))), phases)
+        disk = debian_disks.MADE_BY[options.disk](Path(folder), phases, stack)
+        machine = lab.up(disk.machine(options.lab), phases)
         try:
-            return Scenario(machine, options, disks, phases, Path(folder)).play(stack)
+            with ExitStack() as streams:
+                return Scenario(machine, options, disk, phases, Path(folder)).play(streams)
         finally:
-            stack.close()
             if not options.keep:
                 with phases.phase(PhaseName.SHUT_LAB_DOWN):
                     machine.down()
 
 
-def make_disks(folder: Path, phases: Phases) -> Disks:
-    """A copy of the image, and a seed with a new key."""
-    cache = lab.cache(phases)
-    built = disk_image.build(IMAGE, cache) / disk_image.DISK
-    made = Disks(folder / "disk.raw", folder / "seed.raw", folder / "key")
-    disk_image.copy_to(built, made.disk, phases)
-    proc.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "multiroot demo", "-f", made.key])
-    text = made.key.with_suffix(".pub").read_text()
-    seed.write_image(seed.make_seed(NAME, [text]), made.seed, disk_image.tools(cache))
-    return made
-
-
 class Scenario:
     """One run in a lab machine whose old root is up."""
 
-    def __init__(self, machine: Lab, options: Options, disks: Disks, phases: Phases, folder: Path) -> None:
+    def __init__(self, machine: Lab, options: Options, disk: GuestDisk, phases: Phases, folder: Path) -> None:
         self._machine = machine
         self._options = options
-        self._disks = disks
+        self._disk = disk
         self._phases = phases
         self._folder = folder
         self._remote: list[Phase] = []
@@ -150,9 +133,9 @@ class Scenario:
             streams = self._begin(stack, login, password)
             for stream in streams:
                 stream.wait_for(1, WORK_S)
-        first, *later = self._options.kernels
-        self._there_and_back(first, streams)
-        for number, kernel in enumerate(later, 1):
+        if self._options.visited:
+            self._there_and_back(self._options.visited, streams)
+        for number, kernel in enumerate(self._options.kernels, 1):
             self._update(number, kernel, streams)
         with self._phases.phase(PhaseName.COUNT):
             claims = self._judge(login, streams)
@@ -165,14 +148,15 @@ class Scenario:
 
     def _boot(self) -> Login:
         """Start the VM and wait until SSH lets us in."""
-        machine = self._machine.state.machine
-        disk, seeded = (f"pmem:{place.start:#x}" for place in machine.layout.disks)
+        with self._phases.phase(PhaseName.COPY_IMAGE, disk=self._options.disk):
+            disks = self._disk.provide(self._machine)
         definition = vm_pb2.VmDefinition(
             name=NAME,
             ram_bytes=self._options.vm_memory,
             firmware=self._options.firmware,
             cards=[vm_pb2.Card()],
-            disks=[vm_pb2.Disk(source=disk), vm_pb2.Disk(source=seeded, read_only=True)],
+            disks=disks,
+            user_data=self._disk.user_data,
         )
         began = time.monotonic()
         with self._phases.phase(PhaseName.WAIT_FOR_GUESTS, firmware=self._options.firmware):
@@ -181,7 +165,7 @@ class Scenario:
                     vm_pb2.RunVmRequest(definition=definition), timeout=120
                 )
             port = forwards.add(self._machine.state, self._address(), SSH).port
-            login = Login(port, self._disks.key, self._folder / "known_hosts")
+            login = Login(port, self._disk.key, self._folder / "known_hosts")
             self._wait_for_ssh(login)
         self._booted_s = time.monotonic() - began
         return login
@@ -347,12 +331,10 @@ class Scenario:
 
     def _fsck(self) -> tuple[bool, str]:
         """What e2fsck says of the disk, which nobody writes to any more."""
-        start, _ = disk_image.lay_out(self._disks.disk.stat().st_size).root
-        tools = disk_image.tools(lab.cache(self._phases))
-        e2fsck = roots.loader_argv(tools, "sbin/e2fsck")
-        done = proc.run([*e2fsck, "-fn", f"{self._disks.disk}?offset={start}"], check=False, timeout=600)
-        *_, last = (done.stdout or done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-        return done.returncode == 0, last
+        with self._agent() as channel, translated("the root's agent"):
+            stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+            root = stub.GetState(coordinator.GetStateRequest(), timeout=60).root
+        return self._disk.check(self._machine, str(root))
 
     def _agent(self) -> Any:
         return client.connect(self._machine.agent_address)

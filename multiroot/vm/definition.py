@@ -41,6 +41,10 @@ def _one_or_none(text: str) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
+
+
 @dataclass(frozen=True)
 class Card:
     """A network card. `mac` empty: made from the VM's name. `address` is the guest's own, with prefix length,
@@ -76,7 +80,8 @@ class VmDefinition:
 
     `ram_bytes` is a multiple of 2 MiB; `cpu` is a model with features behind commas, written out when the VM
     first starts, but for "host" (`cpu_model`); `machine` is "q35" or "microvm" with the VMM's options behind
-    commas; `firmware` says what starts the guest; `guest` names a folder of kernel and initrd in the system
+    commas; `firmware` says what starts the guest, `boot_order` from which of its disks (diskN, as the guest
+    sees it), all in their order if none is named; `guest` names a folder of kernel and initrd in the system
     image; `append` is added to the guest's command line; `functions` are the PCI functions that the VM owns,
     bus:device.function; `user_data` is for cloud-init, on a disk that each root makes (`seed`).
 
@@ -119,6 +124,16 @@ class VmDefinition:
         ),
     )
     disks: tuple[Disk, ...] = listed(Disk, (), disk.OPTION)
+    boot_order: tuple[str, ...] = described(
+        (),
+        Option(
+            "--boot-order",
+            "The disks that a firmware tries, the first one first, and no others.",
+            "disk1,disk0",
+            "",
+            parse=_names,
+        ),
+    )
     functions: tuple[str, ...] = described(
         (), Option("--device", "A PCI device that the VM owns.", "BB:DD.F", "", parse=_one_or_none)
     )
@@ -234,6 +249,23 @@ def _check_start(definition: VmDefinition) -> None:
             "parameters are for a kernel that is given directly",
             f"with {definition.firmware} the disk's boot loader has its own",
         )
+    _check_boot_order(definition)
+
+
+def _check_boot_order(definition: VmDefinition) -> None:
+    """Raises BadRequestError for an order that a firmware could not keep."""
+    order = definition.boot_order
+    if order and not definition.boots_a_disk:
+        raise BadRequestError(
+            "a boot order is for a firmware that starts what is on a disk",
+            f"--firmware {SEABIOS} or {OVMF}, and --disk",
+        )
+    there = [disk.name_in_guest(number) for number in range(len(definition.disks))]
+    for number, name in enumerate(order):
+        if name not in there:
+            raise BadRequestError(f"{definition.name} has no disk {name!r}", f"there are: {', '.join(there)}")
+        if name in order[:number]:
+            raise BadRequestError(f"the disk {name} is twice in the boot order")
 
 
 def _checked_cards(definition: VmDefinition) -> tuple[Card, ...]:

@@ -205,6 +205,11 @@ def name_of(address: int) -> str:
     return f"pmem:{address:#x}"
 
 
+def name_in_guest(number: int) -> str:
+    """The serial number by which a guest, and the boot order, knows disk `number` of its VM."""
+    return f"disk{number}"
+
+
 def check_disks(disks: tuple[Disk, ...]) -> tuple[Disk, ...]:
     """All of a VM, checked; raises BadRequestError also for one that is given twice."""
     if len(disks) > MOST:

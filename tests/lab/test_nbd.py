@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -15,9 +14,9 @@ import pytest
 from cli_driver import Cli
 from lab_factory import Labs
 
-from multiroot import proc
 from multiroot.demo import device, guests
-from multiroot.lab import boot, disk_image, lab, roots
+from multiroot.lab import disk_image, lab
+from multiroot.lab.nbd_server import EXPORT, NbdServer
 from multiroot.net import namespace
 from multiroot.net.addresses import OUTSIDE
 from multiroot.phases import Phases
@@ -31,29 +30,6 @@ SIZE = 128 * MIB
 NOTICED_S = 60.0
 
 
-class Server:
-    """qemu-nbd on loopback; its disk is the file `disk`."""
-
-    def __init__(self, program: list[str], disk: Path) -> None:
-        self.port, _ = boot.free_ports()
-        self.source = f"nbd:{OUTSIDE}:{self.port}/disk"
-        self.name = f"nbd://{OUTSIDE}:{self.port}/disk"
-        self._argv = [*program, "--persistent", "--shared=8", "--format=raw", "--export-name=disk"]
-        self._argv += ["--bind=127.0.0.1", f"--port={self.port}", str(disk)]
-        self._log = disk.with_suffix(".log")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = proc.spawn(self._argv, log=self._log)
-
-    def close(self) -> None:
-        """As a server that dies."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "disk.raw"
@@ -63,9 +39,9 @@ def disk(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(disk: Path) -> Iterator[Server]:
+def server(disk: Path) -> Iterator[NbdServer]:
     tools = disk_image.tools(lab.cache(Phases("workstation")))
-    with closing(Server(roots.loader_argv(tools, "bin/qemu-nbd"), disk)) as made:
+    with closing(NbdServer(tools, disk)) as made:
         made.start()
         yield made
 
@@ -99,7 +75,7 @@ def writes(cli: Cli, disk: Path, root: str, more: int) -> None:
     assert device.misplaced(disk.read_bytes()[device.BLOCK :], seen) == []
 
 
-def away_and_back(cli: Cli, server: Server, disk: Path, root: str, to: str) -> None:
+def away_and_back(cli: Cli, server: NbdServer, disk: Path, root: str, to: str) -> None:
     """The guest's writes wait for the server, the guest does not; it is not handed over meanwhile."""
     server.close()
     wait_for(cli, [server.name])
@@ -114,7 +90,7 @@ def away_and_back(cli: Cli, server: Server, disk: Path, root: str, to: str) -> N
     assert back == f"the server of the disk {server.name} is back"
 
 
-def test_a_servers_disk_goes_with_its_vm(cli: Cli, server: Server, disk: Path) -> None:
+def test_a_servers_disk_goes_with_its_vm(cli: Cli, server: NbdServer, disk: Path) -> None:
     """Proves that each write that a guest was told of is in the server's file, whatever root it went through
     and however often the server was away, and after the old root has ended; and that no other VM gets the
     disk meanwhile, in either root.
@@ -126,7 +102,7 @@ def test_a_servers_disk_goes_with_its_vm(cli: Cli, server: Server, disk: Path) -
     writes(cli, disk, "old", 100)
     # A taker's QEMU, before it is told that the VM is its own, ends by an assertion rather than write.
     tried = cli.lab.run(
-        [*namespace.EXEC, "python3", "-c", SECOND_WRITER, OUTSIDE, str(server.port), "disk"], root="old"
+        [*namespace.EXEC, "python3", "-c", SECOND_WRITER, OUTSIDE, str(server.port), EXPORT], root="old"
     )
     assert tried.stdout.strip() == str(-signal.SIGABRT), tried.stderr
     assert "BDRV_O_INACTIVE" in tried.stderr

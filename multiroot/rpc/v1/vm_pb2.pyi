@@ -39,6 +39,7 @@ class VmDefinition(_message.Message):
     DISKS_FIELD_NUMBER: _builtins.int
     FIRMWARE_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
+    BOOT_ORDER_FIELD_NUMBER: _builtins.int
     USER_DATA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ram_bytes: _builtins.int
@@ -63,6 +64,10 @@ class VmDefinition(_message.Message):
 
     @_builtins.property
     def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Disk]: ...
+    @_builtins.property
+    def boot_order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """disks that a firmware tries, as disk1; none: all, in their order"""
+
     def __init__(
         self,
         *,
@@ -77,11 +82,12 @@ class VmDefinition(_message.Message):
         disks: _abc.Iterable[Global___Disk] | None = ...,
         firmware: _builtins.str = ...,
         cpu: _builtins.str = ...,
+        boot_order: _abc.Iterable[_builtins.str] | None = ...,
         user_data: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "disks", b"disks", "firmware", b"firmware", "functions", b"functions", "guest", b"guest", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes", "user_data", b"user_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "boot_order", b"boot_order", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "disks", b"disks", "firmware", b"firmware", "functions", b"functions", "guest", b"guest", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes", "user_data", b"user_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

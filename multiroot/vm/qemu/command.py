@@ -11,7 +11,7 @@ from multiroot.arena.allocator import Extent
 from multiroot.vm import cpu_model
 from multiroot.vm.definition import DIRECT, OVMF, SEABIOS, Card, machine_kind
 from multiroot.vm.guests import guest_command_line
-from multiroot.vm.qemu.disks import CODE, VARIABLES, disk_words, flash_words, seed_words
+from multiroot.vm.qemu.disks import CODE, VARIABLES, disk_words, flash_words, order_words, seed_words
 from multiroot.vm.qemu.options import Value, option
 from multiroot.vm.vmm import CardWires, VmmSetup
 
@@ -125,7 +125,8 @@ def command(
         for number, (card, wires) in enumerate(zip(definition.cards, descriptors.cards, strict=True)):
             words += card_words(number, card, wires, machine_kind(definition.machine))
     for number, (disk, node) in enumerate(zip(definition.disks, disks, strict=True)):
-        words += disk_words(number, disk, node, started_by=definition.firmware)
+        words += disk_words(number, disk, node, started_by=definition.firmware, order=definition.boot_order)
+    words += order_words(definition.boot_order, started_by=definition.firmware)
     if seed is not None:
         words += seed_words(seed, started_by=definition.firmware)
     for address in functions:

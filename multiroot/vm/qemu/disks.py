@@ -10,7 +10,7 @@ from typing import Any
 
 from multiroot.vm import firmware
 from multiroot.vm.definition import DIRECT, SEABIOS
-from multiroot.vm.disk import QCOW2, Disk, LocalFile, Server
+from multiroot.vm.disk import QCOW2, Disk, LocalFile, Server, name_in_guest
 from multiroot.vm.qemu.options import Value, option
 
 DISK_SLOT = 0x10
@@ -24,16 +24,18 @@ _FOR_EVER_S = 4_000_000_000
 CODE, VARIABLES = "code", "variables"
 
 
-def disk_words(number: int, disk: Disk, node: Path | None, *, started_by: str) -> list[str]:
-    """Disk `number` (from 0) of a VM, at block device `node` or at its server. A firmware tries them in this
-    order. Nothing of it is cached in this root: another may go on with it. A guest knows it by slot and
-    serial number, which are the same in all roots.
+def disk_words(
+    number: int, disk: Disk, node: Path | None, *, started_by: str, order: tuple[str, ...] = ()
+) -> list[str]:
+    """Disk `number` (from 0) of a VM, at block device `node` or at its server. A firmware tries those of
+    `order`, or all as they are numbered. Nothing of it is cached in this root: another may go on with it. A
+    guest knows it by slot and serial number, which are the same in all roots.
     """
-    name = f"disk{number}"
+    name = name_in_guest(number)
     slot = f"{DISK_SLOT + number:#x}"
     front: dict[str, Value] = {"drive": name, "serial": name}
-    if started_by != DIRECT:
-        front["bootindex"] = number
+    if started_by != DIRECT and (not order or name in order):
+        front["bootindex"] = order.index(name) if order else number
     virtio = _MODERN if started_by == SEABIOS else _LEGACY
     if disk.bus == "virtio-blk":
         words = ["-device", option("virtio-blk-pci", {**virtio, "addr": slot, **_QUEUE, **front})]
@@ -44,6 +46,11 @@ def disk_words(number: int, disk: Disk, node: Path | None, *, started_by: str) -
             "-device", option(kind, {"bus": f"{bus}.0", "device_id": name, **front}),
         ]  # fmt: skip
     return ["-blockdev", json.dumps(_backend(name, disk, node)), *words]
+
+
+def order_words(order: tuple[str, ...], *, started_by: str) -> list[str]:
+    """What keeps SeaBIOS from trying the disks that are not in the order. UEFI does so untold."""
+    return ["-boot", "strict=on"] if order and started_by == SEABIOS else []
 
 
 def _backend(name: str, disk: Disk, node: Path | None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from multiroot.vm.fields import (
 from multiroot.vm.messages import definition_from_proto, definition_to_proto
 
 DISK = Disk("pmem:0x1c0000000")
+BOOTS: dict[str, Any] = {"firmware": "seabios", "disks": (DISK,)}
 GOOD = VmDefinition("vm0", cards=(Card(address="10.77.1.1/16"),)).checked()
 
 
@@ -85,6 +86,10 @@ def test_defaults_are_filled_in() -> None:
         ({"disks": (Disk("pmem:0xfffffffffffff", "ide"),)}, "no bus for disks called 'ide'"),
         ({"disks": (DISK, Disk("pmem:0x01C0000000"))}, "the disk pmem:0x1c0000000 is given twice"),
         ({"disks": tuple(Disk(f"pmem:{at:#x}") for at in range(9))}, "cannot have 9 disks"),
+        ({"boot_order": ("disk0",)}, "a boot order is for a firmware"),
+        ({"boot_order": ("disk0",), "firmware": "seabios"}, "a boot order is for a firmware"),
+        ({**BOOTS, "boot_order": ("disk1",)}, "vm0 has no disk 'disk1'"),
+        ({**BOOTS, "boot_order": ("disk0", "disk0")}, "disk0 is twice in the boot order"),
         ({"user_data": "hostname: web"}, "user-data does not say what it is"),
         ({"user_data": "#!", "machine": "microvm"}, "only a q35 machine can have disks"),
         ({"functions": ("1",)}, "not a PCI address: '1'"),
@@ -107,7 +112,8 @@ OTHERS: dict[str, Any] = {
     "guest": "ticker-card",
     "append": "ticker.region=8",
     "firmware": "seabios",
-    "disks": (Disk("pmem:0x1c0000000", "virtio-scsi"),),
+    "disks": (Disk("pmem:0x1c0000000", "virtio-scsi"), Disk("pmem:0x1d0000000")),
+    "boot_order": ("disk1", "disk0"),
     "cards": (Card("52:54:00:00:00:07", "10.77.1.7/16", 2), Card("52:54:00:00:00:08")),
     "functions": ("01:00.0",),
     "user_data": "#!/bin/true\n",
@@ -136,24 +142,26 @@ def test_messages_json_and_files_carry_every_field() -> None:
 
 def test_every_field_can_be_given_to_vm_run(tmp_path: Path) -> None:
     (tmp_path / "user-data").write_text("#!/bin/true\n")
-    told = {
-        "--memory": "1G",
-        "--cpus": "2",
-        "--cpu": "base,lm=on",
-        "--machine": "q35,hpet=on",
-        "--firmware": "seabios",
-        "--disk": "pmem:0x1c0000000,bus=virtio-scsi",
-        "--guest": "ticker-card",
-        "--append": "ticker.region=8",
-        "--mac": "52:54:00:00:00:07",
-        "--address": "10.77.1.7/16",
-        "--queues": "2",
-        "--card": "mac=52:54:00:00:00:08",
-        "--device": "01:00.0",
-        "--user-data": str(tmp_path / "user-data"),
-    }
-    assert sorted(told) == sorted(option.flag for option in options(VmDefinition))
-    words = [word for pair in told.items() for word in pair]
+    told = [
+        ("--memory", "1G"),
+        ("--cpus", "2"),
+        ("--cpu", "base,lm=on"),
+        ("--machine", "q35,hpet=on"),
+        ("--firmware", "seabios"),
+        ("--disk", "pmem:0x1c0000000,bus=virtio-scsi"),
+        ("--disk", "pmem:0x1d0000000"),
+        ("--boot-order", "disk1,disk0"),
+        ("--guest", "ticker-card"),
+        ("--append", "ticker.region=8"),
+        ("--mac", "52:54:00:00:00:07"),
+        ("--address", "10.77.1.7/16"),
+        ("--queues", "2"),
+        ("--card", "mac=52:54:00:00:00:08"),
+        ("--device", "01:00.0"),
+        ("--user-data", str(tmp_path / "user-data")),
+    ]
+    assert {flag for flag, _ in told} == {option.flag for option in options(VmDefinition)}
+    words = [word for pair in told for word in pair]
     context = cli.run.make_context("run", ["vm1", *words])
     given = {key: value for key, value in context.params.items() if key not in ("root", "as_json")}
     name = given.pop("name")

@@ -57,6 +57,7 @@ def definitions(draw: st.DrawFn) -> VmDefinition:
         "append": draw(st.text(LETTERS, max_size=border.PATH_MOST)),
         "firmware": "direct",
         "disks": tuple(disks) if kind == "q35" else (),
+        "boot_order": (),
         "cards": (Card(mac, address),),
         "functions": functions,
         "user_data": draw(user_data) if kind == "q35" else "",
@@ -95,6 +96,7 @@ def test_what_is_printed() -> None:
         f'    {{ mac = "{definition.card.mac}", address = "", queues = 1 }},\n'
         "]\n"
         "disks = []\n"
+        "boot_order = []\n"
         "functions = [\n"
         '    "01:00.0",\n'
         "]\n"
