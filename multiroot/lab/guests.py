@@ -17,8 +17,7 @@ TICKER = "ticker"
 COMMANDS = "commands"  # runs what it is told to, as roots do
 _COMMANDS_MODULES = ["virtio_pci", "virtio_net"]
 # virtio_pci is built in or a module, by kernel; a microvm's card needs virtio_mmio. The last ones drive
-# devices passed through, if there, and say
-# that the power button was pressed.
+# devices passed through, and disks, if there, and say that the power button was pressed.
 _TICKER_MODULES = [
     "virtio_pci",
     "virtio_mmio?",
@@ -27,6 +26,9 @@ _TICKER_MODULES = [
     "igbvf?",
     "nvme?",
     "virtio_blk?",
+    "virtio_scsi?",
+    "sd_mod?",
+    "sr_mod?",
     "pvpanic_mmio?",
     "button?",
     "evdev?",

@@ -39,6 +39,7 @@ append = 'a="\u00e9"'
 cards = [{ mac = "52:54:00:00:00:07", address = "10.77.1.7/16", queues = 2 }, { mac = "52:54:00:00:00:08" }]
 firmware = "direct"
 disks = [{ source = "pmem:0x1c0000000", bus = "virtio-scsi" }]
+boot_order = []
 functions = ["01:00.0"]
 user_data = "#!/bin/true"
 """
@@ -48,6 +49,7 @@ SAME = (
     "--append", 'a="\u00e9"', "--mac", "52:54:00:00:00:07", "--address", "10.77.1.7/16",
     "--queues", "2", "--card", "mac=52:54:00:00:00:08",
     "--device", "01:00.0", "--disk", "pmem:0x1c0000000,bus=virtio-scsi",
+    "--boot-order", "",
 )  # fmt: skip
 SMALL = 'name = "web"\ncpus = 2\n'
 

@@ -97,6 +97,7 @@ def test_a_damaged_recording_is_refused_before_anything_is_shown(run: Run, tmp_p
         (("--script", "x", "--vms", "2"), "a script says kernels and VMs itself"),
         (("--script", "none.toml"), "there is no none.toml"),
         (("--live", "--guest", "debian"), "are for --guest ticker"),
+        (("--disk", "nbd"), "--disk is for --guest debian"),
         (("--record", "/none/run.mrlog"), "cannot write /none/run.mrlog"),
     ],
 )

@@ -23,7 +23,7 @@ from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.pmem import Pmem
 from multiroot.vm.qemu.command import machine
-from multiroot.vm.qemu.disks import disk_words
+from multiroot.vm.qemu.disks import disk_words, order_words
 
 AT = 0x1C0000000
 ZEROS = Content(GIB, read_only=False, head=bytes(4096))
@@ -156,6 +156,16 @@ def test_what_qemu_is_told_of_a_disk() -> None:
     # A kernel that is given directly has the first place itself.
     other = disk_words(2, Disk(DISK.source, "virtio-scsi"), node, started_by=DIRECT)
     assert other[-1] == "scsi-hd,bus=scsi2.0,device_id=disk2,drive=disk2,serial=disk2"
+
+
+def test_a_firmware_tries_the_disks_of_an_order_and_no_others() -> None:
+    node = Path("/dev/pmem2")
+    order = ("disk2", "disk0")
+    fronts = [disk_words(each, DISK, node, started_by=SEABIOS, order=order)[-1] for each in range(3)]
+    assert ["bootindex" in front for front in fronts] == [True, False, True]
+    assert [front[-1] for front in (fronts[2], fronts[0])] == ["0", "1"]
+    assert order_words(("disk2",), started_by=SEABIOS) == ["-boot", "strict=on"]
+    assert order_words((), started_by=SEABIOS) == order_words(("disk2",), started_by=OVMF) == []
 
 
 def test_what_qemu_is_told_of_a_servers_disk() -> None:
