@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from multiroot import phase_names, proc
+from multiroot import phase_names
 from multiroot.demo import debian_disks
 from multiroot.demo.debian_disks import NAME, GuestDisk
+from multiroot.demo.debian_guest import WORK_S, DebianGuest
 from multiroot.demo.demo_report import Check
 from multiroot.demo.streams import PING_S, Counter, Fio, Login, Pings, Sql, Stream, serve_sql
-from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import forwards, lab
 from multiroot.lab.lab import Lab
@@ -31,12 +31,10 @@ from multiroot.rpc import client, successor
 from multiroot.rpc.progress import ended, follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2 as coordinator
-from multiroot.rpc.v1 import coordinator_pb2_grpc, vm_pb2, vm_pb2_grpc
+from multiroot.rpc.v1 import coordinator_pb2_grpc
 from multiroot.verdict.findings import find
 
-BOOT_S = 900.0  # many times what was seen: an emulated CPU on a busy workstation
-WORK_S = 300.0  # seconds a stream may be silent
-SSH, SQL = 22, 5432
+SQL = 5432
 _UPDATE = "update to "
 _DISK = re.compile(r"I/O error|blk_update_request|EXT4-fs error")  # no trouble of the kernel's, but of ours
 
@@ -118,6 +116,7 @@ class Scenario:
         self._options = options
         self._disk = disk
         self._phases = phases
+        self._guest = DebianGuest(machine, disk, phases, folder, options.vm_memory, options.firmware)
         self._folder = folder
         self._remote: list[Phase] = []
         self._gaps: list[Gap] = []
@@ -126,7 +125,9 @@ class Scenario:
 
     def play(self, stack: ExitStack) -> Report:
         """Boot, begin all streams, update as often as wanted; then end them and count."""
-        login = self._boot()
+        began = time.monotonic()
+        login = self._guest.boot()
+        self._booted_s = time.monotonic() - began
         password = secrets.token_urlsafe(16)
         with self._phases.phase(PhaseName.START_STREAMS):
             serve_sql(login, password)
@@ -146,59 +147,10 @@ class Scenario:
             (*self._phases.finished, *self._remote),
         )
 
-    def _boot(self) -> Login:
-        """Start the VM and wait until SSH lets us in."""
-        with self._phases.phase(PhaseName.COPY_IMAGE, disk=self._options.disk):
-            disks = self._disk.provide(self._machine)
-        definition = vm_pb2.VmDefinition(
-            name=NAME,
-            ram_bytes=self._options.vm_memory,
-            firmware=self._options.firmware,
-            cards=[vm_pb2.Card()],
-            disks=disks,
-            user_data=self._disk.user_data,
-        )
-        began = time.monotonic()
-        with self._phases.phase(PhaseName.WAIT_FOR_GUESTS, firmware=self._options.firmware):
-            with self._agent() as channel:
-                vm_pb2_grpc.VmServiceStub(channel).Run(
-                    vm_pb2.RunVmRequest(definition=definition), timeout=120
-                )
-            port = forwards.add(self._machine.state, self._address(), SSH).port
-            login = Login(port, self._disk.key, self._folder / "known_hosts")
-            self._wait_for_ssh(login)
-        self._booted_s = time.monotonic() - began
-        return login
-
-    def _address(self) -> str:
-        """The address that the guest was given, once it is heard of."""
-        until = time.monotonic() + BOOT_S
-        with self._agent() as channel:
-            while time.monotonic() < until:
-                found = vm_pb2_grpc.VmServiceStub(channel).Get(vm_pb2.GetVmRequest(name=NAME), timeout=60)
-                if found.state != "running":
-                    raise MultirootError(f"{NAME} is {found.state}: {found.error}")
-                if found.stations:
-                    return str(found.stations[0].address)
-                time.sleep(1)  # nobody tells of a guest that finds its network
-        raise WaitTimeoutError(f"{NAME} asked for no address within {BOOT_S:g} s")
-
-    def _wait_for_ssh(self, login: Login) -> None:
-        until = time.monotonic() + BOOT_S
-        while True:
-            done = proc.run(
-                login.argv("cloud-init status --wait >/dev/null; true"), check=False, timeout=BOOT_S
-            )
-            if done.returncode == 0:
-                return
-            if time.monotonic() > until:
-                raise WaitTimeoutError(f"{NAME} lets nobody in: {done.stderr.strip()}")
-            time.sleep(2)  # the server is not up yet
-
     def _begin(self, stack: ExitStack, login: Login, password: str) -> tuple[Counter, Sql, Pings, Fio]:
         """All streams; they end with `stack`, also those before one that can't begin."""
         log = self._folder / "streams.log"
-        port = forwards.add(self._machine.state, self._address(), SQL).port
+        port = forwards.add(self._machine.state, self._guest.address(), SQL).port
         begin = stack.enter_context
         return (
             begin(Counter(login, log)),
@@ -275,7 +227,7 @@ class Scenario:
         sql.close()
         login.run("sudo systemctl stop postgresql; sync")
         resets = self._machine.state.resets()
-        self._power_off(login)
+        self._guest.power_off(login)
         return [
             Check(
                 "the SSH session is still open",
@@ -317,17 +269,6 @@ class Scenario:
                 ", ".join(seconds) or "no update",
             ),
         ]
-
-    def _power_off(self, login: Login) -> None:
-        proc.run(login.argv("sudo poweroff"), check=False, timeout=WORK_S)
-        until = time.monotonic() + WORK_S
-        with self._agent() as channel:
-            while time.monotonic() < until:
-                found = vm_pb2_grpc.VmServiceStub(channel).Get(vm_pb2.GetVmRequest(name=NAME), timeout=60)
-                if found.state == "stopped":
-                    return
-                time.sleep(1)  # no call waits for it
-        raise WaitTimeoutError(f"{NAME} did not power off within {WORK_S:g} s")
 
     def _fsck(self) -> tuple[bool, str]:
         """What e2fsck says of the disk, which nobody writes to any more."""

@@ -8,7 +8,9 @@ Each is begun once and never again: if a connection breaks, that is what was see
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -218,19 +220,19 @@ def runs(numbers: Iterable[int]) -> list[range]:
 
 
 class Sql(Stream):
-    """Numbered rows, each in a transaction of its own, over one connection. `acknowledged` is the last one of
-    which the server said that it is there for good.
+    """Numbered rows, each in a transaction of its own, over one connection, after those up to `acknowledged`.
+    That is the last one of which the server said that it is there for good.
     """
 
     name = "sql"
 
-    def __init__(self, port: int, password: str) -> None:
+    def __init__(self, port: int, password: str, acknowledged: int = 0) -> None:
         super().__init__()
         self._connection = psycopg.connect(
             host=HOST, port=port, user=USER, password=password, dbname="postgres", autocommit=True
         )
-        self._connection.execute("CREATE TABLE numbers (n bigint)")
-        self.acknowledged = 0
+        self._connection.execute("CREATE TABLE IF NOT EXISTS numbers (n bigint)")
+        self.acknowledged = acknowledged
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -241,6 +243,11 @@ class Sql(Stream):
 
     def _end(self) -> None:
         """It looks after each row."""
+
+    def cut(self) -> None:
+        """End the connection, however long the server may be silent."""
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
 
     def stored(self) -> tuple[int, int]:
         """After `stop`: how many rows there are, and how many different numbers from 1 to `acknowledged`."""

@@ -211,10 +211,10 @@ def test_bad_input_is_one_line_and_changes_nothing(place: Place, cli: Cli, tmp_p
     yaml = tmp_path / "login.yaml"
     yaml.write_text("#cloud-config\nusers: [\n")
     small = tmp_path / "small.raw"
-    small.write_bytes(bytes(SIZE // 2 + 512))
-    cli.ok("vm", "run", "web", "--memory", "64M", "--disk", place.a, "--address", "10.77.1.5/16")
+    small.write_bytes(boot_sector(b"C") + bytes(SIZE // 2))
+    cli.ok("vm", "run", "web", "--memory", "128M", "--disk", place.a, "--address", "10.77.1.5/16")
     mac = json.loads(cli.ok("vm", "show", "web", "--json"))["cards"][0]["mac"]
-    run = ("vm", "run", "other", "--memory", "64M")
+    run = ("vm", "run", "other", "--memory", "128M")
     boots = (*run, "--firmware", "seabios", "--disk", place.b)
     server = place.server.source
     for code, says, words in (
@@ -234,7 +234,7 @@ def test_bad_input_is_one_line_and_changes_nothing(place: Place, cli: Cli, tmp_p
         (2, "user-data", (*run, "--user-data", str(yaml))),
         (2, "a boot order is for a firmware", (*run, "--boot-order", "disk0", "--disk", place.b)),
         (2, "other has no disk 'disk1'", (*boots, "--boot-order", "disk1")),
-        (2, "there is no", ("lab", "up", "--name", "none", "--disk", str(tmp_path / "none.raw"))),
+        (2, "no file", ("lab", "up", "--name", "none", "--disk", str(tmp_path / "none.raw"))),
         (2, "which is no multiple of 2 MiB", ("lab", "up", "--name", "none", "--disk", str(small))),
     ):
         cli.refused(code, says, *words)
