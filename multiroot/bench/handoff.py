@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from multiroot.bench import launch, workload
@@ -21,16 +22,20 @@ from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read, variant_name
 from multiroot.bench.same_kernel import SameKernel, SameKernelVm
 from multiroot.bench.traced import Traced
+from multiroot.demo.debian_disks import IMAGE, pmem
 from multiroot.errors import BadRequestError
+from multiroot.lab import disk_image
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB, format_size
-from multiroot.vm.definition import DIRECT, check_firmware
+from multiroot.vm.definition import DIRECT, SEABIOS, check_firmware
 
 DIRTY_NEEDS = 256 * MIB
+DEBIAN_NEEDS = 512 * MIB
+_LISTS = ("contenders", "ram", "machine", "firmware", "guest")
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,13 @@ class Kind:
     machine: str
     label: str
     firmware: str = DIRECT
+    guest: str = workload.TICKER
 
 
 @dataclass(frozen=True)
 class Options:
-    """`ram` in bytes; each size is measured with each machine and each firmware. `dirty`: MiB/s that the
+    """`ram` in bytes; each size is measured with each machine, each firmware and each guest; a Debian needs
+    512 MiB and a firmware, and has a disk of the workstation's as persistent memory. `dirty`: MiB/s that the
     guest rewrites, `tick`: ms from one of its ticks to the next.
     """
 
@@ -55,6 +62,7 @@ class Options:
     vms: int = 1
     machine: tuple[str, ...] = ("q35",)
     firmware: tuple[str, ...] = (DIRECT,)
+    guest: tuple[str, ...] = (workload.TICKER,)
     rounds: int = 5
     boots: int = 1
     seed: int = 1
@@ -73,6 +81,13 @@ class Options:
                 raise BadRequestError(f"at least one {what} is needed")
         for firmware in self.firmware:
             check_firmware(firmware)
+        for guest in self.guest:
+            if guest not in workload.GUESTS:
+                raise BadRequestError(f"no guest {guest!r}", f"there are: {', '.join(workload.GUESTS)}")
+        if workload.DEBIAN in self.guest and {CPR, KEXEC} & {*self.contenders}:
+            raise BadRequestError(
+                f"{CPR} and {KEXEC} are for the ticker", "name the others: --contenders multi-root,in-place"
+            )
         if self.dirty and min(self.ram) < DIRTY_NEEDS:
             raise BadRequestError("a guest that dirties memory does not fit into less than 256M", "say --ram")
         return self
@@ -81,15 +96,19 @@ class Options:
         """As kept in a run's header."""
         kept = asdict(self)
         kept["lab"] = {"kernel": self.lab.kernel, "kernels": list(self.lab.kernels)}
-        return {**kept, **{name: list(kept[name]) for name in ("contenders", "ram", "machine", "firmware")}}
+        return {**kept, **{name: list(kept[name]) for name in _LISTS}}
 
     def kinds(self) -> list[Kind]:
         """All kinds of VM, each labelled with what not all have in common."""
         made = []
-        for ram, machine, firmware in product(self.ram, self.machine, self.firmware):
+        for ram, machine, firmware, guest in product(self.ram, self.machine, self.firmware, self.guest):
             words = [format_size(ram)] * (len(self.ram) > 1) + [machine] * (len(self.machine) > 1)
-            words += [firmware] * (len(self.firmware) > 1)
-            made.append(Kind(ram, machine, " ".join(words), firmware))
+            words += [firmware] * (len(self.firmware) > 1) + [guest] * (len(self.guest) > 1)
+            kind = Kind(ram, machine, " ".join(words), firmware, guest)
+            if guest == workload.DEBIAN:
+                started_by = SEABIOS if firmware == DIRECT else firmware
+                kind = replace(kind, ram=max(ram, DEBIAN_NEEDS), firmware=started_by)
+            made.append(kind)
         return made
 
     @property
@@ -97,14 +116,20 @@ class Options:
         """RAM of all VMs together, bytes: ours, one for the others that may need a second place, and one for
         cpr-transfer.
         """
-        return (self.vms + 3) * len(self.machine) * len(self.firmware) * sum(self.ram)
+        return (self.vms + 3) * sum(kind.ram for kind in self.kinds())
+
+    @property
+    def disks(self) -> int:
+        """How many VMs have one: ours, and the one that the other contenders share."""
+        return (self.vms + 1) * sum(kind.guest == workload.DEBIAN for kind in self.kinds())
 
 
 def run(options: Options, out: Path, phases: Phases) -> Run:
     """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
     options = options.checked()
     wanted = replace(options.lab, vms=1, vm_memory=options.arena)
-    with closing(Recorder(out / "samples.jsonl")) as recorder:
+    with closing(Recorder(out / "samples.jsonl")) as recorder, copies(options.disks, phases) as disks:
+        wanted = replace(wanted, disks=tuple(map(str, disks)))
         for boot in range(options.boots):
             with lab_machine(wanted, phases) as (machine, agents):
                 if boot == 0:
@@ -112,6 +137,17 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
                     recorder.header(provenance.header("handoff", options.seed, options.data(), found))
                 _one_boot(options, boot, machine, agents, recorder, phases)
     return read(recorder.path)
+
+
+@contextmanager
+def copies(count: int, phases: Phases) -> Iterator[list[Path]]:
+    """So many disks with a Debian that has never booted."""
+    with TemporaryDirectory(prefix="multiroot-bench-") as folder:
+        made = [Path(folder) / f"{number}.raw" for number in range(count)]
+        for disk in made:
+            built = disk_image.build(IMAGE, labs.cache(phases)) / disk_image.DISK
+            disk_image.copy_to(built, disk, phases)
+        yield made
 
 
 def _one_boot(
@@ -144,17 +180,20 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
     """The contenders that were asked for, with each kind of VM."""
     pool = Pool(machine, agents, show)
     made: list[Contender] = []
+    disks = iter(pmem(machine))
     for number, kind in enumerate(options.kinds(), 1):
         fields = definition_fields(options, kind)
         if OURS in options.contenders:
             definitions = [
-                vm_pb2.VmDefinition(name=f"vm{number}-{each + 1}", guest="ticker", **fields)
+                vm_pb2.VmDefinition(
+                    name=f"vm{number}-{each + 1}", guest="ticker", **with_disk(fields, kind, disks)
+                )
                 for each in range(options.vms)
             ]
             made.append(MultiRoot(variant_name(OURS, kind.label), pool, definitions))
             if options.traced and number == 1:
                 made.append(Traced(machine, agents, pool, definitions[:1]))
-        shared = SameKernelVm(machine, name=f"baseline{number}", **fields)
+        shared = SameKernelVm(machine, name=f"baseline{number}", **with_disk(fields, kind, disks))
         made += [SameKernel(way, shared, kind.label) for way in SAME_KERNEL if way in options.contenders]
         if CPR in options.contenders:
             machine_option = f"{kind.machine},{cpr.MACHINE_OPTION}"
@@ -163,13 +202,14 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
     return made
 
 
+def with_disk(fields: dict[str, Any], kind: Kind, disks: Iterator[str]) -> dict[str, Any]:
+    """The fields of one VM of this kind, with the next of the disks if it has one."""
+    return {**fields, "disks": [{"source": next(disks)}]} if kind.guest == workload.DEBIAN else fields
+
+
 def definition_fields(options: Options, kind: Kind) -> dict[str, Any]:
     """What every contender's VM of this kind has in common."""
-    append = workload.words(period_ms=options.tick, dirty=options.dirty)
-    return {
-        "ram_bytes": kind.ram,
-        "cpus": 1,
-        "machine": kind.machine,
-        "firmware": kind.firmware,
-        "append": append,
-    }
+    common = {"ram_bytes": kind.ram, "cpus": 1, "machine": kind.machine, "firmware": kind.firmware}
+    if kind.guest == workload.DEBIAN:
+        return {**common, "user_data": workload.user_data(options.tick)}
+    return {**common, "append": workload.words(period_ms=options.tick, dirty=options.dirty)}

@@ -17,4 +17,8 @@ KEXEC = "kexec-pmem"  # kexec + PMEM (the LPC 2021 method)
 NEW_ROOT = "new-root"
 FRESH = "fresh-machine"
 
+# Disks of a guest.
+PMEM_DISK, NBD_SERVER, LOCAL_FILE = "pmem", "nbd", "local"
+OWN_DISK = "own-disk"  # that its root alone has
+
 HANDOFF = (OURS, *SAME_KERNEL, CPR, KEXEC)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from multiroot.bench.results.samples import Sample
-from multiroot.bench.workload import enough_ticks
+from multiroot.bench.workload import BOOT_TIMEOUT_S, enough_ticks
 from multiroot.errors import MultirootError
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
@@ -39,7 +39,7 @@ class Pool:
             self._ticks[definition.name] = enough_ticks(definition.append)
         try:
             for definition in started:
-                self._agents.ticks(definition.name, "old", self._ticks[definition.name])
+                self._agents.ticks(definition.name, "old", self._ticks[definition.name], BOOT_TIMEOUT_S)
                 self._signal("STOP", definition.name)
         except MultirootError:
             # One whose guest does not come up would take time from all others.

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from multiroot.bench.results.samples import Sample, variant_name
+from multiroot.bench.workload import BOOT_TIMEOUT_S
 from multiroot.errors import CommandError
 from multiroot.lab.execution import Conversation
 from multiroot.lab.lab import Lab
@@ -25,7 +26,8 @@ class SameKernelVm:
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Raises CommandError with the driver's words when it failed."""
         request = json.dumps({"do": do, **arguments})
-        answer: dict[str, Any] = json.loads(self._running().ask(request, ANSWER_TIMEOUT_S))
+        timeout_s = BOOT_TIMEOUT_S if do == "start" else ANSWER_TIMEOUT_S
+        answer: dict[str, Any] = json.loads(self._running().ask(request, timeout_s))
         if "error" in answer:
             raise CommandError(answer["error"])
         return answer

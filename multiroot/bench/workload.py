@@ -5,9 +5,30 @@ from __future__ import annotations
 
 import re
 
+TICKER, DEBIAN = GUESTS = ("ticker", "debian")
+BOOT_TIMEOUT_S = 1500.0  # many times what a Debian took on an emulated CPU
 PERIOD_MS = 10  # from tick to tick, unless told otherwise
 _ENOUGH_MS = 1200
 _ENOUGH = 12
+_USER_DATA = """#cloud-config
+write_files:
+  - path: /run/ticks.py
+    content: |
+      import subprocess, time
+      subprocess.run(["cloud-init", "status", "--wait"], stdout=subprocess.DEVNULL)
+      subprocess.run(["systemctl", "stop", "serial-getty@ttyS0"])
+      subprocess.run(["dmesg", "--console-off"])
+      with open("/dev/ttyS0", "wb", buffering=0) as serial:
+          serial.write(b"\\n")
+          number, due = 0, time.monotonic()
+          while True:
+              number += 1
+              serial.write(b"T %x\\n" % number)
+              due = max(due + PERIOD, time.monotonic() - 5 * PERIOD)
+              time.sleep(max(0.0, due - time.monotonic()))
+runcmd:
+  - systemd-run --quiet python3 /run/ticks.py
+"""
 
 
 def words(*, period_ms: int = PERIOD_MS, dirty: int = 0) -> str:
@@ -16,6 +37,13 @@ def words(*, period_ms: int = PERIOD_MS, dirty: int = 0) -> str:
     if dirty:
         found.append(f"ticker.dirty={dirty}")
     return " ".join(found)
+
+
+def user_data(period_ms: int = PERIOD_MS) -> str:
+    """What has a Debian count on its serial port as the ticker does, when it has booted and nobody else says
+    anything there.
+    """
+    return _USER_DATA.replace("PERIOD", str(period_ms / 1000))
 
 
 def enough_ticks(append: str) -> int:

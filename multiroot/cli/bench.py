@@ -70,6 +70,13 @@ def bench() -> None:
     "--firmware", default="direct", show_default=True, metavar="LIST", help="What starts the guest."
 )
 @click.option(
+    "--guest",
+    default="ticker",
+    show_default=True,
+    metavar="LIST",
+    help="ticker; debian, which boots from a disk and takes minutes for it.",
+)
+@click.option(
     "--dirty",
     type=click.IntRange(0, 100_000),
     default=0,
@@ -87,6 +94,7 @@ def handoff(
     ram: str,
     machine: str,
     firmware: str,
+    guest: str,
     out: Path | None,
     as_json: bool,
     **chosen: Any,
@@ -105,6 +113,7 @@ def handoff(
         ram=parse_sizes(ram),
         machine=parse_machines(machine),
         firmware=tuple(firmware.split(",")),
+        guest=tuple(guest.split(",")),
         **chosen,
     ).checked()
     folder = out or results_folder("handoff")
@@ -178,6 +187,24 @@ def link(out: Path | None, as_json: bool, **chosen: Any) -> None:
     folder = out or results_folder("link")
     run = watched(lambda phases: work.run(options, folder, phases))
     view = View(work.RTT, work.LOOPBACK, work.LINK, tuple(run.metrics()), also=(work.STREAM, work.CPU))
+    show(run, view, folder, as_json)
+
+
+@bench.command(example="multiroot bench disk --rounds 3")
+@click.option("--rounds", type=SAMPLES, default=5, show_default=True, help="Samples of each.")
+@common_options
+def disk(out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """A guest's disk by each way in which all roots reach one, beside one that its root alone has.
+
+    512 requests of 64 KiB, and 512 small ones of 4 KiB, one after the other.
+    """
+    from multiroot.bench import disk as work
+
+    options = work.Options(lab=lab_options(chosen), **chosen)
+    folder = out or results_folder("disk")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    first, *also = work.METRICS
+    view = View(first, names.OWN_DISK, names.PMEM_DISK, work.METRICS, also=tuple(also))
     show(run, view, folder, as_json)
 
 

@@ -64,10 +64,18 @@ class Agents:
         with translated(f"the {root} root's agent"):
             return stub.Get(vm_pb2.GetVmRequest(name=name), timeout=CALL_TIMEOUT_S)
 
-    def ticks(self, name: str, root: str, count: int = 0) -> vm_pb2.Ticks:
+    def ticks(self, name: str, root: str, count: int = 0, timeout_s: float = GUEST_TIMEOUT_S) -> vm_pb2.Ticks:
         """The guest's ticks that a root saw, once there are `count`."""
         with translated(f"the {root} root's agent"):
-            return ticks(self._on(root), name, count, GUEST_TIMEOUT_S)
+            return ticks(self._on(root), name, count, timeout_s)
+
+    def console(self, name: str, root: str) -> str:
+        """What a root has kept of a guest's output."""
+        request = vm_pb2.ConsoleRequest(name=name, history=True, kept_only=True)
+        with translated(f"the {root} root's agent"):
+            stub = vm_pb2_grpc.VmServiceStub(self._on(root))
+            answers = stub.Console(iter([request]), timeout=CALL_TIMEOUT_S)
+            return b"".join(answer.output for answer in answers).decode(errors="replace")
 
     def launch(
         self, kernel: str, show: Callable[[Phase], None]

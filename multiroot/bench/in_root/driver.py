@@ -12,6 +12,7 @@ import asyncio
 import json
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ from multiroot.errors import BadRequestError, CommandError, MultirootError
 from multiroot.net.network import RootNetwork
 from multiroot.vm import ticks
 from multiroot.vm.definition import VmDefinition
+from multiroot.vm.disk import Disk, name_of
+from multiroot.vm.history import read_history
 from multiroot.vm.host import Host
 from multiroot.vm.instance import Instance, VmState
+from multiroot.vm.pmem import Pmem
 from multiroot.vm.qemu.qmp import Event, Events
 from multiroot.vm.qemu.vmm import QemuFactory
 from multiroot.vm.stream import wait_for_ticks
@@ -55,9 +59,17 @@ class Bench:
         self._spare: Entry | None = None
         self._count = 0
 
-    async def start(self, **fields: Any) -> dict[str, Any]:
-        """Start the VM and wait until its guest ticks."""
-        self._definition = VmDefinition(**fields).checked()
+    async def start(
+        self, disks: Sequence[dict[str, Any]] = (), node: str = "", **fields: Any
+    ) -> dict[str, Any]:
+        """Start the VM and wait until its guest ticks. With `node`, a block device of this root, it has that
+        disk, whatever other roots have.
+        """
+        if node:
+            found = Pmem(0, 0, read_only=False, node=Path(node))
+            self._host = replace(self._host, find_disk=lambda _: found)
+            disks = [{"source": name_of(0)}]
+        self._definition = VmDefinition(disks=tuple(Disk(**each) for each in disks), **fields).checked()
         self._host.check(self._definition)
         entry = await self._allocate(self._definition.name)
         vm = self._instance(entry)
@@ -65,6 +77,11 @@ class Bench:
         self._vm = vm
         await self._ticks(vm, self._enough())
         return {"qemu": vm.qmp.version}
+
+    async def said(self) -> dict[str, Any]:
+        """All that the guest has said since it came here."""
+        pieces = read_history(self._current().folder.console_record)
+        return {"text": b"".join(piece.data for piece in pieces).decode(errors="replace")}
 
     async def pause(self) -> dict[str, Any]:
         """Keep the guest off the CPU while others are measured."""
@@ -268,7 +285,7 @@ async def serve() -> None:
 
 
 async def _answer(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
-    verbs = ("start", "pause", "go", "sample", "footprint", "preload", "leave")
+    verbs = ("start", "said", "pause", "go", "sample", "footprint", "preload", "leave")
     try:
         do = request.pop("do")
         verb: Any = getattr(bench, do) if do in verbs else None

@@ -19,15 +19,21 @@ enum {
 	DISK_WAIT_MS = 30 * 1000,	/* its driver may take so long */
 };
 
-void open_disk(struct writes *writes, const char *name)
+int wait_for_disk(const char *name, int how)
 {
 	char path[64];
-	uint8_t *room;
 
 	snprintf(path, sizeof(path), "/dev/%s", name);
 	for (int ms = 0; access(path, F_OK) && ms < DISK_WAIT_MS; ms += 10)
 		usleep(10 * 1000);
-	writes->disk = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+	return open(path, how | O_DIRECT | O_CLOEXEC);
+}
+
+void open_disk(struct writes *writes, const char *name)
+{
+	uint8_t *room;
+
+	writes->disk = wait_for_disk(name, O_WRONLY);
 	room = mmap(NULL, WRITES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (writes->disk < 0 || room == MAP_FAILED || syscall(SYS_io_setup, WRITES, &writes->context))
 		fprintf(stderr, "ticker: %s: %s\n", name, strerror(errno));

@@ -221,6 +221,9 @@ int main(void)
 	mlockall(MCL_CURRENT | MCL_FUTURE);
 	serial = open_serial();
 	say(serial, ready, snprintf(ready, sizeof(ready), "READY boot=%s\n", boot_id));
+	value = parameter(cmdline, "ticker.speed=");
+	if (value)
+		tell_speed(serial, value);
 	panic = number(cmdline, "ticker.panic=", 0);
 	tick(serial, &region, &frames, &writes, &buttons, boot_id, period, panic ? panic : number(cmdline, "ticker.reboot=", 0));
 	tcdrain(serial);

@@ -82,6 +82,10 @@ void open_buttons(struct buttons *buttons);
 bool is_pressed(const struct buttons *buttons);
 void power_off(void) __attribute__((noreturn));
 
+/* A descriptor for what is not to be cached, once the disk is there; -1 if that fails. */
+int wait_for_disk(const char *name, int how);
+/* Write and read there, and say on the serial port how long that took. */
+void tell_speed(int serial, const char *name);
 void open_disk(struct writes *writes, const char *name);
 void go_on_writing(struct writes *writes);
 void tell_writes(int serial, struct writes *writes);

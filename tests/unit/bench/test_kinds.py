@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from multiroot.bench.handoff import Kind, Options
+from multiroot.bench.handoff import Kind, Options, definition_fields, with_disk
 from multiroot.cli.bench import parse_machines
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
 from multiroot.units import GIB, MIB
+from multiroot.vm.definition import VmDefinition
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,23 @@ def test_a_guest_that_dirties_memory_needs_room_for_it() -> None:
 )
 def test_machines_keep_their_options(text: str, machines: tuple[str, ...]) -> None:
     assert parse_machines(text) == machines
+
+
+def test_a_debian_has_a_firmware_a_disk_and_enough_memory() -> None:
+    options = Options(labs.Options(), guest=("ticker", "debian"), contenders=("multi-root", "in-place"))
+    ticker, debian = options.checked().kinds()
+    assert (ticker.label, debian.label) == ("ticker", "debian")
+    assert (debian.firmware, debian.ram, ticker.firmware) == ("seabios", 512 * MIB, "direct")
+    assert options.disks == 2
+    disks = iter(["pmem:0x1", "pmem:0x2"])
+    fields = with_disk(definition_fields(options, debian), debian, disks)
+    assert (fields["disks"], "append" in fields) == ([{"source": "pmem:0x1"}], False)
+    assert with_disk(definition_fields(options, ticker), ticker, disks).get("disks") is None
+    assert VmDefinition("vm1", user_data=fields["user_data"]).checked()
+    with pytest.raises(BadRequestError, match="no guest 'arch'"):
+        Options(labs.Options(), guest=("arch",)).checked()
+    with pytest.raises(BadRequestError, match="are for the ticker"):
+        Options(labs.Options(), guest=("debian",)).checked()
 
 
 def test_firmwares_are_kinds_too() -> None:
