@@ -39,11 +39,8 @@ METRICS = (READ, "write_mb_per_s", "small_read_mb_per_s", "small_write_mb_per_s"
 _SETUP = f"mkfs.ext4 -q /dev/vda && mount -t ext4 /dev/vda /mnt && truncate -s {SIZE} {FILE}"
 _VM = "speed"
 _RAM = 128 * MIB
-_FIELDS: dict[str, Any] = {
-    "ram_bytes": _RAM,
-    "cpus": 1,
-    "append": "ticker.speed=vda ticker.region=4 ticker.period=100",
-}
+_APPEND = "ticker.speed=vda ticker.region=4 ticker.period=100"
+_FIELDS: dict[str, Any] = {"ram_bytes": _RAM, "cpus": 1, "append": _APPEND}
 _TICKS = 3
 _LINE = re.compile(r"^S (\d+) requests=(\d+) write=(\d+) read=(\d+)\r?$", re.MULTILINE)
 _LARGE = 64 << 10

@@ -112,7 +112,6 @@ def seed(
     It is what cloud-init calls NoCloud. Cloud images read it, and so does what `vm image build` makes.
     """
     from multiroot.lab import disk_image
-    from multiroot.lab import lab as labs
     from multiroot.lab import seed as seeds
 
     made = seeds.make_seed(
@@ -122,8 +121,7 @@ def seed(
         _text(network_config) if network_config else None,
     )
     disk_image.check_output(output)
-    with shown_phases() as phases:
-        seeds.write_image(made, output, disk_image.tools(labs.cache(phases)))
+    seeds.write_image(made, output)
     say(str(output))
 
 

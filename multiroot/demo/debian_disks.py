@@ -89,7 +89,7 @@ class PmemDisk(GuestDisk):
     def __init__(self, folder: Path, phases: Phases, stack: ExitStack) -> None:
         super().__init__(folder, phases, stack)
         self._seed = folder / "seed.raw"
-        seed.write_image(seed.make_seed(NAME, [self.public_key]), self._seed, self.tools)
+        seed.write_image(seed.make_seed(NAME, [self.public_key]), self._seed)
 
     def machine(self, options: lab.Options) -> lab.Options:
         return replace(options, disks=(str(self.image), str(self._seed)))

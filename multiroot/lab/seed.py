@@ -12,7 +12,6 @@ import base64
 import binascii
 import hashlib
 import re
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from typing import Any
 import yaml
 
 from multiroot.errors import BadRequestError
-from multiroot.lab.fat import FatImage
 from multiroot.lab.lab_disks import UNIT
 from multiroot.ranges import align_up
 from multiroot.units import MIB, format_size
+from multiroot.vm import fat
 from multiroot.vm.seed import CLOUD_CONFIG, LABEL, check_beginning
 
 LONGEST = MIB  # bytes of one text; what is larger does not belong into a seed
@@ -70,19 +69,15 @@ def make_seed(
     return Seed(yaml.safe_dump(meta, sort_keys=False, width=LONGEST), user, network_config)
 
 
-def write_image(seed: Seed, out: Path, tools: Path) -> None:
-    """Make the disk as a new file `out`; `tools` is the tree of `disk_image.tools`. Raises CommandError."""
-    files = seed.files()
-    size = sum(-(-len(text.encode()) // 4096) * 4096 for text in files.values()) + _ROOM
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
-        work = Path(name)
-        made, log = work / "image", work / "log"
-        image = FatImage(made, tools, log)
-        image.format(LABEL, align_up(size, UNIT))
-        for file_name, text in files.items():
-            (work / file_name).write_text(text)
-            image.put(work / file_name, Path(file_name))
-        shutil.move(made, out)
+def write_image(seed: Seed, out: Path) -> None:
+    """Make the disk as a new file `out`, which is there when all of it is."""
+    files = {name: text.encode() for name, text in seed.files().items()}
+    size = align_up(sum(map(len, files.values())) + _ROOM, UNIT)
+    with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
+        made = Path(file.name)
+        file.write(fat.image(LABEL, files, size))
+    made.chmod(0o644)
+    made.replace(out)
 
 
 def _checked_hostname(name: str) -> str:

@@ -68,7 +68,7 @@ def make_login(folder: Path, parts: Parts) -> Login:
     key = folder / "key"
     proc.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", key])
     wanted = seed.make_seed(HOST_NAME, [key.with_suffix(".pub").read_text()])
-    seed.write_image(wanted, folder / "seed.img", parts.tools)
+    seed.write_image(wanted, folder / "seed.img")
     return Login(folder / "seed.img", key)
 
 

@@ -138,7 +138,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZG
 def test_a_seed_says_what_the_options_say(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: dict[Path, seed.Seed] = {}
     monkeypatch.setattr(disk_image, "tools", lambda cache: home)
-    monkeypatch.setattr(seed, "write_image", lambda made, out, tools: written.update({out: made}))
+    monkeypatch.setattr(seed, "write_image", lambda made, out: written.update({out: made}))
     (home / "key.pub").write_text(KEY)
     (home / "user").write_text("#cloud-config\npackages: [htop]\n")
     words = ("--key", home / "key.pub", "--user-data", home / "user", "--output", home / "seed.raw")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""FAT file systems and seeds in files: which programs of the tree are run on what. They are played."""
+"""FAT file systems in files: which programs of the tree are run on what. They are played."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from multiroot import proc
 from multiroot.lab.fat import FatImage
-from multiroot.lab.seed import make_seed, write_image
 from multiroot.units import MIB
 
 TOOLS = Path("/tools")
@@ -47,12 +46,3 @@ def test_files_go_into_folders(tmp_path: Path, ran: list[list[str]]) -> None:
         "mmd -i /image ::/EFI",
         "mcopy -i /image '/a b' ::/EFI/B",
     ]
-
-
-def test_a_seed_has_the_label_and_the_files_that_are_looked_for(tmp_path: Path, ran: list[list[str]]) -> None:
-    out = tmp_path / "seed.img"
-    write_image(make_seed("web", user_data="#!/bin/sh\n" + "x" * (MIB // 2)), out, TOOLS)
-    assert ran[0][:3] == ["mkfs.vfat", "-n", "CIDATA"]
-    assert [words[-1] for words in ran[1:]] == ["::/meta-data", "::/user-data"]
-    assert out.stat().st_size == 2 * MIB
-    assert [path.name for path in tmp_path.iterdir()] == ["seed.img"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError
-from multiroot.lab.seed import LONGEST, Seed, make_seed
+from multiroot.lab.seed import LONGEST, Seed, make_seed, write_image
+from multiroot.units import MIB
 
 
 def key(kind: str = "ssh-ed25519", comment: str = " me@here") -> str:
@@ -127,3 +129,13 @@ def test_a_private_key_is_not_written_down() -> None:
     with pytest.raises(BadRequestError, match="this is a private SSH key") as raised:
         make_seed("web", ["-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n"])
     assert "b3Bl" not in str(raised.value)
+
+
+def test_a_seeds_disk_is_large_enough_and_as_a_lab_wants_it(tmp_path: Path) -> None:
+    for text, size in (("#!/bin/sh\n", 2 * MIB), ("#!/bin/sh\n" + "x" * (LONGEST - 10), 4 * MIB)):
+        write_image(make_seed("web", user_data=text), tmp_path / "seed.img")
+        content = (tmp_path / "seed.img").read_bytes()
+        assert len(content) == size
+        assert b"CIDATA" in content[:512]
+        assert content[510:512] == b"\x55\xaa"
+    assert [path.name for path in tmp_path.iterdir()] == ["seed.img"]

@@ -14,6 +14,7 @@ from vm.conftest import SMALL, SetFaults
 
 from multiroot.errors import BadRequestError
 from multiroot.rpc.border import USER_DATA_MOST
+from multiroot.units import MIB
 from multiroot.vm import fat, seed
 from multiroot.vm.manager import VmManager
 
@@ -31,9 +32,9 @@ def files(image: bytes) -> dict[str, bytes]:
     for at in range(root, data, 32):
         entry = image[at : at + 32]
         if entry[11] == 0x0F:
-            name = (
-                (entry[1:11] + entry[14:26] + entry[28:]).decode("utf-16-le").split("\0")[0].rstrip("\uffff")
-            )
+            part = (entry[1:11] + entry[14:26] + entry[28:]).decode("utf-16-le")
+            # The last part comes first.
+            name = part.split("\0")[0].rstrip("\uffff") + ("" if entry[0] & 0x40 else name)
         elif entry[11] == 0x20:
             number, left = struct.unpack_from("<HI", entry, 26)
             content = b""
@@ -47,20 +48,26 @@ def files(image: bytes) -> dict[str, bytes]:
     return found
 
 
-@given(st.lists(st.binary(max_size=20_000), max_size=4))
-def test_a_disk_has_what_was_put_there(contents: list[bytes]) -> None:
-    named = {f"file-{number}": content for number, content in enumerate(contents)}
-    image = fat.image("CIDATA", named)
-    assert len(image) == fat.SIZE
-    assert image == fat.image("CIDATA", named)
+SIZES = st.integers(512, 65535).map(lambda sectors: sectors * fat.SECTOR)
+
+
+@given(st.lists(st.binary(max_size=20_000), max_size=4), st.just(fat.SIZE) | SIZES)
+def test_a_disk_has_what_was_put_there(contents: list[bytes], size: int) -> None:
+    named = {f"{'x' * 9 * number}file": content for number, content in enumerate(contents)}
+    image = fat.image("CIDATA", named, size)
+    assert len(image) == size
+    assert image == fat.image("CIDATA", named, size)
     assert files(image) == named
 
 
-def test_a_disk_that_is_full() -> None:
-    room = (fat.SECTORS - 9) * fat.SECTOR
-    assert files(fat.image("X", {"a": bytes(room)})) == {"a": bytes(room)}
+@pytest.mark.parametrize("size", [fat.SIZE, 2 * MIB, 6 * MIB])
+def test_a_disk_that_is_full(size: int) -> None:
+    layout = fat.lay_out(size)
+    room = layout.clusters * layout.cluster_size
+    assert room > size * 0.98
+    assert files(fat.image("X", {"a": bytes(room)}, size)) == {"a": bytes(room)}
     with pytest.raises(BadRequestError, match="do not fit"):
-        fat.image("X", {"a": bytes(room + 1)})
+        fat.image("X", {"a": bytes(room + 1)}, size)
 
 
 def test_other_words_are_another_first_boot() -> None:
