@@ -9,20 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from multiroot.arena.arena import Entry, Standing
-from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
-from multiroot.processes import ProcessId, logging_to
-from multiroot.vm import claims
+from multiroot.vm import claims, left_over
 from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.door import Door
-from multiroot.vm.folder import VmFolder, VmRecord, folders
 from multiroot.vm.guests import GuestImage, check_ram_for
 from multiroot.vm.home import Homes
 from multiroot.vm.host import Host
 from multiroot.vm.instance import LIVE, Instance, VmState
-from multiroot.vm.process import Process
-from multiroot.vm.vmm import VmmGoneError
 
 log = logging.getLogger(__name__)
 
@@ -299,71 +294,8 @@ class VmManager:
             del self._vms[vm.name]
 
     async def adopt(self) -> None:
-        """Find the VMs that an earlier agent of this root left, and bring each to a state that is safe.
-
-        The owner word decides: what another root owns is ended here, what this root owns goes on. That also
-        settles a handoff during which the agent died, on either side of it.
-        """
-        for name in folders(self.host.run_dir):
-            try:
-                await self._adopt(name)
-            except MultirootError as error:
-                log.error("cannot adopt VM %s: %s", name, error)
-
-    async def _adopt(self, name: str) -> None:
-        folder = VmFolder(self.host.run_dir, name)
-        record = folder.read()
-        entry = self.host.arena.vm(name)
-        if record is None or entry is None or entry.record.definition != record.definition.checksum():
-            # Without a record that agent died while it started the VMM, whose output goes to the VM's log.
-            for process in logging_to(folder.vmm_log) if record is None else [record.process]:
-                await _kill(process)
-            folder.remove()
-            return
-        vm = self.made(record.definition, entry)
-        if entry.owner.root != self.host.root:
-            await self._adopt_foreign(vm, record)
-            return
-        # One that does not answer must not keep this agent, and with it all other VMs, from going on.
-        if not await vm.patiently(lambda: self._take_over(vm, record)):
-            vm.state = VmState.FROZEN
-            self.register(vm)
-
-    async def _take_over(self, vm: Instance, record: VmRecord) -> None:
-        """Go on with an earlier agent's VMM, if this root still owns the VM when it answers."""
-        try:
-            await vm.adopt(record)
-        except (ConflictError, VmmGoneError) as error:
-            if vm.active:
-                vm.state, vm.error = VmState.FAILED, str(error)
-                self.register(vm)
-            return
-        try:
-            # The new epoch fences the taker of a handoff that was cut short.
-            vm.owner = vm.word.take(vm.owner, self.host.root)
-        except FencedError:
-            # The taker was faster.
-            await vm.end(VmState.HANDED)
-            await self._adopt_foreign(vm, record)
-            return
-        await vm.insist(lambda: self._let_go_on(vm))
-        self.register(vm)
-
-    async def _adopt_foreign(self, vm: Instance, record: VmRecord) -> None:
-        """Another root owns it: whatever runs here must not."""
-        await _kill(record.process)
-        if record.giver is not None:
-            self.unregister(vm)
-            vm.folder.remove()
-            return
-        vm.state = VmState.HANDED
-        self.register(vm)
-
-    async def _let_go_on(self, vm: Instance) -> None:
-        """Give up a handoff that was cut short, and let the guest run here."""
-        await vm.vmm.cancel()
-        await vm.resume()
-        vm.keep()
+        """Find the VMs that an earlier agent of this root left, and bring each to a state that is safe."""
+        await left_over.adopt(self)
 
     async def _free_orphan(self, name: str) -> None:
         """Free a VM that runs nowhere: its VMM or its root is gone."""
@@ -414,11 +346,3 @@ class VmManager:
 def is_stopped(name: str) -> ConflictError:
     """The error for what a VM would have to run for."""
     return ConflictError(f"{name} does not run, it is stopped", f"start it: multiroot vm start {name}")
-
-
-async def _kill(process: ProcessId) -> None:
-    try:
-        await Process(process).kill()
-    except ConflictError:
-        # It has ended.
-        return
