@@ -52,8 +52,10 @@ class Wanted:
         if any(said) or self.vms != 1 or self.passthrough or self.disk or guest != "ticker":
             raise click.UsageError("a script says kernels and VMs itself: leave those options out.")
 
-    def check_debian(self, showing: Showing) -> None:
-        """Raises UsageError for what is said of other guests only."""
+    def check_debian(self, showing: Showing, *, keep: bool) -> None:
+        """Raises UsageError for what is said of other guests only, and for a disk that would not stay."""
+        if keep and self.disk == "nbd":
+            raise click.UsageError("the disk's server ends with the demo: leave --keep or --disk nbd out.")
         if showing.shows:
             raise click.UsageError("--live, --pause and --record are for --guest ticker.")
         if self.passthrough or self.vms != 1 or self.cpus or self.carve:
@@ -152,7 +154,7 @@ def demo(
             wanted.check_script(guest, json_file)
             held = _play_script(showing, lab, keep, dry_run)
         elif guest == "debian":
-            wanted.check_debian(showing)
+            wanted.check_debian(showing, keep=keep)
             held = _play_debian(wanted, lab, output, keep, dry_run)
         else:
             wanted.check_ticker()

@@ -98,6 +98,7 @@ def test_a_damaged_recording_is_refused_before_anything_is_shown(run: Run, tmp_p
         (("--script", "none.toml"), "there is no none.toml"),
         (("--live", "--guest", "debian"), "are for --guest ticker"),
         (("--disk", "nbd"), "--disk is for --guest debian"),
+        (("--disk", "nbd", "--guest", "debian", "--keep"), "ends with the demo"),
         (("--record", "/none/run.mrlog"), "cannot write /none/run.mrlog"),
     ],
 )
