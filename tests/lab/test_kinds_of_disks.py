@@ -98,32 +98,15 @@ def said(cli: Cli, name: str, words: str, root: str = "old") -> None:
         assert time.monotonic() < until, text[-400:]
 
 
-def cpu(cli: Cli, name: str, root: str = "old") -> dict[str, str]:
-    """The features of its CPU."""
-    shown: Any = cli.data("vm", "show", name, "--root", root)
-    return dict(word.split("=", 1) for word in shown["cpu"].split(",")[1:])
-
-
-def tsc_khz(cli: Cli, root: str) -> int:
-    """What KVM of that root gives new guests."""
-    asked = "from multiroot.vm.qemu.kvm import tsc_khz; print(tsc_khz())"
-    return int(cli.lab.run(["python3", "-c", asked], root=root).stdout)
-
-
 @pytest.mark.parametrize("kernel", ["6.1", "7.x"])
 def test_scsi_disk_cd_and_qcow2_go_to_another_kernel_and_back(place: Place, cli: Cli, kernel: str) -> None:
-    """Proves that writes go on, and are all there, by virtio-scsi with a CD beside it, and in a qcow2; that
-    the guest's TSC is as fast there; and that a TSC which no root has is refused.
-    """
+    """Proves that writes go on, and are all there, by virtio-scsi with a CD beside it, and in a qcow2."""
     disks = ("--disk", f"{place.a},bus=virtio-scsi", "--disk", f"{place.b},bus=cd")
     scsi = (*disks, "--append", "ticker.disk=sda")
     qcow2 = ("--disk", f"{place.server.source},format=qcow2", "--append", "ticker.disk=vda")
     cli.ok("root", "launch", "--kernel", kernel)
-    khz = tsc_khz(cli, "old")
-    assert abs(tsc_khz(cli, "new") - khz) * 1e6 < 250 * khz
     for words in (scsi, qcow2):
         cli.ok("vm", "run", "writer", "--memory", "128M", *words)
-        assert cpu(cli, "writer")["tsc-frequency"] == str(khz * 1000)
         writes(cli, "old", 100)
         for to in ("new", "old"):
             cli.ok("handoff", "writer", "--to", to)
@@ -131,9 +114,6 @@ def test_scsi_disk_cd_and_qcow2_go_to_another_kernel_and_back(place: Place, cli:
         cli.ok("vm", "stop", "writer")
         cli.ok("vm", "rm", "writer")
         assert written(place.files[0].read_bytes() if words is scsi else raw(place)) >= seen.done
-    hint = "this root cannot give other its TSC of"
-    faster = f"frozen,tsc-frequency={khz * 1100}"
-    cli.refused(3, hint, "vm", "run", "other", "--memory", "128M", "--cpu", faster)
 
 
 def raw(place: Place) -> bytes:
