@@ -58,6 +58,7 @@ class PhaseName(StrEnum):
     USERLAND_STARTUP = "userland startup"
 
     # The handoff of one VM; COMMIT is also the taker's, for the moment when it makes the VM its own
+    EXPECT = "expect"
     PREPARE = "prepare"
     SHOW_DEVICE = "show device"
     START_WAITING_QEMU = "start waiting QEMU"

@@ -14,6 +14,7 @@ from multiroot.arena.layout import CANARY
 from multiroot.errors import MultirootError, PeerLostError
 from multiroot.handoff import terms as handoff_terms
 from multiroot.handoff.evacuation import Evacuation, Leg, Outcome
+from multiroot.handoff.expecting import expect, expect_no_more
 from multiroot.handoff.giver import Target
 from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phases import Phases
@@ -50,17 +51,7 @@ class Handoffs:
         `done` is told of each as soon as it is known. Raises PeerLostError when that root is known to be
         gone, BadRequestError for a name that no VM has; nothing is begun then.
         """
-        manager, peers = self._guests.manager, self._root.peers
-        taker = peers.by_name(to)
-        if taker.gone:
-            # Nothing is begun, so the owner words stay as they are.
-            hint = "take back what it had: `multiroot root release`" if taker.role is Role.CHILD else ""
-            raise PeerLostError(f"the {to} root is gone", hint)
-
-        async def lost() -> object:
-            return await peers.wait(lambda: taker.gone or peers.get(taker.role) is not taker, None)
-
-        target = Target(taker.root, self._root.neighbours.channel(to), to, lost)
+        manager, target = self._guests.manager, self._target(to)
 
         def settled(outcome: Outcome) -> None:
             self.log.end(outcome.name, outcome.result, outcome.error)
@@ -69,7 +60,7 @@ class Handoffs:
         evacuation = Evacuation(manager, names, target, phases, terms, settled)
         for entry in manager.host.arena.vms() if evacuation.legs else ():
             if entry.name in evacuation.legs and entry.name != CANARY:
-                self.log.begin(entry.name, taker.root, entry.owner.epoch)
+                self.log.begin(entry.name, target.root, entry.owner.epoch)
         self._under_way |= evacuation.legs
         try:
             return await evacuation.run()
@@ -78,6 +69,33 @@ class Handoffs:
                 del self._under_way[name]
             if not self._under_way:
                 memory.tidy()
+
+    async def expect(
+        self, names: Sequence[str], to: str, phases: Phases, at_once: int, *, undo: bool = False
+    ) -> list[Outcome]:
+        """Have the root called `to` start VMMs for VMs that are handed over later, or end those; what became
+        of each. Raises what `hand_over` raises.
+        """
+        manager, target = self._guests.manager, self._target(to)
+        if not undo:
+            return await expect(manager, names, target, phases, at_once)
+        await expect_no_more(names, target)
+        return []
+
+    def _target(self, to: str) -> Target:
+        """Raises PeerLostError when that root is known to be gone: nothing is begun, and the owner words stay
+        as they are.
+        """
+        peers = self._root.peers
+        taker = peers.by_name(to)
+        if taker.gone:
+            hint = "take back what it had: `multiroot root release`" if taker.role is Role.CHILD else ""
+            raise PeerLostError(f"the {to} root is gone", hint)
+
+        async def lost() -> object:
+            return await peers.wait(lambda: taker.gone or peers.get(taker.role) is not taker, None)
+
+        return Target(taker.root, self._root.neighbours.channel(to), to, lost)
 
     async def cancel(self, name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
         """Have the VM `name` stay that is being handed over, or all if it is "".

@@ -138,6 +138,7 @@ class Updates:
             phases=self._root.phases,
             plan=lambda request: make_plan(self._launch, request),
             hand_over=self._handoffs.hand_over,
+            expect=self._handoffs.expect,
             cancel=self._cancel,
             console=self._launch.console,
             owners=self._guests.owners,

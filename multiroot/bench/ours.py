@@ -72,6 +72,10 @@ class Pool:
         self._where |= dict.fromkeys(names, there)
         return done
 
+    def get_ready(self, names: Sequence[str]) -> None:
+        """Have VMMs wait in the other root for those that are in the same."""
+        self._agents.get_ready(names, OTHER[self._where[names[0]]], self._show)
+
     def gather(self, names: Sequence[str]) -> None:
         """Have all of these in the root where the first is: contenders share them, and left them anywhere."""
         here = self._where[names[0]]
@@ -114,8 +118,12 @@ class MultiRoot:
     VM ran.
     """
 
-    def __init__(self, name: str, pool: Pool, definitions: Sequence[vm_pb2.VmDefinition]) -> None:
+    def __init__(
+        self, name: str, pool: Pool, definitions: Sequence[vm_pb2.VmDefinition], *, ready: bool = False
+    ) -> None:
+        """With `ready`, VMMs wait for them before the command is given."""
         self.name = name
+        self._ready = ready
         self._pool = pool
         self._definitions = definitions
         self._names = [definition.name for definition in definitions]
@@ -126,6 +134,8 @@ class MultiRoot:
     def sample(self) -> list[Sample]:
         self._pool.gather(self._names)
         self._pool.wake(self._names)
+        if self._ready:
+            self._pool.get_ready(self._names)
         done = self._pool.hand_over(self._names)
         samples = [
             Sample(self.name, 0, self._pool.judge(result, phases), tuple(phases)) for result, phases in done

@@ -26,7 +26,7 @@ CARVE = 2 * GIB  # room for the QEMUs of all VMs
 @dataclass(frozen=True)
 class Options:
     """`vms`: how many VMs of the smallest size; `ram`: sizes, in bytes, of a single one; `tick`: ms from one
-    of a guest's ticks to the next.
+    of a guest's ticks to the next; `ready`: each number also with VMMs that wait before the command is given.
     """
 
     lab: labs.Options
@@ -34,6 +34,7 @@ class Options:
     ram: tuple[int, ...] = (128 * MIB, 512 * MIB, 2 * GIB, 4 * GIB)
     rounds: int = 3
     tick: int = workload.PERIOD_MS
+    ready: bool = False
     seed: int = 1
 
     def checked(self) -> Options:
@@ -54,6 +55,11 @@ def label(vms: int, ram: int) -> str:
     return f"{vms} x {format_size(ram)}"
 
 
+def ready(label: str) -> str:
+    """The same with VMMs that wait."""
+    return f"{label}, prepared"
+
+
 def run(options: Options, out: Path, phases: Phases) -> Run:
     """Measure, writing to `out`/samples.jsonl as it goes on. The machine ends with it."""
     options = options.checked()
@@ -68,6 +74,7 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
             "ram": list(options.ram),
             "rounds": options.rounds,
             "tick": options.tick,
+            "ready": options.ready,
         }
         found = provenance.versions(machine, agents)
         recorder.header(provenance.header("scale", options.seed, kept, found))
@@ -84,6 +91,8 @@ def contenders(options: Options, pool: Pool) -> list[MultiRoot]:
     append = workload.words(period_ms=options.tick)
     many = [_definition(f"vm{number + 1}", smallest, append) for number in range(max(options.vms))]
     found = [MultiRoot(label(count, smallest), pool, many[:count]) for count in sorted(set(options.vms))]
+    for count in sorted(set(options.vms)) if options.ready else ():
+        found.append(MultiRoot(ready(label(count, smallest)), pool, many[:count], ready=True))
     for ram in sorted(set(options.ram)):
         if label(1, ram) not in [each.name for each in found]:
             name = "vm1" if ram == smallest else f"large{ram // MIB}"

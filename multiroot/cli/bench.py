@@ -155,6 +155,7 @@ def memory(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
 @click.option("--vms", default="1,2,4,8", show_default=True, metavar="LIST", help="Numbers of VMs.")
 @click.option("--ram", default="128M,512M,2G,4G", show_default=True, metavar="LIST", help="Sizes of one VM.")
 @tick_option
+@click.option("--ready", is_flag=True, help="Each number of VMs also after `multiroot handoff prepare`.")
 @click.option("--rounds", type=SAMPLES, default=3, show_default=True, help="Samples of each.")
 @common_options
 def scale(vms: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:

@@ -11,7 +11,7 @@ import click
 from multiroot.cli.agent import connect
 from multiroot.cli.commands import Command, Group
 from multiroot.cli.output import json_option, print_json, say
-from multiroot.cli.terms import terms_message, terms_options
+from multiroot.cli.terms import preparing_option, terms_message, terms_options
 from multiroot.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -68,6 +68,44 @@ def start(vms: tuple[str, ...], all_vms: bool, to: str, as_json: bool, **terms: 
         _show(arrived, to, as_json, alone=len(vms) == 1)
     if not arrived and not as_json:
         say("there is no VM to hand over")
+
+
+@handoff.command(cls=Command, example="multiroot handoff prepare --all")
+@click.argument("vms", nargs=-1, metavar="VM...")
+@click.option("--all", "all_vms", is_flag=True, help="All VMs of that root.")
+@click.option(
+    "--to", type=click.Choice(("new", "old")), default="new", show_default=True, help="Which root gets ready."
+)
+@preparing_option
+@click.option("--undo", is_flag=True, help="End what waits for them.")
+@json_option
+def prepare(vms: tuple[str, ...], all_vms: bool, to: str, preparing: int, undo: bool, as_json: bool) -> None:
+    """Have the other root get ready for VMs that are handed over later; they go on where they are.
+
+    A VMM starts there for each and waits, which is most of what a handoff has to prepare. It takes memory
+    until its VM has been handed over or has stopped. VMs with a device of their own, or a disk that a server
+    has, are prepared when they are handed over.
+    """
+    if bool(vms) == all_vms:
+        raise click.UsageError("say which VMs, or --all")
+    from multiroot.cli.calls import progress_call
+    from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+    request = coordinator_pb2.PrepareHandoffRequest(
+        names=vms, to=to, all=all_vms, preparing=preparing, undo=undo
+    )
+    with connect("old" if to == "new" else "new") as channel:
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+        ready = list(progress_call(stub.PrepareHandoff(request), wanted=["prepared"]).prepared.names)
+    if as_json:
+        print_json({"prepared": ready})
+    elif undo:
+        say(f"nothing waits in the {to} root any more for {', '.join(vms) or 'any VM'}")
+    else:
+        for name in ready:
+            say(f"{name}: its VMM waits in the {to} root")
+        if not ready:
+            say("there is no VM to prepare")
 
 
 def _show(arrived: Sequence[coordinator_pb2.HandoffResult], to: str, as_json: bool, *, alone: bool) -> None:

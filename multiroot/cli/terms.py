@@ -29,6 +29,15 @@ join_option = click.option(
 )
 
 
+preparing_option = click.option(
+    "--preparing",
+    type=click.IntRange(1, PREPARING_MOST),
+    default=PREPARING,
+    show_default=True,
+    help="How many VMs are prepared at once.",
+)
+
+
 def terms_options(command: F) -> F:
     """Adds the options whose values `terms_message` takes."""
     options = (
@@ -50,13 +59,7 @@ def terms_options(command: F) -> F:
             show_default=True,
             help="How many VMs may stand still at once.",
         ),
-        click.option(
-            "--preparing",
-            type=click.IntRange(1, PREPARING_MOST),
-            default=PREPARING,
-            show_default=True,
-            help="How many VMs are prepared at once.",
-        ),
+        preparing_option,
         click.option(
             "--order",
             type=click.Choice(ORDERS),

@@ -41,6 +41,14 @@ class HandOver(Protocol):
     ) -> list[Outcome]: ...
 
 
+class Expect(Protocol):
+    """Has the root called `to` start VMMs for VMs that are handed over later, or end those."""
+
+    async def __call__(
+        self, names: Sequence[str], to: str, phases: Phases, at_once: int, *, undo: bool
+    ) -> list[Outcome]: ...
+
+
 class Cancel(Protocol):
     """Has one VM stay that is being handed over, or all if `name` is ""."""
 
@@ -51,8 +59,8 @@ class Cancel(Protocol):
 class CoordinatorParts:
     """What the service answers from.
 
-    `plan` makes a plan's JSON from a request and changes nothing. `hand_over` hands VMs to another root, and
-    `cancel` puts an end to that.
+    `plan` makes a plan's JSON from a request and changes nothing. `hand_over` hands VMs to another root,
+    `expect` has that root get ready for it, and `cancel` puts an end to it.
     `console` has what a new root's kernel says. `owners` tells which root owns which VM. `root` is this
     root's number.
     """
@@ -62,6 +70,7 @@ class CoordinatorParts:
     phases: Phases
     plan: Callable[[coordinator_pb2.LaunchRequest], Awaitable[str]]
     hand_over: HandOver
+    expect: Expect
     cancel: Cancel
     console: Console
     owners: Callable[[], Mapping[str, int]]
@@ -104,20 +113,12 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     async def Handoff(
         self, request: coordinator_pb2.HandoffRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
-        to = request.to or "new"
-        if to not in ("old", "new"):
-            raise BadRequestError(f"a VM cannot be handed to {to!r}", 'say "old" or "new"')
-
+        to, names = _whom(request), list(request.names)
         terms = handoff_terms.from_proto(request.terms)
-        if bool(request.names) == request.all:
-            raise BadRequestError("which VMs are to be handed over?", "name them: `multiroot vm list`")
-        names = list(request.names)
 
         async def work(tell: Tell) -> coordinator_pb2.Progress | None:
             async with self._coordinator.busy(f"handing {', '.join(names) or 'all VMs'} over"):
-                if to == "new" and not self._coordinator.joined:
-                    start = f"multiroot root launch --kernel {kernels.example()}"
-                    raise PeerLostError("no new root has joined", f"start one: `{start}`")
+                self._check_joined(to)
                 if request.all:
                     names.extend(self._of_this_root())
                 outcomes = await self._parts.hand_over(names, to, terms, self._phases, _telling(tell))
@@ -126,6 +127,30 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
         async for progress in self._stream(work):
             yield progress
+
+    async def PrepareHandoff(
+        self, request: coordinator_pb2.PrepareHandoffRequest, context: Any
+    ) -> AsyncIterator[coordinator_pb2.Progress]:
+        to, names = _whom(request), list(request.names)
+        at_once = request.preparing or handoff_terms.PREPARING
+
+        async def work(_: Tell) -> coordinator_pb2.Progress:
+            async with self._coordinator.busy(f"preparing {', '.join(names) or 'all VMs'}"):
+                self._check_joined(to)
+                if request.all:
+                    names.extend(self._of_this_root())
+                outcomes = await self._parts.expect(names, to, self._phases, at_once, undo=request.undo)
+                check(outcomes, f"multiroot handoff prepare --to {to}")
+                done = coordinator_pb2.PrepareHandoffResult(names=[outcome.name for outcome in outcomes])
+                return coordinator_pb2.Progress(prepared=done)
+
+        async for progress in self._stream(work):
+            yield progress
+
+    def _check_joined(self, to: str) -> None:
+        if to == "new" and not self._coordinator.joined:
+            start = f"multiroot root launch --kernel {kernels.example()}"
+            raise PeerLostError("no new root has joined", f"start one: `{start}`")
 
     async def CancelHandoff(
         self, request: coordinator_pb2.CancelHandoffRequest, context: Any
@@ -291,6 +316,16 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         finally:
             for unsubscribe in subscriptions:
                 unsubscribe()
+
+
+def _whom(request: coordinator_pb2.HandoffRequest | coordinator_pb2.PrepareHandoffRequest) -> str:
+    """Which root is to take the VMs of a request that names some, or all."""
+    to = request.to or "new"
+    if to not in ("old", "new"):
+        raise BadRequestError(f"a VM cannot be handed to {to!r}", 'say "old" or "new"')
+    if bool(request.names) == request.all:
+        raise BadRequestError("which VMs are to be handed over?", "name them: `multiroot vm list`")
+    return to
 
 
 def _telling(tell: Tell) -> Callable[[Outcome], None]:

@@ -27,6 +27,17 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
     def __init__(self, taker: Taker) -> None:
         self._taker = taker
 
+    async def Expect(
+        self, request: handoff_pb2.ExpectRequest, context: Context
+    ) -> handoff_pb2.ExpectResponse:
+        await self._taker.expect(
+            definition_from_proto(request.definition),
+            [Extent(extent.offset, extent.size) for extent in request.extents],
+            Owner(request.giver, request.epoch),
+            VmmVersion(request.vmm, request.vmm_version),
+        )
+        return handoff_pb2.ExpectResponse()
+
     async def Prepare(
         self, request: handoff_pb2.PrepareRequest, context: Context
     ) -> handoff_pb2.PrepareResponse:
@@ -75,5 +86,5 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         yield handoff_pb2.TransferProgress(taken=answer)
 
     async def Abort(self, request: handoff_pb2.AbortRequest, context: Context) -> handoff_pb2.AbortResponse:
-        await self._taker.abort(request.name)
+        await self._taker.abort(request.name, expected=request.expected)
         return handoff_pb2.AbortResponse()

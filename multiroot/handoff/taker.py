@@ -21,6 +21,7 @@ from multiroot.device.passthrough import Comparison
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
 from multiroot.failpoints import ORDERS, FailPoint, reach, reach_in_thread
 from multiroot.handoff import wire
+from multiroot.handoff.ahead import Ahead, is_the_same_for_long
 from multiroot.handoff.incoming import Blackout, DeviceMove, Incoming, Taken
 from multiroot.handoff.relay import IncomingState
 from multiroot.handoff.terms import GROUP_MOST
@@ -52,9 +53,31 @@ class Taker:
         self._incoming: dict[str, Incoming] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving: dict[asyncio.Task[None], str] = {}  # names of those that are being discarded
+        self._ahead = Ahead(manager, self._discard)
         self._showing = asyncio.Lock()  # several may be prepared at once, devices one after the other
         # Of its own, so that no VM that stands still waits for threads that do something else.
         self._resuming = ThreadPoolExecutor(GROUP_MOST, "resume")
+
+    async def expect(
+        self, definition: VmDefinition, extents: list[Extent], giver: Owner, vmm: VmmVersion
+    ) -> None:
+        """Have a VMM wait for a VM that may be handed over some day; that costs its memory, and no more.
+
+        Raises BadRequestError, ConflictError or CommandError, with nothing left behind, if this root cannot
+        take that VM, or not without more than its definition.
+        """
+        self._manager.door.check()
+        if not is_the_same_for_long(definition):
+            raise BadRequestError(f"what {definition.name} needs is known only when it is handed over")
+        _check_equal(VmmVersion(vmm.name), VmmVersion(self._host.vmm.name))
+        vm = self._candidate(definition, extents, giver)
+        await self._ahead.expect(vm, giver)
+        try:
+            _check_equal(vmm, VmmVersion(vm.vmm.name, vm.vmm.version))
+            self._manager.door.check()
+        except ConflictError:
+            await self._ahead.drop(vm.name)
+            raise
 
     async def prepare(
         self,
@@ -85,6 +108,9 @@ class Taker:
         vm = self._candidate(definition, extents, giver)
         if bool(definition.function) != (device is not None):
             raise BadRequestError(f"the state of {definition.name}'s own device does not come with it")
+        waiting = await self._ahead.claim(vm)
+        vm = waiting or vm
+        await self._left(vm.name)
         phases = Phases(self._side, self._host.clock)
         vm.notices, vm.stations = notices, stations or {}
         vm.paused = vm.untouched = paused
@@ -96,7 +122,10 @@ class Taker:
                         show = self._devices().prepare
                         vm.functions = (await asyncio.to_thread(show, definition.function, device),)
             with vm.busy("prepared"), phases.phase(PhaseName.START_WAITING_QEMU, vm=vm.name):
-                await vm.start(giver=giver)
+                if waiting:
+                    vm.wait_for(giver)
+                else:
+                    await vm.start(giver=giver)
                 _check_equal(vmm, VmmVersion(vm.vmm.name, vm.vmm.version))
             if device is not None:
                 with phases.phase(PhaseName.VERIFY_TRANSLATIONS, vm=vm.name):
@@ -177,12 +206,19 @@ class Taker:
             if incoming.taken:
                 self._drop(incoming)
 
-    async def abort(self, name: str) -> None:
-        """End a VM that is prepared or being transferred; nothing if there is none or it has been taken."""
+    async def abort(self, name: str, *, expected: bool = False) -> None:
+        """End a VM that is prepared or being transferred, also one that is only `expected` if that is asked
+        for; nothing if there is none or it has been taken.
+        """
+        if expected:
+            await self._ahead.drop(name)
         incoming = self._incoming.get(name)
         if incoming is not None and incoming.abandon():
             await self._drop_and_discard(incoming)
-        # One that was given up before may still be on its way out, and has the folder of that name.
+        await self._left(name)
+
+    async def _left(self, name: str) -> None:
+        """One that was given up before may still be on its way out, and has the folder of that name."""
         if leaving := {task for task, left in self._leaving.items() if left == name}:
             await asyncio.wait(leaving)
 
@@ -201,6 +237,7 @@ class Taker:
         """End everything that has not been taken yet."""
         for name in tuple(self._incoming):
             await self.abort(name)
+        await self._ahead.drop_all()
 
     async def close(self) -> None:
         """End everything that is only prepared."""

@@ -115,6 +115,13 @@ class Agents:
             follow(stub.Handoff(request), show, ended(phases.append), handed=results.append)
         return [(each, [phase for phase in phases if phase.attrs.get("vm") == each.name]) for each in results]
 
+    def get_ready(self, names: Sequence[str], to: str, show: Callable[[Phase], None]) -> None:
+        """Have the root `to` start the VMMs of VMs that are in the other one, before they are handed over."""
+        giver = "old" if to == "new" else "new"
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on(giver))
+        with translated(f"the {giver} root's agent"):
+            follow(stub.PrepareHandoff(coordinator.PrepareHandoffRequest(names=names, to=to)), show)
+
     def clock_offset(self) -> int:
         """The old root's TSC clock minus this workstation's monotonic clock, ns."""
         return self.clock("old").ns

@@ -161,6 +161,11 @@ class Instance:
         if not giver:
             await self.bring_up_taps()
 
+    def wait_for(self, giver: Owner) -> None:
+        """Await the state of that owner's VM with a VMM that was started to wait for it before."""
+        self._giver = giver
+        self._write()
+
     async def adopt(self, record: VmRecord) -> None:
         """Take over an earlier agent's VMM; raises ConflictError or VmmGoneError if it is gone."""
         if record.vmm != self.vmm.name:

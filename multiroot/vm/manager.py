@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from multiroot.arena.arena import Entry, Standing
@@ -22,11 +22,19 @@ from multiroot.vm.instance import LIVE, Instance, VmState
 log = logging.getLogger(__name__)
 
 
+async def nobody_waits(name: str) -> None:
+    """For a manager of whose VMs none is expected."""
+
+
 class VmManager:
-    """Runs, finds and ends VMs; `adopt` finds the VMs that an earlier agent of this root left running."""
+    """Runs, finds and ends VMs; `adopt` finds the VMs that an earlier agent of this root left running.
+
+    `make_way` ends what waits here for a VM that had that name and may come from another root.
+    """
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.make_way: Callable[[str], Awaitable[None]] = nobody_waits
         self.door = Door(host.root)
         self.homes = Homes(host.arena)
         self._vms: dict[str, Instance] = {}
@@ -52,6 +60,7 @@ class VmManager:
         self._check_free(definition.name)
         self._allocating.add(definition.name)
         try:
+            await self.make_way(definition.name)
             # From here on it means the same in every root.
             definition = replace(definition, cpu=await self.host.vmm.written_out(definition.cpu))
             functions = await self._acquire(definition)

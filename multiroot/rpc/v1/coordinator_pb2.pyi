@@ -141,6 +141,44 @@ class HandoffRequest(_message.Message):
 Global___HandoffRequest: _TypeAlias = HandoffRequest  # noqa: Y015
 
 @_typing.final
+class PrepareHandoffRequest(_message.Message):
+    """VMs that go on where they are; a VMM starts for each in the other root, for a handoff that comes later."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    PREPARING_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    to: _builtins.str
+    """as in HandoffRequest"""
+    all: _builtins.bool
+    """as in HandoffRequest"""
+    preparing: _builtins.int
+    """VMMs that start at once; 0: the default"""
+    undo: _builtins.bool
+    """end those that were started so"""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        to: _builtins.str = ...,
+        all: _builtins.bool = ...,
+        preparing: _builtins.int = ...,
+        undo: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "names", b"names", "preparing", b"preparing", "to", b"to", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareHandoffRequest: _TypeAlias = PrepareHandoffRequest  # noqa: Y015
+
+@_typing.final
 class HandoffTerms(_message.Message):
     """How VMs are handed over."""
 
@@ -531,6 +569,7 @@ class Progress(_message.Message):
     HANDED_OFF_FIELD_NUMBER: _builtins.int
     RELEASED_FIELD_NUMBER: _builtins.int
     UPDATED_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
     SAID_FIELD_NUMBER: _builtins.int
     said: _builtins.str
     """one line that the new root's kernel said while it is waited for"""
@@ -544,6 +583,8 @@ class Progress(_message.Message):
     def released(self) -> Global___ReleaseResult: ...
     @_builtins.property
     def updated(self) -> Global___UpdateResult: ...
+    @_builtins.property
+    def prepared(self) -> Global___PrepareHandoffResult: ...
     def __init__(
         self,
         *,
@@ -552,17 +593,40 @@ class Progress(_message.Message):
         handed_off: Global___HandoffResult | None = ...,
         released: Global___ReleaseResult | None = ...,
         updated: Global___UpdateResult | None = ...,
+        prepared: Global___PrepareHandoffResult | None = ...,
         said: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released", "said", b"said", "updated", b"updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "prepared", b"prepared", "released", b"released", "said", b"said", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "released", b"released", "said", b"said", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "handed_off", b"handed_off", "launched", b"launched", "phase", b"phase", "prepared", b"prepared", "released", b"released", "said", b"said", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["phase", "launched", "handed_off", "released", "updated", "said"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["phase", "launched", "handed_off", "released", "updated", "prepared", "said"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class PrepareHandoffResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """VMs for which a VMM waits now"""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareHandoffResult: _TypeAlias = PrepareHandoffResult  # noqa: Y015
 
 @_typing.final
 class LaunchResult(_message.Message):

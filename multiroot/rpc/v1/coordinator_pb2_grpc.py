@@ -55,6 +55,11 @@ class CoordinatorServiceStub:
                 request_serializer=multiroot_dot_v1_dot_coordinator__pb2.HandoffRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
                 _registered_method=True)
+        self.PrepareHandoff = channel.unary_stream(
+                '/multiroot.v1.CoordinatorService/PrepareHandoff',
+                request_serializer=multiroot_dot_v1_dot_coordinator__pb2.PrepareHandoffRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+                _registered_method=True)
         self.CancelHandoff = channel.unary_unary(
                 '/multiroot.v1.CoordinatorService/CancelHandoff',
                 request_serializer=multiroot_dot_v1_dot_coordinator__pb2.CancelHandoffRequest.SerializeToString,
@@ -119,9 +124,15 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CancelHandoff(self, request, context):
+    def PrepareHandoff(self, request, context):
         """Have VMs stay that are being handed over, here or in the new root; returns when it is settled where each runs.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelHandoff(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -181,6 +192,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
             'Handoff': grpc.unary_stream_rpc_method_handler(
                     servicer.Handoff,
                     request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.HandoffRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.SerializeToString,
+            ),
+            'PrepareHandoff': grpc.unary_stream_rpc_method_handler(
+                    servicer.PrepareHandoff,
+                    request_deserializer=multiroot_dot_v1_dot_coordinator__pb2.PrepareHandoffRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_coordinator__pb2.Progress.SerializeToString,
             ),
             'CancelHandoff': grpc.unary_unary_rpc_method_handler(
@@ -321,6 +337,33 @@ class CoordinatorService:
             target,
             '/multiroot.v1.CoordinatorService/Handoff',
             multiroot_dot_v1_dot_coordinator__pb2.HandoffRequest.SerializeToString,
+            multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareHandoff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/multiroot.v1.CoordinatorService/PrepareHandoff',
+            multiroot_dot_v1_dot_coordinator__pb2.PrepareHandoffRequest.SerializeToString,
             multiroot_dot_v1_dot_coordinator__pb2.Progress.FromString,
             options,
             channel_credentials,

@@ -44,8 +44,9 @@ class CoordinatorServiceStub:
     """Hand VMs to the other root; called in the root that runs them. Each that arrives is told at once. An error at the
     end names those that stay.
     """
-    CancelHandoff: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelHandoffRequest, _coordinator_pb2.CancelHandoffResponse]
+    PrepareHandoff: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.PrepareHandoffRequest, _coordinator_pb2.Progress]
     """Have VMs stay that are being handed over, here or in the new root; returns when it is settled where each runs."""
+    CancelHandoff: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelHandoffRequest, _coordinator_pb2.CancelHandoffResponse]
     Update: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.UpdateRequest, _coordinator_pb2.Progress]
     """The whole update, or on from where it stands; the old root retires after the call's end."""
     Resume: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.ResumeRequest, _coordinator_pb2.Progress]
@@ -69,8 +70,9 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """Hand VMs to the other root; called in the root that runs them. Each that arrives is told at once. An error at the
     end names those that stay.
     """
-    CancelHandoff: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelHandoffRequest, _coordinator_pb2.CancelHandoffResponse]  # type: ignore[assignment]
+    PrepareHandoff: _aio.UnaryStreamMultiCallable[_coordinator_pb2.PrepareHandoffRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
     """Have VMs stay that are being handed over, here or in the new root; returns when it is settled where each runs."""
+    CancelHandoff: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelHandoffRequest, _coordinator_pb2.CancelHandoffResponse]  # type: ignore[assignment]
     Update: _aio.UnaryStreamMultiCallable[_coordinator_pb2.UpdateRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
     """The whole update, or on from where it stands; the old root retires after the call's end."""
     Resume: _aio.UnaryStreamMultiCallable[_coordinator_pb2.ResumeRequest, _coordinator_pb2.Progress]  # type: ignore[assignment]
@@ -117,12 +119,19 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def PrepareHandoff(
+        self,
+        request: _coordinator_pb2.PrepareHandoffRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.Progress], _abc.AsyncIterator[_coordinator_pb2.Progress]]:
+        """Have VMs stay that are being handed over, here or in the new root; returns when it is settled where each runs."""
+
+    @_abc_1.abstractmethod
     def CancelHandoff(
         self,
         request: _coordinator_pb2.CancelHandoffRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_coordinator_pb2.CancelHandoffResponse, _abc.Awaitable[_coordinator_pb2.CancelHandoffResponse]]:
-        """Have VMs stay that are being handed over, here or in the new root; returns when it is settled where each runs."""
+    ) -> _typing.Union[_coordinator_pb2.CancelHandoffResponse, _abc.Awaitable[_coordinator_pb2.CancelHandoffResponse]]: ...
 
     @_abc_1.abstractmethod
     def Update(

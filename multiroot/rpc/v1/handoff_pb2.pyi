@@ -4,7 +4,7 @@
 isort:skip_file
 SPDX-License-Identifier: GPL-2.0-or-later
 The taker's half of a handoff, called by the giver's agent.
-Order: Prepare and Hint while the guest runs, then one Transfer call is the whole blackout; Abort at any point before the owner word changes.
+Order: Expect at any time before, Prepare and Hint while the guest runs, then one Transfer call is the whole blackout; Abort at any point before the owner word changes.
 """
 
 from collections import abc as _abc
@@ -24,6 +24,62 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class ExpectRequest(_message.Message):
+    """May be left out: a VM that may be handed over some day finds its VMM in the taker started already."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    EXTENTS_FIELD_NUMBER: _builtins.int
+    GIVER_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    VMM_FIELD_NUMBER: _builtins.int
+    VMM_VERSION_FIELD_NUMBER: _builtins.int
+    giver: _builtins.int
+    """root that owns the VM now"""
+    epoch: _builtins.int
+    """epoch it owns it with"""
+    vmm: _builtins.str
+    """as in PrepareRequest"""
+    vmm_version: _builtins.str
+    @_builtins.property
+    def definition(self) -> _vm_pb2.VmDefinition: ...
+    @_builtins.property
+    def extents(self) -> _containers.RepeatedCompositeFieldContainer[_vm_pb2.Extent]: ...
+    def __init__(
+        self,
+        *,
+        definition: _vm_pb2.VmDefinition | None = ...,
+        extents: _abc.Iterable[_vm_pb2.Extent] | None = ...,
+        giver: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        vmm: _builtins.str = ...,
+        vmm_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpectRequest: _TypeAlias = ExpectRequest  # noqa: Y015
+
+@_typing.final
+class ExpectResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpectResponse: _TypeAlias = ExpectResponse  # noqa: Y015
 
 @_typing.final
 class PrepareRequest(_message.Message):
@@ -280,15 +336,19 @@ class AbortRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    expected: _builtins.bool
+    """also one that is only expected"""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        expected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -35,6 +35,11 @@ class HandoffServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Expect = channel.unary_unary(
+                '/multiroot.v1.HandoffService/Expect',
+                request_serializer=multiroot_dot_v1_dot_handoff__pb2.ExpectRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_handoff__pb2.ExpectResponse.FromString,
+                _registered_method=True)
         self.Prepare = channel.unary_unary(
                 '/multiroot.v1.HandoffService/Prepare',
                 request_serializer=multiroot_dot_v1_dot_handoff__pb2.PrepareRequest.SerializeToString,
@@ -59,6 +64,12 @@ class HandoffServiceStub:
 
 class HandoffServiceServicer:
     """Missing associated documentation comment in .proto file."""
+
+    def Expect(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Prepare(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -87,6 +98,11 @@ class HandoffServiceServicer:
 
 def add_HandoffServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Expect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Expect,
+                    request_deserializer=multiroot_dot_v1_dot_handoff__pb2.ExpectRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_handoff__pb2.ExpectResponse.SerializeToString,
+            ),
             'Prepare': grpc.unary_unary_rpc_method_handler(
                     servicer.Prepare,
                     request_deserializer=multiroot_dot_v1_dot_handoff__pb2.PrepareRequest.FromString,
@@ -117,6 +133,33 @@ def add_HandoffServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class HandoffService:
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def Expect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.HandoffService/Expect',
+            multiroot_dot_v1_dot_handoff__pb2.ExpectRequest.SerializeToString,
+            multiroot_dot_v1_dot_handoff__pb2.ExpectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Prepare(request,

@@ -4,7 +4,7 @@
 isort:skip_file
 SPDX-License-Identifier: GPL-2.0-or-later
 The taker's half of a handoff, called by the giver's agent.
-Order: Prepare and Hint while the guest runs, then one Transfer call is the whole blackout; Abort at any point before the owner word changes.
+Order: Expect at any time before, Prepare and Hint while the guest runs, then one Transfer call is the whole blackout; Abort at any point before the owner word changes.
 """
 
 from collections import abc as _abc
@@ -35,6 +35,7 @@ class HandoffServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HandoffServiceAsyncStub: ...
+    Expect: _grpc.UnaryUnaryMultiCallable[_handoff_pb2.ExpectRequest, _handoff_pb2.ExpectResponse]
     Prepare: _grpc.UnaryUnaryMultiCallable[_handoff_pb2.PrepareRequest, _handoff_pb2.PrepareResponse]
     Hint: _grpc.UnaryUnaryMultiCallable[_handoff_pb2.HintRequest, _handoff_pb2.HintResponse]
     Transfer: _grpc.UnaryStreamMultiCallable[_handoff_pb2.TransferRequest, _handoff_pb2.TransferProgress]
@@ -43,12 +44,20 @@ class HandoffServiceStub:
 @_typing.type_check_only
 class HandoffServiceAsyncStub(HandoffServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
+    Expect: _aio.UnaryUnaryMultiCallable[_handoff_pb2.ExpectRequest, _handoff_pb2.ExpectResponse]  # type: ignore[assignment]
     Prepare: _aio.UnaryUnaryMultiCallable[_handoff_pb2.PrepareRequest, _handoff_pb2.PrepareResponse]  # type: ignore[assignment]
     Hint: _aio.UnaryUnaryMultiCallable[_handoff_pb2.HintRequest, _handoff_pb2.HintResponse]  # type: ignore[assignment]
     Transfer: _aio.UnaryStreamMultiCallable[_handoff_pb2.TransferRequest, _handoff_pb2.TransferProgress]  # type: ignore[assignment]
     Abort: _aio.UnaryUnaryMultiCallable[_handoff_pb2.AbortRequest, _handoff_pb2.AbortResponse]  # type: ignore[assignment]
 
 class HandoffServiceServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def Expect(
+        self,
+        request: _handoff_pb2.ExpectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handoff_pb2.ExpectResponse, _abc.Awaitable[_handoff_pb2.ExpectResponse]]: ...
+
     @_abc_1.abstractmethod
     def Prepare(
         self,

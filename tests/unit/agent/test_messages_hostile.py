@@ -72,6 +72,10 @@ ENDLESS = {"Console": 1.0, "GetTicks": 1.0}
 LAUNCH = coordinator_pb2.LaunchRequest(kernel="6.12", cpus="2-3", carve_size=1 << 30)
 GOOD: dict[str, Message] = {
     "Run": vm_pb2.RunVmRequest(definition=definition_to_proto(SMALL)),
+    "Expect": handoff_pb2.ExpectRequest(
+        definition=definition_to_proto(SMALL), giver=2, epoch=1, vmm="memory", vmm_version="1",
+        extents=[vm_pb2.Extent(offset=2 * MIB, size=SMALL.ram_bytes)],
+    ),
     "Prepare": handoff_pb2.PrepareRequest(
         definition=definition_to_proto(SMALL), giver=2, epoch=1, vmm="memory", vmm_version="1",
         extents=[vm_pb2.Extent(offset=2 * MIB, size=SMALL.ram_bytes)],
@@ -179,6 +183,9 @@ def coordinator(folder: Path, phases: Phases) -> tuple[CoordinatorParts, Adoptio
     async def hand_over(names: Sequence[str], to: str, *_: object) -> list[Outcome]:
         raise ConflictError(f"no {to} root for {', '.join(names)}")
 
+    async def expect(names: Sequence[str], to: str, *_: object, undo: bool) -> list[Outcome]:
+        raise ConflictError(f"no {to} root for {', '.join(names)}")
+
     async def cancel(name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
         return coordinator_pb2.CancelHandoffResponse()
 
@@ -200,6 +207,7 @@ def coordinator(folder: Path, phases: Phases) -> tuple[CoordinatorParts, Adoptio
         phases=phases,
         plan=lambda request: make_plan(context, request),
         hand_over=hand_over,
+        expect=expect,
         cancel=cancel,
         console=context.console,
         owners=dict,
@@ -237,7 +245,7 @@ async def test_any_request_is_done_or_refused(agent: str, caplog: pytest.LogCapt
             ours = decode(error, "the agent")
             assert ERROR_KEY in keys, ours
             assert isinstance(ours, MultirootError)
-            assert "bug" not in ours.message, ours
+            assert "this is a bug" not in ours.message, ours
 
     with grpc.insecure_channel(agent) as channel:
         await asyncio.to_thread(check)

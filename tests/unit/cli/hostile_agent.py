@@ -111,6 +111,7 @@ RESULTS: dict[str, coordinator_pb2.Progress] = {
     "Release": coordinator_pb2.Progress(released=coordinator_pb2.ReleaseResult(cpus="2-3")),
     "AbortUpdate": coordinator_pb2.Progress(released=coordinator_pb2.ReleaseResult(cpus="2-3")),
     "Handoff": coordinator_pb2.Progress(handed_off=coordinator_pb2.HandoffResult(name="vm0", resumed_ns=9)),
+    "PrepareHandoff": coordinator_pb2.Progress(prepared=coordinator_pb2.PrepareHandoffResult(names=["vm0"])),
     "Update": coordinator_pb2.Progress(updated=coordinator_pb2.UpdateResult(state="retiring", retiring=True)),
     "Resume": coordinator_pb2.Progress(updated=coordinator_pb2.UpdateResult(state="retiring", retiring=True)),
 }

@@ -34,6 +34,10 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("handoff vm0", "handoff vm0 --to old --json", "handoff --all --json"),
         ("Handoff",),
     ),
+    "handoff prepare": (
+        ("handoff prepare vm0", "handoff prepare vm0 --json", "handoff prepare --all --undo --to old"),
+        ("PrepareHandoff",),
+    ),
     "vm ssh": (("vm ssh vm0",), ("Get",)),
     "vm forward": (("vm forward vm0 80", "vm forward vm0 --json"), ("Get",)),
     "handoff cancel": (("handoff cancel vm0", "handoff cancel --json"), ("CancelHandoff",)),
@@ -136,6 +140,9 @@ ESCAPES = Answers(
     {
         "TakeOver": (coordinator_pb2.CoordinatorState(taking_over=BELL),),
         "Handoff": (coordinator_pb2.Progress(handed_off=coordinator_pb2.HandoffResult(name=BELL)),),
+        "PrepareHandoff": (
+            coordinator_pb2.Progress(prepared=coordinator_pb2.PrepareHandoffResult(names=[BELL])),
+        ),
         "CancelHandoff": (coordinator_pb2.CancelHandoffResponse(stay=[BELL]),),
         "Launch": (coordinator_pb2.Progress(launched=coordinator_pb2.LaunchResult(address=BELL)),),
         "Release": (coordinator_pb2.Progress(released=coordinator_pb2.ReleaseResult(lost=[BELL])),),

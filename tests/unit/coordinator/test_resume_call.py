@@ -54,7 +54,16 @@ class Served:
         )
         owners = {"web": 2, "db": 1}
         parts = CoordinatorParts(
-            self.coordinator, self.adoption, phases, nothing, nothing, nothing, Console(), lambda: owners, 1
+            self.coordinator,
+            self.adoption,
+            phases,
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+            Console(),
+            lambda: owners,
+            1,
         )
         self.service = CoordinatorService(parts)
 
