@@ -112,11 +112,13 @@ def list_vms(root: str | None, as_json: bool) -> None:
 
     A VM whose root has ended is "lost". `multiroot vm forget` frees its memory.
     """
+    from multiroot.arena.layout import CANARY
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel:
         answer = vm_pb2_grpc.VmServiceStub(channel).List(vm_pb2.ListVmsRequest(), timeout=10)
-    found = [vm_json(each) for each in answer.vms]
+    # An update's own VM is nobody's business.
+    found = [vm_json(each) for each in answer.vms if each.definition.name != CANARY]
     if as_json:
         print_json(found)
         return

@@ -180,15 +180,23 @@ def test_a_vm_goes_there_and_back_and_there_again(cli: Cli) -> None:
 
 def test_several_vms_go_by_one_command_and_one_that_cannot_stays(cli: Cli) -> None:
     """Proves that all VMs of a root go by one command, in groups and in the order that was asked for; that
-    those that a handoff does not concern stay; and that a VM that does not run keeps no other from going."""
+    those that a handoff does not concern stay; and that a VM that does not run keeps no other from going. One
+    that was prepared before takes the VMM that waits; what nobody wants any more ends."""
     have_new_root(cli)
     for name in ("small", "tiny"):
         cli.ok("vm", "run", name, "--memory", "96M")
+    assert cli.data("handoff", "prepare", "small", "tiny") == {"prepared": ["small", "tiny"]}
+    (waits,) = vmms(cli, "small", "new")
+    assert len(vmms(cli, "tiny", "new")) == 1
+    assert set(owners(cli).values()) == {root_number(cli, "old")}
+    cli.ok("handoff", "prepare", "tiny", "--undo")
+    assert vmms(cli, "tiny", "new") == []
     moved = cli.data("handoff", "--all", "--group", "2", "--first", "tiny")
     assert isinstance(moved, list)
     assert sorted(each["name"] for each in moved) == ["small", "steady", "tiny"]
     assert {each["ram_bytes_copied"] for each in moved} == {0}
     assert set(owners(cli).values()) == {root_number(cli, "new")}
+    assert vmms(cli, "small", "new") == [waits]
     moved = cli.data("handoff", "tiny", "steady", "--to", "old", "--order", "largest")
     assert [each["name"] for each in moved] == ["steady", "tiny"]  # type: ignore[attr-defined]
     old, new = root_number(cli, "old"), root_number(cli, "new")
@@ -203,6 +211,12 @@ def test_several_vms_go_by_one_command_and_one_that_cannot_stays(cli: Cli) -> No
         cli.ok("vm", "rm", "--force", name)
     assert cli.ok("handoff", "cancel") == "nothing is being handed over\n"
     goes_on(cli)
+
+
+def vmms(cli: Cli, vm: str, root: str) -> list[str]:
+    """The process ids of the VMMs in a root that have started for a VM."""
+    found = cli.lab.run(["pgrep", "-f", f"qemu-system.*guest={vm}"], root=root).stdout
+    return found.split()
 
 
 def owners(cli: Cli) -> dict[str, int]:

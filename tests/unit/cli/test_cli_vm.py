@@ -233,3 +233,10 @@ def test_a_number_of_cpus_that_no_vm_has_is_refused_before_an_agent_is_asked(
     done = run("vm", "run", "web", "--cpus", cpus)
     assert (done.code, done.err) == (2, f"multiroot: a VM cannot have {cpus} CPUs ({hint})\n")
     assert agent.calls == []
+
+
+def test_the_canary_is_in_no_list(run: Run, agent: FakeAgent) -> None:
+    vms = [vm_pb2.Vm(definition=vm_pb2.VmDefinition(name=name)) for name in ("multiroot-canary", "web")]
+    agent.answer("List", vm_pb2.ListVmsResponse(vms=vms))
+    assert [vm["name"] for vm in json.loads(run("vm", "list", "--json").out)] == ["web"]
+    assert "canary" not in run("vm", "list").out
