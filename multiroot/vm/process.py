@@ -25,10 +25,11 @@ def set_urgent(pid: int, urgency: int) -> None:
     set that, or when the process has ended, nothing happens.
     """
     policy = os.SCHED_RR if urgency else os.SCHED_OTHER
-    # Any of its threads, too, may end meanwhile.
-    for task in Path("/proc").glob(f"{pid}/task/*"):
-        with suppress(ProcessLookupError, PermissionError):
-            os.sched_setscheduler(int(task.name), policy, os.sched_param(urgency))
+    # Any of its threads, too, may end meanwhile. No glob: a guest is about to stand still for this.
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+            with suppress(ProcessLookupError, PermissionError):
+                os.sched_setscheduler(int(task), policy, os.sched_param(urgency))
 
 
 class Urgency:
