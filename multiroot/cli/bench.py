@@ -236,6 +236,41 @@ def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
         say(f"recorded in {guard.FILE}", err=True)
 
 
+@bench.command(example="multiroot bench compare main . -- handoff --contenders multi-root --rounds 5")
+@click.argument("one", metavar="REV1")
+@click.argument("other", metavar="REV2")
+@click.argument("words", nargs=-1, metavar="[BENCH [OPTION]...]")
+@click.option("--turns", type=SAMPLES, default=3, show_default=True, help="Turns of each revision.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for what was measured.")
+@click.option("--seed", default=1, show_default=True, help="Decides the order of turns.")
+@click.option("--name", default="compare", show_default=True, help="Name of the lab for the turns.")
+@json_option
+def compare(
+    one: str,
+    other: str,
+    words: tuple[str, ...],
+    turns: int,
+    out: Path | None,
+    seed: int,
+    name: str,
+    as_json: bool,
+) -> None:
+    """Two revisions of multiroot, as git names them, or `.` for the source as it is.
+
+    They take turns with a bench, each by its own code: `handoff --contenders multi-root --rounds 5` if none
+    is named after `--`. Ratios are those of the second to the first.
+    """
+    from multiroot.bench import revisions as work
+
+    options = work.Options((one, other), words or work.USUAL, turns, seed, name).checked()
+    folder = out or results_folder("compare")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    first, second = (work.find(each).label for each in (one, other))
+    metric = work.first_metric(run)
+    also = tuple(each for each in ("gap_ns",) if each in run.metrics() and each != metric)
+    show(run, View(metric, first, second, tuple(run.metrics()), also), folder, as_json)
+
+
 def lab_options(chosen: dict[str, Any]) -> Any:
     """Takes the lab's part out of `chosen`."""
     from multiroot.lab import lab as labs
