@@ -11,7 +11,7 @@ from multiroot.rpc.v1 import vm_pb2
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import from_message, to_message
 from multiroot.vm.notices import Notice, newest
-from multiroot.vm.ticks import Report, Stretch, Tick
+from multiroot.vm.ticks import Frames, Report, Stretch, Tick
 
 
 def definition_to_proto(definition: VmDefinition) -> vm_pb2.VmDefinition:
@@ -54,6 +54,7 @@ def ticks_to_proto(stretch: Stretch) -> vm_pb2.Ticks:
         head=stretch.head,
         head_ns=stretch.head_ns or 0,
         tail=stretch.tail,
+        frames=[vm_pb2.Frames(**asdict(each)) for each in stretch.frames],
     )
 
 
@@ -70,4 +71,8 @@ def ticks_from_proto(message: vm_pb2.Ticks) -> Stretch:
         Tick(counter, seen_ns, reports.get(counter))
         for counter, seen_ns in zip(message.counter, message.seen_ns, strict=True)
     )
-    return Stretch(message.head, message.head_ns or None, ticks, message.tail)
+    frames = tuple(
+        Frames(each.seen_ns, each.first, each.last, each.count, each.lost, each.again, each.dropped)
+        for each in message.frames
+    )
+    return Stretch(message.head, message.head_ns or None, ticks, message.tail, frames)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 _MOST = (1 << 63) - 1  # of any number that is told
@@ -18,6 +18,9 @@ _LINE = re.compile(
     rb"(?:T (?P<tick>[0-9a-f]{1,16})|R (?P<report>[0-9a-f]{1,16}) boot=(?P<boot>[0-9a-f-]{1,64})"
     rb" mono=(?P<mono>\d{1,20}) wall=(?P<wall>\d{1,20}) checked=(?P<checked>\d{1,20})"
     rb" bad=(?P<bad>\d{1,20}) gap=(?P<gap>\d{1,20}))\r?"
+)
+_FRAMES = re.compile(
+    rb"F (\d{1,20}) (\d{1,20}) count=(\d{1,20}) lost=(\d{1,20}) again=(\d{1,20}) dropped=(\d{1,20})\r?"
 )
 
 
@@ -44,30 +47,51 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """A guest's account of the numbered frames that its own card has got, seen from outside at `seen_ns`.
+
+    All since the guest's start: numbers `first` to `last`, `count` frames, of which `again` came out of
+    order, and `lost` numbers that never came.
+    """
+
+    seen_ns: int
+    first: int
+    last: int
+    count: int
+    lost: int
+    again: int
+    dropped: int
+
+
+@dataclass(frozen=True)
 class Stretch:
     """A stretch of the guest's output.
 
     `head` is what comes before the first line end, seen at `head_ns`, `tail` what comes behind the last
-    one. A stretch without any line end has everything in `head` and `head_ns` None.
+    one. A stretch without any line end has everything in `head` and `head_ns` None. `frames` are the accounts
+    whose line came whole; one that was cut is made up for by the next.
     """
 
     head: bytes = b""
     head_ns: int | None = None
     ticks: tuple[Tick, ...] = ()
     tail: bytes = b""
+    frames: tuple[Frames, ...] = ()
 
     def then(self, later: Stretch) -> Stretch:
         """This stretch and the one right behind it as one."""
         if self.head_ns is None:
             if later.head_ns is None:
                 return Stretch(self.head + later.head)
-            return Stretch(self.head + later.head, later.head_ns, later.ticks, later.tail)
+            return replace(later, head=self.head + later.head)
         middle = self.tail + later.head
         if later.head_ns is None:
-            return Stretch(self.head, self.head_ns, self.ticks, middle)
+            return replace(self, tail=middle)
         joint = parse_line(middle, later.head_ns)
+        account = None if joint else parse_frames(middle, later.head_ns)
         ticks = (*self.ticks, *((joint,) if joint else ()), *later.ticks)
-        return Stretch(self.head, self.head_ns, ticks, later.tail)
+        frames = (*self.frames, *((account,) if account else ()), *later.frames)
+        return Stretch(self.head, self.head_ns, ticks, later.tail, frames)
 
 
 def parse_line(line: bytes, seen_ns: int) -> Tick | None:
@@ -87,22 +111,31 @@ def parse_line(line: bytes, seen_ns: int) -> Tick | None:
     return Tick(counter, seen_ns, Report(counter, match["boot"].decode(), *numbers))
 
 
+def parse_frames(line: bytes, seen_ns: int) -> Frames | None:
+    """The account of frames in a whole line (without its end), None if the line is anything else."""
+    match = _FRAMES.fullmatch(line)
+    numbers = [int(each) for each in match.groups()] if match else []
+    return Frames(seen_ns, *numbers) if numbers and max(numbers) <= _MOST else None
+
+
 def parse(pieces: Iterable[tuple[int, bytes]]) -> Stretch:
     """The stretch made of (seen_ns, bytes) pieces; a line was seen when the piece with its end came."""
     head, head_ns = b"", None
     ticks: list[Tick] = []
+    frames: list[Frames] = []
     rest = b""
     for seen_ns, data in pieces:
         *lines, rest = (rest + data).split(b"\n")
         if lines and head_ns is None:
             head, head_ns = lines.pop(0), seen_ns
         for line in lines:
-            tick = parse_line(line, seen_ns)
-            if tick:
+            if tick := parse_line(line, seen_ns):
                 ticks.append(tick)
+            elif account := parse_frames(line, seen_ns):
+                frames.append(account)
     if head_ns is None:
         return Stretch(rest)
-    return Stretch(head, head_ns, tuple(ticks), rest)
+    return Stretch(head, head_ns, tuple(ticks), rest, tuple(frames))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multiroot.clocks import raw_clock
@@ -51,10 +51,10 @@ class TickTail:
                 self._rest = after.head
                 return Stretch()
             self._begun, self._rest = True, after.tail
-            return after if self._whole else Stretch(b"", None, after.ticks, after.tail)
+            return after if self._whole else replace(after, head=b"", head_ns=None)
         after = Stretch(b"", 0, (), self._rest).then(seen)
         self._rest = after.tail
-        return Stretch(b"", None, after.ticks, after.tail)
+        return replace(after, head=b"", head_ns=None)
 
     def _pieces(self) -> list[Piece]:
         """What the keeper has written since, whole records only."""

@@ -721,6 +721,7 @@ class Ticks(_message.Message):
     HEAD_FIELD_NUMBER: _builtins.int
     HEAD_NS_FIELD_NUMBER: _builtins.int
     TAIL_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
     head: _builtins.bytes
     """bytes before the first line end (the other half may be in the old root)"""
     head_ns: _builtins.int
@@ -736,6 +737,10 @@ class Ticks(_message.Message):
 
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___TickReport]: ...
+    @_builtins.property
+    def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___Frames]:
+        """the guest's accounts of frames, oldest first"""
+
     def __init__(
         self,
         *,
@@ -745,14 +750,58 @@ class Ticks(_message.Message):
         head: _builtins.bytes = ...,
         head_ns: _builtins.int = ...,
         tail: _builtins.bytes = ...,
+        frames: _abc.Iterable[Global___Frames] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter", b"counter", "head", b"head", "head_ns", b"head_ns", "reports", b"reports", "seen_ns", b"seen_ns", "tail", b"tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter", b"counter", "frames", b"frames", "head", b"head", "head_ns", b"head_ns", "reports", b"reports", "seen_ns", b"seen_ns", "tail", b"tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ticks: _TypeAlias = Ticks  # noqa: Y015
+
+@_typing.final
+class Frames(_message.Message):
+    """A guest's account, since its start, of the numbered frames that a card of its own has got."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEEN_NS_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    AGAIN_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    seen_ns: _builtins.int
+    """TSC clock"""
+    first: _builtins.int
+    last: _builtins.int
+    count: _builtins.int
+    lost: _builtins.int
+    """numbers that never came"""
+    again: _builtins.int
+    """came out of order"""
+    dropped: _builtins.int
+    """of the lost: reached the guest's kernel and found no room"""
+    def __init__(
+        self,
+        *,
+        seen_ns: _builtins.int = ...,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+        count: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        again: _builtins.int = ...,
+        dropped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "count", b"count", "dropped", b"dropped", "first", b"first", "last", b"last", "lost", b"lost", "seen_ns", b"seen_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Frames: _TypeAlias = Frames  # noqa: Y015
 
 @_typing.final
 class TickReport(_message.Message):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.vm.console import RECORD, Log
+from multiroot.vm.messages import ticks_from_proto, ticks_to_proto
 from multiroot.vm.ticks import Stretch
 from multiroot.watch.tick_tail import TickTail, TickTails
 
@@ -125,3 +126,21 @@ def test_consoles_that_come_later_are_read_from_their_beginning_and_a_vm_may_com
     tails.restart()
     again.append(b"T 9\n", 1)
     assert list(tails.read({"vm0": first})) == []
+
+
+def test_a_cards_frames_are_told_with_the_ticks_however_their_line_is_cut(record: Path) -> None:
+    log = keeper(record)
+    tail = TickTail(record, raw_ns, whole=True)
+    log.append(b"T 1\nF 3 90 count=88 lost=0 again=0 dropped=0\nT 2\nF 3 9", raw_ns())
+    seen = tail.read()
+    assert [(each.last, each.count, each.lost) for each in seen.frames] == [(90, 88, 0)]
+    log.append(
+        b"9 count=97 lost=1 again=0 dropped=0\nF 1 x count=1 lost=0 again=0 dropped=0\nT 3\n", raw_ns()
+    )
+    seen = tail.read()
+    assert [(each.last, each.count, each.lost) for each in seen.frames] == [(99, 97, 1)]
+    assert ticks_from_proto(ticks_to_proto(seen)) == seen
+    log.append(b"F 3 120 count=117 lost=1 again=0 dropped=0\n", raw_ns())
+    seen = tail.read()
+    assert [(each.last, each.count, each.lost) for each in seen.frames] == [(120, 117, 1)]
+    assert ticks_from_proto(ticks_to_proto(seen)).frames == seen.frames
