@@ -68,7 +68,7 @@ class Watching:
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Offer WatchService."""
-        service = WatchService(self._root.me.root, self.teller)
+        service = WatchService(self._root.me.root, self.teller, self._root.peers.beats)
         watch_pb2_grpc.add_WatchServiceServicer_to_server(service, server)
 
     def serve_metrics(self, address: tuple[str, int]) -> None:

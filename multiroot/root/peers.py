@@ -95,6 +95,8 @@ class Peer:
         self._seen_beat = page.theirs.heartbeat
         # Of a root that says it is ready a beat is due from now on. One that comes up has not begun to beat.
         self._seen_at = clock() if page.theirs.state == SideState.READY else -1
+        self._looked_at = -1
+        self._beat_since = -1
         self.lost = False
         self.gone = False
 
@@ -124,6 +126,11 @@ class Peer:
         """True while the peer's agent answers, by its heartbeat."""
         return self.state is SideState.READY and not self.lost
 
+    @property
+    def beat_since_ns(self) -> int:
+        """A moment since which its heartbeat has moved, -1 before; later than that is not claimed."""
+        return self._beat_since
+
     def beat(self, tsc: int) -> None:
         """Raise our own heartbeat and look at the peer's. Called every BEAT_S seconds."""
         mine = self._page.mine
@@ -133,6 +140,8 @@ class Peer:
         beat = self._page.theirs.heartbeat
         if beat != self._seen_beat:
             self._seen_beat, self._seen_at = beat, now
+            self._beat_since = self._looked_at
+        self._looked_at = now
         age = now - self._seen_at if self._seen_at >= 0 else 0
         parked = self.state is SideState.PARKED
         self.lost = parked or age > LOST_NS
@@ -181,6 +190,12 @@ class Peers:
     def all(self) -> list[Peer]:
         """Parent first."""
         return [self._peers[role] for role in Role if role in self._peers]
+
+    def beats(self) -> dict[int, int]:
+        """For each root whose agent answers, by number, a moment since which its heart has beaten, ns."""
+        return {
+            peer.root: peer.beat_since_ns for peer in self.all() if peer.ready and peer.beat_since_ns >= 0
+        }
 
     def by_name(self, name: str) -> Peer:
         """The peer meant by "old", "new" or a number; raises PeerLostError when there is none."""

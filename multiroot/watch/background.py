@@ -7,7 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -26,7 +26,7 @@ Hear = Callable[[Event, View], None]
 class InBackground:
     """Watches while the body runs; use as a context manager. What goes wrong in it is raised at its end."""
 
-    def __init__(self, make: Callable[[], Collector], hear: Hear) -> None:
+    def __init__(self, make: Callable[[], AbstractAsyncContextManager[Collector]], hear: Hear) -> None:
         """`make` makes the collector, in that thread; `hear` gets each event there, and what is known."""
         self._make = make
         self._hear = hear

@@ -24,13 +24,15 @@ from multiroot.watch.patch import applied, difference
 from multiroot.watch.ticks_seen import SETTLE_NS, TicksSeen, gap_of
 from multiroot.watch.told import Seen, from_proto
 from multiroot.watch.view import View
-from multiroot.watch.ways import SILENT_S, Open, Way, opener
+from multiroot.watch.ways import LATE_S, SILENT_S, Open, Way, opener
 
 CHECK_S = 0.05
+DEAF_S = 0.1  # so late this program's own event loop is when it has not listened
+CATCH_UP_S, CATCH_UP_MOST_S = 0.25, 0.75
 WAYS = 4  # at most, beside the one to the address itself
 LOOK_S = 0.5  # for what nobody tells: the lab's account of its machine
 _DRIFT_NS = 20_000  # what two clocks may part between two messages
-TICKS = "ticks"
+TICKS, FRAMES = "ticks", "frames"
 
 # What else is known of the machine is put into the facts by this, now and then.
 Add = Callable[[Facts], None]
@@ -44,9 +46,14 @@ class _Root:
     way: Way
     document: dict[str, Any] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
-    heard: float = 0.0  # seconds on our clock
+    told: float = 0.0  # when it told something, seconds on our clock
+    heard: float = 0.0  # the same, or since when its neighbour knows that its heart has beaten
     heard_ns: int = 0  # on the machine's
     fresh: bool = True
+
+    def is_heard(self, now: float) -> bool:
+        """Whether it is not silent."""
+        return now - self.heard <= SILENT_S and now - self.told <= LATE_S
 
 
 class Collector:
@@ -127,11 +134,11 @@ class Collector:
         """Show a text to the audience."""
         self._hub.publish(Say(self.now_ns(), text))
 
-    def measure(self, kind: str, vm: str, unit: str, points: Iterable[Point]) -> None:
+    def measure(self, stream: StreamFacts, points: Iterable[Point]) -> None:
         """Put points that somebody has measured into the strip `KIND/VM`: pings, a web server's answers."""
-        name = f"{kind}/{vm}"
-        if name not in self._measured:
-            self._measured[name] = StreamFacts(kind, vm, unit)
+        name = f"{stream.kind}/{stream.vm}"
+        if self._measured.get(name) != stream:
+            self._measured[name] = stream
             self._update()
         self._hub.publish(Points(self.now_ns(), {name: list(points)}))
 
@@ -153,8 +160,10 @@ class Collector:
             root = self._roots[number] = _Root(way, *((root.document, root.facts) if root else ()))
         if root.way is not way:
             return
-        root.heard, root.fresh = self._clock(), True
+        root.told = root.heard = self._clock()
+        root.fresh = True
         self._take_time(message.at_ns, root)
+        self._take_beats(message.neighbours)
         match told:
             case State(_, document):
                 root.document, root.facts = document, from_json(document)
@@ -162,10 +171,13 @@ class Collector:
                 root.document = applied(root.document, patch)
                 root.facts = from_json(root.document)
             case Seen(_, vm, stretch):
-                points = self._ticks.take(vm, number, stretch)
+                strips = {
+                    f"{TICKS}/{vm}": self._ticks.take(vm, number, stretch),
+                    f"{FRAMES}/{vm}": self._ticks.take_frames(vm, number, stretch),
+                }
                 self._update()
-                if points:
-                    self._hub.publish(Points(self.now_ns(), {f"{TICKS}/{vm}": points}))
+                if strips := {name: points for name, points in strips.items() if points}:
+                    self._hub.publish(Points(self.now_ns(), strips))
                 self._find_gaps(vm)
                 return
         self._update()
@@ -177,6 +189,15 @@ class Collector:
             self._offset_ns = sample
         self._offset_ns = max(sample, self._offset_ns - _DRIFT_NS)
         root.heard_ns = self.at(root.heard)
+
+    def _take_beats(self, beats: Iterable[watch_pb2.HeartBeat]) -> None:
+        """Of the neighbours of one who tells."""
+        for beat in beats:
+            root = self._roots.get(beat.root)
+            if root is not None and self._offset_ns is not None:
+                at = (beat.at_ns - self._offset_ns) / 1e9
+                if root.heard < at <= self._clock():
+                    root.heard, root.heard_ns = at, self.at(at)
 
     def _find_gaps(self, vm: str) -> None:
         """The guest's own gap, as soon as it has ticked again, until no more ticks tell of it."""
@@ -191,15 +212,17 @@ class Collector:
             self._update()
 
     async def _check(self) -> None:
-        """Notices who has fallen silent, and goes to new roots."""
+        """Notices who has fallen silent, and who has not after all, and goes to new roots."""
+        listening = Listening()
         while True:
             await asyncio.sleep(CHECK_S)
-            now = self._clock()
-            silent = [each for each in self._roots.values() if each.fresh and now - each.heard > SILENT_S]
-            for root in silent:
-                root.fresh = False
-            if silent:
-                self._update()
+            if listening.well(asyncio.get_running_loop().time()):
+                now = self._clock()
+                changed = [each for each in self._roots.values() if each.fresh != each.is_heard(now)]
+                for root in changed:
+                    root.fresh = not root.fresh
+                if changed:
+                    self._update()
             await self._mind_ways()
 
     async def _mind_ways(self) -> None:
@@ -252,6 +275,10 @@ class Collector:
             if vm in facts.vms:
                 facts.vms[vm].ticks = newest
                 facts.streams[f"{TICKS}/{vm}"] = StreamFacts(TICKS, vm, "count")
+        for vm, account in self._ticks.frames.items():
+            if vm in facts.vms:
+                facts.vms[vm].frames = account
+                facts.streams[f"{FRAMES}/{vm}"] = StreamFacts(FRAMES, vm, "count")
         facts.streams |= {name: each for name, each in self._measured.items() if each.vm in facts.vms}
         self._add(facts)
         self._forget_ended(facts)
@@ -269,6 +296,28 @@ class Collector:
             root = facts.roots.get(str(number))
             if root is None or root.state in (RootState.ENDED, RootState.CRASHED):
                 del self._roots[number]
+
+
+class Listening:
+    """Whether this program has listened well enough to call anybody silent.
+
+    One that got no CPU for a while finds much that was said meanwhile. It reads that first, but not for ever.
+    """
+
+    def __init__(self) -> None:
+        self._before: float | None = None
+        self._resumes: tuple[float, float] | None = None  # when it may judge again, and when at the latest
+
+    def well(self, now: float) -> bool:
+        """Called every CHECK_S, with the event loop's time, s."""
+        before, self._before = self._before, now
+        if before is not None and now - before > CHECK_S + DEAF_S:
+            latest = self._resumes[1] if self._resumes else now + CATCH_UP_MOST_S
+            self._resumes = (min(now + CATCH_UP_S, latest), latest)
+        if self._resumes and now < self._resumes[0]:
+            return False
+        self._resumes = None
+        return True
 
 
 def of_this_root() -> Collector:

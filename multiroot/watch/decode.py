@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
@@ -17,11 +17,12 @@ T = TypeVar("T")
 
 _NUMBER = re.compile("[0-9]{1,9}")
 _MOST = (1 << 64) - 1
+_PLAIN = (str, int, bool, float)
 
 
 def to_json(facts: Facts) -> dict[str, Any]:
     """The document; a field that is None is absent, as a merge patch can't say None."""
-    document: dict[str, Any] = _without_none(asdict(facts))
+    document: dict[str, Any] = _plain(facts)
     return document
 
 
@@ -47,12 +48,25 @@ def part(kind: type[T], value: object, where: str = "facts") -> T:
     return made
 
 
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_none(each) for name, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_without_none(each) for each in value]
-    return value.value if isinstance(value, StrEnum) else value
+def _plain(value: Any) -> Any:
+    # An agent does this twice a second for whoever watches: dataclasses.asdict takes four times as long.
+    kind: type = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is list:
+        return [_plain(each) for each in value]
+    if kind is dict:
+        return {name: _plain(each) for name, each in value.items() if each is not None}
+    if isinstance(value, StrEnum):
+        return value.value
+    found = ((name, getattr(value, name)) for name in _names(kind))
+    return {name: _plain(each) for name, each in found if each is not None}
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """Of a dataclass's fields."""
+    return tuple(each.name for each in fields(kind))
 
 
 @cache

@@ -138,6 +138,16 @@ class TickFacts:
 
 
 @dataclass
+class FrameFacts:
+    """What a guest has counted of the numbered frames that its own card got, since its start."""
+
+    count: int = 0
+    lost: int = 0
+    again: int = 0  # came out of order
+    at_ns: int = 0
+
+
+@dataclass
 class VmFacts:
     """A VM; its key is its name."""
 
@@ -154,6 +164,7 @@ class VmFacts:
     addresses: list[str] = field(default_factory=list)  # IPv4, that its cards have been seen to have
     notices: list[NoticeFacts] = field(default_factory=list)  # the newest, oldest first
     ticks: TickFacts | None = None
+    frames: FrameFacts | None = None
     error: str = ""
 
 
@@ -223,6 +234,7 @@ class StreamFacts:
     kind: str = ""  # ticks, ping, web, frames
     vm: str = ""
     unit: str = ""  # of the values: "count" for ticks and frames, "ns" for answers that take time
+    since_ns: int = 0  # when the one connection was made on which they come, 0 if there are many
 
 
 @dataclass

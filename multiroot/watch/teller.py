@@ -29,6 +29,7 @@ LOOK_S = 0.5  # for what changes without a word: owner words, CPUs
 TICKS_S = 0.2
 BEAT_S = 0.25
 QUIET_S = 0.2  # a blackout is over sooner, as a rule
+REST, REST_MOST_S = 3.0, 1.5  # times as long as a look took, until the next
 GATHER_S = 0.03  # what happens at once is told at once
 
 Look = Callable[[], Facts]
@@ -108,20 +109,27 @@ class Teller:
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
-        looked = now()
+        looked, rest_until, news = now(), 0.0, False
         while True:
-            rung = await self._signal.wait(QUIET_S if self._signal.quiet() else TICKS_S)
+            quiet = self._signal.quiet()
+            rung = await self._signal.wait(QUIET_S if quiet else TICKS_S)
+            news = news or rung
             if self._signal.quiet():
                 if rung:
                     self._signal.ring()
                 self._beat(now())
                 continue
-            if rung:
-                await asyncio.sleep(GATHER_S)
-            if rung or now() - looked >= LOOK_S:
-                looked = now()
-                self._tell_changes()
-            self._tell_ticks()
+            if now() >= rest_until:
+                if news:
+                    await asyncio.sleep(GATHER_S)
+                began = now()
+                if news or began - looked >= LOOK_S:
+                    looked, news = began, False
+                    self._tell_changes()
+                self._tell_ticks()
+                # Where this takes long, as in a root that gets little CPU, it is done less often: what says
+                # that this agent is alive, and all else that the loop does, must not wait for it.
+                rest_until = now() + min(REST * (now() - began), REST_MOST_S)
             self._beat(now())
 
     def _tell_changes(self) -> None:

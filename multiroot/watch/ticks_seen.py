@@ -10,16 +10,19 @@ from itertools import pairwise
 
 from multiroot.vm.ticks import Stretch, Tick, gap_around, parse_line
 from multiroot.watch.events import Point
-from multiroot.watch.facts import HandoffFacts, Stage, TickFacts
+from multiroot.watch.facts import FrameFacts, HandoffFacts, Stage, TickFacts
 
 SETTLE_NS = 1_200_000_000  # ticks so long after a handoff tell of other things
 
 
 class TicksSeen:
-    """Of all guests; it keeps the newest tick of each, and what there is of a line that was cut."""
+    """Of all guests; it keeps the newest tick and account of frames of each, and what there is of a line that
+    was cut.
+    """
 
     def __init__(self) -> None:
         self.newest: dict[str, TickFacts] = {}
+        self.frames: dict[str, FrameFacts] = {}
         self._tails: dict[str, dict[int, bytes]] = {}
         self._heads: dict[str, tuple[int, bytes, int, int]] = {}  # root, head, its time, the next counter
 
@@ -36,6 +39,14 @@ class TicksSeen:
             if vm not in self.newest or self.newest[vm].at_ns < last.seen_ns:
                 self.newest[vm] = TickFacts(last.counter, last.seen_ns)
         return points
+
+    def take_frames(self, vm: str, root: int, stretch: Stretch) -> list[Point]:
+        """The guest's accounts of frames in what root number `root` has seen of it, oldest first."""
+        if stretch.frames:
+            last = stretch.frames[-1]
+            if vm not in self.frames or self.frames[vm].at_ns < last.seen_ns:
+                self.frames[vm] = FrameFacts(last.count, last.lost, last.again, last.seen_ns)
+        return [(each.seen_ns, each.count, root) for each in stretch.frames]
 
     def _joint(self, vm: str) -> Tick | None:
         """The tick whose line was cut, when both parts are there."""

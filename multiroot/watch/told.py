@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +32,15 @@ class Beat:
 
 
 Told = State | Change | Seen | Beat
+NO_BEATS: Mapping[int, int] = {}
 
 
-def to_proto(root: int, told: Told) -> watch_pb2.WatchEvent:
-    """The message by which root number `root` tells this."""
-    message = watch_pb2.WatchEvent(root=root, at_ns=told.at)
+def to_proto(root: int, told: Told, beats: Mapping[int, int] = NO_BEATS) -> watch_pb2.WatchEvent:
+    """The message by which root number `root` tells this; `beats`: since when its neighbours' hearts have
+    beaten.
+    """
+    neighbours = [watch_pb2.HeartBeat(root=number, at_ns=at) for number, at in beats.items()]
+    message = watch_pb2.WatchEvent(root=root, at_ns=told.at, neighbours=neighbours)
     match told:
         case State(_, document):
             message.state = json.dumps(document, separators=(",", ":"))

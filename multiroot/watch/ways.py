@@ -18,6 +18,9 @@ from multiroot.rpc.token import TOKEN_KEY
 from multiroot.rpc.v1 import watch_pb2, watch_pb2_grpc
 
 SILENT_S = 0.9  # after which an agent that has spoken is silent; it says something every 0.3 s
+# A root whose heart its neighbour sees beat is not silent, though what its agent tells is late: it may be on
+# its way through that neighbour. So long what was told last is good enough.
+LATE_S = 3.0
 # After which its stream is given up. One that was only stopped, or has no CPU, goes on in the same one, and
 # a new one costs it more.
 PATIENCE_S = 5.0

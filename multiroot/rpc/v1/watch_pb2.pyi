@@ -6,8 +6,10 @@ SPDX-License-Identifier: GPL-2.0-or-later
 What a root knows, as it is and as it changes. docs/watch.md describes the document; callers join those of all roots.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from multiroot.rpc.v1 import vm_pb2 as _vm_pb2
 import builtins as _builtins
 import sys
@@ -45,6 +47,7 @@ class WatchEvent(_message.Message):
     PATCH_FIELD_NUMBER: _builtins.int
     TICKS_FIELD_NUMBER: _builtins.int
     BEAT_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
     root: _builtins.int
     """who tells this"""
     at_ns: _builtins.int
@@ -57,6 +60,12 @@ class WatchEvent(_message.Message):
     def ticks(self) -> Global___SeenTicks: ...
     @_builtins.property
     def beat(self) -> Global___Beat: ...
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeartBeat]:
+        """Since when the hearts of the roots beside this one have beaten: a root is alive by that, too, though what its own
+        agent tells is still on its way.
+        """
+
     def __init__(
         self,
         *,
@@ -66,16 +75,40 @@ class WatchEvent(_message.Message):
         patch: _builtins.str = ...,
         ticks: Global___SeenTicks | None = ...,
         beat: Global___Beat | None = ...,
+        neighbours: _abc.Iterable[Global___HeartBeat] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "event", b"event", "patch", b"patch", "state", b"state", "ticks", b"ticks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ns", b"at_ns", "beat", b"beat", "event", b"event", "patch", b"patch", "root", b"root", "state", b"state", "ticks", b"ticks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ns", b"at_ns", "beat", b"beat", "event", b"event", "neighbours", b"neighbours", "patch", b"patch", "root", b"root", "state", b"state", "ticks", b"ticks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state", "patch", "ticks", "beat"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___WatchEvent: _TypeAlias = WatchEvent  # noqa: Y015
+
+@_typing.final
+class HeartBeat(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_FIELD_NUMBER: _builtins.int
+    AT_NS_FIELD_NUMBER: _builtins.int
+    root: _builtins.int
+    at_ns: _builtins.int
+    """TSC clock"""
+    def __init__(
+        self,
+        *,
+        root: _builtins.int = ...,
+        at_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ns", b"at_ns", "root", b"root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartBeat: _TypeAlias = HeartBeat  # noqa: Y015
 
 @_typing.final
 class Beat(_message.Message):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Root:
         self.owner = 1
         self.quiet = False
         self.broken = False
+        self.takes_s = 0.0
         self.stretches: list[tuple[str, Stretch]] = []
         self.restarts = 0
         self.signal = Signal(lambda: self.quiet)
@@ -40,6 +42,7 @@ class Root:
 
     def look(self) -> Facts:
         self.looks += 1
+        time.sleep(self.takes_s)
         if self.broken:
             raise ConflictError("the arena is damaged")
         return Facts(
@@ -81,6 +84,23 @@ async def test_all_of_it_and_then_what_a_ring_says_has_changed(root: Root) -> No
     root.owner = 2
     root.signal.ring()
     assert await following(events) == Change(5, {"vms": {"vm0": {"owner": 2, "epoch": 2}}})
+    await events.aclose()
+
+
+async def test_where_a_look_takes_long_beats_come_in_between(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teller, "LOOK_S", 0)
+    monkeypatch.setattr(teller, "BEAT_S", 0)
+    root.takes_s = 0.05
+    events = root.teller.tell()
+    await following(events)
+    looks: list[int] = []
+    while len(set(looks)) < 4:
+        assert isinstance(await following(events), Beat)
+        looks.append(root.looks)
+    # Without the rest there is a look for each.
+    assert len(looks) > 2 * len(set(looks))
     await events.aclose()
 
 

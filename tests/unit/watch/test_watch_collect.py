@@ -29,6 +29,7 @@ from multiroot.watch.facts import (
     RootFacts,
     RootState,
     Stage,
+    StreamFacts,
     VmFacts,
 )
 from multiroot.watch.told import Beat, Change, Seen, State, Told, to_proto
@@ -65,6 +66,11 @@ class World:
     def tell(self, root: int, told: Callable[[int], Told]) -> None:
         for queue in self.streams.get(root, ()):
             queue.put_nowait(to_proto(root, told(self.tsc)))
+
+    def beat(self, root: int, hearts: dict[int, int]) -> None:
+        """A root's agent says that it is alive, and what it has seen of its neighbours."""
+        for queue in self.streams.get(root, ()):
+            queue.put_nowait(to_proto(root, Beat(self.tsc), hearts))
 
     def facts(self, root: int, facts: Facts) -> None:
         """What a root's agent knows from now on."""
@@ -160,6 +166,66 @@ async def test_a_root_whose_agent_has_not_spoken_yet_is_starting(world: World) -
     async with world.collector() as it:
         facts = await until(it, lambda f: "2" in f.roots)
         assert facts.roots["2"].state is STARTING
+
+
+async def two_with_hearts(world: World, it: Collector) -> None:
+    await until(it, lambda f: f.roots.get("2", RootFacts()).state is ALIVE)
+
+
+async def test_a_root_whose_neighbour_sees_its_heart_beat_is_alive_though_its_word_is_late(
+    world: World,
+) -> None:
+    world.facts(1, giver())
+    world.facts(2, taker())
+    async with world.collector() as it:
+        await two_with_hearts(world, it)
+        for _ in range(3):
+            world.now += 0.8
+            world.beat(1, {2: world.tsc - 100 * MS})
+            await asyncio.sleep(0.05)
+            assert it.view.facts.roots["2"].state is ALIVE
+        # What it told last gets old: its heart alone is not enough.
+        world.now += 0.8
+        world.beat(1, {2: world.tsc})
+        await until(it, lambda f: f.roots["2"].state is RootState.UNKNOWN)
+
+
+async def test_a_heart_that_stands_still_is_silence_within_a_second(world: World) -> None:
+    world.facts(1, giver())
+    world.facts(2, taker())
+    async with world.collector() as it:
+        await two_with_hearts(world, it)
+        world.now += 0.5
+        last = world.tsc
+        world.beat(1, {2: last})
+        await asyncio.sleep(0.05)
+        world.now += ways.SILENT_S + 0.01
+        world.beat(1, {2: last})
+        facts = await until(it, lambda f: f.roots["2"].state is RootState.UNKNOWN)
+        assert facts.roots["1"].state is ALIVE
+        assert facts.roots["2"].heard_ns == pytest.approx(last, abs=MS)
+
+
+async def test_what_a_neighbour_says_of_the_future_and_of_strangers_means_nothing(world: World) -> None:
+    world.facts(1, giver())
+    world.facts(2, taker())
+    async with world.collector() as it:
+        await two_with_hearts(world, it)
+        world.now += ways.SILENT_S + 0.01
+        world.beat(1, {2: world.tsc + 10_000 * MS, 9: world.tsc})
+        facts = await until(it, lambda f: f.roots["2"].state is RootState.UNKNOWN)
+        assert "9" not in facts.roots
+
+
+def test_who_got_no_cpu_reads_first_and_judges_then_but_not_never() -> None:
+    listening, step = collect.Listening(), collect.CHECK_S
+    steps = [100.0, 100.0 + step, 102.0]
+    while steps[-1] < 102.0 + collect.CATCH_UP_S:
+        steps.append(steps[-1] + step)
+    assert [listening.well(now) for now in steps] == [True, True, *[False] * (len(steps) - 3), True]
+    # One that never gets enough of it judges now and then.
+    late = [listening.well(110.0 + 0.4 * number) for number in range(10)]
+    assert 2 <= sum(late) <= 5
 
 
 async def test_a_silent_agent_is_unknown_within_a_second_and_back_when_it_speaks(world: World) -> None:
@@ -274,7 +340,7 @@ async def test_what_others_measure_and_say_is_part_of_the_stream(world: World) -
     heard: list[Event] = []
     async with world.collector() as it:
         await until(it, lambda f: bool(f.roots))
-        it.measure("ping", "vm0", "ns", [(it.at(world.now), 1_500)])
+        it.measure(StreamFacts("ping", "vm0", "ns"), [(it.at(world.now), 1_500)])
         it.say("look")
         assert it.view.said == "look"
         assert it.view.facts.streams["ping/vm0"].unit == "ns"
