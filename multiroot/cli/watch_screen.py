@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 80, 24  # the least that is drawn for
 VMS, HANDOFFS, LINES = 4, 2, 2  # are shown at most
 LABEL = 8
+SILENT_NS = 2_000_000_000  # after which an answer is no news any more
 BIN_NS = 50_000_000  # of a guest's ticks in one column
 _COLOURS = ("cyan", "yellow", "green", "magenta")
 _CPU_LETTERS = {
@@ -44,6 +45,7 @@ def screen(view: View, width: int, height: int) -> list[Text]:
         *_memory(facts, width),
         *_handoffs(facts),
         *_ticks(facts, view.strips, view.at, width),
+        *_answers(facts, view.strips, view.at),
         *_running(facts),
         *_consoles(facts),
     ]
@@ -194,8 +196,9 @@ def _handoffs(facts: Facts) -> list[Text]:
 def _ticks(facts: Facts, strips: Mapping[str, Sequence[Point]], now_ns: int, width: int) -> list[Text]:
     """What each guest ticked, a column for 50 ms, the newest at the right."""
     lines = []
-    for name, stream in list(facts.streams.items())[:2]:
-        points = [point for point in strips.get(name, ()) if stream.kind == "ticks"]
+    ticking = [(name, stream) for name, stream in facts.streams.items() if stream.kind == "ticks"]
+    for name, stream in ticking[:2]:
+        points = strips.get(name)
         if not points:
             continue
         room = width - LABEL - 2
@@ -213,6 +216,22 @@ def _ticks(facts: Facts, strips: Mapping[str, Sequence[Point]], now_ns: int, wid
         ]
         lines.append(_labelled(f"{stream.vm[:2]} tick" if len(facts.vms) > 1 else "ticks", *bars))
     return lines
+
+
+def _answers(facts: Facts, strips: Mapping[str, Sequence[Point]], now_ns: int) -> list[Text]:
+    """How soon those who talk to the guests were answered last, and what guests' own cards have got."""
+    told: dict[str, list[str]] = {}
+    for name, stream in facts.streams.items():
+        points = strips.get(name)
+        if stream.unit == "ns" and points:
+            at, took = points[-1][:2]
+            silent = now_ns - at > SILENT_NS
+            word = f"none for {(now_ns - at) / 1e9:.1f} s" if silent else f"{took / 1e6:.1f} ms"
+            told.setdefault(stream.vm, []).append(f"{stream.kind} {word}")
+    for name, vm in facts.vms.items():
+        if vm.frames:
+            told.setdefault(name, []).append(f"its card: {vm.frames.count} frames, {vm.frames.lost} lost")
+    return [_labelled("answers", f"{name}: {', '.join(said)}") for name, said in list(told.items())[:2]]
 
 
 def _running(facts: Facts) -> list[Text]:

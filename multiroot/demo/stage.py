@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from multiroot.errors import MultirootError
 from multiroot.lab.lab import Lab
-from multiroot.lab.watching import collector
+from multiroot.lab.visitors import visited
 from multiroot.watch.background import Hear, InBackground
 from multiroot.watch.facts import Facts
 
@@ -42,7 +42,7 @@ class Audience(Stage):
 
     @contextmanager
     def open(self, machine: Lab) -> Iterator[None]:
-        with InBackground(lambda: collector(machine.state), self._hear) as self._watching:
+        with InBackground(lambda: visited(machine.state), self._hear) as self._watching:
             self._watching.wait(lambda facts: bool(facts.roots), SEEN_S, "no agent was heard")
             yield
 

@@ -10,27 +10,37 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, ConflictError
+from multiroot.page import would
+from multiroot.watch.facts import Facts
 
 DRY_RUN_S = 60.0
 ACTION_S = 1800.0  # an update under emulation takes minutes; nothing takes half an hour
 _SAID = 4000  # characters of a command's output that the page gets
 
-_GONE = ("ended", "crashed")
+_LASTING = ("committed", "retiring")  # states that nothing takes back
 
 Run = Callable[[Sequence[str], float], proc.Completed]
-Document = Mapping[str, Any]
+
+
+class When(Enum):
+    """How things stand when an action makes sense."""
+
+    ALONE = auto()  # no update has begun, and there is no new root
+    BESIDE = auto()  # there is a new root
+    BEGUN = auto()  # something of an update can be taken back, be it of a new root that has crashed
 
 
 @dataclass(frozen=True)
 class Action:
     """A button. `text` says what will happen; `argv` and `dry` are words after `multiroot`.
 
-    `loses` says what cannot be undone: the page asks before it does that. `needs_new`: there has to be a
-    new root for it; without, there must be none.
+    Without `dry`, what it would do is told from the facts (`would.py`). `loses` says what cannot be undone:
+    the page asks before it does that. `when` it makes sense.
     """
 
     name: str
@@ -39,7 +49,7 @@ class Action:
     argv: tuple[str, ...]
     dry: tuple[str, ...] = ()
     loses: str = ""
-    needs_new: bool = True
+    when: When = When.BESIDE
 
     def command(self) -> str:
         """As one would type it."""
@@ -57,7 +67,7 @@ def catalogue(kernel: str, lab: str) -> dict[str, Action]:
             "Starts a second kernel on CPUs and memory of this machine. The VMs go on.",
             ("root", "launch", "--kernel", kernel),
             dry=("root", "launch", "--kernel", kernel, "--dry-run"),
-            needs_new=False,
+            when=When.ALONE,
         ),
         Action(
             "hand-over",
@@ -76,6 +86,7 @@ def catalogue(kernel: str, lab: str) -> dict[str, Action]:
             "Abort",
             "Takes everything back: VMs first, then CPUs and memory. The new kernel ends.",
             ("update", "abort"),
+            when=When.BEGUN,
         ),
         Action(
             "crash",
@@ -98,7 +109,7 @@ def catalogue(kernel: str, lab: str) -> dict[str, Action]:
             update,
             dry=(*update, "--dry-run"),
             loses="The old kernel ends, and is not there to go back to.",
-            needs_new=False,
+            when=When.ALONE,
         ),
     )
     return {action.name: action for action in actions}
@@ -110,26 +121,18 @@ def run_command(argv: Sequence[str], timeout: float, env: Mapping[str, str] | No
     return proc.run(words, check=False, timeout=timeout, env=env)
 
 
-def new_root(document: Document) -> int:
-    """The number of the root that is new now; 0 if there is none."""
-    roots = document.get("roots")
-    for root in roots.values() if isinstance(roots, dict) else ():
-        if (
-            isinstance(root, dict)
-            and root.get("role") == "new"
-            and root.get("state") not in ("ended", "crashed")
-        ):
-            number = root.get("number")
-            return number if isinstance(number, int) else 0
-    return 0
-
-
-def vms_of(document: Document, root: int) -> list[str]:
-    """The names of the VMs that a root owns."""
-    vms = document.get("vms")
-    if not root or not isinstance(vms, dict):
-        return []
-    return sorted(name for name, vm in vms.items() if isinstance(vm, dict) and vm.get("owner") == root)
+def possible(when: When, facts: Facts) -> bool:
+    """Whether things stand so."""
+    beside = would.root_in(facts, "new") is not None
+    update = facts.update
+    match when:
+        case When.ALONE:
+            taking = update.taking_over not in ("", "done")
+            return not beside and update.state == "idle" and not taking
+        case When.BESIDE:
+            return beside
+        case When.BEGUN:
+            return update.state not in ("idle", *_LASTING)
 
 
 class Actions:
@@ -145,7 +148,7 @@ class Actions:
         """The name of the action that runs; "" if none does."""
         return self._busy
 
-    def listed(self, document: Document) -> list[dict[str, Any]]:
+    def listed(self, facts: Facts) -> list[dict[str, Any]]:
         """All of them for the page, with what each would lose as things stand."""
         return [
             {
@@ -153,16 +156,15 @@ class Actions:
                 "title": action.title,
                 "text": action.text,
                 "command": action.command(),
-                "loses": self.loses(action, document),
-                "possible": bool(new_root(document)) == action.needs_new,
-                "has_dry_run": bool(action.dry),
+                "loses": self.loses(action, facts),
+                "possible": possible(action.when, facts),
             }
             for action in self._known.values()
         ]
 
-    def loses(self, action: Action, document: Document) -> str:
+    def loses(self, action: Action, facts: Facts) -> str:
         """What cannot be undone, with the names of VMs that a crash would take along."""
-        lost = vms_of(document, new_root(document)) if action.name == "crash" else []
+        lost = would.vms_in(facts, "new") if action.name == "crash" else []
         return f"{action.loses} Running there now: {', '.join(lost)}." if lost else action.loses
 
     def get(self, name: str) -> Action:
@@ -171,21 +173,21 @@ class Actions:
             raise BadRequestError(f"no action {name!r}", f"one of {', '.join(self._known)}")
         return self._known[name]
 
-    async def try_out(self, name: str) -> dict[str, Any]:
-        """What the action would do, by its command's own --dry-run where it has one."""
+    async def try_out(self, name: str, facts: Facts) -> dict[str, Any]:
+        """What the action would do: by its command's own --dry-run where it has one, else by the facts."""
         action = self.get(name)
         if not action.dry:
-            return {"command": action.command(), "code": 0, "said": action.text}
+            return {"command": action.command(), "code": 0, "said": "\n".join(would.lines(name, facts))}
         done = await asyncio.to_thread(self._run, action.dry, DRY_RUN_S)
         return _told(["multiroot", *action.dry], done)
 
-    async def act(self, name: str, document: Document, *, confirmed: bool) -> dict[str, Any]:
+    async def act(self, name: str, facts: Facts, *, confirmed: bool) -> dict[str, Any]:
         """Do it, and tell how it ended. Raises ConflictError while another one runs, or if something would
         be lost and nobody has confirmed that.
         """
         action = self.get(name)
-        if self.loses(action, document) and not confirmed:
-            raise ConflictError(f"{action.title}: {self.loses(action, document)}", "confirm it")
+        if self.loses(action, facts) and not confirmed:
+            raise ConflictError(f"{action.title}: {self.loses(action, facts)}", "confirm it")
         if self._busy:
             raise ConflictError(f"{self.get(self._busy).title} still runs", "wait for its end")
         self._busy = name

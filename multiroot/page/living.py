@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from multiroot import proc
 from multiroot.errors import MultirootError
 from multiroot.lab import paths, state
 from multiroot.lab.state import LabState
+from multiroot.lab.visitors import Door, Visitors, beside
 from multiroot.lab.watching import collector
 from multiroot.page.actions import run_command
-from multiroot.page.board import Asker, Board
 from multiroot.rpc.token import make_token, read_token
 from multiroot.watch.events import Event, Say, State
 
@@ -41,12 +41,12 @@ class Living:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._asker: Asker | None = None
+        self._visitors: Visitors | None = None
 
     @property
-    def board(self) -> Board | None:
+    def board(self) -> Door | None:
         """The board that one of its guests keeps, once it is found."""
-        return self._asker.found if self._asker else None
+        return self._visitors.board if self._visitors else None
 
     def command(self, argv: Sequence[str], timeout: float) -> proc.Completed:
         """Run a command that means this lab, whatever other labs there are."""
@@ -71,8 +71,8 @@ class Living:
 
     async def _machine(self, lab: LabState) -> AsyncGenerator[Event, None]:
         """What is told of one machine until it is no more."""
-        self._asker = Asker(lab)
-        async with collector(lab) as told, _beside(_ended(lab)) as ended, _beside(self._asker.run(told)):
+        self._visitors = visitors = Visitors(lab)
+        async with collector(lab) as told, beside(_ended(lab)) as ended, beside(visitors.run(told)):
             stream = told.events()
             while True:
                 coming: asyncio.Future[Event] = asyncio.ensure_future(anext(stream))
@@ -99,16 +99,6 @@ async def _ended(lab: LabState) -> None:
     """Wait for the end of the machine."""
     while lab.alive():
         await asyncio.sleep(LOOK_S)
-
-
-@asynccontextmanager
-async def _beside(work: Any) -> AsyncIterator[asyncio.Future[Any]]:
-    """Have a coroutine run meanwhile."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield task
-    finally:
-        await _cancelled(task)
 
 
 async def _cancelled(task: asyncio.Future[Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -19,9 +20,9 @@ from typing import Any
 from aiohttp import web
 
 from multiroot.errors import BadRequestError, ConflictError, MultirootError, StrangerError
+from multiroot.lab.visitors import Door
 from multiroot.page import guard
 from multiroot.page.actions import Actions
-from multiroot.page.board import Board
 from multiroot.watch.events import Event, State, to_json
 from multiroot.watch.hub import Hub
 from multiroot.watch.view import View
@@ -30,11 +31,31 @@ HOST = "127.0.0.1"
 STATIC = Path(__file__).parent / "static"
 IDLE_S = 2.0  # a browser that hears nothing for three times as long knows that the server is gone
 RETRY_MS = 500  # how soon it then asks again
+ENCODED = 64  # events whose form is kept; a browser that is further behind has its own made
 BODY = 4096  # bytes of a request; ours have some twenty
 _IDLE = b"event: idle\ndata: {}\n\n"
 _STATUS = {BadRequestError: 400, StrangerError: 403, ConflictError: 409}
 
 Source = Callable[[], AsyncGenerator[Event, None]]
+
+
+class Encoder:
+    """Events as server-sent ones, each made once however many browsers get it."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Event, bytes]] = {}
+        self._order: deque[int] = deque()
+
+    def __call__(self, event: Event) -> bytes:
+        event_id = id(event)
+        known = self._known.get(event_id)
+        if known is None:
+            # The event is kept with it, so nothing else can have its id.
+            known = self._known[event_id] = (event, encoded(event))
+            self._order.append(event_id)
+            if len(self._order) > ENCODED:
+                del self._known[self._order.popleft()]
+        return known[1]
 
 
 @dataclass
@@ -45,12 +66,13 @@ class Served:
     actions: Actions | None = None
     recording: Path | None = None
     bench: Callable[[], dict[str, Any]] = dict
-    board: Callable[[], Board | None] = lambda: None
+    board: Callable[[], Door | None] = lambda: None
     token: str = ""
     view: View = field(default_factory=View)
 
     def __post_init__(self) -> None:
         self.hub: Hub[Event] = Hub(self.view)
+        self.encoded = Encoder()
 
 
 SERVED = web.AppKey("served", Served)
@@ -149,14 +171,15 @@ async def _recording(request: web.Request) -> web.StreamResponse:
 
 
 async def _facts(request: web.Request) -> web.StreamResponse:
+    served = request.app[SERVED]
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     # A browser that has gone away is no error of ours.
     with suppress(ConnectionResetError):
         await response.write(f"retry: {RETRY_MS}\n\n".encode())
-        async for event in with_idle(request.app[SERVED].hub.watch(), IDLE_S):
+        async for event in with_idle(served.hub.watch(), IDLE_S):
             # A browser that does not read holds up this write, and the hub then skips what it misses.
-            await response.write(_IDLE if event is None else encoded(event))
+            await response.write(_IDLE if event is None else served.encoded(event))
     return response
 
 
@@ -188,7 +211,7 @@ async def with_idle(events: AsyncIterator[Event], idle_s: float) -> AsyncIterato
 
 async def _actions(request: web.Request) -> web.StreamResponse:
     served = request.app[SERVED]
-    listed = served.actions.listed(served.view.document) if served.actions else []
+    listed = served.actions.listed(served.view.facts) if served.actions else []
     return web.json_response({
         "actions": listed,
         "busy": served.actions.busy if served.actions else "",
@@ -205,9 +228,9 @@ async def _act(request: web.Request) -> web.StreamResponse:
     wanted = await _body(request)
     name = request.match_info["name"]
     if wanted.get("dry_run") is True:
-        return web.json_response(await served.actions.try_out(name))
+        return web.json_response(await served.actions.try_out(name, served.view.facts))
     confirmed = wanted.get("confirmed") is True
-    return web.json_response(await served.actions.act(name, served.view.document, confirmed=confirmed))
+    return web.json_response(await served.actions.act(name, served.view.facts, confirmed=confirmed))
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

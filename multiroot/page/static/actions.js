@@ -19,7 +19,7 @@ export class Actions {
 
   async look() {
     const found = await this.ask("actions");
-    if (found) this.draw(found);
+    if (found?.actions) this.draw(found);
     setTimeout(() => this.look(), LOOK_MS);
   }
 
@@ -76,15 +76,15 @@ export class Actions {
     $("ask-loss").hidden = !action.loses;
     setText($("ask-command"), action.command);
     setText($("ask-yes"), action.loses ? "Do it, and lose that" : "Do it");
-    $("ask-dry").hidden = !action.has_dry_run;
+    $("ask-dry").hidden = false;
     setText($("ask-dry"), "What it would do is being worked out…");
     dialog.returnValue = "no";
     dialog.showModal();
     dialog.onclose = () => dialog.returnValue === "yes" && this.act(action);
-    if (action.has_dry_run) {
-      const tried = await this.ask(`actions/${action.name}`, { dry_run: true });
+    const tried = await this.ask(`actions/${action.name}`, { dry_run: true });
+    // By then it may be another button's turn.
+    if ($("ask-title").textContent === action.title)
       setText($("ask-dry"), tried?.said || tried?.error || "The server does not answer.");
-    }
   }
 
   async act(action) {

@@ -39,7 +39,7 @@ export class Model {
   reset() {
     this.document = {};
     this.strips = new Map();
-    this.moments = new Map(); // of handoffs: the ticks around them
+    this.moments = new Map(); // of handoffs: the ticks, and the frames of a card, around them
     this.places = new Map(); // of VMs: where their memory was when they were first seen
     this.said = "";
     this.saidAt = 0;
@@ -122,7 +122,8 @@ export class Model {
       const end = number(handoff.resumed_ns) + AROUND;
       const points = this.strip(`ticks/${handoff.vm}`).filter((p) => p[0] > middle - AROUND && p[0] < end);
       if (known && points.length < known.points.length) continue;
-      this.moments.set(key, { points, full: this.at > end + 1e9 });
+      const frames = this.strip(`frames/${handoff.vm}`).filter((p) => p[0] > middle - AROUND && p[0] < end);
+      this.moments.set(key, { points, frames, full: this.at > end + 1e9 });
       if (this.moments.size > MOMENTS) this.moments.delete(this.moments.keys().next().value);
     }
   }

@@ -66,15 +66,17 @@ export function drawSteps(facts) {
 
 const NONE = "–";
 
+// None as long as nothing has crossed: there is nothing to give figures of.
 export function figures(model, vm) {
   const done = vm && lastDone(model.document, vm.name);
-  const points = done ? (model.moments.get(done.key)?.points ?? []) : [];
-  const copied = done?.ram_bytes_copied;
+  if (!done) return [];
+  const points = model.moments.get(done.key)?.points ?? [];
+  const copied = done.ram_bytes_copied;
   return [
     ["copied", Number.isFinite(copied) ? `${copied} bytes` : NONE, "of RAM copied: memory stays"],
     [
       "state",
-      number(done?.device_state_bytes) ? kilobytes(done.device_state_bytes) : NONE,
+      number(done.device_state_bytes) ? kilobytes(done.device_state_bytes) : NONE,
       "of device state: all that moves",
     ],
     ["blackout", blackout(done) ? ms(blackout(done)) : NONE, "without a vCPU (the VMM's blackout)"],
@@ -85,6 +87,11 @@ export function figures(model, vm) {
 export function drawFigures(model, vm) {
   const all = figures(model, vm);
   if (!changed("figures", all)) return;
+  if (!all.length) {
+    const coming = "Once a VM has crossed: RAM that was copied, device state that was sent, the VMM's blackout, the guest's gap.";
+    $("figures").replaceChildren(el("div", { class: "figure coming" }, el("dt", {}, coming)));
+    return;
+  }
   $("figures").replaceChildren(
     ...all.map(([name, value, what]) => {
       const [amount, unit = ""] = value.split(" ");

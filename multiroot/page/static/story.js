@@ -131,7 +131,8 @@ export function alarm(document, at) {
   const lost = vms(document).filter((vm) => vm.state === "lost");
   if (lost.length)
     return `A kernel has crashed. ${names(lost)} ${lost.length === 1 ? "is" : "are"} lost with it.`;
-  const going = running(document);
+  // Whose agent is silent for a moment has not lost it.
+  const going = vms(document).filter((vm) => vm.owner && vm.owner !== crashed.number);
   return going.length
     ? `The new kernel has crashed. ${names(going)} never left the old one.`
     : "The new kernel has crashed. The old one goes on.";
@@ -280,6 +281,27 @@ function vmChecks(model, vm) {
         `${vm.name} lost no tick and repeated none`,
         counted.missing === 0 && counted.repeated === 0,
         `the last ${counted.seen} ticks: ${counted.missing} missing, ${counted.repeated} twice`,
+      ),
+    );
+  }
+  const stream = part(part(document, "streams"), `ping/${vm.name}`);
+  if (done && number(stream.since_ns) && stream.since_ns < number(done.stopped_ns)) {
+    const later = model.strip(`ping/${vm.name}`).filter(([at]) => at > number(done.resumed_ns)).length;
+    found.push(
+      check(
+        `A TCP connection to ${vm.name} went along`,
+        later > 0 || "",
+        `one from outside the machine, open since before: ${plural(later, "answer")} on it since`,
+      ),
+    );
+  }
+  if (vm.frames) {
+    const { count, lost, again } = vm.frames;
+    found.push(
+      check(
+        `${vm.name}'s own card lost no frame`,
+        number(lost) === 0 && number(again) === 0,
+        `the guest has counted ${number(count)}: ${number(lost)} lost, ${number(again)} out of order`,
       ),
     );
   }

@@ -16,6 +16,7 @@ const ROWS = [
   ["frames", "frames of its card"],
 ];
 const BARS = ["ticks", "frames"];
+const FEWEST = 0.2; // of a bar's height: frames that came one by one are seen, too
 
 const rem = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
 
@@ -36,7 +37,10 @@ export function drawNow(model, time, vm) {
     drawing,
     vm ? `What ${vm.name} and those who talk to it said in the last two seconds` : "Nothing yet",
   );
-  if (!vm) return drawing.replaceChildren();
+  if (!vm) {
+    setText($("now-note"), "");
+    return drawing.replaceChildren(inTheMiddle(place, "No guest runs yet."));
+  }
   const rows = rowsOf(model, vm.name);
   const x = (at) => ((at - now + WINDOW) / WINDOW) * place.width;
   const parts = [];
@@ -48,12 +52,26 @@ export function drawNow(model, time, vm) {
   });
   const ticks = between(model.strip(`ticks/${vm.name}`), from, now);
   const last = ticks.at(-1);
+  const frames = vm.frames ? `; ${framesSeen(vm.frames)}` : "";
   setText(
     $("now-note"),
-    `${rows.map(([, label]) => label).join(", ")}; 2 s, seen from outside${last ? `; tick ${last[1]}` : ""}`,
+    `${rows.map(([, label]) => label).join(", ")}; 2 s, seen from outside${last ? `; tick ${last[1]}` : ""}${frames}`,
   );
-  drawing.replaceChildren(...parts);
+  const seen = rows.length > 1 || model.strip(`ticks/${vm.name}`).length;
+  drawing.replaceChildren(...(seen ? parts : [inTheMiddle(place, "No tick has been seen yet.")]));
   return undefined;
+}
+
+function inTheMiddle(place, words) {
+  const told = svg("text", {
+    class: "beat-empty",
+    x: place.width / 2,
+    y: place.height / 2,
+    "text-anchor": "middle",
+    "dominant-baseline": "middle",
+  });
+  told.textContent = words;
+  return told;
 }
 
 // The strip's rows; the ticks get the most room.
@@ -96,6 +114,18 @@ export function between(points, from, to) {
   return found;
 }
 
+// What a guest has counted of its own card's frames.
+export const framesSeen = (frames) =>
+  `${number(frames?.count)} frames, ${number(frames?.lost)} lost${number(frames?.again) ? `, ${frames.again} out of order` : ""}`;
+
+// How high a bar is, from 0 to 1: frames are counted all in all, and a bar is as high as many came since the last.
+function heights(kind, points) {
+  if (kind !== "frames") return points.map(() => 1);
+  const came = points.map((point, index) => (index ? point[1] - points[index - 1][1] : 0));
+  const most = Math.max(...came, 1);
+  return came.map((each) => FEWEST + (1 - FEWEST) * Math.max(0, each / most));
+}
+
 // Ticks are bars in the colour of the kernel that ran the guest; answers are dots, higher when they took longer.
 function marks(kind, points, x, top, high, owner) {
   if (!BARS.includes(kind)) {
@@ -110,8 +140,11 @@ function marks(kind, points, x, top, high, owner) {
     );
   }
   const bars = { left: "", right: "", none: "" };
-  for (const [at, , root] of points)
-    bars[sideOf(root ?? owner) || "none"] += `M${x(at).toFixed(1)} ${top}v${high.toFixed(1)}`;
+  const tall = heights(kind, points);
+  points.forEach(([at, , root], index) => {
+    const side = sideOf(root ?? owner) || "none";
+    bars[side] += `M${x(at).toFixed(1)} ${(top + high).toFixed(1)}v${(-high * tall[index]).toFixed(1)}`;
+  });
   return Object.entries(bars)
     .filter(([, d]) => d)
     .map(([side, d]) => svg("path", { class: `tick-${side}`, d, "stroke-width": Math.max(1, rem() / 11) }));
@@ -124,21 +157,14 @@ export function drawMoment(model, vm) {
   const kept = handoff && model.moments.get(handoff.key);
   const place = begin(drawing, handoff ? `The handoff of ${vm.name}` : "No handoff yet");
   if (!kept?.points.length || !blackout(handoff)) {
-    const told = svg("text", {
-      class: "beat-empty",
-      x: place.width / 2,
-      y: place.height / 2,
-      "text-anchor": "middle",
-      "dominant-baseline": "middle",
-    });
     const crossed = vm && lastHandoff(model.document, vm.name)?.taker === vm.owner;
-    told.textContent = handoff
+    const told = handoff
       ? "This guest prints no ticks."
       : crossed
         ? "It has crossed; the figures are on their way."
         : "Nothing has crossed yet.";
     setText($("moment-note"), "");
-    return drawing.replaceChildren(told);
+    return drawing.replaceChildren(inTheMiddle(place, told));
   }
   const gap = largestGap(
     kept.points.filter(([at]) => at > handoff.stopped_ns - 1e9 && at < handoff.resumed_ns + 1e9),
@@ -151,14 +177,17 @@ export function drawMoment(model, vm) {
   const middle = (gap.from + gap.to) / 2;
   const x = (at) => ((at - middle) / wide + 0.5) * place.width;
   setText($("moment-note"), `root ${handoff.giver} → root ${handoff.taker}; ${ms(wide)} wide`);
+  const seen = { from: middle - wide / 2, to: middle + wide / 2 };
+  const frames = between(kept.frames, seen.from, seen.to);
   drawing.replaceChildren(
-    ...momentParts(place, x, gap, told, handoff, between(kept.points, middle - wide / 2, middle + wide / 2)),
+    ...momentParts(place, x, gap, told, handoff, between(kept.points, seen.from, seen.to), frames),
   );
   return undefined;
 }
 
-function momentParts({ width, height, unit }, x, gap, told, handoff, points) {
+function momentParts({ width, height, unit }, x, gap, told, handoff, points, frames) {
   const high = height - unit * 2.3;
+  const above = frames.length ? high * 0.62 : high; // what the ticks get; the card's frames have the rest
   const [left, right] = [x(gap.from), x(gap.to)];
   const middle = (left + right) / 2;
   const text = (kind, at, y, words) => {
@@ -170,9 +199,14 @@ function momentParts({ width, height, unit }, x, gap, told, handoff, points) {
   const below = high + unit * 0.55;
   return [
     svg("rect", { class: "beat-gap", x: left, y: 0, width: Math.max(1, right - left), height: high }),
-    ...marks("ticks", points, x, unit * 0.25, high - unit * 0.25, handoff.taker),
-    text("beat-gap-text", middle, high / 2 + unit * 0.15, ms(told)),
-    text("beat-note", middle, high / 2 + unit * 1.15, "no tick"),
+    ...marks("ticks", points, x, unit * 0.25, above - unit * 0.25, handoff.taker),
+    ...(frames.length ? frameRow(frames, x, above, high, unit, handoff) : []),
+    ...(frames.length
+      ? [text("beat-gap-text", middle, above / 2 + unit * 0.4, ms(told))]
+      : [
+          text("beat-gap-text", middle, above / 2 + unit * 0.15, ms(told)),
+          text("beat-note", middle, above / 2 + unit * 1.15, "no tick"),
+        ]),
     svg("path", {
       class: "beat-gap-line",
       d: `M${stopped} ${below - unit * 0.3}v${unit * 0.6}M${resumed} ${below - unit * 0.3}v${unit * 0.6}M${stopped} ${below}H${resumed}`,
@@ -183,6 +217,14 @@ function momentParts({ width, height, unit }, x, gap, told, handoff, points) {
       height - unit * 0.45,
       `no vCPU ran: ${ms(blackout(handoff))}`,
     ),
+  ];
+}
+
+// What the card got meanwhile: it filled its ring while the guest stood still.
+function frameRow(frames, x, top, bottom, unit, handoff) {
+  return [
+    ...marks("frames", frames, x, top + unit * 0.2, bottom - top - unit * 0.2, handoff.taker),
+    labelAt({ unit }, "frames of its card", top + unit * 0.2, bottom - top),
   ];
 }
 

@@ -34,7 +34,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> None:
     async def once(root: int | None) -> AsyncIterator[watch_pb2.WatchEvent]:
         yield await anext(agent(root))
 
-    monkeypatch.setattr(stage, "collector", lambda lab: Collector(Address("none"), open_stream=once))
+    monkeypatch.setattr(stage, "visited", lambda lab: Collector(Address("none"), open_stream=once))
 
 
 def test_texts_and_keys() -> None:

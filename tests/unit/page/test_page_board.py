@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.lab import forwards, paths
-from multiroot.page import board
+from multiroot.lab import forwards, paths, visitors
 from multiroot.rpc.v1 import vm_pb2
 
 TICKER = paths.recipes_dir() / "guests/ticker"
@@ -139,7 +138,7 @@ def test_the_page_of_the_board_asks_for_what_there_is(port: int) -> None:
         ("", None),
     ],
 )
-def test_the_page_finds_the_vm_that_keeps_one(
+def test_visitors_find_the_vm_that_keeps_one(
     monkeypatch: pytest.MonkeyPatch, append: str, wanted: int | None
 ) -> None:
     card = vm_pb2.Card(address="10.77.1.2/16")
@@ -147,9 +146,9 @@ def test_the_page_finds_the_vm_that_keeps_one(
         vm_pb2.Vm(definition=vm_pb2.VmDefinition(name="a", append="quiet", cards=[card])),
         vm_pb2.Vm(definition=vm_pb2.VmDefinition(name="b", append=append, cards=[card])),
     ]
-    monkeypatch.setattr(board, "_vms", lambda lab: iter(vms))
+    monkeypatch.setattr(visitors, "_vms", lambda lab: iter(vms))
     monkeypatch.setattr(
         forwards, "add", lambda lab, address, guest_port: forwards.Forward(5000, address, guest_port)
     )
-    found = board.find(None)  # type: ignore[arg-type]
-    assert found == (board.Board("b", 5000) if wanted else None)
+    found = visitors.find(None)  # type: ignore[arg-type]
+    assert found.boards == ((visitors.Door("b", 5000),) if wanted else ())

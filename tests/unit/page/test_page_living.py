@@ -46,9 +46,9 @@ class Machine:
 
 
 class Silent:
-    """No board is ever found."""
+    """Nobody talks to a guest."""
 
-    found = None
+    board = None
 
     def __init__(self, lab: object) -> None:
         pass
@@ -70,7 +70,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> list[Machine]:
     monkeypatch.setattr(living.state, "load", load)
     monkeypatch.setattr(living.state, "load_alive", load)
     monkeypatch.setattr(living, "collector", lambda lab: lab.collector())
-    monkeypatch.setattr(living, "Asker", Silent)
+    monkeypatch.setattr(living, "Visitors", Silent)
     monkeypatch.setattr(living, "LOOK_S", 0.001)
     return machines
 

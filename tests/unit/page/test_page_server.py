@@ -16,7 +16,7 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from multiroot.errors import ConflictError
-from multiroot.page import server
+from multiroot.page import audience, server
 from multiroot.page.actions import Actions, catalogue
 from multiroot.page.guard import TOKEN_HEADER
 from multiroot.page.server import Served
@@ -136,7 +136,7 @@ async def test_a_dry_run_changes_nothing() -> None:
         assert (await act(client, "launch", {"dry_run": True})).status == 200
         told = await (await act(client, "hand-over", {"dry_run": True})).json()
     assert ran.argv == [("root", "launch", "--kernel", "7.x", "--dry-run")]
-    assert "Memory stays" in told["said"]
+    assert "vm0: root 1 -> the new root" in told["said"]
 
 
 @pytest.mark.parametrize("name", ["crash", "retire", "next"])
@@ -309,3 +309,35 @@ async def test_nothing_but_static_files_is_served() -> None:
 def test_a_taken_port_is_a_conflict() -> None:
     with server.listen(0) as taken, pytest.raises(ConflictError, match="cannot listen on port"):
         server.listen(taken.getsockname()[1])
+
+
+async def test_an_audience_says_how_much_it_has_seen() -> None:
+    what = served()
+    async with client_of(what) as client:
+
+        async def act_on() -> None:
+            for at in range(2, 5):
+                what.hub.publish(Say(at, "more"))
+            await asyncio.sleep(0.2)
+
+        seen = await audience.watch(str(client.make_url("/")), 3, 0, act_on)
+    # The first events may have been on their way when all were there.
+    assert seen["least_events"] >= 3
+    assert seen["events"] >= 9
+    assert seen["bytes"] > 9 * len('data: {"at":2,"say":"more"}')
+
+
+def test_an_event_is_made_into_bytes_once_however_many_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Event] = []
+    whole = server.encoded
+
+    def counted(event: Event) -> bytes:
+        made.append(event)
+        return whole(event)
+
+    monkeypatch.setattr(server, "encoded", counted)
+    encoder, many = server.Encoder(), [Say(at, str(at)) for at in range(3 * server.ENCODED)]
+    for event in many:
+        assert {encoder(event) for _ in range(3)} == {whole(event)}
+    assert made == many
+    assert encoder(many[0]) == whole(many[0])

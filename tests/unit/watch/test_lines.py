@@ -15,6 +15,7 @@ from multiroot.watch.facts import (
     CpuFacts,
     CpuState,
     Facts,
+    FrameFacts,
     HandoffFacts,
     MachineFacts,
     NoticeFacts,
@@ -155,3 +156,16 @@ def test_a_gap_is_an_empty_part_of_the_strip_and_terminals_get_no_orders() -> No
     assert "look" in lines[1]
     assert "resets: not known" in lines[0]
     assert not any("\x1b" in line for line in lines)
+
+
+def test_answers_and_a_cards_frames_stand_beside_the_ticks() -> None:
+    view, now = View(), facts()
+    now.vms["vm0"].frames = FrameFacts(812, 1, 0, 5)
+    for kind, unit in (("ticks", "count"), ("ping", "ns"), ("web", "ns"), ("frames", "count")):
+        now.streams[f"{kind}/vm0"] = StreamFacts(kind, "vm0", unit)
+    view.apply(State(1, to_json(now)))
+    view.apply(
+        Points(4_000_000_000, {"ping/vm0": [(3_900_000_000, 12_345_678)], "web/vm0": [(900_000_000, 1)]})
+    )
+    lines = [line.plain for line in screen(view, WIDTH, HEIGHT)]
+    assert "answers vm0: ping 12.3 ms, web none for 3.1 s, its card: 812 frames, 1 lost" in lines
