@@ -14,6 +14,8 @@ CPR = "cpr-transfer"  # as QEMU calls the mode, too
 
 KEXEC = "kexec-pmem"  # kexec + PMEM (the LPC 2021 method)
 
+UNWATCHED, WATCHED = "nobody looks", "browsers look"
+
 NEW_ROOT = "new-root"
 FRESH = "fresh-machine"
 

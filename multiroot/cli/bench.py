@@ -209,6 +209,28 @@ def disk(out: Path | None, as_json: bool, **chosen: Any) -> None:
     show(run, view, folder, as_json)
 
 
+@bench.command(example="multiroot bench watch --readers 50 --tabs 2")
+@click.option("--ram", default="128M", show_default=True, metavar="SIZE", help="RAM of the VM.")
+@click.option(
+    "--readers", type=click.IntRange(1, 1000), default=50, show_default=True, help="Of the page's stream."
+)
+@click.option(
+    "--tabs", type=click.IntRange(0, 50), default=2, show_default=True, help="Of a Chromium that draws it."
+)
+@click.option("--rounds", type=SAMPLES, default=10, show_default=True, help="Samples of each.")
+@common_options
+def watch(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """Blackout of the handoff while nobody looks, and while many browsers look at the page (`lab ui`)."""
+    from multiroot.bench import watch as work
+
+    size = parse_size(ram)
+    check_ram(size)
+    options = work.check(work.Options(lab=lab_options(chosen), ram=size, **chosen))
+    folder = out or results_folder("watch")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    show(run, View("blackout_ns", names.UNWATCHED, names.WATCHED, OUR_METRICS), folder, as_json)
+
+
 @bench.command(example="multiroot bench quick --record")
 @click.option("--record", is_flag=True, help="Make this run's ratios the recorded ones.")
 @common_options
