@@ -10,22 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from multiroot.arena.allocator import Extent
 from multiroot.arena.arena import Standing
 from multiroot.arena.layout import Owner
-from multiroot.arena.switch import Outcome, Step, Switch
-from multiroot.device.passthrough import Comparison
-from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
-from multiroot.failpoints import ORDERS, FailPoint, reach, reach_in_thread
+from multiroot.arena.switch import Switch
+from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.handoff import wire
 from multiroot.handoff.ahead import Ahead, is_the_same_for_long
-from multiroot.handoff.incoming import Blackout, DeviceMove, Incoming, Taken
+from multiroot.handoff.incoming import Incoming, Taken
 from multiroot.handoff.relay import IncomingState
-from multiroot.handoff.terms import GROUP_MOST
-from multiroot.passthrough.devices import Devices, DeviceState
+from multiroot.handoff.takeover import Takeover, aborted, devices_of
+from multiroot.passthrough.devices import DeviceState
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.vm.definition import VmDefinition
@@ -55,8 +52,7 @@ class Taker:
         self._leaving: dict[asyncio.Task[None], str] = {}  # names of those that are being discarded
         self._ahead = Ahead(manager, self._discard)
         self._showing = asyncio.Lock()  # several may be prepared at once, devices one after the other
-        # Of its own, so that no VM that stands still waits for threads that do something else.
-        self._resuming = ThreadPoolExecutor(GROUP_MOST, "resume")
+        self._takeover = Takeover(manager.host, side, self._discard)
 
     async def expect(
         self, definition: VmDefinition, extents: list[Extent], giver: Owner, vmm: VmmVersion
@@ -119,7 +115,7 @@ class Taker:
             if device is not None:
                 with phases.phase(PhaseName.SHOW_DEVICE, vm=vm.name):
                     async with self._showing:
-                        show = self._devices().prepare
+                        show = devices_of(self._host).prepare
                         vm.functions = (await asyncio.to_thread(show, definition.function, device),)
             with vm.busy("prepared"), phases.phase(PhaseName.START_WAITING_QEMU, vm=vm.name):
                 if waiting:
@@ -129,7 +125,7 @@ class Taker:
                 _check_equal(vmm, VmmVersion(vm.vmm.name, vm.vmm.version))
             if device is not None:
                 with phases.phase(PhaseName.VERIFY_TRANSLATIONS, vm=vm.name):
-                    self._devices().verify(definition.function, giver.root, vm.entry.extent)
+                    devices_of(self._host).verify(definition.function, giver.root, vm.entry.extent)
             # It may have been shut meanwhile. Nothing is waited for from here until the VM can be aborted.
             self._manager.door.check()
             stream = self._listen()
@@ -193,8 +189,8 @@ class Taker:
         """
         incoming = self._incoming.get(name)
         if incoming is None:
-            raise _aborted(name)
-        taking = self._in_background(self._take_over(incoming))
+            raise aborted(name)
+        taking = self._in_background(self._takeover.run(incoming))
         try:
             return await asyncio.shield(taking)
         except BaseException:
@@ -305,123 +301,6 @@ class Taker:
             raise
         return state
 
-    async def _take_over(self, incoming: Incoming) -> Taken:
-        vm = incoming.vm
-        try:
-            with vm.vmm.unread():
-                loop = asyncio.get_running_loop()
-                end = await loop.run_in_executor(self._resuming, self._resume, incoming)
-        except (CommandError, ConflictError):
-            if incoming.taken:
-                await self._give_back(incoming)
-            raise
-        vm.state = vm.live_state
-        await reach(FailPoint.TAKER_RESUMED, vm.name)
-        phases = incoming.phases
-        resumed_ns, before = end.resumed.resumed_ns, end.resumed.loaded_ns
-        # When loading began only the giver can tell: it wrote meanwhile.
-        phases.add(_span(PhaseName.LOAD_DEVICE_STATE, self._side, before, before, blackout=True))
-        marks = {
-            PhaseName.WAIT_FOR_COMPLETION: end.stamps[Step.HEARD],
-            PhaseName.CHECK_STATE: end.stamps[Step.CHECKED],
-            PhaseName.COMMIT: end.stamps[Step.TAKEN],
-            PhaseName.SWITCH_DMA: end.switched_ns,
-            PhaseName.RESUME: resumed_ns,
-        }
-        if end.seen is None:
-            del marks[PhaseName.SWITCH_DMA]
-        for name, at in marks.items():
-            phases.add(_span(name, self._side, before, at, blackout=True))
-            before = at
-        await self._settle_in(vm, phases)
-        return Taken(vm.owner.epoch, resumed_ns, self._move(incoming, end.seen), list(phases.finished))
-
-    def _resume(self, incoming: Incoming) -> Blackout:
-        """The taker's part of the blackout, in a thread of its own: see Vmm.take.
-
-        One call, unless something else is to be done between its steps.
-        """
-        vm, switch = incoming.vm, incoming.switch
-        if ORDERS.armed:
-            self._take(incoming, Step.CHECKED)
-            reach_in_thread(FailPoint.TAKER_LOADED, vm.name)
-        alone = not (ORDERS.armed or vm.paused or incoming.device)
-        self._take(incoming, Step.GONE if alone else Step.TAKEN)
-        seen = self._switch(incoming)
-        switched = self._host.clock()
-        reach_in_thread(FailPoint.TAKER_OWNED, vm.name)
-        if vm.paused:
-            resumed = vm.vmm.stay_loaded()
-        else:
-            self._take(incoming, Step.GONE)
-            resumed = vm.vmm.resume_loaded()
-        return Blackout(resumed, switch.stamps(), switched, seen)
-
-    def _take(self, incoming: Incoming, until: Step) -> None:
-        """Bring the VM's switch to a step. Raises CommandError when the VMM does not accept the state or does
-        not go on, ConflictError when it was given up, FencedError when the giver has taken it back.
-        """
-        vm, switch, state = incoming.vm, incoming.switch, incoming.connected.result()
-        try:
-            outcome = vm.vmm.take(switch, until)
-        except CommandError:
-            if switch.step < Step.CHECKED:
-                state.raise_damage()
-            raise
-        finally:
-            if switch.step >= Step.TAKEN:
-                vm.owner = vm.word.taken(switch, incoming.giver, self._host.root)
-        if outcome is Outcome.DAMAGED:
-            state.check()
-        elif outcome is Outcome.ABORTED:
-            raise _aborted(vm.name)
-        elif outcome is Outcome.FENCED:
-            vm.word.taken(switch, incoming.giver, self._host.root)
-
-    def _devices(self) -> Devices:
-        """Raises BadRequestError if this root can take no devices."""
-        if self._host.devices is None:
-            raise BadRequestError(f"root {self._host.root} takes no devices")
-        return self._host.devices
-
-    def _switch(self, incoming: Incoming) -> Comparison | None:
-        """Make the VM's device reach its memory through our tables; ConflictError leaves it the giver's."""
-        vm = incoming.vm
-        if incoming.device is None:
-            return None
-        return self._devices().take(vm.definition.function, incoming.giver.root, vm.entry.extent)
-
-    def _move(self, incoming: Incoming, seen: Comparison | None) -> DeviceMove | None:
-        vm = incoming.vm
-        if incoming.device is None or seen is None:
-            return None
-        after = self._devices().translation(vm.definition.function, vm.entry.extent)
-        return DeviceMove(incoming.device.translation, after, seen)
-
-    async def _give_back(self, incoming: Incoming) -> None:
-        """The VMM refused to let the guest run, or had ended: the giver may have it back, it never ran here.
-
-        The VM's folder goes last. If this agent dies before, its successor still knows the VM that the owner
-        word says is this root's.
-        """
-        vm = incoming.vm
-        await vm.end(VmState.FAILED)
-        vm.owner = vm.word.take(vm.owner, incoming.giver.root)
-        await self._discard(vm)
-
-    async def _settle_in(self, vm: Instance, phases: Phases) -> None:
-        """Do what the running guest need not wait for."""
-        with phases.phase(PhaseName.ANNOUNCE, vm=vm.name):
-            if vm.taps:
-                await vm.vmm.announce()
-        # Not earlier: what has come for the guest meanwhile waits for that.
-        vm.hurry(False)
-        try:
-            vm.keep()
-        except MultirootError as error:
-            # The guest runs here, and its owner word says so to the next agent, too.
-            log.error("%s: %s", vm.name, error)
-
     async def _discard(self, vm: Instance) -> None:
         vm.hurry(False)
         self._manager.unregister(vm)
@@ -461,11 +340,3 @@ def _check_equal(giver: VmmVersion, ours: VmmVersion) -> None:
         raise ConflictError(
             f"the giver's VMM is {giver}, ours {ours}", "device state passes between equal versions only"
         )
-
-
-def _aborted(name: str) -> ConflictError:
-    return ConflictError(f"the handoff of {name} was aborted")
-
-
-def _span(name: str, side: str, start_ns: int, end_ns: int, *, blackout: bool) -> Phase:
-    return Phase(name, side, start_ns, max(0, end_ns - start_ns), blackout=blackout)

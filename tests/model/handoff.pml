@@ -420,7 +420,7 @@ done:			atomic { busy = false; call = 0; unheard = false; value = 0 }
 			atomic { send(AT(v, OTHER(r)), Taken, served, 0); stage = idle; served = 0 }
 		:: atomic { stage == taken && vmm[AT(v, r)] == absent ->
 			known[AT(v, r)] = failed; send(AT(v, OTHER(r)), Refused, served, 0); stage = idle; served = 0 }
-		// The VMM accepts the state and refuses to run: Taker._give_back.
+		// The VMM accepts the state and refuses to run: Takeover._give_back.
 		:: atomic { stage == taken && vmm[AT(v, r)] == loaded && refusals > 0 ->
 			refusals--; refused_to_run[v] = true; known[AT(v, r)] = failed;
 #ifdef BROKEN_FORGETS_BEFORE_GIVING_BACK

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from multiroot.arena.switch import Outcome, Step, Switch
-from multiroot.handoff import giver, relay, taker
+from multiroot.handoff import giver, relay, takeover
 from multiroot.vm.qemu.vmm import QemuVmm
 
 from .harness import Root, hand, make_root, qmp_of, start_vm
@@ -47,7 +47,7 @@ def arrange(moment: str) -> None:
     elif moment == "owned":
         QemuVmm.take = die_after(QemuVmm.take, Step.TAKEN)  # type: ignore[method-assign]
     elif moment == "resumed":
-        taker.Taker._settle_in = die_async  # type: ignore[method-assign]
+        takeover.Takeover._settle_in = die_async  # type: ignore[method-assign]
 
 
 def die_after(original: Any, step: Step) -> Any:

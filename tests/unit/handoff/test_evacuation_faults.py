@@ -12,7 +12,7 @@ from multiroot.errors import CommandError, ConflictError
 from multiroot.failpoints import FailPoint
 from multiroot.handoff.evacuation import check
 from multiroot.handoff.giver import Attempt, attempt
-from multiroot.handoff.taker import Taker
+from multiroot.handoff.takeover import Takeover
 from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import handoff_pb2, handoff_pb2_grpc
@@ -222,14 +222,14 @@ async def test_what_fails_in_the_taker_behind_the_point_of_no_return_is_not_said
 ) -> None:
     """It runs there, and handing it over again would fail."""
 
-    original = Taker._settle_in
+    original = Takeover._settle_in
 
-    async def settle_in(taker: Taker, vm: Instance, phases: Phases) -> None:
+    async def settle_in(takeover: Takeover, vm: Instance, phases: Phases) -> None:
         if vm.name == "b":
             raise CommandError("no such bridge")
-        await original(taker, vm, phases)
+        await original(takeover, vm, phases)
 
-    monkeypatch.setattr(Taker, "_settle_in", settle_in)
+    monkeypatch.setattr(Takeover, "_settle_in", settle_in)
     outcomes = await two.evacuation().run()
     assert two.running(two.taker) == NAMES
     with pytest.raises(CommandError, match=r"^in the other root already: b: no such bridge") as caught:

@@ -26,6 +26,7 @@ from multiroot.handoff import giver as giver_module
 from multiroot.handoff import incoming as incoming_module
 from multiroot.handoff import taker as taker_module
 from multiroot.handoff.giver import Target, hand_over
+from multiroot.handoff.takeover import Takeover
 from multiroot.handoff.terms import Terms
 from multiroot.phases import Phases
 from multiroot.units import MIB
@@ -299,13 +300,13 @@ async def test_lost_answer(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> Non
     """The taker runs the guest, but the giver never hears of it; the arena tells."""
     giver, taker = roots
     await start_vm(giver)
-    settle_in = taker_module.Taker._settle_in
+    settle_in = Takeover._settle_in
 
-    async def then_lose_it(self: taker_module.Taker, vm: Instance, phases: Phases) -> None:
+    async def then_lose_it(self: Takeover, vm: Instance, phases: Phases) -> None:
         await settle_in(self, vm, phases)
         await taker.server.stop(None)
 
-    monkeypatch.setattr(taker_module.Taker, "_settle_in", then_lose_it)
+    monkeypatch.setattr(Takeover, "_settle_in", then_lose_it)
     result = await hand(giver, taker)
     assert (result.epoch, result.resumed_ns) == (2, 0)
     assert result.device_state_bytes > 0
