@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from lab_factory import Labs
 
+from multiroot.cli.demo_debian import print_report
 from multiroot.demo import debian
 from multiroot.lab import lab
 from multiroot.units import MIB
@@ -30,4 +31,5 @@ def test_debian_at_work_goes_from_kernel_to_kernel(
     machine = lab.Options(name="test-debian", kernel="6.12", kernels=names, vms=1, vm_memory=512 * MIB)
     options = debian.Options(machine, kernels, 512 * MIB, visited=visited, disk=disk)
     report = debian.run(options, labs_factory.phases)
+    print_report(report)  # for who looks on: pytest -s
     assert [check for check in report.claims if not check.held] == []

@@ -17,7 +17,7 @@ from typing import Any
 from multiroot import proc
 from multiroot.arch import current
 from multiroot.errors import BadRequestError, CommandError, ConflictError
-from multiroot.vm.cpu_model import FROZEN, parse
+from multiroot.vm.cpu_model import FROZEN, Value, parse
 from multiroot.vm.folder import last_words
 from multiroot.vm.process import listen, started
 from multiroot.vm.qemu.command import Qemu
@@ -25,10 +25,12 @@ from multiroot.vm.qemu.options import option
 from multiroot.vm.qemu.qmp import Qmp
 from multiroot.vm.vmm import VmmGoneError
 
+TSC_FREQUENCY = "tsc-frequency"  # Hz
 CPUINFO = Path("/proc/cpuinfo")
 # QEMU's word for each feature that KVM lacks, with its place: by version CPUID.80000001H:ECX.osvw [bit 9] or
 # CPUID[eax=01h].ECX.vmx [bit 5], and MSR(10AH).rdctl-no [bit 0].
 _LACKS = re.compile(r"doesn't support requested feature: .*?(?:E[A-D]X|\))(?:\.(\S+))? \[bit (\d+)\]")
+_TSC = re.compile(r"TSC frequency mismatch between VM \((\d+) kHz\) and host \((\d+) kHz\)")
 _PHYSICAL = re.compile(r"^address sizes\s*: (\d+) bits physical", re.MULTILINE)
 
 
@@ -43,14 +45,16 @@ async def write_out(qemu: Qemu, model: str) -> str:
         name = qemu.cpu
     with TemporaryDirectory(prefix="multiroot-cpu-") as folder:
         answer = await _ask(qemu, Path(folder), {"name": name, "props": given})
-    # Without KVM there is but one number of address bits.
-    physical = physical_bits(CPUINFO.read_text()) if qemu.accel == "kvm" else None
-    return from_expansion(answer, physical, current().cpus.newer - given.keys() if frozen else frozenset())
+    # What the static model leaves out. Without KVM there is but one number of address bits.
+    more: dict[str, Value | None] = {TSC_FREQUENCY: given.get(TSC_FREQUENCY)}
+    if qemu.accel == "kvm":
+        more["phys-bits"] = physical_bits(CPUINFO.read_text())
+    return from_expansion(answer, more, current().cpus.newer - given.keys() if frozen else frozenset())
 
 
-def from_expansion(answer: Any, physical: int | None, without: Collection[str] = ()) -> str:
-    """The CPU in an answer to query-cpu-model-expansion of type static, without some of its features;
-    `physical` address bits, if known.
+def from_expansion(answer: Any, more: Mapping[str, Value | None], without: Collection[str] = ()) -> str:
+    """The CPU in an answer to query-cpu-model-expansion of type static, without some of its features, and
+    with `more`, as far as that is known.
 
     QEMU's static model has nothing of its own, so that what it lacks need not be said. Raises CommandError
     for an answer that is none.
@@ -65,7 +69,7 @@ def from_expansion(answer: Any, physical: int | None, without: Collection[str] =
         for key, value in found.items()
         if value is not False and key not in without and "," not in str(value)
     }
-    kept |= {"phys-bits": physical} if physical else {}
+    kept |= {key: value for key, value in more.items() if value}
     return option(name, {key: kept[key] for key in sorted(kept)})
 
 
@@ -78,6 +82,22 @@ def physical_bits(cpuinfo: str) -> int | None:
 def lacking(log: str) -> list[str]:
     """The CPU features that a QEMU missed when it did not start, by what it said; none if it was not that."""
     return [name or f"bit {bit} of a word without names" for name, bit in _LACKS.findall(log)]
+
+
+def tsc_refused(name: str, log: str) -> ConflictError | None:
+    """The error for VM `name` if its QEMU did not start because of its TSC, by what it said.
+
+    KVM slows a guest's TSC down, or speeds it up, only where the CPU can (TSC scaling). Elsewhere it must be
+    the host's, give or take what NTP corrects.
+    """
+    found = _TSC.search(log)
+    if not found:
+        return None
+    guest, host = (f"{int(khz) / 1000:.3f} MHz" for khz in found.groups())
+    return ConflictError(
+        f"this root cannot give {name} its TSC of {guest}: its own has {host}, and its CPUs scale none",
+        "a VM with --cpu host takes what each root has",
+    )
 
 
 def refused(name: str, lacks: list[str]) -> ConflictError:

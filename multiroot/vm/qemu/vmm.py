@@ -91,8 +91,11 @@ class QemuVmm:
         try:
             await self.connect_qmp()
         except VmmGoneError as error:
-            if lacks := cpus.lacking(log_text(self.setup.log)):
-                raise cpus.refused(self.setup.definition.name, lacks) from error
+            name, said = self.setup.definition.name, log_text(self.setup.log)
+            if lacks := cpus.lacking(said):
+                raise cpus.refused(name, lacks) from error
+            if refused := cpus.tsc_refused(name, said):
+                raise refused from error
             raise
         await self.set_up_migration()
         if self._monitor:

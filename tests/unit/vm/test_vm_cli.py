@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -152,6 +154,44 @@ async def test_an_edit_without_options_wants_a_terminal(multiroot: Run) -> None:
     assert (await multiroot("vm", "define", "web")).code == 0
     refused = await multiroot("vm", "edit", "web")
     assert (refused.code, "there is no terminal for an editor" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "says"),
+    [
+        ("sed -i 's/^cpus = 1/cpus = 2/'", 0, ""),
+        ("true", 2, "nothing was changed"),
+        ("sed -i 's/^cpus = .*/cpus = many/'", 2, "not valid TOML: Invalid value in line 3: 'cpus = many'"),
+        ("sed -i 's/^cpus = .*/cpus = 0/'", 2, "a VM cannot have 0 CPUs"),
+        ("sed -i 's/^firmware/firmwear/'", 2, "firmwear: no such key"),
+        ("false", 1, "false"),
+    ],
+)
+async def test_a_stopped_vm_is_changed_in_an_editor(
+    multiroot: Run, tmp_path: Path, program: str, code: int, says: str
+) -> None:
+    """As a person does it, on a terminal."""
+    await multiroot("vm", "define", "web")
+    before = json.loads((await multiroot("vm", "show", "web", "--json")).out)
+    with ExitStack() as stack:
+        ours, theirs = pty.openpty()
+        stack.callback(os.close, ours)
+        stack.callback(os.close, theirs)
+        editing = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "multiroot.cli.main", "vm", "edit", "web",
+            stdin=theirs, stdout=theirs, stderr=asyncio.subprocess.PIPE,
+            env={
+                **os.environ,
+                "MULTIROOT_AGENT": f"unix:{tmp_path}/agent",
+                "PYTHONPATH": str(REPO),
+                "EDITOR": program,
+            },
+        )  # fmt: skip
+        _, err = await editing.communicate()
+    after = json.loads((await multiroot("vm", "show", "web", "--json")).out)
+    assert (editing.returncode, len(err.splitlines())) == (code, int(code > 0)), err
+    assert says in err.decode()
+    assert after == ({**before, "cpus": 2} if code == 0 else before)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu import cpu as cpus
 from multiroot.vm.qemu.command import Qemu, cpu
-from multiroot.vm.qemu.cpu import from_expansion, lacking, physical_bits
+from multiroot.vm.qemu.cpu import from_expansion, lacking, physical_bits, tsc_refused
 from multiroot.vm.qemu.options import option
 from multiroot.vm.qemu.vmm import QemuFactory
 
@@ -67,11 +67,13 @@ def test_bad_cpus(text: str, says: str) -> None:
 def test_of_an_expansion_what_is_off_and_what_cannot_be_said_is_left_out() -> None:
     props = {"lm": True, "vmx": False, "family": 6, "model-id": "A, B", "vendor": "GenuineIntel"}
     answer = {"model": {"name": "base", "props": props}}
-    assert from_expansion(answer, 46) == "base,family=6,lm=on,phys-bits=46,vendor=GenuineIntel"
-    assert "phys-bits" not in from_expansion(answer, None)
+    more = {"phys-bits": 46, "tsc-frequency": 2_600_000_000}
+    said = "base,family=6,lm=on,phys-bits=46,tsc-frequency=2600000000,vendor=GenuineIntel"
+    assert from_expansion(answer, more) == said
+    assert "phys-bits" not in from_expansion(answer, {"phys-bits": None})
     for bad in (None, {}, {"model": {"name": "base"}}, {"model": {"name": "base", "props": 5}}):
         with pytest.raises(CommandError, match="does not tell"):
-            from_expansion(bad, None)
+            from_expansion(bad, {})
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,34 @@ qemu-system-x86_64: Host doesn't support requested features
         "sse4.1", "avx512f", nameless.format(7), "rdctl-no", "osvw", "sse4.2", nameless.format(2)
     ]  # fmt: skip
     assert lacking("qemu-system-x86_64: no such machine") == []
+
+
+@pytest.mark.parametrize(
+    ("model", "hertz"), [("frozen", None), ("frozen,tsc-frequency=2600000000", 2_600_000_000)]
+)
+async def test_a_tsc_that_is_given_stays(
+    model: str, hertz: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(_qemu: Qemu, _folder: Path, _model: object) -> object:
+        return {"model": {"name": "base", "props": {"lm": True}}}
+
+    monkeypatch.setattr(cpus, "_ask", ask)
+    _, features = parse(await cpus.write_out(Qemu(), model))
+    assert features.get("tsc-frequency") == hertz
+
+
+def test_a_tsc_that_a_root_cannot_give_is_found_in_qemus_words() -> None:
+    # As QEMU 10.0 says it (target/i386/kvm/kvm.c).
+    log = (
+        "qemu-system-x86_64: warning: TSC frequency mismatch between VM (2600000 kHz) and host (2596000 kHz)"
+        ", and TSC scaling unavailable\nqemu-system-x86_64: kvm_init_vcpu: kvm_arch_init_vcpu failed (0)\n"
+    )
+    error = tsc_refused("vm0", log)
+    assert error
+    assert error.message == (
+        "this root cannot give vm0 its TSC of 2600.000 MHz: its own has 2596.000 MHz, and its CPUs scale none"
+    )
+    assert tsc_refused("vm0", "qemu-system-x86_64: no such machine") is None
 
 
 def test_a_cpu_that_is_written_out_is_enforced() -> None:
