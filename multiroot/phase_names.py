@@ -38,6 +38,8 @@ class PhaseName(StrEnum):
     FETCH_SOURCE = "fetch the source"
     CONFIGURE_KERNEL = "configure the kernel"
     COMPILE_KERNEL = "compile the kernel"
+    LOOK_THROUGH_MEMORY = "look through its memory"
+    WRITE_DUMP = "write the dump"
     COPY_IMAGE = "copy the image"
     CONVERT_IMAGE = "convert the image"
 

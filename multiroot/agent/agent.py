@@ -29,6 +29,7 @@ from multiroot.net.network import RootNetwork
 from multiroot.phases import Phases
 from multiroot.root.identity import read_identity
 from multiroot.root.marks import Marks
+from multiroot.root.memory_service import MemoryParts, MemoryService
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers
 from multiroot.root.root_service import RootParts, RootService
@@ -39,6 +40,8 @@ from multiroot.rpc.v1 import (
     failpoint_pb2,
     failpoint_pb2_grpc,
     handoff_pb2,
+    memory_pb2,
+    memory_pb2_grpc,
     root_pb2,
     root_pb2_grpc,
     storage_pb2,
@@ -56,6 +59,7 @@ KEPT_PHASES = 1024
 MODULES = (  # whose services every agent offers
     coordinator_pb2,
     handoff_pb2,
+    memory_pb2,
     root_pb2,
     storage_pb2,
     vm_pb2,
@@ -184,6 +188,8 @@ def offer(
         root.me, root.clock, root.tsc_khz, root.marks, root.peers, lambda: guests.owned_by(root.me.root)
     )
     root_pb2_grpc.add_RootServiceServicer_to_server(RootService(parts), server)
+    memory = MemoryService(MemoryParts(root.device, root.peers, root.me.root))
+    memory_pb2_grpc.add_MemoryServiceServicer_to_server(memory, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     modules: tuple[Any, ...] = MODULES
     if root.options.failpoints:

@@ -30,6 +30,8 @@ MAY_SAY = {
     "arch": "the records",
     "kexec/x86": "how a kernel for x86 is entered",
     "kexec/target.py": "imports the implementations",
+    "vmcore/x86": "page tables and stacks of kernels for x86",
+    "vmcore/target.py": "imports the implementations",
     "vm/qemu": "machine types of QEMU, and what their devices hold",
     "device": "the kernel module's border, field by field",
     "passthrough": "the ACPI tables of the IOMMU",

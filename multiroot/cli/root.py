@@ -20,7 +20,23 @@ if TYPE_CHECKING:
     from multiroot.rpc.v1 import root_pb2
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    lazy={
+        "backtrace": (
+            "multiroot.cli.root_memory:backtrace",
+            "Print what the CPUs of the root NAME were doing when it ended, or are doing.",
+        ),
+        "dump": (
+            "multiroot.cli.root_memory:dump",
+            "Write the memory of the root NAME to a vmcore, for drgn, crash or gdb.",
+        ),
+        "drgn": (
+            "multiroot.cli.root_memory:drgn",
+            "Open the root NAME in drgn: alive, hanging or crashed, as it is in memory.",
+        ),
+    },
+)
 def root() -> None:
     """See the roots; start and release a new one."""
 

@@ -272,6 +272,10 @@ def _show(seen: Repeated) -> None:
             if finding.headline not in shown:
                 _show_finding(finding)
             shown.add(finding.headline)
+        if trial.backtraces:
+            out.print("[red]what the new root's CPUs did[/]")
+        for line in trial.backtraces:
+            out.print(f"    {clean(line)}", style="dim", markup=False)
     for each in seen.points():
         _show_point(each)
     if len(seen.trials) > 1:

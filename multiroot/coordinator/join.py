@@ -120,12 +120,17 @@ class BootWatch:
 
 
 async def wait_for_join(
-    peers: Peers, child: Peer, watch: BootWatch, timeout_s: float, folder: Path = CONSOLES
+    peers: Peers,
+    child: Peer,
+    watch: BootWatch,
+    timeout_s: float,
+    folder: Path = CONSOLES,
+    post_mortem: Callable[[], list[str]] = list,
 ) -> None:
     """Back when the new root's agent says it is ready. Raises what became of it instead, as soon as that is
     known: PeerLostError when it has ended, panicked or crashed, WaitTimeoutError when it stands still. All
-    that it said is then in a file in `folder`, and the error names it. Who gives it more time to join than
-    usual knows that this machine is slow: it may be silent for longer, too.
+    that it said is then in a file in `folder`, with what `post_mortem` finds, and the error names it. Who
+    gives it more time to join than usual knows that this machine is slow: it may be silent for longer, too.
     """
     watch.slowness = max(1.0, timeout_s / JOIN_TIMEOUT_S)
     ended = (SideState.READY, SideState.PARKED)
@@ -147,7 +152,8 @@ async def wait_for_join(
         return
     with _unheard():
         await watch.last_words()
-    raise _trouble(child, watch, how_long, _kept(watch.lines, child.root, folder))
+    found = await asyncio.to_thread(post_mortem)
+    raise _trouble(child, watch, how_long, _kept([*watch.lines, *found], child.root, folder))
 
 
 async def _listening(watch: BootWatch, loading: Callable[[], bool]) -> None:

@@ -27,6 +27,7 @@ from multiroot.launch.session import Prepared, prepare
 from multiroot.net.network import RootNetwork
 from multiroot.plan.planner import Plan
 from multiroot.plan.request import Request
+from multiroot.ranges import Range
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers, Role
 from multiroot.rpc.keys import Keys, make_pair
@@ -260,7 +261,14 @@ class JoinStep:
             raise PeerLostError("the new root is gone")
         where = kernel_log.where_kernel_is(_planned(data))
         watch = BootWatch(kernel_log.KernelLog(self.context.device, where), self.context.console)
-        await wait_for_join(self.context.peers, child, watch, timeout, self.context.consoles)
+        await wait_for_join(
+            self.context.peers,
+            child,
+            watch,
+            timeout,
+            self.context.consoles,
+            lambda: _post_mortem(self.context.device, where, child.root),
+        )
         channel = self.context.neighbours.channel("new")
         with translated("the new root's agent"):
             stub = root_pb2_grpc.RootServiceStub(channel)
@@ -283,3 +291,10 @@ class JoinStep:
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         """Joining is the new root's doing; it ends with its start's undo."""
+
+
+def _post_mortem(device: Device, where: Range, root: int) -> list[str]:
+    # What hardly ever happens costs no agent time when it starts.
+    from multiroot.launch import post_mortem
+
+    return post_mortem.traces_of(device, [where], root)

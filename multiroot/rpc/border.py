@@ -110,6 +110,10 @@ _RULES: dict[str, Rule] = {
     "LaunchRequest.carve_size": _up_to(_MEMORY),
     "LaunchRequest.carve_base": _up_to(_MEMORY),
     "LaunchRequest.join_timeout_s": _up_to(_DAY_S),
+    "DescribeMemoryRequest.root": lambda name: not name or bool(ROOT_NAME.fullmatch(name)),
+    "ReadMemoryRequest.root": _up_to(_ROOTS),
+    "MemoryRange.start": _up_to(_MEMORY),
+    "MemoryRange.size": _up_to(_MEMORY),
     "OpenDiskRequest.path": _text(PATH_MOST),
     "SetClockRequest.wall_offset_ns": _up_to(_TIME_NS),
 }

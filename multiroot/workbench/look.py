@@ -17,11 +17,14 @@ import grpc
 from multiroot.errors import MultirootError
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_text
+from multiroot.root.memory_client import RootMemory, need_info
 from multiroot.rpc import client
 from multiroot.rpc.status import translated
-from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+from multiroot.rpc.v1 import memory_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.verdict.elf import build_id_in_notes
 from multiroot.verdict.findings import Finding, Source, find, of_taint
+from multiroot.vmcore import traces
+from multiroot.vmcore.space import UnmappedError
 
 ASK_S = 60.0  # for a root to answer, on a busy computer
 GUEST_S = 30.0
@@ -170,3 +173,14 @@ def _output(channel: grpc.Channel, request: vm_pb2.ConsoleRequest) -> bytes:
 def taints(root: str, told: Facts, seen: Sequence[Finding]) -> list[Finding]:
     """Taint flags that nothing in `seen` explains."""
     return of_taint(told.tainted, told.modules, Source(root, told.release), seen)
+
+
+def backtraces(lab: Lab) -> list[str]:
+    """What the CPUs of a new root did that has died or stands still, by its memory. Raises MultirootError."""
+    with client.connect(lab.agent_address, root="old") as channel:
+        memory = RootMemory.of(memory_pb2_grpc.MemoryServiceStub(channel), "new")
+        try:
+            found = traces.of_all(memory.tables(), need_info(memory), memory.parked)
+        except UnmappedError as error:
+            raise MultirootError(f"what its CPUs did cannot be read: {error}") from error
+    return traces.lines(found)

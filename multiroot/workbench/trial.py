@@ -58,6 +58,7 @@ from multiroot.workbench.trial_report import Command, Step, Trial
 from multiroot.workbench.wanted import VM_MEMORY, Until, Wanted, Where
 from multiroot.workbench.watch import RootLostError, Watch
 
+BACKTRACES = "backtraces-new.txt"
 # Guests report with every 64th tick, and both roots have to see a report.
 TICKS = 70
 GUEST = "vm1"
@@ -347,6 +348,10 @@ class Player:
             self.trial.listened = ["old", *(["new"] if self._new_spoke() else [])]
             if self.lab and self.lab.state.alive() and not self.lost:
                 found += self._ask_the_living(found)
+            elif self.lab and self.lab.state.alive() and self.launched:
+                # The old root may be the one that was lost: then nobody can be asked.
+                with suppress(MultirootError):
+                    self.trial.backtraces = look.backtraces(self.lab)
             self.trial.resets = state.load(self.machine.name).resets()
         found = apply(found, self.wanted.allow)
         with self.phases.phase(PhaseName.LINES_OF_SOURCE, findings=len(found)):
@@ -392,6 +397,8 @@ class Player:
         for name in (console_log("old"), console_log("new"), QEMU_LOG, EVENTS_LOG):
             if (self.machine.state / name).exists():
                 shutil.copy(self.machine.state / name, folder)
+        if self.trial.backtraces:
+            (folder / BACKTRACES).write_text("\n".join(self.trial.backtraces) + "\n")
 
     def down(self) -> None:
         """End the machine, if there is one."""

@@ -55,6 +55,7 @@ class Trial:
     ticks: int = 0
     resets: int = 0
     untested: str = ""
+    backtraces: list[str] = field(default_factory=list)  # of a new root that was lost, by its memory
     phases: tuple[Phase, ...] = ()
 
     @property
@@ -125,6 +126,7 @@ class Trial:
             "points": [asdict(each) for each in self.points()],
             "kernels": [asdict(each) | {"same": each.same} for each in self.identities],
             "findings": [each.to_json() for each in self.findings],
+            "backtraces": self.backtraces,
             "phases": [
                 {
                     "name": each.name,

@@ -24,6 +24,9 @@ from hypothesis import strategies as st
 from kexec.x86.bzimage import BzImage
 from launch.fakes import FakeDevice
 from plan.strategies import machine
+from root.carve_fakes import Device
+from root.test_peers import FakePage, FakeSide
+from vmcore.small_kernel import BASE
 
 from multiroot.arena.arena import Arena, format_arena
 from multiroot.coordinator.adoption import Adoption, AdoptionContext
@@ -40,15 +43,19 @@ from multiroot.launch import session
 from multiroot.phases import Phases
 from multiroot.root.identity import Identity
 from multiroot.root.marks import Marks
-from multiroot.root.peers import Peers
+from multiroot.root.memory_service import MemoryParts, MemoryService
+from multiroot.root.peers import Peers, Role, SideState
 from multiroot.root.root_service import RootParts, RootService
 from multiroot.rpc.server import make_server
 from multiroot.rpc.status import ERROR_KEY, decode, translated
 from multiroot.rpc.v1 import (
+    common_pb2,
     coordinator_pb2,
     coordinator_pb2_grpc,
     handoff_pb2,
     handoff_pb2_grpc,
+    memory_pb2,
+    memory_pb2_grpc,
     root_pb2,
     root_pb2_grpc,
     vm_pb2,
@@ -62,7 +69,7 @@ from multiroot.vm.vm_service import VmService
 
 METHODS = [
     method
-    for module in (coordinator_pb2, handoff_pb2, root_pb2, vm_pb2)
+    for module in (coordinator_pb2, handoff_pb2, memory_pb2, root_pb2, vm_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -80,6 +87,8 @@ GOOD: dict[str, Message] = {
         definition=definition_to_proto(SMALL), giver=2, epoch=1, vmm="memory", vmm_version="1",
         extents=[vm_pb2.Extent(offset=2 * MIB, size=SMALL.ram_bytes)],
     ),
+    "Describe": memory_pb2.DescribeMemoryRequest(root="new"),
+    "Read": memory_pb2.ReadMemoryRequest(root=2, ranges=[common_pb2.MemoryRange(start=BASE, size=1 << 20)]),
     "Plan": LAUNCH,
     "Launch": LAUNCH,
     "Update": coordinator_pb2.UpdateRequest(launch=LAUNCH, until="handover"),
@@ -138,6 +147,9 @@ async def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         list,
     )
     root_pb2_grpc.add_RootServiceServicer_to_server(RootService(root), server)
+    memory = MemoryParts(Device(), Peers(time.monotonic_ns, time.monotonic_ns), 1)  # type: ignore[arg-type]
+    memory.peers.attach(Role.CHILD, FakePage(theirs=FakeSide(state=SideState.READY, root=2)))
+    memory_pb2_grpc.add_MemoryServiceServicer_to_server(MemoryService(memory), server)
     target = f"unix:{tmp_path}/agent"
     server.add_insecure_port(target)
     await server.start()

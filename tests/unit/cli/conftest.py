@@ -23,10 +23,10 @@ from multiroot.plan.planner import Plan, PlannedCpu
 from multiroot.ranges import Range
 from multiroot.rpc.server import ROOT_KEY
 from multiroot.rpc.status import encode
-from multiroot.rpc.v1 import coordinator_pb2, root_pb2, vm_pb2, watch_pb2
+from multiroot.rpc.v1 import coordinator_pb2, memory_pb2, root_pb2, vm_pb2, watch_pb2
 from multiroot.units import GIB, KIB, MIB
 
-SERVICES = (coordinator_pb2, root_pb2, vm_pb2, watch_pb2)
+SERVICES = (coordinator_pb2, memory_pb2, root_pb2, vm_pb2, watch_pb2)
 
 # What an agent answers to Plan.
 PLAN = Plan(

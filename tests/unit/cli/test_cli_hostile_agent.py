@@ -52,6 +52,9 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("Launch", "Plan"),
     ),
+    "root dump": (("root dump new --dry-run", "root dump new --with-free -n --json"), ("Describe", "Read")),
+    "root backtrace": (("root backtrace new", "root backtrace new --json"), ("Describe", "Read")),
+    "root drgn": (("root drgn new -e pass",), ("Describe", "Read")),
     "root release": (("root release", "root release --json"), ("Release",)),
     "root adopt": (("root adopt",), ("TakeOver",)),
     "update": (

@@ -71,7 +71,7 @@ def test_help_ends_with_the_example(path: tuple[str, ...], command: click.Comman
     assert done.output.endswith(f"\nExample:\n  {command.example}\n")
 
 
-@pytest.mark.parametrize("path", [(), ("lab",)], ids=["multiroot", "lab"])
+@pytest.mark.parametrize("path", [(), ("lab",), ("root",)], ids=["multiroot", "lab", "root"])
 def test_lists_of_commands_agree_with_the_commands(path: tuple[str, ...]) -> None:
     """They are written down a second time where a command is not imported to be listed."""
     group = dict(TREE)["multiroot", *path]

@@ -77,6 +77,16 @@ async def test_a_panic_is_told_while_the_time_to_join_has_not_passed(new: NewRoo
     assert new.heard[-1] == "---[ end Kernel panic ]---"
 
 
+async def test_what_the_cpus_did_is_kept_with_what_was_said(new: NewRoot, tmp_path: Path) -> None:
+    for line in (BANNER, PANIC):
+        new.kernel.say(line)
+    traces = ["What its CPUs did:", "CPU 0: init (pid 1)", "  ? panic+0x1/0x2"]
+    with pytest.raises(PeerLostError):
+        await wait_for_join(new.peers, cast(Any, new), new.watch, 60, tmp_path, lambda: traces)
+    kept = (tmp_path / "console-root-2.log").read_text().splitlines()
+    assert kept == [*new.heard, *traces]
+
+
 async def test_the_trace_behind_a_crash_is_waited_for(new: NewRoot, tmp_path: Path) -> None:
     def go_on(line: str) -> None:
         if line.startswith("BUG"):

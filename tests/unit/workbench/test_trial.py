@@ -110,3 +110,36 @@ def test_a_step_that_did_not_hold_is_the_last(tmp_path: Path, error: MultirootEr
         one._step(LAUNCH, take)
     assert [(each.name, each.held, each.seen) for each in one.trial.steps] == [(LAUNCH, False, "x")]
     assert one.lost is lost
+
+
+@pytest.mark.parametrize(("lost", "launched"), [(True, True), (False, True), (True, False)])
+def test_traces_of_a_new_root_that_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool, launched: bool
+) -> None:
+    one = player(tmp_path)
+    one.lab = SimpleNamespace(state=SimpleNamespace(alive=lambda: True))  # type: ignore[assignment]
+    one.lost, one.launched = lost, launched
+    monkeypatch.setattr(trials.look, "consoles", lambda folder: [])
+    monkeypatch.setattr(trials.state, "load", lambda name: SimpleNamespace(resets=lambda: 0))
+    monkeypatch.setattr(one, "_ask_the_living", lambda found: [])
+    monkeypatch.setattr(trials.look, "backtraces", lambda lab: ["CPU 0: init (pid 1)"])
+    one.look()
+    assert one.trial.backtraces == (["CPU 0: init (pid 1)"] if lost and launched else [])
+    one.keep_logs(tmp_path / "logs")
+    assert (tmp_path / "logs" / trials.BACKTRACES).exists() is (lost and launched)
+
+
+def test_a_crash_of_which_no_traces_can_be_had_is_one_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lab: object) -> list[str]:
+        raise PeerLostError("the old root is gone, too")
+
+    one = player(tmp_path)
+    one.lab = SimpleNamespace(state=SimpleNamespace(alive=lambda: True))  # type: ignore[assignment]
+    one.lost = one.launched = True
+    monkeypatch.setattr(trials.look, "consoles", lambda folder: [])
+    monkeypatch.setattr(trials.state, "load", lambda name: SimpleNamespace(resets=lambda: 0))
+    monkeypatch.setattr(trials.look, "backtraces", refuse)
+    one.look()
+    assert one.trial.backtraces == []

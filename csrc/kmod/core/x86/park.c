@@ -6,9 +6,11 @@
 #include <linux/bits.h>
 #include <linux/build_bug.h>
 #include <linux/mm.h>
+#include <linux/percpu.h>
 #include <linux/smp.h>
 #include <linux/vmalloc.h>
 #include <asm/apic.h>
+#include <asm/asm.h>
 #include <asm/cpufeature.h>
 #include <asm/debugreg.h>
 #include <asm/irq_vectors.h>
@@ -118,6 +120,32 @@ void mr_park_build(struct multiroot_ledger *ledger, phys_addr_t phys)
 	ledger->park_offset = MR_PARK_OFFSET;
 }
 
+/*
+ * Where a CPU's stack ended when it left, for whoever looks into this root's memory afterwards: a debugger that finds
+ * it by its first word. There may be older ones in memory, of roots that were there before.
+ */
+struct mr_park_mark {
+	u64 magic;		/* "MRPARKED" */
+	u64 stack;
+	u32 root;
+	u32 cpu;
+	u64 pad;
+} __aligned(32);
+
+#define MR_PARK_MARK	0x44454b524150524dULL
+
+static DEFINE_PER_CPU(struct mr_park_mark, mr_park_marks);
+
+static void mr_park_leave_mark(void)
+{
+	struct mr_park_mark *mark = this_cpu_ptr(&mr_park_marks);
+
+	mark->stack = current_stack_pointer;
+	mark->root = mr_ledger_root();
+	mark->cpu = raw_smp_processor_id();
+	mark->magic = MR_PARK_MARK;
+}
+
 typedef void (*park_code)(u64 code, u64 slot, u64 stack, unsigned long eoi);
 
 /**
@@ -131,6 +159,7 @@ void mr_park_self(void)
 	u32 apic_id;
 
 	local_irq_disable();
+	mr_park_leave_mark();
 	apic_id = mr_apic_id();
 	mr_slot_answer(apic_id);
 	mr_virt_leave();
