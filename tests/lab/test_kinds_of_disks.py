@@ -61,6 +61,7 @@ def place(labs_factory: Labs, tmp_path_factory: pytest.TempPathFactory) -> Itera
     tools = disk_image.tools(lab.cache(Phases("workstation")))
     qcow2 = folder / "c.qcow2"
     proc.run([*roots.loader_argv(tools, "bin/qemu-img"), "create", "-q", "-f", "qcow2", qcow2, str(SIZE)])
+    os.truncate(qcow2, SIZE + 2 * MIB)  # a server's disk does not grow
     machine = labs_factory.fresh(kernels=("6.1", "7.x"), vms=2, disks=tuple(map(str, files)))
     a, b = (f"pmem:{each.start:#x}" for each in machine.state.machine.layout.disks)
     with closing(NbdServer(tools, qcow2)) as server:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -95,8 +96,9 @@ def content(head: bytes, size: int = GIB) -> Content:
     return Content(size, read_only=False, head=head.ljust(HEAD, b"\0"))
 
 
-def qcow2(version: int = 3, backing: int = 0, features: int = 0) -> bytes:
-    return struct.pack(">4sIQ", b"QFI\xfb", version, backing).ljust(72, b"\0") + struct.pack(">Q", features)
+def qcow2(version: int = 3, backing: int = 0, features: int = 0, size: int = 0) -> bytes:
+    start = struct.pack(">4sIQIIQ", b"QFI\xfb", version, backing, 0, 16, size)
+    return start.ljust(72, b"\0") + struct.pack(">Q", features)
 
 
 def table(sectors: int) -> bytes:
@@ -116,6 +118,7 @@ def test_what_may_be_in_a_disk() -> None:
         (QCOW2, content(b""), "there is no qcow2 in the disk"),
         (QCOW2, content(qcow2(backing=1024)), "needs another file"),
         (QCOW2, content(qcow2(features=4)), "needs another file"),
+        (QCOW2, Content(16 * MIB, False, qcow2(size=16 * MIB)), "too small for the qcow2 in it"),
         (QCOW2, Content(512, read_only=False, head=b"QFI\xfb\0\0\0\3"), "is cut off"),
         (RAW, content(table(GIB // 512 + 1)), "too small for the image in it: it has 1 GiB, .* is made for"),
         (RAW, Content(100, read_only=False, head=bytes(100)), "too small: it has 100 bytes"),
@@ -125,3 +128,17 @@ def test_what_may_be_in_a_disk() -> None:
 def test_what_else_is_in_a_disk_is_named(disk: Disk, found: Content, words: str) -> None:
     with pytest.raises(BadRequestError, match=words):
         check_content(disk, found)
+
+
+@pytest.mark.parametrize(
+    ("size", "room"),
+    # As `qemu-img measure -O qcow2` has it of one that is fully allocated.
+    [(16 * MIB, 17104896), (4 * GIB, 4295884800)],
+)
+def test_a_qcow2_has_room_for_all_that_a_guest_may_write(size: int, room: int) -> None:
+    head = qcow2(size=size)
+    check_content(QCOW2, Content(room, read_only=False, head=head))
+    with pytest.raises(BadRequestError, match=f"truncate --size={room} FILE"):
+        check_content(QCOW2, Content(room - 1, read_only=False, head=head))
+    # Nobody writes to it.
+    check_content(replace(QCOW2, read_only=True), Content(room // 2, read_only=True, head=head))
