@@ -136,6 +136,12 @@ export function drawConsoles(facts) {
   );
 }
 
+// When a bench began, as it says itself (ISO 8601, UTC), to the minute.
+const measured = (started) => {
+  const found = /^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)/.exec(started);
+  return found ? ` (${found[1]}, ${found[2]} UTC)` : "";
+};
+
 // The same run's kexec + PMEM, if a bench has measured it: to scale, so that it leaves the screen.
 export function drawCompare(bench, model) {
   const ours = number(bench?.ours_ns);
@@ -144,7 +150,7 @@ export function drawCompare(bench, model) {
   if (!ours || !kexec || !changed("compare", [bench, model.first])) return;
   setText(
     $("compare-text"),
-    `Both in one run of the bench, on one machine, with the same VM: ${text(bench.started)}. ` +
+    `Both in one run of the bench, on one machine, with the same VM${measured(text(bench.started))}. ` +
       `A VM that is kept in memory while the kernel is replaced by kexec stands ${Math.round(kexec / ours)} times as long.`,
   );
   const row = (title, kind, width) => {
