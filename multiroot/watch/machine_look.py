@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -100,7 +101,11 @@ class MachineLook:
 
     def devices(self) -> list[str]:
         """Addresses of the PCI functions that this root has."""
-        return sorted(entry.name for entry in (self._top / "sys/bus/pci/devices").glob("*"))
+        try:
+            # Path.glob takes four times as long, and this is done twice a second.
+            return sorted(os.listdir(self._top / "sys/bus/pci/devices"))  # noqa: PTH208
+        except FileNotFoundError:
+            return []
 
     def _hardware_ids(self) -> dict[int, int]:
         """Of the online CPUs, by their numbers here."""
