@@ -119,17 +119,17 @@ class Teller:
                     self._signal.ring()
                 self._beat(now())
                 continue
-            if now() >= rest_until:
-                if news:
-                    await asyncio.sleep(GATHER_S)
-                began = now()
-                if news or began - looked >= LOOK_S:
-                    looked, news = began, False
-                    self._tell_changes()
-                self._tell_ticks()
+            if rung:
+                await asyncio.sleep(GATHER_S)
+            began = now()
+            if began >= rest_until and (news or began - looked >= LOOK_S):
+                looked, news = began, False
+                self._tell_changes()
                 # Where this takes long, as in a root that gets little CPU, it is done less often: what says
                 # that this agent is alive, and all else that the loop does, must not wait for it.
                 rest_until = now() + min(REST * (now() - began), REST_MOST_S)
+            # Never later than this: a console goes soon after its VM was handed over.
+            self._tell_ticks()
             self._beat(now())
 
     def _tell_changes(self) -> None:
