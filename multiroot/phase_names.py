@@ -33,6 +33,8 @@ class PhaseName(StrEnum):
     SHUT_LAB_DOWN = "shut the lab down"
     CARRY_IN = "carry the command in"
     RUN_COMMAND = "run the command"
+    BUILD_KSELFTESTS = "build kselftests"
+    RUN_KSELFTEST = "run a kselftest"
     COLLECT = "collect what the kernels said"
     LINES_OF_SOURCE = "find the lines of source"
     FETCH_SOURCE = "fetch the source"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from multiroot.verdict.points import Point
     from multiroot.workbench.carry import Streams
     from multiroot.workbench.trial_report import Repeated, Trial
-    from multiroot.workbench.wanted import Wanted
+    from multiroot.workbench.wanted import Until, Wanted, Where
 
 UNTESTED = 125  # as `git bisect run` wants it
 KERNEL = "6.12"
@@ -51,6 +51,8 @@ class Asked:
     keep: bool
     carve: int | None
     logs: Path | None
+    kselftest: str | None
+    kselftest_tree: Path | None
 
     def wanted(self, lab: LabChoice, command: tuple[str, ...]) -> Wanted:
         """The trial. Raises BadRequestError for what cannot be, UsageError for what contradicts itself."""
@@ -58,6 +60,10 @@ class Asked:
         from multiroot.workbench import carry
         from multiroot.workbench.wanted import VM_MEMORY, Until, Wanted, Where
 
+        if self.kselftest and command:
+            raise click.UsageError("--kselftest runs in place of CMD.")
+        if self.kselftest_tree and not self.kselftest:
+            raise click.UsageError("--kselftest-tree is for --kselftest.")
         where = Where(self.where) if self.where else Where.OLD if self.until == "boot" else Where.NEW
         until = Until[(self.until or ("boot" if where is Where.OLD and not self.new else "handover")).upper()]
         if where is Where.NEW and until is Until.BOOT:
@@ -94,7 +100,32 @@ class Asked:
             keep=self.keep,
             allow=_allowed(self.allow),
             logs=self.logs,
+            places=self._places(where, until),
         )
+
+    def _places(self, where: Where, until: Until) -> tuple[Where, ...]:
+        """Where kselftests run: where somebody wants them, or in each root that is there and in the guest."""
+        from multiroot.workbench.wanted import Until, Where
+
+        if not self.kselftest:
+            return ()
+        if self.where:
+            if where is Where.WORKSTATION:
+                raise click.UsageError("kselftests run in the lab: --in old, new or vm.")
+            return (where,)
+        there = {Where.OLD: until is not Until.UPDATE, Where.NEW: until is not Until.BOOT}
+        return (*(each for each, is_there in there.items() if is_there), Where.VM)
+
+    def built(self, wanted: Wanted) -> Wanted:
+        """The trial with its kselftests, which are built when they were asked for."""
+        from multiroot.workbench import kselftest
+
+        if not self.kselftest:
+            return wanted
+        wishes = kselftest.wishes(self.kselftest)
+        trees = kselftest.trees((wanted.new, wanted.lab.kernel), self.kselftest_tree)
+        with shown_phases() as phases:
+            return replace(wanted, suites=tuple(kselftest.build(trees, wishes, phases)))
 
 
 @click.command(
@@ -151,6 +182,18 @@ class Asked:
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--carve", type=SizeType(), metavar="SIZE", help="Memory of the new root.")
 @click.option("--logs", type=click.Path(path_type=Path), metavar="DIR", help="Copy the consoles' logs there.")
+@click.option(
+    "--kselftest",
+    metavar="SUITES",
+    help="In place of CMD, suites of the kernel's own tests (timers,kvm:hyperv_cpuid), in both roots and a "
+    "guest, or where --in says.",
+)
+@click.option(
+    "--kselftest-tree",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The source tree that they are built from, if not that of --new or --old.",
+)
 @matrix_options
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE ('-': stdout)."
@@ -181,7 +224,7 @@ def try_(
     points.check_stdout(data=json_file == Path("-"))
     if repeat > 1 and asked.keep:
         raise click.UsageError("--keep is for one trial.")
-    wanted = asked.wanted(lab, command)
+    wanted = asked.built(asked.wanted(lab, command))
     seen = _play(wanted, repeat, _streams(points))
     points.tell(seen.points(), "multiroot try")
     _write(seen, json_file)

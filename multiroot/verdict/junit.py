@@ -4,13 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from xml.etree import ElementTree as tree
 
 from multiroot.verdict.points import Outcome, Point, counts
 
 
 def write(points: Sequence[Point], suite: str) -> str:
-    """The whole document; `suite` is the name of what was run."""
+    """The whole document; `suite` is the name of what was run. What a point consists of stands beside it,
+    for JUnit has no tests in tests.
+    """
+    points = [
+        each
+        for outer in points
+        for each in (
+            outer,
+            *(replace(inner, claim=f"{outer.claim}: {inner.claim}") for inner in outer.points),
+        )
+    ]
     all_ = counts(points)
     top = tree.Element(
         "testsuite",

@@ -10,16 +10,22 @@ from multiroot.verdict.points import Outcome, Point, counts
 
 def write(points: Sequence[Point]) -> str:
     """The whole document, its last line ended."""
-    lines = ["KTAP version 1", f"1..{len(points)}"]
-    for number, each in enumerate(points, 1):
-        lines += [f"# {_one_line(detail)}" for detail in each.details]
-        lines.append(_result(number, each))
+    lines = _document(points)
     all_ = counts(points)
     lines.append(
         f"# Totals: pass:{all_[Outcome.HELD]} fail:{all_[Outcome.FAILED]} xfail:0 xpass:0"
         f" skip:{all_[Outcome.SKIPPED]} error:0"
     )
     return "\n".join(lines) + "\n"
+
+
+def _document(points: Sequence[Point]) -> list[str]:
+    lines = ["KTAP version 1", f"1..{len(points)}"]
+    for number, each in enumerate(points, 1):
+        lines += [f"  {line}" for line in _document(each.points)] if each.points else []
+        lines += [f"# {_one_line(detail)}" for detail in each.details]
+        lines.append(_result(number, each))
+    return lines
 
 
 def _result(number: int, point: Point) -> str:

@@ -23,7 +23,7 @@ class Outcome(StrEnum):
 @dataclass(frozen=True)
 class Point:
     """One claim. `seen` is what was seen of it, in a line; `details` are more lines. `seconds` it took, 0:
-    none of its own.
+    none of its own. `points` are those that it consists of.
     """
 
     claim: str
@@ -31,6 +31,7 @@ class Point:
     seen: str = ""
     details: tuple[str, ...] = ()
     seconds: float = 0.0
+    points: tuple[Point, ...] = ()
 
 
 class Check(Protocol):

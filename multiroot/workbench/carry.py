@@ -59,16 +59,18 @@ def carry_in(reach: Reach, command: Sequence[str], carried: Sequence[Path]) -> t
     """Put the command's file, if it is one of ours, and others there; returns the command as it is there."""
     own = [Path(command[0])] if "/" in command[0] else []
     for path in (*own, *carried):
-        _put(reach, path, "755" if os.access(path, os.X_OK) else "644")
+        put(reach, path, Path(FOLDER, path.name))
     return (f"./{own[0].name}", *command[1:]) if own else tuple(command)
 
 
-def _put(reach: Reach, path: Path, mode: str) -> None:
+def put(reach: Reach, path: Path, place: Path) -> None:
+    """Put a file there, executable if it is here. Raises MultirootError."""
     errors = bytearray()
+    mode = "755" if os.access(path, os.X_OK) else "644"
     with path.open("rb") as file, closing(reach()) as channel:
         code = execution.execute(
             channel,
-            ["sh", "-c", _PUT, "sh", FOLDER, path.name, mode],
+            ["sh", "-c", _PUT, "sh", str(place.parent), place.name, mode],
             stdin=file.fileno(),
             stdout=errors.extend,
             stderr=errors.extend,

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,9 +73,12 @@ class Made:
     lacks: tuple[Lack, ...]
 
 
-def check_tools() -> None:
-    """Raises BadRequestError naming the packages that are missing on this computer."""
-    missing = [package for program, package in _PROGRAMS.items() if not proc.find(program)]
+def check_tools(more: Mapping[str, str] | None = None) -> None:
+    """Raises BadRequestError naming the packages that are missing on this computer. `more` are programs with
+    their packages.
+    """
+    programs = {**_PROGRAMS, **(more or {})}
+    missing = [package for program, package in programs.items() if not proc.find(program)]
     missing += [package for header, package in _HEADERS.items() if not Path(header).exists()]
     if missing:
         raise BadRequestError(

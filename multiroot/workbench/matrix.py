@@ -44,6 +44,7 @@ class Matrix(Recipe):
     where: Annotated[Words, Field(alias="in")] = (Where.NEW.value,)
     until: str = Until.HANDOVER.word
     command: tuple[str, ...] = ()
+    kselftest: str = ""
     carry: tuple[str, ...] = ()
     append_old: str = ""
     append_new: str = ""
@@ -121,6 +122,7 @@ def arguments(matrix: Matrix, cell: Cell) -> list[str]:
     words += [word for path in matrix.carry for word in ("--carry", path)]
     words += [word for path in matrix.allow for word in ("--allow", path)]
     words += ["--timeout", str(matrix.timeout)] if matrix.timeout else []
+    words += ["--kselftest", matrix.kselftest] if matrix.kselftest else []
     return [*words, "--", *matrix.command]
 
 

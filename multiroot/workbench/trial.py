@@ -51,7 +51,7 @@ from multiroot.verdict.allow import apply
 from multiroot.verdict.findings import Finding
 from multiroot.verdict.symbols import Symbols, symbolised
 from multiroot.vm.messages import ticks_from_proto
-from multiroot.workbench import carry, look
+from multiroot.workbench import carry, kselftest_run, look
 from multiroot.workbench.carry import Streams
 from multiroot.workbench.look import Image
 from multiroot.workbench.trial_report import Command, Step, Trial
@@ -86,9 +86,9 @@ class _Bad(Exception):
 
 def planned(wanted: Wanted) -> tuple[str, ...]:
     """The steps that a trial takes, in their order."""
-    if not wanted.command:
+    if not (wanted.command or wanted.suites):
         return BOOT, GUEST_BOOT, LAUNCH, THERE, BACK, RELEASE, UPDATE, NEXT
-    guest = (GUEST_BOOT,) if wanted.where is Where.VM else ()
+    guest = (GUEST_BOOT,) if wanted.guest_takes_commands else ()
     steps = {
         Until.BOOT: (BOOT, *guest),
         Until.LAUNCH: (BOOT, *guest, LAUNCH),
@@ -102,6 +102,8 @@ def run(wanted: Wanted, phases: Phases, streams: Streams) -> Trial:
     """One trial; the machine ends with it unless `keep`. Raises MultirootError for what nobody can try."""
     machine, built = lab.prepare(wanted.lab, phases)
     trial = Trial(planned(wanted))
+    for where in wanted.places:
+        trial.suites += kselftest_run.claims(wanted.suites, where.value)
     player = Player(wanted, trial, phases, streams, machine, built)
     try:
         with suppress(_Bad):
@@ -140,7 +142,7 @@ class Player:
         self._identify("old", self.machine.kernel)
         with Watch(machine, self.wanted.patience_s) as watch, Agents(machine.agent_address) as agents:
             watch.ask("old")
-            if not self.wanted.command:
+            if NEXT in self.trial.planned:
                 self._standard(watch, agents)
                 return
             if GUEST_BOOT in self.trial.planned:
@@ -151,7 +153,8 @@ class Player:
                 self._step(THERE, lambda: self._hand_over(agents, "new"))
             if self.wanted.until is Until.UPDATE:
                 self._step(UPDATE, lambda: self._update(watch, self.wanted.new))
-            self._step(LIVE, lambda: self._command(watch))
+            run = self._kselftests if self.wanted.suites else partial(self._command, watch)
+            self._step(LIVE, run)
 
     def _heard(self, phase: Phase) -> None:
         """Show a phase of an agent, and keep it when it has ended."""
@@ -190,13 +193,13 @@ class Player:
 
     def _start_guest(self, agents: Agents) -> str:
         (definition,) = guests.definitions(1, VM_MEMORY)
-        if self.wanted.where is Where.VM:
+        if self.wanted.guest_takes_commands:
             definition.guest, definition.append = COMMANDS, f"{COMMANDS}.token={self.token}"
         # "quiet" is on its command line; then warnings are not heard.
         definition.append += " loglevel=5"
         with self.phases.phase(PhaseName.START_VMS):
             agents.run(definition)
-        if self.wanted.where is not Where.VM:
+        if not self.wanted.guest_takes_commands:
             return f"{GUEST} is started"
         with self.phases.phase(PhaseName.WAIT_FOR_GUESTS):
             self._await_guest()
@@ -239,7 +242,7 @@ class Player:
 
     def _hand_over(self, agents: Agents, to: str) -> str:
         giver = "old" if to == "new" else "new"
-        if self.wanted.where is Where.VM:
+        if self.wanted.guest_takes_commands:
             ((result, _),) = agents.hand_over([GUEST], to, self._heard)
             return f"it stood still for {(result.resumed_ns - result.stopped_ns) / 1e6:.1f} ms"
         with self.phases.phase(PhaseName.WAIT_FOR_GUESTS):
@@ -299,8 +302,6 @@ class Player:
 
     def _command(self, watch: Watch) -> str:
         where = self.wanted.where
-        # After an update the new root is the one that answers first.
-        root = "old" if self.alone else where.value
         environment = {
             "MULTIROOT_WHERE": where.value,
             "MULTIROOT_AGENT": self._lab.state.agent_target,
@@ -314,12 +315,33 @@ class Player:
                 code = carry.run_here(words, environment)
         else:
             with self.phases.phase(PhaseName.CARRY_IN):
-                reach = self._reach_guest if where is Where.VM else partial(self._lab.channel, root)
+                reach = self._reach(where)
                 there = carry.carry_in(reach, words, self.wanted.carried)
             with self.phases.phase(PhaseName.RUN_COMMAND), self._limited(watch):
                 code = carry.run_there(reach, there, environment, self.streams)
         self.trial.command = Command(words, where.value, code, round(time.monotonic() - began, 3))
         return ""
+
+    def _reach(self, where: Where) -> carry.Reach:
+        if where is Where.VM:
+            return self._reach_guest
+        # After an update the new root is the one that answers first.
+        return partial(self._lab.channel, "old" if self.alone else where.value)
+
+    def _kselftests(self) -> str:
+        slowness = kselftest_run.SLOWNESS if self.machine.accelerator == "tcg" else 1
+        for where in self.wanted.places:
+            runner = kselftest_run.Runner(
+                self._reach(where),
+                where.value,
+                self.phases,
+                limit_s=self.wanted.timeout_s,
+                slowness=slowness,
+                heard=self.streams.stdout,
+            )
+            for ended in runner.play(self.wanted.suites):
+                self.trial.ran.append(ended)
+        return f"{len(self.trial.ran)} kselftests ran"
 
     def _limited(self, watch: Watch) -> AbstractContextManager[None]:
         return watch.limit(self.wanted.timeout_s, self.wanted.command[0])

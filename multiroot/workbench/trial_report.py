@@ -41,12 +41,15 @@ class Command:
 @dataclass
 class Trial:
     """One run. `planned` names the steps that were to be taken. `untested` is why nothing can be said, or "".
-    `leaks` says of each root whether its kernel has kmemleak. `ticks_lost` is None if no guest was watched.
+    `suites` are the tests of kselftest that were to run, `ran` the points of those that did. `leaks` says of
+    each root whether its kernel has kmemleak. `ticks_lost` is None if no guest was watched.
     """
 
     planned: tuple[str, ...]
     steps: list[Step] = field(default_factory=list)
     command: Command | None = None
+    suites: list[str] = field(default_factory=list)
+    ran: list[Point] = field(default_factory=list)
     identities: list[Identity] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     listened: list[str] = field(default_factory=list)  # roots and guests whose consoles were read
@@ -67,6 +70,8 @@ class Trial:
         """Every claim of the trial."""
         points = [Point(step.name, *_outcome(step), seconds=step.seconds) for step in self.steps]
         points += [Point(name, Outcome.SKIPPED, "not reached") for name in self.planned[len(self.steps) :]]
+        points += self.ran
+        points += [Point(claim, Outcome.SKIPPED, "not reached") for claim in self.suites[len(self.ran) :]]
         points += [
             point(f"the {each.where} root ran the kernel that was asked for", each.same, _told(each))
             for each in self.identities

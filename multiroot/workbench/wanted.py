@@ -10,6 +10,7 @@ from pathlib import Path
 from multiroot.lab.lab import Options
 from multiroot.units import MIB
 from multiroot.verdict.allow import Allowed
+from multiroot.workbench.kselftest import Suite
 
 VM_MEMORY = 256 * MIB
 
@@ -40,7 +41,8 @@ class Until(IntEnum):
 class Wanted:
     """One trial. `lab` has the old root's kernel; `new` is the new one's, as it was given.
 
-    `command` runs in `where` once all is done up to `until`; without one the standard scenario is played.
+    `command` runs in `where` once all is done up to `until`; without one, and without `suites`, the standard
+    scenario is played.
     `carried` are files to lie beside it. `timeout_s` is how long it may run, `patience_s` how long a root may
     not answer.
     """
@@ -59,3 +61,10 @@ class Wanted:
     keep: bool = False
     allow: tuple[Allowed, ...] = ()
     logs: Path | None = None  # a folder to copy to what the consoles said
+    suites: tuple[Suite, ...] = ()  # of kselftest, to run in place of a command
+    places: tuple[Where, ...] = ()  # where
+
+    @property
+    def guest_takes_commands(self) -> bool:
+        """Whether something is to run in the guest, which then is one that does not tick."""
+        return self.where is Where.VM or Where.VM in self.places
