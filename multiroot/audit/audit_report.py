@@ -9,21 +9,26 @@ from typing import Any
 
 from multiroot.audit.judge import Seen, Violation
 from multiroot.audit.rows import Phase, Role, Row, Rows
-from multiroot.verdict.points import Point, point
+from multiroot.verdict.points import Outcome, Point, point
 
 
 @dataclass(frozen=True)
 class Audit:
-    """One audited run. `failed` are claims of the demo that did not hold, `rings` counts doorbells."""
+    """One audited run. `claims` are those of the demo that was audited, `rings` counts doorbells."""
 
     rows: Rows
     seen: tuple[Seen, ...]
     violations: tuple[Violation, ...]
-    failed: tuple[str, ...]
+    claims: tuple[Point, ...]
     accesses: int
     trace_bytes: int
     msr_writes: dict[Role, int]
     rings: int
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The demo's claims that did not hold, with what was seen."""
+        return tuple(f"{each.claim}: {each.seen}" for each in self.claims if each.outcome is Outcome.FAILED)
 
     @property
     def held(self) -> bool:
@@ -38,14 +43,14 @@ class Audit:
         return sum(seen.reads for seen in found), sum(seen.writes for seen in found)
 
     def points(self) -> list[Point]:
-        """A point for each row, and one for each claim of the demo that failed."""
+        """A point for each row and for each claim of the demo."""
         rows = []
         for row in self.rows.row:
             broken = self.broken(row)
             details = [f"phase {each.phase}: {each.who} {each.what}, {each.count} times" for each in broken]
             seen = f"{len(broken)} violations" if broken else "only its owner touched it"
             rows.append(point(f"{row.id} {row.name}", not broken, seen, details))
-        return rows + [point(claim, False) for claim in self.failed]
+        return [*rows, *self.claims]
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -28,6 +28,7 @@ from multiroot.rpc import client, successor
 from multiroot.rpc.progress import follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc
+from multiroot.verdict.points import of_checks
 
 _PLAN_TIMEOUT = 60.0  # seconds
 _RETIRE_TIMEOUT = 400.0  # seconds
@@ -182,7 +183,7 @@ class Run:
             rows=self._rows,
             seen=tuple(self._judge.seen()),
             violations=tuple(self._judge.violations(self.doorbells)),
-            failed=tuple(f"{check.claim}: {check.seen}" for check in self._demo.checks() if not check.held),
+            claims=tuple(of_checks(self._demo.checks())),
             accesses=self._judge.accesses,
             trace_bytes=self._tap.received,
             msr_writes=dict(self._judge.msr_writes),

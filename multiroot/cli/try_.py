@@ -38,6 +38,7 @@ class Asked:
 
     old: str
     new: str
+    guest: str
     where: str | None
     until: str | None
     append_old: str
@@ -74,6 +75,7 @@ class Asked:
         options = lab.options(
             kernel=self.old,
             kernels=(new,),
+            guest_kernels=(self.guest,) if self.guest else (),
             vms=1,
             vm_memory=VM_MEMORY,
             carve=self.carve,
@@ -88,6 +90,7 @@ class Asked:
         return Wanted(
             lab=options,
             new=new,
+            guest=self.guest,
             where=where,
             until=until,
             command=command,
@@ -137,6 +140,7 @@ class Asked:
 )
 @click.option("--old", default=KERNEL, show_default=True, metavar="KERNEL", help="The old root's kernel.")
 @click.option("--new", default="", show_default="as --old", metavar="KERNEL", help="The new root's kernel.")
+@click.option("--guest", default="", show_default="the lab's", metavar="KERNEL", help="The guest's kernel.")
 @click.option(
     "--in",
     "where",

@@ -67,9 +67,15 @@ class _Roots:
         return [self.emulator, self.system, *self.kernels.values()]
 
 
-def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[str] = ()) -> Built:
+def build(
+    cache: Cache,
+    own: Sequence[KernelSource] = (),
+    demanded: Collection[str] = (),
+    guest_kernels: Collection[str] = (),
+) -> Built:
     """Build whatever is missing. `own` are kernels to have in the image beside the lab's, by their own names;
-    `demanded` are names, those of on-demand kernels among which are built too.
+    `demanded` are names, those of on-demand kernels among which are built too. `guest_kernels` are names of
+    those that guests are made of beside the lab's (`guests.image`).
     """
     made = _Roots.from_recipes(demanded)
     with ThreadPoolExecutor(_JOBS) as pool:
@@ -98,7 +104,8 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
         ]
         against: dict[str, Artifact | KernelSource] = {**made.kernels, **{each.name: each for each in own}}
         parts = [_parts(kernel, against[kernel.name], made.emulator, cache) for kernel in ready]
-        guest = next(kernel for kernel in ready if kernel.name == recipes.kernels().guest)
+        usual = recipes.kernels().guest
+        of_guests = [each for each in ready if each.name == usual or each.name in guest_kernels]
         programs = [
             guests.program_artifact(paths.recipes_dir() / f"image/{each}.c", made.emulator, cache)
             for each in ("execd", "kvmkeys")
@@ -107,8 +114,14 @@ def build(cache: Cache, own: Sequence[KernelSource] = (), demanded: Collection[s
             paths.recipes_dir() / "emulator/svm.c", made.emulator, cache, library=True
         )
         tickers = [
-            guests.ticker_artifact(guests.TICKER, guest, made.emulator, cache),
-            guests.commands_artifact(guest, programs[0], made.emulator, cache),
+            made_of
+            for each in of_guests
+            for made_of in (
+                guests.ticker_artifact(guests.image(guests.TICKER, each.name), each, made.emulator, cache),
+                guests.commands_artifact(
+                    guests.image(guests.COMMANDS, each.name), each, programs[0], made.emulator, cache
+                ),
+            )
         ]
         names = {each.name: each.guest for each in recipes.kernels().kernel if each.guest}
         tickers += [

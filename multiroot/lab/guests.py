@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
 from multiroot.kexec.cpio import Archive
-from multiroot.lab import initramfs, paths, roots
+from multiroot.lab import initramfs, paths, recipes, roots
 from multiroot.lab.artifacts import Artifact
 from multiroot.lab.cache import Cache
 from multiroot.lab.kernels import Kernel
@@ -35,6 +36,15 @@ _TICKER_MODULES = [
 ]
 _CFLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
 _LIBRARY = ["-shared", "-fPIC"]
+
+
+def image(kind: str, kernel: str = "") -> str:
+    """What a guest of a kind is called whose kernel the lab calls `kernel`; "": that of the lab's guests."""
+    if kernel in ("", recipes.kernels().guest):
+        return kind
+    plain = re.sub(r"[^a-z0-9]", "-", kernel)
+    # A guest's name is 32 characters at most (rpc/border.py).
+    return f"{kind}-{plain if len(plain) < 20 else hashlib.sha256(kernel.encode()).hexdigest()[:12]}"
 
 
 def program_artifact(source: Path, emulator: Artifact, cache: Cache, *, library: bool = False) -> Artifact:
@@ -90,8 +100,10 @@ def ticker_artifact(name: str, kernel: Kernel, emulator: Artifact, cache: Cache)
     return Artifact(f"guest-{name}", inputs, build)
 
 
-def commands_artifact(kernel: Kernel, execd: Artifact, emulator: Artifact, cache: Cache) -> Artifact:
-    """The guest that runs commands: BusyBox, and the exec service of roots."""
+def commands_artifact(
+    name: str, kernel: Kernel, execd: Artifact, emulator: Artifact, cache: Cache
+) -> Artifact:
+    """The guest that runs commands, as guest image `name`: BusyBox, and the exec service of roots."""
     init = paths.recipes_dir() / "guests/commands"
 
     def build(out: Path) -> None:
@@ -115,4 +127,4 @@ def commands_artifact(kernel: Kernel, execd: Artifact, emulator: Artifact, cache
         "emulator": emulator.digest,
         "modules": " ".join(_COMMANDS_MODULES),
     }
-    return Artifact(f"guest-{COMMANDS}", inputs, build)
+    return Artifact(f"guest-{name}", inputs, build)

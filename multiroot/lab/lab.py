@@ -52,7 +52,8 @@ class Options:
     takes KVM where it works.
     `kernel` and each of `kernels` is a name from qemu-lab/kernels.toml, "newest" or the path of a
     kernel file; `kernels` are those that must be in the image too. `modules` is where the modules of
-    kernels given by path are. `disks` are names of images, or files, that all roots see as persistent memory
+    kernels given by path are. `guest_kernels` are kernels that guests are to be made of, beside the lab's
+    own guests. `disks` are names of images, or files, that all roots see as persistent memory
     (`lab_disks`). A machine that is to `hold` is left paused where it resets or powers off. `append` is
     more of its kernel's command line. A boot that hangs is tried again until there were so many `attempts`.
     """
@@ -62,6 +63,7 @@ class Options:
     kernel: str = "6.12"
     kernels: tuple[str, ...] = ()
     modules: Path | None = None
+    guest_kernels: tuple[str, ...] = ()
     vms: int | None = None
     vm_memory: int | None = None
     carve: int | None = None
@@ -72,6 +74,11 @@ class Options:
     append: str = ""
     attempts: int = boot.ATTEMPTS
 
+    @property
+    def all_kernels(self) -> tuple[str, ...]:
+        """Every kernel that is named."""
+        return (self.kernel, *self.kernels, *self.guest_kernels)
+
 
 def cache(phases: Phases) -> Cache:
     """The user's cache of lab artifacts."""
@@ -80,7 +87,7 @@ def cache(phases: Phases) -> Cache:
 
 def own_kernels(options: Options) -> list[KernelSource]:
     """The kernels given by path; raises BadRequestError for those that cannot be used."""
-    given = dict.fromkeys(name for name in (options.kernel, *options.kernels) if is_path(name))
+    given = dict.fromkeys(name for name in options.all_kernels if is_path(name))
     found: dict[str, KernelSource] = {}
     for source in (own(name, options.modules) for name in given):
         other = found.setdefault(source.name, source)
@@ -116,7 +123,7 @@ def kernel_name(text: str) -> str:
 def check_names(options: Options) -> None:
     """Raises BadRequestError for a kernel that is neither one of the lab's nor given by path."""
     known = [kernel.name for kernel in recipes.kernels().kernel]
-    for name in (options.kernel, *options.kernels):
+    for name in options.all_kernels:
         if not is_path(name) and kernel_name(name) not in known:
             there = ", ".join(known)
             here = f"; there is a file of that name: ./{name}" if Path(name).exists() else ""
@@ -128,13 +135,17 @@ def check_names(options: Options) -> None:
 def prepare(options: Options, phases: Phases) -> tuple[Machine, Built]:
     """Build what is missing and decide the machine; starts nothing."""
     check_names(options)
-    wanted = (options.kernel, *options.kernels)
     recipe = chosen_recipe(options)
     if not recipe.sparse:
         host.check_memory(memory_layout(recipe, image=0).ram)
     artifacts = cache(phases)
     disks = lab_disks.choose(options.disks, options.name, artifacts)
-    built = build.build(artifacts, own_kernels(options), [kernel_name(name) for name in wanted])
+    built = build.build(
+        artifacts,
+        own_kernels(options),
+        [kernel_name(name) for name in options.all_kernels],
+        [kernel_name(name) for name in options.guest_kernels],
+    )
     check_carve([built.kernels[kernel_name(name)] for name in options.kernels], recipe)
     return decide(options, built, accel.choose(built, phases, options.accelerator), disks), built
 

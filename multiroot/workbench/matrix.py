@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Many trials from one file: which there are, and what each depends on.
 
-A matrix is a TOML file with lists for `old`, `new`, `machine` and `in`; each combination is a cell. What else
-it may hold (`until`, `command`, `append_old`, ...) is the same for all cells.
+A matrix is a TOML file with lists for `old`, `new`, `machine`, `guest` and `in`; each combination is a cell.
+What else it may hold (`until`, `command`, `append_old`, ...) is the same for all cells.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from multiroot.lab.artifacts import digest_tree
 from multiroot.lab.recipes import Recipe
 from multiroot.workbench.wanted import Until, Where
 
+USUAL = "default"  # the kernel that the lab's guests have, as "default" is its usual machine
 _SOURCES = ("multiroot/**/*.py", "csrc/**/*", "qemu-lab/**/*")
 
 
@@ -41,6 +42,7 @@ class Matrix(Recipe):
     old: Words
     new: Words
     machine: Words = ("default",)
+    guest: Words = (USUAL,)
     where: Annotated[Words, Field(alias="in")] = (Where.NEW.value,)
     until: str = Until.HANDOVER.word
     command: tuple[str, ...] = ()
@@ -62,7 +64,7 @@ class Matrix(Recipe):
         ):
             if strange := [each for each in values if each not in known]:
                 raise ValueError(f"no {name} {strange[0]!r}, there is {', '.join(known)}")
-        keys = {"old", "new", "machine", "in"}
+        keys = {"old", "new", "machine", "guest", "in"}
         if strange := sorted({key for each in self.without for key in each} - keys):
             raise ValueError(f"without: no {strange[0]!r}, there is {', '.join(sorted(keys))}")
         return self
@@ -75,19 +77,26 @@ class Cell:
     old: str
     new: str
     machine: str
+    guest: str
     where: str
 
     @property
     def name(self) -> str:
         """For files and labs."""
-        words = (self.old, self.new, self.machine, self.where)
+        words = (self.old, self.new, self.machine, self.guest, self.where)
         plain = ["".join(c if c.isalnum() or c in ".-" else "_" for c in Path(word).name) for word in words]
         told = hashlib.sha256(repr(words).encode()).hexdigest()[:6]
         return "_".join([*plain, told])
 
     def has(self, values: dict[str, str]) -> bool:
         """Whether it is one of those that `values` means."""
-        own = {"old": self.old, "new": self.new, "machine": self.machine, "in": self.where}
+        own = {
+            "old": self.old,
+            "new": self.new,
+            "machine": self.machine,
+            "guest": self.guest,
+            "in": self.where,
+        }
         return all(own[key] == value for key, value in values.items())
 
 
@@ -96,8 +105,8 @@ def read(path: Path) -> Matrix:
     if path.is_dir():
         raise BadRequestError(f"{path} is a folder", "name a matrix in TOML")
     matrix = recipes.read(path, Matrix)
-    for old, new in itertools.product(matrix.old, matrix.new):
-        lab.check_names(lab.Options(kernel=old, kernels=(new,)))
+    for kernel in (*matrix.old, *matrix.new, *(each for each in matrix.guest if each != USUAL)):
+        lab.check_names(lab.Options(kernel=kernel))
     for machine in matrix.machine:
         recipes.machine(machine)
     if not cells(matrix):
@@ -107,7 +116,7 @@ def read(path: Path) -> Matrix:
 
 def cells(matrix: Matrix) -> list[Cell]:
     """Every combination that is not left out."""
-    product = itertools.product(matrix.old, matrix.new, matrix.machine, matrix.where)
+    product = itertools.product(matrix.old, matrix.new, matrix.machine, matrix.guest, matrix.where)
     made = [Cell(*words) for words in product]
     return [each for each in made if not any(each.has(values) for values in matrix.without)]
 
@@ -115,6 +124,7 @@ def cells(matrix: Matrix) -> list[Cell]:
 def arguments(matrix: Matrix, cell: Cell) -> list[str]:
     """The words of the `multiroot try` that plays a cell, without those that say where results go."""
     words = ["--old", cell.old, "--new", cell.new, "--machine", cell.machine, "--in", cell.where]
+    words += ["--guest", cell.guest] if cell.guest != USUAL else []
     if cell.where == Where.OLD.value and matrix.until == Until.UPDATE.word:
         raise BadRequestError('until = "update" leaves no old root for in = "old"')
     words += ["--until", matrix.until, "--repeat", str(matrix.repeat), "--retries", str(matrix.retries)]
@@ -129,8 +139,9 @@ def arguments(matrix: Matrix, cell: Cell) -> list[str]:
 def digest(matrix: Matrix, cell: Cell, ours: str) -> str:
     """Of all that a cell's result depends on; `ours` is `own_digest`."""
     inputs: dict[str, Any] = {"arguments": arguments(matrix, cell), "multiroot": ours}
-    for side in ("old", "new"):
-        inputs[side] = _kernel(getattr(cell, side))
+    for side in ("old", "new", "guest"):
+        name = getattr(cell, side)
+        inputs[side] = _kernel(recipes.kernels().guest if name == USUAL else name)
     files = [
         path
         for path in (*matrix.command[:1], *matrix.carry, *matrix.allow)

@@ -33,7 +33,7 @@ from multiroot.lab.boot import QEMU_LOG, BootError
 from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
 from multiroot.lab.execution import Channel
-from multiroot.lab.guests import COMMANDS
+from multiroot.lab.guests import COMMANDS, TICKER, image
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import Machine
 from multiroot.lab.own_kernel import KernelSource
@@ -193,8 +193,10 @@ class Player:
 
     def _start_guest(self, agents: Agents) -> str:
         (definition,) = guests.definitions(1, VM_MEMORY)
+        kernel = lab.kernel_name(self.wanted.guest) if self.wanted.guest else ""
+        definition.guest = image(TICKER, kernel)
         if self.wanted.guest_takes_commands:
-            definition.guest, definition.append = COMMANDS, f"{COMMANDS}.token={self.token}"
+            definition.guest, definition.append = image(COMMANDS, kernel), f"{COMMANDS}.token={self.token}"
         # "quiet" is on its command line; then warnings are not heard.
         definition.append += " loglevel=5"
         with self.phases.phase(PhaseName.START_VMS):
@@ -405,7 +407,7 @@ class Player:
 
     def _symbols(self) -> dict[str, Symbols]:
         """By release; of two kernels of one release neither, for nobody can tell whose function it was."""
-        given = (self.wanted.lab.kernel, self.wanted.new)
+        given = self.wanted.lab.all_kernels
         sources = {each.name: each for each in lab.own_kernels(self.wanted.lab)}
         known: dict[str, list[KernelSource]] = {}
         for text in dict.fromkeys(given):

@@ -39,7 +39,8 @@ class Until(IntEnum):
 
 @dataclass(frozen=True)
 class Wanted:
-    """One trial. `lab` has the old root's kernel; `new` is the new one's, as it was given.
+    """One trial. `lab` has the old root's kernel; `new` is the new one's, as it was given, and `guest` that
+    of the guest ("": that of the lab's guests).
 
     `command` runs in `where` once all is done up to `until`; without one, and without `suites`, the standard
     scenario is played.
@@ -49,6 +50,7 @@ class Wanted:
 
     lab: Options
     new: str
+    guest: str = ""
     where: Where = Where.NEW
     until: Until = Until.HANDOVER
     command: tuple[str, ...] = ()

@@ -14,17 +14,19 @@ from multiroot.audit.audit_report import Audit
 from multiroot.audit.judge import Seen, Violation
 from multiroot.audit.rows import Phase, Role
 from multiroot.cli.lab import lab
+from multiroot.verdict.points import point
 
 GOOD = Audit(
     rows=rows.load(),
     seen=(Seen("pit", Phase.LAUNCH, "new", 110, 3), Seen("pit", Phase.BOTH, "new", 1, 0)),
     violations=(),
-    failed=(),
+    claims=(point("the guest moved", True, "once"),),
     accesses=114,
     trace_bytes=10_000,
     msr_writes={Role.OLD: 5, Role.NEW: 7},
     rings=4,
 )
+LOST = (point("the guest moved", True, "once"), point("no tick was lost", False, "3 missing"))
 BAD = replace(GOOD, violations=(Violation("pit", Phase.BOTH, "new", "wrote port 0x40 (pit)", 2, 0x34),))
 
 
@@ -50,7 +52,7 @@ def test_a_violation_is_named_and_changes_the_exit_code(found: Audit) -> None:
     assert "pit, phase both: new wrote port 0x40 (pit) (first value 0x34, 2 times)" in done.output
 
 
-@pytest.mark.parametrize("found", [replace(GOOD, failed=("no tick was lost: 3 missing",))], indirect=True)
+@pytest.mark.parametrize("found", [replace(GOOD, claims=LOST)], indirect=True)
 def test_a_demo_that_failed_is_no_audit_that_held(found: Audit) -> None:
     done = CliRunner().invoke(lab, ["audit"])
     assert done.exit_code == 1
@@ -84,13 +86,14 @@ def test_a_dry_run_prints_the_rows_and_runs_nothing() -> None:
     assert "PIT (8254)" in done.output
 
 
-@pytest.mark.parametrize("found", [replace(BAD, failed=("no tick was lost: 3 missing",))], indirect=True)
+@pytest.mark.parametrize("found", [replace(BAD, claims=LOST)], indirect=True)
 def test_every_row_is_a_test_point(found: Audit) -> None:
     done = CliRunner().invoke(lab, ["audit", "--ktap"])
     lines = done.stdout.splitlines()
     assert done.exit_code == 1
-    assert lines[1] == f"1..{len(found.rows.row) + 1}"
+    assert lines[1] == f"1..{len(found.rows.row) + 2}"
     bad = [line for line in lines if line.startswith("not ok")]
     assert len(bad) == 2
     assert bad[0].partition(" ")[2].split()[2] == "pit"
-    assert f"not ok {len(found.rows.row) + 1} no tick was lost: 3 missing" in lines
+    assert f"ok {len(found.rows.row) + 1} the guest moved # once" in lines
+    assert f"not ok {len(found.rows.row) + 2} no tick was lost # 3 missing" in lines

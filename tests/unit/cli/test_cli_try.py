@@ -15,8 +15,10 @@ from cli.conftest import Run
 
 from multiroot.errors import MultirootError, WaitTimeoutError
 from multiroot.verdict.findings import find
+from multiroot.workbench import kselftest
 from multiroot.workbench import trial as trials
 from multiroot.workbench.carry import Streams
+from multiroot.workbench.kselftest import Suite, Wish
 from multiroot.workbench.trial_report import Command, Step, Trial
 from multiroot.workbench.wanted import Until, Wanted, Where
 
@@ -155,3 +157,47 @@ def test_others_keep_their_codes(run: Run) -> None:
     """The code of one command is not left over for the next."""
     assert run("try", "--bogus").code == 125
     assert run("demo", "--bogus").code == 2
+
+
+def test_kselftests_run_in_both_roots_and_a_guest(
+    run: Run, played: Played, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = Suite("timers", tmp_path, tmp_path, ("nanosleep",))
+    asked: list[object] = []
+
+    def build(*words: object) -> list[Suite]:
+        asked.extend(words)
+        return [made]
+
+    monkeypatch.setattr(kselftest, "trees", lambda kernels, source: (kernels, source))
+    monkeypatch.setattr(kselftest, "build", build)
+    done = run("try", "--new", "6.1", "--kselftest", "timers:nanosleep", "--kselftest-tree", tmp_path)
+    assert done.code == 0, done.err
+    assert asked[:2] == [(("6.1", "6.12"), tmp_path), (Wish("timers", ("nanosleep",)),)]
+    (wanted,) = played.wanted
+    assert (wanted.suites, wanted.places) == ((made,), (Where.OLD, Where.NEW, Where.VM))
+    for words, places in (
+        (("--in", "vm"), (Where.VM,)),
+        (("--until", "boot"), (Where.OLD, Where.VM)),
+        (("--until", "update"), (Where.NEW, Where.VM)),
+    ):
+        assert run("try", "--kselftest", "timers", *words).code == 0
+        assert played.wanted[-1].places == places
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--kselftest", "timers", "--", "true"), "--kselftest runs in place of CMD"),
+        (("--kselftest", "timers", "--in", "workstation"), "kselftests run in the lab"),
+        (("--kselftest-tree", "/x"), "--kselftest-tree is for --kselftest"),
+        (("--kselftest", "a b"), "no kselftest 'a b'"),
+        (("--kselftest", "timers"), "no source tree to build kselftests from"),
+        (("--guest", "5.4", "--", "true"), "no kernel called '5.4'"),
+    ],
+)
+def test_what_no_kselftest_can_be(run: Run, played: Played, words: tuple[str, ...], says: str) -> None:
+    done = run("try", *words)
+    assert (done.code, played.wanted) == (125, [])
+    assert says in done.err
+    assert done.err.count("\n") == 1

@@ -51,6 +51,26 @@ def test_ktap() -> None:
     )
 
 
+def test_points_in_points() -> None:
+    inner = (point("part", True), point("other part", False, "why"))
+    outer = Point("suite: test", Outcome.FAILED, "exited with 1", ("last words",), 1.0, inner)
+    assert ktap.write([outer]).splitlines()[2:-1] == [
+        "  KTAP version 1",
+        "  1..2",
+        "  ok 1 part",
+        "  not ok 2 other part # why",
+        "# last words",
+        "not ok 1 suite: test # exited with 1",
+    ]
+    top = tree.fromstring(junit.write([outer], "try"))
+    assert (top.attrib["tests"], top.attrib["failures"]) == ("3", "2")
+    assert [case.attrib["name"] for case in top] == [
+        "suite: test",
+        "suite: test: part",
+        "suite: test: other part",
+    ]
+
+
 def test_junit() -> None:
     top = tree.fromstring(junit.write(POINTS, "try"))
     assert {key: top.attrib[key] for key in ("name", "tests", "failures", "skipped")} == {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
     text += 'in = ["old", "new"]\nuntil = "launch"\n'
     made = matrix(text + 'without = [{ old = "6.1", in = "old" }]\n', tmp_path)
     assert len(cells(made)) == 2 * 2 * 2 - 2
-    assert Cell("6.12", "7.x", "one-cpu", "old") in cells(made)
-    assert Cell("6.1", "7.x", "default", "old") not in cells(made)
+    assert Cell("6.12", "7.x", "one-cpu", "default", "old") in cells(made)
+    assert Cell("6.1", "7.x", "default", "default", "old") not in cells(made)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,7 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
         ('old = "5.4"\nnew = "6.1"\n', "no kernel called '5.4'"),
         ('old = "6.1"\nnew = []\n', "new: Value should have at least 1 item"),
         ('old = "6.1"\nnew = "6.1"\nmachine = "none"\n', "no machine called 'none'"),
+        ('old = "6.1"\nnew = "6.1"\nguest = "5.4"\n', "no kernel called '5.4'"),
         ('old = "6.1"\nnew = "6.1"\nin = "guest"\n', "no in 'guest', there is old, new, vm, workstation"),
         ('old = "6.1"\nnew = "6.1"\nuntil = "end"\n', "no until 'end'"),
         ('old = "6.1"\nnew = "6.1"\nkernels = "x"\n', "kernels: Extra inputs"),
@@ -80,6 +82,9 @@ def test_a_cell_is_played_as_a_person_would(tmp_path: Path) -> None:
     words = arguments(made, cells(made)[1])
     assert words[:4] == ["--old", "6.1", "--new", "6.12"]
     assert words[-2:] == ["--", "true"]
+    assert "--guest" not in words
+    other = arguments(made, replace(cells(made)[1], guest="7.x"))
+    assert other[other.index("--guest") :][:2] == ["--guest", "7.x"]
     for pair in (["--append-new", "debug slub_debug"], ["--timeout", "5.0"], ["--repeat", "3"]):
         assert pair == words[words.index(pair[0]) :][:2]
 
@@ -154,7 +159,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_damaged_result_is_none(tmp_path: Path) -> None:
-    cell = Cell("6.1", "6.12", "default", "new")
+    cell = Cell("6.1", "6.12", "default", "default", "new")
     (tmp_path / cell.name).mkdir()
     for text in ("", "[]", "{}", json.dumps({"code": "x", "digest": "", "seconds": 0, "said": ""})):
         (tmp_path / cell.name / matrices.RESULT).write_text(text)
@@ -194,8 +199,8 @@ def test_a_page_is_whole_whatever_was_said(said: str, code: int | None) -> None:
 
 
 @given(
-    st.lists(st.text(min_size=1), min_size=4, max_size=4),
-    st.lists(st.text(min_size=1), min_size=4, max_size=4),
+    st.lists(st.text(min_size=1), min_size=5, max_size=5),
+    st.lists(st.text(min_size=1), min_size=5, max_size=5),
 )
 def test_cells_have_names_of_their_own(one: list[str], other: list[str]) -> None:
     assert (Cell(*one).name == Cell(*other).name) == (one == other)
