@@ -48,7 +48,10 @@ def image_in(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BadRequestError(f"cannot read kernel {path}: {error.strerror}") from error
+        raise BadRequestError(
+            f"cannot read kernel {path}: {error.strerror}",
+            "name a tree that was built, an image or a package",
+        ) from error
     form = arch.current().kernel
     if data.startswith(elf.MAGIC):
         raise BadRequestError(f"{path}: not a {form.name}: {_elf(data)}", _beside(path))

@@ -36,21 +36,19 @@ class Streams:
 def check(command: Sequence[str], carried: Sequence[Path]) -> None:
     """Raises BadRequestError for files that cannot be carried in, before anything takes time."""
     for path in carried:
-        _require_file(path)
+        _require_file(path, "--carry names a file on this computer")
     if command and "/" in command[0]:
         path = Path(command[0])
-        _require_file(path)
+        _require_file(path, "a command without a slash is looked for in the root")
         if not os.access(path, os.X_OK):
             raise BadRequestError(f"{path} is not executable", f"`chmod +x {path}`")
 
 
-def _require_file(path: Path) -> None:
+def _require_file(path: Path, hint: str) -> None:
     if path.is_dir():
         raise BadRequestError(f"{path} is a folder", "name a file")
     if not path.is_file():
-        raise BadRequestError(
-            f"there is no file {path}", "a command without a slash is looked for in the root"
-        )
+        raise BadRequestError(f"there is no file {path}", hint)
     if not os.access(path, os.R_OK):
         raise BadRequestError(f"cannot read {path}")
 

@@ -104,6 +104,8 @@ def read(path: Path) -> Matrix:
     """The file; names that nobody knows are refused, before anything runs. Raises BadRequestError."""
     if path.is_dir():
         raise BadRequestError(f"{path} is a folder", "name a matrix in TOML")
+    if not path.is_file():
+        raise BadRequestError(f"there is no file {path}", "a matrix is a TOML file with old, new and command")
     matrix = recipes.read(path, Matrix)
     for kernel in (*matrix.old, *matrix.new, *(each for each in matrix.guest if each != USUAL)):
         lab.check_names(lab.Options(kernel=kernel))
