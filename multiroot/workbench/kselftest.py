@@ -88,8 +88,8 @@ class Trees:
 
     @property
     def in_place(self) -> bool:
-        """Whether the kernel was built in its source tree."""
-        return self.source == self.build
+        """Whether a kernel was built in the source tree: then nothing of it can be made elsewhere."""
+        return (self.source / ".config").is_file()
 
 
 def trees(kernels: Sequence[str], source: Path | None) -> Trees:
@@ -153,11 +153,14 @@ def _shadow(source: Path, shadow: Path, log: Path) -> Path:
 
 def _headers(found: Trees, work: Path, log: Path) -> None:
     """The headers of this very kernel, in `work`/usr."""
+    usr = work / "usr"
+    if usr.is_symlink():
+        usr.unlink()
     out = [] if found.in_place else [f"O={work}"]
     proc.run(["make", "-s", "-C", found.source, *out, "headers"], log=log, timeout=_HEADERS_S)
     if found.in_place:
-        (work / "usr").unlink(missing_ok=True)
-        (work / "usr").symlink_to(found.source / "usr")
+        shutil.rmtree(usr, ignore_errors=True)
+        usr.symlink_to(found.source / "usr")
 
 
 def _suite(wish: Wish, found: Trees, shadow: Path, work: Path, log: Path) -> Suite:
