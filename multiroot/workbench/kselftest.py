@@ -26,6 +26,8 @@ SELFTESTS = Path("tools/testing/selftests")
 _LIST, _SETTINGS, _HELPERS = "kselftest-list.txt", "settings", "kselftest"
 _DEFAULT_S = 45  # kselftest/runner.sh, kselftest_default_timeout
 _HEADERS_S, _BUILD_S = 600.0, 3600.0
+# Some tests have functions of their own that the library has, too: the first of two is taken.
+_STATIC = "-static -Wl,--allow-multiple-definition"
 _NAME = re.compile(r"[\w./-]+(:[\w.-]+)?")
 
 
@@ -178,7 +180,7 @@ def _suite(wish: Wish, found: Trees, shadow: Path, work: Path, log: Path) -> Sui
         f"O={work}",
         f"TARGETS={wish.suite}",
         "FORCE_TARGETS=1",
-        "USERLDFLAGS=-static",
+        f"USERLDFLAGS={_STATIC}",
         f"KDIR={found.build}",
         f"KSFT_INSTALL_PATH={installed}",
         "install",

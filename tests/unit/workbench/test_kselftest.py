@@ -68,7 +68,7 @@ def test_a_suite_is_built_beside_its_tree(tree: Path) -> None:
     (suite, none) = kselftest.build(Trees(tree, Path("/o")), (Wish("timers"), Wish("kho")), PHASES)
     assert sorted(tree.rglob("*")) == before
     assert (suite.tests, suite.timeout_s, suite.missing) == (("one.test", "two.test"), 120, "")
-    assert (suite.folder / "built").read_text() == "-static /o\n"
+    assert (suite.folder / "built").read_text() == f"{kselftest._STATIC} /o\n"
     assert [str(each) for each in suite.shared()] == [".multiroot-all", "built", "settings"]
     assert none.missing == "the tree has no such suite"
     (one,) = kselftest.build(Trees(tree, Path("/o")), (Wish("timers", ("two.test",)),), PHASES)
