@@ -60,6 +60,7 @@ def test_a_lost_server_is_told_of_and_found_again(browser: Browser) -> None:
             running.publish(*events[:100])
             viewer.open(running.address)
             viewer.says("#link", "live")
+            viewer.page.locator("button[data-vm=vm0]").wait_for()  # drawn, and not only heard of
             viewer.forgive = True
             running.stop()
             viewer.says("#banner", "does not answer")
