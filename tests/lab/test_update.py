@@ -16,6 +16,7 @@ from lab_factory import Labs
 from multiroot.demo import guests, scenario
 from multiroot.lab import agents
 from multiroot.lab.lab import Lab, kernel_name
+from multiroot.launch.post_mortem import HEADING
 from multiroot.phases import Phases
 from multiroot.rpc import client
 from multiroot.units import MIB
@@ -128,7 +129,8 @@ def test_a_new_root_that_does_not_come_up_is_told_by_what_its_kernel_said(
     cli: Cli, append: str, code: int, says: str, last: str
 ) -> None:
     """Proves that a panic and a boot that stands still end a launch long before its time to join is over,
-    with the kernel's last lines though no driver of ours was loaded there, and that everything comes back."""
+    with the kernel's last lines though no driver of ours was loaded there, what its CPUs did is kept with all
+    that it said, and everything comes back."""
     before = cli.standing()
     done = cli.run("root", "launch", "--kernel", "6.12", "--append", append)
     *shown, error = done.stderr.splitlines()
@@ -139,7 +141,10 @@ def test_a_new_root_that_does_not_come_up_is_told_by_what_its_kernel_said(
     messages = cli.lab.run(["cat", kept]).stdout.splitlines()
     assert messages[0].startswith("Linux version 6.12")
     assert append in messages[1]
-    assert last in messages[-1]
+    # Behind all that it said comes what its CPUs did.
+    heading = messages.index(HEADING)
+    assert last in messages[heading - 1]
+    assert any(line.startswith("CPU 0: ") for line in messages[heading + 1 :])
     assert cli.standing() == before
 
 
