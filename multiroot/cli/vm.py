@@ -104,9 +104,10 @@ def _say_running(started: vm_pb2.Vm, as_json: bool) -> None:
 
 
 @vm.command("list", example="multiroot vm list")
+@click.option("--all", "with_canary", is_flag=True, help="Also the VM that an update tries first.")
 @view_option
 @json_option
-def list_vms(root: str | None, as_json: bool) -> None:
+def list_vms(root: str | None, with_canary: bool, as_json: bool) -> None:
     """Every VM in the arena, whichever root owns it, and those that are stopped; with --root what that root
     alone knows.
 
@@ -117,8 +118,7 @@ def list_vms(root: str | None, as_json: bool) -> None:
 
     with connect(root) as channel:
         answer = vm_pb2_grpc.VmServiceStub(channel).List(vm_pb2.ListVmsRequest(), timeout=10)
-    # An update's own VM is nobody's business.
-    found = [vm_json(each) for each in answer.vms if each.definition.name != CANARY]
+    found = [vm_json(each) for each in answer.vms if with_canary or each.definition.name != CANARY]
     if as_json:
         print_json(found)
         return

@@ -57,8 +57,8 @@ def shown(cli: Cli) -> dict[str, Any]:
 
 
 def rows(cli: Cli) -> list[tuple[str, str, int]]:
-    """All VMs of all roots."""
-    found: Any = cli.data("vm", "list")
+    """All VMs of all roots, the canary, too."""
+    found: Any = cli.data("vm", "list", "--all")
     return [(row["name"], row["state"], row["owner"]) for row in found]
 
 

@@ -235,8 +235,9 @@ def test_a_number_of_cpus_that_no_vm_has_is_refused_before_an_agent_is_asked(
     assert agent.calls == []
 
 
-def test_the_canary_is_in_no_list(run: Run, agent: FakeAgent) -> None:
+def test_the_canary_is_in_a_list_of_all_only(run: Run, agent: FakeAgent) -> None:
     vms = [vm_pb2.Vm(definition=vm_pb2.VmDefinition(name=name)) for name in ("multiroot-canary", "web")]
     agent.answer("List", vm_pb2.ListVmsResponse(vms=vms))
     assert [vm["name"] for vm in json.loads(run("vm", "list", "--json").out)] == ["web"]
     assert "canary" not in run("vm", "list").out
+    assert "multiroot-canary" in run("vm", "list", "--all").out
