@@ -26,3 +26,4 @@ void start_page(u8 *page, u64 at, u64 cr3, u64 stack, u64 entry)
 
 	mr_trampoline_fill(page, &start);
 }
+u32 mr_ledger_root(void) { return 1; }

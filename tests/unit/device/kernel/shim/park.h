@@ -28,6 +28,10 @@
 #define __read_cr4()		0UL
 #define set_debugreg(value, reg)	((void)(value))
 #define local_irq_disable()	do {} while (0)
+#define DEFINE_PER_CPU(type, name)	__typeof__(type) name
+#define this_cpu_ptr(pointer)	(pointer)
+#define raw_smp_processor_id()	0
+#define current_stack_pointer	0UL
 #define get_zeroed_page(how)	0UL
 #define free_page(page)		((void)(page))
 #define vmap(pages, count, flags, prot)	((void)(pages), (void *)NULL)
