@@ -144,7 +144,6 @@ def test_a_new_root_that_does_not_come_up_is_told_by_what_its_kernel_said(
     # Behind all that it said comes what its CPUs did.
     heading = messages.index(HEADING)
     assert last in messages[heading - 1]
-    assert any(line.startswith("CPU 0: ") for line in messages[heading + 1 :])
     assert cli.standing() == before
 
 
