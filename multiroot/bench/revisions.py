@@ -13,7 +13,7 @@ import sys
 import tarfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multiroot import proc
@@ -94,13 +94,7 @@ class Turns:
             raise CommandError(f"bench {words[0]}: {failed}", f"see {folder}")
         alone = len(run.contenders()) == 1
         return [
-            Sample(
-                variant_name(self.name, "" if alone else each.contender),
-                each.round,
-                each.values,
-                each.phases,
-                each.failed,
-            )
+            replace(each, contender=variant_name(self.name, "" if alone else each.contender))
             for each in run.samples
         ]
 

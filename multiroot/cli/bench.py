@@ -287,7 +287,7 @@ def compare(
     options = work.Options((one, other), words or work.USUAL, turns, seed, name).checked()
     folder = out or results_folder("compare")
     run = watched(lambda phases: work.run(options, folder, phases))
-    first, second = (work.find(each).label for each in (one, other))
+    first, second = run.header.options["revisions"]
     metric = work.first_metric(run)
     also = tuple(each for each in ("gap_ns",) if each in run.metrics() and each != metric)
     show(run, View(metric, first, second, tuple(run.metrics()), also), folder, as_json)

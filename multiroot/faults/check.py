@@ -9,6 +9,7 @@ from typing import Any
 from multiroot.errors import MultirootError
 from multiroot.faults.fault import Fate, Fault
 from multiroot.faults.ground import ACTIVE, OVER, ROOTS, VM, Ground, Sight
+from multiroot.lab.agents import OTHER
 from multiroot.vm.ticks import Stretch, continuity
 
 SOME_TICKS = 30
@@ -65,7 +66,7 @@ def goes_there_and_back(ground: Ground, *, blind: bool) -> list[str]:
     problems: list[str] = []
     first = "new" if ground.see("old").state == "running" else "old"
     for to in (first, "old") if first == "new" else (first, "new", "old"):
-        giver = "old" if to == "new" else "new"
+        giver = OTHER[to]
         try:
             ground.hand_over(to)
             pieces = [ground.stretch(giver), ground.stretch(to, SOME_TICKS)]

@@ -20,6 +20,7 @@ from multiroot.failpoints import Order
 from multiroot.faults.console_shell import ConsoleShell
 from multiroot.handoff.terms import PATIENT, Terms, to_proto
 from multiroot.lab import lab as labs
+from multiroot.lab.agents import OTHER
 from multiroot.lab.execution import Result
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_socket
@@ -228,7 +229,7 @@ class Ground:
         terms: Terms = PATIENT,
     ) -> coordinator_pb2.Progress:
         """Hand VMs to the root `to` by one command; `handed` gets each that arrives. The last message."""
-        giver = "old" if to == "new" else "new"
+        giver = OTHER[to]
         with translated(f"the {giver} root's agent"):
             request = coordinator_pb2.HandoffRequest(names=names, to=to, terms=to_proto(terms))
             return follow(self._coordinator(giver).Handoff(request, timeout=OPERATION_S), handed=handed)

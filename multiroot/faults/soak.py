@@ -19,6 +19,7 @@ from multiroot.faults import check, handoffs
 from multiroot.faults.fault import Fault, Outcome
 from multiroot.faults.ground import ROOTS, Ground, definitions
 from multiroot.faults.runner import Runner
+from multiroot.lab.agents import OTHER
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.rpc.v1.coordinator_pb2 import HandoffResult
 from multiroot.units import MIB
@@ -245,7 +246,7 @@ class Soak:
 
     def _look(self, number: int, result: HandoffResult, to: str, total: int) -> None:
         """Whether the guest is well after one handoff."""
-        giver = "old" if to == "new" else "new"
+        giver = OTHER[to]
         try:
             before = self._ground.stretch(giver, name=result.name)
             after = self._ground.stretch(to, SOME_TICKS, result.name)

@@ -8,7 +8,6 @@ while a VM runs, so it can be done as soon as there is another root, and a hando
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -18,8 +17,6 @@ from multiroot.errors import MultirootError
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
-
-log = logging.getLogger(__name__)
 
 # So often is looked whether the VMs that are expected are still there.
 LOOK_S = 1.0

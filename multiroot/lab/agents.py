@@ -20,6 +20,7 @@ from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2 as coordinator
 from multiroot.rpc.v1 import coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2, vm_pb2_grpc
 
+OTHER = {"old": "new", "new": "old"}  # who gives when a root takes
 CALL_TIMEOUT_S = 60.0  # for calls that only ask
 GUEST_TIMEOUT_S = 240.0  # for what waits for a guest under nested emulation
 
@@ -108,7 +109,7 @@ class Agents:
         phases: list[Phase] = []
         results: list[coordinator.HandoffResult] = []
         terms = coordinator.HandoffTerms(downtime_limit_ms=DOWNTIME_MOST_MS, group=group)
-        giver = "old" if to == "new" else "new"
+        giver = OTHER[to]
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on(giver))
         with translated(f"the {giver} root's agent"):
             request = coordinator.HandoffRequest(names=names, to=to, terms=terms)
@@ -117,7 +118,7 @@ class Agents:
 
     def get_ready(self, names: Sequence[str], to: str, show: Callable[[Phase], None]) -> None:
         """Have the root `to` start the VMMs of VMs that are in the other one, before they are handed over."""
-        giver = "old" if to == "new" else "new"
+        giver = OTHER[to]
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on(giver))
         with translated(f"the {giver} root's agent"):
             follow(stub.PrepareHandoff(coordinator.PrepareHandoffRequest(names=names, to=to)), show)

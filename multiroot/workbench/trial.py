@@ -28,7 +28,7 @@ from multiroot.errors import (
 )
 from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import execution, kernels, lab, paths, state
-from multiroot.lab.agents import Agents
+from multiroot.lab.agents import OTHER, Agents
 from multiroot.lab.boot import QEMU_LOG, BootError
 from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
@@ -243,7 +243,7 @@ class Player:
         return f"root {launched.root} joined {seconds:.1f} s after its CPU was started, attempt {attempt}"
 
     def _hand_over(self, agents: Agents, to: str) -> str:
-        giver = "old" if to == "new" else "new"
+        giver = OTHER[to]
         if self.wanted.guest_takes_commands:
             ((result, _),) = agents.hand_over([GUEST], to, self._heard)
             return f"it stood still for {(result.resumed_ns - result.stopped_ns) / 1e6:.1f} ms"
