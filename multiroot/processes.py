@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from contextlib import suppress
@@ -55,12 +56,26 @@ def start_time(pid: int) -> int:
     return process.start if process else 0
 
 
+def open_pidfd(pid: int) -> int:
+    """A file descriptor of the process that has `pid`; ProcessLookupError when none has.
+
+    A kernel like 6.12 says EINVAL, not ESRCH, of a process that has ended as long as its number still names
+    the session or the process group of another one.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
+        raise
+
+
 def wait_end(pid: int, seconds: float, start: int | None = None) -> bool:
     """Wait up to `seconds` for the end of the process that has `pid`; whether it has ended. One that started
     at another time than `start`, if that is given, is not the one that is meant: that has ended.
     """
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = open_pidfd(pid)
     except ProcessLookupError:
         return True
     try:

@@ -290,12 +290,17 @@ class Coordinator:
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
-        """Keep in the journal why the body, a step or its undo, failed."""
+        """Keep in the journal why the body, a step or its undo, failed.
+
+        Of an error that nobody expected the log gets where it was, too.
+        """
         try:
             yield
         except (Exception, asyncio.CancelledError) as error:
+            if not isinstance(error, MultirootError | asyncio.CancelledError):
+                log.exception("%s failed", name)
             try:
-                self._journal.write(name, Edge.FAILED, error=str(error) or "cancelled")
+                self._journal.write(name, Edge.FAILED, error=_why(error))
             except MultirootError as unwritten:
                 log.error("%s failed: %s; %s", name, error, unwritten)
             raise
@@ -309,10 +314,8 @@ class Coordinator:
         for name in reversed(self.begun):
             try:
                 await self._undo(name, how)
-            except Exception as error:
-                failures.append(f"undoing {name} failed: {error or type(error).__name__}")
-                if not isinstance(error, MultirootError):
-                    log.exception("undoing %s", name)
+            except Exception as error:  # noqa: BLE001 - logged in `_failing`; the other steps are undone, too
+                failures.append(f"undoing {name} failed: {_why(error)}")
                 if name in WITH_NEW_ROOT:
                     break
         return "; ".join(failures)
@@ -327,6 +330,15 @@ class Coordinator:
             await reach(FailPoint.UNDO_DONE, name)
         lost = how.lost[before:]
         self._journal.write(name, Edge.UNDONE, **({"lost": lost} if lost else {}))
+
+
+def _why(error: BaseException) -> str:
+    """What is told of a step's end; of an error that nobody expected its kind, too, for it may say little."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    return (
+        str(error) if isinstance(error, MultirootError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    )
 
 
 def _need_step(name: str) -> None:

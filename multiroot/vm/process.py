@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from multiroot.errors import ConflictError
-from multiroot.processes import ProcessId, read_process
+from multiroot.processes import ProcessId, open_pidfd, read_process
 
 VMM_URGENCY, AGENT_URGENCY = 1, 2  # sched(7) priorities: an agent must be able to stop what it let run
 
@@ -65,7 +65,7 @@ class Process:
         self._child = child
         self._ended = asyncio.get_running_loop().create_future()
         try:
-            self._pidfd = os.pidfd_open(identity.pid)
+            self._pidfd = open_pidfd(identity.pid)
         except ProcessLookupError as error:
             raise ConflictError(f"process {identity.pid} has ended") from error
         if child is None and not identity.alive():

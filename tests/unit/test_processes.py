@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from multiroot.processes import ProcessId, parent_of, read_process, start_time, wait_end
+import pytest
+
+from multiroot.processes import ProcessId, open_pidfd, parent_of, read_process, start_time, wait_end
 
 
 def test_this_process() -> None:
@@ -46,3 +51,34 @@ def test_the_end_of_a_process_is_waited_for() -> None:
         child.kill()
         assert wait_end(child.pid, 20, start)
     assert wait_end(child.pid, 0)
+
+
+@pytest.fixture
+def ended_leader() -> Iterator[int]:
+    """The pid of a session's leader that has ended, while another process of its session runs on."""
+    program = "import subprocess; print(subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL).pid)"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as leader:
+        output, _ = leader.communicate(timeout=60)
+    yield leader.pid
+    os.kill(int(output), signal.SIGKILL)
+
+
+def test_a_session_s_leader_that_has_ended_has_ended(ended_leader: int) -> None:
+    with pytest.raises(ProcessLookupError):
+        open_pidfd(ended_leader)
+    assert wait_end(ended_leader, 0)
+
+
+def test_so_it_has_for_a_kernel_that_calls_its_pid_invalid(
+    ended_leader: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`update retire` failed with "Invalid argument" in 6.1 when a shell was gone and its job was not."""
+
+    def of_6_1(pid: int) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "pidfd_open", of_6_1)
+    with pytest.raises(ProcessLookupError):
+        open_pidfd(ended_leader)
+    assert wait_end(ended_leader, 0)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -256,6 +258,25 @@ async def test_a_failed_retirement_undoes_itself_alone(tmp_path: Path) -> None:
         await c.retire()
     assert log == ["do retire", "undo retire"]
     assert (c.state, c.error) == (State.COMMITTED, "it clings")
+
+
+async def test_of_an_error_that_nobody_expected_its_kind_is_told_and_where_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(FakeStep):
+        async def do(self, data: Mapping[str, Data]) -> Data:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+        async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
+            raise KeyError
+
+    c = coordinator(tmp_path, [], retire=Odd("retire", []))
+    await c.update({}, "commit")
+    with pytest.raises(KeyError):
+        await c.retire()
+    assert c.error == "KeyError"
+    told = [(record.message, record.exc_info and record.exc_info[0]) for record in caplog.records]
+    assert told[:2] == [("retire failed", OSError), ("retire failed", KeyError)]
 
 
 async def test_a_second_request_is_refused_while_one_runs(tmp_path: Path) -> None:
