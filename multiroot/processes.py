@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+LOWEST = 19  # nice(2)
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,16 @@ def stat_fields(pid: int, proc_dir: Path = PROC) -> list[str]:
     text = (proc_dir / str(pid) / "stat").read_text()
     # Field 2, the command name in parentheses, may itself hold blanks and parentheses.
     return text.rpartition(")")[2].split()
+
+
+def give_way(proc_dir: Path = PROC) -> None:
+    """Have this process, and those that it starts, take what CPU all others leave.
+
+    A kernel with autogroups (sched(7)) shares the CPUs among sessions first, and a nice value counts only
+    within one. So a process that leads a session of its own lowers that, too. No other may do so, for the sake
+    of those beside it.
+    """
+    os.nice(LOWEST)
+    group = proc_dir / "self/autogroup"
+    if os.getsid(0) == os.getpid() and group.exists():
+        group.write_text(str(LOWEST))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,8 +21,8 @@ from urllib.parse import urlsplit
 
 from multiroot.errors import MultirootError
 from multiroot.page.picture import chromium
+from multiroot.processes import give_way
 
-LOWEST = 19  # nice(2)
 READY_S = 120.0
 _LINE_MOST = 16 << 20  # bytes; a whole document with its strips is one line
 _DATA = b"data: "
@@ -110,7 +109,7 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=50)
     parser.add_argument("--tabs", type=int, default=0)
     words = parser.parse_args()
-    os.nice(LOWEST)
+    give_way()
     seen = asyncio.run(watch(words.address, words.readers, words.tabs, _told))
     sys.stdout.write(json.dumps(seen) + "\n")
 

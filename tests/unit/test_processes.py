@@ -82,3 +82,21 @@ def test_so_it_has_for_a_kernel_that_calls_its_pid_invalid(
     with pytest.raises(ProcessLookupError):
         open_pidfd(ended_leader)
     assert wait_end(ended_leader, 0)
+
+
+def test_who_gives_way_does_so_with_its_whole_session_and_with_no_other(tmp_path: Path) -> None:
+    group = tmp_path / "self/autogroup"
+    group.parent.mkdir()
+    group.write_text("/autogroup-1 nice 0")
+    program = (
+        "import os, sys; from pathlib import Path; from multiroot.processes import give_way;"
+        " give_way(Path(sys.argv[1])); print(os.nice(0))"
+    )
+    for leads, written in ((False, "/autogroup-1 nice 0"), (True, "19")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            start_new_session=leads,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        assert (done.stdout, group.read_text()) == (b"19\n", written)
