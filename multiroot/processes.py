@@ -103,8 +103,8 @@ def give_way(proc_dir: Path = PROC) -> None:
     """Have this process, and those that it starts, take what CPU all others leave.
 
     A kernel with autogroups (sched(7)) shares the CPUs among sessions first, and a nice value counts only
-    within one. So a process that leads a session of its own lowers that, too. No other may do so, for the sake
-    of those beside it.
+    within one. So a process that leads a session of its own lowers that, too. No other may do so, for the
+    sake of those beside it.
     """
     os.nice(LOWEST)
     group = proc_dir / "self/autogroup"
