@@ -38,7 +38,7 @@ class Options:
     lab: labs.Options
     ram: int = 128 * MIB
     readers: int = 50
-    tabs: int = 2
+    tabs: int = 0
     rounds: int = 10
     seed: int = 1
 

@@ -209,13 +209,17 @@ def disk(out: Path | None, as_json: bool, **chosen: Any) -> None:
     show(run, view, folder, as_json)
 
 
-@bench.command(example="multiroot bench watch --readers 50 --tabs 2")
+@bench.command(example="multiroot bench watch --readers 50")
 @click.option("--ram", default="128M", show_default=True, metavar="SIZE", help="RAM of the VM.")
 @click.option(
     "--readers", type=click.IntRange(1, 1000), default=50, show_default=True, help="Of the page's stream."
 )
 @click.option(
-    "--tabs", type=click.IntRange(0, 50), default=2, show_default=True, help="Of a Chromium that draws it."
+    "--tabs",
+    type=click.IntRange(0, 50),
+    default=0,
+    show_default=True,
+    help="Of a Chromium that draws it, which takes CPU from a lab on the same computer.",
 )
 @click.option("--rounds", type=SAMPLES, default=10, show_default=True, help="Samples of each.")
 @common_options
