@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from multiroot.bench.results.samples import Sample
 from multiroot.bench.workload import BOOT_TIMEOUT_S, enough_ticks
 from multiroot.errors import MultirootError
-from multiroot.lab.agents import OTHER, Agents
+from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
 from multiroot.phases import Phase
+from multiroot.roles import OTHER
 from multiroot.rpc.v1 import coordinator_pb2, vm_pb2
 from multiroot.vm import ticks
 from multiroot.vm.messages import ticks_from_proto

@@ -13,6 +13,7 @@ from multiroot.cli.commands import Command, Group
 from multiroot.cli.output import json_option, print_json, say
 from multiroot.cli.terms import preparing_option, terms_message, terms_options
 from multiroot.errors import ConflictError
+from multiroot.roles import OTHER
 
 if TYPE_CHECKING:
     from multiroot.rpc.v1 import coordinator_pb2, device_pb2
@@ -54,7 +55,7 @@ def start(vms: tuple[str, ...], all_vms: bool, to: str, as_json: bool, **terms: 
     request = coordinator_pb2.HandoffRequest(names=vms, all=all_vms, to=to, terms=terms_message(**terms))
     try:
         # The root that gives is asked: it alone knows how to let go of a VM.
-        with connect("old" if to == "new" else "new") as channel:
+        with connect(OTHER[to]) as channel:
             stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
             progress_call(
                 stub.Handoff(request),
@@ -94,7 +95,7 @@ def prepare(vms: tuple[str, ...], all_vms: bool, to: str, preparing: int, undo: 
     request = coordinator_pb2.PrepareHandoffRequest(
         names=vms, to=to, all=all_vms, preparing=preparing, undo=undo
     )
-    with connect("old" if to == "new" else "new") as channel:
+    with connect(OTHER[to]) as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         ready = list(progress_call(stub.PrepareHandoff(request), wanted=["prepared"]).prepared.names)
     if as_json:

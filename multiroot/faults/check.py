@@ -9,7 +9,7 @@ from typing import Any
 from multiroot.errors import MultirootError
 from multiroot.faults.fault import Fate, Fault
 from multiroot.faults.ground import ACTIVE, OVER, ROOTS, VM, Ground, Sight
-from multiroot.lab.agents import OTHER
+from multiroot.roles import OTHER
 from multiroot.vm.ticks import Stretch, continuity
 
 SOME_TICKS = 30

@@ -20,13 +20,13 @@ from multiroot.failpoints import Order
 from multiroot.faults.console_shell import ConsoleShell
 from multiroot.handoff.terms import PATIENT, Terms, to_proto
 from multiroot.lab import lab as labs
-from multiroot.lab.agents import OTHER
 from multiroot.lab.execution import Result
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_socket
 from multiroot.lab.trouble import check_machine
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
+from multiroot.roles import OTHER
 from multiroot.rpc import client
 from multiroot.rpc.progress import follow
 from multiroot.rpc.status import translated

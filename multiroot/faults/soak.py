@@ -19,7 +19,7 @@ from multiroot.faults import check, handoffs
 from multiroot.faults.fault import Fault, Outcome
 from multiroot.faults.ground import ROOTS, Ground, definitions
 from multiroot.faults.runner import Runner
-from multiroot.lab.agents import OTHER
+from multiroot.roles import OTHER
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.rpc.v1.coordinator_pb2 import HandoffResult
 from multiroot.units import MIB

@@ -14,13 +14,13 @@ import grpc
 from multiroot.clocks import Difference, difference
 from multiroot.handoff.terms import DOWNTIME_MOST_MS
 from multiroot.phases import Phase
+from multiroot.roles import OTHER
 from multiroot.rpc import client
 from multiroot.rpc.progress import ended, follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2 as coordinator
 from multiroot.rpc.v1 import coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2, vm_pb2_grpc
 
-OTHER = {"old": "new", "new": "old"}  # who gives when a root takes
 CALL_TIMEOUT_S = 60.0  # for calls that only ask
 GUEST_TIMEOUT_S = 240.0  # for what waits for a guest under nested emulation
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from multiroot.roles import OTHER
 from multiroot.units import MIB
 from multiroot.watch.facts import Facts, MemoryKind, RootFacts, RootState
 
 _OVER = (RootState.ENDED, RootState.CRASHED)
 _OWN = (MemoryKind.SYSTEM, MemoryKind.CARVE)  # memory that a root has; the rest is everybody's
-_OTHER = {"old": "new", "new": "old"}
 
 
 def root_in(facts: Facts, role: str) -> RootFacts | None:
@@ -39,10 +39,10 @@ def _back(facts: Facts) -> list[str]:
 
 
 def _handed(facts: Facts, taker: str) -> list[str]:
-    names = vms_in(facts, _OTHER[taker])
-    where = f"{_said(facts, _OTHER[taker])} -> {_said(facts, taker)}"
+    names = vms_in(facts, OTHER[taker])
+    where = f"{_said(facts, OTHER[taker])} -> {_said(facts, taker)}"
     if not names:
-        return [f"No VM is in {_said(facts, _OTHER[taker])}: nothing would move."]
+        return [f"No VM is in {_said(facts, OTHER[taker])}: nothing would move."]
     moved = [f"{each}: {where}; {_mib(facts.vms[each].memory_bytes)} of RAM stay in place" for each in names]
     return [*moved, "only device state would be sent"]
 

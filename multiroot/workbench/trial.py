@@ -28,7 +28,7 @@ from multiroot.errors import (
 )
 from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import execution, kernels, lab, paths, state
-from multiroot.lab.agents import OTHER, Agents
+from multiroot.lab.agents import Agents
 from multiroot.lab.boot import QEMU_LOG, BootError
 from multiroot.lab.build import Built
 from multiroot.lab.cache import Cache
@@ -42,6 +42,7 @@ from multiroot.lab.watchdog import Limits
 from multiroot.net.addresses import guest_address
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
+from multiroot.roles import OTHER
 from multiroot.rpc import client, successor
 from multiroot.rpc.progress import follow
 from multiroot.rpc.status import translated
