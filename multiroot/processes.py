@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,26 @@ def open_pidfd(pid: int) -> int:
         if error.errno == errno.EINVAL:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
         raise
+
+
+def send(pid: int, *numbers: signal.Signals, start: int | None = None) -> bool:
+    """Send signals to the process that has `pid`; False if that has ended, or started at another time than
+    `start`, if that is given.
+    """
+    try:
+        pidfd = open_pidfd(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if start is not None and start_time(pid) != start:
+            return False
+        for number in numbers:
+            signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
 
 
 def wait_end(pid: int, seconds: float, start: int | None = None) -> bool:

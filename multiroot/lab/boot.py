@@ -190,12 +190,12 @@ def _end(lab: LabState) -> bool:
     ran = lab.alive()
     if ran:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            os.kill(lab.pid, number)
+            processes.send(lab.pid, number, start=lab.started)
             if _gone(lab.pid, lab.started, _END):
                 break
     if not _gone(lab.recorder_pid, lab.recorder_started, _RECORDER_END):
         # It waits for the monitor of a QEMU that ended before it had one.
-        os.kill(lab.recorder_pid, signal.SIGTERM)
+        processes.send(lab.recorder_pid, signal.SIGTERM, start=lab.recorder_started)
     wait_end(lab, _END)
     return ran
 

@@ -20,7 +20,7 @@ from typing import Any
 from multiroot import json_files, proc
 from multiroot.errors import ConflictError, MultirootError
 from multiroot.launch import guard
-from multiroot.processes import parent_of, wait_end
+from multiroot.processes import parent_of, send, wait_end
 
 log = logging.getLogger("multirootd")
 
@@ -78,9 +78,7 @@ def end_processes(root: int) -> None:
     for numbers, seconds in (((signal.SIGHUP, signal.SIGTERM), TERM_S), ((signal.SIGKILL,), KILL_S)):
         left = processes()
         for pid in left:
-            with suppress(ProcessLookupError):
-                for number in numbers:
-                    os.kill(pid, number)
+            send(pid, *numbers)
         until = time.monotonic() + seconds
         for pid in left:
             wait_end(pid, max(until - time.monotonic(), 0))

@@ -10,13 +10,12 @@ import fcntl
 import json
 import os
 import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot import proc
 from multiroot.errors import CommandError, ConflictError
-from multiroot.processes import wait_end
+from multiroot.processes import send, wait_end
 from multiroot.vm.disk import DISK_NAME, LocalFile
 
 PROGRAM = "qemu-storage-daemon"
@@ -101,8 +100,7 @@ class Daemon:
         """Have it write what it has yet to write, and end. Raises ConflictError if it does not."""
         if not (pid := self.pid):
             return
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        send(pid, signal.SIGTERM)
         if not wait_end(pid, END_S):
             raise ConflictError(
                 f"the server of {self.path} does not end within {END_S:g} s",

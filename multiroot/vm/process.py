@@ -93,7 +93,9 @@ class Process:
     async def kill(self) -> None:
         """End it at once and wait until it is gone: after this it touches no memory any more."""
         if self.running:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            # One that is not our child may be gone before we have heard of it.
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             await self.wait()
 
     def _on_end(self) -> None:

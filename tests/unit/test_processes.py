@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.processes import ProcessId, open_pidfd, parent_of, read_process, start_time, wait_end
+from multiroot.processes import ProcessId, open_pidfd, parent_of, read_process, send, start_time, wait_end
 
 
 def test_this_process() -> None:
@@ -100,3 +100,21 @@ def test_who_gives_way_does_so_with_its_whole_session_and_with_no_other(tmp_path
             check=True,
         )
         assert (done.stdout, group.read_text()) == (b"19\n", written)
+
+
+def test_a_signal_reaches_a_process_and_no_later_one_of_its_number() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        start = start_time(child.pid)
+        assert not send(child.pid, signal.SIGKILL, start=start + 1)
+        assert child.poll() is None
+        assert send(child.pid, signal.SIGCONT, signal.SIGKILL, start=start)
+        assert child.wait(20) == -signal.SIGKILL
+    assert not send(child.pid, signal.SIGKILL)
+
+
+def test_one_that_ends_before_its_signal_comes_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(pidfd: int, number: signal.Signals) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", too_late)
+    assert not send(os.getpid(), signal.SIGCONT)

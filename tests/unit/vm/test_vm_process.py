@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.vm.process import AGENT_URGENCY, VMM_URGENCY, Urgency, set_urgent, started
+from multiroot.processes import ProcessId, start_time
+from multiroot.vm.process import AGENT_URGENCY, VMM_URGENCY, Process, Urgency, set_urgent, started
 
 THREADS = """
 import threading
@@ -85,3 +87,18 @@ def test_a_process_stays_urgent_until_nobody_needs_it(monkeypatch: pytest.Monkey
     assert seen == [AGENT_URGENCY]
     agent.need("b", False)
     assert seen == [AGENT_URGENCY, 0]
+
+
+async def test_one_that_is_gone_before_it_is_killed_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's child is reaped at once, and the loop hears of its end a moment later."""
+    child = subprocess.Popen(["sleep", "60"])
+    process = Process(ProcessId(child.pid, start_time(child.pid)))
+
+    def too_late(pidfd: int, number: signal.Signals) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", too_late)
+    child.kill()
+    await process.kill()
+    assert not process.running
+    child.wait()
