@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from multiroot.cli.demo_output import print_checks
 from multiroot.cli.lab_options import LabChoice
-from multiroot.cli.output import print_table, shown_phases
+from multiroot.cli.output import console, print_table, shown_phases
+from multiroot.phase_names import PhaseName
 
 if TYPE_CHECKING:
     from multiroot.demo.debian import Options, Report
 
 MEMORY = "512M"
-STREAMS = ("ssh", "sql", "ping")
+STREAMS = ("ssh", "sql", "ping", "disk")
 
 
 def options(lab: LabChoice, kernels: tuple[str, str], memory: int, disk: str, *, keep: bool) -> Options:
@@ -42,7 +43,7 @@ def intent(options: Options) -> list[str]:
         f"take a copy of the disk {IMAGE}, make a new key to log in by, boot a lab machine:",
         f"  multiroot vm image build {IMAGE}; multiroot lab up{shown}",
         f"  multiroot vm run {NAME} --firmware {options.firmware} {run}",
-        "let it work: an SSH session, a PostgreSQL connection, 100 pings a second, fio with checksums",
+        "let it work: an SSH session, a PostgreSQL connection, 100 pings a second, a disk, fio",
         f"  multiroot root launch --kernel {options.visited}",
         f"  multiroot handoff {NAME}; multiroot handoff {NAME} --to old; multiroot root release",
         *(f"  multiroot update --kernel {kernel}" for kernel in options.kernels),
@@ -73,4 +74,6 @@ def print_report(report: Report) -> None:
         ],
         title=f"Debian at work (it had booted after {report.booted_s:.1f} s)",
     )
+    for seconds in report.disks_away_s:
+        console().print(f"{PhaseName.DISKS_AWAY} for {seconds:.1f} s")
     print_checks(report.claims, held=report.held)

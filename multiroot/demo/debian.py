@@ -20,7 +20,7 @@ from multiroot.demo import debian_disks
 from multiroot.demo.debian_disks import NAME, GuestDisk
 from multiroot.demo.debian_guest import WORK_S, DebianGuest
 from multiroot.demo.demo_report import Check
-from multiroot.demo.streams import PING_S, Counter, Fio, Login, Pings, Sql, Stream, serve_sql
+from multiroot.demo.streams import PING_S, Blocks, Counter, Fio, Login, Pings, Sql, Stream, serve_sql
 from multiroot.handoff.terms import PATIENT, to_proto
 from multiroot.lab import forwards, lab
 from multiroot.lab.lab import Lab
@@ -36,6 +36,7 @@ from multiroot.verdict.findings import find
 
 SQL = 5432
 _UPDATE = "update to "
+Streams = tuple[Counter, Sql, Pings, Blocks, Fio]
 _DISK = re.compile(r"I/O error|blk_update_request|EXT4-fs error")  # no trouble of the kernel's, but of ours
 
 
@@ -83,6 +84,12 @@ class Report:
     def checks(self) -> tuple[Check, ...]:
         """Every claim of the demo."""
         return self.claims
+
+    @property
+    def disks_away_s(self) -> tuple[float, ...]:
+        """In each update, how long a disk that is a file of a root's had nobody who serves it."""
+        away = [each for each in self.phases if each.name == PhaseName.DISKS_AWAY]
+        return tuple(round((each.duration_ns or 0) / 1e9, 1) for each in away)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "held": self.held}
@@ -147,7 +154,7 @@ class Scenario:
             (*self._phases.finished, *self._remote),
         )
 
-    def _begin(self, stack: ExitStack, login: Login, password: str) -> tuple[Counter, Sql, Pings, Fio]:
+    def _begin(self, stack: ExitStack, login: Login, password: str) -> Streams:
         """All streams; they end with `stack`, also those before one that can't begin."""
         log = self._folder / "streams.log"
         port = forwards.add(self._machine.state, self._guest.address(), SQL).port
@@ -156,6 +163,7 @@ class Scenario:
             begin(Counter(login, log)),
             begin(Sql(port, password)),
             begin(Pings(login, OUTSIDE, log)),
+            begin(Blocks(login, log)),
             begin(Fio(login, log)),
         )
 
@@ -217,9 +225,9 @@ class Scenario:
         }
         self._gaps.append(Gap(step, round(seconds, 1), tuple(round(each, 1) for each in blackouts), gaps))
 
-    def _judge(self, login: Login, streams: tuple[Counter, Sql, Pings, Fio]) -> list[Check]:
+    def _judge(self, login: Login, streams: Streams) -> list[Check]:
         """End everything and count."""
-        counter, sql, pings, fio = streams
+        counter, sql, pings, blocks, fio = streams
         complaints = complaints_in(login.run("sudo dmesg"))
         for stream in streams:
             stream.stop()
@@ -241,6 +249,11 @@ class Scenario:
                 "every acknowledged transaction is there once",
                 rows - numbers in (0, 1) and numbers == sql.acknowledged,
                 f"{sql.acknowledged} acknowledged, {numbers} there, {rows} rows",
+            ),
+            Check(
+                "every block came back from the disk as it was written",
+                not blocks.broken,
+                blocks.broken or f"{blocks.count} blocks",
             ),
             Check(
                 "fio read back what it wrote",

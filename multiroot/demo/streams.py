@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import threading
 import time
@@ -33,6 +34,21 @@ PING_S = 0.01
 STEP_S = 0.05  # between two lines of the session
 # Kept in the guest, where nothing else is.
 _FILE, _STOP = "/var/tmp/multiroot-fio", "/var/tmp/multiroot-stop"
+# A program of the guest: a block goes to the disk itself, comes back from it, and is told.
+_BLOCKS = f"""
+import mmap, os, time
+disk = os.open("/var/tmp/multiroot-block", os.O_RDWR | os.O_CREAT | os.O_DIRECT | os.O_DSYNC)
+block, number = mmap.mmap(-1, 4096), 0
+while True:
+    number += 1
+    kept = number.to_bytes(8, "little") * 512
+    block[:] = kept
+    os.pwrite(disk, block, 0)
+    block[:] = bytes(4096)
+    os.preadv(disk, [block], 0)
+    print(number if block[:] == kept else "not", time.monotonic(), flush=True)
+    time.sleep({STEP_S})
+"""
 _PING = re.compile(rb"\[(\d+\.\d+)\] .*icmp_seq=(\d+) ")
 
 
@@ -170,6 +186,27 @@ class Counter(Lines):
     def _check(self, line: bytes) -> None:
         if int(line) != self.count + 1:
             raise MultirootError(f"{line!r} came after {self.count}")
+
+
+class Blocks(Lines):
+    """A block that is written to the guest's disk and read back, past every cache of the guest's."""
+
+    name = "disk"
+
+    def __init__(self, login: Login, log: Path) -> None:
+        self._done: list[float] = []  # by the guest's clock, s; of each piece
+        super().__init__(login, f"sudo python3 -c {shlex.quote(_BLOCKS)}", log, self._note)
+
+    def _note(self, line: bytes) -> None:
+        number, _, at = line.decode().partition(" ")
+        if number != str(self.count + 1):
+            raise MultirootError(f"block {self.count + 1} did not come back as it was written: {line!r}")
+        self._done.append(float(at))
+
+    def longest_gap(self, since: float) -> float:
+        """By the guest's clock, so that it is the disk's and not the network's."""
+        done = [at for at, heard in zip(self._done, self._at, strict=False) if heard >= since]
+        return max((after - before for before, after in pairwise(done)), default=0.0)
 
 
 class Pings(Lines):

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot import proc
-from multiroot.demo.streams import Login, Pings, runs
+from multiroot.demo import streams
+from multiroot.demo.streams import Blocks, Login, Pings, runs
+from multiroot.errors import MultirootError
 
 LINE = "[{at:.6f}] 64 bytes from 10.77.3.2: icmp_seq={number} ttl=64 time=0.4 ms\n"
 
@@ -60,3 +62,26 @@ def test_the_longest_gap_is_that_of_what_came_since(pings: Pings) -> None:
     answer(pings, 4, 5, gap=5)
     assert pings.longest_gap(0) == pytest.approx(5.01)
     assert pings.longest_gap(since) == pytest.approx(0.01)
+
+
+def test_blocks_of_the_disk_are_timed_by_the_guests_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proc, "spawn", lambda *_, **__: None)
+    blocks = Blocks(Login(1, tmp_path, tmp_path), tmp_path / "log")
+    for number, at in enumerate((10.0, 10.05, 13.0, 13.05), 1):
+        blocks._note(f"{number} {at}\n".encode())
+        blocks._came()
+    assert blocks.longest_gap(0) == pytest.approx(2.95)
+    assert blocks.longest_gap(time.monotonic()) == 0
+    for bad in (b"not 13.1\n", b"6 13.1\n"):
+        with pytest.raises(MultirootError, match="block 5 did not come back"):
+            blocks._note(bad)
+
+
+def test_the_program_of_the_blocks_runs(tmp_path: Path) -> None:
+    # Not each file system has O_DIRECT.
+    program = streams._BLOCKS.replace("/var/tmp", str(tmp_path)).replace("| os.O_DIRECT", "")
+    program = program.replace("while True", "while number < 2")
+    said = proc.run(["python3", "-c", program]).stdout.splitlines()
+    assert [line.split()[0] for line in said] == ["1", "2"]
