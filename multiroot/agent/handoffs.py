@@ -15,7 +15,7 @@ from multiroot.errors import MultirootError, PeerLostError
 from multiroot.handoff import terms as handoff_terms
 from multiroot.handoff.evacuation import Evacuation, Leg, Outcome
 from multiroot.handoff.expecting import expect, expect_no_more
-from multiroot.handoff.giver import Target
+from multiroot.handoff.target import Target
 from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phases import Phases
 from multiroot.root.peers import Role

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.handoff.errors import OverdueError
-from multiroot.handoff.giver import Target, attempt
+from multiroot.handoff.giver import attempt
+from multiroot.handoff.target import Target
 from multiroot.handoff.terms import Terms, more_downtime, turns
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import coordinator_pb2

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from multiroot.errors import MultirootError
 from multiroot.handoff.evacuation import Outcome
-from multiroot.handoff.giver import ABORT_TIMEOUT_S, PREPARE_TIMEOUT_S, Target
+from multiroot.handoff.giver import ABORT_TIMEOUT_S, PREPARE_TIMEOUT_S
+from multiroot.handoff.target import Target
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc.status import translated

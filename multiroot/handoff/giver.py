@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -26,17 +25,19 @@ from multiroot.errors import CommandError, ConflictError, MultirootError, PeerLo
 from multiroot.failpoints import FailPoint, garbage, reach
 from multiroot.handoff import wire
 from multiroot.handoff.account import phases_of, result_of, result_without_answer
-from multiroot.handoff.errors import GivenUpError, OverdueError
+from multiroot.handoff.endings import Endings
+from multiroot.handoff.errors import GivenUpError
 from multiroot.handoff.late_traffic import LateTraffic
 from multiroot.handoff.relay import OutgoingState
-from multiroot.handoff.terms import USUAL, Terms, more_downtime
+from multiroot.handoff.target import Target
+from multiroot.handoff.terms import USUAL, Terms
 from multiroot.passthrough import messages as device
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
-from multiroot.vm.instance import LIVE, Instance, VmState
+from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, extent_to_proto, notices_to_proto, stations_to_proto
 from multiroot.vm.vmm import Saved, VmmGoneError
@@ -47,21 +48,8 @@ PREPARE_TIMEOUT_S = 180.0  # the guest runs on meanwhile, and a VMM starts slowl
 TRANSFER_TIMEOUT_S = 30.0
 ABORT_TIMEOUT_S = 5.0
 
-TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2.TransferProgress]
-
-# Returns when the taker's root is known to be gone, which a connection to it may never tell.
-Lost = Callable[[], Awaitable[object]]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Target:
-    """The root that is to take VMs: its number, its agent, its name in commands, and how its end is known."""
-
-    root: int
-    agent: grpc.aio.Channel
-    name: str = "new"
-    lost: Lost | None = None
+TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2.TransferProgress]
 
 
 async def hand_over(
@@ -116,14 +104,16 @@ class Attempt:
         self._root = vm.host.root
         self._to = to
         self._phases = phases
-        self._terms = terms
-        self._cancelled = cancelled
+        self._endings = Endings(vm, to, terms, cancelled)
         self._stub = handoff_pb2_grpc.HandoffServiceStub(to.agent)
         self._taker = f"root {to.root}'s agent"
         self._outgoing: OutgoingState | None = None
         self._late = LateTraffic(vm, to.root)
-        self._sending = asyncio.Event()
-        self.taken = asyncio.Event()  # the taker runs the guest; what is left is to clean up
+
+    @property
+    def taken(self) -> asyncio.Event:
+        """Set when the taker runs the guest; what is left is to clean up."""
+        return self._endings.taken
 
     async def prepare(self) -> None:
         """Have the taker wait for the device state, connected with our VMM, while the guest runs."""
@@ -132,10 +122,10 @@ class Attempt:
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Whatever has to be waited for between `prepare` and `transfer`."""
         try:
-            return await self._unless_ended(work, self._stopped())
+            return await self._endings.unless_ended(work, self._endings.stopped())
         except BaseException as error:
             await self._settle(error)
-            self._say_if_failed(error)
+            self._endings.say_if_failed(error)
             raise
 
     async def transfer(self) -> coordinator_pb2.HandoffResult:
@@ -145,11 +135,11 @@ class Attempt:
         the taker knows (resumed_ns is 0).
         """
         try:
-            return await self._unless_ended(self._hand_over(), self._overdue())
+            return await self._endings.unless_ended(self._hand_over(), self._endings.overdue())
         except BaseException as error:
             outcome = await self._settle(error)
             if outcome is None or not isinstance(error, MultirootError):
-                self._say_if_failed(error)
+                self._endings.say_if_failed(error)
                 raise
             return outcome
 
@@ -158,77 +148,6 @@ class Attempt:
         if self._outgoing:
             self._outgoing.close()
         self._late.close()
-
-    async def _unless_ended(self, work: Coroutine[Any, Any, T], *also: Coroutine[Any, Any, NoReturn]) -> T:
-        """What `work` returns or raises, or what one of those raises that may put an end to it."""
-        going = asyncio.create_task(work)
-        tasks: set[asyncio.Task[Any]] = {
-            going,
-            *(asyncio.create_task(each) for each in (self._lost(), self._given_up(), *also)),
-        }
-        try:
-            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if going not in ended:
-                ended.pop().result()
-            return going.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-
-    async def _lost(self) -> NoReturn:
-        await (self._to.lost or asyncio.Event().wait)()
-        raise PeerLostError(f"the root that was to take {self._vm.name} is gone")
-
-    async def _given_up(self) -> NoReturn:
-        await self._cancelled.wait()
-        if self._is_theirs:
-            await asyncio.Event().wait()
-        raise GivenUpError(f"the handoff of {self._vm.name} was cancelled; it goes on in root {self._root}")
-
-    @property
-    def _is_theirs(self) -> bool:
-        """Whether the taker was in time. What is left is an answer, and to clean up."""
-        return self.taken.is_set() or self._vm.word.read() != self._vm.owner
-
-    async def _stopped(self) -> NoReturn:
-        """Fails when the VM ends by itself while it waits."""
-        await self._vm.ended()
-        self._check_running()
-        raise VmmGoneError(f"the VMM of {self._vm.name} has ended")
-
-    def _check_running(self) -> None:
-        if self._vm.state not in LIVE:
-            raise ConflictError(f"{self._vm.name} does not run, it is {self._vm.state}", self._vm.error)
-
-    def _say_if_failed(self, error: BaseException) -> None:
-        """Raises why the VMM ended, in place of what was being done when it was missed."""
-        if isinstance(error, VmmGoneError) and self._vm.state is VmState.FAILED:
-            self._check_running()
-
-    async def _overdue(self) -> NoReturn:
-        """Fails when the guest has stood still for too long and is not the taker's yet.
-
-        Nothing is asked of the VMM before it may be so: until then this costs the blackout nothing.
-        """
-        vm, limit_ms = self._vm, self._terms.downtime_ms
-        await self._sending.wait()
-        if vm.paused:
-            # It misses nothing.
-            await asyncio.Event().wait()
-        await asyncio.sleep(limit_ms / 1e3)
-        if not self._is_theirs:
-            due_ns = await vm.vmm.stopped() + limit_ms * 1_000_000
-            await asyncio.sleep(max(0, due_ns - vm.host.clock()) / 1e9)
-        if self._is_theirs:
-            await asyncio.Event().wait()
-        raise OverdueError(
-            f"{vm.name} stood still for {limit_ms} ms and was not root {self._to.root}'s yet;"
-            f" it goes on in root {self._root}",
-            # The name last, for a VM may be called like a subcommand.
-            f"allow it more: `multiroot handoff --to {self._to.name} {more_downtime(limit_ms)} {vm.name}`",
-            limit_ms,
-        )
 
     async def _settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:
         """Also when this call is cancelled: a VM must not be left stopped in both roots."""
@@ -327,12 +246,12 @@ class Attempt:
                 await reach(FailPoint.GIVER_READY, self._vm.name)
                 await self._vm.check_servers()
                 # One that has ended by now must not be thought active again.
-                self._check_running()
+                self._endings.check_running()
                 self._late.listen()
                 self._vm.hurry(True)
                 self._vm.state = VmState.FROZEN
                 await self._vm.vmm.send()
-                self._sending.set()
+                self._endings.sending.set()
                 await reach(FailPoint.GIVER_SENDING, self._vm.name)
                 with self._vm.vmm.unread():
                     return (await self._next(call, "taken")).taken

@@ -7,25 +7,23 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 
-from multiroot import proc
 from multiroot.arena.arena import Entry, OwnerWord
 from multiroot.arena.layout import Owner
 from multiroot.clocks import wall_clock
 from multiroot.errors import CommandError, ConflictError
 from multiroot.net.vhost import open_vhost
-from multiroot.vm import console, disk_servers, firmware, seed
+from multiroot.vm import console_keeper, firmware, seed
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.guests import GuestImage
 from multiroot.vm.host import Host
 from multiroot.vm.notices import Notice, newest
-from multiroot.vm.process import listen, started
+from multiroot.vm.server_watch import ServerWatch
 from multiroot.vm.vmm import CardWires, VmmGoneError, VmmSetup, VmmStuckError, Wiring
 
 log = logging.getLogger(__name__)
@@ -89,15 +87,14 @@ class Instance:
         self.taps: tuple[str, ...] = ()
         self.notices: tuple[Notice, ...] = ()
         self.stations: dict[str, str] = {}  # IPv4 addresses that the guest uses, by MAC address
-        self.waits_for: tuple[str, ...] = ()  # disks whose server is away
         self.functions: tuple[str, ...] = ()  # addresses in this root of those it owns
         self._busy = ""
         self._off = False  # the guest has powered off, and nobody was told yet
         self._giver: Owner | None = None  # while it is incoming
         self._watch: asyncio.Task[None] | None = None
         self._unanswered: asyncio.Task[None] | None = None
-        self._servers = {disk.server for disk in definition.disks if disk.server}
-        self._watching_servers: asyncio.Task[None] | None = None
+        servers = {disk.server for disk in definition.disks if disk.server}
+        self._servers = ServerWatch(servers, lambda: self.vmm.process if self.active else None, self._note)
 
     @property
     def name(self) -> str:
@@ -111,6 +108,22 @@ class Instance:
     def state(self, state: VmState) -> None:
         self._state = state
         self.host.changed()
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Its disks whose server is away."""
+        return self._servers.away
+
+    async def check_servers(self) -> None:
+        """Raises ConflictError if a disk's server is away: a VMM that is to stop its guest then waits for it,
+        and the guest would stand still as long.
+        """
+        await self._servers.look()
+        if self.waits_for:
+            raise ConflictError(
+                f"{self.name} waits for the server of its disk {self.waits_for[0]}",
+                f"when that is back, `multiroot vm show {self.name}` says so",
+            )
 
     @property
     def active(self) -> bool:
@@ -182,8 +195,8 @@ class Instance:
 
     def _begin_to_watch(self) -> None:
         self._watch = asyncio.create_task(self._watch_end())
-        if self._servers:
-            self._watching_servers = asyncio.create_task(self._watch_servers())
+        # While it is handed over, nothing is to take time from that.
+        self._servers.begin(lambda: self.state is VmState.RUNNING and not self.is_busy)
 
     async def bring_up_taps(self) -> None:
         """Let its cards take part in the guests' network."""
@@ -324,7 +337,7 @@ class Instance:
         with ExitStack() as stack:
             serial, keeper_serial = (stack.enter_context(end) for end in socket.socketpair())
             cards = await self._plug_in(stack)
-            self._spawn_keeper(stack, keeper_serial)
+            console_keeper.spawn(self.folder, keeper_serial, stack)
             found = [host.find_disk(disk) for disk in self.definition.disks]
             disks = tuple(each.node if each else None for each in found)
             firmware.provide(self.definition, self.folder.path, host.variables)
@@ -356,16 +369,6 @@ class Instance:
         self.folder.seed.write_bytes(seed.image(self.name, self.definition.user_data))
         return self.folder.seed
 
-    def _spawn_keeper(self, stack: ExitStack, serial: socket.socket) -> None:
-        """It ends by itself when the VMM's end of the serial port closes."""
-        listener = stack.enter_context(listen(self.folder.console))
-        argv: list[proc.Arg] = [
-            sys.executable, "-I", "-S", console.__file__,
-            str(serial.fileno()), str(listener.fileno()), self.folder.console_record,
-        ]  # fmt: skip
-        child = proc.spawn(argv, log=self.folder.console_log, pass_fds=(serial.fileno(), listener.fileno()))
-        started(child)
-
     async def _watch_end(self) -> None:
         end = await self.vmm.wait_end()
         if not self.active:
@@ -382,37 +385,6 @@ class Instance:
         """What the firmware has written, if the guest ran here."""
         if self._giver is None:
             firmware.keep(self.definition, self.folder.path, self.host.variables)
-
-    async def check_servers(self) -> None:
-        """Raises ConflictError if a disk's server is away: a VMM that is to stop its guest then waits for it,
-        and the guest would stand still as long.
-        """
-        await self._look_at_servers()
-        if self.waits_for:
-            raise ConflictError(
-                f"{self.name} waits for the server of its disk {self.waits_for[0]}",
-                f"when that is back, `multiroot vm show {self.name}` says so",
-            )
-
-    async def _watch_servers(self) -> None:
-        while self.active:
-            # While it is handed over, nothing is to take time from that.
-            if self.state is VmState.RUNNING and not self.is_busy:
-                await self._look_at_servers()
-            await asyncio.sleep(disk_servers.LOOK_S)
-
-    async def _look_at_servers(self) -> None:
-        process = self.vmm.process
-        if not self._servers or process is None:
-            return
-        away = await asyncio.to_thread(disk_servers.missing, process.pid, self._servers)
-        if not self.active:
-            return
-        before, self.waits_for = self.waits_for, tuple(sorted(map(str, away)))
-        for disk in sorted({*self.waits_for} - {*before}):
-            self._note(f"the server of the disk {disk} is gone: what the guest does with it waits")
-        for disk in sorted({*before} - {*self.waits_for}):
-            self._note(f"the server of the disk {disk} is back")
 
     def _note(self, what: str) -> None:
         self._hear(Notice(self.host.clock(), what))

@@ -24,9 +24,10 @@ from multiroot.arena.atomics import tsc, tsc_clock
 from multiroot.arena.backing import find_device
 from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.errors import CommandError, MultirootError
-from multiroot.handoff.giver import Target, hand_over
+from multiroot.handoff.giver import hand_over
 from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
+from multiroot.handoff.target import Target
 from multiroot.handoff.terms import PATIENT
 from multiroot.net import namespace
 from multiroot.net.network import RootNetwork

@@ -15,9 +15,10 @@ import grpc.aio
 import pytest
 
 from multiroot.arena.arena import Arena
-from multiroot.handoff.giver import Lost, Target, hand_over
+from multiroot.handoff.giver import hand_over
 from multiroot.handoff.handoff_service import HandoffService
 from multiroot.handoff.taker import Taker
+from multiroot.handoff.target import Lost, Target
 from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phases import Phases
 from multiroot.processes import ProcessId

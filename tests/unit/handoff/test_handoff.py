@@ -25,8 +25,9 @@ from multiroot.errors import (
 from multiroot.handoff import giver as giver_module
 from multiroot.handoff import incoming as incoming_module
 from multiroot.handoff import taker as taker_module
-from multiroot.handoff.giver import Target, hand_over
+from multiroot.handoff.giver import hand_over
 from multiroot.handoff.takeover import Takeover
+from multiroot.handoff.target import Target
 from multiroot.handoff.terms import Terms
 from multiroot.phases import Phases
 from multiroot.units import MIB
