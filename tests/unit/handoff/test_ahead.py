@@ -36,6 +36,13 @@ def waiting(root: Root) -> list[str]:
     return [line for line in command_lines() if str(root.host.arena.path) in line and "-incoming" in line]
 
 
+async def nothing_left(root: Root) -> None:
+    """Wait until there is no QEMU of it and no folder of a VM. A folder goes after its QEMU."""
+    await no_qemu(root)
+    while list(root.host.run_dir.iterdir()):
+        await asyncio.sleep(0.01)
+
+
 async def test_a_vm_that_is_expected_takes_the_vmm_that_waits(roots: Roots) -> None:
     giver, taker = roots
     vm = await start_vm(giver)
@@ -100,8 +107,7 @@ async def test_one_that_does_not_start_leaves_nothing(roots: Roots) -> None:
     taker.faults("exit")
     with pytest.raises(CommandError, match="did not start vm0"):
         await expect(giver, taker, vm)
-    await no_qemu(taker)
-    assert not list(taker.host.run_dir.iterdir())
+    await nothing_left(taker)
     taker.faults("")
     await hand(giver, taker)
     await assert_runs_only_in(taker, giver)
@@ -132,9 +138,8 @@ async def test_a_vm_that_is_gone_is_expected_no_more(roots: Roots, monkeypatch: 
     vm = await start_vm(giver)
     await expect(giver, taker, vm)
     await giver.manager.stop("vm0")
-    await no_qemu(taker)
+    await nothing_left(taker)
     assert not taker.taker._ahead._expected
-    assert not list(taker.host.run_dir.iterdir())
 
 
 async def test_a_vm_whose_root_has_ended_is_expected_no_more(
@@ -181,8 +186,7 @@ async def test_what_an_agent_leaves_its_successor_ends(roots: Roots) -> None:
     await expect(giver, taker, vm)
     taker.taker._ahead._expected.clear()  # as if it were another process
     await taker.manager.adopt()
-    await no_qemu(taker)
-    assert not list(taker.host.run_dir.iterdir())
+    await nothing_left(taker)
     await hand(giver, taker)
     await assert_runs_only_in(taker, giver)
 
