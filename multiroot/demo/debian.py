@@ -9,7 +9,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,7 +187,7 @@ class Scenario:
             return blackout_ms(self._follow(events).handed_off)
 
     def _update(self, number: int, kernel: str, streams: tuple[Stream, ...]) -> None:
-        handed: list[coordinator.HandoffResult] = []
+        before = len(self._remote)
         with (
             self._phases.phase(phase_names.generation(number), kernel=kernel),
             self._watched(f"{_UPDATE}{kernel}", streams) as blackouts,
@@ -198,7 +198,7 @@ class Scenario:
                 launch = coordinator.LaunchRequest(kernel=kernel)
                 request = coordinator.UpdateRequest(launch=launch, terms=to_proto(PATIENT))
                 events = stub.Update(request)
-                follow(events, self._phases.publish, ended(self._remote.append), handed=handed.append)
+                self._follow(events)
             successor.wait(
                 self._machine.agent_address,
                 old_root,
@@ -207,7 +207,7 @@ class Scenario:
                 timeout_s=600,
                 ended=self._machine.state.ending,
             )
-            blackouts.extend(map(blackout_ms, handed))
+            blackouts.extend(blackouts_in(self._remote[before:]))
 
     @contextmanager
     def _watched(self, step: str, streams: tuple[Stream, ...]) -> Iterator[list[float]]:
@@ -300,3 +300,11 @@ class Scenario:
 def blackout_ms(result: coordinator.HandoffResult) -> float:
     """How long the VMM stood still."""
     return (result.resumed_ns - result.stopped_ns) / 1e6
+
+
+def blackouts_in(phases: Iterable[Phase]) -> list[float]:
+    """How long the VMM stood still in the one handoff that these are of, ms; nothing if they are of none."""
+    still = [each for each in phases if each.blackout and each.attrs.get("vm") == NAME]
+    if not still:
+        return []
+    return [(max(each.end_ns or 0 for each in still) - min(each.start_ns for each in still)) / 1e6]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the log of a Debian guest is judged by."""
+"""What the log of a Debian guest is judged by, and how long it stood still."""
 
 from __future__ import annotations
 
-from multiroot.demo.debian import complaints_in
+from multiroot.demo.debian import blackouts_in, complaints_in
+from multiroot.phases import Phase
 
 FINE = "[    1.0000001] EXT4-fs (vda1): mounted filesystem\n[    2.000000] random: crng init done\n"
 
@@ -17,3 +18,18 @@ def test_trouble_of_the_kernel_and_of_its_disk() -> None:
     hung, disk = complaints_in(bad)
     assert hung.startswith("hung task in deb at 10.000000 s: INFO: task fio:99")
     assert "sector 8" in disk
+
+
+def test_a_blackout_is_from_the_first_phase_of_it_to_the_last() -> None:
+    def phase(name: str, start_ms: int, took_ms: int, vm: str = "deb", blackout: bool = True) -> Phase:
+        return Phase(name, "new root", start_ms * 10**6, took_ms * 10**6, blackout, attrs={"vm": vm})
+
+    of_another = phase("save", 0, 900, vm="canary")
+    seen = [
+        of_another,
+        phase("prepare", 10, 50, blackout=False),
+        phase("resume", 130, 5),
+        phase("save", 100, 20),
+    ]
+    assert blackouts_in(seen) == [35.0]
+    assert blackouts_in([of_another]) == []
