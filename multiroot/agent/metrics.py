@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from multiroot.errors import MultirootError
-from multiroot.watch.facts import Facts, Stage
+from multiroot.watch.facts import Facts, MemoryKind, Stage
 
 ANSWER_S = 5.0
 
@@ -111,6 +111,8 @@ def _machine(facts: Facts) -> Iterator[Metric]:
     yield _gauge("multiroot_cpus", "CPUs by the root that has them (0: none)", ("root", "state"), dict(cpus))
     memory: Counter[tuple[int, str]] = Counter()
     for each in facts.memory.values():
+        if each.kind is MemoryKind.SPARE:
+            continue  # by this root alone; it may be another's
         memory[each.root, each.kind.value] += each.size
     yield _gauge("multiroot_memory_bytes", "Memory by who has it (0: all)", ("root", "kind"), dict(memory))
 

@@ -96,11 +96,12 @@ class Watching:
     def look(self) -> Facts:
         """The facts as far as this root knows them. Raises MultirootError for an arena that is damaged."""
         child = self._root.peers.get(Role.CHILD)
+        ledger = self._machine.ledger()
         return Facts(
-            machine=self._machine.machine(),
+            machine=self._machine.machine(ledger),
             clock=ClockFacts(0, self._wall_offset_ns),
-            cpus=self._machine.cpus(self._phases.adopted),
-            memory=self._machine.memory(child.root if child else 0),
+            cpus=self._machine.cpus(ledger, self._phases.adopted),
+            memory=self._machine.memory(ledger, child.root if child else 0),
             roots=self._roots(),
             vms=self._vms.vms() if self._vms else {},
             update=self._update(),

@@ -29,7 +29,7 @@ _CPU_LETTERS = {
     CpuState.PARKED: "parked",
     CpuState.ADOPTED: "adopted",
 }
-_KINDS = {MemoryKind.CARVE: "c", MemoryKind.ARENA: "a", MemoryKind.IMAGE: "i"}
+_KINDS = {MemoryKind.CARVE: "c", MemoryKind.ARENA: "a", MemoryKind.IMAGE: "i", MemoryKind.SPARE: "-"}
 _EDGES = {"done": "+", "begin": ">", "undo": "<", "undone": "-", "failed": "!", "": "."}
 _BARS = " .:|"
 
@@ -130,7 +130,7 @@ def _memory(facts: Facts, width: int) -> list[Text]:
                 bar.append(("V", f"bold reverse {_colour(owner)}"))
             else:
                 bar.append((letter, _colour(each.root)))
-    legend = "digit: RAM of that root  c: carve  a: arena  V: a VM's RAM  i: image"
+    legend = "digit: that root's RAM  c: carve  a: arena  V: a VM's  i: image  -: spare"
     return [_labelled("memory", *bar[:room]), _labelled("", (legend, "dim"))]
 
 

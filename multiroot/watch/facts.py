@@ -45,6 +45,7 @@ class MemoryKind(StrEnum):
     CARVE = "carve"  # taken from the old root for the new one
     ARENA = "arena"  # guests' RAM and owner words, which all roots see
     IMAGE = "image"  # the system image or a disk image, which all roots see
+    SPARE = "spare"  # RAM that no root has: set aside at boot, or left by a root that has ended
 
 
 class Stage(StrEnum):
@@ -91,7 +92,7 @@ class RangeFacts:
     start: int = 0
     size: int = 0
     kind: MemoryKind = MemoryKind.SYSTEM
-    root: int = 0  # that has it; 0: all see it
+    root: int = 0  # that has it; 0: all see it, or of what is spare, nobody has it
     name: str = ""
 
 

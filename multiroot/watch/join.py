@@ -22,6 +22,7 @@ from multiroot.watch.facts import (
     UpdateFacts,
     VmFacts,
 )
+from multiroot.watch.spare import with_spare
 
 KEPT_HANDOFFS = 16
 KEPT_ENDED = 4
@@ -157,19 +158,25 @@ def _cpus(
 
 
 def _memory(tellings: Iterable[Telling], roots: Mapping[str, RootFacts]) -> dict[str, RangeFacts]:
-    """The ranges of all roots that live. What a root has of its own carve is told as the carve."""
+    """The ranges of all roots that live, and the RAM that none of them has: so nothing moves on a drawing to
+    scale when a root ends. What a root has of its own carve is told as the carve.
+    """
     living = [each for each in tellings if _state(roots, each.root) not in OVER]
     ranges = [each for telling in living for each in telling.facts.memory.values()]
     carves = [each for each in ranges if each.kind is MemoryKind.CARVE]
     found: dict[str, RangeFacts] = {}
     for each in ranges:
-        hidden = each.kind is MemoryKind.SYSTEM and any(
-            carve.root == each.root and carve.start <= each.start < carve.start + carve.size
-            for carve in carves
+        hidden = each.kind is MemoryKind.SPARE or (
+            each.kind is MemoryKind.SYSTEM
+            and any(
+                carve.root == each.root and carve.start <= each.start < carve.start + carve.size
+                for carve in carves
+            )
         )
         if not hidden:
             found.setdefault(f"{each.start:#x}", each)
-    return {key: replace(found[key]) for key in sorted(found, key=lambda key: found[key].start)}
+    whole = with_spare(found.values(), [each for each in ranges if each.kind is MemoryKind.SPARE])
+    return {f"{each.start:#x}": each for each in whole}
 
 
 def _remember(

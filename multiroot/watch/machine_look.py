@@ -10,8 +10,9 @@ from typing import Protocol
 
 from multiroot import arch
 from multiroot.device.uapi import CpuState as LedgerState
-from multiroot.device.uapi import Info, Ledger
+from multiroot.device.uapi import E820Range, Info, Ledger
 from multiroot.plan import iomem
+from multiroot.ranges import Range, subtract
 from multiroot.units import MIB, parse_cpu_list
 from multiroot.watch.facts import CpuFacts, CpuState, MachineFacts, MemoryKind, RangeFacts
 
@@ -46,22 +47,24 @@ class MachineLook:
         self._online: tuple[str, dict[int, int]] = ("", {})
         self._iomem: tuple[str, tuple[iomem.Resource, ...]] = ("", ())
 
-    def machine(self) -> MachineFacts:
-        """How much there is of the whole machine, by the ledger."""
-        ledger = self._module.ledger()
+    def ledger(self) -> Ledger:
+        """As it is now. One copy serves a whole look, for making one takes time."""
+        return self._module.ledger()
+
+    def machine(self, ledger: Ledger) -> MachineFacts:
+        """How much there is of the whole machine."""
         ram = sum(each.size for each in ledger.first_map if each.is_ram)
         return MachineFacts(memory_bytes=ram, cpus=len(ledger.cpus))
 
-    def cpus(self, adopted: Collection[int]) -> dict[str, CpuFacts]:
+    def cpus(self, ledger: Ledger, adopted: Collection[int]) -> dict[str, CpuFacts]:
         """All CPUs that the ledger knows; those of this root with their numbers here.
 
         `adopted` are the hardware ids of those that it got from a root that has ended.
         """
         numbers = {hardware_id: number for number, hardware_id in self._hardware_ids().items()}
-        told = self._module.ledger().cpus
         return {
             str(hardware_id): self._cpu(hardware_id, cpu.root, _STATES[cpu.state], numbers, adopted)
-            for hardware_id, cpu in sorted(told.items())
+            for hardware_id, cpu in sorted(ledger.cpus.items())
         }
 
     def _cpu(
@@ -82,13 +85,20 @@ class MachineLook:
             state = CpuState.OFFLINE
         return CpuFacts(root, number, state)
 
-    def memory(self, child: int) -> dict[str, RangeFacts]:
-        """This root's RAM, persistent memory, and the carve of root number `child`."""
+    def memory(self, ledger: Ledger, child: int) -> dict[str, RangeFacts]:
+        """This root's RAM, persistent memory, the carve of root number `child`, and the rest of the RAM.
+
+        The rest is spare as far as this root knows: set aside at boot, or left by a root that has ended.
+        Other roots may know better.
+        """
         arena = self._arena()
         found = [self._range(item, arena) for item in self._resources() if item.range.end > MIB]
         info = self._module.info()
         if info.carve_size:
             found.append(RangeFacts(info.carve_base, info.carve_size, MemoryKind.CARVE, child, "carve"))
+        ram = [Range.between(max(each.addr, MIB), each.addr + each.size) for each in _usable(ledger)]
+        rest = subtract(ram, (Range(each.start, each.size) for each in found))
+        found += [RangeFacts(each.base, each.size, MemoryKind.SPARE, 0, iomem.SYSTEM_RAM) for each in rest]
         return {f"{each.start:#x}": each for each in found}
 
     def _range(self, item: iomem.Resource, arena: int | None) -> RangeFacts:
@@ -122,3 +132,8 @@ class MachineLook:
             found = tuple(each for each in iomem.parse(text) if each.is_ram or each.is_persistent)
             self._iomem = (text, found)
         return self._iomem[1]
+
+
+def _usable(ledger: Ledger) -> list[E820Range]:
+    """The RAM above 1 MiB, by the firmware's map."""
+    return [each for each in ledger.first_map if each.is_ram and each.addr + each.size > MIB]

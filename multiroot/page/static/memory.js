@@ -29,6 +29,7 @@ const PURPOSE = {
   carve: (range) => (range.root ? `carved for root ${range.root}` : "carve"),
   arena: () => "arena: VMs' memory",
   image: () => "system image",
+  spare: () => "spare RAM",
 };
 
 export function drawMemory(facts) {

@@ -66,7 +66,7 @@ def top(tmp_path: Path) -> Path:
 def test_cpus_by_the_ledger_and_those_of_this_root_by_its_kernel(top: Path) -> None:
     module = Module()
     look = MachineLook(module, 1, lambda: 0x100200000, top)
-    assert look.cpus(()) == {
+    assert look.cpus(look.ledger(), ()) == {
         "0": CpuFacts(1, 0, CpuState.ONLINE),
         "1": CpuFacts(1, None, CpuState.OFFLINE),
         "2": CpuFacts(2, None, CpuState.GRANTED),
@@ -76,16 +76,16 @@ def test_cpus_by_the_ledger_and_those_of_this_root_by_its_kernel(top: Path) -> N
     (top / "proc/cpuinfo").write_text("processor\t: 0\napicid\t\t: 0\n\nprocessor\t: 1\napicid\t\t: 3\n\n")
     module.states[3] = LedgerCpu(1, LedgerState.ONLINE)
     module.states[2] = LedgerCpu(2, LedgerState.PARKED)
-    seen = look.cpus({3})
+    seen = look.cpus(look.ledger(), {3})
     assert seen["3"] == CpuFacts(1, 1, CpuState.ADOPTED)
     assert seen["2"] == CpuFacts(0, None, CpuState.PARKED)
-    assert look.machine().cpus == 4
-    assert look.machine().memory_bytes == 1 << 30
+    assert look.machine(look.ledger()).cpus == 4
+    assert look.machine(look.ledger()).memory_bytes == 1 << 30
 
 
 def test_memory_has_the_arena_the_images_and_the_carve(top: Path) -> None:
     look = MachineLook(Module(), 1, lambda: 0x100200000, top)
-    seen = look.memory(2)
+    seen = look.memory(look.ledger(), 2)
     assert {key: (each.kind, each.root, each.size) for key, each in seen.items()} == {
         "0x100000": (MemoryKind.SYSTEM, 1, 0x3FF00000),
         "0x100000000": (MemoryKind.ARENA, 0, 0x40000000),
@@ -94,10 +94,18 @@ def test_memory_has_the_arena_the_images_and_the_carve(top: Path) -> None:
     }
     Module.carve = (0, 0)
     try:
-        assert "0x20000000" not in look.memory(2)
+        assert "0x20000000" not in look.memory(look.ledger(), 2)
     finally:
         Module.carve = (0x20000000, 0x10000000)
     assert look.devices() == ["0000:00:02.0"]
+
+
+def test_ram_that_the_firmware_has_and_this_root_has_not_is_spare(top: Path) -> None:
+    # Set aside at boot for a second kernel, or another root's.
+    (top / "proc/iomem").write_text("00100000-2fffffff : System RAM\n30000000-3fffffff : Reserved\n")
+    look = MachineLook(Module(), 1, lambda: None, top)
+    spare = [each for each in look.memory(look.ledger(), 2).values() if each.kind is MemoryKind.SPARE]
+    assert [(each.start, each.size, each.root) for each in spare] == [(0x30000000, 0x10000000, 0)]
 
 
 def peer(state: str, role: str = "new", number: int = 2) -> list[PeerLook]:

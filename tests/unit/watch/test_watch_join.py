@@ -126,3 +126,47 @@ def test_a_handoff_whose_giver_ended_is_judged_by_the_owner_word() -> None:
     seen = join([Telling(1, old, False), Telling(2, new, True)], memory)
     assert seen.handoffs["vm0/2"].stage is Stage.DONE
     assert seen.vms["vm0"].state == "running"
+
+
+M = 1 << 20
+
+
+def ram(start: int, size: int, kind: MemoryKind, root: int) -> dict[str, RangeFacts]:
+    """A range in MiB, by its key."""
+    return {f"{start * M:#x}": RangeFacts(start * M, size * M, kind, root)}
+
+
+def test_memory_keeps_its_scale_while_a_root_ends_and_its_memory_is_adopted() -> None:
+    """The bar is drawn to scale: a VM's block stands still only if all that is told covers the same."""
+    system, carve, spare = MemoryKind.SYSTEM, MemoryKind.CARVE, MemoryKind.SPARE
+    arena = ram(4096, 512, MemoryKind.ARENA, 0)
+    one = {"1": RootFacts(1, "old", RootState.ALIVE)}
+    two = {"2": RootFacts(2, "new", RootState.ALIVE)}
+    old_memory = ram(1, 2047, system, 1) | arena
+    # The new root does not know what its parent has. Its boot area it does not list as RAM.
+    new_memory = ram(4612, 1020, system, 2) | ram(4608, 4, spare, 0) | arena
+    alone = Facts(roots=one, memory=old_memory | ram(4608, 1024, spare, 0))
+    beside = Facts(roots=one | two, memory=old_memory | ram(4608, 1024, carve, 2))
+    new = Facts(roots=two, memory=new_memory | ram(1, 2047, spare, 0))
+    left = Facts(roots=retired(1, RootState.ENDED), memory=new.memory)
+    adopting = Facts(roots=left.roots, memory=new_memory | ram(1, 127, spare, 0) | ram(128, 1920, system, 2))
+    adopted = Facts(roots=left.roots, memory=new_memory | ram(1, 2047, system, 2))
+    memory = Memory()
+    told = [
+        join([Telling(1, alone, True)], memory).memory,
+        join([Telling(1, beside, True), Telling(2, new, True)], memory).memory,
+        join([Telling(1, beside, False), Telling(2, new, True)], memory).memory,
+        join([Telling(1, beside, False), Telling(2, left, True)], memory).memory,
+        join([Telling(2, adopting, True)], memory).memory,
+        join([Telling(2, adopted, True)], memory).memory,
+    ]
+    seen = [[(r.start // M, r.size // M, r.kind, r.root) for r in each.values()] for each in told]
+    guests = (4096, 512, MemoryKind.ARENA, 0)
+    assert seen == [
+        [(1, 2047, system, 1), guests, (4608, 1024, spare, 0)],
+        [(1, 2047, system, 1), guests, (4608, 1024, carve, 2)],
+        [(1, 2047, system, 1), guests, (4608, 1024, carve, 2)],
+        [(1, 2047, spare, 0), guests, (4608, 1024, system, 2)],
+        [(1, 127, spare, 0), (128, 1920, system, 2), guests, (4608, 1024, system, 2)],
+        [(1, 2047, system, 2), guests, (4608, 1024, system, 2)],
+    ]
