@@ -170,7 +170,7 @@ class Collector:
             case Change(_, patch):
                 root.document = applied(root.document, patch)
                 root.facts = from_json(root.document)
-            case Seen(_, vm, stretch):
+            case Seen(_, vm, stretch) if not self._ticks.knows(vm, number, stretch):
                 strips = {
                     f"{TICKS}/{vm}": self._ticks.take(vm, number, stretch),
                     f"{FRAMES}/{vm}": self._ticks.take_frames(vm, number, stretch),
@@ -245,7 +245,7 @@ class Collector:
             self._add_way(number)
 
     def _add_way(self, root: int | None) -> None:
-        way = self._ways[root] = Way(self._open, root, partial(self._hear, root))
+        way = self._ways[root] = Way(self._open, root, partial(self._hear, root), self._ticks.since)
         self._mind(way.task)
 
     def _mind(self, task: asyncio.Task[None]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from multiroot.watch.decode import to_json
 from multiroot.watch.events import Change, State
 from multiroot.watch.facts import Facts
 from multiroot.watch.hub import Hub
+from multiroot.watch.kept_ticks import KeptTicks
 from multiroot.watch.patch import applied, difference
 from multiroot.watch.signal import Signal
 from multiroot.watch.told import Beat, Seen, Told
@@ -31,6 +32,9 @@ BEAT_S = 0.25
 QUIET_S = 0.2  # a blackout is over sooner, as a rule
 REST, REST_MOST_S = 3.0, 1.5  # times as long as a look took, until the next
 GATHER_S = 0.03  # what happens at once is told at once
+# Whoever watched through a root that has ended needs some time to come back; so long nothing is forgotten.
+RESUME_S = 120.0
+NO_TICKS: Mapping[str, int] = {}
 
 Look = Callable[[], Facts]
 
@@ -79,21 +83,37 @@ class Teller:
         self._hub: Hub[Told] = Hub(self._known)
         self._running: asyncio.Task[None] | None = None
         self._told_s = 0.0  # loop time of what was told last
+        self._left_s: float | None = None  # loop time when the last watcher went
+        self._kept = KeptTicks()
         self._complaint = ""
 
-    async def tell(self) -> AsyncGenerator[Told, None]:
-        """A State first, and then what comes, for as long as the caller likes."""
+    async def tell(self, since: Mapping[str, int] = NO_TICKS) -> AsyncGenerator[Told, None]:
+        """A State first, and then what comes, for as long as the caller likes. One that has been here before
+        says `since` when it lacks guests' ticks (TSC clock, ns, by VM), and may hear some twice.
+        """
         if self._running is None:
-            self._ticks.restart()
-            self._tell_changes()
-            self._running = asyncio.create_task(self._run())
+            self._begin()
         try:
             async with aclosing(self._hub.watch()) as events:
                 async for told in events:
                     yield told
+                    break
+                for seen in self._kept.since(since):
+                    yield seen
+                async for told in events:
+                    yield told
         finally:
             if not self._hub.watched:
+                self._left_s = asyncio.get_running_loop().time()
                 await self.close()
+
+    def _begin(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._left_s is None or now - self._left_s > RESUME_S:
+            self._ticks.restart()
+            self._kept.clear()
+        self._tell_changes()
+        self._running = asyncio.create_task(self._run())
 
     async def close(self) -> None:
         """Tell no more, until somebody watches again."""
@@ -147,7 +167,9 @@ class Teller:
 
     def _tell_ticks(self) -> None:
         for vm, stretch in self._ticks.read():
-            self._publish(Seen(self._clock(), vm, stretch))
+            seen = Seen(self._clock(), vm, stretch)
+            self._kept.add(seen)
+            self._publish(seen)
 
     def _beat(self, now_s: float) -> None:
         if now_s - self._told_s >= BEAT_S - TICKS_S / 2:

@@ -23,11 +23,18 @@ class TicksSeen:
     def __init__(self) -> None:
         self.newest: dict[str, TickFacts] = {}
         self.frames: dict[str, FrameFacts] = {}
+        self._known: dict[tuple[str, int], Tick] = {}  # the newest by each root
         self._tails: dict[str, dict[int, bytes]] = {}
         self._heads: dict[str, tuple[int, bytes, int, int]] = {}  # root, head, its time, the next counter
 
+    def since(self) -> dict[str, int]:
+        """When the newest tick of each guest was seen."""
+        return {vm: newest.at_ns for vm, newest in self.newest.items()}
+
     def take(self, vm: str, root: int, stretch: Stretch) -> list[Point]:
         """The points in what root number `root` has seen of a guest, oldest first."""
+        if stretch.ticks:
+            self._known[vm, root] = stretch.ticks[-1]
         points: list[Point] = [(tick.seen_ns, tick.counter, root) for tick in stretch.ticks]
         self._tails.setdefault(vm, {})[root] = stretch.tail
         if stretch.head_ns is not None and stretch.ticks:
@@ -47,6 +54,15 @@ class TicksSeen:
             if vm not in self.frames or self.frames[vm].at_ns < last.seen_ns:
                 self.frames[vm] = FrameFacts(last.count, last.lost, last.again, last.seen_ns)
         return [(each.seen_ns, each.count, root) for each in stretch.frames]
+
+    def knows(self, vm: str, root: int, stretch: Stretch) -> bool:
+        """Whether it was taken already: a root whose stream broke tells again what may have been lost."""
+        known = self._known.get((vm, root))
+        if known is None or not stretch.ticks:
+            return False
+        last = stretch.ticks[-1]
+        # By both: stamps are not exact to the ns, and a guest that has booted again counts anew.
+        return last.seen_ns <= known.seen_ns and last.counter <= known.counter
 
     def _joint(self, vm: str) -> Tick | None:
         """The tick whose line was cut, when both parts are there."""

@@ -24,6 +24,6 @@ class WatchService(watch_pb2_grpc.WatchServiceServicer):
     async def Watch(
         self, request: watch_pb2.WatchRequest, context: Any
     ) -> AsyncIterator[watch_pb2.WatchEvent]:
-        async with aclosing(self._teller.tell()) as events:
+        async with aclosing(self._teller.tell(dict(request.ticks_since))) as events:
             async for told in events:
                 yield to_proto(self._root, told, self._beats())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
 import grpc.aio
@@ -28,14 +28,15 @@ PATIENCE_S = 5.0
 AGAIN_S, AGAIN_MOST_S = 0.3, 1.5
 
 Messages = AsyncIterator[watch_pb2.WatchEvent]
-Open = Callable[[int | None], Messages]
+Since = Mapping[str, int]  # of guests: when the newest tick was seen that is known here (TSC clock, ns)
+Open = Callable[[int | None, Since], Messages]
 Hear = Callable[[watch_pb2.WatchEvent], None]
 
 
 def opener(address: Address) -> Open:
     """Opens streams through the agent at `address`: its own root's, or that of the root with a number."""
 
-    async def stream(root: int | None) -> Messages:
+    async def stream(root: int | None, since: Since) -> Messages:
         # A connection of its own each time: an old one may hang on a peer that is gone without a word.
         options = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", ANSWER_MOST))
         said = [] if root is None else [(ROOT_KEY, str(root))]
@@ -43,7 +44,7 @@ def opener(address: Address) -> Open:
             said.append((TOKEN_KEY, address.token))
         async with grpc.aio.insecure_channel(address.target, options=options) as channel:
             stub = watch_pb2_grpc.WatchServiceStub(channel)
-            call = stub.Watch(watch_pb2.WatchRequest(), metadata=said)
+            call = stub.Watch(watch_pb2.WatchRequest(ticks_since=since), metadata=said)
             try:
                 async for message in call:
                     yield message
@@ -56,13 +57,18 @@ def opener(address: Address) -> Open:
 class Way:
     """Follows one agent until it is closed."""
 
-    def __init__(self, open_stream: Open, root: int | None, hear: Hear) -> None:
-        """To the agent of the root with that number, None: to whichever answers there."""
+    def __init__(
+        self, open_stream: Open, root: int | None, hear: Hear, since: Callable[[], Since] = dict
+    ) -> None:
+        """To the agent of the root with that number, None: to whichever answers there. It is asked for the
+        ticks `since`.
+        """
         self.root = root
         self.error: MultirootError | None = None  # why the last try ended
         self.tried = asyncio.Event()  # something was heard, or a try has failed
         self._open = open_stream
         self._hear = hear
+        self._since = since
         self.task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -88,7 +94,7 @@ class Way:
             await asyncio.sleep(pause)
 
     async def _follow(self) -> None:
-        messages = aiter(self._open(self.root))
+        messages = aiter(self._open(self.root, self._since()))
         while True:
             async with asyncio.timeout(PATIENCE_S):
                 message = await anext(messages, None)

@@ -26,23 +26,27 @@ _sym_db = _symbol_database.Default()
 from multiroot.rpc.v1 import vm_pb2 as multiroot_dot_v1_dot_vm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18multiroot/v1/watch.proto\x12\x0cmultiroot.v1\x1a\x15multiroot/v1/vm.proto\"\x0e\n\x0cWatchRequest\"\xcf\x01\n\nWatchEvent\x12\x0c\n\x04root\x18\x01 \x01(\r\x12\r\n\x05\x61t_ns\x18\x02 \x01(\x03\x12\x0f\n\x05state\x18\x03 \x01(\tH\x00\x12\x0f\n\x05patch\x18\x04 \x01(\tH\x00\x12(\n\x05ticks\x18\x05 \x01(\x0b\x32\x17.multiroot.v1.SeenTicksH\x00\x12\"\n\x04\x62\x65\x61t\x18\x06 \x01(\x0b\x32\x12.multiroot.v1.BeatH\x00\x12+\n\nneighbours\x18\x07 \x03(\x0b\x32\x17.multiroot.v1.HeartBeatB\x07\n\x05\x65vent\"(\n\tHeartBeat\x12\x0c\n\x04root\x18\x01 \x01(\r\x12\r\n\x05\x61t_ns\x18\x02 \x01(\x03\"\x06\n\x04\x42\x65\x61t\"=\n\tSeenTicks\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05ticks\x18\x02 \x01(\x0b\x32\x13.multiroot.v1.Ticks2O\n\x0cWatchService\x12?\n\x05Watch\x12\x1a.multiroot.v1.WatchRequest\x1a\x18.multiroot.v1.WatchEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18multiroot/v1/watch.proto\x12\x0cmultiroot.v1\x1a\x15multiroot/v1/vm.proto\"\x82\x01\n\x0cWatchRequest\x12?\n\x0bticks_since\x18\x01 \x03(\x0b\x32*.multiroot.v1.WatchRequest.TicksSinceEntry\x1a\x31\n\x0fTicksSinceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xcf\x01\n\nWatchEvent\x12\x0c\n\x04root\x18\x01 \x01(\r\x12\r\n\x05\x61t_ns\x18\x02 \x01(\x03\x12\x0f\n\x05state\x18\x03 \x01(\tH\x00\x12\x0f\n\x05patch\x18\x04 \x01(\tH\x00\x12(\n\x05ticks\x18\x05 \x01(\x0b\x32\x17.multiroot.v1.SeenTicksH\x00\x12\"\n\x04\x62\x65\x61t\x18\x06 \x01(\x0b\x32\x12.multiroot.v1.BeatH\x00\x12+\n\nneighbours\x18\x07 \x03(\x0b\x32\x17.multiroot.v1.HeartBeatB\x07\n\x05\x65vent\"(\n\tHeartBeat\x12\x0c\n\x04root\x18\x01 \x01(\r\x12\r\n\x05\x61t_ns\x18\x02 \x01(\x03\"\x06\n\x04\x42\x65\x61t\"=\n\tSeenTicks\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05ticks\x18\x02 \x01(\x0b\x32\x13.multiroot.v1.Ticks2O\n\x0cWatchService\x12?\n\x05Watch\x12\x1a.multiroot.v1.WatchRequest\x1a\x18.multiroot.v1.WatchEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'multiroot.rpc.v1.watch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHREQUEST']._serialized_start=65
-  _globals['_WATCHREQUEST']._serialized_end=79
-  _globals['_WATCHEVENT']._serialized_start=82
-  _globals['_WATCHEVENT']._serialized_end=289
-  _globals['_HEARTBEAT']._serialized_start=291
-  _globals['_HEARTBEAT']._serialized_end=331
-  _globals['_BEAT']._serialized_start=333
-  _globals['_BEAT']._serialized_end=339
-  _globals['_SEENTICKS']._serialized_start=341
-  _globals['_SEENTICKS']._serialized_end=402
-  _globals['_WATCHSERVICE']._serialized_start=404
-  _globals['_WATCHSERVICE']._serialized_end=483
+  _globals['_WATCHREQUEST_TICKSSINCEENTRY']._loaded_options = None
+  _globals['_WATCHREQUEST_TICKSSINCEENTRY']._serialized_options = b'8\001'
+  _globals['_WATCHREQUEST']._serialized_start=66
+  _globals['_WATCHREQUEST']._serialized_end=196
+  _globals['_WATCHREQUEST_TICKSSINCEENTRY']._serialized_start=147
+  _globals['_WATCHREQUEST_TICKSSINCEENTRY']._serialized_end=196
+  _globals['_WATCHEVENT']._serialized_start=199
+  _globals['_WATCHEVENT']._serialized_end=406
+  _globals['_HEARTBEAT']._serialized_start=408
+  _globals['_HEARTBEAT']._serialized_end=448
+  _globals['_BEAT']._serialized_start=450
+  _globals['_BEAT']._serialized_end=456
+  _globals['_SEENTICKS']._serialized_start=458
+  _globals['_SEENTICKS']._serialized_end=519
+  _globals['_WATCHSERVICE']._serialized_start=521
+  _globals['_WATCHSERVICE']._serialized_end=600
 # @@protoc_insertion_point(module_scope)

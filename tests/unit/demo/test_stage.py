@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,15 +24,15 @@ from multiroot.watch.view import View
 LAB = cast(Any, SimpleNamespace(state=None))
 
 
-async def agent(root: int | None) -> AsyncIterator[watch_pb2.WatchEvent]:
+async def agent(root: int | None, since: Mapping[str, int]) -> AsyncIterator[watch_pb2.WatchEvent]:
     while True:
         yield to_proto(1, State(5, to_json(Facts(roots={"1": RootFacts(1, "old", RootState.ALIVE)}))))
 
 
 @pytest.fixture(autouse=True)
 def collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def once(root: int | None) -> AsyncIterator[watch_pb2.WatchEvent]:
-        yield await anext(agent(root))
+    async def once(root: int | None, since: Mapping[str, int]) -> AsyncIterator[watch_pb2.WatchEvent]:
+        yield await anext(agent(root, since))
 
     monkeypatch.setattr(stage, "visited", lambda lab: Collector(Address("none"), open_stream=once))
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
@@ -20,7 +20,7 @@ from multiroot.watch.told import to_proto
 from multiroot.watch.view import View
 
 
-async def agent(root: int | None) -> AsyncIterator[watch_pb2.WatchEvent]:
+async def agent(root: int | None, since: Mapping[str, int]) -> AsyncIterator[watch_pb2.WatchEvent]:
     document = to_json(Facts(roots={"1": RootFacts(1, "old", RootState.ALIVE)}))
     yield to_proto(1, State(5, document))
     await asyncio.Event().wait()

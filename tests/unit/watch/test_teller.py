@@ -19,6 +19,7 @@ from multiroot.watch import teller
 from multiroot.watch.events import Change, State
 from multiroot.watch.facts import Facts, RootFacts, RootState, VmFacts
 from multiroot.watch.hub import MOST
+from multiroot.watch.kept_ticks import KeptTicks
 from multiroot.watch.signal import Signal
 from multiroot.watch.teller import Teller
 from multiroot.watch.told import Beat, Seen, Told, from_proto
@@ -172,6 +173,46 @@ async def test_ticks_are_told(root: Root) -> None:
     await events.aclose()
 
 
+def beats(first: int, count: int) -> Stretch:
+    return Stretch(b"", None, tuple(Tick(number, 10 * number) for number in range(first, first + count)))
+
+
+async def test_who_comes_back_soon_gets_the_ticks_since_and_who_comes_late_none(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = root.teller.tell()
+    await following(events)
+    told = [beats(1, 3), beats(4, 3), beats(7, 3)]
+    for stretch in told[:2]:
+        root.stretches.append(("vm0", stretch))
+        await following(events)
+    # The second one was on its way when the stream broke. The third was ticked while nobody watched.
+    await events.aclose()
+    root.stretches.append(("vm0", told[2]))
+    events = root.teller.tell({"vm0": 30, "vm1": 5})
+    assert isinstance(await following(events), State)
+    assert [await following(events) for _ in range(2)] == [Seen(5, "vm0", each) for each in told[1:]]
+    assert root.restarts == 1
+    await events.aclose()
+    monkeypatch.setattr(teller, "RESUME_S", -1.0)
+    events = root.teller.tell({"vm0": 0})
+    await following(events)
+    assert root.restarts == 2
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(events), 0.1)
+    await events.aclose()
+
+
+def test_kept_ticks_are_bounded() -> None:
+    kept = KeptTicks(most=10)
+    for number in range(100):
+        kept.add(Seen(5, f"vm{number % 2}", beats(4 * number, 4)))
+    assert [each.stretch for each in kept.since({"vm1": 0})] == [beats(4 * 99, 4)]
+    assert [each.vm for each in kept.since({"vm0": 0, "vm1": 0})] == ["vm0", "vm1"]
+    kept.add(Seen(5, "vm0", beats(0, 1000)))
+    assert len(list(kept.since({"vm0": 0, "vm1": 0}))) == 1
+
+
 async def test_facts_that_cannot_be_had_leave_those_from_before(
     root: Root, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,7 +256,7 @@ async def test_over_grpc(root: Root, tmp_path: Path) -> None:
     watch_pb2_grpc.add_WatchServiceServicer_to_server(WatchService(1, root.teller), server)
     server.add_insecure_port(f"unix:{tmp_path}/agent")
     await server.start()
-    messages = opener(Address(f"unix:{tmp_path}/agent"))(None)
+    messages = opener(Address(f"unix:{tmp_path}/agent"))(None, {})
     try:
         async with asyncio.timeout(10):
             first = await anext(messages)

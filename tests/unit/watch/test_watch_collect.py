@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -47,10 +48,12 @@ class World:
         self.streams: dict[int, list[asyncio.Queue[watch_pb2.WatchEvent | None]]] = {}
         self.documents: dict[int, dict[str, Any]] = {}
         self.refused: set[int] = set()
+        self.asked_since: ways.Since = {}
         monkeypatch.setattr(collect, "CHECK_S", 0.005)
         monkeypatch.setattr(ways, "AGAIN_S", 0.005)
 
-    async def open(self, asked: int | None) -> AsyncIterator[watch_pb2.WatchEvent]:
+    async def open(self, asked: int | None, since: ways.Since) -> AsyncIterator[watch_pb2.WatchEvent]:
+        self.asked_since = since
         root = self.front if asked is None else asked
         queue: asyncio.Queue[watch_pb2.WatchEvent | None] = asyncio.Queue()
         if root in self.documents and root not in self.refused:
@@ -334,6 +337,32 @@ async def test_the_guests_gap_is_found_also_when_a_ticks_line_was_cut(world: Wor
         assert facts.vms["vm0"].ticks.counter == 271
         counters = [point[1] for point in it.view.strips["ticks/vm0"]]
         assert sorted(counters) == list(range(1, 272))
+
+
+async def test_when_a_root_ends_its_vms_lose_no_tick_on_the_way(world: World) -> None:
+    """The streams through a root break when it ends. What was on its way then is asked for again."""
+    world.facts(1, giver(2))
+    world.facts(2, taker(2))
+    async with world.collector() as it:
+        await until(it, lambda f: f.roots.get("2", RootFacts()).state is ALIVE)
+        first, second = ticks(1, 50, 100_200 * MS), ticks(51, 50, 100_700 * MS)
+        world.tell(2, lambda at: Seen(at, "vm0", first))
+        await until(it, lambda f: f.vms["vm0"].ticks is not None and f.vms["vm0"].ticks.counter == 50)
+        world.front = 2
+        world.end(1)
+        world.end(2)  # for its stream went through root 1
+        world.refused.clear()
+        world.refused.add(1)
+        world.facts(2, taker(2, RootState.ENDED))
+        async with asyncio.timeout(5):
+            while not world.streams.get(2):
+                await asyncio.sleep(0.01)
+        assert world.asked_since == {"vm0": first.ticks[-1].seen_ns}
+        # The first one comes twice, as it may.
+        for stretch in (first, second):
+            world.tell(2, partial(Seen, vm="vm0", stretch=stretch))
+        await until(it, lambda f: f.vms["vm0"].ticks is not None and f.vms["vm0"].ticks.counter == 100)
+        assert [point[1] for point in it.view.strips["ticks/vm0"]] == list(range(1, 101))
 
 
 async def test_what_others_measure_and_say_is_part_of_the_stream(world: World) -> None:
