@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import terminal
 from cli_driver import Cli
 from lab_factory import Labs
 
@@ -27,6 +29,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1800)]
 
 SEEN_S = 120.0  # on a busy computer
 LAUNCH_S = 600.0
+LOOK_S = 12  # that a program in a root has, to begin and to show something
 # The brackets keep it from finding itself.
 STOP, GO_ON = (f"pkill -{signal} -f '[/]usr/bin/multirootd'" for signal in ("STOP", "CONT"))
 
@@ -190,3 +193,38 @@ def test_an_agent_that_is_stopped_is_unknown_within_a_second(cli: Cli, tmp_path:
         )
     # A busy workstation may be late to look, but not each time.
     assert min(seen.unknown_after) < 1_000_000_000
+
+
+def test_in_a_root_it_is_a_screen_of_80x24_and_lines_where_there_is_no_terminal(cli: Cli) -> None:
+    """Proves that `multiroot watch` works inside a root, on a terminal of the usual size and without one."""
+    script = (Path(__file__).parent / "guest/on_terminal.py").read_text()
+    words = [str(terminal.WIDTH), str(terminal.HEIGHT), str(LOOK_S), "multiroot", "watch"]
+    done = cli.lab.run(["python3", "-c", script, *words], timeout=SEEN_S)
+    pictures = terminal.screens(done.stdout)
+    assert pictures, done.stdout
+    assert all(map(terminal.fits, pictures))
+    last = "\n".join(pictures[-1])
+    # Nobody in the machine can tell how often it was reset.
+    for words_of_it in ("ONE MACHINE", "resets: not known", "root 1", "ALIVE", "VM web", "RUNNING", "memory"):
+        assert words_of_it in last, last
+    plain = cli.lab.run(["timeout", "-s", "INT", str(LOOK_S), "multiroot", "watch"], timeout=SEEN_S)
+    assert "\x1b" not in plain.stdout
+    assert re.search(r"^ +\d+\.\d{3} s  root 1 \(.*\) is alive$", plain.stdout, re.MULTILINE), plain.stdout
+    assert re.search(r"VM web is running, owned by root \d+, epoch \d+$", plain.stdout, re.MULTILINE)
+
+
+def test_an_agent_that_is_asked_to_tells_prometheus(cli: Cli) -> None:
+    """Proves that `multirootd --metrics` answers inside a root, with what `vm list` says."""
+    asked = "s,/usr/bin/multirootd,& --metrics 127.0.0.1:9100,"
+    start = "/usr/lib/multiroot/agent"
+    # Whoever starts agents starts the next one with it, too.
+    script = (
+        f"sed '{asked}' {start} >/run/agent && chmod +x /run/agent && mount --bind /run/agent {start}"
+        " && pkill -o -f '[/]usr/bin/multirootd'"
+    )
+    assert cli.lab.run(["sh", "-c", script]).returncode == 0
+    ask = ["sh", "-c", "until wget -qO- http://127.0.0.1:9100/metrics; do sleep 1; done"]
+    told = cli.lab.run(ask, timeout=SEEN_S).stdout
+    row = vm_row(cli)
+    epochs = re.findall(r'^multiroot_vm_epoch\{.*vm="web"\} ([\d.e+]+)$', told, re.MULTILINE)
+    assert [float(each) for each in epochs] == [row["epoch"]], told
