@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from multiroot.watch.view import View
 
 FILE = click.Path(path_type=Path)
+IDLE_S = 0.2  # nothing has come for so long: a screen that lags behind may catch up
 HEARD_S = 5.0  # by then an agent has answered, or there is none
 
 
@@ -133,11 +134,34 @@ async def _show(events: AsyncGenerator[Event, None], recorder: Recorder | None, 
     view = View()
     async with aclosing(events) as told:
         with output(as_json=as_json) as shown:
-            async for event in told:
-                view.apply(event)
-                if recorder is not None:
-                    recorder.write(event)
-                shown.show(event, view)
+            async with aclosing(_or_none(told)) as heard:
+                async for event in heard:
+                    if event is None:
+                        shown.idle(view)
+                        continue
+                    view.apply(event)
+                    if recorder is not None:
+                        recorder.write(event)
+                    shown.show(event, view)
+
+
+async def _or_none(told: AsyncGenerator[Event, None]) -> AsyncGenerator[Event | None, None]:
+    """The events, and None where none comes for a moment."""
+    following = asyncio.ensure_future(anext(told, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({following}, timeout=IDLE_S)
+            if not done:
+                yield None
+                continue
+            event = following.result()
+            if event is None:
+                return
+            following = asyncio.ensure_future(anext(told, None))
+            yield event
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
 
 
 def _show_once(view: View, as_json: bool) -> None:

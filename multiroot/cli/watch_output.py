@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 FRAME_S = 0.1  # a terminal is drawn ten times a second at most
+REST, REST_MOST_S = 3.0, 1.5  # times as long as drawing took, until the next: a root has better things to do
 
 
 class Output(Protocol):
     """Shows what a view knows, after each event that it took in."""
 
     def show(self, event: Event, view: View) -> None: ...
+
+    def idle(self, view: View) -> None:
+        """Nothing has come for a moment: show what was left out to save time."""
 
 
 class JsonLines:
@@ -36,6 +40,9 @@ class JsonLines:
         # JSON has an escape for all that a terminal could take for an order, and writes one of them as it is.
         say(json.dumps(events.to_json(event), separators=(",", ":")).replace("\x7f", "\\u007f"))
         sys.stdout.flush()
+
+    def idle(self, view: View) -> None:
+        """All was shown at once."""
 
 
 class PlainLines:
@@ -59,6 +66,9 @@ class PlainLines:
             self._say(view, line)
         self._before.apply(events.State(view.at, view.document))
 
+    def idle(self, view: View) -> None:
+        """All was shown at once."""
+
     def _say(self, view: View, line: str) -> None:
         say(f"{max(0, view.at - self._began) / 1e9:8.3f} s  {line}")
         sys.stdout.flush()
@@ -67,18 +77,29 @@ class PlainLines:
 class Screen:
     """The terminal's whole screen; use `drawn`."""
 
-    def __init__(self, live: Any) -> None:
+    def __init__(self, live: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        """`live` is rich's; `clock` in seconds."""
         self._live = live
-        self._drawn = 0.0
+        self._clock = clock
+        self._next = 0.0  # when it may be drawn again
+        self._due = False
         self.view: View | None = None
 
     def show(self, event: Event, view: View) -> None:
-        self.view = view
-        now = time.monotonic()
-        urgent = isinstance(event, events.Say)
-        if urgent or now - self._drawn >= FRAME_S:
-            self._drawn = now
-            self._live.update(frame(view, self._live.console.width, self._live.console.height), refresh=True)
+        self.view, self._due = view, True
+        if isinstance(event, events.Say):
+            self._next = 0.0
+        self.idle(view)
+
+    def idle(self, view: View) -> None:
+        """Draw what was not drawn yet, unless it was drawn a moment ago."""
+        began = self._clock()
+        if not self._due or began < self._next:
+            return
+        self._due = False
+        self._live.update(frame(view, self._live.console.width, self._live.console.height), refresh=True)
+        took = self._clock() - began
+        self._next = began + max(FRAME_S, took + min(REST * took, REST_MOST_S))
 
 
 def frame(view: View, width: int, height: int) -> Group:

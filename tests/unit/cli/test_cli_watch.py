@@ -24,6 +24,38 @@ from multiroot.watch.view import View
 SAMPLE = Path(__file__).parents[1] / "watch" / "sample.mrlog"
 
 
+class Live:
+    """A terminal on which drawing takes its time."""
+
+    def __init__(self, takes_s: float) -> None:
+        self.now, self.drawn = 100.0, 0
+        self.console = SimpleNamespace(width=80, height=24)
+        self._takes_s = takes_s
+
+    def update(self, group: object, refresh: bool) -> None:
+        self.drawn += 1
+        self.now += self._takes_s
+
+
+def test_a_screen_is_never_left_behind_and_where_drawing_is_slow_it_is_done_less_often() -> None:
+    for takes_s, frames in ((0.0, 10), (0.1, 3)):
+        live = Live(takes_s)
+        screen = watch_output.Screen(live, lambda live=live: live.now)
+        view, began = View(), live.now
+        while live.now < began + 0.94:
+            screen.show(events.Change(1, {}), view)
+            live.now += 0.01
+        assert live.drawn == frames
+        # The last event came a moment after a picture. Nothing comes any more.
+        live.now += 0.01
+        screen.show(events.Change(1, {}), view)
+        before = live.drawn
+        live.now += 1
+        for _ in range(3):
+            screen.idle(view)
+        assert live.drawn == before + 1
+
+
 def test_a_replay_in_lines(run: Run) -> None:
     done = run("watch", "--replay", SAMPLE, "--speed", 0)
     assert (done.code, done.err) == (0, "")
