@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from multiroot.cli.output import clean
@@ -59,9 +60,10 @@ def _text(*parts: str | tuple[str, str]) -> Text:
     from rich.text import Text
 
     made = Text()
-    for part in parts:
-        words, style = (part, "") if isinstance(part, str) else part
-        made.append(clean(words), style=style)
+    styled = ((part, "") if isinstance(part, str) else part for part in parts)
+    # A bar has one part for each column. A colour is said once for all that have it, not for each.
+    for style, alike in groupby(styled, lambda part: part[1]):
+        made.append(clean("".join(words for words, _ in alike)), style=style)
     return made
 
 
@@ -114,7 +116,7 @@ def _cpus(facts: Facts) -> Text:
 
 def _memory(facts: Facts, width: int) -> list[Text]:
     """A bar to scale, without the holes between ranges; one letter says what most of a column is."""
-    ranges = list(facts.memory.values())
+    ranges = sorted(facts.memory.values(), key=lambda each: each.start)
     total = sum(each.size for each in ranges)
     if not total:
         return []
@@ -130,7 +132,7 @@ def _memory(facts: Facts, width: int) -> list[Text]:
                 bar.append(("V", f"bold reverse {_colour(owner)}"))
             else:
                 bar.append((letter, _colour(each.root)))
-    legend = "digit: that root's RAM  c: carve  a: arena  V: a VM's  i: image  -: spare"
+    legend = "digit: RAM of that root  c: carve  a: arena  V: VM  i: image  -: spare"
     return [_labelled("memory", *bar[:room]), _labelled("", (legend, "dim"))]
 
 

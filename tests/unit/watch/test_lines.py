@@ -18,7 +18,9 @@ from multiroot.watch.facts import (
     FrameFacts,
     HandoffFacts,
     MachineFacts,
+    MemoryKind,
     NoticeFacts,
+    RangeFacts,
     RootFacts,
     RootState,
     Stage,
@@ -122,6 +124,24 @@ def test_the_screen_says_what_happened() -> None:
         "ms from tick to tick",
     ):
         assert words in text
+
+
+def test_memory_stands_in_the_order_of_its_addresses() -> None:
+    """A merge patch puts a new range behind all others, and a VM's block must not move by that."""
+    view, now = View(), facts()
+    now.memory = {
+        name: RangeFacts(start << 30, 1 << 30, kind, root)
+        for name, start, kind, root in (
+            ("image", 6, MemoryKind.IMAGE, 0),
+            ("arena", 4, MemoryKind.ARENA, 0),
+            ("spare", 1, MemoryKind.SPARE, 0),
+            ("carve", 5, MemoryKind.CARVE, 2),
+            ("old", 0, MemoryKind.SYSTEM, 1),
+        )
+    }
+    view.apply(State(1, to_json(now)))
+    (bar,) = (line for line in shown(view) if line.startswith("memory"))
+    assert "".join(dict.fromkeys(bar.split()[1])) == "1-aci"
 
 
 def test_what_is_wrong_is_in_sight() -> None:
