@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes one HTML file of the page and a recording: it needs no server, no network and no other file."""
+"""Makes one HTML file of the page and a recording: it needs no server, no network and no other file.
+
+python -m multiroot.page.bundle run.mrlog run.html
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,3 +66,7 @@ def write(recording: Recording, out: Path, bench: Mapping[str, Any] | None = Non
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BadRequestError(f"cannot write {out}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    write(Recording(Path(sys.argv[1])), Path(sys.argv[2]))

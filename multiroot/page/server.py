@@ -29,6 +29,7 @@ from multiroot.watch.view import View
 
 HOST = "127.0.0.1"
 STATIC = Path(__file__).parent / "static"
+BUNDLE_S = 0.1  # what happens within this is written at once: many browsers look on a busy computer
 IDLE_S = 2.0  # a browser that hears nothing for three times as long knows that the server is gone
 RETRY_MS = 500  # how soon it then asks again
 ENCODED = 64  # events whose form is kept; a browser that is further behind has its own made
@@ -177,36 +178,16 @@ async def _facts(request: web.Request) -> web.StreamResponse:
     # A browser that has gone away is no error of ours.
     with suppress(ConnectionResetError):
         await response.write(f"retry: {RETRY_MS}\n\n".encode())
-        async for event in with_idle(served.hub.watch(), IDLE_S):
-            # A browser that does not read holds up this write, and the hub then skips what it misses.
-            await response.write(_IDLE if event is None else served.encoded(event))
+        async with aclosing(served.hub.bundles(BUNDLE_S, IDLE_S)) as told:
+            async for events in told:
+                # A browser that does not read holds up this write, and the hub then skips what it misses.
+                await response.write(b"".join(map(served.encoded, events)) if events else _IDLE)
     return response
 
 
 def encoded(event: Event) -> bytes:
     """An event as a server-sent one."""
     return b"data: " + json.dumps(to_json(event), separators=(",", ":")).encode() + b"\n\n"
-
-
-async def with_idle(events: AsyncIterator[Event], idle_s: float) -> AsyncIterator[Event | None]:
-    """The events, and None whenever there was none for `idle_s` seconds. Closes `events` at the end."""
-    coming: asyncio.Future[Event] | None = None
-    try:
-        while True:
-            coming = asyncio.ensure_future(anext(events))
-            while not (await asyncio.wait([coming], timeout=idle_s))[0]:
-                yield None
-            yield coming.result()
-    except StopAsyncIteration:
-        return
-    finally:
-        # Who stops listening in the middle leaves nothing that waits.
-        if coming is not None:
-            coming.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration):
-                await coming
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
 
 
 async def _actions(request: web.Request) -> web.StreamResponse:

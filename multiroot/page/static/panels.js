@@ -271,7 +271,7 @@ export function commands(facts, lab) {
   const memory = number(part(part(facts, "vms"), vm).memory_bytes);
   return [
     `multiroot lab up${named} --kernel ${labKernel(first)}`,
-    `multiroot lab ui${named}`,
+    `multiroot lab ui${named} &`,
     `multiroot vm run ${vm}${memory ? ` --memory ${memory / 2 ** 20}M` : ""}`,
     `multiroot root launch --kernel ${labKernel(second)}`,
     `multiroot handoff ${vm}`,

@@ -15,7 +15,7 @@ import pytest
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, PeerLostError
-from multiroot.page import living, server
+from multiroot.page import living
 from multiroot.watch.events import Event, Say, State
 
 
@@ -133,26 +133,3 @@ def test_a_command_means_this_lab(there: list[Machine], monkeypatch: pytest.Monk
     assert seen["env"] == {"MULTIROOT_AGENT": "127.0.0.1:1"}
     assert seen["check"] is False
     assert "MULTIROOT_AGENT" not in os.environ
-
-
-async def test_idle_times_are_told_and_a_stream_that_ends_is_closed() -> None:
-    closed = asyncio.Event()
-    go = asyncio.Event()
-
-    async def events() -> AsyncIterator[Event]:
-        try:
-            yield Say(1, "a")
-            await go.wait()
-            yield Say(2, "b")
-        finally:
-            closed.set()
-
-    seen: list[Event | None] = []
-    async for event in server.with_idle(events(), 0.001):
-        seen.append(event)
-        if seen.count(None) == 3:
-            go.set()
-    assert seen[0] == Say(1, "a")
-    assert seen[-1] == Say(2, "b")
-    assert seen.count(None) >= 3
-    assert closed.is_set()

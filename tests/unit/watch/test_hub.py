@@ -84,3 +84,26 @@ def test_points_of_unknown_strips_are_dropped_and_a_strip_goes_with_its_stream()
     assert list(view.strips) == ["ticks/vm0"]
     view.apply(Change(3, {"streams": {"ticks/vm0": None}}))
     assert not view.strips
+
+
+async def test_what_comes_at_once_comes_in_one_bundle_and_silence_is_told() -> None:
+    _, hub = made()
+    async with aclosing(hub.bundles(0.02, 0.05)) as bundles:
+        assert await anext(bundles) == [State(1, STREAM), Say(1, "")]
+        assert await anext(bundles) == []
+        coming = asyncio.create_task(anext(bundles))
+        await asyncio.sleep(0)
+        said = [Say(number, str(number)) for number in range(2, 6)]
+        hub.publish(said[0])
+        await asyncio.sleep(0.001)
+        for event in said[1:]:
+            hub.publish(event)
+        assert await coming == said
+        # One that was not read for long gets the whole state.
+        for number in range(2 * MOST):
+            hub.publish(Say(10 + number, "x"))
+        assert await anext(bundles) == [State(9 + 2 * MOST, STREAM), Say(9 + 2 * MOST, "x")]
+        hub.publish(Say(9999, "last"))
+        hub.close()
+        assert [bundle async for bundle in bundles] == [[Say(9999, "last")]]
+    assert not hub.watched
