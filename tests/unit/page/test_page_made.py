@@ -119,6 +119,13 @@ def test_alike_frames_of_a_picture_are_one(tmp_path: Path, kind: str) -> None:
         assert made.info["loop"] == 0
 
 
+def test_the_page_in_the_documentation_is_this_page() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    made = bundle.bundle(Recording(docs / "run.mrlog"))
+    if (docs / "run.html").read_text() != made:  # both are too long to be shown
+        pytest.fail("it is old: python -m multiroot.page.bundle docs/run.mrlog docs/run.html")
+
+
 def test_a_picture_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRequestError, match="no animated picture"):
         picture.write(Recording(SAMPLE), tmp_path / "x.jpg")
