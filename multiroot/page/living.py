@@ -72,18 +72,15 @@ class Living:
     async def _machine(self, lab: LabState) -> AsyncGenerator[Event, None]:
         """What is told of one machine until it is no more."""
         self._visitors = visitors = Visitors(lab)
-        async with collector(lab) as told, beside(_ended(lab)) as ended, beside(visitors.run(told)):
-            stream = told.events()
-            while True:
-                coming: asyncio.Future[Event] = asyncio.ensure_future(anext(stream))
-                either: list[asyncio.Future[Any]] = [coming, ended]
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    await _cancelled(coming)
-                    return
-                if isinstance(coming.exception(), StopAsyncIteration):
-                    return
-                yield coming.result()
+        async with (
+            collector(lab) as told,
+            beside(_ended(lab)) as ended,
+            beside(visitors.run(told)),
+            aclosing(told.events()) as stream,
+            aclosing(_until(stream, ended)) as events,
+        ):
+            async for event in events:
+                yield event
 
     async def _running(self) -> LabState:
         """The lab as soon as its machine runs."""
@@ -95,6 +92,24 @@ class Living:
             await asyncio.sleep(LOOK_S)
 
 
+async def _until(
+    stream: AsyncGenerator[Event, None], ended: asyncio.Future[None]
+) -> AsyncGenerator[Event, None]:
+    """What comes until it ends, or the machine has `ended`. Nothing is left that waits for more."""
+    coming = asyncio.ensure_future(anext(stream, None))
+    try:
+        while True:
+            either: list[asyncio.Future[Any]] = [coming, ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            event = coming.result() if coming.done() else None
+            if event is None:
+                return
+            coming = asyncio.ensure_future(anext(stream, None))
+            yield event
+    finally:
+        await _cancelled(coming)
+
+
 async def _ended(lab: LabState) -> None:
     """Wait for the end of the machine."""
     while lab.alive():
@@ -103,5 +118,5 @@ async def _ended(lab: LabState) -> None:
 
 async def _cancelled(task: asyncio.Future[Any]) -> None:
     task.cancel()
-    with suppress(asyncio.CancelledError, StopAsyncIteration):
+    with suppress(asyncio.CancelledError):
         await task

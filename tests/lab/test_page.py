@@ -94,8 +94,11 @@ def press(page: Page, action: str, would: str = "", loses: str = "") -> None:
         expect(loss).to_contain_text(loses)
     else:
         expect(loss).to_be_hidden()
+    # What the button before this one said stands there until this one's command begins.
+    command = page.locator("#ask-command").inner_text()
+    ended = re.compile(re.escape(f"$ {command}") + r"\s[\s\S]*exit code \d")
     page.locator("#ask-yes").click()
-    expect(page.locator("#said")).to_contain_text("exit code", timeout=SLOW_MS)
+    expect(page.locator("#said")).to_contain_text(ended, timeout=SLOW_MS)
     expect(page.locator("#said")).to_contain_text("exit code 0")
 
 
