@@ -11,7 +11,7 @@ from multiroot.cli.output import clean
 from multiroot.units import format_size
 from multiroot.watch.events import Point
 from multiroot.watch.facts import CpuState, Facts, MemoryKind, RootState, Stage, StepFacts, VmFacts
-from multiroot.watch.lines import sizes_of, times_of
+from multiroot.watch.lines import about, sizes_of, times_of
 from multiroot.watch.view import View
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _title(facts: Facts, said: str) -> list[Text]:
     machine = facts.machine
     resets = "not known" if machine.resets is None else str(machine.resets)
     style = "bold" if not machine.resets else "bold red"
-    size = f"{machine.cpus} CPUs, {format_size(machine.memory_bytes)}" if machine.cpus else ""
+    size = f"{machine.cpus} CPUs, {about(machine.memory_bytes)}" if machine.cpus else ""
     emulated = ", emulated: compare ratios" if machine.accelerator == "tcg" else ""
     lines = [_text(("ONE MACHINE  ", "bold"), ("resets: " + resets, style), f"  {size}{emulated}")]
     return [*lines, _text((said, "bold italic"))] if said else lines

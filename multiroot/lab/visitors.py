@@ -49,16 +49,18 @@ class Door:
 
 @dataclass(frozen=True)
 class Doors:
-    """All that are known."""
+    """All that are known, and the names of the VMs that were asked for theirs."""
 
     boards: tuple[Door, ...] = ()
     echoes: tuple[Door, ...] = ()
+    vms: frozenset[str] = frozenset()
 
 
 def find(lab: LabState) -> Doors:
     """What the VMs of a lab serve, by their kernels' parameters. Raises MultirootError if QEMU is busy."""
     vms = sorted(_vms(lab), key=lambda each: each.definition.name)
-    return Doors(tuple(_doors(lab, vms, "board")), tuple(_doors(lab, vms, "echo")))
+    names = frozenset(each.definition.name for each in vms)
+    return Doors(tuple(_doors(lab, vms, "board")), tuple(_doors(lab, vms, "echo")), names)
 
 
 def _doors(lab: LabState, vms: list[vm_pb2.Vm], what: str) -> Iterator[Door]:
@@ -103,7 +105,8 @@ class Visitors:
                 while True:
                     there = frozenset(told.view.facts.vms)
                     if there != vms and await self._look():
-                        vms = there
+                        # One that is just being defined may be told of before it can be asked for.
+                        vms = there & self._doors.vms
                         self._go(session, told)
                     await asyncio.sleep(LOOK_S)
         finally:

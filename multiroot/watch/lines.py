@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from multiroot.units import format_size
+from multiroot.units import GIB
 from multiroot.watch.facts import Facts, HandoffFacts, RootFacts, RootState, Stage, VmFacts
 
 
@@ -120,9 +120,14 @@ def sizes_of(handoff: HandoffFacts) -> list[str]:
     return parts
 
 
+def about(size: int) -> str:
+    """How much memory a machine has. A firmware keeps some, so it is hardly ever a round number."""
+    return f"{size / GIB:.1f} GiB"
+
+
 def summary(facts: Facts) -> Iterator[str]:
     """The state as it is, a line for each root and VM."""
     machine = facts.machine
     resets = "" if machine.resets is None else f", resets of the machine: {machine.resets}"
-    yield f"{machine.cpus} CPUs, {format_size(machine.memory_bytes)} of memory{resets}"
+    yield f"{machine.cpus} CPUs, {about(machine.memory_bytes)} of memory{resets}"
     yield from changes(Facts(machine=machine, cpus=facts.cpus, update=facts.update), facts)
