@@ -175,7 +175,12 @@ def _memory(tellings: Iterable[Telling], roots: Mapping[str, RootFacts]) -> dict
         )
         if not hidden:
             found.setdefault(f"{each.start:#x}", each)
-    whole = with_spare(found.values(), [each for each in ranges if each.kind is MemoryKind.SPARE])
+    # A root knows what it has given away, and not what the root has that it was started by.
+    heard = {each.root for each in living}
+    lives = {int(number) for number in roots if _state(roots, int(number)) not in OVER}
+    judges = [each for each in living if all(root in heard for root in lives if root < each.root)]
+    spare = (r for each in judges for r in each.facts.memory.values() if r.kind is MemoryKind.SPARE)
+    whole = with_spare(found.values(), spare)
     return {f"{each.start:#x}": each for each in whole}
 
 

@@ -147,7 +147,7 @@ def test_memory_keeps_its_scale_while_a_root_ends_and_its_memory_is_adopted() ->
     new_memory = ram(4612, 1020, system, 2) | ram(4608, 4, spare, 0) | arena
     alone = Facts(roots=one, memory=old_memory | ram(4608, 1024, spare, 0))
     beside = Facts(roots=one | two, memory=old_memory | ram(4608, 1024, carve, 2))
-    new = Facts(roots=two, memory=new_memory | ram(1, 2047, spare, 0))
+    new = Facts(roots=one | two, memory=new_memory | ram(1, 2047, spare, 0))
     left = Facts(roots=retired(1, RootState.ENDED), memory=new.memory)
     adopting = Facts(roots=left.roots, memory=new_memory | ram(1, 127, spare, 0) | ram(128, 1920, system, 2))
     adopted = Facts(roots=left.roots, memory=new_memory | ram(1, 2047, system, 2))
@@ -170,3 +170,6 @@ def test_memory_keeps_its_scale_while_a_root_ends_and_its_memory_is_adopted() ->
         [(1, 127, spare, 0), (128, 1920, system, 2), guests, (4608, 1024, system, 2)],
         [(1, 2047, system, 2), guests, (4608, 1024, system, 2)],
     ]
+    # As long as only the new root is heard, nobody knows what the old one has.
+    just_begun = join([Telling(2, new, True)], Memory()).memory
+    assert {each.kind for each in just_begun.values()} == {system, MemoryKind.ARENA}
