@@ -128,6 +128,12 @@ def _ours(error: Exception) -> MultirootError:
         from multiroot.rpc.status import decode
 
         return decode(error, "the agent")
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("multiroot"):
+        return BadRequestError(
+            f"this needs {error.name}, which is not installed here",
+            "the lab and its demos run on the workstation, a root has only what it needs itself; there, "
+            "`multiroot watch` shows the machine",
+        )
     ours = bugs.explain(error, sys.argv)
     if isinstance(ours, BugError) and proc.shows_commands():
         import traceback

@@ -183,3 +183,16 @@ def test_text_that_stdout_cannot_say_is_no_bug(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_command_is_one_line(run: Run, words: tuple[str, ...], line: str) -> None:
     done = run(*words)
     assert (done.code, done.out, done.err) == (2, "", f"multiroot: {line}\n")
+
+
+@pytest.mark.parametrize("words", [("demo", "--live"), ("lab", "ui")])
+def test_what_runs_on_the_workstation_says_so_inside_a_root(words: tuple[str, ...]) -> None:
+    # A root's image has no pydantic, and nothing that is built on it works there.
+    program = "import sys; sys.modules['pydantic'] = None; from multiroot.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("multiroot: this needs pydantic, which is not installed here (")
+    assert "multiroot watch" in line
