@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from multiroot.lab.recorder import console_log
+from multiroot.lab.starvation import Starvation
 from multiroot.lab.state import LabState
 from multiroot.watch.collect import Add, Collector
 from multiroot.watch.facts import Facts, MachineFacts, MemoryKind, RangeFacts
@@ -23,7 +24,7 @@ _ROOTS_MOST = 8
 
 def collector(lab: LabState) -> Collector:
     """Watches the machine of a lab; raises MultirootError when its token is not there."""
-    return Collector(lab.agent_address, LabLook(lab).look)
+    return Collector(lab.agent_address, LabLook(lab).look, starved=Starvation(lab.pid).seconds)
 
 
 class ConsoleFile:

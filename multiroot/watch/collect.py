@@ -49,11 +49,13 @@ class _Root:
     told: float = 0.0  # when it told something, seconds on our clock
     heard: float = 0.0  # the same, or since when its neighbour knows that its heart has beaten
     heard_ns: int = 0  # on the machine's
+    starved: float = 0.0  # how long its machine had been kept from running when it told something, s
     fresh: bool = True
 
-    def is_heard(self, now: float) -> bool:
-        """Whether it is not silent."""
-        return now - self.heard <= SILENT_S and now - self.told <= LATE_S
+    def is_heard(self, now: float, starved: float) -> bool:
+        """Whether it is not silent. A machine that does not run says nothing, and nothing happens in it."""
+        patience = SILENT_S + starved - self.starved
+        return now - self.heard <= patience and now - self.told <= LATE_S
 
 
 class Collector:
@@ -67,17 +69,20 @@ class Collector:
         address: Address,
         look: Look | None = None,
         *,
+        starved: Callable[[], float] = float,
         open_stream: Open | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`address` is that of any agent; through it all others are reached. `look` adds what agents do not
-        know. `open_stream` and `clock` (seconds) are for tests.
+        know. `starved` says for how many seconds in all the machine was kept from running, if anybody knows.
+        `open_stream` and `clock` (seconds) are for tests.
         """
         self.view = View()
         self._hub: Hub[Event] = Hub(self.view)
         self._open = open_stream or opener(address)
         self._clock = clock
         self._look = look
+        self._starved = starved
         self._add: Add = lambda _: None
         self._memory = Memory()
         self._ticks = TicksSeen()
@@ -161,6 +166,7 @@ class Collector:
         if root.way is not way:
             return
         root.told = root.heard = self._clock()
+        root.starved = self._starved()
         root.fresh = True
         self._take_time(message.at_ns, root)
         self._take_beats(message.neighbours)
@@ -217,8 +223,8 @@ class Collector:
         while True:
             await asyncio.sleep(CHECK_S)
             if listening.well(asyncio.get_running_loop().time()):
-                now = self._clock()
-                changed = [each for each in self._roots.values() if each.fresh != each.is_heard(now)]
+                now, starved = self._clock(), self._starved()
+                changed = [each for each in self._roots.values() if each.fresh != each.is_heard(now, starved)]
                 for root in changed:
                     root.fresh = not root.fresh
                 if changed:

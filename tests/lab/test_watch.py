@@ -16,6 +16,7 @@ from lab_factory import Labs
 
 from multiroot.demo import guests
 from multiroot.lab import agents, watching
+from multiroot.lab.starvation import Starvation
 from multiroot.rpc import client
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.ticks import gap_around
@@ -181,9 +182,11 @@ def test_an_agent_that_is_stopped_is_unknown_within_a_second(cli: Cli, tmp_path:
             "two roots were not seen",
         )
         new = max(facts.roots, key=int)
+        machine = Starvation(cli.lab.state.pid)
         cli.lab.run(["sh", "-c", STOP], root="new")
         try:
             facts = watcher.wait(root_is(new, RootState.UNKNOWN), SEEN_S, "it was not seen to be silent")
+            starved_ns = int(machine.seconds() * 1e9)
             assert facts.vms["web"].state == "unknown"
         finally:
             cli.lab.run(["sh", "-c", GO_ON], root="new")
@@ -191,8 +194,8 @@ def test_an_agent_that_is_stopped_is_unknown_within_a_second(cli: Cli, tmp_path:
         facts = watcher.wait(
             lambda f: f.vms["web"].state == "running", SEEN_S, "its VM was not seen to be back"
         )
-    # A busy workstation may be late to look, but not each time.
-    assert min(seen.unknown_after) < 1_000_000_000
+    # A second of the machine's own time. A busy workstation may be late to look, but not each time.
+    assert min(seen.unknown_after) < 1_000_000_000 + starved_ns
 
 
 def said_in_a_root(cli: Cli, root: str, size: str, words: str) -> str:

@@ -44,6 +44,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
+        self.starved = 3.0
         self.front = 1  # the root whose agent answers at the address
         self.streams: dict[int, list[asyncio.Queue[watch_pb2.WatchEvent | None]]] = {}
         self.documents: dict[int, dict[str, Any]] = {}
@@ -88,7 +89,9 @@ class World:
 
     @asynccontextmanager
     async def collector(self) -> AsyncIterator[Collector]:
-        made = Collector(Address("none"), open_stream=self.open, clock=lambda: self.now)
+        made = Collector(
+            Address("none"), starved=lambda: self.starved, open_stream=self.open, clock=lambda: self.now
+        )
         async with made:
             yield made
 
@@ -229,6 +232,23 @@ def test_who_got_no_cpu_reads_first_and_judges_then_but_not_never() -> None:
     # One that never gets enough of it judges now and then.
     late = [listening.well(110.0 + 0.4 * number) for number in range(10)]
     assert 2 <= sum(late) <= 5
+
+
+async def test_the_time_in_which_a_machine_is_kept_from_running_is_no_silence(world: World) -> None:
+    async with world.collector() as it:
+        await until(it, lambda f: bool(f.roots))
+        world.starved += 1.5
+        world.now += 2.0
+        await asyncio.sleep(0.05)
+        assert it.view.facts.roots["1"].state is ALIVE
+        world.now += 0.5
+        await until(it, lambda f: f.roots["1"].state is RootState.UNKNOWN)
+        world.tell(1, Beat)
+        await until(it, lambda f: f.roots["1"].state is ALIVE)
+        # What was told so long ago is old, whatever the reason.
+        world.starved += 100.0
+        world.now += ways.LATE_S + 0.1
+        await until(it, lambda f: f.roots["1"].state is RootState.UNKNOWN)
 
 
 async def test_a_silent_agent_is_unknown_within_a_second_and_back_when_it_speaks(world: World) -> None:
