@@ -8,13 +8,11 @@ all, be it a kernel that is not built or a lab that does not start, is raised.
 from __future__ import annotations
 
 import secrets
-import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from multiroot.demo import guests
 from multiroot.demo.scenario import judge
@@ -27,17 +25,14 @@ from multiroot.errors import (
     WaitTimeoutError,
 )
 from multiroot.handoff.terms import PATIENT, to_proto
-from multiroot.lab import execution, kernels, lab, paths, state
+from multiroot.lab import execution, lab, state
 from multiroot.lab.agents import Agents
-from multiroot.lab.boot import QEMU_LOG, BootError
+from multiroot.lab.boot import BootError
 from multiroot.lab.build import Built
-from multiroot.lab.cache import Cache
 from multiroot.lab.execution import Channel
 from multiroot.lab.guests import COMMANDS, TICKER, image
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import Machine
-from multiroot.lab.own_kernel import KernelSource
-from multiroot.lab.recorder import EVENTS_LOG, console_log, console_text
 from multiroot.lab.watchdog import Limits
 from multiroot.net.addresses import guest_address
 from multiroot.phase_names import PhaseName
@@ -48,21 +43,16 @@ from multiroot.rpc.progress import follow
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2 as coordinator
 from multiroot.rpc.v1 import coordinator_pb2_grpc
-from multiroot.verdict.allow import apply
-from multiroot.verdict.findings import Finding
-from multiroot.verdict.symbols import Symbols, symbolised
 from multiroot.vm.messages import ticks_from_proto
-from multiroot.workbench import carry, kselftest_run, look
+from multiroot.workbench import carry, kselftest_run
 from multiroot.workbench.carry import Streams
-from multiroot.workbench.look import Image
+from multiroot.workbench.evidence import GUEST, GUEST_BOOT, Evidence, Reached
 from multiroot.workbench.trial_report import Command, Step, Trial
 from multiroot.workbench.wanted import VM_MEMORY, Until, Wanted, Where
 from multiroot.workbench.watch import RootLostError, Watch
 
-BACKTRACES = "backtraces-new.txt"
 # Guests report with every 64th tick, and both roots have to see a report.
 TICKS = 70
-GUEST = "vm1"
 # A kernel that has spoken and then says nothing for so long hangs; before, it is being unpacked.
 BOOT_LIMITS = Limits(silence=60.0, total=600.0, spoken=25.0)
 UPDATE_S = 400.0
@@ -70,9 +60,8 @@ ASK_S = 30.0
 # These say that the request was wrong or something else is in the way: of the kernel they say nothing.
 _OURS = (BadRequestError, ConflictError, StrangerError)
 
-BOOT, GUEST_BOOT, LAUNCH, THERE = (
+BOOT, LAUNCH, THERE = (
     "the old root boots",
-    "the guest runs",
     "the new root comes up",
     "the guest moves",
 )
@@ -109,12 +98,12 @@ def run(wanted: Wanted, phases: Phases, streams: Streams) -> Trial:
     try:
         with suppress(_Bad):
             player.play()
-        player.look()
+        player.evidence.collect()
     finally:
         if not wanted.keep:
             player.down()
         if wanted.logs:
-            player.keep_logs(wanted.logs)
+            player.evidence.keep_logs(wanted.logs)
         trial.phases = (*phases.finished, *player.remote)
     return trial
 
@@ -129,18 +118,15 @@ class Player:
     streams: Streams
     machine: Machine
     built: Built
-    lab: Lab | None = None
-    launched: bool = False  # a new root has been started, and the old one is still there
-    alone: bool = False  # the old root has retired
+    reached: Reached = field(default_factory=Reached)
     remote: list[Phase] = field(default_factory=list)  # phases of agents
-    lost: bool = False  # a root died or stands still: nobody is asked any more
     token: str = field(default_factory=lambda: secrets.token_hex(16))  # of a guest that runs commands
 
     def play(self) -> None:
         """All steps; _Bad after one that did not hold."""
         self._step(BOOT, self._boot)
         machine = self._lab
-        self._identify("old", self.machine.kernel)
+        self.evidence.identify("old", self.machine.kernel)
         with Watch(machine, self.wanted.patience_s) as watch, Agents(machine.agent_address) as agents:
             watch.ask("old")
             if NEXT in self.trial.planned:
@@ -165,8 +151,13 @@ class Player:
 
     @property
     def _lab(self) -> Lab:
-        assert self.lab
-        return self.lab
+        assert self.reached.lab
+        return self.reached.lab
+
+    @property
+    def evidence(self) -> Evidence:
+        """What can be known of the trial by now."""
+        return Evidence(self.wanted, self.trial, self.phases, self.machine, self.built, self.reached)
 
     def _step(self, name: str, take: Callable[[], str]) -> None:
         """Take one and note what came of it; what is our fault is raised."""
@@ -177,7 +168,7 @@ class Player:
             raise
         except MultirootError as error:
             seen, held = str(error), False
-            self.lost = isinstance(error, RootLostError)
+            self.reached.lost = isinstance(error, RootLostError)
         self.trial.steps.append(Step(name, held, seen, round(time.monotonic() - began, 3)))
         if not held:
             raise _Bad
@@ -185,12 +176,13 @@ class Player:
     def _boot(self) -> str:
         attempts = 1 + self.wanted.retries
         try:
-            self.lab = lab.start(self.machine, self.built, self.phases, attempts=attempts, limits=BOOT_LIMITS)
+            started = lab.start(self.machine, self.built, self.phases, attempts=attempts, limits=BOOT_LIMITS)
         except BootError as error:
             if state.load(self.machine.name).attempts[-1].final:
                 raise BadRequestError(error.message, error.hint) from error
             raise
-        return f"{self.machine.release}, attempt {len(self.lab.state.attempts)}"
+        self.reached.lab = started
+        return f"{self.machine.release}, attempt {len(started.state.attempts)}"
 
     def _start_guest(self, agents: Agents) -> str:
         (definition,) = guests.definitions(1, VM_MEMORY)
@@ -237,9 +229,9 @@ class Player:
                 if attempt > self.wanted.retries:
                     raise
         assert launched
-        self.launched = True
+        self.reached.launched = True
         watch.ask("new")
-        self._identify("new", name)
+        self.evidence.identify("new", name)
         seconds = (launched.ready_ns - launched.start_ns) / 1e9
         return f"root {launched.root} joined {seconds:.1f} s after its CPU was started, attempt {attempt}"
 
@@ -282,9 +274,9 @@ class Player:
             timeout_s=UPDATE_S,
             ended=ended,
         )
-        self.launched, self.alone = False, True
+        self.reached.launched, self.reached.alone = False, True
         watch.ask("old")
-        self._identify("new", name, root="old")
+        self.evidence.identify("new", name, root="old")
         return f"root {root} has retired"
 
     def _standard(self, watch: Watch, agents: Agents) -> None:
@@ -300,7 +292,7 @@ class Player:
     def _release(self, watch: Watch, agents: Agents) -> str:
         watch.forget("new")
         agents.release(self._heard)
-        self.launched = False
+        self.reached.launched = False
         return "its CPUs and memory are the old root's again"
 
     def _command(self, watch: Watch) -> str:
@@ -329,7 +321,7 @@ class Player:
         if where is Where.VM:
             return self._reach_guest
         # After an update the new root is the one that answers first.
-        return partial(self._lab.channel, "old" if self.alone else where.value)
+        return partial(self._lab.channel, "old" if self.reached.alone else where.value)
 
     def _kselftests(self) -> str:
         slowness = kselftest_run.SLOWNESS if self.machine.accelerator == "tcg" else 1
@@ -349,97 +341,8 @@ class Player:
     def _limited(self, watch: Watch) -> AbstractContextManager[None]:
         return watch.limit(self.wanted.timeout_s, self.wanted.command[0])
 
-    def _identify(self, where: str, name: str, root: str = "") -> None:
-        """Note which image was asked for there and which one runs."""
-        told = look.facts(self._lab, root or where)
-        ran = look.ran_old(self._lab, told) if where == "old" else look.ran_new(self._lab, name, told)
-        asked = self._asked(name)
-        self.trial.identities.append(look.Identity(where, asked, ran))
-
-    def _asked(self, name: str) -> Image:
-        kernel = self.built.kernels[name]
-        sha256 = look.sha256_of(kernel.vmlinuz)
-        artifacts = lab.cache(self.phases)
-        return Image(
-            name, kernel.release, sha256, _build_id(name, sha256, kernel.vmlinuz.read_bytes, artifacts)
-        )
-
-    def look(self) -> None:
-        """Collect what the kernels said, from whoever still answers."""
-        found: list[Finding] = []
-        with self.phases.phase(PhaseName.COLLECT):
-            folder = self.machine.state
-            found += look.consoles(folder)
-            self.trial.listened = ["old", *(["new"] if self._new_spoke() else [])]
-            if self.lab and self.lab.state.alive() and not self.lost:
-                found += self._ask_the_living(found)
-            elif self.lab and self.lab.state.alive() and self.launched:
-                # The old root may be the one that was lost: then nobody can be asked.
-                with suppress(MultirootError):
-                    self.trial.backtraces = look.backtraces(self.lab)
-            self.trial.resets = state.load(self.machine.name).resets()
-        found = apply(found, self.wanted.allow)
-        with self.phases.phase(PhaseName.LINES_OF_SOURCE, findings=len(found)):
-            self.trial.findings = symbolised(found, self._symbols()) if found else []
-
-    def _new_spoke(self) -> bool:
-        return bool(console_text(self.machine.state, "new").strip())
-
-    def _ask_the_living(self, found: list[Finding]) -> list[Finding]:
-        more: list[Finding] = []
-        # After a step that did not hold, a root need not answer any more; else that is an error.
-        failed = any(not each.held for each in self.trial.steps)
-        tolerant = suppress(MultirootError) if failed else nullcontext()
-        # A root that is alone is reached where the old one was.
-        reached = {"new": "old"} if self.alone else {"old": "old"} | ({"new": "new"} if self.launched else {})
-        for root, name in reached.items():
-            with tolerant:
-                more += look.taints(root, look.facts(self._lab, name), found)
-                leaks = look.leaks(self._lab, name, root)
-                self.trial.leaks[root] = leaks is not None
-                more += leaks or []
-        if GUEST_BOOT in (each.name for each in self.trial.steps):
-            with tolerant:
-                more += look.guest(
-                    self._lab, GUEST, None if self.alone else "new" if self.launched else "old"
-                )
-                self.trial.listened.append(GUEST)
-        return more
-
-    def _symbols(self) -> dict[str, Symbols]:
-        """By release; of two kernels of one release neither, for nobody can tell whose function it was."""
-        given = self.wanted.lab.all_kernels
-        sources = {each.name: each for each in lab.own_kernels(self.wanted.lab)}
-        known: dict[str, list[KernelSource]] = {}
-        for text in dict.fromkeys(given):
-            if source := sources.get(lab.kernel_name(text)):
-                known.setdefault(source.release, []).append(source)
-        return {release: _symbols_of(only[0]) for release, only in known.items() if len(only) == 1}
-
-    def keep_logs(self, folder: Path) -> None:
-        """Copy what the machine's consoles and its emulator have said."""
-        paths.make_dir(folder)
-        for name in (console_log("old"), console_log("new"), QEMU_LOG, EVENTS_LOG):
-            if (self.machine.state / name).exists():
-                shutil.copy(self.machine.state / name, folder)
-        if self.trial.backtraces:
-            (folder / BACKTRACES).write_text("\n".join(self.trial.backtraces) + "\n")
-
     def down(self) -> None:
         """End the machine, if there is one."""
-        if self.lab:
+        if self.reached.lab:
             with self.phases.phase(PhaseName.SHUT_LAB_DOWN):
-                self.lab.down()
-
-
-def _build_id(name: str, sha256: str, image: Callable[[], bytes], artifacts: Cache) -> str:
-    from multiroot.lab.build import emulator_artifact
-
-    made = kernels.build_id_artifact(name, sha256, image, emulator_artifact(), artifacts)
-    return (artifacts.ensure(made) / kernels.BUILD_ID).read_text().strip()
-
-
-def _symbols_of(source: KernelSource) -> Symbols:
-    """The files of a build; modules that are installed have no debug information."""
-    built = () if source.installed else source.modules()
-    return Symbols(source.vmlinux, {place.stem.replace("-", "_"): path for path, place in built})
+                self.reached.lab.down()

@@ -13,9 +13,11 @@ from multiroot.errors import BadRequestError, ConflictError, MultirootError, Pee
 from multiroot.lab.boot import BootError
 from multiroot.lab.lab import Options
 from multiroot.phases import Phases
+from multiroot.workbench import evidence
 from multiroot.workbench import trial as trials
 from multiroot.workbench.carry import Streams
-from multiroot.workbench.trial import BOOT, GUEST_BOOT, LAUNCH, LIVE, THERE, UPDATE, Player, Trial, planned
+from multiroot.workbench.evidence import GUEST_BOOT
+from multiroot.workbench.trial import BOOT, LAUNCH, LIVE, THERE, UPDATE, Player, Trial, planned
 from multiroot.workbench.wanted import Until, Wanted, Where
 from multiroot.workbench.watch import RootLostError
 
@@ -61,7 +63,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(trials.lab, "prepare", lambda options, phases: (machine, None))
     monkeypatch.setattr(trials.lab, "start", start)
     monkeypatch.setattr(trials.lab, "own_kernels", lambda options: [])
-    monkeypatch.setattr(trials.state, "load", load)
+    monkeypatch.setattr(evidence.state, "load", load)
     return made
 
 
@@ -109,7 +111,7 @@ def test_a_step_that_did_not_hold_is_the_last(tmp_path: Path, error: MultirootEr
     with pytest.raises(trials._Bad):
         one._step(LAUNCH, take)
     assert [(each.name, each.held, each.seen) for each in one.trial.steps] == [(LAUNCH, False, "x")]
-    assert one.lost is lost
+    assert one.reached.lost is lost
 
 
 @pytest.mark.parametrize(("lost", "launched"), [(True, True), (False, True), (True, False)])
@@ -117,16 +119,16 @@ def test_traces_of_a_new_root_that_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool, launched: bool
 ) -> None:
     one = player(tmp_path)
-    one.lab = SimpleNamespace(state=SimpleNamespace(alive=lambda: True))  # type: ignore[assignment]
-    one.lost, one.launched = lost, launched
-    monkeypatch.setattr(trials.look, "consoles", lambda folder: [])
-    monkeypatch.setattr(trials.state, "load", lambda name: SimpleNamespace(resets=lambda: 0))
-    monkeypatch.setattr(one, "_ask_the_living", lambda found: [])
-    monkeypatch.setattr(trials.look, "backtraces", lambda lab: ["CPU 0: init (pid 1)"])
-    one.look()
+    one.reached.lab = SimpleNamespace(state=SimpleNamespace(alive=lambda: True))  # type: ignore[assignment]
+    one.reached.lost, one.reached.launched = lost, launched
+    monkeypatch.setattr(evidence.look, "consoles", lambda folder: [])
+    monkeypatch.setattr(evidence.state, "load", lambda name: SimpleNamespace(resets=lambda: 0))
+    monkeypatch.setattr(evidence.Evidence, "_ask_the_living", lambda self, found: [])
+    monkeypatch.setattr(evidence.look, "backtraces", lambda lab: ["CPU 0: init (pid 1)"])
+    one.evidence.collect()
     assert one.trial.backtraces == (["CPU 0: init (pid 1)"] if lost and launched else [])
-    one.keep_logs(tmp_path / "logs")
-    assert (tmp_path / "logs" / trials.BACKTRACES).exists() is (lost and launched)
+    one.evidence.keep_logs(tmp_path / "logs")
+    assert (tmp_path / "logs" / evidence.BACKTRACES).exists() is (lost and launched)
 
 
 def test_a_crash_of_which_no_traces_can_be_had_is_one_still(
@@ -136,10 +138,10 @@ def test_a_crash_of_which_no_traces_can_be_had_is_one_still(
         raise PeerLostError("the old root is gone, too")
 
     one = player(tmp_path)
-    one.lab = SimpleNamespace(state=SimpleNamespace(alive=lambda: True))  # type: ignore[assignment]
-    one.lost = one.launched = True
-    monkeypatch.setattr(trials.look, "consoles", lambda folder: [])
-    monkeypatch.setattr(trials.state, "load", lambda name: SimpleNamespace(resets=lambda: 0))
-    monkeypatch.setattr(trials.look, "backtraces", refuse)
-    one.look()
+    one.reached.lab = SimpleNamespace(state=SimpleNamespace(alive=lambda: True))  # type: ignore[assignment]
+    one.reached.lost = one.reached.launched = True
+    monkeypatch.setattr(evidence.look, "consoles", lambda folder: [])
+    monkeypatch.setattr(evidence.state, "load", lambda name: SimpleNamespace(resets=lambda: 0))
+    monkeypatch.setattr(evidence.look, "backtraces", refuse)
+    one.evidence.collect()
     assert one.trial.backtraces == []
