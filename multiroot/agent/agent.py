@@ -76,6 +76,7 @@ class Agent:
         self._network: RootNetwork | None = None
         self._guests: Guests | None = None
         self._watching: Watching | None = None
+        self._updates: Updates | None = None
         self._beat: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -93,7 +94,7 @@ class Agent:
         self._guests = guests = await Guests.open(root, network)
         await reach(FailPoint.AGENT_ADOPTED)
         handoffs = Handoffs(root, guests)
-        updates = Updates(root, network, guests, handoffs, Journal(changed=root.news.ring))
+        self._updates = updates = Updates(root, network, guests, handoffs, Journal(changed=root.news.ring))
         await updates.recover()
         self._watching = watching = Watching(root, guests, updates, handoffs)
         health_service = health.aio.HealthServicer()
@@ -121,6 +122,8 @@ class Agent:
             self._beat.cancel()
         if self._watching:
             await self._watching.close()
+        if self._updates:
+            await self._updates.close()
         for server in self._servers:
             await server.stop(grace=1)
         if self._guests:

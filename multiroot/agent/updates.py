@@ -18,9 +18,10 @@ from multiroot.coordinator.adoption import Adoption, AdoptionContext
 from multiroot.coordinator.canary import Canary
 from multiroot.coordinator.coordinator import Coordinator
 from multiroot.coordinator.coordinator_service import CoordinatorParts, CoordinatorService
+from multiroot.coordinator.crash import CrashWatch, Report
 from multiroot.coordinator.join import Console
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps
+from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps, report
 from multiroot.coordinator.update import UpdateContext, make_update_steps
 from multiroot.errors import MultirootError
 from multiroot.net.network import RootNetwork
@@ -80,6 +81,8 @@ class Updates:
         )
         steps = {**make_steps(self._launch), **make_update_steps(update)}
         self.coordinator = Coordinator(journal, steps, root.phases, self.guests_there)
+        self._crash_watch = CrashWatch(root.peers, self._end_is_news, self._report)
+        self._watching: asyncio.Task[None] | None = None
         self.adoption = Adoption(
             AdoptionContext(
                 phases=root.phases,
@@ -108,6 +111,19 @@ class Updates:
         child = self._root.peers.get(Role.CHILD)
         log.info("coordinator: %s", await self.coordinator.recover(alive=bool(child and child.ready)))
         await self._clear()
+        self._watching = asyncio.create_task(self._crash_watch.run())
+
+    def _end_is_news(self) -> bool:
+        """Whether a new root that ends has done so by itself."""
+        return self.coordinator.joined and not self.coordinator.standing.undoing
+
+    def _report(self, child: int) -> Report:
+        return report(self._launch, self.coordinator.data, child)
+
+    async def close(self) -> None:
+        """Watch no more."""
+        if self._watching:
+            self._watching.cancel()
 
     async def _clear(self) -> None:
         """No canary is under way: end one that an earlier agent has left."""
@@ -143,6 +159,7 @@ class Updates:
             console=self._launch.console,
             owners=self._guests.owners,
             root=self._root.me.root,
+            crash=lambda: self._crash_watch.report,
         )
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorService(parts), server)
 

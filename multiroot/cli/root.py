@@ -113,6 +113,11 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it, such as 1G.")
 @click.option("--append", default="", help="More kernel parameters.")
 @join_option
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Leave one that does not come up as it is, to be looked into, until `release`.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @json_option
 def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
@@ -180,7 +185,9 @@ def adopt(devices: tuple[str, ...]) -> None:
     say(f"root {state.root} is {state.taking_over}")
 
 
-def launch_request(kernel: str, initrd: str, cpus: str, carve: str, append: str, timeout: int) -> Any:
+def launch_request(
+    kernel: str, initrd: str, cpus: str, carve: str, append: str, timeout: int, *, keep: bool = False
+) -> Any:
     """The message for these options; raises BadRequestError."""
     from multiroot.rpc.v1 import coordinator_pb2
 
@@ -193,6 +200,7 @@ def launch_request(kernel: str, initrd: str, cpus: str, carve: str, append: str,
         carve_base=parse_size(base) if base else 0,
         append=append,
         join_timeout_s=timeout,
+        keep=keep,
     )
 
 

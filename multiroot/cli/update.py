@@ -225,16 +225,24 @@ def show(as_json: bool) -> None:
             for each in state.steps
         ],
         "owners": {owner.name: owner.root for owner in state.owners},
+        "crash": _crash_json(state.crash) if state.HasField("crash") else None,
     }
     if as_json:
         print_json(data)
         return
-    told = {**data, "lost": ", ".join(state.lost)}
+    told = {**data, "lost": ", ".join(state.lost), "crash": state.crash.what}
     print_table(
         ("property", "value"), [(name, told[name]) for name in told if name not in ("steps", "owners")]
     )
     print_table(("step", "", "began", "took s >"), [_step_row(each) for each in data["steps"]])
     print_table(("VM", "root >"), list(data["owners"].items()))
+    for line in (*state.crash.traces, state.crash.hint):
+        if line:
+            say(line)
+
+
+def _crash_json(crash: Any) -> dict[str, Any]:
+    return {"root": crash.root, "what": crash.what, "hint": crash.hint, "traces": list(crash.traces)}
 
 
 def _step_row(step: Mapping[str, Any]) -> tuple[str, ...]:

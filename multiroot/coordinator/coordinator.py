@@ -124,10 +124,12 @@ class Coordinator:
             self._journal.check()
             yield self.standing
 
-    async def launch(self, first: Data) -> Mapping[str, Data]:
+    async def launch(self, first: Data, *, keep: bool = False) -> Mapping[str, Data]:
         """Bring a new root up; on failure give everything back and raise what failed.
 
-        `first` is the plan step's data (the request). Raises ConflictError when a new root is up already.
+        `first` is the plan step's data (the request). With `keep` a root that was started and did not come up
+        stays as it is, to be looked into, until it is released. Raises ConflictError when a new root is up
+        already.
         """
         async with self._changing("launching a new root") as standing:
             if standing.begun:
@@ -135,7 +137,7 @@ class Coordinator:
                     f"a new root is already {standing.state}", "release it first: `multiroot root release`"
                 )
             self._journal.reset()
-            await self._bring_up(first, tuple(LAUNCH))
+            await self._bring_up(first, tuple(LAUNCH), keep=keep)
             return self.data
 
     async def update(self, first: Data, until: str, told: Data | None = None) -> State:
@@ -216,12 +218,15 @@ class Coordinator:
         reached = self.state
         return reached is not State.IDLE and [*STEPS.values()].index(reached) >= [*STEPS].index(name)
 
-    async def _bring_up(self, first: Data, names: Iterable[str]) -> None:
-        """Launch steps; on a failure all of the launch is undone."""
+    async def _bring_up(self, first: Data, names: Iterable[str], *, keep: bool = False) -> None:
+        """Launch steps; on a failure all of the launch is undone, unless `keep` and the root was started."""
         try:
             for name in names:
                 await self._do(name, first if name == PhaseName.PLAN else {})
         except (Exception, asyncio.CancelledError) as error:
+            if keep and isinstance(error, MultirootError) and PhaseName.START in self.begun:
+                hint = f"{error.hint}; " if error.hint else ""
+                raise type(error)(error.message, f"{hint}it stays as it is: {outlook.LOOK}") from error
             leftovers = await asyncio.shield(self._undo_all(Undoing()))
             if leftovers and isinstance(error, MultirootError):
                 raise MultirootError(f"{error.message}; then {leftovers}", error.hint) from error

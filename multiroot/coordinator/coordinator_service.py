@@ -13,6 +13,7 @@ from multiroot.arena.layout import CANARY
 from multiroot.coordinator import outlook
 from multiroot.coordinator.adoption import Adoption
 from multiroot.coordinator.coordinator import Coordinator, Data
+from multiroot.coordinator.crash import Report
 from multiroot.coordinator.join import Console
 from multiroot.coordinator.requests import request_data
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
@@ -62,7 +63,7 @@ class CoordinatorParts:
     `plan` makes a plan's JSON from a request and changes nothing. `hand_over` hands VMs to another root,
     `expect` has that root get ready for it, and `cancel` puts an end to it.
     `console` has what a new root's kernel says. `owners` tells which root owns which VM. `root` is this
-    root's number.
+    root's number. `crash` is the report of a new root that ended by itself, if one did.
     """
 
     coordinator: Coordinator
@@ -75,6 +76,7 @@ class CoordinatorParts:
     console: Console
     owners: Callable[[], Mapping[str, int]]
     root: int
+    crash: Callable[[], Report | None] = lambda: None
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -98,7 +100,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._refuse_while_adopting()
 
         async def work(_: Tell) -> coordinator_pb2.Progress:
-            data = await self._coordinator.launch({"request": request_data(request)})
+            data = await self._coordinator.launch({"request": request_data(request)}, keep=request.keep)
             return coordinator_pb2.Progress(launched=launch_result(data))
 
         async for progress in self._stream(work):
@@ -195,12 +197,18 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             next=outlook.next_step(standing, self._coordinator.doing, self._coordinator.problem),
             lost=standing.lost,
             wanted=standing.wanted[0] if standing.wanted else "",
+            crash=_crash(self._parts.crash()),
         )
 
     async def Update(
         self, request: coordinator_pb2.UpdateRequest, context: Any
     ) -> AsyncIterator[coordinator_pb2.Progress]:
         self._refuse_while_adopting()
+        if request.launch.keep:
+            raise BadRequestError(
+                "an update that fails takes its new root back",
+                f"`multiroot root launch --keep --kernel {kernels.example()}` keeps one",
+            )
         for device in request.devices:
             Functions().need(parse_address(device))
         terms = handoff_terms.from_proto(request.terms)
@@ -343,6 +351,12 @@ def _log_failure(task: asyncio.Task[None]) -> None:
     error = None if task.cancelled() else task.exception()
     if error:
         log.error("retiring: %s", error)
+
+
+def _crash(report: Report | None) -> coordinator_pb2.Crash | None:
+    if report is None:
+        return None
+    return coordinator_pb2.Crash(root=report.root, what=report.what, hint=report.hint, traces=report.traces)
 
 
 def launch_result(data: Mapping[str, Data]) -> coordinator_pb2.LaunchResult:

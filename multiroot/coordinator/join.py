@@ -153,7 +153,7 @@ async def wait_for_join(
     with _unheard():
         await watch.last_words()
     found = await asyncio.to_thread(post_mortem)
-    raise _trouble(child, watch, how_long, _kept([*watch.lines, *found], child.root, folder))
+    raise _trouble(child, watch, how_long, keep_messages([*watch.lines, *found], child.root, folder))
 
 
 async def _listening(watch: BootWatch, loading: Callable[[], bool]) -> None:
@@ -176,12 +176,12 @@ def _unheard() -> Iterator[None]:
 def _trouble(child: Peer, watch: BootWatch, how_long: str, hint: str) -> MultirootError:
     verdict = watch.verdict
     if verdict.health is Health.DEAD:
-        return PeerLostError(f"the new root's kernel panicked: {_shown(verdict.line)}", hint)
+        return PeerLostError(f"the new root's kernel panicked: {shown(verdict.line)}", hint)
     if verdict.health is Health.BROKEN:
-        return PeerLostError(f"the new root's kernel crashed: {_shown(verdict.line)}", hint)
-    last = f"the last it said: {_shown(watch.lines[-1])}" if watch.lines else "nothing was heard of it"
+        return PeerLostError(f"the new root's kernel crashed: {shown(verdict.line)}", hint)
+    last = f"the last it said: {shown(watch.lines[-1])}" if watch.lines else "nothing was heard of it"
     if verdict.health is Health.SLOW:
-        last = f"it said: {_shown(verdict.line)}"
+        last = f"it said: {shown(verdict.line)}"
     if child.state is SideState.PARKED:
         return PeerLostError(f"the new root ended while it came up; {last}", hint)
     if child.state is SideState.ATTACHED:
@@ -189,11 +189,12 @@ def _trouble(child: Peer, watch: BootWatch, how_long: str, hint: str) -> Multiro
     return WaitTimeoutError(f"the new root {how_long}; {last}", hint)
 
 
-def _shown(line: str) -> str:
+def shown(line: str) -> str:
+    """A kernel's message as an error names it."""
     return repr(line[:_SHOWN_MOST])
 
 
-def _kept(lines: list[str], root: int, folder: Path) -> str:
+def keep_messages(lines: list[str], root: int, folder: Path) -> str:
     """Write all that was said to a file; returns the hint that names it."""
     if not lines:
         return ""

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from multiroot.coordinator.states import STEPS, Standing, State
+from multiroot.coordinator.states import LAUNCH, STEPS, Standing, State
 from multiroot.errors import MultirootError
 
 BACK = "`multiroot update abort` takes everything back"
+LOOK = (
+    "`multiroot root backtrace new`, `multiroot root dump new`; `multiroot root release` gives all of it back"
+)
 
 
 def next_step(standing: Standing, doing: str, problem: MultirootError | None) -> str:
@@ -24,6 +27,8 @@ def next_step(standing: Standing, doing: str, problem: MultirootError | None) ->
         force = "; `multiroot update abort --force` loses VMs that do not come back" if standing.error else ""
         return f"`multiroot update resume` finishes taking it back{force}"
     wanted = standing.wanted[0] if standing.wanted else ""
+    if not wanted and standing.error and standing.begun[-1] in LAUNCH:
+        return f"the new root stays as it is: {LOOK}"
     if wanted and _index(standing.state) < list(STEPS).index(wanted):
         on = f"`multiroot update resume` goes on to {wanted}"
     else:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from multiroot.arena.atomics import tsc_clock
 from multiroot.clocks import wall_clock
+from multiroot.coordinator import crash
 from multiroot.coordinator.coordinator import HAND_BACK, Data, Step, Undoing
 from multiroot.coordinator.join import CONSOLES, JOIN_TIMEOUT_S, BootWatch, Console, wait_for_join
 from multiroot.coordinator.requests import request_data
@@ -267,7 +268,7 @@ class JoinStep:
             watch,
             timeout,
             self.context.consoles,
-            lambda: _post_mortem(self.context.device, where, child.root),
+            lambda: post_mortem(self.context.device, where, child.root),
         )
         channel = self.context.neighbours.channel("new")
         with translated("the new root's agent"):
@@ -293,8 +294,17 @@ class JoinStep:
         """Joining is the new root's doing; it ends with its start's undo."""
 
 
-def _post_mortem(device: Device, where: Range, root: int) -> list[str]:
+def post_mortem(device: Device, where: Range, root: int) -> list[str]:
+    """What the CPUs of root number `root` did, whose kernel is in `where`: lines to be shown."""
     # What hardly ever happens costs no agent time when it starts.
-    from multiroot.launch import post_mortem
+    from multiroot.launch.post_mortem import traces_of
 
-    return post_mortem.traces_of(device, [where], root)
+    return traces_of(device, [where], root)
+
+
+def report(context: LaunchContext, data: Mapping[str, Data], root: int) -> crash.Report:
+    """What is known of a new root that ended by itself; `data` is what the steps of its launch have left."""
+    where = kernel_log.where_kernel_is(_planned(data))
+    return crash.look(
+        context.device, where, root, lambda: post_mortem(context.device, where, root), context.consoles
+    )

@@ -218,7 +218,11 @@ class Player:
     def _launch(self, watch: Watch, agents: Agents) -> str:
         name = lab.kernel_name(self.wanted.new)
         request = coordinator.LaunchRequest(
-            kernel=name, append=self.wanted.append_new, join_timeout_s=self.wanted.join_timeout_s
+            kernel=name,
+            append=self.wanted.append_new,
+            join_timeout_s=self.wanted.join_timeout_s,
+            # Who looks around afterwards wants to see what did not come up, too.
+            keep=self.wanted.keep and not self.wanted.retries,
         )
         launched = None
         for attempt in range(1, self.wanted.retries + 2):

@@ -28,7 +28,7 @@ from multiroot.rpc.v1 import device_pb2 as multiroot_dot_v1_dot_device__pb2
 from multiroot.rpc.v1 import storage_pb2 as multiroot_dot_v1_dot_storage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emultiroot/v1/coordinator.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\x1a\x19multiroot/v1/device.proto\x1a\x1amultiroot/v1/storage.proto\"\x8d\x01\n\rLaunchRequest\x12\x0e\n\x06kernel\x18\x01 \x01(\t\x12\x0e\n\x06initrd\x18\x02 \x01(\t\x12\x0c\n\x04\x63pus\x18\x03 \x01(\t\x12\x12\n\ncarve_size\x18\x04 \x01(\x04\x12\x12\n\ncarve_base\x18\x05 \x01(\x04\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12\x16\n\x0ejoin_timeout_s\x18\x07 \x01(\r\"!\n\x0cPlanResponse\x12\x11\n\tplan_json\x18\x01 \x01(\t\"\x1f\n\x0eReleaseRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"c\n\x0eHandoffRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12)\n\x05terms\x18\x03 \x01(\x0b\x32\x1a.multiroot.v1.HandoffTerms\x12\x0b\n\x03\x61ll\x18\x04 \x01(\x08\"`\n\x15PrepareHandoffRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x11\n\tpreparing\x18\x04 \x01(\r\x12\x0c\n\x04undo\x18\x05 \x01(\x08\"i\n\x0cHandoffTerms\x12\x19\n\x11\x64owntime_limit_ms\x18\x01 \x01(\r\x12\r\n\x05group\x18\x02 \x01(\r\x12\x11\n\tpreparing\x18\x03 \x01(\r\x12\r\n\x05order\x18\x04 \x01(\t\x12\r\n\x05\x66irst\x18\x05 \x03(\t\"2\n\x14\x43\x61ncelHandoffRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04here\x18\x02 \x01(\x08\"3\n\x15\x43\x61ncelHandoffResponse\x12\x0c\n\x04stay\x18\x01 \x03(\t\x12\x0c\n\x04gone\x18\x02 \x03(\t\"\xaa\x01\n\rUpdateRequest\x12+\n\x06launch\x18\x01 \x01(\x0b\x32\x1b.multiroot.v1.LaunchRequest\x12\r\n\x05until\x18\x02 \x01(\t\x12\x0e\n\x06verify\x18\x03 \x01(\x08\x12\x0f\n\x07\x64\x65vices\x18\x04 \x03(\t\x12)\n\x05terms\x18\x05 \x01(\x0b\x32\x1a.multiroot.v1.HandoffTerms\x12\x11\n\tno_canary\x18\x06 \x01(\x08\"1\n\rResumeRequest\x12\r\n\x05until\x18\x01 \x01(\t\x12\x11\n\tno_canary\x18\x02 \x01(\x08\"=\n\x0cUpdateResult\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0c\n\x04root\x18\x02 \x01(\r\x12\x10\n\x08retiring\x18\x03 \x01(\x08\"#\n\x12\x41\x62ortUpdateRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x86\x01\n\x0fTakeOverRequest\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12\x0e\n\x06verify\x18\x02 \x01(\x08\x12\x0f\n\x07\x64\x65vices\x18\x03 \x03(\t\x12-\n\x0b\x66ilesystems\x18\x04 \x03(\x0b\x32\x18.multiroot.v1.Filesystem\"\x11\n\x0fGetStateRequest\"\xa0\x02\n\x10\x43oordinatorState\x12\r\n\x05state\x18\x01 \x01(\t\x12\x11\n\tplan_json\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0c\n\x04root\x18\x04 \x01(\r\x12\x13\n\x0btaking_over\x18\x05 \x01(\t\x12\x19\n\x11taking_over_error\x18\x06 \x01(\t\x12#\n\x06phases\x18\x07 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12%\n\x05steps\x18\x08 \x03(\x0b\x32\x16.multiroot.v1.StepTime\x12%\n\x06owners\x18\t \x03(\x0b\x32\x15.multiroot.v1.VmOwner\x12\x0c\n\x04next\x18\n \x01(\t\x12\x0c\n\x04lost\x18\x0b \x03(\t\x12\x0e\n\x06wanted\x18\x0c \x01(\t\"H\n\x08StepTime\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04\x65\x64ge\x18\x02 \x01(\t\x12\x10\n\x08\x62\x65gin_ns\x18\x03 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\x04 \x01(\x03\"%\n\x07VmOwner\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04root\x18\x02 \x01(\r\"\xc4\x02\n\x08Progress\x12$\n\x05phase\x18\x01 \x01(\x0b\x32\x13.multiroot.v1.PhaseH\x00\x12.\n\x08launched\x18\x02 \x01(\x0b\x32\x1a.multiroot.v1.LaunchResultH\x00\x12\x31\n\nhanded_off\x18\x03 \x01(\x0b\x32\x1b.multiroot.v1.HandoffResultH\x00\x12/\n\x08released\x18\x04 \x01(\x0b\x32\x1b.multiroot.v1.ReleaseResultH\x00\x12-\n\x07updated\x18\x05 \x01(\x0b\x32\x1a.multiroot.v1.UpdateResultH\x00\x12\x36\n\x08prepared\x18\x07 \x01(\x0b\x32\".multiroot.v1.PrepareHandoffResultH\x00\x12\x0e\n\x04said\x18\x06 \x01(\tH\x00\x42\x07\n\x05\x65vent\"%\n\x14PrepareHandoffResult\x12\r\n\x05names\x18\x01 \x03(\t\"f\n\x0cLaunchResult\x12\x0c\n\x04root\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08start_ns\x18\x03 \x01(\x03\x12\x13\n\x0b\x61ttached_ns\x18\x04 \x01(\x03\x12\x10\n\x08ready_ns\x18\x05 \x01(\x03\"\xb5\x01\n\rHandoffResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65vice_state_bytes\x18\x02 \x01(\x04\x12\x18\n\x10ram_bytes_copied\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x12\n\nstopped_ns\x18\x05 \x01(\x03\x12\x12\n\nresumed_ns\x18\x06 \x01(\x03\x12)\n\x06\x64\x65vice\x18\x07 \x01(\x0b\x32\x19.multiroot.v1.DeviceMoved\"O\n\rReleaseResult\x12\x0c\n\x04\x63pus\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04lost\x18\x03 \x03(\t\x12\x0c\n\x04idle\x18\x04 \x01(\x08\x32\xaa\x06\n\x12\x43oordinatorService\x12?\n\x04Plan\x12\x1b.multiroot.v1.LaunchRequest\x1a\x1a.multiroot.v1.PlanResponse\x12?\n\x06Launch\x12\x1b.multiroot.v1.LaunchRequest\x1a\x16.multiroot.v1.Progress0\x01\x12\x41\n\x07Release\x12\x1c.multiroot.v1.ReleaseRequest\x1a\x16.multiroot.v1.Progress0\x01\x12\x41\n\x07Handoff\x12\x1c.multiroot.v1.HandoffRequest\x1a\x16.multiroot.v1.Progress0\x01\x12O\n\x0ePrepareHandoff\x12#.multiroot.v1.PrepareHandoffRequest\x1a\x16.multiroot.v1.Progress0\x01\x12X\n\rCancelHandoff\x12\".multiroot.v1.CancelHandoffRequest\x1a#.multiroot.v1.CancelHandoffResponse\x12?\n\x06Update\x12\x1b.multiroot.v1.UpdateRequest\x1a\x16.multiroot.v1.Progress0\x01\x12?\n\x06Resume\x12\x1b.multiroot.v1.ResumeRequest\x1a\x16.multiroot.v1.Progress0\x01\x12I\n\x0b\x41\x62ortUpdate\x12 .multiroot.v1.AbortUpdateRequest\x1a\x16.multiroot.v1.Progress0\x01\x12I\n\x08TakeOver\x12\x1d.multiroot.v1.TakeOverRequest\x1a\x1e.multiroot.v1.CoordinatorState\x12I\n\x08GetState\x12\x1d.multiroot.v1.GetStateRequest\x1a\x1e.multiroot.v1.CoordinatorStateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emultiroot/v1/coordinator.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\x1a\x19multiroot/v1/device.proto\x1a\x1amultiroot/v1/storage.proto\"\x9b\x01\n\rLaunchRequest\x12\x0e\n\x06kernel\x18\x01 \x01(\t\x12\x0e\n\x06initrd\x18\x02 \x01(\t\x12\x0c\n\x04\x63pus\x18\x03 \x01(\t\x12\x12\n\ncarve_size\x18\x04 \x01(\x04\x12\x12\n\ncarve_base\x18\x05 \x01(\x04\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\t\x12\x16\n\x0ejoin_timeout_s\x18\x07 \x01(\r\x12\x0c\n\x04keep\x18\x08 \x01(\x08\"!\n\x0cPlanResponse\x12\x11\n\tplan_json\x18\x01 \x01(\t\"\x1f\n\x0eReleaseRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"c\n\x0eHandoffRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12)\n\x05terms\x18\x03 \x01(\x0b\x32\x1a.multiroot.v1.HandoffTerms\x12\x0b\n\x03\x61ll\x18\x04 \x01(\x08\"`\n\x15PrepareHandoffRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x11\n\tpreparing\x18\x04 \x01(\r\x12\x0c\n\x04undo\x18\x05 \x01(\x08\"i\n\x0cHandoffTerms\x12\x19\n\x11\x64owntime_limit_ms\x18\x01 \x01(\r\x12\r\n\x05group\x18\x02 \x01(\r\x12\x11\n\tpreparing\x18\x03 \x01(\r\x12\r\n\x05order\x18\x04 \x01(\t\x12\r\n\x05\x66irst\x18\x05 \x03(\t\"2\n\x14\x43\x61ncelHandoffRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04here\x18\x02 \x01(\x08\"3\n\x15\x43\x61ncelHandoffResponse\x12\x0c\n\x04stay\x18\x01 \x03(\t\x12\x0c\n\x04gone\x18\x02 \x03(\t\"\xaa\x01\n\rUpdateRequest\x12+\n\x06launch\x18\x01 \x01(\x0b\x32\x1b.multiroot.v1.LaunchRequest\x12\r\n\x05until\x18\x02 \x01(\t\x12\x0e\n\x06verify\x18\x03 \x01(\x08\x12\x0f\n\x07\x64\x65vices\x18\x04 \x03(\t\x12)\n\x05terms\x18\x05 \x01(\x0b\x32\x1a.multiroot.v1.HandoffTerms\x12\x11\n\tno_canary\x18\x06 \x01(\x08\"1\n\rResumeRequest\x12\r\n\x05until\x18\x01 \x01(\t\x12\x11\n\tno_canary\x18\x02 \x01(\x08\"=\n\x0cUpdateResult\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0c\n\x04root\x18\x02 \x01(\r\x12\x10\n\x08retiring\x18\x03 \x01(\x08\"#\n\x12\x41\x62ortUpdateRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x86\x01\n\x0fTakeOverRequest\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12\x0e\n\x06verify\x18\x02 \x01(\x08\x12\x0f\n\x07\x64\x65vices\x18\x03 \x03(\t\x12-\n\x0b\x66ilesystems\x18\x04 \x03(\x0b\x32\x18.multiroot.v1.Filesystem\"\x11\n\x0fGetStateRequest\"\xc4\x02\n\x10\x43oordinatorState\x12\r\n\x05state\x18\x01 \x01(\t\x12\x11\n\tplan_json\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0c\n\x04root\x18\x04 \x01(\r\x12\x13\n\x0btaking_over\x18\x05 \x01(\t\x12\x19\n\x11taking_over_error\x18\x06 \x01(\t\x12#\n\x06phases\x18\x07 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12%\n\x05steps\x18\x08 \x03(\x0b\x32\x16.multiroot.v1.StepTime\x12%\n\x06owners\x18\t \x03(\x0b\x32\x15.multiroot.v1.VmOwner\x12\x0c\n\x04next\x18\n \x01(\t\x12\x0c\n\x04lost\x18\x0b \x03(\t\x12\x0e\n\x06wanted\x18\x0c \x01(\t\x12\"\n\x05\x63rash\x18\r \x01(\x0b\x32\x13.multiroot.v1.Crash\"A\n\x05\x43rash\x12\x0c\n\x04root\x18\x01 \x01(\r\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x0e\n\x06traces\x18\x04 \x03(\t\"H\n\x08StepTime\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04\x65\x64ge\x18\x02 \x01(\t\x12\x10\n\x08\x62\x65gin_ns\x18\x03 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\x04 \x01(\x03\"%\n\x07VmOwner\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04root\x18\x02 \x01(\r\"\xc4\x02\n\x08Progress\x12$\n\x05phase\x18\x01 \x01(\x0b\x32\x13.multiroot.v1.PhaseH\x00\x12.\n\x08launched\x18\x02 \x01(\x0b\x32\x1a.multiroot.v1.LaunchResultH\x00\x12\x31\n\nhanded_off\x18\x03 \x01(\x0b\x32\x1b.multiroot.v1.HandoffResultH\x00\x12/\n\x08released\x18\x04 \x01(\x0b\x32\x1b.multiroot.v1.ReleaseResultH\x00\x12-\n\x07updated\x18\x05 \x01(\x0b\x32\x1a.multiroot.v1.UpdateResultH\x00\x12\x36\n\x08prepared\x18\x07 \x01(\x0b\x32\".multiroot.v1.PrepareHandoffResultH\x00\x12\x0e\n\x04said\x18\x06 \x01(\tH\x00\x42\x07\n\x05\x65vent\"%\n\x14PrepareHandoffResult\x12\r\n\x05names\x18\x01 \x03(\t\"f\n\x0cLaunchResult\x12\x0c\n\x04root\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08start_ns\x18\x03 \x01(\x03\x12\x13\n\x0b\x61ttached_ns\x18\x04 \x01(\x03\x12\x10\n\x08ready_ns\x18\x05 \x01(\x03\"\xb5\x01\n\rHandoffResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x64\x65vice_state_bytes\x18\x02 \x01(\x04\x12\x18\n\x10ram_bytes_copied\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x12\n\nstopped_ns\x18\x05 \x01(\x03\x12\x12\n\nresumed_ns\x18\x06 \x01(\x03\x12)\n\x06\x64\x65vice\x18\x07 \x01(\x0b\x32\x19.multiroot.v1.DeviceMoved\"O\n\rReleaseResult\x12\x0c\n\x04\x63pus\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04lost\x18\x03 \x03(\t\x12\x0c\n\x04idle\x18\x04 \x01(\x08\x32\xaa\x06\n\x12\x43oordinatorService\x12?\n\x04Plan\x12\x1b.multiroot.v1.LaunchRequest\x1a\x1a.multiroot.v1.PlanResponse\x12?\n\x06Launch\x12\x1b.multiroot.v1.LaunchRequest\x1a\x16.multiroot.v1.Progress0\x01\x12\x41\n\x07Release\x12\x1c.multiroot.v1.ReleaseRequest\x1a\x16.multiroot.v1.Progress0\x01\x12\x41\n\x07Handoff\x12\x1c.multiroot.v1.HandoffRequest\x1a\x16.multiroot.v1.Progress0\x01\x12O\n\x0ePrepareHandoff\x12#.multiroot.v1.PrepareHandoffRequest\x1a\x16.multiroot.v1.Progress0\x01\x12X\n\rCancelHandoff\x12\".multiroot.v1.CancelHandoffRequest\x1a#.multiroot.v1.CancelHandoffResponse\x12?\n\x06Update\x12\x1b.multiroot.v1.UpdateRequest\x1a\x16.multiroot.v1.Progress0\x01\x12?\n\x06Resume\x12\x1b.multiroot.v1.ResumeRequest\x1a\x16.multiroot.v1.Progress0\x01\x12I\n\x0b\x41\x62ortUpdate\x12 .multiroot.v1.AbortUpdateRequest\x1a\x16.multiroot.v1.Progress0\x01\x12I\n\x08TakeOver\x12\x1d.multiroot.v1.TakeOverRequest\x1a\x1e.multiroot.v1.CoordinatorState\x12I\n\x08GetState\x12\x1d.multiroot.v1.GetStateRequest\x1a\x1e.multiroot.v1.CoordinatorStateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,49 +36,51 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'multiroot.rpc.v1.coordinato
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LAUNCHREQUEST']._serialized_start=131
-  _globals['_LAUNCHREQUEST']._serialized_end=272
-  _globals['_PLANRESPONSE']._serialized_start=274
-  _globals['_PLANRESPONSE']._serialized_end=307
-  _globals['_RELEASEREQUEST']._serialized_start=309
-  _globals['_RELEASEREQUEST']._serialized_end=340
-  _globals['_HANDOFFREQUEST']._serialized_start=342
-  _globals['_HANDOFFREQUEST']._serialized_end=441
-  _globals['_PREPAREHANDOFFREQUEST']._serialized_start=443
-  _globals['_PREPAREHANDOFFREQUEST']._serialized_end=539
-  _globals['_HANDOFFTERMS']._serialized_start=541
-  _globals['_HANDOFFTERMS']._serialized_end=646
-  _globals['_CANCELHANDOFFREQUEST']._serialized_start=648
-  _globals['_CANCELHANDOFFREQUEST']._serialized_end=698
-  _globals['_CANCELHANDOFFRESPONSE']._serialized_start=700
-  _globals['_CANCELHANDOFFRESPONSE']._serialized_end=751
-  _globals['_UPDATEREQUEST']._serialized_start=754
-  _globals['_UPDATEREQUEST']._serialized_end=924
-  _globals['_RESUMEREQUEST']._serialized_start=926
-  _globals['_RESUMEREQUEST']._serialized_end=975
-  _globals['_UPDATERESULT']._serialized_start=977
-  _globals['_UPDATERESULT']._serialized_end=1038
-  _globals['_ABORTUPDATEREQUEST']._serialized_start=1040
-  _globals['_ABORTUPDATEREQUEST']._serialized_end=1075
-  _globals['_TAKEOVERREQUEST']._serialized_start=1078
-  _globals['_TAKEOVERREQUEST']._serialized_end=1212
-  _globals['_GETSTATEREQUEST']._serialized_start=1214
-  _globals['_GETSTATEREQUEST']._serialized_end=1231
-  _globals['_COORDINATORSTATE']._serialized_start=1234
-  _globals['_COORDINATORSTATE']._serialized_end=1522
-  _globals['_STEPTIME']._serialized_start=1524
-  _globals['_STEPTIME']._serialized_end=1596
-  _globals['_VMOWNER']._serialized_start=1598
-  _globals['_VMOWNER']._serialized_end=1635
-  _globals['_PROGRESS']._serialized_start=1638
-  _globals['_PROGRESS']._serialized_end=1962
-  _globals['_PREPAREHANDOFFRESULT']._serialized_start=1964
-  _globals['_PREPAREHANDOFFRESULT']._serialized_end=2001
-  _globals['_LAUNCHRESULT']._serialized_start=2003
-  _globals['_LAUNCHRESULT']._serialized_end=2105
-  _globals['_HANDOFFRESULT']._serialized_start=2108
-  _globals['_HANDOFFRESULT']._serialized_end=2289
-  _globals['_RELEASERESULT']._serialized_start=2291
-  _globals['_RELEASERESULT']._serialized_end=2370
-  _globals['_COORDINATORSERVICE']._serialized_start=2373
-  _globals['_COORDINATORSERVICE']._serialized_end=3183
+  _globals['_LAUNCHREQUEST']._serialized_end=286
+  _globals['_PLANRESPONSE']._serialized_start=288
+  _globals['_PLANRESPONSE']._serialized_end=321
+  _globals['_RELEASEREQUEST']._serialized_start=323
+  _globals['_RELEASEREQUEST']._serialized_end=354
+  _globals['_HANDOFFREQUEST']._serialized_start=356
+  _globals['_HANDOFFREQUEST']._serialized_end=455
+  _globals['_PREPAREHANDOFFREQUEST']._serialized_start=457
+  _globals['_PREPAREHANDOFFREQUEST']._serialized_end=553
+  _globals['_HANDOFFTERMS']._serialized_start=555
+  _globals['_HANDOFFTERMS']._serialized_end=660
+  _globals['_CANCELHANDOFFREQUEST']._serialized_start=662
+  _globals['_CANCELHANDOFFREQUEST']._serialized_end=712
+  _globals['_CANCELHANDOFFRESPONSE']._serialized_start=714
+  _globals['_CANCELHANDOFFRESPONSE']._serialized_end=765
+  _globals['_UPDATEREQUEST']._serialized_start=768
+  _globals['_UPDATEREQUEST']._serialized_end=938
+  _globals['_RESUMEREQUEST']._serialized_start=940
+  _globals['_RESUMEREQUEST']._serialized_end=989
+  _globals['_UPDATERESULT']._serialized_start=991
+  _globals['_UPDATERESULT']._serialized_end=1052
+  _globals['_ABORTUPDATEREQUEST']._serialized_start=1054
+  _globals['_ABORTUPDATEREQUEST']._serialized_end=1089
+  _globals['_TAKEOVERREQUEST']._serialized_start=1092
+  _globals['_TAKEOVERREQUEST']._serialized_end=1226
+  _globals['_GETSTATEREQUEST']._serialized_start=1228
+  _globals['_GETSTATEREQUEST']._serialized_end=1245
+  _globals['_COORDINATORSTATE']._serialized_start=1248
+  _globals['_COORDINATORSTATE']._serialized_end=1572
+  _globals['_CRASH']._serialized_start=1574
+  _globals['_CRASH']._serialized_end=1639
+  _globals['_STEPTIME']._serialized_start=1641
+  _globals['_STEPTIME']._serialized_end=1713
+  _globals['_VMOWNER']._serialized_start=1715
+  _globals['_VMOWNER']._serialized_end=1752
+  _globals['_PROGRESS']._serialized_start=1755
+  _globals['_PROGRESS']._serialized_end=2079
+  _globals['_PREPAREHANDOFFRESULT']._serialized_start=2081
+  _globals['_PREPAREHANDOFFRESULT']._serialized_end=2118
+  _globals['_LAUNCHRESULT']._serialized_start=2120
+  _globals['_LAUNCHRESULT']._serialized_end=2222
+  _globals['_HANDOFFRESULT']._serialized_start=2225
+  _globals['_HANDOFFRESULT']._serialized_end=2406
+  _globals['_RELEASERESULT']._serialized_start=2408
+  _globals['_RELEASERESULT']._serialized_end=2487
+  _globals['_COORDINATORSERVICE']._serialized_start=2490
+  _globals['_COORDINATORSERVICE']._serialized_end=3300
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,7 @@ class LaunchRequest(_message.Message):
     CARVE_BASE_FIELD_NUMBER: _builtins.int
     APPEND_FIELD_NUMBER: _builtins.int
     JOIN_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     kernel: _builtins.str
     """a lab kernel's name, or the path of a kernel file in this root"""
     initrd: _builtins.str
@@ -49,6 +50,8 @@ class LaunchRequest(_message.Message):
     """added to the command line"""
     join_timeout_s: _builtins.int
     """0: default"""
+    keep: _builtins.bool
+    """one that does not come up stays as it is, until it is released; not for Update"""
     def __init__(
         self,
         *,
@@ -59,10 +62,11 @@ class LaunchRequest(_message.Message):
         carve_base: _builtins.int = ...,
         append: _builtins.str = ...,
         join_timeout_s: _builtins.int = ...,
+        keep: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "carve_base", b"carve_base", "carve_size", b"carve_size", "cpus", b"cpus", "initrd", b"initrd", "join_timeout_s", b"join_timeout_s", "kernel", b"kernel"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "carve_base", b"carve_base", "carve_size", b"carve_size", "cpus", b"cpus", "initrd", b"initrd", "join_timeout_s", b"join_timeout_s", "keep", b"keep", "kernel", b"kernel"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -451,6 +455,7 @@ class CoordinatorState(_message.Message):
     NEXT_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
+    CRASH_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """idle, planned, carved, loaded, started, joined, handing-off, ..."""
     plan_json: _builtins.str
@@ -481,6 +486,10 @@ class CoordinatorState(_message.Message):
     def lost(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """VMs that were lost when a new root was ended"""
 
+    @_builtins.property
+    def crash(self) -> Global___Crash:
+        """of the new root, if it ended by itself"""
+
     def __init__(
         self,
         *,
@@ -496,14 +505,50 @@ class CoordinatorState(_message.Message):
         next: _builtins.str = ...,
         lost: _abc.Iterable[_builtins.str] | None = ...,
         wanted: _builtins.str = ...,
+        crash: Global___Crash | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["crash", b"crash"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "lost", b"lost", "next", b"next", "owners", b"owners", "phases", b"phases", "plan_json", b"plan_json", "root", b"root", "state", b"state", "steps", b"steps", "taking_over", b"taking_over", "taking_over_error", b"taking_over_error", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crash", b"crash", "error", b"error", "lost", b"lost", "next", b"next", "owners", b"owners", "phases", b"phases", "plan_json", b"plan_json", "root", b"root", "state", b"state", "steps", b"steps", "taking_over", b"taking_over", "taking_over_error", b"taking_over_error", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CoordinatorState: _TypeAlias = CoordinatorState  # noqa: Y015
+
+@_typing.final
+class Crash(_message.Message):
+    """What is known of a new root that ended by itself after it had joined."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
+    root: _builtins.int
+    what: _builtins.str
+    """one line"""
+    hint: _builtins.str
+    """where all is that it said"""
+    @_builtins.property
+    def traces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what its CPUs did, lines to be shown"""
+
+    def __init__(
+        self,
+        *,
+        root: _builtins.int = ...,
+        what: _builtins.str = ...,
+        hint: _builtins.str = ...,
+        traces: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hint", b"hint", "root", b"root", "traces", b"traces", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Crash: _TypeAlias = Crash  # noqa: Y015
 
 @_typing.final
 class StepTime(_message.Message):

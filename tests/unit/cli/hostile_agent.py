@@ -118,7 +118,10 @@ RESULTS: dict[str, coordinator_pb2.Progress] = {
 # Near these, commands get further than with what is nowhere right.
 _GOOD: dict[str, Message] = {
     "GetStatus": root_pb2.RootStatus(root=1, peers=[root_pb2.PeerStatus(root=2, state="ready")]),
-    "GetState": coordinator_pb2.CoordinatorState(root=2, state="idle", taking_over="done", phases=[PHASE]),
+    "GetState": coordinator_pb2.CoordinatorState(
+        root=2, state="idle", taking_over="done", phases=[PHASE],
+        crash=coordinator_pb2.Crash(traces=["CPU 0"]),
+    ),
     "List": vm_pb2.ListVmsResponse(vms=[_VM]),
     "Get": _VM,
     "Run": _VM,

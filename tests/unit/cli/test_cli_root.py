@@ -109,6 +109,8 @@ def test_launch(run: Run, agent: FakeAgent) -> None:
             kernel="6.12", cpus="2-3", carve_size=GIB, carve_base=5 * GIB, append="quiet", join_timeout_s=30
         )
     ]
+    assert run("root", "launch", "--kernel", "6.12", "--keep").code == 0
+    assert agent.requests("Launch")[-1].keep
     data = json.loads(run(*words, "--json").out)
     assert data == {"root": 2, "address": "10.77.0.2:7700", "start_ns": 10**9}
 

@@ -225,6 +225,24 @@ def test_show(run: Run, agent: FakeAgent) -> None:
         "taking_over_error": "",
         "steps": [{"step": "join", "edge": "done", "begin_ns": 10**18, "end_ns": 10**18 + 15 * 10**8}],
         "owners": {"web": 2},
+        "crash": None,
+    }
+
+
+def test_a_crash_is_shown_with_what_the_cpus_did(run: Run, agent: FakeAgent) -> None:
+    crash = coordinator_pb2.Crash(
+        root=2, what="root 2's kernel panicked", hint="all its messages: `cat x`", traces=["CPU 0: init"]
+    )
+    agent.answer("GetState", coordinator_pb2.CoordinatorState(root=1, state="joined", crash=crash))
+    lines = [" ".join(line.split()) for line in run("update", "show").out.splitlines()]
+    assert "crash root 2's kernel panicked" in lines
+    assert lines[-2:] == ["CPU 0: init", "all its messages: `cat x`"]
+    data = json.loads(run("update", "show", "--json").out)
+    assert data["crash"] == {
+        "root": 2,
+        "what": "root 2's kernel panicked",
+        "hint": "all its messages: `cat x`",
+        "traces": ["CPU 0: init"],
     }
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from multiroot.coordinator.coordinator import Coordinator, Data, Undoing
 from multiroot.coordinator.journal import Journal
+from multiroot.coordinator.outlook import next_step
 from multiroot.coordinator.states import LAUNCH, UPDATE, Edge, Entry, State, replay
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.phases import Phases
@@ -89,6 +90,27 @@ async def test_a_failing_step_undoes_itself_and_all_before_it(tmp_path: Path, fa
     log.clear()
     await coordinator(tmp_path, log).launch({})
     assert log == [f"do {s}" for s in STEPS]
+
+
+@pytest.mark.parametrize("failing", STEPS)
+async def test_a_root_that_was_started_and_is_to_be_kept_stays_until_it_is_released(
+    tmp_path: Path, failing: str
+) -> None:
+    log: list[str] = []
+    c = coordinator(tmp_path, log, **{failing: FakeStep(failing, log, fail="no luck")})
+    with pytest.raises(MultirootError, match="no luck") as caught:
+        await c.launch({}, keep=True)
+    done = STEPS[: STEPS.index(failing) + 1]
+    kept = failing in ("start", "join")
+    assert log == [f"do {s}" for s in done] + ([] if kept else [f"undo {s}" for s in reversed(done)])
+    assert ("`multiroot root dump new`" in caught.value.hint) is kept
+    assert ("root dump" in next_step(c.standing, "", None)) is kept
+    if kept:
+        with pytest.raises(ConflictError, match="root release"):
+            await c.launch({})
+        await c.release()
+    assert c.state is State.IDLE
+    assert not c.begun
 
 
 @pytest.mark.parametrize("crashing", STEPS)

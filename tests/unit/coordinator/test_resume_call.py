@@ -175,6 +175,13 @@ async def test_who_goes_first_has_to_be_a_vm_before_anything_is_begun(served: Se
     assert last.updated.state == "handed-over"
 
 
+async def test_an_update_keeps_no_root_that_does_not_come_up(served: Served) -> None:
+    request = coordinator_pb2.UpdateRequest(launch=coordinator_pb2.LaunchRequest(keep=True))
+    with pytest.raises(BadRequestError, match=r"takes its new root back \(`multiroot root launch --keep"):
+        _ = [progress async for progress in served.service.Update(request, None)]
+    assert not served.coordinator.begun
+
+
 async def test_nothing_is_resumed_while_something_is_under_way(served: Served) -> None:
     """Also no word of what would be possible: it can't be done now."""
     await served.coordinator.update({"request": {}}, "join")
