@@ -46,7 +46,10 @@ def check(path: Path, features: tuple[str, ...], as_json: bool) -> int:
     try:
         text = file.read_text(errors="replace")
     except OSError as error:
-        raise BadRequestError(f"cannot read {file}: {error.strerror}") from error
+        raise BadRequestError(
+            f"cannot read {file}: {error.strerror}",
+            "name a .config, or the folder that has one",
+        ) from error
     chosen = kernel_config.wishes().chosen(features)
     lacks = kernel_config.check(kernel_config.parse(text, file), chosen)
     needed = [each for each in lacks if each.needed]

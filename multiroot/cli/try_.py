@@ -14,7 +14,7 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, SizeType, lab_options
-from multiroot.cli.output import clean, console, plain, print_json, say, shown_phases
+from multiroot.cli.output import check_writable, clean, console, plain, print_json, say, shown_phases
 from multiroot.cli.points import PointsChoice, points_options
 from multiroot.cli.try_matrix import MatrixChoice, matrix_options
 from multiroot.errors import MultirootError
@@ -223,9 +223,13 @@ def try_(
     Exit codes: 0 good; 1 bad, or what CMD exits with; 125 it could not be tested.
     """
     if matrix.file:
+        matrix.check_alone(click.get_current_context())
         return matrix.play()
+    matrix.check_unused(click.get_current_context())
     asked = Asked(**words)
     points.check_stdout(data=json_file == Path("-"))
+    for path in (json_file, points.junit):
+        check_writable(path)
     if repeat > 1 and asked.keep:
         raise click.UsageError("--keep is for one trial.")
     wanted = asked.built(asked.wanted(lab, command))
@@ -287,17 +291,9 @@ def _writer(stream: Callable[[], BinaryIO], as_comment: bool) -> Sink:
 
 
 def _allowed(paths: Sequence[Path]) -> tuple[Any, ...]:
-    from multiroot import toml_files
-    from multiroot.errors import BadRequestError
-    from multiroot.verdict.allow import allow_list
+    from multiroot.workbench.allowed import allow_list_of
 
-    found: list[Any] = []
-    for path in paths:
-        try:
-            found += allow_list(path, toml_files.read(path))
-        except FileNotFoundError as error:
-            raise BadRequestError(f"there is no file {path}") from error
-    return tuple(found)
+    return tuple(each for path in paths for each in allow_list_of(path))
 
 
 def _write(seen: Repeated, json_file: Path | None) -> None:

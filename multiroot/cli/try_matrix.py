@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from multiroot.cli.output import print_table, say
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from multiroot.workbench.matrix import Result
 
 Command = Callable[..., Any]
+_OWN = ("file", "output", "changed", "jobs")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,18 @@ class MatrixChoice:
     output: Path
     changed: bool
     jobs: int
+
+    def check_alone(self, ctx: click.Context) -> None:
+        """Raises UsageError for what would say twice what the file says."""
+        given = [each for each in _given(ctx) if each.name not in _OWN]
+        if given:
+            raise click.UsageError(f"--matrix has all of a trial in its file: leave {_called(given[0])} out.")
+
+    def check_unused(self, ctx: click.Context) -> None:
+        """Raises UsageError for options that mean nothing without a matrix."""
+        given = [each for each in _given(ctx) if each.name in _OWN]
+        if given:
+            raise click.UsageError(f"{_called(given[0])} is for --matrix.")
 
     def play(self) -> int:
         """Play what is to be played; 0 if all is good, 1 if something is bad, 125 if something was not
@@ -61,6 +75,19 @@ class MatrixChoice:
         )
         say(f"the page: {self.output / cells_of.PAGE}")
         return code_of(results)
+
+
+def _given(ctx: click.Context) -> list[click.Parameter]:
+    """What stands on the command line."""
+    return [
+        each
+        for each in ctx.command.get_params(ctx)
+        if each.name and ctx.get_parameter_source(each.name) is ParameterSource.COMMANDLINE
+    ]
+
+
+def _called(parameter: click.Parameter) -> str:
+    return parameter.opts[0] if isinstance(parameter, click.Option) else "CMD"
 
 
 def _tell(result: Result) -> None:

@@ -121,6 +121,8 @@ def _image_path(path: Path, unpack: Unpack | None) -> Path:
         if _is_build_tree(path) or (path / "Kconfig").is_file():
             return _built_image(path)
         return _only_image(path, path, "name a tree that was built, its O= folder, or a folder with vmlinuz")
+    if path.suffix == ".deb" and not path.is_file():
+        raise BadRequestError(f"there is no file {path}", "name a package such as linux-image-RELEASE_*.deb")
     if path.suffix == ".deb":
         if not unpack:
             raise BadRequestError(f"{path} is a package", "unpack it (`dpkg-deb -x`) and give its folder")
@@ -177,7 +179,10 @@ def _installed(
     found = next((each for each in tried if (each / "kernel").is_dir()), None)
     if not found:
         looked = modules or f"{places[0]} and so on"
-        raise BadRequestError(f"no modules of kernel {release}", f"looked in {looked}; --modules says where")
+        raise BadRequestError(
+            f"no modules of kernel {release}",
+            f"looked in {looked}; where they are: --modules DIR/lib/modules/{release}",
+        )
     trees = [
         found / "build",
         *_headers_beside(path, release, unpack),

@@ -175,8 +175,17 @@ def read(path: Path, model: type[Model], *, overrides: dict[str, object] | None 
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadRequestError(
-            f"{path}: {field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}"
+            f"{path}: {field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}",
+            _names(model)
+            if first["type"] in ("extra_forbidden", "missing") and len(first["loc"]) == 1
+            else "",
         ) from error
+
+
+def _names(model: type[Recipe]) -> str:
+    names = [each.alias or name for name, each in model.model_fields.items()]
+    needed = [each.alias or name for name, each in model.model_fields.items() if each.is_required()]
+    return f"there is {', '.join(names)}; needed: {', '.join(needed)}"
 
 
 def kernels() -> KernelRecipes:

@@ -22,6 +22,8 @@ from multiroot.errors import BadRequestError
 from multiroot.lab import kernels, lab, paths, recipes
 from multiroot.lab.artifacts import digest_tree
 from multiroot.lab.recipes import Recipe
+from multiroot.workbench import carry, kselftest
+from multiroot.workbench.allowed import allow_list_of
 from multiroot.workbench.wanted import Until, Where
 
 USUAL = "default"  # the kernel that the lab's guests have, as "default" is its usual machine
@@ -111,9 +113,39 @@ def read(path: Path) -> Matrix:
         lab.check_names(lab.Options(kernel=kernel))
     for machine in matrix.machine:
         recipes.machine(machine)
+    _check_without(path, matrix)
     if not cells(matrix):
         raise BadRequestError(f"{path}: no cell is left", "`without` leaves all of them out")
+    _check_files(matrix)
     return matrix
+
+
+def _check_without(path: Path, matrix: Matrix) -> None:
+    there = {
+        "old": matrix.old,
+        "new": matrix.new,
+        "machine": matrix.machine,
+        "guest": matrix.guest,
+        "in": matrix.where,
+    }
+    for each in matrix.without:
+        for key, value in each.items():
+            if value not in there[key]:
+                raise BadRequestError(
+                    f"{path}: without: no cell has {key} = {value!r}", f"there is {', '.join(there[key])}"
+                )
+
+
+def _check_files(matrix: Matrix) -> None:
+    """What each trial would refuse, refused before the first of them."""
+    if set(matrix.where) != {Where.WORKSTATION.value}:
+        carry.check(matrix.command, [Path(each) for each in matrix.carry])
+    for each in matrix.allow:
+        allow_list_of(Path(each))
+    if matrix.kselftest:
+        kselftest.wishes(matrix.kselftest)
+        if matrix.command:
+            raise BadRequestError("kselftest runs in place of command", "leave one of them out")
 
 
 def cells(matrix: Matrix) -> list[Cell]:

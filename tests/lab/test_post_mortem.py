@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_driver import Cli
@@ -113,6 +114,12 @@ def test_a_root_is_looked_into_while_it_lives_and_where_it_died(labs_factory: La
     assert len(panicked) == 1
     assert panicked[0][0] in ("panic", "vpanic")
     assert "write_sysrq_trigger" in panicked[0]
+    report = crash_report(cli)
+    assert report["what"].endswith("panicked: 'Kernel panic - not syncing: sysrq triggered crash'")
+    assert any("sysrq_handle_crash" in line for line in report["traces"])
+    kept = report["hint"].partition("`cat ")[2].partition("`")[0]
+    messages = lab.run(["cat", kept]).stdout.splitlines()
+    assert messages[-len(report["traces"]) :] == report["traces"]
 
     path = tmp_path / "vmcore"
     planned = cli.data("root", "dump", "new", "-n", "--output", str(path))
@@ -131,6 +138,50 @@ def test_a_root_is_looked_into_while_it_lives_and_where_it_died(labs_factory: La
     ticks(cli, seen + 20)
     cli.ok("root", "release")
     cli.fails(5, "no root was started from this one", "root", "dump", "new", "-n")
+
+
+def crash_report(cli: Cli) -> dict[str, Any]:
+    """What `update show` tells of a new root that crashed, as soon as it does."""
+    until = time.monotonic() + STEPS_S
+    while not (found := cli.data("update", "show")["crash"]):  # type: ignore[call-overload]
+        assert time.monotonic() < until
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "7.x"])
+def test_kernels_of_other_releases_are_looked_into(labs_factory: Labs, tmp_path: Path, kernel: str) -> None:
+    """Proves that an old root with 6.12 reads the memory of an older and of a newer kernel: traces while it
+    lives, and the crash's report; that a root which does not come up stays with --keep until it is released,
+    and can be looked into meanwhile; and that a launch is possible after that.
+    """
+    cli = Cli(labs_factory.get(kernel="6.12"))
+    cli.ok("root", "launch", "--kernel", kernel)
+    release = cli.lab.run(["uname", "-r"], root="new").stdout.strip()
+    living = cli.data("root", "backtrace", "new")
+    assert isinstance(living, list)
+    assert all(each["comm"] and not each["parked"] and each["places"] for each in living)
+    cli.crash_new_root()
+    report = crash_report(cli)
+    assert any("sysrq_handle_crash" in line for line in report["traces"]), report
+    path = tmp_path / "vmcore"
+    cli.ok("root", "dump", "new", "--output", str(path))
+    look_into(path, release)
+    cli.ok("root", "release")
+
+    never = ("--append", "rdinit=/no-such-init init=/no-such-init")
+    cli.fails(5, "it stays as it is: `multiroot root", "root", "launch", "--kernel", kernel, "--keep", *never)
+    panicked = cli.data("root", "backtrace", "new")
+    assert isinstance(panicked, list)
+    assert any("panic" in place["name"] for each in panicked for place in each["places"])
+    kept = cli.data("root", "dump", "new", "-n")
+    assert isinstance(kept, dict)
+    assert kept["release"] == release
+    assert "root release" in cli.data("update", "show")["next"]  # type: ignore[call-overload]
+    cli.fails(3, "a new root is already started", "root", "launch", "--kernel", kernel)
+    cli.ok("root", "release")
+    cli.ok("root", "launch", "--kernel", kernel)
+    cli.ok("root", "release")
 
 
 def look_into(path: Path, release: str) -> None:

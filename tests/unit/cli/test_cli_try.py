@@ -53,6 +53,27 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
         yield seen
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--matrix", "m.toml", "--", "true"), "--matrix has all of a trial in its file: leave CMD out"),
+        (("--matrix", "m.toml", "--old", "6.1"), "leave --old out"),
+        (("--changed", "--", "true"), "--changed is for --matrix"),
+        (("--output", "x", "--", "true"), "--output is for --matrix"),
+        (("--json", "no-such/x.json", "--", "true"), "there is no folder"),
+        (("--junit", ".", "--", "true"), "is a folder (name a file"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_before_anything_takes_time(
+    run: Run, played: Played, words: tuple[str, ...], says: str
+) -> None:
+    done = run("try", *words)
+    assert done.code == 125
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not played.wanted
+
+
 def test_a_good_one(run: Run, played: Played) -> None:
     words = ("--old", "6.1", "--new", "7.x", "--append-new", "debug", "--timeout", "5", "--name", "mine")
     done = run("try", *words, "--", "uname", "-r")

@@ -250,6 +250,8 @@ def test_what_is_missing(kernel: Path, tmp_path: Path) -> None:
     there = install(tmp_path / "lib/modules")
     (there / "build/Makefile").unlink()
     refused(f"no build tree of kernel {RELEASE}", kernel)
+    refused("there is no file", tmp_path / "linux.deb")
+    (tmp_path / "linux.deb").touch()
     with pytest.raises(BadRequestError, match="is a package"):
         locate(tmp_path / "linux.deb")
 

@@ -61,6 +61,14 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
         ('old = "6.1"\nnew = "6.1"\nwithout = [{ x = "y" }]\n', "without: no 'x'"),
         ('old = "6.1"\nnew = "6.1"\nwithout = [{ old = "6.1" }]\n', "no cell is left"),
         ("old = \n", "not valid TOML"),
+        ('old = "6.1"\nnew = "6.1"\nspeed = 1\n', "needed: old, new"),
+        (TWO + 'without = [{ old = "5.4" }]\n', "without: no cell has old = '5.4' (there is 6.1)"),
+        (TWO.replace("true", "./not-there"), "there is no file not-there"),
+        (TWO.replace("true", "/etc/passwd"), "/etc/passwd is not executable (`chmod +x"),
+        (TWO + 'carry = ["./not-there"]\n', "there is no file not-there"),
+        (TWO + 'allow = ["./not-there"]\n', "there is no file not-there (a list is"),
+        (TWO + 'kselftest = "../x"\n', "no kselftest '../x'"),
+        (TWO + 'kselftest = "timers"\n', "kselftest runs in place of command"),
     ],
 )
 def test_what_is_no_matrix(tmp_path: Path, text: str, says: str) -> None:
@@ -92,6 +100,7 @@ def test_a_cell_is_played_as_a_person_would(tmp_path: Path) -> None:
 def test_a_digest_is_of_all_that_matters(tmp_path: Path) -> None:
     script = tmp_path / "test.sh"
     script.write_text("one")
+    script.chmod(0o755)
     made = matrix(TWO.replace("true", str(script)), tmp_path)
     one, other = cells(made)
     first = digest(made, one, "ours")
