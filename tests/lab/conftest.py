@@ -15,6 +15,15 @@ SLOW = ("vmx",)  # folders with machines that Bochs emulates
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--accel", help="of all lab machines; else KVM where it works")
+    parser.addoption("--kernel", help="of tests that run on each kernel of the lab: this one in their place")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`each_kernel` is each of the module's EACH: grouped by kernel, so that each is booted once."""
+    if "each_kernel" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--kernel", None)
+        kernels = [chosen] if chosen else metafunc.module.EACH
+        metafunc.parametrize("each_kernel", kernels, scope="session")
 
 
 @pytest.fixture(scope="session")

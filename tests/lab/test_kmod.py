@@ -38,12 +38,6 @@ BETWEEN = {"6.12", "6.12-full"}
 EACH = [pytest.param(name, marks=[pytest.mark.long] if name in BETWEEN else []) for name in KERNELS]
 
 
-@pytest.fixture(scope="session", params=EACH)
-def each_kernel(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
 @pytest.fixture
 def each_lab(each_kernel: str, labs_factory: Labs) -> Lab:
     return labs_factory.get(kernel=each_kernel)

@@ -17,6 +17,7 @@ from multiroot.lab.recorder import console_text
 from multiroot.units import GIB
 
 KERNELS = [kernel.name for kernel in recipes.kernels().kernel if not kernel.on_demand]
+EACH = KERNELS
 
 
 def read(lab: Lab, path: str) -> str:
@@ -31,13 +32,6 @@ def iomem(lab: Lab) -> dict[str, list[Range]]:
     for start, end, name in re.findall(r"([0-9a-f]+)-([0-9a-f]+) : (.*)", read(lab, "/proc/iomem")):
         found.setdefault(name, []).append(Range(int(start, 16), int(end, 16) - int(start, 16) + 1))
     return found
-
-
-@pytest.fixture(scope="session", params=KERNELS)
-def each_kernel(request: pytest.FixtureRequest) -> str:
-    """Of session scope, so that pytest groups the tests by kernel and each is booted once."""
-    name: str = request.param
-    return name
 
 
 @pytest.fixture
