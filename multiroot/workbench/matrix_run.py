@@ -68,6 +68,9 @@ class Run:
         """
         paths.make_dir(self._folder)
         (self._folder / UNFINISHED).touch()
+        # What an earlier run has left of these is not to be taken for this one's when it is interrupted.
+        for cell in wanted:
+            (self._folder / cell.name / RESULT).unlink(missing_ok=True)
         with ThreadPoolExecutor(jobs) as pool:
             try:
                 for result in pool.map(self._cell, wanted):
@@ -98,14 +101,16 @@ class Run:
         return path
 
     def _cell(self, cell: Cell) -> Result:
+        if self._stopped:
+            raise _interrupted()
         folder = self._folder / cell.name
         paths.make_dir(folder)
-        for name in (RESULT, *FILES):
+        for name in FILES:
             (folder / name).unlink(missing_ok=True)
         began = time.monotonic()
         code = self._run(self._make(self._matrix, cell, folder), folder)
         if self._stopped:
-            raise MultirootError("the matrix was interrupted", "the same command goes on with it")
+            raise _interrupted()
         said = (folder / "stderr.txt").read_text(errors="replace").strip().splitlines()
         seconds = round(time.monotonic() - began, 1)
         # A process that a signal has ended says nothing of a kernel.
@@ -117,10 +122,10 @@ class Run:
         return result
 
     def _run(self, argv: list[str], folder: Path) -> int:
-        if self._stopped:
-            return 125
         process = proc.spawn(argv, log=folder / "stderr.txt", piped=True)
         self._alive.add(process)
+        if self._stopped:  # in between: `_stop` may not have seen it
+            process.send_signal(signal.SIGTERM)
         assert process.stdout
         with process, (folder / "stdout.txt").open("wb") as out:
             shutil.copyfileobj(process.stdout, out)
@@ -139,6 +144,10 @@ class Run:
                 process.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _interrupted() -> MultirootError:
+    return MultirootError("the matrix was interrupted", "the same command goes on with it")
 
 
 def code_of(results: Sequence[Result]) -> int:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, MultirootError
 from multiroot.workbench import matrix as matrices
 from multiroot.workbench.matrix import (
     Cell,
@@ -164,6 +164,22 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     left = [cell for cell in cells(made) if load(out, cell).code is None]
     assert to_do(out, made, digests, changed=False) == left
     assert played(made, out, "") == [cell.new for cell in left]
+    assert played(made, out, "") == ["6.1", "6.12"]
+
+
+def test_results_of_a_run_before_are_not_those_of_one_that_was_interrupted(tmp_path: Path) -> None:
+    made, out = matrix(TWO, tmp_path), tmp_path / "out"
+    assert played(made, out, BAD_12) == ["6.1", "6.12"]
+
+    class Killed(Run):
+        """Ends before it has played anything."""
+
+        def _cell(self, cell: Cell) -> Result:
+            raise MultirootError("killed")
+
+    digests = dict.fromkeys(cells(made), "a")
+    with pytest.raises(MultirootError, match="killed"):
+        Killed(made, out, digests, lambda _: None, fake("")).play(cells(made), 1)  # type: ignore[arg-type]
     assert played(made, out, "") == ["6.1", "6.12"]
 
 
