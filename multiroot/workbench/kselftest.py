@@ -24,6 +24,7 @@ from multiroot.workbench.kernel_build import check_tools, first_complaint
 
 SELFTESTS = Path("tools/testing/selftests")
 _LIST, _SETTINGS, _HELPERS = "kselftest-list.txt", "settings", "kselftest"
+_RELEASE = "include/config/kernel.release"  # where a kernel was built
 _DEFAULT_S = 45  # kselftest/runner.sh, kselftest_default_timeout
 _HEADERS_S, _BUILD_S = 600.0, 3600.0
 # Some tests have functions of their own that the library has, too: the first of two is taken.
@@ -43,7 +44,8 @@ class Wish:
 class Suite:
     """A suite that was built. `folder` holds its programs and what they read, `helpers` what those of all
     suites read. `timeout_s` is how long a test may take by the suite's own word, 0: as long as it likes.
-    `missing` is why there is none, or "".
+    `modules_of` is the release of the kernel that its modules are for, "" if it has none. `missing` is why
+    there is no suite, or "".
     """
 
     name: str
@@ -52,6 +54,7 @@ class Suite:
     tests: tuple[str, ...] = ()
     timeout_s: int = _DEFAULT_S
     missing: str = ""
+    modules_of: str = ""
 
     def shared(self) -> list[Path]:
         """What lies beside its tests, by its place in the folder."""
@@ -181,7 +184,8 @@ def _suite(wish: Wish, found: Trees, shadow: Path, work: Path, log: Path) -> Sui
         f"TARGETS={wish.suite}",
         "FORCE_TARGETS=1",
         f"USERLDFLAGS={_STATIC}",
-        f"KDIR={found.build}",
+        # With an O= of its own: that above goes to every make below, and the kernel's folder is another one.
+        f"KDIR={found.build} O={found.build}",
         f"KSFT_INSTALL_PATH={installed}",
         "install",
     ]
@@ -199,7 +203,8 @@ def _suite(wish: Wish, found: Trees, shadow: Path, work: Path, log: Path) -> Sui
             f"kselftest {wish.suite} has no test {strange[0]!r}", f"there is {', '.join(there)}"
         )
     tests = wish.tests or tuple(there)
-    return Suite(wish.suite, folder, helpers, tests, _timeout(folder / _SETTINGS))
+    release = (found.build / _RELEASE).read_text().strip() if any(folder.rglob("*.ko")) else ""
+    return Suite(wish.suite, folder, helpers, tests, _timeout(folder / _SETTINGS), modules_of=release)
 
 
 def _timeout(settings: Path) -> int:

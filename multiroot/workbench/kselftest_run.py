@@ -81,6 +81,11 @@ class Runner:
             if suite.missing:
                 yield Point(claim(suite.name, "", self._where), Outcome.SKIPPED, suite.missing)
                 continue
+            if suite.modules_of and suite.modules_of != (release := self._do(["uname", "-r"]).strip()):
+                why = f"its modules are for {suite.modules_of}, and this is {release}"
+                for test in suite.tests:
+                    yield Point(claim(suite.name, test, self._where), Outcome.SKIPPED, why)
+                continue
             with self._phases.phase(PhaseName.CARRY_IN, suite=suite.name, where=self._where):
                 self._carry(suite)
             for test in suite.tests:
@@ -116,11 +121,13 @@ class Runner:
         name = claim(suite.name, test, self._where)
         return judged(name, code, output.decode(errors="replace"), seconds, late)
 
-    def _do(self, argv: Sequence[str]) -> None:
+    def _do(self, argv: Sequence[str]) -> str:
+        """What a command prints. Raises MultirootError if it fails."""
         with closing(self._reach()) as channel:
             done = execution.run(channel, argv, timeout=_ASK_S)
         if done.returncode:
             raise MultirootError(f"cannot prepare kselftests ({self._where}): {done.stderr.strip()}")
+        return done.stdout
 
 
 def interpreter(path: Path) -> str:

@@ -6,6 +6,7 @@ The tree is a small one of this test's, with the targets of a kernel's that are 
 
 from __future__ import annotations
 
+import platform
 import shutil
 from pathlib import Path
 
@@ -68,12 +69,25 @@ def test_a_suite_is_built_beside_its_tree(tree: Path) -> None:
     (suite, none) = kselftest.build(Trees(tree, Path("/o")), (Wish("timers"), Wish("kho")), PHASES)
     assert sorted(tree.rglob("*")) == before
     assert (suite.tests, suite.timeout_s, suite.missing) == (("one.test", "two.test"), 120, "")
-    assert (suite.folder / "built").read_text() == f"{kselftest._STATIC} /o\n"
+    assert (suite.folder / "built").read_text() == f"{kselftest._STATIC} /o O=/o\n"
     assert [str(each) for each in suite.shared()] == [".multiroot-all", "built", "settings"]
     assert none.missing == "the tree has no such suite"
     (one,) = kselftest.build(Trees(tree, Path("/o")), (Wish("timers", ("two.test",)),), PHASES)
     assert one.tests == ("two.test",)
     assert "one.test" not in [str(each) for each in one.shared()]
+
+
+def test_modules_of_a_suite_are_built_for_the_kernel_in_its_own_folder(tree: Path) -> None:
+    """The O= of the tests is another folder, and make gives it to every make below."""
+    out = tree.parent / "o"
+    (out / "include/config").mkdir(parents=True)
+    (out / "include/config/kernel.release").write_text("6.12.1+\n")
+    (out / "Makefile").write_text("modules:\n\techo $(O) >$(KBUILD_EXTMOD)/mine.ko\n")
+    suite = tree / SELFTESTS / "timers"
+    (suite / "Makefile").write_text("all:\n\t$(MAKE) -C $(KDIR) modules KBUILD_EXTMOD=$(CURDIR)\n")
+    (built,) = kselftest.build(Trees(tree, out), (Wish("timers"),), PHASES)
+    assert (built.folder / "mine.ko").read_text() == f"{out}\n"
+    assert built.modules_of == "6.12.1+"
 
 
 def test_what_cannot_be_built(tree: Path) -> None:
@@ -168,6 +182,8 @@ def test_tests_run_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.Mon
     suites = [
         Suite("timers", folder, tmp_path / "none", tuple(programs), timeout_s=1),
         Suite("kho", folder, tmp_path / "none", missing="the tree has no such suite"),
+        Suite("livepatch", folder, tmp_path / "none", ("good",), modules_of="1.0+"),
+        Suite("kmod", folder, tmp_path / "none", ("good",), modules_of=platform.release()),
     ]
     heard = bytearray()
     runner = Runner(lambda: here, "new", PHASES, heard=heard.extend)  # type: ignore[arg-type, return-value]
@@ -178,6 +194,8 @@ def test_tests_run_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.Mon
         ("FAILED", "it did not end within 1 s"),
         ("skipped", "there is no /no/such/shell here"),
         ("skipped", "the tree has no such suite"),
+        ("skipped", f"its modules are for 1.0+, and this is {platform.release()}"),
+        ("held", "1 of 1 parts held"),
     ]
     assert [each.claim for each in points] == claims(suites, "new")
     assert points[1].details == ("why",)
