@@ -21,7 +21,8 @@ from multiroot import bugs, proc
 from multiroot.agent import memory, metrics_address
 from multiroot.agent.agent import Agent
 from multiroot.agent.context import Options
-from multiroot.errors import BugError
+from multiroot.coordinator.join import AGENT_SAYS
+from multiroot.errors import BugError, MultirootError
 from multiroot.rpc.client import AGENT_SOCKET
 from multiroot.rpc.token_file import TOKEN_FILE
 
@@ -115,6 +116,14 @@ def allow_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def tell_kernel(error: MultirootError, kmsg: Path = Path("/dev/kmsg")) -> None:
+    """A root that waits for this one to join hears its kernel's messages alone (coordinator/join.py)."""
+    try:
+        kmsg.write_text(f"<3>{AGENT_SAYS}{error}\n")
+    except OSError as unwritten:
+        log.warning("cannot write to %s: %s", kmsg, unwritten)
+
+
 def main() -> None:
     """The console script."""
     logging.basicConfig(
@@ -132,6 +141,7 @@ def main() -> None:
     except Exception as error:
         ours = bugs.explain(error, sys.argv)
         log.critical("%s", ours, exc_info=error if isinstance(ours, BugError) else None)
+        tell_kernel(ours)
         sys.exit(ours.exit_code)
 
 

@@ -18,6 +18,7 @@ from multiroot.verdict.health import WELL, Health, Verdict, judge
 log = logging.getLogger("multirootd")
 
 JOIN_TIMEOUT_S = 180  # unless the user says otherwise
+AGENT_SAYS = "multirootd: "  # what the message of an agent begins with that has ended by an error
 CONSOLES = Path("/var/log/multiroot")
 POLL_S = 0.25
 # A kernel that has not loaded our module yet and says nothing for this long is stuck. Emulated ones on a busy
@@ -184,7 +185,10 @@ def _trouble(child: Peer, watch: BootWatch, how_long: str, hint: str) -> Multiro
         last = f"it said: {shown(verdict.line)}"
     if child.state is SideState.PARKED:
         return PeerLostError(f"the new root ended while it came up; {last}", hint)
-    if child.state is SideState.ATTACHED:
+    complaint = next((line for line in reversed(watch.lines) if AGENT_SAYS in line), "")
+    if child.state is SideState.ATTACHED and complaint:
+        last = f"its agent does not start: {shown(complaint)}"
+    elif child.state is SideState.ATTACHED:
         last = f"its kernel module came up; {last}"
     return WaitTimeoutError(f"the new root {how_long}; {last}", hint)
 

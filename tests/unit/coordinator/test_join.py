@@ -136,6 +136,15 @@ async def test_a_module_that_came_up_has_all_the_time_to_join(new: NewRoot, tmp_
     assert "did not join within 0.3 s; its kernel module came up; the last it said" in error.message
 
 
+async def test_an_agent_that_does_not_start_is_told_by_its_own_words(new: NewRoot, tmp_path: Path) -> None:
+    new.state = SideState.ATTACHED
+    new.kernel.say(BANNER)
+    new.kernel.say("multirootd: cannot map the arena (build it with FS_DAX)\n")
+    new.kernel.say("multiroot: mark agent-started 60.1\n")
+    error = await new.fails(tmp_path, timeout=0.3)
+    assert "its agent does not start: 'multirootd: cannot map the arena (build" in error.message
+
+
 async def test_one_that_parks_is_noticed_at_once_with_what_it_said(new: NewRoot, tmp_path: Path) -> None:
     new.kernel.say(BANNER)
     new.react = lambda line: new.becomes(SideState.PARKED)
