@@ -27,8 +27,9 @@ from multiroot.watch.told import Beat, Seen, Told
 log = logging.getLogger("multirootd")
 
 LOOK_S = 0.5  # for what changes without a word: owner words, CPUs
-TICKS_S = 0.2
+TICKS_S, TICKS_MOST_S = 0.2, 0.4  # the longer, the longer it takes to tell them
 BEAT_S = 0.25
+LATE_S = 0.1  # after it should have woken up: there is little CPU to be had
 QUIET_S = 0.2  # a blackout is over sooner, as a rule
 REST, REST_MOST_S = 3.0, 1.5  # times as long as a look took, until the next
 GATHER_S = 0.03  # what happens at once is told at once
@@ -129,16 +130,21 @@ class Teller:
 
     async def _run(self) -> None:
         now = asyncio.get_running_loop().time
-        looked, rest_until, news = now(), 0.0, False
+        looked, rest_until, news, pace = now(), 0.0, False, TICKS_S
         while True:
             quiet = self._signal.quiet()
-            rung = await self._signal.wait(QUIET_S if quiet else TICKS_S)
+            rung = await self._signal.wait(QUIET_S if quiet else pace)
             news = news or rung
             if self._signal.quiet():
                 if rung:
                     self._signal.ring()
                 self._beat(now())
                 continue
+            woke = now()
+            if woke - self._told_s >= max(pace, BEAT_S) + LATE_S:
+                # It woke up late, and what follows may take long, too: that it lives is told first.
+                self._publish(Beat(self._clock()))
+                await asyncio.sleep(0)
             if rung:
                 await asyncio.sleep(GATHER_S)
             began = now()
@@ -151,6 +157,7 @@ class Teller:
             # Never later than this: a console goes soon after its VM was handed over.
             self._tell_ticks()
             self._beat(now())
+            pace = min(TICKS_S + now() - woke, TICKS_MOST_S)
 
     def _tell_changes(self) -> None:
         try:

@@ -105,6 +105,21 @@ async def test_where_a_look_takes_long_beats_come_in_between(
     await events.aclose()
 
 
+async def test_one_that_wakes_up_late_says_first_that_it_lives(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teller, "BEAT_S", 0.1)
+    events = root.teller.tell()
+    await following(events)
+    root.owner, root.takes_s = 2, 0.2
+    time.sleep(0.2)  # nobody gets any CPU
+    root.signal.ring()
+    told = [await following(events) for _ in range(2)]
+    assert isinstance(told[0], Beat)
+    assert isinstance(told[1], Change)
+    await events.aclose()
+
+
 async def test_nothing_is_looked_at_when_nobody_watches(root: Root) -> None:
     events = root.teller.tell()
     await following(events)
