@@ -81,14 +81,18 @@ class Showing:
 
 
 @contextmanager
-def opened(showing: Showing, *, live: bool) -> Iterator[tuple[Phases, Audience]]:
-    """Phases, and those who look on. Before there is anything to see, phases are shown as always."""
+def opened(
+    showing: Showing, *, live: bool, title: str = "A launch and a handoff"
+) -> Iterator[tuple[Phases, Audience]]:
+    """Phases, and those who look on. Before there is anything to see, phases are shown as always. `title` is
+    that of a recording.
+    """
     from multiroot.demo.stage import Audience
     from multiroot.watch.recording import Recorder
 
     phases = Phases("workstation")
     with ExitStack() as stack:
-        recorder = stack.enter_context(Recorder(showing.record)) if showing.record else None
+        recorder = stack.enter_context(Recorder(showing.record, title)) if showing.record else None
         screen = _Screen(live)
         stack.callback(screen.close)
         phases.subscribe(screen.show_phase)
@@ -147,7 +151,7 @@ def play_talk(showing: Showing, lab: LabChoice, *, keep: bool) -> None:
     # A talk is for somebody to see, a rehearsal for a file.
     live = showing.live or not showing.rehearse
     alone = showing.rehearse or not (sys.stdin.isatty() and sys.stdout.isatty())
-    with opened(showing, live=live) as (phases, audience):
+    with opened(showing, live=live, title=script.title) as (phases, audience):
         took = talk.play(options, phases, audience, None if alone else wait_for_key)
     _print_times(script.title, took)
 

@@ -156,6 +156,7 @@ def test_a_demo_that_is_recorded_has_an_audience(
     assert done.code == 0
     assert isinstance(seen[0], stage.Audience)
     assert list(Recording(tmp_path / "run.mrlog").events()) == [events.State(1, {})]
+    assert Recording(tmp_path / "run.mrlog").header.title == "A launch and a handoff"
 
 
 def test_a_rehearsal_says_how_long_each_part_took(
