@@ -8,6 +8,7 @@ QEMU that can't give exactly this CPU does not start, which is before anything s
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from multiroot.vm.cpu_model import FROZEN, Value, parse
 from multiroot.vm.folder import last_words
 from multiroot.vm.process import listen, started
 from multiroot.vm.qemu.command import Qemu
+from multiroot.vm.qemu.kvm import tsc_khz
 from multiroot.vm.qemu.options import option
 from multiroot.vm.qemu.qmp import Qmp
 from multiroot.vm.vmm import VmmGoneError
@@ -45,10 +47,11 @@ async def write_out(qemu: Qemu, model: str) -> str:
         name = qemu.cpu
     with TemporaryDirectory(prefix="multiroot-cpu-") as folder:
         answer = await _ask(qemu, Path(folder), {"name": name, "props": given})
-    # What the static model leaves out. Without KVM there is but one number of address bits.
+    # What the static model leaves out. Without KVM there is but one of each.
     more: dict[str, Value | None] = {TSC_FREQUENCY: given.get(TSC_FREQUENCY)}
     if qemu.accel == "kvm":
         more["phys-bits"] = physical_bits(CPUINFO.read_text())
+        more[TSC_FREQUENCY] = more[TSC_FREQUENCY] or 1000 * await asyncio.to_thread(tsc_khz)
     return from_expansion(answer, more, current().cpus.newer - given.keys() if frozen else frozenset())
 
 
@@ -96,7 +99,7 @@ def tsc_refused(name: str, log: str) -> ConflictError | None:
     guest, host = (f"{int(khz) / 1000:.3f} MHz" for khz in found.groups())
     return ConflictError(
         f"this root cannot give {name} its TSC of {guest}: its own has {host}, and its CPUs scale none",
-        "a VM with --cpu host takes what each root has",
+        "without tsc-frequency in its CPU a VM takes that of the root where it starts",
     )
 
 

@@ -21,6 +21,7 @@ from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu import cpu as cpus
 from multiroot.vm.qemu.command import Qemu, cpu
 from multiroot.vm.qemu.cpu import from_expansion, lacking, physical_bits, tsc_refused
+from multiroot.vm.qemu.kvm import tsc_khz
 from multiroot.vm.qemu.options import option
 from multiroot.vm.qemu.vmm import QemuFactory
 
@@ -117,17 +118,24 @@ qemu-system-x86_64: Host doesn't support requested features
 
 
 @pytest.mark.parametrize(
-    ("model", "hertz"), [("frozen", None), ("frozen,tsc-frequency=2600000000", 2_600_000_000)]
+    ("model", "hertz"), [("frozen", 2_596_000_000), ("EPYC,tsc-frequency=2600000000", 2_600_000_000)]
 )
-async def test_a_tsc_that_is_given_stays(
-    model: str, hertz: int | None, monkeypatch: pytest.MonkeyPatch
+async def test_a_guests_tsc_is_as_fast_as_where_it_first_ran(
+    model: str, hertz: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ask(_qemu: Qemu, _folder: Path, _model: object) -> object:
         return {"model": {"name": "base", "props": {"lm": True}}}
 
     monkeypatch.setattr(cpus, "_ask", ask)
+    monkeypatch.setattr(cpus, "tsc_khz", lambda: 2_596_000)
     _, features = parse(await cpus.write_out(Qemu(), model))
-    assert features.get("tsc-frequency") == hertz
+    assert features["tsc-frequency"] == hertz
+
+
+def test_what_kvm_does_not_tell(tmp_path: Path) -> None:
+    for device in (tmp_path / "absent", Path("/dev/null")):
+        with pytest.raises(CommandError, match="KVM does not tell how fast a guest's TSC runs"):
+            tsc_khz(device)
 
 
 def test_a_tsc_that_a_root_cannot_give_is_found_in_qemus_words() -> None:
