@@ -17,6 +17,7 @@ from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc import client
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+from multiroot.vm.disk import name_in_guest
 
 BOOT_S = 900.0  # many times what was seen: an emulated CPU on a busy workstation
 WORK_S = 300.0  # seconds that something in the guest may take
@@ -52,6 +53,7 @@ class DebianGuest:
             firmware=self._firmware,
             cards=[vm_pb2.Card()],
             disks=disks,
+            boot_order=[name_in_guest(0)],
             user_data=self._disk.user_data,
         )
         with self._phases.phase(PhaseName.WAIT_FOR_GUESTS, firmware=self._firmware):

@@ -128,7 +128,7 @@ def command(
         words += disk_words(number, disk, node, started_by=definition.firmware, order=definition.boot_order)
     words += order_words(definition.boot_order, started_by=definition.firmware)
     if seed is not None:
-        words += seed_words(seed, started_by=definition.firmware)
+        words += seed_words(seed)
     for address in functions:
         # Without its ROM, which QEMU would read from the device.
         words += [

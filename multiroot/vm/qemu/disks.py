@@ -17,6 +17,8 @@ DISK_SLOT = 0x10
 SEED_SLOT = 0x1C
 _LEGACY: dict[str, Value] = {"disable-modern": True, "disable-legacy": False}
 # SeaBIOS refuses the 1024 entries that a queue of this QEMU's virtio-blk has behind the legacy interface.
+# Those that it does not start from have that one all the same: of a modern device QEMU saves 1024 queues
+# while the guest stands still.
 _MODERN: dict[str, Value] = {"disable-legacy": True}
 _QUEUE: dict[str, Value] = {"queue-size": 128, "num-queues": 1}
 # A request waits for a server as long as it takes (QEMU takes seconds, in 32 bits).
@@ -36,7 +38,7 @@ def disk_words(
     front: dict[str, Value] = {"drive": name, "serial": name}
     if started_by != DIRECT and (not order or name in order):
         front["bootindex"] = order.index(name) if order else number
-    virtio = _MODERN if started_by == SEABIOS else _LEGACY
+    virtio = _MODERN if started_by == SEABIOS and "bootindex" in front else _LEGACY
     if disk.bus == "virtio-blk":
         words = ["-device", option("virtio-blk-pci", {**virtio, "addr": slot, **_QUEUE, **front})]
     else:
@@ -78,11 +80,10 @@ def _where(server: Server) -> dict[str, Any]:
     return {"type": "inet", "host": server.host, "port": str(server.port), "keep-alive": True}
 
 
-def seed_words(seed: Path, *, started_by: str) -> list[str]:
+def seed_words(seed: Path) -> list[str]:
     """The disk for cloud-init, from which nothing boots."""
     backend = {"driver": "file", "node-name": "seed", "filename": os.fspath(seed), "read-only": True}
-    virtio = _MODERN if started_by == SEABIOS else _LEGACY
-    front: dict[str, Value] = {**virtio, "addr": f"{SEED_SLOT:#x}", **_QUEUE, "drive": "seed"}
+    front: dict[str, Value] = {**_LEGACY, "addr": f"{SEED_SLOT:#x}", **_QUEUE, "drive": "seed"}
     return ["-blockdev", json.dumps(backend), "-device", option("virtio-blk-pci", front)]
 
 
