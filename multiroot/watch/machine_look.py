@@ -10,7 +10,7 @@ from typing import Protocol
 
 from multiroot import arch
 from multiroot.device.uapi import CpuState as LedgerState
-from multiroot.device.uapi import E820Range, Info, Ledger
+from multiroot.device.uapi import Info, Ledger
 from multiroot.plan import iomem
 from multiroot.ranges import Range, subtract
 from multiroot.units import MIB, parse_cpu_list
@@ -96,8 +96,7 @@ class MachineLook:
         info = self._module.info()
         if info.carve_size:
             found.append(RangeFacts(info.carve_base, info.carve_size, MemoryKind.CARVE, child, "carve"))
-        ram = [Range.between(max(each.addr, MIB), each.addr + each.size) for each in _usable(ledger)]
-        rest = subtract(ram, (Range(each.start, each.size) for each in found))
+        rest = subtract(_usable(ledger), (Range(each.start, each.size) for each in found))
         found += [RangeFacts(each.base, each.size, MemoryKind.SPARE, 0, iomem.SYSTEM_RAM) for each in rest]
         return {f"{each.start:#x}": each for each in found}
 
@@ -134,6 +133,7 @@ class MachineLook:
         return self._iomem[1]
 
 
-def _usable(ledger: Ledger) -> list[E820Range]:
+def _usable(ledger: Ledger) -> list[Range]:
     """The RAM above 1 MiB, by the firmware's map."""
-    return [each for each in ledger.first_map if each.is_ram and each.addr + each.size > MIB]
+    ends = [(each.addr, each.addr + each.size) for each in ledger.first_map if each.is_ram]
+    return [Range.between(max(start, MIB), end) for start, end in ends if end > MIB]
