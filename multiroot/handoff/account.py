@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from multiroot.arena.layout import Owner
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase
 from multiroot.rpc import phases as phase_messages
-from multiroot.rpc.v1 import coordinator_pb2, handoff_pb2
+from multiroot.rpc.v1 import common_pb2, coordinator_pb2, handoff_pb2
 from multiroot.vm.vmm import Saved
 
 
-def phases_of(name: str, side: str, answer: handoff_pb2.Taken, saved: Saved) -> Iterator[Phase]:
+def phases_of(name: str, side: str, messages: Iterable[common_pb2.Phase], saved: Saved) -> Iterator[Phase]:
     """Those of the taker of VM `name`, as it told them, and the one in which we, `side`, saved."""
-    for phase in map(phase_messages.from_proto, answer.phases):
+    for phase in map(phase_messages.from_proto, messages):
         told = replace(phase, attrs={**phase.attrs, "vm": name})
         yield _since(told, saved.saved_ns) if phase.name == PhaseName.LOAD_DEVICE_STATE else told
     took_ns = saved.saved_ns - saved.stopped_ns

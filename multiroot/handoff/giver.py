@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -36,7 +37,7 @@ from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.status import translated
-from multiroot.rpc.v1 import coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
+from multiroot.rpc.v1 import common_pb2, coordinator_pb2, device_pb2, handoff_pb2, handoff_pb2_grpc
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import definition_to_proto, extent_to_proto, notices_to_proto, stations_to_proto
@@ -50,6 +51,14 @@ ABORT_TIMEOUT_S = 5.0
 
 T = TypeVar("T")
 TransferCall = grpc.aio.UnaryStreamCall[handoff_pb2.TransferRequest, handoff_pb2.TransferProgress]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was left to do in the taker for a guest that runs there, and why not all of it could be done."""
+
+    phases: Sequence[common_pb2.Phase] = ()
+    error: MultirootError | None = None
 
 
 async def hand_over(
@@ -175,14 +184,38 @@ class Attempt:
 
     async def _hand_over(self) -> coordinator_pb2.HandoffResult:
         await reach(FailPoint.GIVER_TRANSFER, self._vm.name)
-        answer = await self._transfer()
-        self.taken.set()
-        await reach(FailPoint.GIVER_TAKEN, self._vm.name)
-        if self._late.expected:
+        request = handoff_pb2.TransferRequest(name=self._vm.name)
+        call = self._stub.Transfer(request, timeout=TRANSFER_TIMEOUT_S)
+        try:
+            answer = await self._transfer(call)
+            self.taken.set()
+            await reach(FailPoint.GIVER_TAKEN, self._vm.name)
             # Before anything else that takes time: a sender waits for each of them.
-            self._late.pass_on(await self._vm.vmm.stopped())
+            await self._pass_on()
+            settled = await self._settled(call)
+        finally:
+            call.cancel()
         saved = await self._vm.vmm.saved()
-        return await self._let_go(answer, saved)
+        result = await self._let_go(answer, settled, saved)
+        if settled.error:
+            raise settled.error
+        return result
+
+    async def _pass_on(self) -> None:
+        """Send on what has come for the guest since it stopped here."""
+        if self._late.expected:
+            self._late.pass_on(await self._vm.vmm.stopped())
+
+    async def _settled(self, call: TransferCall) -> Settled:
+        """Wait until the network knows where the guest runs. Until then more may come for it here."""
+        try:
+            with translated(self._taker):
+                settled = Settled((await self._next(call, "settled")).settled.phases)
+        except MultirootError as error:
+            log.warning("whether %s is settled in root %d: %s", self._vm.name, self._to.root, error)
+            settled = Settled(error=None if _answer_lost(error) else error)
+        await self._pass_on()
+        return settled
 
     async def _connect(self) -> None:
         """Connect our VMM with the taker's, through both agents."""
@@ -235,28 +268,23 @@ class Attempt:
         state = await asyncio.to_thread(vm.host.devices.describe, vm.definition.function, vm.entry.extent)
         return device.state_to_proto(state)
 
-    async def _transfer(self) -> handoff_pb2.Taken:
+    async def _transfer(self, call: TransferCall) -> handoff_pb2.Taken:
         """Only when the taker's VMM reads from the connection let ours stop the guest and write."""
-        request = handoff_pb2.TransferRequest(name=self._vm.name)
-        call = self._stub.Transfer(request, timeout=TRANSFER_TIMEOUT_S)
-        try:
-            with translated(self._taker):
-                # It may refuse; the guest need not even notice.
-                await self._next(call, "ready")
-                await reach(FailPoint.GIVER_READY, self._vm.name)
-                await self._vm.check_servers()
-                # One that has ended by now must not be thought active again.
-                self._endings.check_running()
-                self._late.listen()
-                self._vm.hurry(True)
-                self._vm.state = VmState.FROZEN
-                await self._vm.vmm.send()
-                self._endings.sending.set()
-                await reach(FailPoint.GIVER_SENDING, self._vm.name)
-                with self._vm.vmm.unread():
-                    return (await self._next(call, "taken")).taken
-        finally:
-            call.cancel()
+        with translated(self._taker):
+            # It may refuse; the guest need not even notice.
+            await self._next(call, "ready")
+            await reach(FailPoint.GIVER_READY, self._vm.name)
+            await self._vm.check_servers()
+            # One that has ended by now must not be thought active again.
+            self._endings.check_running()
+            self._late.listen()
+            self._vm.hurry(True)
+            self._vm.state = VmState.FROZEN
+            await self._vm.vmm.send()
+            self._endings.sending.set()
+            await reach(FailPoint.GIVER_SENDING, self._vm.name)
+            with self._vm.vmm.unread():
+                return (await self._next(call, "taken")).taken
 
     async def _next(self, call: TransferCall, event: str) -> handoff_pb2.TransferProgress:
         """What the taker says next, which has to be this; its errors come as grpc's."""
@@ -265,8 +293,11 @@ class Attempt:
             raise PeerLostError(f"{self._taker} broke off the transfer of {self._vm.name}")
         return progress
 
-    async def _let_go(self, answer: handoff_pb2.Taken, saved: Saved) -> coordinator_pb2.HandoffResult:
-        for phase in phases_of(self._vm.name, self._phases.side, answer, saved):
+    async def _let_go(
+        self, answer: handoff_pb2.Taken, settled: Settled, saved: Saved
+    ) -> coordinator_pb2.HandoffResult:
+        told = (*answer.phases, *settled.phases)
+        for phase in phases_of(self._vm.name, self._phases.side, told, saved):
             self._phases.add(phase)
         with self._phases.phase(PhaseName.END_OLD_QEMU, vm=self._vm.name):
             await self._gone(self._vm.word.read())

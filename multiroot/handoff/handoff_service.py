@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -84,6 +85,10 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         )
         await reach(FailPoint.TAKER_TAKEN, request.name)
         yield handoff_pb2.TransferProgress(taken=answer)
+        # It goes on when the giver does not wait for it.
+        phases = await asyncio.shield(taken.settled)
+        settled = handoff_pb2.Settled(phases=[phase_messages.to_proto(phase) for phase in phases])
+        yield handoff_pb2.TransferProgress(settled=settled)
 
     async def Abort(self, request: handoff_pb2.AbortRequest, context: Context) -> handoff_pb2.AbortResponse:
         await self._taker.abort(request.name, expected=request.expected)

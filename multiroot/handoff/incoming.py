@@ -74,10 +74,14 @@ class DeviceMove:
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of a transfer; times in ns on the machine-wide clock."""
+    """What became of a transfer; times in ns on the machine-wide clock.
+
+    `settled` is done when the network knows where the guest is, with the phases since it runs here.
+    """
 
     epoch: int
     resumed_ns: int
+    settled: asyncio.Task[list[Phase]]
     device: DeviceMove | None = None
     phases: list[Phase] = field(default_factory=list)
 

@@ -66,8 +66,10 @@ class Takeover:
         for name, at in marks.items():
             phases.add(_span(name, self._side, before, at, blackout=True))
             before = at
-        await self._settle_in(vm, phases)
-        return Taken(vm.owner.epoch, resumed_ns, self._move(incoming, end.seen), list(phases.finished))
+        settled = asyncio.create_task(self._settle_in(vm))
+        return Taken(
+            vm.owner.epoch, resumed_ns, settled, self._move(incoming, end.seen), list(phases.finished)
+        )
 
     def _resume(self, incoming: Incoming) -> Blackout:
         """The taker's part of the blackout, in a thread of its own: see Vmm.take.
@@ -136,18 +138,22 @@ class Takeover:
         vm.owner = vm.word.take(vm.owner, incoming.giver.root)
         await self._discard(vm)
 
-    async def _settle_in(self, vm: Instance, phases: Phases) -> None:
-        """Do what the running guest need not wait for."""
-        with phases.phase(PhaseName.ANNOUNCE, vm=vm.name):
-            if vm.taps:
-                await vm.vmm.announce()
-        # Not earlier: what has come for the guest meanwhile waits for that.
-        vm.hurry(False)
+    async def _settle_in(self, vm: Instance) -> list[Phase]:
+        """Do what neither the running guest nor its giver need wait for."""
+        phases = Phases(self._side, self._host.clock)
         try:
-            vm.keep()
-        except MultirootError as error:
-            # The guest runs here, and its owner word says so to the next agent, too.
-            log.error("%s: %s", vm.name, error)
+            with phases.phase(PhaseName.ANNOUNCE, vm=vm.name):
+                if vm.taps:
+                    await vm.vmm.announce()
+        finally:
+            # Not earlier: what has come for the guest meanwhile waits for that.
+            vm.hurry(False)
+            try:
+                vm.keep()
+            except MultirootError as error:
+                # The guest runs here, and its owner word says so to the next agent, too.
+                log.error("%s: %s", vm.name, error)
+        return list(phases.finished)
 
 
 def aborted(name: str) -> ConflictError:

@@ -190,7 +190,7 @@ class Taker:
         incoming = self._incoming.get(name)
         if incoming is None:
             raise aborted(name)
-        taking = self._in_background(self._takeover.run(incoming))
+        taking = self._in_background(self._take(incoming))
         try:
             return await asyncio.shield(taking)
         except BaseException:
@@ -201,6 +201,12 @@ class Taker:
         finally:
             if incoming.taken:
                 self._drop(incoming)
+
+    async def _take(self, incoming: Incoming) -> Taken:
+        taken = await self._takeover.run(incoming)
+        # Its giver may have gone, and nobody else waits for it.
+        self._wait_for(taken.settled).add_done_callback(_tell)
+        return taken
 
     async def abort(self, name: str, *, expected: bool = False) -> None:
         """End a VM that is prepared or being transferred, also one that is only `expected` if that is asked
@@ -329,10 +335,18 @@ class Taker:
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that lives on when the call that began it is gone."""
-        task = asyncio.create_task(work)
+        return self._wait_for(asyncio.create_task(work))
+
+    def _wait_for(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        """Before this taker is closed."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _tell(settled: asyncio.Task[list[Phase]]) -> None:
+    if not settled.cancelled() and (error := settled.exception()):
+        log.warning("a VM that was taken is not settled: %s", error)
 
 
 def _check_equal(giver: VmmVersion, ours: VmmVersion) -> None:

@@ -14,7 +14,7 @@ from multiroot.handoff.evacuation import check
 from multiroot.handoff.giver import Attempt, attempt
 from multiroot.handoff.takeover import Takeover
 from multiroot.handoff.terms import PATIENT, Terms
-from multiroot.phases import Phases
+from multiroot.phases import Phase
 from multiroot.rpc.v1 import handoff_pb2, handoff_pb2_grpc
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.process import Urgency
@@ -224,10 +224,10 @@ async def test_what_fails_in_the_taker_behind_the_point_of_no_return_is_not_said
 
     original = Takeover._settle_in
 
-    async def settle_in(takeover: Takeover, vm: Instance, phases: Phases) -> None:
+    async def settle_in(takeover: Takeover, vm: Instance) -> list[Phase]:
         if vm.name == "b":
             raise CommandError("no such bridge")
-        await original(takeover, vm, phases)
+        return await original(takeover, vm)
 
     monkeypatch.setattr(Takeover, "_settle_in", settle_in)
     outcomes = await two.evacuation().run()

@@ -26,6 +26,7 @@ from multiroot.handoff import giver as giver_module
 from multiroot.handoff import incoming as incoming_module
 from multiroot.handoff import taker as taker_module
 from multiroot.handoff.giver import hand_over
+from multiroot.handoff.incoming import Incoming, Taken
 from multiroot.handoff.takeover import Takeover
 from multiroot.handoff.target import Target
 from multiroot.handoff.terms import Terms
@@ -301,13 +302,14 @@ async def test_lost_answer(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> Non
     """The taker runs the guest, but the giver never hears of it; the arena tells."""
     giver, taker = roots
     await start_vm(giver)
-    settle_in = Takeover._settle_in
+    run = Takeover.run
 
-    async def then_lose_it(self: Takeover, vm: Instance, phases: Phases) -> None:
-        await settle_in(self, vm, phases)
+    async def then_lose_it(takeover: Takeover, incoming: Incoming) -> Taken:
+        taken = await run(takeover, incoming)
         await taker.server.stop(None)
+        return taken
 
-    monkeypatch.setattr(Takeover, "_settle_in", then_lose_it)
+    monkeypatch.setattr(Takeover, "run", then_lose_it)
     result = await hand(giver, taker)
     assert (result.epoch, result.resumed_ns) == (2, 0)
     assert result.device_state_bytes > 0
