@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from multiroot.errors import PeerLostError
+from multiroot.errors import BadRequestError, PeerLostError
 
 if TYPE_CHECKING:
     import grpc
@@ -29,11 +29,22 @@ def agent_target() -> Address:
     from multiroot.lab.state import address_of, running
 
     if target:
+        _check(target)
         return address_of(target)
     lab = running()
     if lab:
         return lab.agent_address
     raise PeerLostError("no agent to talk to", "run this in a root, or start a lab with `multiroot lab up`")
+
+
+def _check(target: str) -> None:
+    """Raises BadRequestError for what names no agent; gRPC would take 99999 for another port."""
+    _, colon, port = target.rpartition(":")
+    if target.startswith("unix:/") or (colon and port.isdecimal() and 0 < int(port) < 1 << 16):
+        return
+    raise BadRequestError(
+        f"MULTIROOT_AGENT names no agent: {target!r}", "export MULTIROOT_AGENT=127.0.0.1:PORT, or unix:/PATH"
+    )
 
 
 def connect(root: str | None = None) -> grpc.Channel:

@@ -15,6 +15,7 @@ from multiroot.cli.demo_output import print_checks, tell
 from multiroot.cli.demo_stage import Showing, opened, stage_options
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import console, print_table, say, shown_phases
+from multiroot.cli.output_file import FILE_OR_STDOUT
 from multiroot.cli.points import PointsChoice, points_options
 from multiroot.units import parse_cpu_list, parse_size
 from multiroot.vm.definition import check_ram
@@ -124,9 +125,7 @@ class Output:
     help="How all roots reach Debian's disk: persistent memory, a server outside, a file that a root serves.",
 )
 @lab_options("demo")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE ('-': stdout)."
-)
+@click.option("--json", "json_file", type=FILE_OR_STDOUT, help="Write what was seen to FILE ('-': stdout).")
 @click.option("--passthrough", is_flag=True, help="The VM owns a network card, which goes along at work.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and do nothing.")

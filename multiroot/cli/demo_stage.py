@@ -16,6 +16,7 @@ import click
 from multiroot.cli.keys import wait_for_key
 from multiroot.cli.lab_options import LabChoice
 from multiroot.cli.output import Progress, print_table, say
+from multiroot.cli.output_file import OUTPUT_FILE
 from multiroot.phases import Phase, Phases
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def stage_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--live", is_flag=True, help="Show the whole machine while it plays."),
             click.option("--pause", is_flag=True, help="Wait for a key before each step."),
             click.option(
-                "--record", type=_FILE, metavar="FILE", help="Write all that is seen to a recording."
+                "--record", type=OUTPUT_FILE, metavar="FILE", help="Write all that is seen to a recording."
             ),
             click.option(
                 "--script", type=_FILE, metavar="FILE", help="Play a talk by its script (docs/watch.md)."

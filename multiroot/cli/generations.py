@@ -10,6 +10,7 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.output import Progress, print_table, say
+from multiroot.cli.output_file import OUTPUT_FILE
 from multiroot.cli.points import PointsChoice, points_options
 from multiroot.demo import device
 from multiroot.demo.generations import CardSeen, Generation, Generations
@@ -33,7 +34,7 @@ from multiroot.vm.definition import check_ram
 )
 @click.option("--vm-memory", default="256M", show_default=True, metavar="SIZE", help="RAM of the VM.")
 @click.option("--name", default="generations", show_default=True, help="Name of the lab it runs in.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE.")
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="Write what was seen to FILE.")
 @click.option("--passthrough", is_flag=True, help="The VM owns a network card, at work all the time.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around, paused where it ended.")
 @points_options

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiroot.cli.commands import Group
+from multiroot.cli.numbers import FiniteRange
 from multiroot.cli.output import Progress, json_option, print_json, print_lost, print_table, say
 from multiroot.cli.planning import (
     hex_rows,
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     from multiroot.device.handle import Device
     from multiroot.launch.record import Loaded
     from multiroot.launch.session import Prepared
-
-
-class Seconds(click.FloatRange):
-    """A time; "nan" compares with nothing, so it passes click's own check."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds: float = super().convert(value, param, ctx)
-        return seconds if math.isfinite(seconds) else self.fail(f"{value!r} is no time.", param, ctx)
 
 
 @click.group(cls=Group)
@@ -96,7 +86,7 @@ def load(
 @kexec.command(example="multiroot kexec start --timeout 10")
 @click.option(
     "--timeout",
-    type=Seconds(0, 3600),
+    type=FiniteRange(0, 3600),
     default=5.0,
     show_default=True,
     help="Seconds for it to reach its entry point.",

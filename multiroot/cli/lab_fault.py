@@ -87,6 +87,8 @@ def _run(
     options = lab.options(
         machine=ground.MACHINE, kernel=old_kernel, kernels=(new_kernel,), vms=1, vm_memory=ground.VM_MEMORY
     )
+    if page:
+        table.check_page(page)
     done: list[Outcome] = []
 
     def seen(outcome: Outcome) -> None:
@@ -97,6 +99,8 @@ def _run(
             table.update_page(page, _record(page.with_suffix(".json"), done, every), len(every))
 
     with shown_phases() as phases:
+        # A lab that can't be is no fault that did not hold.
+        labs.prepare(options, phases)
         place = ground.Ground(options, labs.kernel_name(new_kernel), phases)
         try:
             Runner(place, seen).run(faults)

@@ -11,6 +11,7 @@ import click
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import json_option, print_json, print_table, say, shown_phases
+from multiroot.cli.output_file import OUTPUT_FILE
 from multiroot.cli.points import PointsChoice, points_options
 from multiroot.faults import ground
 from multiroot.faults.soak import VM_MEMORY, Seen, Soak, busy_vms
@@ -27,9 +28,7 @@ TELL_EVERY = 50
 @click.option("--seed", default=1, show_default=True, help="Decides which faults.")
 @click.option("--old-kernel", default="6.12", show_default=True, help="Name, newest, or a path.")
 @click.option("--new-kernel", default="6.12", show_default=True, help="Name, newest, or a path.")
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="Write what is seen to this file, as JSON lines."
-)
+@click.option("--output", type=OUTPUT_FILE, help="Write what is seen to this file, as JSON lines.")
 @click.option("--keep", is_flag=True, help="Leave the lab running to look around.")
 @json_option
 @points_options

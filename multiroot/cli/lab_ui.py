@@ -13,6 +13,8 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.output import say
+from multiroot.cli.output_file import OUTPUT_FILE
+from multiroot.errors import BadRequestError
 
 if TYPE_CHECKING:
     from multiroot.watch.recording import Recording
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 PORT = 8620
 END_S = 10.0  # for a page's server that is to end
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command(cls=Command, example="multiroot lab ui --port 0")
@@ -35,11 +36,11 @@ _NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--kernel", default="6.12", show_default=True, help="What Launch and Next generation boot.")
 @click.option("--replay", type=_FILE, metavar="FILE", help="Show this recording; no lab is needed.")
 @click.option(
-    "--export", type=_NEW_FILE, metavar="HTML", help="Write page and recording as one file instead."
+    "--export", type=OUTPUT_FILE, metavar="HTML", help="Write page and recording as one file instead."
 )
 @click.option(
     "--picture",
-    type=_NEW_FILE,
+    type=OUTPUT_FILE,
     metavar="IMAGE",
     help="Write the recording's handoff as an animated picture (.webp, .png, .gif) instead; needs Chromium.",
 )
@@ -52,6 +53,9 @@ def ui(
     """
     if (export or picture) and replay is None:
         raise click.UsageError("--export and --picture are of a recording: say --replay FILE")
+    for made in (export, picture):
+        if made and replay and made.exists() and made.samefile(replay):
+            raise BadRequestError(f"{made} is the recording itself", "name another file")
     if replay is None:
         _serve_lab(name, port, kernel)
         return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiroot.cli.output import say
+from multiroot.cli.output_file import OUTPUT_FILE
 from multiroot.errors import MultirootError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def points_options(function: Command) -> Command:
     @click.option(
         "--junit",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=OUTPUT_FILE,
         help="Write test points to FILE, as JUnit.",
     )
     @functools.wraps(function)

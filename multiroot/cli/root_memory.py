@@ -13,6 +13,7 @@ import click
 from multiroot.cli.agent import connect
 from multiroot.cli.commands import Command
 from multiroot.cli.output import json_option, print_json, say, shown_phases
+from multiroot.cli.output_file import OUTPUT_FILE
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.phase_names import PhaseName
 from multiroot.units import MIB
@@ -36,7 +37,7 @@ def _memory(name: str) -> Iterator[RootMemory]:
 @click.option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path),
+    type=OUTPUT_FILE,
     default=None,
     metavar="FILE",
     help="Where to write it. Default: vmcore-root-NUMBER.",

@@ -14,7 +14,9 @@ import click
 
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, SizeType, lab_options
-from multiroot.cli.output import check_writable, clean, console, plain, print_json, say, shown_phases
+from multiroot.cli.numbers import FiniteRange
+from multiroot.cli.output import clean, console, plain, print_json, say, shown_phases
+from multiroot.cli.output_file import FILE_OR_STDOUT
 from multiroot.cli.points import PointsChoice, points_options
 from multiroot.cli.try_matrix import MatrixChoice, matrix_options
 from multiroot.errors import MultirootError
@@ -158,11 +160,11 @@ class Asked:
     "--carry", "carried", multiple=True, type=click.Path(path_type=Path), help="A file to lie beside CMD."
 )
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Most that CMD may take."
+    "--timeout", type=FiniteRange(min=0, min_open=True), metavar="S", help="Most that CMD may take."
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=20.0,
     show_default=True,
     metavar="S",
@@ -199,9 +201,7 @@ class Asked:
     help="The source tree that they are built from, if not that of --new or --old.",
 )
 @matrix_options
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write what was seen to FILE ('-': stdout)."
-)
+@click.option("--json", "json_file", type=FILE_OR_STDOUT, help="Write what was seen to FILE ('-': stdout).")
 @points_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def try_(
@@ -228,8 +228,6 @@ def try_(
     matrix.check_unused(click.get_current_context())
     asked = Asked(**words)
     points.check_stdout(data=json_file == Path("-"))
-    for path in (json_file, points.junit):
-        check_writable(path)
     if repeat > 1 and asked.keep:
         raise click.UsageError("--keep is for one trial.")
     wanted = asked.built(asked.wanted(lab, command))

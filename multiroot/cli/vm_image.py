@@ -14,6 +14,7 @@ import click
 
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table, say, shown_phases
+from multiroot.cli.output_file import OUTPUT_FILE
 from multiroot.errors import BadRequestError
 from multiroot.units import format_size
 
@@ -97,9 +98,7 @@ def import_file(file: Path, name: str | None, as_json: bool) -> None:
     metavar="FILE",
     help="Of the guest's cards; without, they ask for addresses by DHCP.",
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE", required=True, help="The new file."
-)
+@click.option("--output", type=OUTPUT_FILE, metavar="FILE", required=True, help="The new file.")
 def seed(
     hostname: str,
     keys: tuple[Path, ...],

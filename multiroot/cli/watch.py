@@ -13,7 +13,9 @@ import click
 
 from multiroot.cli.agent import agent_target
 from multiroot.cli.commands import Command
+from multiroot.cli.numbers import FiniteRange
 from multiroot.cli.output import json_option, print_json
+from multiroot.cli.output_file import OUTPUT_FILE
 from multiroot.errors import PeerLostError, StrangerError
 from multiroot.watch import loops
 
@@ -31,11 +33,13 @@ HEARD_S = 5.0  # by then an agent has answered, or there is none
 
 @click.command(cls=Command, example="multiroot watch --record run.mrlog")
 @click.option("--once", is_flag=True, help="Show what is known now, and end.")
-@click.option("--record", type=FILE, metavar="FILE", help="Write all that is seen to a recording, too.")
+@click.option(
+    "--record", type=OUTPUT_FILE, metavar="FILE", help="Write all that is seen to a recording, too."
+)
 @click.option("--replay", type=FILE, metavar="FILE", help="Show a recording. No lab and no agent is needed.")
 @click.option(
     "--speed",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=1.0,
     show_default=True,
     help="Of the replay: 2 is twice as fast, 0 as fast as it goes.",

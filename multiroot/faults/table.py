@@ -56,13 +56,27 @@ def update_page(page: Path, outcomes: Sequence[Outcome], count: int) -> None:
 
     Raises BadRequestError if it has none.
     """
-    text = page.read_text()
+    before, after = _around(page)
+    table = f"{summary(outcomes, count)}\n\n{render(outcomes)}"
+    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def check_page(page: Path) -> None:
+    """Raises BadRequestError for one that `update_page` can't update."""
+    _around(page)
+
+
+def _around(page: Path) -> tuple[str, str]:
+    """What stands before the table and behind it."""
+    try:
+        text = page.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequestError(f"{page} is no page: {error}", "name one like docs/faults.md") from error
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise BadRequestError(f"{page} has no place for the table", f"it is between {BEGIN} and {END}")
-    table = f"{summary(outcomes, count)}\n\n{render(outcomes)}"
-    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    return before, after
 
 
 def _cell(text: str) -> str:

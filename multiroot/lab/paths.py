@@ -37,10 +37,15 @@ def invoking_user() -> User:
 
 
 def make_dir(path: Path) -> Path:
-    """Create `path` and its parents, each owned by the invoking user."""
+    """Create `path` and its parents, each owned by the invoking user; BadRequestError where none can be."""
     if not path.is_dir():
         make_dir(path.parent)
-        path.mkdir(exist_ok=True)
+        try:
+            path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise BadRequestError(
+                f"cannot make the folder {path}: {error.strerror}", "see HOME and the XDG_... variables: env"
+            ) from error
         give_to_user(path)
     return path
 

@@ -205,7 +205,7 @@ def test_two_kinds_of_data_do_not_go_to_one_place(run: Run, tmp_path: Path) -> N
     assert (done.code, done.out) == (2, "")
     assert "cannot both go to stdout" in done.err
     done = run("demo", "--junit", tmp_path / "none" / "x")
-    assert (done.code, "cannot write" in done.err) == (1, True)
+    assert (done.code, "there is no folder" in done.err) == (2, True)
 
 
 @pytest.mark.usefixtures("asked")
