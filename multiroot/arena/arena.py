@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import mmap
+import shlex
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,10 @@ from multiroot.arena.use import check_unused
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.ranges import align_up
 
-_START_OVER = "`multiroot arena format --force` makes a new arena and forgets every VM in it"
+
+def _start_over(path: Path) -> str:
+    device = shlex.quote(str(path))
+    return f"`multiroot arena format --device {device} --force` makes a new arena and forgets every VM in it"
 
 
 @dataclass(frozen=True)
@@ -298,7 +302,7 @@ def format_arena(path: Path, *, force: bool = False, lives: Callable[[int], bool
     with opened(path) as backing, backing.map(0, layout.METADATA_SIZE) as mapping:
         blank = layout.is_blank(mapping[:])
         if not blank and not force:
-            raise ConflictError(f"{path} is not blank", _START_OVER)
+            raise ConflictError(f"{path} is not blank", _start_over(path))
         memory = Memory(mapping)
         if not blank:
             try:
@@ -351,4 +355,6 @@ def _valid_superblock(memory: Memory, backing: Backing) -> Superblock:
                 f" the device has only {backing.size:#x}"
             )
         return block
-    raise BadRequestError(f"no valid arena on {backing.path}: {'; '.join(problems)}", _START_OVER)
+    raise BadRequestError(
+        f"no valid arena on {backing.path}: {'; '.join(problems)}", _start_over(backing.path)
+    )

@@ -44,7 +44,9 @@ _SUPERBLOCK = struct.Struct("<8sII16sQQQQII")
 _RECORD = struct.Struct(f"<I4x{NAME_SIZE}sQQI")
 _CHECKSUM = struct.Struct("<I")
 
-_START_OVER = "nothing may be allocated or run from it; `multiroot arena format --force` starts over"
+_START_OVER = (
+    "nothing may be allocated or run from it; `multiroot arena format --help` tells how to start over"
+)
 
 _EPOCH_BITS = 48
 MAX_EPOCH = (1 << _EPOCH_BITS) - 1

@@ -14,7 +14,7 @@ from multiroot.arena import layout
 from multiroot.arena.arena import Arena, format_arena, open_or_format
 from multiroot.arena.errors import FencedError
 from multiroot.arena.layout import Owner, Record
-from multiroot.errors import BadRequestError, ConflictError, WaitTimeoutError
+from multiroot.errors import BadRequestError, ConflictError, MultirootError, WaitTimeoutError
 from multiroot.units import HUGE_PAGE, MIB
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -320,3 +320,12 @@ def test_an_extent_that_leaves_the_arena_is_damage(arena: Arena) -> None:
 def test_a_watermark_that_another_root_spoiled_does_no_harm(arena: Arena) -> None:
     arena.memory.store(layout.WATERMARK_OFFSET, 3 * MIB + 1)
     assert arena.allocate("vm0", 4 * MIB, 1).extent.size == 4 * MIB
+
+
+def test_the_way_to_start_over_names_the_device_that_was_meant(tmp_path: Path) -> None:
+    path = tmp_path / "an arena"
+    path.write_bytes(b"\1" * (64 * MIB))
+    for attempt in (lambda: format_arena(path), lambda: Arena(path, 1)):
+        with pytest.raises(MultirootError) as refused:
+            attempt()
+        assert f"arena format --device '{path}' --force`" in refused.value.hint
