@@ -41,13 +41,10 @@ def audit(
     """Play an update under QEMU's trace; fail when a root touches what is not its own."""
     from multiroot.audit import rows, run
     from multiroot.demo import scenario
-    from multiroot.lab.lab import kernel_name
+    from multiroot.lab.lab import check_names, chosen_recipe, kernel_name
     from multiroot.units import MIB
 
     points.check_stdout(data=as_json)
-    if dry_run:
-        _print_rows(rows.load())
-        return
     memory = 256 * MIB
     options = scenario.Options(
         lab=lab.options(kernel=old_kernel, kernels=(new_kernel,), vms=1, vm_memory=memory),
@@ -55,6 +52,11 @@ def audit(
         vm_memory=memory,
         keep=keep,
     )
+    if dry_run:
+        check_names(options.lab)
+        chosen_recipe(options.lab)
+        _print_rows(rows.load(), as_json)
+        return
     with shown_phases() as phases:
         found = run.run(options, phases, retire=not keep_old)
     if as_json:
@@ -100,9 +102,12 @@ def print_audit(found: Audit) -> None:
     out.print("every row held" if found.held else "[red]not every row held[/]")
 
 
-def _print_rows(rows: Rows) -> None:
+def _print_rows(rows: Rows, as_json: bool) -> None:
     from multiroot.audit.rows import Phase
 
+    if as_json:
+        print_json([row.model_dump(mode="json") for row in rows.row])
+        return
     print_table(
         ("row", *(phase.value for phase in Phase), "seen by", "state"),
         [

@@ -125,7 +125,10 @@ def up(lab: LabChoice, dry_run: bool, as_json: bool, **chosen: Any) -> None:
     options = lab.options(**chosen)
     if dry_run:
         machine, _ = labs.prepare(options, phases)
-        say(proc.quote(qemu_argv(machine)))
+        if as_json:
+            print_json({"command": qemu_argv(machine)})
+        else:
+            say(proc.quote(qemu_argv(machine)))
         return
     with progress.live():
         started = labs.up(options, phases)
@@ -181,8 +184,9 @@ def console(name: str, root: str) -> None:
     """Join this terminal to a root's console; Ctrl-] leaves it."""
     from multiroot.lab import console as terminal
 
+    socket = state.load_alive(name).folder / console_socket(root)
     say(f"console of the {root} root of lab {name}; Ctrl-] leaves it", err=True)
-    terminal.attach(state.load_alive(name).folder / console_socket(root))
+    terminal.attach(socket)
 
 
 @lab.command(example="multiroot lab down --name demo")

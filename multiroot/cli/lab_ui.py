@@ -115,7 +115,7 @@ def _bench() -> dict[str, object]:
     from multiroot.lab import paths
     from multiroot.page import comparison
 
-    return comparison.newest(paths.state_dir() / "bench")
+    return comparison.newest(paths.state_path() / "bench")
 
 
 @contextmanager

@@ -72,9 +72,14 @@ def data_dir() -> Path:
     return make_dir(_xdg("XDG_DATA_HOME", ".local/share"))
 
 
+def state_path() -> Path:
+    """`${XDG_STATE_HOME:-~/.local/state}/multiroot` of the invoking user, there or not."""
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
 def state_dir() -> Path:
-    """`${XDG_STATE_HOME:-~/.local/state}/multiroot` of the invoking user."""
-    return make_dir(_xdg("XDG_STATE_HOME", ".local/state"))
+    """`state_path`, made when it is not there."""
+    return make_dir(state_path())
 
 
 def source_dir() -> Path:

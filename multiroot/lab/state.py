@@ -119,7 +119,7 @@ def folder(name: str) -> Path:
     """
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise BadRequestError(f"not a name for a lab: {name!r}", "use letters, digits, '-', '_' and '.'")
-    path = paths.state_dir() / "labs" / name
+    path = paths.state_path() / "labs" / name
     if not str(path).isprintable() or "%" in str(path):
         # QEMU takes % in the name of its log for a process id.
         raise BadRequestError(
@@ -128,7 +128,8 @@ def folder(name: str) -> Path:
         )
     longest = len(os.fsencode(path)) + 1 + len(FEED_SOCKET) + len("serial-recorder")
     if longest > _SOCKET_PATH_LIMIT:
-        raise BadRequestError(f"{path} is too long for sockets", "choose a shorter XDG_STATE_HOME")
+        shorter = "name" if len(name) > len("generations") else "XDG_STATE_HOME"
+        raise BadRequestError(f"{path} is too long for sockets", f"choose a shorter {shorter}")
     return path
 
 
@@ -156,7 +157,7 @@ def load_alive(name: str) -> LabState:
 
 def names() -> list[str]:
     """All labs that left a state folder."""
-    return sorted(path.parent.name for path in (paths.state_dir() / "labs").glob(f"*/{_STATE}"))
+    return sorted(path.parent.name for path in (paths.state_path() / "labs").glob(f"*/{_STATE}"))
 
 
 def running() -> LabState | None:

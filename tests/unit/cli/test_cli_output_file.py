@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -113,3 +114,21 @@ def test_a_folder_that_can_not_be_made_is_no_bug(
             result = run(*words)
             assert "this is a bug" not in result.err, result.err
             assert result.code != 70
+
+
+def test_who_only_looks_for_labs_makes_no_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("MULTIROOT_AGENT", raising=False)
+    for words in (("lab", "status"), ("lab", "console"), ("lab", "down")):
+        result = run(*words)
+        assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_an_audit_would_judge_is_data_too_and_its_lab_has_to_be_one(run: Run) -> None:
+    rows = json.loads(run("lab", "audit", "--dry-run", "--json").out)
+    assert {"id", "name", "owner"} <= rows[0].keys()
+    for words in (("--old-kernel", "nosuch"), ("--machine", "nosuch")):
+        assert run("lab", "audit", "--dry-run", *words).code == 2
