@@ -71,12 +71,10 @@ def read_ticks(cli: Cli, root: str, count: int) -> ticks.Stretch:
         return ticks_from_proto(vm_pb2_grpc.VmServiceStub(channel).GetTicks(request, timeout=BOOT_S))
 
 
-@pytest.mark.parametrize("firmware", ["seabios", "ovmf"])
-def test_a_guest_that_a_firmware_starts_misses_no_tick(labs_factory: Labs, firmware: str) -> None:
+def test_a_guest_that_a_bios_starts_misses_no_tick(labs_factory: Labs) -> None:
     cli = Cli(labs_factory.get())
-    cli.ok("vm", "run", "vm0", "--memory", "128M", "--firmware", firmware)
-    if len(cli.data("root", "list")) == 1:  # type: ignore[arg-type]
-        cli.ok("root", "launch")
+    cli.ok("vm", "run", "vm0", "--memory", "128M", "--firmware", "seabios")
+    cli.ok("root", "launch", "--kernel", "6.12")
     seen = ticks.Stretch()
     for root, to in (("old", "new"), ("new", "old"), ("old", "")):
         read_ticks(cli, root, ENOUGH)
@@ -88,3 +86,5 @@ def test_a_guest_that_a_firmware_starts_misses_no_tick(labs_factory: Labs, firmw
     assert judged.unbroken
     assert judged.checked_bytes > 0
     cli.ok("vm", "stop", "vm0")
+    cli.ok("vm", "rm", "vm0")
+    cli.ok("root", "release")
