@@ -31,10 +31,11 @@ from multiroot.lab.lab import Lab
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB, format_size
-from multiroot.vm.definition import DIRECT, SEABIOS, check_firmware
+from multiroot.vm.definition import DIRECT, OVMF, SEABIOS, check_firmware
 
 DIRTY_NEEDS = 256 * MIB
 DEBIAN_NEEDS = 512 * MIB
+UEFI_NEEDS = 256 * MIB
 _LISTS = ("contenders", "ram", "machine", "firmware", "guest")
 
 
@@ -51,9 +52,9 @@ class Kind:
 
 @dataclass(frozen=True)
 class Options:
-    """`ram` in bytes; each size is measured with each machine, each firmware and each guest; a Debian needs
-    512 MiB and a firmware, and has a disk of the workstation's as persistent memory. `dirty`: MiB/s that the
-    guest rewrites, `tick`: ms from one of its ticks to the next.
+    """`ram` in bytes; each size is measured with each machine, each firmware and each guest. UEFI has 256 MiB
+    or more, a Debian 512 MiB, a firmware and a disk of the workstation's as persistent memory. `dirty`: MiB/s
+    that the guest rewrites, `tick`: ms from one of its ticks to the next.
     """
 
     lab: labs.Options
@@ -108,6 +109,8 @@ class Options:
             if guest == workload.DEBIAN:
                 started_by = SEABIOS if firmware == DIRECT else firmware
                 kind = replace(kind, ram=max(ram, DEBIAN_NEEDS), firmware=started_by)
+            elif firmware == OVMF:
+                kind = replace(kind, ram=max(ram, UEFI_NEEDS))
             made.append(kind)
         return made
 

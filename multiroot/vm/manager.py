@@ -54,7 +54,7 @@ class VmManager:
         self.host.check(definition)
         image = GuestImage.of(self.host.guests, definition.guest)
         if not definition.boots_a_disk:
-            await asyncio.to_thread(check_ram_for, image, definition.ram_bytes)
+            await asyncio.to_thread(check_ram_for, image, definition.ram_bytes, definition.firmware)
         if definition.disks:
             await asyncio.to_thread(self.host.check_disks, definition)
         self._check_free(definition.name)

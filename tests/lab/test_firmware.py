@@ -71,9 +71,12 @@ def read_ticks(cli: Cli, root: str, count: int) -> ticks.Stretch:
         return ticks_from_proto(vm_pb2_grpc.VmServiceStub(channel).GetTicks(request, timeout=BOOT_S))
 
 
-def test_a_guest_that_a_bios_starts_misses_no_tick(labs_factory: Labs) -> None:
+@pytest.mark.parametrize(("firmware", "memory"), [("seabios", "128M"), ("ovmf", "160M")])
+def test_a_guest_that_a_firmware_starts_misses_no_tick(
+    labs_factory: Labs, firmware: str, memory: str
+) -> None:
     cli = Cli(labs_factory.get())
-    cli.ok("vm", "run", "vm0", "--memory", "128M", "--firmware", "seabios")
+    cli.ok("vm", "run", "vm0", "--memory", memory, "--firmware", firmware)
     cli.ok("root", "launch", "--kernel", "6.12")
     seen = ticks.Stretch()
     for root, to in (("old", "new"), ("new", "old"), ("old", "")):

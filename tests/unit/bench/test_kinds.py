@@ -73,6 +73,7 @@ def test_a_debian_has_a_firmware_a_disk_and_enough_memory() -> None:
 def test_firmwares_are_kinds_too() -> None:
     options = Options(labs.Options(), firmware=("direct", "ovmf")).checked()
     assert [kind.firmware for kind in options.kinds()] == ["direct", "ovmf"]
+    assert [kind.ram for kind in options.kinds()] == [128 * MIB, 256 * MIB]
     assert [kind.label for kind in options.kinds()] == ["direct", "ovmf"]
     assert options.data()["firmware"] == ["direct", "ovmf"]
     with pytest.raises(BadRequestError, match="no firmware called 'bios'"):
