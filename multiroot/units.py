@@ -18,7 +18,7 @@ _SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | 
 _LARGEST = (1 << 64) - 1  # sizes travel as 64-bit numbers
 _DIGITS = 32  # more than any size has; Python refuses to convert thousands of them
 
-_CPUS = re.compile(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*")
+_CPUS = re.compile(r"\s*([0-9]{1,19})(?:-([0-9]{1,19}))?\s*")
 _MAX_CPUS = 8192
 _COUNT = re.compile("[0-9]{1,10}")
 
@@ -54,7 +54,7 @@ def parse_count(text: str, most: int = 1 << 31) -> int:
     """A number of things, from 1 to `most`; raises BadRequestError for anything else."""
     digits = text.strip()
     if not _COUNT.fullmatch(digits) or not 1 <= int(digits) <= most:
-        raise BadRequestError(f"not a number: {text!r}", f"it is one from 1 to {most}")
+        raise BadRequestError(f"not a number from 1 to {most}: {text!r}")
     return int(digits)
 
 
@@ -69,8 +69,10 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
         if not match:
             raise BadRequestError(f"not a CPU list: {text!r}", "write it like 2-3,6")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last < first or last >= _MAX_CPUS:
-            raise BadRequestError(f"not a CPU list: {text!r}", f"the range {part.strip()} makes no sense")
+        if last < first:
+            raise BadRequestError(f"not a CPU list: {text!r}", f"{part.strip()} ends before it begins")
+        if last >= _MAX_CPUS:
+            raise BadRequestError(f"not a CPU list: {text!r}", f"a CPU's number is less than {_MAX_CPUS}")
         cpus.update(range(first, last + 1))
     return tuple(sorted(cpus))
 

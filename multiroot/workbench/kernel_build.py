@@ -122,7 +122,7 @@ def source_tree(source: str, phases: Phases) -> Path:
     tree = Path(source).expanduser()
     if not (tree / "Kconfig").is_file() or not (tree / "Makefile").is_file():
         hint = "name the folder of a kernel's source, or a Debian package such as linux-source-6.12"
-        raise BadRequestError(f"{source} is no source tree of a kernel", hint)
+        raise BadRequestError(f"{source or 'nothing'} is no source tree of a kernel", hint)
     if (tree / "include/config").is_dir() or (tree / ".config").is_file():
         raise BadRequestError(
             f"{tree} was built in place, so that nothing can be built from it elsewhere",

@@ -141,3 +141,11 @@ def test_any_text_is_a_count_or_refused(text: str) -> None:
 def test_refused_counts(text: str) -> None:
     with pytest.raises(BadRequestError, match="not a number"):
         parse_count(text, most=16)
+
+
+def test_what_is_wrong_with_a_cpu_list_is_said() -> None:
+    wrong = (("0-999999999999", "less than 8192"), ("99999", "less than 8192"), ("6-2", "ends before"))
+    for text, says in wrong:
+        with pytest.raises(BadRequestError, match="not a CPU list") as refused:
+            parse_cpu_list(text)
+        assert says in refused.value.hint

@@ -75,7 +75,7 @@ def test_lists_are_read(run: Run, asked: dict[str, Any], tmp_path: Path) -> None
     [
         (("handoff", "--ram", "128M,lots"), "not a size: 'lots' (write it like 256M or 1G)"),
         (("memory", "--ram", "010M"), "not a size: '010M' (write it without the leading zero)"),
-        (("scale", "--vms", "1,x"), "not a number: 'x' (it is one from 1 to 16)"),
+        (("scale", "--vms", "1,x"), "not a number from 1 to 16: 'x'"),
     ],
 )
 def test_refusals(run: Run, asked: dict[str, Any], words: tuple[str, ...], line: str) -> None:
