@@ -5,18 +5,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shlex
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from multiroot.errors import BadRequestError
 from multiroot.phases import Phase, Phases
 
 if TYPE_CHECKING:
@@ -65,19 +61,6 @@ def say(text: str, *, err: bool = False) -> None:
 def print_file(text: str) -> None:
     """Print what is to be kept as a file: in UTF-8, whatever this terminal has."""
     click.echo("\n".join(map(clean, text.splitlines())).encode())
-
-
-def check_writable(path: Path | None) -> None:
-    """Raises BadRequestError for a file that could not be written once all is done; None and "-" can be."""
-    if path is None or path == Path("-"):
-        return
-    if path.is_dir():
-        raise BadRequestError(f"{path} is a folder", f"name a file: {path / 'report'}")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise BadRequestError(f"there is no folder {folder}", f"`mkdir -p {shlex.quote(str(folder))}`")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise BadRequestError(f"{path} cannot be written", "name another file")
 
 
 def print_json(data: Any) -> None:

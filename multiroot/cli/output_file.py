@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from multiroot.cli.output import check_writable
 from multiroot.errors import BadRequestError
 
 
@@ -25,10 +26,22 @@ class OutputFile(click.ParamType[Path]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(value)
-        if path == Path("-") and not self._stdout:
+        if path != Path("-"):
+            _check(path)
+        elif not self._stdout:
             raise BadRequestError("standard output is no place for it", "name a file")
-        check_writable(path)
         return path
+
+
+def _check(path: Path) -> None:
+    """Raises BadRequestError for a file that could not be written once all is done."""
+    if path.is_dir():
+        raise BadRequestError(f"{path} is a folder", f"name a file: {path / 'report'}")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise BadRequestError(f"there is no folder {folder}", f"`mkdir -p {shlex.quote(str(folder))}`")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise BadRequestError(f"{path} cannot be written", "name another file")
 
 
 OUTPUT_FILE = OutputFile()

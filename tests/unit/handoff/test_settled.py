@@ -7,14 +7,16 @@ import asyncio
 
 import pytest
 
+from multiroot.arena.layout import Owner
 from multiroot.handoff.giver import attempt
+from multiroot.handoff.incoming import Incoming, Taken
 from multiroot.handoff.takeover import Takeover
 from multiroot.handoff.terms import USUAL
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.vm.instance import Instance
 
-from .harness import Root, no_qemu, start_vm, target
+from .harness import Root, clashes, hand, no_qemu, start_vm, target
 
 Roots = tuple[Root, Root]
 
@@ -49,3 +51,24 @@ async def test_the_giver_hears_that_the_guest_runs_before_the_network_does(
     assert result.resumed_ns
     assert (PhaseName.ANNOUNCE in [phase.name for phase in phases.finished]) is not lost
     await no_qemu(giver)
+
+
+async def test_lost_answer(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The taker runs the guest, but the giver never hears of it; the arena tells."""
+    giver, taker = roots
+    await start_vm(giver)
+    run = Takeover.run
+
+    async def then_lose_it(takeover: Takeover, incoming: Incoming) -> Taken:
+        taken = await run(takeover, incoming)
+        await taker.server.stop(None)
+        return taken
+
+    monkeypatch.setattr(Takeover, "run", then_lose_it)
+    result = await hand(giver, taker)
+    assert (result.epoch, result.resumed_ns) == (2, 0)
+    assert result.device_state_bytes > 0
+    assert giver.manager.get("vm0").owner == Owner(2, 2)
+    await no_qemu(giver)
+    vm = taker.manager.running("vm0")
+    assert clashes(vm) == 0
