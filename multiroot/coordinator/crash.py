@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from multiroot.coordinator.join import CONSOLES, keep_messages, shown
+from multiroot.coordinator.join import CONSOLES, how_it_died, keep_messages, shown
 from multiroot.errors import MultirootError
 from multiroot.launch.kernel_log import KernelLog, Memory
 from multiroot.ranges import Range
 from multiroot.root.peers import Peer, Peers, Role, SideState
-from multiroot.verdict.health import Health, judge
+from multiroot.verdict.health import judge
 
 log = logging.getLogger("multirootd")
 
@@ -45,14 +45,8 @@ def look(
         traces = post_mortem()
     except MultirootError as error:
         traces = [f"What its CPUs did cannot be read: {error}"]
-    verdict = judge(lines)
-    if verdict.health is Health.DEAD:
-        what = f"root {root}'s kernel panicked: {shown(verdict.line)}"
-    elif verdict.health is Health.BROKEN:
-        what = f"root {root}'s kernel crashed: {shown(verdict.line)}"
-    else:
-        last = f"; the last it said: {shown(lines[-1])}" if lines else ""
-        what = f"root {root} ended by itself{last}"
+    last = f"; the last it said: {shown(lines[-1])}" if lines else ""
+    what = how_it_died(f"root {root}", judge(lines)) or f"root {root} ended by itself{last}"
     return Report(root, what, keep_messages([*lines, *traces], root, folder), tuple(traces[:_MOST]))
 
 

@@ -176,10 +176,8 @@ def _unheard() -> Iterator[None]:
 
 def _trouble(child: Peer, watch: BootWatch, how_long: str, hint: str) -> MultirootError:
     verdict = watch.verdict
-    if verdict.health is Health.DEAD:
-        return PeerLostError(f"the new root's kernel panicked: {shown(verdict.line)}", hint)
-    if verdict.health is Health.BROKEN:
-        return PeerLostError(f"the new root's kernel crashed: {shown(verdict.line)}", hint)
+    if died := how_it_died("the new root", verdict):
+        return PeerLostError(died, hint)
     last = f"the last it said: {shown(watch.lines[-1])}" if watch.lines else "nothing was heard of it"
     if verdict.health is Health.SLOW:
         last = f"it said: {shown(verdict.line)}"
@@ -191,6 +189,12 @@ def _trouble(child: Peer, watch: BootWatch, how_long: str, hint: str) -> Multiro
     elif child.state is SideState.ATTACHED:
         last = f"its kernel module came up; {last}"
     return WaitTimeoutError(f"the new root {how_long}; {last}", hint)
+
+
+def how_it_died(who: str, verdict: Verdict) -> str:
+    """What its own messages say of a kernel's death; "" if nothing."""
+    how = {Health.DEAD: "panicked", Health.BROKEN: "crashed"}.get(verdict.health)
+    return f"{who}'s kernel {how}: {shown(verdict.line)}" if how else ""
 
 
 def shown(line: str) -> str:
