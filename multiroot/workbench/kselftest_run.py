@@ -32,9 +32,11 @@ mkdir -p "$1"
 [ -e /sys/kernel/tracing/README ] || mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 true
 """
-# Folder, test, its interpreter ("" for a program), seconds (0: no limit).
+# Folder, test, its interpreter ("" for a program), seconds (0: no limit), "modules" if the suite has any.
+# Tests that load modules look for the folder where those would be built; they are, and lie in the suite's.
 _RUN = """
 cd "$1" || exit 126
+[ -z "$5" ] || export KDIR="$1"
 if [ "$3" ] && [ ! -x "$3" ]; then echo "# SKIP there is no $3 here"; exit 4; fi
 [ "$4" = 0 ] || exec timeout "$4" "./$2" 2>&1
 exec "./$2" 2>&1
@@ -104,7 +106,9 @@ class Runner:
         folder = FOLDER / suite.name
         put(self._reach, suite.folder / test, folder / test)
         limit = self._limit_s or suite.timeout_s * self._slowness
-        argv = ["sh", "-c", _RUN, "sh", str(folder), test, interpreter(suite.folder / test), f"{limit:.0f}"]
+        script = interpreter(suite.folder / test)
+        modules = "modules" if suite.modules_of else ""
+        argv = ["sh", "-c", _RUN, "sh", str(folder), test, script, f"{limit:.0f}", modules]
         output = bytearray()
 
         def hear(data: bytes) -> None:

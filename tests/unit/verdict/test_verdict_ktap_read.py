@@ -40,6 +40,39 @@ def test_what_is_no_result() -> None:
     ]
 
 
+def test_a_result_behind_other_words() -> None:
+    """posix_timers ends no line before its result; what it said there stays with it."""
+    output = (
+        "TAP version 13\n1..4\n# Testing clocks... ok 1 first\n"
+        "Diff too high: 3951214..not ok 2 ITIMER_VIRTUAL\nDiff: 7..ok 3 # SKIP ITIMER_PROF\nok 4 last\n"
+    )
+    assert read(output) == [
+        Point("first", Outcome.HELD, "", ("# Testing clocks...",)),
+        Point("ITIMER_VIRTUAL", Outcome.FAILED, "", ("Diff too high: 3951214..",)),
+        Point("ITIMER_PROF", Outcome.SKIPPED, "ITIMER_PROF", ("Diff: 7..",)),
+        Point("last", Outcome.HELD),
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "that is ok 1",  # a line of its own has it
+        "that is ok 3",  # not planned
+        "a book 2",
+        "  nested: ok 2",
+        "# ok 2 nested, in the older way",
+    ],
+)
+def test_words_that_look_like_a_result(words: str) -> None:
+    assert read(f"1..2\n{words}\nok 1 outer\n") == [Point("outer", Outcome.HELD)]
+
+
+def test_programs_in_a_row_each_count_from_one() -> None:
+    first, second = "TAP version 13\n1..2\nok 1 a\nok 2 b\n", "TAP version 13\n1..1\nhm..ok 1 c\n"
+    assert [each.claim for each in read(first + second)] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("output", "why"),
     [

@@ -173,6 +173,7 @@ def test_tests_run_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.Mon
         "bad": "#!/bin/sh\necho why; exit 1",
         "slow": "#!/bin/sh\nexec sleep 60",
         "strange": "#!/no/such/shell\n",
+        "modules": '#!/bin/sh\n[ -d "$KDIR" ] && echo ok 1 part',
     }
     for name, text in programs.items():
         (folder / name).write_text(text)
@@ -183,7 +184,7 @@ def test_tests_run_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.Mon
         Suite("timers", folder, tmp_path / "none", tuple(programs), timeout_s=1),
         Suite("kho", folder, tmp_path / "none", missing="the tree has no such suite"),
         Suite("livepatch", folder, tmp_path / "none", ("good",), modules_of="1.0+"),
-        Suite("kmod", folder, tmp_path / "none", ("good",), modules_of=platform.release()),
+        Suite("kmod", folder, tmp_path / "none", ("modules",), modules_of=platform.release()),
     ]
     heard = bytearray()
     runner = Runner(lambda: here, "new", PHASES, heard=heard.extend)  # type: ignore[arg-type, return-value]
@@ -193,6 +194,7 @@ def test_tests_run_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.Mon
         ("FAILED", "exited with 1"),
         ("FAILED", "it did not end within 1 s"),
         ("skipped", "there is no /no/such/shell here"),
+        ("FAILED", "exited with 1"),
         ("skipped", "the tree has no such suite"),
         ("skipped", f"its modules are for 1.0+, and this is {platform.release()}"),
         ("held", "1 of 1 parts held"),
