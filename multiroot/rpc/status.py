@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,3 +93,15 @@ def translated(who: str) -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise decode(error, who) from error
+    except asyncio.CancelledError as error:
+        # Who closes a channel, because the other root has ended, cancels the calls that are under way on it.
+        # They look as if their callers had been cancelled.
+        if _is_cancelled():
+            raise
+        raise PeerLostError(f"{who} has gone amid a call") from error
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has asked the task that runs this to end."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from multiroot.errors import BadRequestError, MultirootError
+from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.storage import filesystems
 from multiroot.storage.daemon import Daemon, running
 from multiroot.storage.filesystems import Filesystem
@@ -72,6 +72,7 @@ class Storage:
         self._doors: dict[str, asyncio.Server] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._daemons = asyncio.Lock()  # none is started amid a look at all of them
         # A loop of its own: what guests read and write is not to make handoffs wait.
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="disks", daemon=True)
@@ -128,7 +129,16 @@ class Storage:
         task.add_done_callback(self._tasks.discard)
 
     async def _attend(self, file: LocalFile, vmm: Wire) -> None:
-        """Lead a VMM that has come to the file's door to who has the file, and wait with it for that one."""
+        """Lead a VMM that has come to the file's door to who has the file, and wait with it for that one.
+
+        However that ends, the VMM is hung up: it comes again, and would wait for ever otherwise.
+        """
+        try:
+            await self._lead(file, vmm)
+        finally:
+            await vmm.close()
+
+    async def _lead(self, file: LocalFile, vmm: Wire) -> None:
         ours = _pid(vmm) == os.getpid()
 
         def may() -> bool:
@@ -136,22 +146,23 @@ class Storage:
 
         if not may():
             log.warning("%s: who has come to its door has no VM here that may use it", file)
-            await vmm.close()
             return
         # Who speaks NBD waits for the server's first word. So this ends only if the VMM does.
         gone = asyncio.create_task(vmm.reader.read(1))
         finding = asyncio.create_task(self._find(file, once=ours))
         try:
             await asyncio.wait({gone, finding}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done() or not finding.done() or finding.result() is None:
-                await vmm.close()
-                return
+            left = gone.done()
         finally:
             gone.cancel()
             finding.cancel()
             await asyncio.gather(gone, finding, return_exceptions=True)
-        if server := finding.result():
-            await join(vmm, server, may)
+        if finding.cancelled() or (server := finding.result()) is None:
+            return
+        if left:
+            await server.close()
+            return
+        await join(vmm, server, may)
 
     async def _find(self, file: LocalFile, *, once: bool) -> Wire | None:
         """Who has the file; waits for one who has it, but `once`. The mark says why nobody has it."""
@@ -159,7 +170,8 @@ class Storage:
         while True:
             self._changed.clear()
             try:
-                wire, why = await self._try(file.path), "it is on no disk that a root has mounted"
+                wire = await self._unless_changed(self._try(file.path))
+                why = "it is on no disk that a root has mounted"
             except (MultirootError, OSError, TimeoutError) as error:
                 wire, why = None, getattr(error, "message", "") or str(error) or "there was no answer in time"
             if wire:
@@ -174,6 +186,20 @@ class Storage:
                 async with asyncio.timeout(LOOK_S):
                     await self._changed.wait()
 
+    async def _unless_changed(self, trying: Coroutine[Any, Any, Wire | None]) -> Wire | None:
+        """What comes of it; None if what this root has changes meanwhile: a root that has just ended would
+        be waited for in vain.
+        """
+        task, changed = asyncio.ensure_future(trying), asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            if not task.done():
+                task.cancel()
+            await asyncio.gather(task, changed, return_exceptions=True)
+        return None if task.cancelled() else task.result()
+
     async def _try(self, path: str) -> Wire | None:
         if not self._left and await asyncio.to_thread(filesystems.is_here, path):
             return await self._own(path)
@@ -187,7 +213,10 @@ class Storage:
 
     async def _own(self, path: str) -> Wire:
         daemon = self._daemon(path)
-        await asyncio.to_thread(daemon.ensure)
+        async with self._daemons:
+            if self._left:
+                raise ConflictError(f"this root is leaving the disk that {path} is on")
+            await asyncio.to_thread(daemon.ensure)
         return Wire(*await asyncio.open_unix_connection(daemon.socket))
 
     @staticmethod
@@ -226,10 +255,11 @@ class Storage:
     async def _stop(self, kept: Iterable[Filesystem]) -> tuple[Filesystem, ...]:
         self._left = True
         found = {each.point: each for each in kept}
-        for daemon in await asyncio.to_thread(running, disk.DOORS):
-            filesystem = await asyncio.to_thread(filesystems.of, daemon.path)
-            found[filesystem.point] = filesystem
-            await asyncio.to_thread(daemon.end)
+        async with self._daemons:
+            for daemon in await asyncio.to_thread(running, disk.DOORS):
+                filesystem = await asyncio.to_thread(filesystems.of, daemon.path)
+                found[filesystem.point] = filesystem
+                await asyncio.to_thread(daemon.end)
         return tuple(found.values())
 
     async def _come(self, left: Sequence[Filesystem]) -> None:

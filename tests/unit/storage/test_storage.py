@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
@@ -167,6 +168,71 @@ def test_a_vmm_waits_until_somebody_has_the_file(world: World, monkeypatch: pyte
         assert vmm.recv(100) == GREETING
     assert mounted == ["/srv"]
     assert not FILE.away.exists()
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_root_that_ends_while_it_is_asked_keeps_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool
+) -> None:
+    """The question is given up when the root's end is noticed, or never answered."""
+    monkeypatch.setattr(filesystems, "come", lambda _: None)
+    world.mounted = False
+    asked = threading.Event()
+
+    def ask(_: str) -> Future[Endpoint | None]:
+        answer: Future[Endpoint | None] = Future()
+        if cancelled:
+            answer.cancel()
+        asked.set()
+        return answer
+
+    root = Storage(Surroundings("127.0.0.1", ask, lambda _: True))
+    try:
+        root.open_door(FILE)
+        with come() as vmm:
+            assert asked.wait(WAIT_S)
+            world.mounted = True
+            root.come([SRV])
+            assert vmm.recv(100) == GREETING
+    finally:
+        root.close()
+
+
+def test_a_vmm_is_hung_up_whatever_went_wrong(world: World) -> None:
+    """It comes again then."""
+    world.mounted = False
+
+    def fails(_: str) -> None:
+        raise MultirootError("the other root's agent is away")
+
+    root = world.root(fails)
+    root.open_door(FILE)
+    FILE.away.mkdir()  # no mark can be made
+    with come() as vmm:
+        assert vmm.recv(100) == b""
+
+
+def test_no_daemon_is_started_by_a_root_that_leaves_its_disks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, go_on = threading.Event(), threading.Event()
+
+    def is_here(_: str) -> bool:
+        looking.set()
+        return go_on.wait(WAIT_S)
+
+    monkeypatch.setattr(filesystems, "is_here", is_here)
+    monkeypatch.setattr(storage, "running", lambda _: ())
+    root = world.root()
+    root.open_door(FILE)
+    with come():
+        assert looking.wait(WAIT_S)
+        root.stop()
+        go_on.set()
+        until = time.monotonic() + WAIT_S
+        while not missing(1, [FILE]):
+            assert time.monotonic() < until
+    assert world.server is None
 
 
 def test_that_nobody_serves_it_is_told(world: World) -> None:
