@@ -15,6 +15,7 @@ from multiroot.bench import names
 from multiroot.bench.results.view import View
 from multiroot.cli.commands import Group
 from multiroot.cli.output import console, json_option, plain, print_json, print_table, say, shown_phases
+from multiroot.cli.output_file import OUTPUT_FOLDER
 from multiroot.units import parse_count, parse_size
 from multiroot.vm.definition import check_machine, check_ram
 
@@ -31,7 +32,7 @@ SAMPLES = click.IntRange(1, 10_000)
 def common_options(function: Function) -> Function:
     """What every bench takes."""
     for option in reversed((
-        click.option("--out", type=click.Path(path_type=Path), help="Folder for what was measured."),
+        click.option("--out", type=OUTPUT_FOLDER, help="Folder for what was measured."),
         click.option("--seed", default=1, show_default=True, help="Decides the order of turns."),
         click.option("--old-kernel", default="6.12", show_default=True, help="Name, newest, or a path."),
         click.option("--new-kernel", default="6.12", show_default=True, help="Name, newest, or a path."),
@@ -267,7 +268,7 @@ def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
 @click.argument("other", metavar="REV2")
 @click.argument("words", nargs=-1, metavar="[BENCH [OPTION]...]")
 @click.option("--turns", type=SAMPLES, default=3, show_default=True, help="Turns of each revision.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for what was measured.")
+@click.option("--out", type=OUTPUT_FOLDER, help="Folder for what was measured.")
 @click.option("--seed", default=1, show_default=True, help="Decides the order of turns.")
 @click.option("--name", default="compare", show_default=True, help="Name of the lab for the turns.")
 @json_option

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from multiroot.cli.usage import argument_name
+
 _SENTENCE = 200  # characters; click would cut the first sentence of a help text at 45
 
 
@@ -18,6 +20,12 @@ class Run:
     """What the main program wants to know of the command that runs: its `failure`."""
 
     failure: int = 0
+
+
+class MayBeEmpty(click.Option):
+    """An option of which the empty word says something; given to any other it is a mistake, such as that of a
+    script whose variable has no value.
+    """
 
 
 class Command(click.Command):
@@ -39,8 +47,32 @@ class Command(click.Command):
             run.failure = self.failure
         return super().make_context(info_name, args, parent, **extra)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        left = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            _refuse_empty(self, ctx, given)
+        return left
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_example(self.example, formatter)
+
+
+def _refuse_empty(command: click.Command, ctx: click.Context, given: Mapping[str, Any]) -> None:
+    """Raises UsageError for an empty word in place of a value: the default would be taken, untold."""
+    for param in command.params:
+        words = given.get(param.name or "")
+        if isinstance(param, MayBeEmpty) or not (
+            words == "" or (_is_repeated(param) and "" in (words or ()))
+        ):
+            continue
+        name = param.opts[0] if isinstance(param, click.Option) else argument_name(param)
+        raise click.UsageError(f"{name} is empty: leave it out, or say what it is.", ctx)
+
+
+def _is_repeated(param: click.Parameter) -> bool:
+    """An option that may be given several times; many arguments are words of another program's."""
+    return isinstance(param, click.Option) and param.multiple
 
 
 class Group(click.Group):

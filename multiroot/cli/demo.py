@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +16,17 @@ from multiroot.cli.commands import Command
 from multiroot.cli.demo_output import print_checks, tell
 from multiroot.cli.demo_stage import Showing, opened, stage_options
 from multiroot.cli.lab_options import LabChoice, lab_options
-from multiroot.cli.output import console, print_table, say, shown_phases
+from multiroot.cli.output import console, print_json, print_table, say, shown_phases
 from multiroot.cli.output_file import FILE_OR_STDOUT
 from multiroot.cli.points import PointsChoice, points_options
-from multiroot.units import parse_cpu_list, parse_size
+from multiroot.errors import BadRequestError
+from multiroot.units import format_cpu_list, parse_cpu_list, parse_size
 from multiroot.vm.definition import check_ram
 
 if TYPE_CHECKING:
     from multiroot.demo.demo_report import Report, VmSeen
     from multiroot.demo.scenario import Options
+    from multiroot.lab import lab as lab_module
 
 FAILED = 1
 KERNEL, MEMORY = "6.12", "256M"
@@ -75,17 +79,18 @@ class Wanted:
         usual = device.KERNEL if self.passthrough else KERNEL
         new_kernel = self.new_kernel or usual
         memory = self.memory(MEMORY)
-        parse_cpu_list(self.cpus)
         carve = parse_size(self.carve) if self.carve else 0
+        chosen = lab.options(
+            machine=device.MACHINE if self.passthrough else "default",
+            kernel=self.old_kernel or usual,
+            kernels=(new_kernel,),
+            vms=self.vms,
+            vm_memory=memory,
+            carve=carve or None,
+        )
+        self._check_cpus(chosen)
         return scenario.Options(
-            lab=lab.options(
-                machine=device.MACHINE if self.passthrough else "default",
-                kernel=self.old_kernel or usual,
-                kernels=(new_kernel,),
-                vms=self.vms,
-                vm_memory=memory,
-                carve=carve or None,
-            ),
+            lab=chosen,
             new_kernel=kernel_name(new_kernel),
             vm_memory=memory,
             vms=self.vms,
@@ -95,6 +100,19 @@ class Wanted:
             card=self.passthrough,
         )
 
+    def _check_cpus(self, chosen: lab_module.Options) -> None:
+        """Raises BadRequestError for CPUs that such a lab machine can't give away; they are asked for only
+        when it has booted.
+        """
+        from multiroot.lab.lab import chosen_recipe
+
+        there = range(1, chosen_recipe(chosen).cpus)
+        if others := [cpu for cpu in parse_cpu_list(self.cpus) if cpu not in there]:
+            raise BadRequestError(
+                f"the new root can't have CPU {format_cpu_list(others)}",
+                f"of this lab machine it can have {format_cpu_list([*there])}",
+            )
+
 
 @dataclass(frozen=True)
 class Output:
@@ -102,6 +120,22 @@ class Output:
 
     json_file: Path | None
     points: PointsChoice
+
+    def check_dry_run(self) -> None:
+        """Raises UsageError for what nothing can be written into."""
+        if self.points.ktap or self.points.junit:
+            raise click.UsageError("a dry run finds nothing to judge: leave --ktap and --junit out.")
+
+    def tell_intent(self, lines: Sequence[str]) -> None:
+        """What would be done, as a report would be told."""
+        data = {"would_do": [line.strip() for line in lines]}
+        if self.json_file == Path("-"):
+            print_json(data)
+            return
+        if self.json_file:
+            self.json_file.write_text(json.dumps(data, indent=2) + "\n")
+        for line in lines:
+            say(line)
 
 
 @click.command(cls=Command, example="multiroot demo --old-kernel 6.1 --new-kernel 6.12 --vms 2")
@@ -148,6 +182,8 @@ def demo(
     showing.check()
     points.check_stdout(data=json_file == Path("-"))
     output = Output(json_file, points)
+    if dry_run:
+        output.check_dry_run()
     with _page(lab.name, keep=keep) if ui and not dry_run else nullcontext():
         if showing.script:
             wanted.check_script(guest, json_file)
@@ -194,7 +230,7 @@ def _play(
 ) -> bool:
     options = wanted.options(lab, keep=keep)
     if dry_run:
-        _print_intent(options)
+        output.tell_intent(_intent(options))
         return True
     return tell(_run(options, showing), output.json_file, print_report, output.points, "multiroot demo")
 
@@ -207,8 +243,7 @@ def _play_debian(wanted: Wanted, lab: LabChoice, output: Output, keep: bool, dry
         lab, kernels, wanted.memory(demo_debian.MEMORY), wanted.disk or "pmem", keep=keep
     )
     if dry_run:
-        for line in demo_debian.intent(options):
-            say(line)
+        output.tell_intent(demo_debian.intent(options))
         return True
     report, show = demo_debian.run(options), demo_debian.print_report
     return tell(report, output.json_file, show, output.points, "multiroot demo --guest debian")
@@ -224,7 +259,7 @@ def _run(options: Options, showing: Showing) -> Report:
         return scenario.run(options, phases)
 
 
-def _print_intent(options: Options) -> None:
+def _intent(options: Options) -> list[str]:
     from multiroot import proc
     from multiroot.demo import guests
     from multiroot.lab import lab
@@ -232,18 +267,17 @@ def _print_intent(options: Options) -> None:
     from multiroot.phases import Phases
 
     machine, _ = lab.prepare(options.lab, Phases("workstation"))
-    say("boot the lab machine:")
-    say("  " + proc.quote(qemu_argv(machine)))
-    say("in it:")
     wanted = guests.definitions(options.vms, options.vm_memory, card=options.card)
+    lines = ["boot the lab machine:", "  " + proc.quote(qemu_argv(machine)), "in it:"]
     for vm in wanted:
         own = f" --guest {vm.guest} --device {vm.functions[0]} --append '{vm.append}'" if vm.functions else ""
-        say(f"  multiroot vm run {vm.name} --memory {vm.ram_bytes} --address {vm.cards[0].address}{own}")
+        lines.append(
+            f"  multiroot vm run {vm.name} --memory {vm.ram_bytes} --address {vm.cards[0].address}{own}"
+        )
     launch = f"  multiroot root launch --kernel {options.new_kernel}"
     launch += f" --cpus {options.cpus}" if options.cpus else ""
-    say(launch + (f" --carve {options.carve}" if options.carve else ""))
-    for vm in wanted:
-        say(f"  multiroot handoff {vm.name}")
+    lines.append(launch + (f" --carve {options.carve}" if options.carve else ""))
+    return [*lines, *(f"  multiroot handoff {vm.name}" for vm in wanted)]
 
 
 def print_report(report: Report) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multiroot.cli.commands import Group
+from multiroot.cli.commands import Group, MayBeEmpty
 from multiroot.cli.numbers import FiniteRange
 from multiroot.cli.output import Progress, json_option, print_json, print_lost, print_table, say
 from multiroot.cli.planning import (
@@ -38,7 +38,13 @@ def kexec() -> None:
 @click.argument("kernel")
 @click.option("--initrd", default="", metavar="FILE", help="Its initial RAM disk.")
 @click.option(
-    "--command-line", "--append", "command_line", default="", metavar="TEXT", help="Its command line."
+    "--command-line",
+    "--append",
+    "command_line",
+    cls=MayBeEmpty,
+    default="",
+    metavar="TEXT",
+    help="Its command line.",
 )
 @click.option("--reuse-cmdline", is_flag=True, help="Begin with what fits of this root's command line.")
 @request_options

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from multiroot import __version__, bugs, proc
+from multiroot.cli import usage
 from multiroot.cli.commands import Group, Run
 from multiroot.errors import BadRequestError, BugError, MultirootError
 
@@ -97,7 +98,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        fail(_usage(error), run.failure or error.exit_code)
+        fail(usage.told(error), run.failure or error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has had enough; nothing more can be written, not even at exit.
         _drop_output()
@@ -108,13 +109,6 @@ def main() -> None:
             _drop_output()
         fail(str(ours), run.failure or ours.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _usage(error: click.ClickException) -> str:
-    """What click finds wrong with a command, in one line as all else is told, and where its options are."""
-    message = " ".join(error.format_message().split()).rstrip(".")
-    context = getattr(error, "ctx", None)
-    return f"{message} (`{context.command_path} --help`)" if context else message
 
 
 def _with_notes(word: str, error: BaseException) -> str:

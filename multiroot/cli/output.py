@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,13 +25,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print data i
 
 
 def console(stderr: bool = False) -> Console:
-    """A rich console. Without a terminal it is wide enough that nothing is cut or wrapped."""
+    """A rich console. Without a terminal it is as wide as COLUMNS says, or else wide enough that nothing is
+    cut or wrapped.
+    """
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(
         file=stream,
-        width=None if stream.isatty() else 200,
+        width=None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else 200,
         highlight=False,
         soft_wrap=True,
         emoji=False,  # ":a:" is a part of an address
@@ -93,7 +96,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title
 
     table = Table(box=SIMPLE_HEAD, title=plain(title) or None, title_justify="left", pad_edge=False)
     for heading in headings:
-        table.add_column(heading.removesuffix(" >"), justify="right" if heading.endswith(" >") else "left")
+        # What has no room goes on in the next line: cut off, a number would be another one.
+        table.add_column(
+            heading.removesuffix(" >"),
+            justify="right" if heading.endswith(" >") else "left",
+            overflow="fold",
+        )
     for row in rows:
         table.add_row(*(plain(cell) for cell in row))
     console().print(table)

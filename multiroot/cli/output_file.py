@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that a command is to write, looked at before it does anything."""
+"""Files and folders that a command is to write, looked at before it does anything."""
 
 from __future__ import annotations
 
@@ -44,5 +44,21 @@ def _check(path: Path) -> None:
         raise BadRequestError(f"{path} cannot be written", "name another file")
 
 
+class OutputFolder(click.ParamType[Path]):
+    """The path of a folder to write into, which may have to be made. Raises BadRequestError for any other."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+        if not there.is_dir():
+            raise BadRequestError(f"{there} is a file", "name a folder")
+        if not os.access(there, os.W_OK):
+            raise BadRequestError(f"{there} cannot be written to", "name another folder")
+        return path
+
+
+OUTPUT_FOLDER = OutputFolder()
 OUTPUT_FILE = OutputFile()
 FILE_OR_STDOUT = OutputFile(stdout=True)

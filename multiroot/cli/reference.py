@@ -15,6 +15,7 @@ import click
 from multiroot import errors
 from multiroot.cli.commands import Command, Group
 from multiroot.cli.main import cli
+from multiroot.cli.usage import argument_name
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
@@ -93,9 +94,13 @@ def _synopsis(path: tuple[str, ...], command: click.Command) -> str:
 
 
 def _argument(argument: click.Argument) -> str:
-    name = _value(argument) if isinstance(argument.type, click.Choice) else (argument.name or "").upper()
-    name += "..." if argument.nargs == -1 else ""
-    return name if argument.required else f"[{name}]"
+    if argument.metavar:
+        name = argument.metavar
+    else:
+        name = _value(argument) if isinstance(argument.type, click.Choice) else argument_name(argument)
+        name += "..." if argument.nargs == -1 else ""
+    bracketed = name.startswith("[") and name.endswith("]")
+    return name if argument.required or bracketed else f"[{name}]"
 
 
 def _option(option: click.Option) -> str:

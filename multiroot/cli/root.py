@@ -9,7 +9,7 @@ import click
 
 from multiroot import arch
 from multiroot.cli.agent import connect, status_of
-from multiroot.cli.commands import Group
+from multiroot.cli.commands import Group, MayBeEmpty
 from multiroot.cli.output import json_option, print_json, print_lost, print_table, say
 from multiroot.cli.planning import print_sent_plan
 from multiroot.cli.terms import join_option
@@ -111,7 +111,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--initrd", default="", help="Its initrd's path, when KERNEL is a path.")
 @click.option("--cpus", default="", help="CPUs for it, such as 2-3; the planner chooses without.")
 @click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it, such as 1G.")
-@click.option("--append", default="", help="More kernel parameters.")
+@click.option("--append", cls=MayBeEmpty, default="", help="More kernel parameters.")
 @join_option
 @click.option(
     "--keep",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from multiroot.cli.commands import Command
+from multiroot.cli.commands import Command, MayBeEmpty
 from multiroot.cli.lab_options import LabChoice, SizeType, lab_options
 from multiroot.cli.numbers import FiniteRange
 from multiroot.cli.output import clean, console, plain, print_json, say, shown_phases
@@ -154,8 +154,12 @@ class Asked:
     type=click.Choice(["boot", "launch", "handover", "update"]),
     help="How far the machine is when CMD runs (handover: the guest is in the new root).",
 )
-@click.option("--append-old", default="", metavar="WORDS", help="More of the old root's command line.")
-@click.option("--append-new", default="", metavar="WORDS", help="More of the new root's command line.")
+@click.option(
+    "--append-old", cls=MayBeEmpty, default="", metavar="WORDS", help="More of the old root's command line."
+)
+@click.option(
+    "--append-new", cls=MayBeEmpty, default="", metavar="WORDS", help="More of the new root's command line."
+)
 @click.option(
     "--carry", "carried", multiple=True, type=click.Path(path_type=Path), help="A file to lie beside CMD."
 )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from multiroot.cli.agent import agent_target, connect
-from multiroot.cli.commands import Group
+from multiroot.cli.commands import Group, MayBeEmpty
 from multiroot.cli.output import json_option, print_json, print_lost, print_table, say
 from multiroot.cli.planning import print_sent_plan
 from multiroot.cli.terms import join_option, terms_message, terms_options
@@ -22,7 +22,7 @@ from multiroot.units import format_size
 @click.option("--initrd", default="", help="Its initrd's path, when KERNEL is a path.")
 @click.option("--cpus", default="", help="CPUs for the new root to begin with, such as 2-3.")
 @click.option("--carve", default="", metavar="SIZE[@BASE]", help="Memory for it to begin with, such as 1G.")
-@click.option("--append", default="", help="More kernel parameters.")
+@click.option("--append", cls=MayBeEmpty, default="", help="More kernel parameters.")
 @join_option
 @click.option(
     "--until", default="", metavar="STEP", help="Stop after a step; a later update goes on from there."

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from multiroot.cli.agent import connect
+from multiroot.cli.commands import MayBeEmpty
 from multiroot.errors import MultirootError
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import options, with_options
@@ -66,6 +67,7 @@ def definition_options(command: Callable[..., None], *, show_defaults: bool = Tr
         command = click.option(
             option.flag,
             option.key,
+            cls=MayBeEmpty,
             metavar=option.metavar,
             default=option.default,
             multiple=option.multiple,

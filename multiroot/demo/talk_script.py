@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from multiroot import toml_files
 from multiroot.errors import BadRequestError
+from multiroot.lab import model_errors
 from multiroot.lab.recipes import Recipe, Size
 from multiroot.units import MIB
 
@@ -96,7 +97,5 @@ def read(path: Path) -> Talk:
     except FileNotFoundError as error:
         raise BadRequestError(f"there is no {path}", f"{SAMPLE} is a talk to begin with") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(each) for each in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        raise BadRequestError(f"{path} is no talk: {where + ': ' if where else ''}{what}") from error
+        _, _, told = model_errors.first(error)
+        raise BadRequestError(f"{path} is no talk: {told}") from error

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, CommandError, ConflictError
-from multiroot.lab import disk_image, grub, paths, recipes, roots
+from multiroot.lab import disk_image, grub, model_errors, paths, recipes, roots
 from multiroot.lab.cache import Cache
 from multiroot.phase_names import PhaseName
 
@@ -70,8 +70,8 @@ def read_info(text: str, file: Path) -> DiskInfo:
     try:
         info = _Info.model_validate_json(text)
     except ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        raise BadRequestError(f"qemu-img says nothing about {file} that we know: {problem}") from error
+        _, _, told = model_errors.first(error)
+        raise BadRequestError(f"qemu-img says nothing about {file} that we know: {told}") from error
     whole = f"make it whole first: qemu-img convert -O qcow2 {proc.quote([file])} whole.qcow2"
     if info.backing is not None:
         raise BadRequestError(f"{file} is only what differs from another image, {info.backing}", whole)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from multiroot import toml_files
 from multiroot.errors import BadRequestError, MultirootError
-from multiroot.lab import paths
+from multiroot.lab import model_errors, paths
 from multiroot.units import parse_cpu_list, parse_size
 
 
@@ -172,13 +172,10 @@ def read(path: Path, model: type[Model], *, overrides: dict[str, object] | None 
     try:
         return model.model_validate({**data, **(overrides or {})})
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        where, kind, told = model_errors.first(error)
         raise BadRequestError(
-            f"{path}: {field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}",
-            _names(model)
-            if first["type"] in ("extra_forbidden", "missing") and len(first["loc"]) == 1
-            else "",
+            f"{path}: {told}",
+            _names(model) if kind in ("extra_forbidden", "missing") and len(where) == 1 else "",
         ) from error
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from multiroot.errors import BadRequestError
 from multiroot.phases import Phase
@@ -82,12 +82,14 @@ class Run:
 
 
 class Recorder:
-    """Writes a run's file as it goes on, so that a run cut short leaves what it has measured."""
+    """Writes a run's file as it goes on, so that a run cut short leaves what it has measured.
+
+    There is no file before there is something to write: what is refused leaves an earlier run's as it is.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file = path.open("w", encoding="utf-8")
+        self._file: TextIO | None = None
 
     def header(self, header: Header) -> None:
         self._write({"kind": "run", "format": FORMAT, **asdict(header)})
@@ -99,9 +101,13 @@ class Recorder:
         self._write({"kind": "skipped", "contender": contender, "why": why})
 
     def close(self) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
 
     def _write(self, record: dict[str, Any]) -> None:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8")
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 

@@ -49,6 +49,15 @@ def test_written_and_read(
     recorder.close()
 
 
+def test_a_run_that_is_refused_leaves_no_file_and_keeps_an_earlier_one(tmp_path: Path) -> None:
+    Recorder(tmp_path / "new/samples.jsonl").close()
+    assert not list(tmp_path.iterdir())
+    path = tmp_path / "samples.jsonl"
+    path.write_text("of an earlier run")
+    Recorder(path).close()
+    assert path.read_text() == "of an earlier run"
+
+
 def test_values_by_contender_and_metric() -> None:
     run = Run(HEADER, (Sample("a", 0, {"x": 1}), Sample("b", 0, {"x": 5}), Sample("a", 1, {"x": 2, "y": 3})))
     assert run.values("a", "x") == [1, 2]

@@ -60,6 +60,16 @@ def test_a_bench_as_data(run: Run, asked: dict[str, Any], tmp_path: Path, name: 
     assert data == json.loads((tmp_path / "out/summary.json").read_text())
 
 
+@pytest.mark.parametrize("name", BENCHES)
+def test_a_folder_that_cannot_be_one_is_refused_at_once(
+    run: Run, asked: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = run("bench", name, "--out", tmp_path / "file/below")
+    assert (done.code, done.out, asked) == (2, "", {})
+    assert done.err == f"multiroot: {tmp_path}/file is a file (name a folder)\n"
+
+
 def test_lists_are_read(run: Run, asked: dict[str, Any], tmp_path: Path) -> None:
     words = ("--ram", "128M,1G", "--machine", "q35,microvm,pcie=on", "--contenders", "in-place", "--vms", 3)
     run("bench", "handoff", "--out", tmp_path / "1", *words)

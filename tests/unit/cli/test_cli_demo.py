@@ -96,6 +96,40 @@ def test_demo_dry_run(run: Run, asked: list[scenario.Options], monkeypatch: pyte
     ]
 
 
+def test_a_dry_run_as_data(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(labs, "prepare", lambda options, phases: (None, None))
+    monkeypatch.setattr(machines, "qemu_argv", lambda machine: ["qemu"])
+    for guest, last in (("ticker", "multiroot handoff vm1"), ("debian", "multiroot update --kernel 6.12")):
+        done = run("demo", "--guest", guest, "--dry-run", "--json", "-")
+        assert last in json.loads(done.out)["would_do"]
+        done = run("demo", "--guest", guest, "--dry-run", "--json", tmp_path / "plan")
+        assert last in json.loads((tmp_path / "plan").read_text())["would_do"]
+        assert last in done.out
+
+
+@pytest.mark.parametrize("words", [("--ktap",), ("--junit", "x.xml"), ("--guest", "debian", "--ktap")])
+def test_a_dry_run_has_no_test_points(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("demo", "--dry-run", *words)
+    assert (done.code, done.out) == (2, "")
+    assert "a dry run finds nothing to judge" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dry", [("--dry-run",), ()])
+@pytest.mark.parametrize(("cpus", "others"), [("9", "9"), ("0-2", "0"), ("2-4", "4")])
+def test_cpus_that_the_lab_machine_cannot_give_away(
+    run: Run, asked: list[scenario.Options], dry: tuple[str, ...], cpus: str, others: str
+) -> None:
+    done = run("demo", "--cpus", cpus, *dry)
+    assert (done.code, done.out, asked) == (2, "", [])
+    assert done.err == (
+        f"multiroot: the new root can't have CPU {others} (of this lab machine it can have 1-3)\n"
+    )
+
+
 GENERATION = Generation(
     number=1,
     seconds=41.25,

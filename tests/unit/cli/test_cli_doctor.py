@@ -61,4 +61,4 @@ def test_completion(run: Run) -> None:
         assert "_MULTIROOT_COMPLETE" in done.out
     done = run("completion", "ksh")
     assert (done.code, done.out) == (2, "")
-    assert "'ksh' is not one of" in done.err
+    assert "SHELL: 'ksh' is none of" in done.err

@@ -88,7 +88,7 @@ def test_up_dry_run_prints_the_command(run: Run, lab: LabState, monkeypatch: pyt
     [
         (("--carve", "lots"), 2, "multiroot: not a size: 'lots' (write it like 256M or 1G)"),
         (("--kernel", "5.4"), 2, "multiroot: no kernel called '5.4'"),
-        (("--cpus", "1"), 2, "multiroot: Invalid value for '--cpus'"),
+        (("--cpus", "1"), 2, "multiroot: --cpus: 1 is no number from 2 to 64"),
     ],
 )
 def test_up_refuses(run: Run, lab: LabState, words: tuple[str, ...], code: int, line: str) -> None:
@@ -196,4 +196,4 @@ def test_build(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None
 def test_accel_is_asked_for_by_name(run: Run, lab: LabState) -> None:
     done = run("lab", "up", "--accel", "xen")
     assert (done.code, done.out) == (2, "")
-    assert "'xen' is not one of" in done.err
+    assert "'xen' is none of" in done.err

@@ -175,14 +175,46 @@ def test_text_that_stdout_cannot_say_is_no_bug(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("root", "launch"), "Missing option '--kernel' (`multiroot root launch --help`)"),
-        (("vm", "nonsense"), "No such command 'nonsense' (`multiroot vm --help`)"),
-        (("vm", "show", "a", "b"), "Got unexpected extra argument (b) (`multiroot vm show --help`)"),
+        (("root", "launch"), "--kernel is missing (`multiroot root launch --help`)"),
+        (("vm", "nonsense"), "there is no command nonsense (`multiroot vm --help`)"),
+        (("vm", "runn"), "there is no command runn; did you mean run? (`multiroot vm --help`)"),
+        (("vm", "show"), "NAME is missing (`multiroot vm show --help`)"),
+        (("demo", "--vmz", "2"), "there is no option --vmz; did you mean --vms? (`multiroot demo --help`)"),
+        (("demo", "--vms"), "--vms needs a value"),
+        (("demo", "--keep=1"), "--keep takes no value"),
+        (("demo", "--vms", "x"), "--vms: 'x' is no whole number (`multiroot demo --help`)"),
+        (("demo", "--vms", "17"), "--vms: 17 is no number from 1 to 16 (`multiroot demo --help`)"),
+        (("completion", "x"), "SHELL: 'x' is none of bash, zsh, fish (`multiroot completion --help`)"),
+        (("vm", "show", "a", "b"), "there is no use for: b (`multiroot vm show --help`)"),
     ],
 )
 def test_what_is_wrong_with_a_command_is_one_line(run: Run, words: tuple[str, ...], line: str) -> None:
     done = run(*words)
     assert (done.code, done.out, done.err) == (2, "", f"multiroot: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("plan", "show", "--cpus", ""), "--cpus"),
+        (("plan", "show", "--carve="), "--carve"),
+        (("bench", "handoff", "--contenders", ""), "--contenders"),
+        (("bench", "launch", "--out", ""), "--out"),
+        (("root", "adopt", "--device", ""), "--device"),
+        (("vm", "list", "--root", ""), "--root"),
+        (("handoff", "cancel", ""), "VM"),
+        (("vm", "show", ""), "NAME"),
+    ],
+)
+def test_an_empty_word_is_not_taken_for_the_default(run: Run, words: tuple[str, ...], name: str) -> None:
+    done = run(*words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"multiroot: {name} is empty: leave it out, or say what it is (")
+
+
+def test_an_empty_command_line_of_a_kernel_is_one(run: Run) -> None:
+    assert "empty" not in run("root", "launch", "--kernel", "6.12", "--append", "").err
+    assert "empty" not in run("vm", "edit", "web", "--device", "").err
 
 
 @pytest.mark.parametrize("words", [("demo", "--live"), ("lab", "ui")])

@@ -91,4 +91,4 @@ def test_listing_commands_imports_none() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in COMMANDS)
-    assert done.stderr.strip() == "['multiroot.cli.commands', 'multiroot.cli.main']"
+    assert done.stderr.strip() == "['multiroot.cli.usage', 'multiroot.cli.commands', 'multiroot.cli.main']"

@@ -155,9 +155,9 @@ def test_repeats_have_a_flake_rate(run: Run, played: Played) -> None:
         (("--allow", "none", "--", "true"), "there is no file none"),
         (("--until", "boot", "--in", "new", "--", "true"), "--until boot has no new root"),
         (("--until", "update", "--in", "old", "--", "true"), "leaves no old root"),
-        (("--in", "guest", "--", "true"), "'guest' is not one of"),
+        (("--in", "guest", "--", "true"), "--in: 'guest' is none of"),
         (("--keep", "--repeat", "2"), "--keep is for one trial"),
-        (("--bogus",), "No such option"),
+        (("--bogus",), "there is no option --bogus"),
         (("--machine", "none", "--", "true"), "no machine called 'none'"),
     ],
 )

@@ -119,7 +119,7 @@ def test_update_dry_run(run: Run, agent: FakeAgent) -> None:
     [
         ((), "say which kernel: --kernel NAME"),
         (("--kernel", "6.12", "--keep-old", "--until", "join"), "--keep-old is --until handover"),
-        (("--kernel", "6.12", "--timeout", "-1"), "-1 is not in the range"),
+        (("--kernel", "6.12", "--timeout", "-1"), "--timeout: -1 is no number from 0 to 86400"),
     ],
 )
 def test_an_update_that_makes_no_sense(run: Run, agent: FakeAgent, words: tuple[str, ...], line: str) -> None:

@@ -155,7 +155,7 @@ def test_no_file_and_no_name(run: Run, agent: FakeAgent, tmp_path: Path) -> None
     assert (folder.code, folder.err) == (2, f"multiroot: cannot read {tmp_path}: Is a directory\n")
     nameless = run("vm", "run")
     assert nameless.code == 2
-    assert "Missing argument 'NAME'. Or give a file that has one: --file FILE (`" in nameless.err
+    assert "NAME is missing. Or give a file that has one: --file FILE (`" in nameless.err
     assert agent.calls == []
 
 

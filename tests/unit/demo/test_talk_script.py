@@ -30,9 +30,9 @@ def script(*deeds: str, **more: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "step: Field required"),
-        ("step = []", "step: "),
-        (script("dance"), "step.0.do: "),
+        ("", "step is missing"),
+        ("step = []", "step must hold at least 1"),
+        (script("dance"), "step.0.do must be '', 'launch', "),
         (script("handoff"), "step 1: handoff needs a new root"),
         (script("launch", "launch"), "step 2: launch needs a machine with one root"),
         (script("launch", "handoff", "handoff"), "step 3: the VMs are in the new root already"),
@@ -40,11 +40,11 @@ def script(*deeds: str, **more: str) -> str:
         (script("launch", "handoff", "crash"), "step 3: the new root has the VMs"),
         (script("launch", "crash", "handoff"), "step 3: the new root has crashed"),
         (script("launch", "handoff", "next"), "step 3: next needs a machine with one root"),
-        (script("launch", vms="0"), "vms: "),
+        (script("launch", vms="0"), "vms must be at least 1"),
         (script("launch", vm_memory='"lots"'), "vm_memory: not a size"),
-        (script("launch", talk="1"), "talk: "),
+        (script("launch", talk="1"), "talk is no key here"),
         ('[[step]]\nsay = "x"\nkernel = "6.1"\n', "step 1: only launch and next start a kernel"),
-        ("[[step]]\nwait = -1\n", "step.0.wait: "),
+        ("[[step]]\nwait = -1\n", "step.0.wait must be at least 0"),
         ("[[step]\n", "is not valid TOML"),
     ],
 )
