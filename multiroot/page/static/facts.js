@@ -39,7 +39,7 @@ export class Model {
   reset() {
     this.document = {};
     this.strips = new Map();
-    this.moments = new Map(); // of handoffs: the ticks, and the frames of a card, around them
+    this.moments = new Map(); // of handoffs: ticks, a card's frames, pings and web answers around them
     this.places = new Map(); // of VMs: where their memory was when they were first seen
     this.said = "";
     this.saidAt = 0;
@@ -120,10 +120,12 @@ export class Model {
       const known = this.moments.get(key);
       if (!middle || known?.full) continue;
       const end = number(handoff.resumed_ns) + AROUND;
-      const points = this.strip(`ticks/${handoff.vm}`).filter((p) => p[0] > middle - AROUND && p[0] < end);
+      const around = (kind) =>
+        this.strip(`${kind}/${handoff.vm}`).filter((p) => p[0] > middle - AROUND && p[0] < end);
+      const points = around("ticks");
       if (known && points.length < known.points.length) continue;
-      const frames = this.strip(`frames/${handoff.vm}`).filter((p) => p[0] > middle - AROUND && p[0] < end);
-      this.moments.set(key, { points, frames, full: this.at > end + 1e9 });
+      const kept = { points, frames: around("frames"), pings: around("ping"), web: around("web") };
+      this.moments.set(key, { ...kept, full: this.at > end + 1e9 });
       if (this.moments.size > MOMENTS) this.moments.delete(this.moments.keys().next().value);
     }
   }

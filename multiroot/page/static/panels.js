@@ -2,7 +2,7 @@
 // Steps, figures, consoles, the comparison, and the closing panel.
 
 import { list, number, part, text } from "./facts.js";
-import { blackout, checks, gapOf, handoffs, lastDone, roots, shortRelease, sideOf } from "./story.js";
+import { blackout, checks, gapOf, handoffs, lastDone, roots, shortRelease, sideOf, steps } from "./story.js";
 import { el, kilobytes, ms, setData, setText } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -28,14 +28,12 @@ const EDGE = {
 
 export function drawSteps(facts) {
   const update = part(facts, "update");
-  const steps = part(update, "steps");
-  if (!changed("steps", [update.order, steps, update.no_return, update.error])) return;
-  const edges = list(update.order).map((name) => text(part(steps, name).edge));
-  const passed = list(update.order).indexOf(update.no_return);
-  const open = passed < 0 || ["", "undone"].includes(edges[passed]);
+  const all = steps(facts);
+  if (!changed("steps", [all, update.no_return, update.error])) return;
+  const last = all.find(({ name }) => name === update.no_return);
+  const open = !last || ["", "undone"].includes(last.edge);
   const parts = [];
-  list(update.order).forEach((name, index) => {
-    const edge = edges[index];
+  all.forEach(({ name, edge, undo }) => {
     if (name === update.no_return)
       parts.push(
         el(
@@ -44,7 +42,7 @@ export function drawSteps(facts) {
           open ? "point of no return" : "no way back from here",
         ),
       );
-    const back = open && edge === "done" && part(steps, name).undo;
+    const back = open && edge === "done" && undo;
     const failed = edge === "failed" && update.error ? `: ${update.error}` : "";
     const word = el(
       "span",

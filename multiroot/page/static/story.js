@@ -117,6 +117,22 @@ export function runningStep(document) {
   return list(update.order).find((name) => ["begin", "undo"].includes(steps[name]?.edge)) ?? "";
 }
 
+// The update's steps, each with its edge and whether it can be taken back. Somebody who hands over each VM by
+// hand (`multiroot handoff`) has done what the step `handover` does.
+export function steps(document) {
+  const update = part(document, "update");
+  const known = part(update, "steps");
+  const newest = roots(document).at(-1)?.number;
+  const all = running(document);
+  const joined = part(known, "join").edge === "done";
+  const crossed = joined && all.length > 0 && all.every((vm) => vm.owner === newest);
+  return list(update.order).map((name) => {
+    const { edge, undo } = part(known, name);
+    const byHand = name === "handover" && !text(edge) && crossed;
+    return byHand ? { name, edge: "done", undo: true } : { name, edge: text(edge), undo: Boolean(undo) };
+  });
+}
+
 const SILENT_NS = 3e9; // a machine that is busy has agents that are silent for a moment: the kernel's box says so
 
 // What nobody wanted to happen, and what it means for the VMs; "" if all is well.

@@ -178,15 +178,32 @@ export function drawMoment(model, vm) {
   const x = (at) => ((at - middle) / wide + 0.5) * place.width;
   setText($("moment-note"), `root ${handoff.giver} → root ${handoff.taker}; ${ms(wide)} wide`);
   const seen = { from: middle - wide / 2, to: middle + wide / 2 };
-  const frames = between(kept.frames, seen.from, seen.to);
+  const cut = (points) => between(points, seen.from, seen.to);
+  const frames = cut(kept.frames);
   drawing.replaceChildren(
-    ...momentParts(place, x, gap, told, handoff, between(kept.points, seen.from, seen.to), frames),
+    ...momentParts(place, x, gap, told, handoff, cut(kept.points), frames),
+    ...answers(place, x, [...cut(kept.pings), ...cut(kept.web)]),
   );
   return undefined;
 }
 
+// What the guest answered meanwhile, to pings and to web requests: in the row of the blackout's line.
+function answers({ height, unit }, x, points) {
+  if (!points.length) return [];
+  const row = belowTicks(height, unit);
+  return [
+    ...points.map(([at]) =>
+      svg("circle", { class: "answer", cx: x(at), cy: row, r: Math.max(1.5, unit / 7) }),
+    ),
+    labelAt({ unit }, "answers", row - unit * 0.55, unit),
+  ];
+}
+
+const ticksHigh = (height, unit) => height - unit * 2.3;
+const belowTicks = (height, unit) => ticksHigh(height, unit) + unit * 0.55;
+
 function momentParts({ width, height, unit }, x, gap, told, handoff, points, frames) {
-  const high = height - unit * 2.3;
+  const high = ticksHigh(height, unit);
   const above = frames.length ? high * 0.62 : high; // what the ticks get; the card's frames have the rest
   const [left, right] = [x(gap.from), x(gap.to)];
   const middle = (left + right) / 2;
@@ -196,7 +213,7 @@ function momentParts({ width, height, unit }, x, gap, told, handoff, points, fra
     return element;
   };
   const [stopped, resumed] = [x(handoff.stopped_ns), x(handoff.resumed_ns)];
-  const below = high + unit * 0.55;
+  const below = belowTicks(height, unit);
   return [
     svg("rect", { class: "beat-gap", x: left, y: 0, width: Math.max(1, right - left), height: high }),
     ...marks("ticks", points, x, unit * 0.25, above - unit * 0.25, handoff.taker),
