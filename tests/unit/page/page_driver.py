@@ -201,4 +201,13 @@ def compare(viewer: Viewer, facts: Facts) -> None:
             if handoff.gap_ns:
                 assert viewer.text("[data-fact=gap]") == f"{handoff.gap_ns / 1e6:g} ms"
     edges = viewer.page.locator(".step").evaluate_all("all => all.map(each => each.dataset.edge)")
-    assert edges == [facts.update.steps[name].edge for name in facts.update.order]
+    assert edges == [edge_shown(facts, name) for name in facts.update.order]
+
+
+def edge_shown(facts: Facts, name: str) -> str:
+    """A step's edge; who has handed all VMs over by hand has done `handover`."""
+    edge = facts.update.steps[name].edge
+    alive = [vm for vm in facts.vms.values() if vm.state in ("running", "frozen", "paused")]
+    newest = max((root.number for root in facts.roots.values()), default=0)
+    by_hand = facts.update.steps["join"].edge == "done" and {vm.owner for vm in alive} == {newest}
+    return "done" if name == "handover" and not edge and by_hand else edge
