@@ -16,7 +16,7 @@ from multiroot.phases import Phases
 BENCH = Path(__file__).parent / "guest/park_bench.c"
 LEDGER, LEDGER_SIZE = 0x10000, 0x10000
 START = 0x8000
-PARK = LEDGER + 0x4000
+PARK = LEDGER + 0x3000
 # What the code needs of asm/msr-index.h, which is a kernel's own; and it refers to itself, as modules may.
 MSR_INDEX = """#define MSR_EFER 0xc0000080
 #define MSR_IA32_MCG_STATUS 0x17a
@@ -46,7 +46,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 def program(folder: Path) -> tuple[Path, dict[str, int]]:
     """The bench, linked for where multiboot loads it, and where its symbols are."""
     binary = folder / "bench"
-    places = {"park": PARK, "park_enter": PARK + 0x100, "slot": PARK + 0x5010, "slot_stack": PARK + 0x60C0}
+    places = {"park": PARK, "park_enter": PARK + 0x100, "slot": PARK + 0x5010, "slot_stack": PARK + 0x62C0}
     flags = "-m32 -ffreestanding -nostdlib -static -fno-pic -no-pie -O1 -fno-stack-protector -mno-sse -Wall"
     linker = "-Wl,--section-start=.multiboot=0x100000,-Ttext=0x101000,--build-id=none,-z,noexecstack"
     defined = [f"-Wl,--defsym={name}={value:#x}" for name, value in places.items()]

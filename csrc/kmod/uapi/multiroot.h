@@ -12,12 +12,12 @@
 #include <linux/types.h>
 
 enum {
-	MULTIROOT_ABI = 4,
+	MULTIROOT_ABI = 5,
 	MULTIROOT_IOC_MAGIC = 0xB7,
 
 	/* Ledger: 64 KiB below 1 MiB that outlives every root. */
 	MULTIROOT_LEDGER_SIZE = 0x10000,
-	MULTIROOT_LEDGER_CPUS = 255,
+	MULTIROOT_LEDGER_CPUS = 288,
 	MULTIROOT_LEDGER_E820 = 128,
 	MULTIROOT_LEDGER_IOAPICS = 32,
 	MULTIROOT_LEDGER_UNITS = 32,
@@ -319,7 +319,7 @@ struct multiroot_ledger {
 	struct multiroot_ledger_bridge bridge[32];
 	struct multiroot_ledger_window window[128];
 	struct multiroot_ledger_e820 e820[128];
-	struct multiroot_ledger_cpu cpu[256];
+	struct multiroot_ledger_cpu cpu[288];
 };
 
 #endif /* _UAPI_MULTIROOT_H */

@@ -171,7 +171,7 @@ static void look_at_stacks(bool write)
 	uint8_t *stacks = (uint8_t *)(PARK + MR_PARK_STACKS);
 	uint32_t i;
 
-	for (i = 0; i < 256 * MR_PARK_STACK_SIZE; i++) {
+	for (i = 0; i < MR_PARK_CPUS * MR_PARK_STACK_SIZE; i++) {
 		if (i / MR_PARK_STACK_SIZE == 1)
 			continue;
 		if (write)

@@ -47,7 +47,7 @@ def root(module: Path, tmp_path: Path) -> ctypes.CDLL:
 
 def cpu(root: ctypes.CDLL, hardware_id: int, owner: int, state: int, *, parked: bool = False) -> None:
     root.mr_ledger_set_cpu(hardware_id, owner, state)
-    (ctypes.c_bool * 255).in_dll(root, "parked")[hardware_id] = parked
+    (ctypes.c_bool * 288).in_dll(root, "parked")[hardware_id] = parked
 
 
 def done(root: ctypes.CDLL) -> list[str]:

@@ -10,6 +10,7 @@ from kernel_code import compiled
 
 ONLINE, OFFLINE, GRANTED, STARTED, PARKED = range(5)
 BOOT = 1
+MOST = 288  # CPUs that a machine may have
 Seats = dict[int, tuple[int, int]]  # by hardware id: root and state
 
 
@@ -29,7 +30,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         ({BOOT: (1, ONLINE), 3: (2, STARTED), 4: (2, ONLINE)}, [1, 2]),
         # The second one panicked; its other CPUs are parked, of which the ledger's states do not tell.
         ({BOOT: (1, ONLINE), 3: (2, PARKED), 4: (2, ONLINE)}, [1]),
-        ({BOOT: (1, PARKED), 2: (1, ONLINE), 254: (2, STARTED)}, [2]),
+        ({BOOT: (1, PARKED), 2: (1, ONLINE), MOST - 1: (2, STARTED)}, [2]),
         # It took the boot CPU over, started a third, and has ended.
         ({BOOT: (2, ONLINE), 3: (2, PARKED), 2: (3, STARTED)}, [3]),
         ({BOOT: (1, ONLINE), 3: (1, OFFLINE)}, [1]),
@@ -68,6 +69,24 @@ def test_a_ledger_in_which_somebody_lives_is_not_made_anew(
         ledger.mr_ledger_set_cpu(number, root, state)
     assert ledger.load(hardware_id, cpus, 1) == answer
     assert ledger.owner(2) == (seats.get(2, (0,))[0] if answer else int(cpus > 2 and hardware_id == 0))
+
+
+def test_each_cpu_of_a_large_machine_has_a_place_and_one_more_changes_nothing(ledger: ctypes.CDLL) -> None:
+    ledger.begin(0)
+    ledger.mr_ledger_bury()
+    assert ledger.load(0, MOST, 1) == LOADED
+    assert [ledger.owner(cpu) for cpu in range(MOST)] == [1] * MOST
+    for cpu in range(MOST // 2, MOST):
+        ledger.mr_ledger_set_cpu(cpu, 2, STARTED if cpu == MOST - 1 else GRANTED)
+    assert [root for root in range(4) if ledger.multiroot_root_lives(root)] == [1, 2]
+    ledger.mr_ledger_set_cpu(MOST, 3, STARTED)
+    assert [root for root in range(4) if ledger.multiroot_root_lives(root)] == [1, 2]
+    assert [ledger.mr_ledger_cpu_root(cpu) for cpu in (MOST // 2 - 1, MOST - 1, MOST, 1 << 31)] == [
+        1,
+        2,
+        0,
+        0,
+    ]
 
 
 def test_a_ledger_of_another_version_is_refused_and_one_that_was_buried_is_not(ledger: ctypes.CDLL) -> None:

@@ -121,7 +121,7 @@ ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
         ("machine", "failed", "SEV-SNP", put(SNP, "Y")),
         ("machine", "failed", "TDX", put(TDX, "Y")),
         ("machine", "failed", "encrypts its memory", replace("proc/cmdline", "con", "mem_encrypt=on con")),
-        ("machine", "failed", "APIC id 255", replace("proc/cpuinfo", "apicid\t\t: 3\n", "apicid\t\t: 255\n")),
+        ("machine", "failed", "APIC id 288", replace("proc/cpuinfo", "apicid\t\t: 3\n", "apicid\t\t: 288\n")),
         ("kernel", "failed", "locked down", put(LOCKDOWN, "none [integrity] confidentiality")),
         ("kernel", "failed", "a crash kernel", CRASH_KERNEL),
         ("kernel", "warning", "crash kernel is loaded", put("sys/kernel/kexec_crash_loaded", "1")),

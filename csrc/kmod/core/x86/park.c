@@ -108,6 +108,8 @@ void mr_park_build(struct multiroot_ledger *ledger, phys_addr_t phys)
 	u8 *base = (u8 *)ledger + MR_PARK_OFFSET;
 
 	BUILD_BUG_ON(sizeof(*ledger) > MR_PARK_OFFSET);
+	BUILD_BUG_ON(MR_PARK_CPUS != MULTIROOT_LEDGER_CPUS);
+	BUILD_BUG_ON(MR_PARK_SLOTS + MR_PARK_CPUS * sizeof(struct mr_park_slot) > MR_PARK_STACKS);
 	BUILD_BUG_ON(MR_PARK_OFFSET + MR_PARK_END > MULTIROOT_LEDGER_SIZE);
 	BUILD_BUG_ON(MR_PARK_PARAMS + sizeof(struct mr_park_params) > MR_PARK_GATES);
 	BUILD_BUG_ON(MR_PARK_CODE64 != __KERNEL_CS || MR_PARK_DATA32 != __KERNEL_DS);

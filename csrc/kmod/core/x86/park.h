@@ -6,16 +6,17 @@
 #ifndef _MULTIROOT_PARK_H
 #define _MULTIROOT_PARK_H
 
-#define MR_PARK_OFFSET		0x4000	/* from the start of the ledger; the rest is from here on */
+#define MR_PARK_CPUS		288	/* MULTIROOT_LEDGER_CPUS */
+#define MR_PARK_OFFSET		0x3000	/* from the start of the ledger; the rest is from here on */
 #define MR_PARK_ENTER		0x100	/* here a kernel's CPUs come in; a startup IPI leads to the very start */
 #define MR_PARK_PARAMS		0xc00	/* at the end of the code's page */
 #define MR_PARK_GATES		0x1000	/* of interrupts, in 64-bit and in 32-bit mode */
 #define MR_PARK_TABLES		0x2000	/* page directory, PDPT, PML4, a page each */
 #define MR_PARK_SLOTS		0x5000	/* by APIC id */
-#define MR_PARK_STACKS		0x6000	/* " */
+#define MR_PARK_STACKS		0x6200	/* " */
 /* Holds an interrupt's frame in 64-bit mode, which is aligned to 16 bytes, while another of them is there already. */
 #define MR_PARK_STACK_SIZE	96
-#define MR_PARK_END		(MR_PARK_STACKS + 256 * MR_PARK_STACK_SIZE)
+#define MR_PARK_END		(MR_PARK_STACKS + MR_PARK_CPUS * MR_PARK_STACK_SIZE)
 
 /* In the park's GDT. The second and third are where every kernel has its own, which interrupts come back to. */
 #define MR_PARK_CODE32		0x08

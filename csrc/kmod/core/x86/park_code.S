@@ -26,7 +26,8 @@
 #define APIC_EOI	0xb0
 #define APIC_SPIV	0xf0
 #define X2APIC(reg)	(0x800 + ((reg) >> 4))
-#define CPUID_ID_SHIFT	24	/* of the APIC id in ebx of leaf 1 */
+#define CPUID_ID_SHIFT	24	/* of the APIC id's low 8 bits in ebx of leaf 1 */
+#define CPUID_TOPOLOGY	0xb	/* the leaf with all of it, in edx */
 #define VECTORS		256
 
 	.section .rodata, "a"
@@ -123,10 +124,20 @@ mr_park_mc_64:
 	.code32
 	/* An INIT has left the APIC disabled with nothing pending. Which it is, the CPU tells without touching it. */
 mr_park_32_from_16:
-	movl	$1, %eax
+	xorl	%eax, %eax
+	cpuid
+	cmpl	$CPUID_TOPOLOGY, %eax
+	jb	1f
+	movl	$CPUID_TOPOLOGY, %eax
+	xorl	%ecx, %ecx
+	cpuid
+	testl	%ebx, %ebx		/* without a level it tells nothing */
+	movl	%edx, %ebx
+	jnz	2f
+1:	movl	$1, %eax
 	cpuid
 	shrl	$CPUID_ID_SHIFT, %ebx
-	imull	$MR_PARK_STACK_SIZE, %ebx, %eax
+2:	imull	$MR_PARK_STACK_SIZE, %ebx, %eax
 	shll	$4, %ebx		/* a slot's size */
 	leal	MR_PARK_SLOTS(%edi, %ebx), %ebx
 	movl	$MR_PARK_DATA32, %edx
