@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot import arch
-from multiroot.device.uapi import LEDGER_CPUS, Bridge, Ecam, Ledger
+from multiroot.device.uapi import ABI, LEDGER_CPUS, Bridge, Ecam, Ledger
+from multiroot.doctor import left_ledger
 from multiroot.doctor.checks import Answer, failed, ok, warning
 from multiroot.root.identity import parse_command_line
 from multiroot.units import format_size
@@ -62,6 +63,28 @@ class MachineDoctor:
         return ok(
             "not locked down; kexec, crash kernels, sleep and late microcode are off while two roots live"
         )
+
+    def ledger(self) -> Answer:
+        """A ledger that lies in memory before this kernel's module has made or joined one."""
+        here = set(arch.current().cpus.hardware_ids(self._text("proc/cpuinfo")).values())
+        where = arch.current().memory.ledger
+        left = left_ledger.look(self.top / "proc/kcore", where)
+        if left is None:
+            return ok(f"none at {where.base:#x} yet, as far as this kernel shows that memory")
+        if left.abi != ABI:
+            return failed(
+                f"the ledger at {where.base:#x} is of ABI {left.abi}, not {ABI}",
+                "if no root lives, turn the machine off once",
+            )
+        away = {root: cpu for cpu, root in left.lives.items() if cpu not in here}
+        if away:
+            root, cpu = next(iter(away.items()))
+            return failed(
+                f"root {root} lives by the ledger at {where.base:#x}, on the CPU with the "
+                f"{arch.current().cpus.id_name} {cpu}, which is not online here",
+                "this is a second kernel on a machine that was not reset: reset it",
+            )
+        return ok(f"one at {where.base:#x}, by which nobody lives any more")
 
     def pci(self, ledger: Ledger | None) -> Answer:
         """Whether a later root can stop the DMA of this one, as the ledger tells: ports lead to segment 0."""

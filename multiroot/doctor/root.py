@@ -44,6 +44,7 @@ class RootDoctor:
             ("ipi", self._ipi),
             ("hotplug", self._hotplug),
             ("module", self._module),
+            ("ledger", self._ledger),
             ("pci", self._pci),
             ("carve", self._carve),
             ("arena", self._arena),
@@ -114,6 +115,13 @@ class RootDoctor:
             self._info = info = device.info()
         kind = arch.current().cpus.controllers[info.wide_ids]
         return ok(f"multiroot.ko, ABI {info.abi}, root {info.root}, {kind}")
+
+    def _ledger(self) -> Answer:
+        if self._info is None:
+            return self._machine.ledger()
+        with Device(self.device) as device:
+            alive = device.ledger().roots_alive
+        return ok(f"at {self._info.ledger:#x}; roots that live by it: {alive}")
 
     def _pci(self) -> Answer:
         if self._info is None:

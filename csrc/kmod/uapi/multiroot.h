@@ -300,7 +300,7 @@ struct multiroot_ledger_e820 {
 
 /* At the start of the ledger. Everything before park_offset is data, park code and stacks come behind. */
 struct multiroot_ledger {
-	__u64 magic;				/* "MRLEDGR1", little endian */
+	__u64 magic;				/* "LMREDGR1", little endian */
 	__u32 abi;
 	__u32 size;				/* MULTIROOT_LEDGER_SIZE */
 	__u32 next_root;			/* number the next root will get */

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any, ClassVar
 import pytest
 
 from multiroot.arena.arena import open_or_format
-from multiroot.device.uapi import Bridge, Ecam, Ledger
+from multiroot.device.uapi import ABI, LEDGER_SIZE, Bridge, CpuState, Ecam, Ledger, ffi
 from multiroot.doctor.checks import Finding, Status, examine
 from multiroot.doctor.root import RootDoctor
 from multiroot.units import MIB
 
+MAGIC = int.from_bytes(b"LMREDGR1", "little")
 DAX = "sys/bus/dax/devices/dax0.0"
 FLAGS = "fpu lm apic svm constant_tsc nonstop_tsc"
 CPUINFO = (
@@ -109,6 +111,27 @@ SNP, TDX = "sys/module/kvm_amd/parameters/sev_snp", "sys/module/kvm_intel/parame
 LOCKDOWN = "sys/kernel/security/lockdown"
 CRASH_KERNEL = replace("proc/cmdline", "console", "elfcorehdr=0x1000 console")
 
+
+def memory(**fields: Any) -> Callable[[Path], None]:
+    """/proc/kcore with a ledger where the module would put one."""
+    raw = ffi.new("struct multiroot_ledger *", {"magic": MAGIC, "abi": ABI, "size": LEDGER_SIZE, **fields})
+    ledger = bytes(ffi.buffer(raw)).ljust(LEDGER_SIZE, b"\0")
+    vmalloc = struct.pack("<IIQQQQQQ", 1, 7, 0x2000, 0, 2**64 - 1, 0x1000, 0x1000, 0)
+    low = struct.pack("<IIQQQQQQ", 1, 7, 0x2000, 0, 0x1000, 0x9E000, 0x9E000, 0)
+    header = struct.pack("<4sBB26xQ14xHH4x", b"\x7fELF", 2, 1, 64, 56, 2) + b"\0" * 2
+    text = (header + vmalloc + low).ljust(0x2000 + 0xF000, b"\0") + ledger + b"\0" * 0x7F000
+
+    def change(top: Path) -> None:
+        (top / "proc/kcore").write_bytes(text)
+
+    return change
+
+
+def cpu(place: int, root: int, state: CpuState) -> dict[str, Any]:
+    """The entries of the ledger's CPUs up to that one."""
+    return {"cpu": [(0, 0, 0)] * place + [(root, state, 0)]}
+
+
 ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
 
 
@@ -126,6 +149,9 @@ ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
         ("kernel", "failed", "a crash kernel", CRASH_KERNEL),
         ("kernel", "warning", "crash kernel is loaded", put("sys/kernel/kexec_crash_loaded", "1")),
         ("pci", "warning", "drives dmar0", put("sys/class/iommu/dmar0/x", "")),
+        ("ledger", "failed", "of ABI 99", memory(abi=99)),
+        ("ledger", "failed", "root 2 lives", memory(**cpu(287, 2, CpuState.STARTED))),
+        ("ledger", "failed", "APIC id 7", memory(boot_hardware_id=7, **cpu(7, 1, CpuState.ONLINE))),
         ("kvm", "failed", "no /dev/kvm", remove("dev/kvm")),
         ("tsc", "warning", "does not promise nonstop_tsc", replace("proc/cpuinfo", " nonstop_tsc", "")),
         (
@@ -154,6 +180,23 @@ def test_a_defect_is_found_by_its_own_check(
     assert [name for name in found if found[name] != sound[name]] == [check]
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (memory(magic=0), "none at 0x10000 yet"),
+        # This kernel has that CPU, so nobody else lives on it.
+        (memory(**cpu(3, 2, CpuState.STARTED)), "nobody lives"),
+        (memory(boot_hardware_id=3, **cpu(9, 1, CpuState.ONLINE)), "nobody lives"),
+        (memory(**cpu(9, 2, CpuState.PARKED)), "nobody lives"),
+        (put("proc/kcore", "what is this?"), "none at 0x10000 yet"),
+    ],
+)
+def test_a_ledger_of_before_that_harms_nobody(top: Path, change: Callable[[Path], None], says: str) -> None:
+    change(top)
+    found = look(top)["ledger"]
+    assert (found.status, says in found.found) == (Status.OK, True), found
+
+
 class Module:
     """A module whose root 2 has ended, on a machine with two host bridges, of two segments."""
 
@@ -170,7 +213,14 @@ class Module:
 
     def info(self) -> Any:
         return SimpleNamespace(
-            abi=2, root=1, wide_ids=False, carved=True, carve_size=1 << 30, carve_base=0, has_parent=False
+            abi=2,
+            root=1,
+            wide_ids=False,
+            carved=True,
+            carve_size=1 << 30,
+            carve_base=0,
+            has_parent=False,
+            ledger=0x10000,
         )
 
     def has_ended(self, root: int) -> bool:
