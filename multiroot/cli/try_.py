@@ -46,7 +46,7 @@ class Asked:
     append_old: str
     append_new: str
     timeout: float | None
-    patience: float
+    patience: float | None
     join_timeout: int
     retries: int
     allow: tuple[Path, ...]
@@ -169,8 +169,7 @@ class Asked:
 @click.option(
     "--patience",
     type=FiniteRange(min=1),
-    default=20.0,
-    show_default=True,
+    show_default="20, and more for kernels that look for bugs in themselves",
     metavar="S",
     help="A root that does not answer for so long stands still.",
 )

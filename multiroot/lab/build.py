@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot.errors import BadRequestError
-from multiroot.lab import guests, image, initramfs, kernels, paths, pylayer, recipes, roots
+from multiroot.lab import guests, image, initramfs, kernel_config, kernels, paths, pylayer, recipes, roots
 from multiroot.lab.artifacts import Artifact
 from multiroot.lab.cache import Cache
 from multiroot.lab.image import KernelParts, Parts
@@ -25,12 +25,13 @@ _KEEP_IMAGES = 6
 
 @dataclass(frozen=True)
 class BootKernel:
-    """What the machine needs to boot a kernel."""
+    """What the machine needs to boot a kernel. `slowness` is how many times as long as usual it may take."""
 
     name: str
     release: str
     vmlinuz: Path
     initrd: Path
+    slowness: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,11 @@ def build(
     cache.prune(whole.name, _KEEP_IMAGES)
     boot = {
         each.kernel.name: BootKernel(
-            each.kernel.name, each.kernel.release, each.kernel.vmlinuz, cache.path(each.initramfs) / "initrd"
+            each.kernel.name,
+            each.kernel.release,
+            each.kernel.vmlinuz,
+            cache.path(each.initramfs) / "initrd",
+            kernel_config.wishes().slowness(kernel_config.parse(each.kernel.config.read_text())),
         )
         for each in parts
     }

@@ -6,6 +6,7 @@ Pure, but for reading the file with the wishes: a .config's text in, what is mis
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Feature(Recipe):
 
     what: str
     needed: bool = False
+    slower: float = Field(1.0, ge=1)  # so many times as slow is a kernel that has the first option
     options: tuple[Option, ...] = Field(min_length=1)
 
 
@@ -73,6 +75,13 @@ class Wishes(Recipe):
         """The features called so, all without names. Raises BadRequestError."""
         _check_names("feature", names, self.feature)
         return {name: each for name, each in self.feature.items() if not names or name in names}
+
+    def slowness(self, config: Mapping[str, str]) -> float:
+        """How many times as long as usual a kernel may take for anything, by what it looks for in itself."""
+        has = [
+            each for each in self.debug.values() if each.options[0].met(config.get(each.options[0].name, OFF))
+        ]
+        return math.prod(each.slower for each in has)
 
     def debugging(self, names: Collection[str]) -> dict[str, Feature]:
         """What the kernel is to look for in itself; without it, the kernel is not what was asked for. Raises

@@ -32,6 +32,10 @@ class Kernel:
         return self.folder / "vmlinuz"
 
     @property
+    def config(self) -> Path:
+        return self.folder / "config"
+
+    @property
     def modules(self) -> Path:
         return self.folder / "lib/modules" / self.release
 

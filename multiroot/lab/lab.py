@@ -216,6 +216,7 @@ def decide(options: Options, built: Built, accelerator: str, disks: tuple[LabDis
         iommu=recipe.iommu,
         iommu_vendor=recipe.iommu_vendor,
         without=recipe.without,
+        slowness=kernel.slowness,
         nodes=recipe.nodes,
         sparse=recipe.sparse,
         devices=tuple(
@@ -258,6 +259,7 @@ def start(
     """The same for a machine that was prepared."""
     from multiroot.lab.agents import Agents
 
+    limits = (limits or Limits()).of_slower(machine.slowness)
     started = Lab(boot.up(machine, built.image_digest, phases, limits=limits, attempts=attempts))
     try:
         with phases.phase(PhaseName.WAIT_FOR_AGENT), Agents(started.agent_address) as agents:

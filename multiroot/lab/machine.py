@@ -79,6 +79,7 @@ class Machine:
     disks: tuple[LabDisk, ...] = ()  # at layout.disks
     sparse: bool = False  # the workstation need not have as much memory
     without: tuple[str, ...] = ()  # names of QEMU's for what it lacks
+    slowness: float = 1.0  # of the old root's kernel
 
 
 def kernel_cmdline(machine: Machine) -> str:

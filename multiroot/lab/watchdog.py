@@ -36,6 +36,11 @@ class Limits:
     total: float = 240.0
     spoken: float | None = None
 
+    def of_slower(self, slowness: float) -> Limits:
+        """Those of a kernel that takes so many times as long."""
+        spoken = self.spoken and self.spoken * slowness
+        return Limits(self.silence * slowness, self.total * slowness, spoken)
+
 
 @dataclass
 class Watchdog:

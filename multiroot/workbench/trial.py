@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from multiroot.coordinator.join import JOIN_TIMEOUT_S
 from multiroot.demo import guests
 from multiroot.demo.scenario import judge
 from multiroot.errors import (
@@ -48,7 +49,7 @@ from multiroot.workbench import carry, kselftest_run
 from multiroot.workbench.carry import Streams
 from multiroot.workbench.evidence import GUEST, GUEST_BOOT, Evidence, Reached
 from multiroot.workbench.trial_report import Command, Step, Trial
-from multiroot.workbench.wanted import VM_MEMORY, Until, Wanted, Where
+from multiroot.workbench.wanted import PATIENCE_S, VM_MEMORY, Until, Wanted, Where
 from multiroot.workbench.watch import RootLostError, Watch
 
 # Guests report with every 64th tick, and both roots have to see a report.
@@ -127,7 +128,8 @@ class Player:
         self._step(BOOT, self._boot)
         machine = self._lab
         self.evidence.identify("old", self.machine.kernel)
-        with Watch(machine, self.wanted.patience_s) as watch, Agents(machine.agent_address) as agents:
+        patience_s = self.wanted.patience_s or PATIENCE_S * self._slowness
+        with Watch(machine, patience_s) as watch, Agents(machine.agent_address) as agents:
             watch.ask("old")
             if NEXT in self.trial.planned:
                 self._standard(watch, agents)
@@ -153,6 +155,16 @@ class Player:
     def _lab(self) -> Lab:
         assert self.reached.lab
         return self.reached.lab
+
+    @property
+    def _slowness(self) -> float:
+        """How many times as long as usual roots of these kernels may take."""
+        names = (self.wanted.lab.kernel, self.wanted.new)
+        return max(self.built.kernels[lab.kernel_name(name)].slowness for name in names)
+
+    @property
+    def _join_timeout_s(self) -> int:
+        return self.wanted.join_timeout_s or round(JOIN_TIMEOUT_S * self._slowness)
 
     @property
     def evidence(self) -> Evidence:
@@ -220,7 +232,7 @@ class Player:
         request = coordinator.LaunchRequest(
             kernel=name,
             append=self.wanted.append_new,
-            join_timeout_s=self.wanted.join_timeout_s,
+            join_timeout_s=self._join_timeout_s,
             # Who looks around afterwards wants to see what did not come up, too.
             keep=self.wanted.keep and not self.wanted.retries,
         )
@@ -260,7 +272,7 @@ class Player:
         name = lab.kernel_name(new)
         request = coordinator.UpdateRequest(
             launch=coordinator.LaunchRequest(
-                kernel=name, append=self.wanted.append_new, join_timeout_s=self.wanted.join_timeout_s
+                kernel=name, append=self.wanted.append_new, join_timeout_s=self._join_timeout_s
             ),
             verify=True,
             terms=to_proto(PATIENT),
@@ -275,7 +287,7 @@ class Player:
             root,
             self._heard,
             until=successor.COMPLETE,
-            timeout_s=UPDATE_S,
+            timeout_s=UPDATE_S * self._slowness,
             ended=ended,
         )
         self.reached.launched, self.reached.alone = False, True

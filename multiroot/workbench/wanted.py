@@ -13,6 +13,7 @@ from multiroot.verdict.allow import Allowed
 from multiroot.workbench.kselftest import Suite
 
 VM_MEMORY = 256 * MIB
+PATIENCE_S = 20.0  # of an ordinary kernel
 
 
 class Where(StrEnum):
@@ -45,7 +46,7 @@ class Wanted:
     `command` runs in `where` once all is done up to `until`; without one, and without `suites`, the standard
     scenario is played.
     `carried` are files to lie beside it. `timeout_s` is how long it may run, `patience_s` how long a root may
-    not answer.
+    not answer, `join_timeout_s` how long a new one may take to come up; with None and 0 the kernels decide.
     """
 
     lab: Options
@@ -57,7 +58,7 @@ class Wanted:
     carried: tuple[Path, ...] = ()
     append_new: str = ""
     timeout_s: float | None = None
-    patience_s: float = 20.0
+    patience_s: float | None = None
     retries: int = 0
     join_timeout_s: int = 0
     keep: bool = False

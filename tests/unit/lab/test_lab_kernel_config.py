@@ -51,6 +51,21 @@ def test_what_is_missing_says_what_it_costs() -> None:
     assert check({"DEV_DAX": "y"}, ARENA) == []
 
 
+@pytest.mark.parametrize(
+    ("config", "slowness"),
+    [
+        ({}, 1),
+        ({"KASAN": "y"}, 3),
+        ({"KASAN": "n", "PROVE_LOCKING": "y"}, 2),
+        ({"KASAN": "y", "KCOV": "y"}, 6),
+    ],
+)
+def test_kernels_that_look_for_bugs_in_themselves_may_take_longer(
+    config: dict[str, str], slowness: float
+) -> None:
+    assert wishes().slowness(config) == slowness
+
+
 def test_every_real_time_kernel_is_told_why() -> None:
     """CONFIG_PREEMPT_RT rules out huge pages, and with them DEV_DAX (mm/Kconfig)."""
     config = {each.name: each.value for one in wishes().feature.values() for each in one.options}

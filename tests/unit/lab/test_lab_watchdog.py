@@ -79,3 +79,8 @@ def test_talking_for_ever_ends_it_too(watchdog: Watchdog) -> None:
 def test_events(watchdog: Watchdog, event: str, data: dict[str, object], says: str | None) -> None:
     watchdog.take({"ns": at(1), "event": event, "data": data})
     assert watchdog.verdict(at(1)) == says
+
+
+@pytest.mark.parametrize(("spoken", "then"), [(None, None), (25.0, 50.0)])
+def test_limits_of_a_slower_kernel(spoken: float | None, then: float | None) -> None:
+    assert Limits(60.0, 600.0, spoken).of_slower(2) == Limits(120.0, 1200.0, then)

@@ -83,10 +83,26 @@ def test_an_emulator_that_refuses_is_our_fault(world: Any) -> None:
         trials.run(WANTED, Phases("workstation"), NOWHERE)
 
 
-def player(tmp_path: Path) -> Player:
+def player(tmp_path: Path, wanted: Wanted = WANTED) -> Player:
     machine: Any = SimpleNamespace(name="try", state=tmp_path)
-    built: Any = None
-    return Player(WANTED, Trial(planned(WANTED)), Phases("workstation"), NOWHERE, machine, built)
+    kernels = {"6.12": SimpleNamespace(slowness=1.0), "7.x": SimpleNamespace(slowness=6.0)}
+    built: Any = SimpleNamespace(kernels=kernels)
+    return Player(wanted, Trial(planned(wanted)), Phases("workstation"), NOWHERE, machine, built)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said", "seconds"),
+    [
+        ("6.12", "6.12", 0, 180),
+        ("6.12", "7.x", 0, 1080),
+        ("7.x", "6.12", 30, 30),
+    ],
+)
+def test_a_root_that_looks_for_bugs_in_itself_may_take_longer_to_come_up(
+    tmp_path: Path, old: str, new: str, said: int, seconds: int
+) -> None:
+    wanted = Wanted(lab=Options(kernel=old), new=new, join_timeout_s=said)
+    assert player(tmp_path, wanted)._join_timeout_s == seconds
 
 
 @pytest.mark.parametrize("error", [BadRequestError("no"), ConflictError("no")])
