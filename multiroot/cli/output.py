@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,15 +24,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print data i
 
 
 def console(stderr: bool = False) -> Console:
-    """A rich console. Without a terminal it is as wide as COLUMNS says, or else wide enough that nothing is
-    cut or wrapped.
+    """A rich console. Without a terminal it is wide enough that nothing is cut or wrapped, whatever COLUMNS
+    says: a program that uses readline sets it for all that it starts.
     """
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(
         file=stream,
-        width=None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else 200,
+        width=None if stream.isatty() else 200,
         highlight=False,
         soft_wrap=True,
         emoji=False,  # ":a:" is a part of an address
