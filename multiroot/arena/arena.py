@@ -120,6 +120,7 @@ def no_root_is_dead(_root: int) -> bool:
 class Arena:
     """An open arena, used by root number `root`.
 
+    `populates` says whether a VMM may map a guest's RAM ahead of its use (Backing.populates).
     `root_is_dead` says whether the root of that number is certainly gone. What it owns is lost then, and a
     lock of the table that it holds is broken.
     """
@@ -132,6 +133,7 @@ class Arena:
         self.path = path
         self.root = root
         self._root_is_dead = root_is_dead
+        self.populates = self._backing.populates()
         self._lock = TableLock(self.memory, root, root_is_dead)
         try:
             self.superblock = _valid_superblock(self.memory, self._backing)

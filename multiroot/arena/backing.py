@@ -16,6 +16,7 @@ from multiroot.units import HUGE_PAGE
 
 DAX_DEVICES = Path("/sys/bus/dax/devices")
 CHARACTER_DEVICES = Path("/sys/dev/char")
+_MADV_POPULATE_WRITE = 23  # madvise(2), since Linux 5.14; Python has no name for it
 _MAKE_ONE = "make one: ndctl create-namespace -f -e namespace0.0 -m devdax -M mem -a 2M"
 
 
@@ -87,6 +88,18 @@ class Backing:
     def map(self, offset: int, size: int) -> mmap.mmap:
         """A shared mapping of that part, both in bytes and multiples of 2 MiB."""
         return mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
+
+    def populates(self) -> bool:
+        """Whether the kernel maps pages of it ahead of their use, and touches nothing that is in them.
+
+        Who is refused here would have to write to each page to get it mapped, while its guest runs elsewhere.
+        """
+        with self.map(0, HUGE_PAGE) as mapping:
+            try:
+                mapping.madvise(_MADV_POPULATE_WRITE)
+            except OSError:
+                return False
+        return True
 
     def zero(self, offset: int, size: int) -> None:
         """Overwrite that part (multiples of 2 MiB) with zeros."""

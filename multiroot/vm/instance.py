@@ -82,6 +82,7 @@ class Instance:
             self.folder.vmm_log,
             wall_clock(host.clock),
             self._hear,
+            populate=host.arena.populates,
         )
         self.vmm = host.vmm(setup)
         self.taps: tuple[str, ...] = ()

@@ -47,7 +47,8 @@ class VmmSetup:
     """What a VMM must know of its VM: the guest's RAM is `extent` of the file `arena`.
 
     `folder` is the VM's own, where the VMM puts its control socket; `log` takes its standard outputs.
-    `to_ns` maps this root's wall clock to the machine-wide clock. `heard` is told what happens to the guest.
+    `populate` has all of it mapped when the VMM starts. `to_ns` maps this root's wall clock to the
+    machine-wide clock. `heard` is told what happens to the guest.
     """
 
     definition: VmDefinition
@@ -58,6 +59,7 @@ class VmmSetup:
     log: Path
     to_ns: Mapped
     heard: Callable[[Notice], None] = lambda _: None
+    populate: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from multiroot.arena.allocator import Extent
 from multiroot.vm import cpu_model
 from multiroot.vm.definition import DIRECT, OVMF, SEABIOS, Card, machine_kind
 from multiroot.vm.guests import guest_command_line
@@ -114,7 +113,7 @@ def command(
         "-accel", qemu.accel, "-cpu", cpu(qemu, definition.cpu),
         *_MACHINE_WORDS[machine_kind(definition.machine)],
         "-smp", str(definition.cpus), "-m", option("", {"size": f"{definition.ram_bytes}B"}),
-        "-object", _memory(setup.arena, setup.extent),
+        "-object", _memory(setup),
         *_start(setup),
         "-chardev", option("socket", {"id": "qmp", "fd": descriptors.qmp, "server": True, "wait": False}),
         "-mon", option("", {"chardev": "qmp", "mode": "control"}),
@@ -203,16 +202,20 @@ def _start(setup: VmmSetup) -> list[str]:
     ]  # fmt: skip
 
 
-def _memory(arena: Path, extent: Extent) -> str:
-    """Guest RAM, shared with whoever else maps this extent: that is what makes x-ignore-shared skip it."""
+def _memory(setup: VmmSetup) -> str:
+    """Guest RAM, shared with whoever else maps this extent: that is what makes x-ignore-shared skip it.
+
+    It is mapped before the guest runs. Else the guest waits for that, page by page, after each handoff.
+    """
     return option(
         "memory-backend-file",
         {
             "id": RAM_BLOCK,
-            "size": f"{extent.size}B",
-            "mem-path": arena,
-            "offset": f"{extent.offset}B",
+            "size": f"{setup.extent.size}B",
+            "mem-path": setup.arena,
+            "offset": f"{setup.extent.offset}B",
             "align": "2M",
             "share": True,
+            **({"prealloc": True} if setup.populate else {}),
         },
     )

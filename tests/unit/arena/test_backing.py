@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from multiroot.arena import backing
 from multiroot.arena.backing import Backing, DaxDevice, find_device
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.units import GIB, HUGE_PAGE
@@ -56,3 +57,24 @@ def test_alignment_that_does_not_suit(tmp_path: Path) -> None:
 def test_a_device_that_is_not_devdax_is_refused() -> None:
     with pytest.raises(BadRequestError, match="/dev/null is no devdax device"):
         Backing(Path("/dev/null"))
+
+
+def test_pages_are_mapped_ahead_with_nothing_in_them_touched(tmp_path: Path) -> None:
+    file = tmp_path / "arena"
+    file.write_bytes(bytes(range(256)) * (2 * HUGE_PAGE // 256))
+    before = file.read_bytes()
+    opened = Backing(file)
+    assert opened.populates()
+    opened.close()
+    assert file.read_bytes() == before
+
+
+def test_a_kernel_that_cannot_map_ahead_is_not_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backing, "_MADV_POPULATE_WRITE", 9999)  # as an older kernel sees the new advice
+    file = tmp_path / "arena"
+    file.write_bytes(bytes(2 * HUGE_PAGE))
+    opened = Backing(file)
+    assert not opened.populates()
+    opened.close()

@@ -41,6 +41,11 @@ def test_ram_is_the_extent_shared() -> None:
     assert "memory-backend=ram" in values(argv, "-machine")[0].split(",")
 
 
+def test_ram_is_mapped_ahead_only_where_nothing_in_it_is_touched() -> None:
+    (memory,) = values(command(Qemu(), replace(SETUP, populate=True), Descriptors(5, 6)), "-object")
+    assert memory.endswith(",share=on,prealloc=on")
+
+
 def test_descriptors_are_all_used() -> None:
     descriptors = Descriptors(5, 6, (CardWires((7,)),))
     argv = command(Qemu(), SETUP, descriptors)
