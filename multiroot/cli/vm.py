@@ -163,6 +163,7 @@ def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
     data["cpu"] = data["cpu"] and summary(data["cpu"])
     data["user_data"] = data["user_data"] and f"{len(data['user_data'].encode())} bytes"
     extents = ", ".join(f"{e['size']:#x} at {e['offset']:#x}" for e in data.pop("extents"))
+    pages = ", ".join(f"{e['count']} of {format_size(e['size'])}" for e in data.pop("nested_pages"))
     stations = [("seen", f"{each['address']} on {each['mac']}") for each in data.pop("stations")]
     notices = [("notice", f"{each['at_ns'] / 1e9:.3f} s: {each['what']}") for each in data.pop("notices")]
     print_table(
@@ -170,6 +171,7 @@ def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
         [
             *((name, "-" if value is None else as_text(value)) for name, value in data.items()),
             ("extents", extents),
+            ("KVM's pages", pages or "-"),
             *stations,
             *notices,
         ],
@@ -337,6 +339,7 @@ def vm_json(message: vm_pb2.Vm) -> dict[str, Any]:
         "stations": [{"mac": each.mac, "address": each.address} for each in message.stations],
         "waits_for": list(message.waits_for),
         "notices": [{"at_ns": each.at_ns, "what": each.what} for each in message.notices],
+        "nested_pages": [{"size": each.size, "count": each.count} for each in message.nested_pages],
         "extents": [{"offset": extent.offset, "size": extent.size} for extent in message.extents],
     }
 

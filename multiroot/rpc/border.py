@@ -101,6 +101,8 @@ _RULES: dict[str, Rule] = {
     "AbortRequest.name": _IS_VM_NAME,
     "PrepareRequest.giver": _up_to(_ROOTS),
     "ExpectRequest.giver": _up_to(_ROOTS),
+    "NestedPages.size": _up_to(_MEMORY),
+    "NestedPages.count": _up_to(_MEMORY),
     "Extent.offset": _up_to(_MEMORY),
     "Extent.size": _up_to(_MEMORY),
     "LaunchRequest.kernel": _text(PATH_MOST),

@@ -16,6 +16,7 @@ from multiroot.arena.layout import CANARY
 from multiroot.errors import BadRequestError, PeerLostError, WaitTimeoutError
 from multiroot.rpc.server import PeerChannel, names_root
 from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+from multiroot.vm import nested_pages
 from multiroot.vm.attach import Attachment
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.elsewhere import Elsewhere, no_other_root
@@ -97,7 +98,12 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
 
     async def Get(self, request: vm_pb2.GetVmRequest, context: Context) -> vm_pb2.Vm:
         async def here() -> vm_pb2.Vm:
-            return self._known(request.name)
+            found = self._known(request.name)
+            found.nested_pages.extend(
+                vm_pb2.NestedPages(size=size, count=count)
+                for size, count in sorted(nested_pages.counts(found.pid).items())
+            )
+            return found
 
         try:
             return await self._at_owner("Get", request.name, request, context, here)

@@ -195,6 +195,7 @@ class Vm(_message.Message):
     NOTICES_FIELD_NUMBER: _builtins.int
     STATIONS_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
+    NESTED_PAGES_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """starting, running, paused, incoming, frozen, handed (another root runs it), lost (with that root), stopped (no root has it), failed,
     unreachable (the agent of the root that owns it does not answer)
@@ -222,6 +223,10 @@ class Vm(_message.Message):
     def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """disks whose server is away: what the guest does with them waits"""
 
+    @_builtins.property
+    def nested_pages(self) -> _containers.RepeatedCompositeFieldContainer[Global___NestedPages]:
+        """by which KVM maps its RAM at the moment; none where that is not told"""
+
     def __init__(
         self,
         *,
@@ -235,14 +240,39 @@ class Vm(_message.Message):
         notices: _abc.Iterable[Global___Notice] | None = ...,
         stations: _abc.Iterable[Global___Station] | None = ...,
         waits_for: _abc.Iterable[_builtins.str] | None = ...,
+        nested_pages: _abc.Iterable[Global___NestedPages] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "epoch", b"epoch", "error", b"error", "extents", b"extents", "notices", b"notices", "owner", b"owner", "pid", b"pid", "state", b"state", "stations", b"stations", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "epoch", b"epoch", "error", b"error", "extents", b"extents", "nested_pages", b"nested_pages", "notices", b"notices", "owner", b"owner", "pid", b"pid", "state", b"state", "stations", b"stations", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Vm: _TypeAlias = Vm  # noqa: Y015
+
+@_typing.final
+class NestedPages(_message.Message):
+    """How many pages of one size, in bytes, a guest's RAM is mapped by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NestedPages: _TypeAlias = NestedPages  # noqa: Y015
 
 @_typing.final
 class Station(_message.Message):
