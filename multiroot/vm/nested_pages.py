@@ -17,7 +17,7 @@ _FILES = {"pages_4k": 4 * KIB, "pages_2m": HUGE_PAGE, "pages_1g": GIB}
 
 
 def counts(pid: int, kvm: Path = KVM) -> dict[int, int]:
-    """How many pages of each size, in bytes, KVM has mapped for the VMM `pid`; none where that is not told."""
+    """How many pages of each size (bytes) KVM has mapped for the VMM `pid`; none where that is not told."""
     found: dict[int, int] = {}
     for folder in kvm.glob(f"{pid}-*") if pid > 0 else ():
         for name, size in _FILES.items():
