@@ -131,18 +131,31 @@ class MultiRoot:
         self._pool.need(self._definitions)
 
     def sample(self) -> list[Sample]:
+        self.wake()
+        samples = self.hand_over()
+        self.rest()
+        return samples
+
+    def wake(self) -> None:
+        """Have the VMs run, in one root."""
         self._pool.gather(self._names)
         self._pool.wake(self._names)
+
+    def hand_over(self) -> list[Sample]:
+        """To the other root; they have run for a while after it."""
         if self._ready:
             self._pool.get_ready(self._names)
         done = self._pool.hand_over(self._names)
         samples = [
             Sample(self.name, 0, self._pool.judge(result, phases), tuple(phases)) for result, phases in done
         ]
-        self._pool.rest(self._names)
         began = min(phase.start_ns for _, phases in done for phase in phases)
         samples[-1].values["all_ns"] = max(result.resumed_ns for result, _ in done) - began
         return samples
+
+    def rest(self) -> None:
+        """They take no CPU until `wake`."""
+        self._pool.rest(self._names)
 
     def close(self) -> None:
         self._pool.close()

@@ -236,6 +236,27 @@ def watch(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
     show(run, View("blackout_ns", names.UNWATCHED, names.WATCHED, OUR_METRICS), folder, as_json)
 
 
+@bench.command(example="multiroot bench connection --rounds 10")
+@click.option("--ram", default="128M", show_default=True, metavar="SIZE", help="RAM of the VM.")
+@click.option("--rounds", type=SAMPLES, default=10, show_default=True, help="Samples.")
+@common_options
+def connection(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """How long one TCP connection to a guest stands in a handoff, beyond the blackout.
+
+    From the workstation a word is sent when the one before has come back, every 2 ms at most. `still` is how
+    long one took at most in the handoff, `usual` the median before it, `beyond` what is left of `still`
+    without that and the blackout.
+    """
+    from multiroot.bench import connection as work
+
+    size = parse_size(ram)
+    check_ram(size)
+    options = work.Options(lab=lab_options(chosen), ram=size, **chosen)
+    folder = out or results_folder("connection")
+    run = watched(lambda phases: work.run(options, folder, phases))
+    show(run, View(work.STILL, "", names.OURS, (*work.METRICS, *OUR_METRICS)), folder, as_json)
+
+
 @bench.command(example="multiroot bench quick --record")
 @click.option("--record", is_flag=True, help="Make this run's ratios the recorded ones.")
 @common_options
