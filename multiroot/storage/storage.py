@@ -33,7 +33,9 @@ from multiroot.vm.disk import LocalFile
 
 log = logging.getLogger("multirootd")
 
-LOOK_S = 0.1  # while nobody has a file, so often; who mounts a disk by hand tells nobody
+# While nobody has a file, so often, at first and later; who mounts a disk by hand tells nobody. Each look asks
+# the other root, too, which has enough to do while it ends.
+LOOK_S, MOST_S = 0.1, 1.0
 OPEN_S = 10.0  # another root's agent may take so long to answer, and to come for what it asked for
 KEY_SIZE = 32
 _Result = TypeVar("_Result")
@@ -166,7 +168,7 @@ class Storage:
 
     async def _find(self, file: LocalFile, *, once: bool) -> Wire | None:
         """Who has the file; waits for one who has it, but `once`. The mark says why nobody has it."""
-        mark = file.away
+        mark, pause = file.away, LOOK_S
         while True:
             self._changed.clear()
             try:
@@ -183,8 +185,9 @@ class Storage:
             if once:
                 return None
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(pause):
                     await self._changed.wait()
+            pause = min(2 * pause, MOST_S)
 
     async def _unless_changed(self, trying: Coroutine[Any, Any, Wire | None]) -> Wire | None:
         """What comes of it; None if what this root has changes meanwhile: a root that has just ended would
