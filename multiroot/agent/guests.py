@@ -132,6 +132,11 @@ class Guests:
         if self.storage:
             self.storage.come(left)
 
+    def part_from(self, root: int) -> None:
+        """Root number `root` has ended: no disk of a VM is read there any more."""
+        if self.storage:
+            self.storage.part_from(root_address(root))
+
     def owners(self) -> dict[str, int]:
         """The numbers of the roots that own VMs, by the VMs' names; none without an arena."""
         if isinstance(self._manager, MultirootError):

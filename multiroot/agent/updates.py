@@ -87,7 +87,7 @@ class Updates:
             AdoptionContext(
                 phases=root.phases,
                 ended=self._parent_ended,
-                let_go=root.neighbours.detach_parent,
+                let_go=self._let_go,
                 inherit_devices=guests.inherit_devices,
                 come_to_disks=guests.come_to_disks,
                 request=root.options.run_dir / "adoption",
@@ -137,6 +137,13 @@ class Updates:
         """Its devices stop before anybody gets its memory. A canary that was in it is nobody's loss."""
         await asyncio.to_thread(self._guests.stop_devices)
         await self._remove_canary()
+
+    async def _let_go(self) -> None:
+        """The root that started this one has ended, maybe without a word."""
+        parent = self._root.peers.get(Role.PARENT)
+        await self._root.neighbours.detach_parent()
+        if parent:
+            await asyncio.to_thread(self._guests.part_from, parent.root)
 
     async def _remove_canary(self) -> None:
         """At once, or else in the background."""

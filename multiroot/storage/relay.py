@@ -17,6 +17,12 @@ class Wire:
         self.reader = reader
         self.writer = writer
 
+    @property
+    def peer(self) -> str:
+        """The address at the other end of a TCP connection."""
+        host: str = self.writer.get_extra_info("peername")[0]
+        return host
+
     async def close(self) -> None:
         """Hang up, whatever is not sent yet."""
         self.writer.transport.abort()

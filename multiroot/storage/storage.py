@@ -22,6 +22,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.storage import filesystems
@@ -33,8 +34,8 @@ from multiroot.vm.disk import LocalFile
 
 log = logging.getLogger("multirootd")
 
-# While nobody has a file, so often, at first and later; who mounts a disk by hand tells nobody. Each look asks
-# the other root, too, which has enough to do while it ends.
+# While nobody has a file, so often, at first and later; who mounts a disk by hand tells nobody. Each look
+# asks the other root, too, which has enough to do while it ends.
 LOOK_S, MOST_S = 0.1, 1.0
 OPEN_S = 10.0  # another root's agent may take so long to answer, and to come for what it asked for
 KEY_SIZE = 32
@@ -73,6 +74,7 @@ class Storage:
         self._left = False
         self._doors: dict[str, asyncio.Server] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._elsewhere: WeakSet[Wire] = WeakSet()  # to other roots
         self._changed = asyncio.Event()
         self._daemons = asyncio.Lock()  # none is started amid a look at all of them
         # A loop of its own: what guests read and write is not to make handoffs wait.
@@ -101,6 +103,10 @@ class Storage:
         the others are served then.
         """
         self._do(self._come(left)).result()
+
+    def part_from(self, address: str) -> None:
+        """The root that has this address has ended, and hangs up no more: do so for it."""
+        self._do(self._part_from(address)).result(OPEN_S)
 
     def close(self) -> None:
         """Shut all doors. What is served outlives this agent."""
@@ -211,6 +217,7 @@ class Storage:
             return None
         async with asyncio.timeout(OPEN_S):
             wire = Wire(*await asyncio.open_connection(endpoint.host, endpoint.port))
+            self._elsewhere.add(wire)
             wire.writer.write(endpoint.key)
             return wire
 
@@ -276,6 +283,11 @@ class Storage:
         self._changed.set()
         if problems:
             raise problems[0]
+
+    async def _part_from(self, address: str) -> None:
+        for wire in tuple(self._elsewhere):
+            if wire.peer == address:
+                await wire.close()
 
     async def _close(self) -> None:
         for door in self._doors.values():

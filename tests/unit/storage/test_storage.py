@@ -135,6 +135,30 @@ def test_a_file_of_another_root_is_asked_for_there(world: World) -> None:
     assert world.asked == [FILE.path]
 
 
+def test_a_root_that_ended_without_a_word_keeps_no_vmm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its requests have no answer; the VMM comes again and is led to who has the disk now."""
+    monkeypatch.setattr(filesystems, "come", lambda _: None)
+    world.mounted = False
+    with socket.create_server(("127.0.0.1", 0)) as dead:
+        there = Endpoint("127.0.0.1", dead.getsockname()[1], b"key")
+        root = world.root(lambda _: there)
+        root.open_door(FILE)
+        with come() as vmm, dead.accept()[0] as server:
+            server.sendall(GREETING)
+            assert vmm.recv(100) == GREETING
+            vmm.sendall(b"a request")
+            root.part_from("10.0.0.1")  # another one
+            vmm.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                vmm.recv(100)
+            vmm.settimeout(WAIT_S)
+            root.part_from("127.0.0.1")
+            assert vmm.recv(100) == b""
+        world.mounted = True
+        with come() as again:
+            assert again.recv(100) == GREETING
+
+
 def test_who_has_lost_its_vm_writes_nothing_more(world: World) -> None:
     world.root().open_door(FILE)
     with come() as vmm:
