@@ -16,6 +16,7 @@ from multiroot.bench.results.view import View
 from multiroot.cli.commands import Group
 from multiroot.cli.output import console, json_option, plain, print_json, print_table, say, shown_phases
 from multiroot.cli.output_file import OUTPUT_FOLDER
+from multiroot.errors import BadRequestError
 from multiroot.units import parse_count, parse_size
 from multiroot.vm.definition import check_machine, check_ram
 
@@ -311,6 +312,9 @@ def compare(
     from multiroot.bench import revisions as work
 
     options = work.Options((one, other), words or work.USUAL, turns, seed, name).checked()
+    if options.words[0] not in bench.commands:
+        there = ", ".join(name for name in bench.commands if name != "compare")
+        raise BadRequestError(f"no bench called {options.words[0]!r}", f"there are: {there}")
     folder = out or results_folder("compare")
     run = watched(lambda phases: work.run(options, folder, phases))
     first, second = run.header.options["revisions"]

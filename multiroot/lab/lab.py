@@ -42,6 +42,7 @@ from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.rpc.client import Address
 from multiroot.units import format_size
+from multiroot.vm.definition import check_ram
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,11 @@ def chosen_recipe(options: Options) -> MachineRecipe:
         "carve": options.carve,
         "cpus": options.cpus,
     }
-    return recipes.machine(
+    recipe = recipes.machine(
         options.machine, {key: value for key, value in chosen.items() if value is not None}
     )
+    check_ram(recipe.vm_memory)
+    return recipe
 
 
 def memory_layout(recipe: MachineRecipe, image: int, disks: Sequence[int] = ()) -> Layout:

@@ -148,6 +148,7 @@ def test_when_nothing_was_measured_the_reason_is_the_error(repository: Path, tmp
         (("slow", "slow"), "slow beside itself"),
         (("slow", "fast", "--", "--rounds", "3"), "which bench"),
         (("slow", "fast", "--", "handoff", "--out=/tmp/x"), "--out is said for each turn"),
+        (("slow", "fast", "--", "hadnoff"), "no bench called 'hadnoff'"),
         (("slow", "fast", "--", "compare", "a", "b"), "cannot be a comparison"),
     ],
 )

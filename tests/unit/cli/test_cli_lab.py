@@ -87,6 +87,7 @@ def test_up_dry_run_prints_the_command(run: Run, lab: LabState, monkeypatch: pyt
     ("words", "code", "line"),
     [
         (("--carve", "lots"), 2, "multiroot: not a size: 'lots' (write it like 256M or 1G)"),
+        (("--vm-memory", "3"), 2, "multiroot: 3 B of memory is too little (at least 32 MiB)"),
         (("--kernel", "5.4"), 2, "multiroot: no kernel called '5.4'"),
         (("--cpus", "1"), 2, "multiroot: --cpus: 1 is no number from 2 to 64"),
     ],
