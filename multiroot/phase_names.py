@@ -87,6 +87,7 @@ class PhaseName(StrEnum):
     ADOPT_DEVICES = "adopt devices"
     COME_TO_DISKS = "mount the VMs' disks"
     DISKS_AWAY = "the VMs' disks were away"  # from the one root to the other
+    UPLINK_AWAY = "the guests' uplink was away"  # from the one root to the other
     ADOPT_CPU = "adopt CPU"
     VERIFY_MEMORY = "verify memory"
     ZERO_MEMORY = "zero memory"

@@ -92,6 +92,7 @@ class Updates:
                 come_to_disks=guests.come_to_disks,
                 request=root.options.run_dir / "adoption",
                 services=root.options.services,
+                way_out=lambda: network.way_out(),  # there may be no network yet
             )
         )
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from multiroot.cli.demo_output import print_checks
 from multiroot.cli.lab_options import LabChoice
 from multiroot.cli.output import console, print_table, shown_phases
-from multiroot.phase_names import PhaseName
 
 if TYPE_CHECKING:
     from multiroot.demo.debian import Options, Report
@@ -74,6 +73,6 @@ def print_report(report: Report) -> None:
         ],
         title=f"Debian at work (it had booted after {report.booted_s:.1f} s)",
     )
-    for seconds in report.disks_away_s:
-        console().print(f"{PhaseName.DISKS_AWAY} for {seconds:.1f} s")
+    for what, seconds in report.away_s:
+        console().print(f"{what} for {seconds:.1f} s")
     print_checks(report.claims, held=report.held)

@@ -32,6 +32,11 @@ POLL_S = 0.01  # CPUs park without a word; an interrupt from one that is gone ca
 ZERO_RATE = 512 << 20  # bytes/s at most: VMs run beside it
 
 
+async def _no_way_out() -> bool:
+    """This root has no uplink."""
+    return False
+
+
 class AdoptionState(StrEnum):
     """How far a root is with taking over."""
 
@@ -51,7 +56,8 @@ class AdoptionContext:
     in this agent. `inherit_devices` takes over what roots that have ended leave in the IOMMU.
     `come_to_disks` mounts filesystems and serves the VMs' disks on them. `request` is the file that keeps
     what was asked for, outside of the agent, so that its successor goes on. `services` is the program that
-    starts what the system runs beside the agent.
+    starts what the system runs beside the agent. `way_out` waits until guests get out of the machine by this
+    root's uplink, and is False if they never do.
     `open_device` opens /dev/multiroot; `top` is the folder that has sys and proc.
     """
 
@@ -62,6 +68,7 @@ class AdoptionContext:
     come_to_disks: Callable[[Sequence[Filesystem]], object]
     request: Path
     services: Path
+    way_out: Callable[[], Awaitable[bool]] = _no_way_out
     open_device: Callable[[], Device] = Device
     top: Path = Path("/")
 
@@ -73,6 +80,7 @@ class Adoption:
         self._context = context
         self._phases = context.phases
         self._task: asyncio.Task[None] | None = None
+        self._noting: asyncio.Task[None] | None = None
         self._verify = False
         self._functions: tuple[int, ...] = ()
         self._left: tuple[Filesystem, ...] = ()
@@ -147,6 +155,7 @@ class Adoption:
                 await self._wait_parked(device)
             self.state = AdoptionState.ADOPTING
             await self._adopt_cpus(device)
+            self._noting = asyncio.create_task(self._note_uplink())
             with self._phases.phase(PhaseName.ADOPT_DEVICES):
                 await asyncio.to_thread(self._adopt_devices, device)
                 # Each waits for drivers of its own.
@@ -196,10 +205,18 @@ class Adoption:
         except MultirootError as error:
             log.error("the VMs' disks: %s", error)
             return
-        if left := [each for each in self._phases.finished if each.name == PhaseName.STOP_DISKS]:
+        self._note_away(PhaseName.DISKS_AWAY, PhaseName.STOP_DISKS)
+
+    async def _note_uplink(self) -> None:
+        """Nothing waits for it: its card may be one that is not adopted."""
+        if await self._context.way_out():
+            self._note_away(PhaseName.UPLINK_AWAY, PhaseName.UNBIND_DRIVERS)
+
+    def _note_away(self, what: PhaseName, since_when: PhaseName) -> None:
+        """Something of the guests is there again that was away since the old root began that phase."""
+        if left := [each for each in self._phases.finished if each.name == since_when]:
             since = left[-1].start_ns
-            away = Phase(PhaseName.DISKS_AWAY, self._phases.side, since, self._phases.clock() - since)
-            self._phases.add(away)
+            self._phases.add(Phase(what, self._phases.side, since, self._phases.clock() - since))
 
     async def _adopt_memory(self, device: Device) -> None:
         loop = asyncio.get_running_loop()

@@ -86,10 +86,12 @@ class Report:
         return self.claims
 
     @property
-    def disks_away_s(self) -> tuple[float, ...]:
-        """In each update, how long a disk that is a file of a root's had nobody who serves it."""
-        away = [each for each in self.phases if each.name == PhaseName.DISKS_AWAY]
-        return tuple(round((each.duration_ns or 0) / 1e9, 1) for each in away)
+    def away_s(self) -> tuple[tuple[str, float], ...]:
+        """In each update, how long the guests had no way out of the machine, and a disk that is a file of a
+        root's had nobody who serves it.
+        """
+        away = [each for each in self.phases if each.name in (PhaseName.UPLINK_AWAY, PhaseName.DISKS_AWAY)]
+        return tuple((each.name, round((each.duration_ns or 0) / 1e9, 1)) for each in away)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "held": self.held}

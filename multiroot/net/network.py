@@ -19,6 +19,7 @@ from multiroot.net.plan import (
     GUEST_LINKS,
     AddPort,
     BringUp,
+    has_way_out,
     plan_control,
     plan_guests,
 )
@@ -43,6 +44,7 @@ class RootNetwork:
         self._guests: Netlink | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._shaping = asyncio.Lock()
+        self._way_out = asyncio.Event()
 
     async def start(self) -> None:
         """Make namespace and bridges, and from now on attach links when they appear."""
@@ -92,6 +94,16 @@ class RootNetwork:
                 for step in plan(await opened.links(), self._root, self._uplink):
                     log.info("network: %s", step)
                     await opened.apply(step)
+            if has_way_out(await _started(self._guests).links(), self._uplink):
+                self._way_out.set()
+            else:
+                self._way_out.clear()
+
+    async def way_out(self) -> bool:
+        """Wait until this root's guests get out by the uplink; False at once if there is none."""
+        if self._uplink:
+            await self._way_out.wait()
+        return bool(self._uplink)
 
     async def add_tap(self, vm: str, queues: int = 1) -> TapDevice:
         """Make a tap for the VM and attach it to the guests' bridge. The tap is down until `bring_up`."""

@@ -99,6 +99,13 @@ def plan_guests(links: Iterable[Link], root: int, uplink: str = "") -> list[Step
     return _plan_bridge(present, GUEST_BRIDGE, (*GUEST_LINKS, *ways_out), bridge_interface(root))
 
 
+def has_way_out(links: Iterable[Link], uplink: str) -> bool:
+    """Whether the card `uplink` is a port of the guests' bridge, and up."""
+    present = tuple(links)
+    bridges = {link.index for link in present if link.name == GUEST_BRIDGE}
+    return any(link.up and link.master in bridges for link in present if link.is_called(uplink))
+
+
 def _plan_bridge(links: tuple[Link, ...], name: str, ports: tuple[str, ...], address: str) -> list[Step]:
     present = {link.name: link for link in links}
     bridge = present.get(name)

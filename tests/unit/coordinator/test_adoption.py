@@ -103,12 +103,17 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def adoption_on(machine: Machine, ended: bool = True, disk: bool = True) -> Adoption:
+def adoption_on(
+    machine: Machine, ended: bool = True, disk: bool = True, uplink: asyncio.Event | None = None
+) -> Adoption:
     async def parent_ended(_: float) -> bool:
         return ended
 
     async def let_go() -> None:
         machine.calls.append(("let go",))
+
+    async def way_out() -> bool:
+        return uplink is not None and await uplink.wait()
 
     def mount(left: Sequence[Filesystem]) -> None:
         machine.calls.append(("mount", *(each.point for each in left)))
@@ -124,6 +129,7 @@ def adoption_on(machine: Machine, ended: bool = True, disk: bool = True) -> Adop
             mount,
             machine.top / "request",
             machine.top / "no-services",
+            way_out=way_out,
             open_device=lambda: machine,  # type: ignore[arg-type, return-value]
             top=machine.top,
         )
@@ -315,6 +321,34 @@ async def test_the_vms_disks_are_mounted_behind_the_devices(machine: Machine) ->
     (away,) = [each for each in adoption._phases.finished if each.name == PhaseName.DISKS_AWAY]
     assert away.duration_ns is not None
     assert away.duration_ns >= 5_000_000
+
+
+async def test_how_long_the_uplink_was_away_is_told_when_it_is_back_and_kept_waiting_for_by_nobody(
+    machine: Machine,
+) -> None:
+    uplink = asyncio.Event()
+    adoption = adoption_on(machine, uplink=uplink)
+    phases = adoption._phases
+    phases.add(Phase(PhaseName.UNBIND_DRIVERS, "root 1", phases.clock() - 5_000_000, 1_000))
+    adoption.begin()
+    await finish(adoption)
+    assert adoption.state is AdoptionState.DONE
+    assert not [each for each in phases.finished if each.name == PhaseName.UPLINK_AWAY]
+    uplink.set()
+    noting: Any = adoption._noting
+    await noting
+    (away,) = [each for each in phases.finished if each.name == PhaseName.UPLINK_AWAY]
+    assert (away.duration_ns or 0) >= 5_000_000
+
+
+async def test_without_an_uplink_nothing_is_told_of_one(machine: Machine) -> None:
+    adoption = adoption_on(machine)
+    adoption._phases.add(Phase(PhaseName.UNBIND_DRIVERS, "root 1", adoption._phases.clock(), 1_000))
+    adoption.begin()
+    await finish(adoption)
+    noting: Any = adoption._noting
+    await noting
+    assert not [each for each in adoption._phases.finished if each.name == PhaseName.UPLINK_AWAY]
 
 
 async def test_a_disk_that_is_not_found_keeps_nothing_else_from_being_adopted(machine: Machine) -> None:

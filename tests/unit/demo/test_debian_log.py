@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from multiroot.demo.debian import blackouts_in, complaints_in
+from multiroot.demo.debian import Report, blackouts_in, complaints_in
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase
 
 FINE = "[    1.0000001] EXT4-fs (vda1): mounted filesystem\n[    2.000000] random: crng init done\n"
@@ -33,3 +34,15 @@ def test_a_blackout_is_from_the_first_phase_of_it_to_the_last() -> None:
     ]
     assert blackouts_in(seen) == [35.0]
     assert blackouts_in([of_another]) == []
+
+
+def test_what_was_away_in_updates_is_told_in_its_order() -> None:
+    phases = [
+        Phase(PhaseName.UPLINK_AWAY, "root 2", 0, 2_440_000_000),
+        Phase(PhaseName.ADOPT_DEVICES, "root 2", 0, 1_000_000_000),
+        Phase(PhaseName.DISKS_AWAY, "root 2", 0, 2_700_000_000),
+    ]
+    assert Report(1.0, (), (), tuple(phases)).away_s == (
+        ("the guests' uplink was away", 2.4),
+        ("the VMs' disks were away", 2.7),
+    )

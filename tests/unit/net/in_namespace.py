@@ -51,6 +51,7 @@ async def main() -> None:
     assert theirs[GUEST_BRIDGE].addresses == ("10.77.2.3/16",)
     assert CONTROL_BRIDGE not in theirs
     await network.ensure()
+    waiting = asyncio.create_task(network.way_out())
 
     # Taps stand in for the module's links; they come, go, and come again.
     for name, netlink, bridge in (
@@ -74,13 +75,16 @@ async def main() -> None:
     assert tap.name not in await links(guests)
     with pytest.raises(MultirootError, match=tap.name):
         await network.bring_up(tap.name)
+    assert not waiting.done(), "the uplink's card has not come yet"
     await frames_that_come_too_late_are_passed_on(network, guests)
+    assert await waiting
     await nothing_is_kept_of_requests(control)
     await a_handoff_leaves_no_cycles(network)
     await network.close()
 
     again = RootNetwork(3)  # as a restarted agent
     await again.start()
+    assert not await again.way_out(), "it has no uplink at all"
     await again.close()
 
 
@@ -104,6 +108,7 @@ async def frames_that_come_too_late_are_passed_on(network: RootNetwork, guests: 
     try:
         for name in ("eth7", "mrdown0"):
             await asyncio.wait_for(until_port(guests, name, GUEST_BRIDGE), 20)
+        assert await asyncio.wait_for(network.way_out(), 20)
         await network.bring_up(tap.name)
         network.tell_stations(lambda *sender: heard.append(sender))
         os.write(tap.fd, NO_HEADER + EVERYONE + GUEST + ARP_QUESTION)
