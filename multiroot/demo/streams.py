@@ -324,7 +324,7 @@ class Fio(Lines):
         self._said = b""
         # Each round is verified by itself. It ends after the round in which the file to stop is made.
         job = (
-            f"--name=verify --filename={_FILE} --size=2M --rw=randwrite --bs=4k --direct=1 --ioengine=psync"
+            f"--name=verify --filename={_FILE} --size=512K --rw=randwrite --bs=4k --direct=1 --ioengine=psync"
             " --verify=crc32c --verify_fatal=1 --output-format=json"
         )
         command = f"rm -f {_STOP}; while ! [ -e {_STOP} ]; do fio {job} | tr -d '\\n' && echo || exit 1; done"
