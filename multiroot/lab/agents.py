@@ -42,10 +42,12 @@ class Agents:
     ) -> None:
         self._stack.close()
 
-    def status(self, root: str = "old", *, wait: bool = False) -> root_pb2.RootStatus:
-        """What a root says of itself; with `wait`, as soon as its agent is there."""
+    def status(self, root: str = "old", *, wait: bool = False, slowness: float = 1.0) -> root_pb2.RootStatus:
+        """What a root says of itself; with `wait`, as soon as its agent is there, which may take `slowness`
+        times as long as usual.
+        """
         with translated(f"the {root} root's agent"):
-            return status(self._on(root), wait=wait)
+            return status(self._on(root), wait=wait, timeout_s=CALL_TIMEOUT_S * slowness)
 
     def run(self, definition: vm_pb2.VmDefinition) -> vm_pb2.Vm:
         """Start a VM in the old root."""
@@ -135,10 +137,12 @@ class Agents:
         return self._channels[root]
 
 
-def status(channel: grpc.Channel, *, wait: bool = False) -> root_pb2.RootStatus:
+def status(
+    channel: grpc.Channel, *, wait: bool = False, timeout_s: float = CALL_TIMEOUT_S
+) -> root_pb2.RootStatus:
     """What the root behind `channel` says of itself; with `wait`, as soon as its agent is there."""
     stub: Callable[..., root_pb2.RootStatus] = root_pb2_grpc.RootServiceStub(channel).GetStatus
-    return stub(root_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT_S, wait_for_ready=wait)
+    return stub(root_pb2.GetStatusRequest(), timeout=timeout_s, wait_for_ready=wait)
 
 
 def ticks(channel: grpc.Channel, name: str, count: int, timeout_s: float) -> vm_pb2.Ticks:

@@ -266,7 +266,7 @@ def start(
     started = Lab(boot.up(machine, built.image_digest, phases, limits=limits, attempts=attempts))
     try:
         with phases.phase(PhaseName.WAIT_FOR_AGENT), Agents(started.agent_address) as agents:
-            agents.status(wait=True)
+            agents.status(wait=True, slowness=machine.slowness)
     except BaseException:
         started.down()
         raise
