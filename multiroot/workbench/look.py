@@ -27,6 +27,7 @@ from multiroot.vmcore import traces
 from multiroot.vmcore.space import UnmappedError
 
 ASK_S = 60.0  # for a root to answer, on a busy computer
+_SCAN_S = 900.0  # kmemleak reads all memory twice; kernels that have it are slow
 GUEST_S = 30.0
 KERNELS = "/usr/lib/multiroot/kernels"
 _FACTS = """
@@ -139,7 +140,7 @@ def leaks(lab: Lab, name: str, root: str) -> list[Finding] | None:
     """What kmemleak has found in a root after two scans; None if its kernel has none. It is reached by
     `name`.
     """
-    done = lab.run(["sh", "-c", _LEAKS], root=name, timeout=ASK_S)
+    done = lab.run(["sh", "-c", _LEAKS], root=name, timeout=_SCAN_S)
     if done.returncode == NOT_THERE:
         return None
     return find(done.stdout.splitlines(), root)
