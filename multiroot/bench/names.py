@@ -9,7 +9,7 @@ CLOCKS = "clocks of both roots"  # not a contender: samples of how far the roots
 
 # Within one kernel, in the order in which they are explained; docs/performance.md says what each is.
 IN_PLACE = "in-place"
-SAME_KERNEL = (IN_PLACE, "pre-copy", "stop-and-copy", "save-and-restore")
+SAME_KERNEL = (IN_PLACE, "pre-copy", "multifd", "stop-and-copy", "save-and-restore", "mapped-ram")
 CPR = "cpr-transfer"  # as QEMU calls the mode, too
 
 KEXEC = "kexec-pmem"  # kexec + PMEM (the LPC 2021 method)

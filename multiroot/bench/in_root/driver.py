@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -42,10 +43,14 @@ STATE_FILE = Path("/tmp/bench-state")
 FD_NAME = "bench"
 UNLIMITED = 100 << 30  # bytes/s
 DOWNTIME_LIMIT_MS = 300  # QEMU's own default
+TUNED_DOWNTIME_LIMIT_MS = 50  # of who wants a short blackout and has the time to wait for it
 CONVERGE_TIMEOUT_S = 60.0
 
 # Ways in which RAM travels too, and so needs room of its own on the other side.
-COPYING = ("pre-copy", "stop-and-copy")
+COPYING = ("pre-copy", "multifd", "stop-and-copy")
+# Ways through a file, and what QEMU is told to do on each way beside what it does by itself.
+FILES = ("save-and-restore", "mapped-ram")
+CAPABILITIES = ("multifd", "mapped-ram")
 
 
 class Bench:
@@ -143,32 +148,28 @@ class Bench:
             await waiting.discard()
 
     async def _move(self, way: str, source: BaselineVm, target: BaselineVm) -> tuple[Event, Event, Any]:
-        if way == "save-and-restore":
-            return await self._through_a_file(source, target)
+        if way in FILES:
+            return await self._through_a_file(way, source, target)
         if isinstance(target, cpr.CprBaselineVm):
             return await cpr.transfer(source, target)
         await target.start(giver=source.owner)
         for vm in (source, target):
             # An earlier turn may have left the source the other way round.
-            await (_copy_ram(vm) if way in COPYING else vm.qemu.set_up_migration())
-        return await self._directly(source, target, stop_first=way == "stop-and-copy")
+            await (_copy_ram(vm, way) if way in COPYING else _leave_ram(vm))
+        return await self._directly(way, source, target)
 
-    async def _directly(
-        self, source: BaselineVm, target: BaselineVm, stop_first: bool
-    ) -> tuple[Event, Event, Any]:
-        """One socket between the two QEMUs, nothing of ours on the way."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            await target.qmp.give_fd(FD_NAME, theirs.fileno())
-            await source.qmp.give_fd(FD_NAME, ours.fileno())
-        await target.qmp.execute("migrate-incoming", uri=f"fd:{FD_NAME}")
+    async def _directly(self, way: str, source: BaselineVm, target: BaselineVm) -> tuple[Event, Event, Any]:
+        """From one QEMU to the other, nothing of ours on the way."""
+        stop_first = way == "stop-and-copy"
+        uri = _listen(target) if way == "multifd" else await _connect(source, target)
+        await target.qmp.execute("migrate-incoming", uri=uri)
         with (
             source.qmp.watch("STOP", "MIGRATION") as sent,
             target.qmp.watch("MIGRATION", "RESUME") as came,
         ):
             if stop_first:
                 await source.qmp.execute("stop")
-            await source.qmp.execute("migrate", uri=f"fd:{FD_NAME}")
+            await source.qmp.execute("migrate", uri=uri)
             stopped = await _event(sent, "STOP")
             if stop_first:
                 await _completed(came)
@@ -177,9 +178,11 @@ class Bench:
             await _completed(sent)
         return stopped, resumed, await source.qmp.execute("query-migrate")
 
-    async def _through_a_file(self, source: BaselineVm, target: BaselineVm) -> tuple[Event, Event, Any]:
+    async def _through_a_file(
+        self, way: str, source: BaselineVm, target: BaselineVm
+    ) -> tuple[Event, Event, Any]:
         """A snapshot: stop, save all to a file in memory, end; start, load, go on."""
-        await _copy_ram(source)
+        await _copy_ram(source, way)
         with source.qmp.watch("STOP", "MIGRATION") as events:
             await source.qmp.execute("stop")
             stopped = await _event(events, "STOP")
@@ -188,7 +191,7 @@ class Bench:
         status = await source.qmp.execute("query-migrate")
         await source.end(VmState.HANDED)
         await target.start(giver=source.owner)
-        await _copy_ram(target)
+        await _copy_ram(target, way)
         with target.qmp.watch("MIGRATION", "RESUME") as events:
             await target.qmp.execute("migrate-incoming", uri=f"file:{STATE_FILE}")
             await _completed(events)
@@ -245,11 +248,40 @@ class Bench:
         return await wait_for_ticks(vm, count)
 
 
-async def _copy_ram(vm: BaselineVm) -> None:
+async def _connect(source: BaselineVm, target: BaselineVm) -> str:
+    """One socket between the two QEMUs; returns what both call it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        await target.qmp.give_fd(FD_NAME, theirs.fileno())
+        await source.qmp.give_fd(FD_NAME, ours.fileno())
+    return f"fd:{FD_NAME}"
+
+
+def _listen(target: BaselineVm) -> str:
+    """An address at which the target takes as many connections as it is asked for."""
+    path = target.folder.path / "migration.sock"
+    path.unlink(missing_ok=True)
+    return f"unix:{path}"
+
+
+async def _leave_ram(vm: BaselineVm) -> None:
+    """As our handoff sets it up."""
+    await _switch(vm, dict.fromkeys(CAPABILITIES, False))
+    await vm.qemu.set_up_migration()
+
+
+async def _copy_ram(vm: BaselineVm, way: str) -> None:
     """Migrate as QEMU does when nobody tells it that RAM is shared."""
-    off = [{"capability": "x-ignore-shared", "state": False}]
-    await vm.qmp.execute("migrate-set-capabilities", capabilities=off)
-    await vm.qmp.execute("migrate-set-parameters", max_bandwidth=UNLIMITED, downtime_limit=DOWNTIME_LIMIT_MS)
+    await _switch(vm, {"x-ignore-shared": False, **{name: name == way for name in CAPABILITIES}})
+    limits: dict[str, Any] = {"max_bandwidth": UNLIMITED, "downtime_limit": DOWNTIME_LIMIT_MS}
+    if way == "multifd":
+        limits |= {"downtime_limit": TUNED_DOWNTIME_LIMIT_MS, "multifd_channels": os.cpu_count() or 1}
+    await vm.qmp.execute("migrate-set-parameters", **limits)
+
+
+async def _switch(vm: BaselineVm, states: dict[str, bool]) -> None:
+    wanted = [{"capability": name, "state": state} for name, state in states.items()]
+    await vm.qmp.execute("migrate-set-capabilities", capabilities=wanted)
 
 
 async def _event(events: Events, name: str) -> Event:
