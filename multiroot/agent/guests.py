@@ -123,6 +123,10 @@ class Guests:
         devices = self._devices
         return devices.staying() if devices else {}
 
+    def settle_disks(self) -> Sequence[int]:
+        """Begin to serve no more files to VMs; returns the processes that serve some."""
+        return self.storage.settle() if self.storage else ()
+
     def stop_disks(self, kept: Sequence[Filesystem] = ()) -> tuple[Filesystem, ...]:
         """Serve no files to VMs any more; returns the filesystems that they are on."""
         return self.storage.stop(kept) if self.storage else ()

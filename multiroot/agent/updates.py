@@ -71,6 +71,7 @@ class Updates:
             shut_door=guests.shut_door,
             open_door=guests.open_door,
             staying=guests.staying_devices,
+            settle_disks=guests.settle_disks,
             stop_disks=guests.stop_disks,
             come_to_disks=guests.come_to_disks,
             left_disks=root.options.run_dir / "left-disks.json",

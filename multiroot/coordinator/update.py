@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,13 @@ class UpdateContext:
     `here` and `there` name the VMs that this root, or the new one, owns; `hand_over` and `hand_back`
     move some; `announce` tells the new root that this one is about to end, and to take over, with the
     phases so far, whether to verify that nothing writes to what this root leaves, the PCI functions to
-    adopt, and the filesystems to go on with. `stop_disks` ends what serves files there, and the file
-    `left_disks` keeps which they are; `come_to_disks` mounts them and serves again. Behind a shut door this
-    root takes no VM any more. `root` is this root's number. `unbound` is the file that keeps which drivers
-    devices had. `staying` names functions of VMs in the new root that would end with this root, and the cards
-    that they are parts of. `canary` tries a handoff there and back with a VM of our own; `remove_canary` ends
-    what an earlier attempt has left of that VM, in either root.
+    adopt, and the filesystems to go on with. `settle_disks` begins to serve no more files there, and names
+    the processes that serve some; `stop_disks` ends these, and the file `left_disks` keeps which filesystems
+    they are; `come_to_disks` mounts them and serves again. Behind a shut door this root takes no VM any more.
+    `root` is this root's number. `unbound` is the file that keeps which drivers devices had. `staying` names
+    functions of VMs in the new root that would end with this root, and the cards that they are parts of.
+    `canary` tries a handoff there and back with a VM of our own; `remove_canary` ends what an earlier attempt
+    has left of that VM, in either root.
     """
 
     here: Callable[[], list[str]]
@@ -54,6 +55,7 @@ class UpdateContext:
     root: int
     unbound: Path
     left_disks: Path
+    settle_disks: Callable[[], Collection[int]]
     stop_disks: Callable[[Sequence[Filesystem]], Sequence[Filesystem]]
     come_to_disks: Callable[[Sequence[Filesystem]], object]
     staying: Callable[[], Mapping[str, str]] = dict
@@ -154,9 +156,11 @@ class RetireStep:
         try:
             with phases.phase(PhaseName.STOP_SERVICES):
                 await asyncio.to_thread(retire.services, self.context.services, "stop")
-                with phases.phase(PhaseName.STOP_DISKS):
-                    left = await asyncio.to_thread(self._stop_disks)
-                await asyncio.to_thread(retire.end_processes, self.context.root)
+                # Guests' requests wait from the end of these servers on, so they end last.
+                servers = await asyncio.to_thread(self.context.settle_disks)
+                await asyncio.to_thread(retire.end_processes, self.context.root, servers)
+            with phases.phase(PhaseName.STOP_DISKS):
+                left = await asyncio.to_thread(self._stop_disks)
             with phases.phase(PhaseName.LEAVE_DISKS):
                 await asyncio.to_thread(filesystems.leave_all, left)
             with phases.phase(PhaseName.UNBIND_DRIVERS):

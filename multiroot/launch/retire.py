@@ -9,7 +9,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -68,21 +68,21 @@ def _ancestors(proc_dir: Path, pid: int) -> set[int]:
     return chain
 
 
-def end_processes(root: int) -> None:
-    """End every process but init and our own; ConflictError names those that will not die.
+def end_processes(root: int, keep: Collection[int] = ()) -> None:
+    """End every process but init, our own and those in `keep`; ConflictError names those that will not die.
 
     Raises OwnsVmsError, having ended none, when this root, number `root`, owns a VM.
     """
     guard.check_own_end(root)
     # A shell on a console ends by the hangup alone.
     for numbers, seconds in (((signal.SIGHUP, signal.SIGTERM), TERM_S), ((signal.SIGKILL,), KILL_S)):
-        left = processes()
+        left = processes(keep=keep)
         for pid in left:
             send(pid, *numbers)
         until = time.monotonic() + seconds
         for pid in left:
             wait_end(pid, max(until - time.monotonic(), 0))
-    left = processes()
+    left = processes(keep=keep)
     if left:
         names = ", ".join(f"{name} ({pid})" for pid, name in sorted(left.items()))
         raise ConflictError(

@@ -71,7 +71,7 @@ class Storage:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
-        self._left = False
+        self._left = self._settled = False
         self._doors: dict[str, asyncio.Server] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._elsewhere: WeakSet[Wire] = WeakSet()  # to other roots
@@ -91,6 +91,10 @@ class Storage:
         a disk that this root has; ConflictError if it can't be served.
         """
         return self._do(self._serve(path)).result(OPEN_S + OPEN_S)
+
+    def settle(self) -> list[int]:
+        """Start no daemon any more; those that run serve on. Returns their processes."""
+        return self._do(self._settle()).result()
 
     def stop(self, kept: Iterable[Filesystem] = ()) -> tuple[Filesystem, ...]:
         """Serve nothing any more, and end the daemons. Returns the filesystems that the files are on, and
@@ -224,7 +228,7 @@ class Storage:
     async def _own(self, path: str) -> Wire:
         daemon = self._daemon(path)
         async with self._daemons:
-            if self._left:
+            if self._left or (self._settled and not daemon.pid):
                 raise ConflictError(f"this root is leaving the disk that {path} is on")
             await asyncio.to_thread(daemon.ensure)
         return Wire(*await asyncio.open_unix_connection(daemon.socket))
@@ -262,6 +266,11 @@ class Storage:
             return
         await join(door, server, lambda: not self._left)
 
+    async def _settle(self) -> list[int]:
+        self._settled = True
+        async with self._daemons:
+            return [daemon.pid for daemon in await asyncio.to_thread(running, disk.DOORS)]
+
     async def _stop(self, kept: Iterable[Filesystem]) -> tuple[Filesystem, ...]:
         self._left = True
         found = {each.point: each for each in kept}
@@ -279,7 +288,7 @@ class Storage:
                 await asyncio.to_thread(filesystems.come, filesystem)
             except MultirootError as error:
                 problems.append(error)
-        self._left = False
+        self._left = self._settled = False
         self._changed.set()
         if problems:
             raise problems[0]

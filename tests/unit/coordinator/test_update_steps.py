@@ -114,6 +114,7 @@ def context_of(roots: Roots, tmp_path: Path, staying: dict[str, str] | None = No
         root=1,
         unbound=tmp_path / "unbound",
         left_disks=tmp_path / "left-disks",
+        settle_disks=tuple,
         stop_disks=tuple,
         come_to_disks=len,
         shut_door=roots.shut,
@@ -155,6 +156,27 @@ async def test_a_root_retires_that_was_told_nothing_of_how(
     context.announce = announce
     await make_update_steps(context)["retire"].do({})
     assert done == ["services", "end_processes", "unbind_all", ("announce", False, (), ()), "end_kernel"]
+
+
+async def test_what_serves_disks_ends_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests' requests wait from then on; all that takes time comes before."""
+    done: list[object] = []
+    monkeypatch.setattr(retire, "services", lambda *_: done.append("services"))
+    monkeypatch.setattr(retire, "end_processes", lambda root, keep: done.append(("end all but", *keep)))
+    for name in ("unbind_all", "end_kernel"):
+        monkeypatch.setattr(retire, name, lambda *words, name=name: done.append(name))
+
+    async def announce(*_: object) -> None:
+        done.append("announce")
+
+    def stop(kept: Sequence[Filesystem]) -> Sequence[Filesystem]:
+        done.append("stop")
+        return kept
+
+    context = context_of(Roots(), tmp_path)
+    context.announce, context.settle_disks, context.stop_disks = announce, lambda: [7, 8], stop
+    await make_update_steps(context)["retire"].do({})
+    assert done == ["services", ("end all but", 7, 8), "stop", "unbind_all", "announce", "end_kernel"]
 
 
 async def test_an_update_keeps_its_terms_when_it_goes_on(tmp_path: Path) -> None:

@@ -259,6 +259,25 @@ def test_no_daemon_is_started_by_a_root_that_leaves_its_disks(
     assert world.server is None
 
 
+def test_a_root_that_is_about_to_leave_its_disks_serves_on_and_begins_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {FILE.path: 7}
+    monkeypatch.setattr(Daemon, "pid", property(lambda daemon: running.get(daemon.path, 0)))
+    monkeypatch.setattr(storage, "running", lambda folder: [Daemon(path, folder) for path in running])
+    monkeypatch.setattr(filesystems, "come", lambda _: None)
+    root = world.root()
+    root.open_door(FILE)
+    assert root.settle() == [7]
+    with come() as vmm:
+        assert vmm.recv(100) == GREETING
+    with pytest.raises(ConflictError, match=r"leaving the disk that /srv/other.raw is on"):
+        root.serve("/srv/other.raw")
+    root.come([SRV])
+    world.server = None  # the other one's daemon is another
+    assert root.serve("/srv/other.raw").key
+
+
 def test_that_nobody_serves_it_is_told(world: World) -> None:
     world.mounted = False
     asked = [threading.Event(), threading.Event()]
