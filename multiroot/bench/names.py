@@ -14,6 +14,9 @@ CPR = "cpr-transfer"  # as QEMU calls the mode, too
 
 KEXEC = "kexec-pmem"  # kexec + PMEM (the LPC 2021 method)
 
+REBOOT = "off-and-on"  # a machine that is turned off and on, with its VMs
+UPDATE = (OURS, KEXEC, REBOOT)
+
 UNWATCHED, WATCHED = "nobody looks", "browsers look"
 
 NEW_ROOT = "new-root"

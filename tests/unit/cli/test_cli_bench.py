@@ -17,7 +17,7 @@ from multiroot.bench.results import guard
 from multiroot.errors import ConflictError
 from multiroot.units import GIB, MIB
 
-BENCHES = ("handoff", "launch", "memory", "scale", "link")
+BENCHES = ("handoff", "launch", "memory", "scale", "link", "update")
 
 
 @pytest.fixture

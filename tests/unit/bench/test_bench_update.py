@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+from __future__ import annotations
+
+import pytest
+
+from multiroot.bench.names import KEXEC, OURS, REBOOT
+from multiroot.bench.update import Options, contenders, view
+from multiroot.errors import BadRequestError
+from multiroot.lab import lab as labs
+from multiroot.phases import Phases
+
+LAB = labs.Options(name="bench", kernel="6.12", kernels=("7.x",))
+
+
+def names(options: Options) -> list[str]:
+    return [each.name for each in contenders(options, Phases("test"))]
+
+
+def test_all_contenders_with_each_number_of_vms() -> None:
+    assert names(Options(LAB, vms=(8, 1))) == [
+        "multi-root, 1 VM",
+        "off-and-on, 1 VM",
+        "multi-root, 8 VMs",
+        "off-and-on, 8 VMs",
+        "kexec-pmem, 1 VM",
+    ]
+
+
+def test_one_number_needs_no_name_of_its_own() -> None:
+    assert names(Options(LAB, vms=(4,))) == [OURS, REBOOT, KEXEC]
+    assert names(Options(LAB, vms=(4,), contenders=(OURS,))) == [OURS]
+
+
+@pytest.mark.parametrize(
+    ("only", "base"),
+    [
+        ((OURS, KEXEC, REBOOT), "kexec-pmem, 1 VM"),
+        ((OURS, REBOOT), "off-and-on, 2 VMs"),
+        ((OURS,), "multi-root, 2 VMs"),
+    ],
+)
+def test_ratios_are_to_a_contender_that_is_there(only: tuple[str, ...], base: str) -> None:
+    options = Options(LAB, vms=(8, 2), contenders=only)
+    assert view(options).base == base
+    assert base in names(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(LAB, contenders=("faster",)), "no contender 'faster'"),
+        (Options(LAB, vms=()), "must be positive"),
+        (Options(LAB, vms=(1, 0)), "must be positive"),
+        (Options(LAB, rounds=0), "must be positive"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: Options, message: str) -> None:
+    with pytest.raises(BadRequestError, match=message):
+        options.checked()
+
+
+def test_the_new_kernel_is_the_one_that_was_asked_for() -> None:
+    assert Options(LAB).kernel == labs.kernel_name("7.x")
