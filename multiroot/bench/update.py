@@ -8,7 +8,7 @@ new root that has just started, so no sample goes on in the machine of another.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -173,28 +173,27 @@ class Update:
             self._stage.start(agents)
             offset = agents.clock_offset()
             began = time.monotonic_ns()
-            handed, steps = self._update(machine)
+            steps = self._update(machine)
             wall = time.monotonic_ns() - began
             with Agents(machine.agent_address) as later:
                 self._stage.settle(later)
+        stood = blackouts(steps, self._stage.names)
         values = {
             METRIC: float(wall),
-            "served_ns": float(max(each.resumed_ns for each in handed) - offset - began),
-            "blackout_ns": float(max(each.resumed_ns - each.stopped_ns for each in handed)),
+            "served_ns": float(max(end for _, end in stood) - offset - began),
+            "blackout_ns": float(max(end - start for start, end in stood)),
         }
         return [Sample(self.name, 0, values, tuple(steps))]
 
-    def _update(self, machine: Lab) -> tuple[list[coordinator_pb2.HandoffResult], list[Phase]]:
+    def _update(self, machine: Lab) -> list[Phase]:
+        """All of its phases, those of the new root with them."""
         steps: list[Phase] = []
-        handed: list[coordinator_pb2.HandoffResult] = []
         launch = coordinator_pb2.LaunchRequest(kernel=self._stage.options.kernel)
         request = coordinator_pb2.UpdateRequest(launch=launch, terms=to_proto(PATIENT))
         with translated("the old root's agent"), client.connect(machine.agent_address) as channel:
             stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
             old = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=_ASK_S).root
-            follow(
-                stub.Update(request), self._stage.phases.publish, ended(steps.append), handed=handed.append
-            )
+            follow(stub.Update(request), self._stage.phases.publish, ended(steps.append))
         successor.wait(
             machine.agent_address,
             old,
@@ -203,13 +202,23 @@ class Update:
             timeout_s=_UPDATE_S,
             ended=machine.state.ending,
         )
-        ours = [each for each in handed if each.name in self._stage.names]
-        if {each.name for each in ours} != set(self._stage.names):
-            raise MultirootError(f"{len(ours)} of {len(self._stage.names)} VMs were handed over")
-        return ours, steps
+        return steps
 
     def close(self) -> None:
         """Each sample has ended its machine."""
+
+
+def blackouts(steps: Iterable[Phase], names: Iterable[str]) -> list[tuple[int, int]]:
+    """When each VM stood still and when it ran again, ns on the TSC clock; MultirootError if one did not."""
+    found: list[tuple[int, int]] = []
+    inside = [each for each in steps if each.blackout]
+    for name in names:
+        parts = [each for each in inside if each.attrs.get("vm") == name]
+        if not parts:
+            raise MultirootError(f"{name} was not handed over")
+        start = min(each.start_ns for each in parts)
+        found.append((start, max(each.start_ns + (each.duration_ns or 0) for each in parts)))
+    return found
 
 
 class Reboot:

@@ -4,10 +4,10 @@ from __future__ import annotations
 import pytest
 
 from multiroot.bench.names import KEXEC, OURS, REBOOT
-from multiroot.bench.update import Options, contenders, view
-from multiroot.errors import BadRequestError
+from multiroot.bench.update import Options, blackouts, contenders, view
+from multiroot.errors import BadRequestError, MultirootError
 from multiroot.lab import lab as labs
-from multiroot.phases import Phases
+from multiroot.phases import Phase, Phases
 
 LAB = labs.Options(name="bench", kernel="6.12", kernels=("7.x",))
 
@@ -61,3 +61,19 @@ def test_what_makes_no_sense_is_refused(options: Options, message: str) -> None:
 
 def test_the_new_kernel_is_the_one_that_was_asked_for() -> None:
     assert Options(LAB).kernel == labs.kernel_name("7.x")
+
+
+def test_a_blackout_is_all_of_a_vms_parts_that_lie_inside() -> None:
+    def part(name: str, vm: str, start: int, took: int, *, blackout: bool = True) -> Phase:
+        return Phase(name, "root 1", start, took, blackout=blackout, attrs={"vm": vm})
+
+    steps = [
+        part("prepare", "vm1", 0, 900, blackout=False),
+        part("save device state", "canary", 10, 500),
+        part("save device state", "vm1", 1000, 10),
+        part("resume", "vm1", 1030, 5),
+        part("save device state", "vm2", 2000, 40),
+    ]
+    assert blackouts(steps, ["vm1", "vm2"]) == [(1000, 1035), (2000, 2040)]
+    with pytest.raises(MultirootError, match="vm3 was not handed over"):
+        blackouts(steps, ["vm3"])
