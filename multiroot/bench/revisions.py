@@ -7,6 +7,7 @@ hour and not in the next concerns both alike.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import sys
@@ -34,7 +35,7 @@ _MADE = ".made"
 @dataclass(frozen=True)
 class Options:
     """Two revisions as git knows them, or `WORK_TREE`; `words` are those of `multiroot bench` for a turn;
-    `lab` is the name of the lab they have it in.
+    `lab` is what the names of the labs they have it in begin with.
     """
 
     revisions: tuple[str, str]
@@ -71,6 +72,8 @@ class Turns:
         self.name = source.label
         self._tree = source.tree
         self._options = options
+        # One version cannot read what another has kept of its lab.
+        self._lab = f"{options.lab}-{hashlib.sha256(source.commit.encode()).hexdigest()[:8]}"
         self._out = out
         self._taken = 0
 
@@ -87,7 +90,7 @@ class Turns:
         folder = self._out / f"{self._taken:02}"
         self._taken += 1
         words = self._options.words
-        self._multiroot("bench", *words, "--out", str(folder), "--name", self._options.lab)
+        self._multiroot("bench", *words, "--out", str(folder), "--name", self._lab)
         run = read(folder / "samples.jsonl")
         if not any(sample.values for sample in run.samples):
             failed = next((sample.failed for sample in run.samples if sample.failed), "it measured nothing")
@@ -100,7 +103,7 @@ class Turns:
 
     def close(self) -> None:
         """A turn that was cut short may have left its machine."""
-        self._multiroot("lab", "down", "--name", self._options.lab, check=False)
+        self._multiroot("lab", "down", "--name", self._lab, check=False)
 
     @property
     def _log(self) -> Path:

@@ -304,7 +304,7 @@ def quick(record: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
 @click.option("--turns", type=SAMPLES, default=3, show_default=True, help="Turns of each revision.")
 @click.option("--out", type=OUTPUT_FOLDER, help="Folder for what was measured.")
 @click.option("--seed", default=1, show_default=True, help="Decides the order of turns.")
-@click.option("--name", default="compare", show_default=True, help="Name of the lab for the turns.")
+@click.option("--name", default="compare", show_default=True, help="What the labs' names begin with.")
 @json_option
 def compare(
     one: str,
