@@ -60,6 +60,9 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: MultirootErr
     raise AssertionError("abort returned")
 
 
+WORDLESS = "an error that came without a message"
+
+
 def decode(error: grpc.RpcError, who: str) -> MultirootError:
     """The MultirootError that a failed call means; `who` names the other side ("the new root's agent")."""
     trailing: Any = error.trailing_metadata() or ()
@@ -83,7 +86,8 @@ def _carried(value: bytes) -> MultirootError | None:
         return None
     if not (isinstance(message, str) and isinstance(hint, str)):
         return None
-    return _KINDS.get(str(kind), MultirootError)(message, hint)
+    # Without a word there would be no line for a user.
+    return _KINDS.get(str(kind), MultirootError)(message if message.strip() else WORDLESS, hint)
 
 
 @contextmanager
