@@ -17,6 +17,7 @@ from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
 
 # Metadata with a name ending in -bin carries bytes, so any message text passes.
 ERROR_KEY = "multiroot-error-bin"
+WORDLESS = "an error that came without a message"
 # Bytes: a call's metadata must not exceed 8 KiB in all, and some of it grows on the way.
 _LONGEST = 2000
 _LONGEST_DETAILS = 200
@@ -58,9 +59,6 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: MultirootErr
     code, trailing = encode(error)
     await context.abort(code, _short(error.message, _LONGEST_DETAILS), trailing)
     raise AssertionError("abort returned")
-
-
-WORDLESS = "an error that came without a message"
 
 
 def decode(error: grpc.RpcError, who: str) -> MultirootError:
