@@ -17,7 +17,7 @@ from typing import Any
 from multiroot.bench import workload
 from multiroot.bench.contender import Contender, interleave
 from multiroot.bench.kexec_pmem import KexecPmem
-from multiroot.bench.lab_machine import lab_machine
+from multiroot.bench.lab_machine import lab_machine, prepared_machine
 from multiroot.bench.names import KEXEC, OURS, REBOOT, UPDATE
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read, variant_name
@@ -30,7 +30,6 @@ from multiroot.lab.agents import Agents
 from multiroot.lab.build import Built
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import Machine
-from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import client, successor
 from multiroot.rpc.progress import ended, follow
@@ -134,13 +133,8 @@ class Stage:
     @contextmanager
     def machine(self, prepared: tuple[Machine, Built] | None = None) -> Iterator[tuple[Lab, Agents]]:
         """One that has just booted, and ends with this."""
-        booted = labs.start(*(prepared or self.prepare()), self.phases)
-        try:
-            with Agents(booted.agent_address) as agents:
-                yield booted, agents
-        finally:
-            with self.phases.phase(PhaseName.SHUT_LAB_DOWN, lab=self.options.lab.name):
-                booted.down()
+        with prepared_machine(*(prepared or self.prepare()), self.phases) as both:
+            yield both
 
     def start(self, agents: Agents) -> None:
         """All VMs, until each has ticked for a while."""
@@ -217,7 +211,7 @@ def blackouts(steps: Iterable[Phase], names: Iterable[str]) -> list[tuple[int, i
         if not parts:
             raise MultirootError(f"{name} was not handed over")
         start = min(each.start_ns for each in parts)
-        found.append((start, max(each.start_ns + (each.duration_ns or 0) for each in parts)))
+        found.append((start, max(each.end_ns or each.start_ns for each in parts)))
     return found
 
 
