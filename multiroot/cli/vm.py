@@ -74,12 +74,15 @@ def run(
     A file for --file has the keys that `multiroot vm show NAME --toml` prints. What neither the command line
     nor the file says has its default.
     """
+    from multiroot.cli import vm_files
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
     from multiroot.vm.messages import definition_to_proto
 
-    definition = definition_to_proto(wanted(context, name, file, given))
+    definition, files = vm_files.by_checksum(wanted(context, name, file, given))
     with connect(root) as channel:
-        started = vm_pb2_grpc.VmServiceStub(channel).Run(vm_pb2.RunVmRequest(definition=definition))
+        vm_files.send(channel, files)
+        request = vm_pb2.RunVmRequest(definition=definition_to_proto(definition))
+        started = vm_pb2_grpc.VmServiceStub(channel).Run(request)
     _say_running(started, as_json)
 
 

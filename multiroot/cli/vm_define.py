@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from multiroot.cli import vm_files
 from multiroot.cli.agent import connect
 from multiroot.cli.commands import Command
 from multiroot.cli.output import json_option, print_json, say
@@ -50,9 +51,10 @@ def define(
     A file for --file has the keys that `multiroot vm show NAME --toml` prints. What neither the command line
     nor the file says has its default.
     """
-    definition = definition_to_proto(wanted(context, name, file, given))
+    definition, files = vm_files.by_checksum(wanted(context, name, file, given))
     with connect(root) as channel:
-        request = vm_pb2.DefineVmRequest(definition=definition)
+        vm_files.send(channel, files)
+        request = vm_pb2.DefineVmRequest(definition=definition_to_proto(definition))
         made = vm_pb2_grpc.VmServiceStub(channel).Define(request, timeout=60)
     if as_json:
         print_json(vm_json(made))
@@ -95,6 +97,8 @@ def edit(
         made = changed(context, before, given)
         made.checked()
         check_yaml(made)
+        made, files = vm_files.by_checksum(made)
+        vm_files.send(channel, files)
         changes = vm_pb2.EditVmRequest(definition=definition_to_proto(made))
         after = stub.Edit(changes, timeout=60)
     if as_json:

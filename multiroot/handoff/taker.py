@@ -66,6 +66,8 @@ class Taker:
         if not is_the_same_for_long(definition):
             raise BadRequestError(f"what {definition.name} needs is known only when it is handed over")
         _check_equal(VmmVersion(vmm.name), VmmVersion(self._host.vmm.name))
+        if definition.kernel:
+            await asyncio.to_thread(self._host.check_start, definition)
         vm = self._candidate(definition, extents, giver)
         await self._ahead.expect(vm, giver)
         try:
@@ -99,6 +101,8 @@ class Taker:
         if any(disk.server for disk in definition.disks):
             # A VMM takes minutes to say that there is no way.
             await asyncio.to_thread(self._host.check_servers, definition)
+        if definition.kernel:
+            await asyncio.to_thread(self._host.check_start, definition)
         await self.abort(definition.name)
         _check_equal(VmmVersion(vmm.name), VmmVersion(self._host.vmm.name))
         vm = self._candidate(definition, extents, giver)

@@ -14,7 +14,7 @@ from typing import Any
 from multiroot.arena.atomics import crc32c
 from multiroot.arena.layout import check_size
 from multiroot.errors import BadRequestError
-from multiroot.rpc.border import VM_NAME
+from multiroot.rpc.border import PATH_MOST, VM_NAME
 from multiroot.units import MIB, format_size, parse_size
 from multiroot.vm import cpu_model, disk
 from multiroot.vm.disk import Disk, check_disks
@@ -82,8 +82,9 @@ class VmDefinition:
     first starts, but for "host" (`cpu_model`); `machine` is "q35" or "microvm" with the VMM's options behind
     commas; `firmware` says what starts the guest, `boot_order` from which of its disks (diskN, as the guest
     sees it), all in their order if none is named; `guest` names a folder of kernel and initrd in the system
-    image; `append` is added to the guest's command line; `functions` are the PCI functions that the VM owns,
-    bus:device.function; `user_data` is for cloud-init, on a disk that each root makes (`seed`).
+    image, in whose place a user may give `kernel` and `initrd`, files that a machine knows by their checksums
+    (`kept_files`); `append` is added to the guest's command line; `functions` are the PCI functions that the
+    VM owns, bus:device.function; `user_data` is for cloud-init, on a disk that each root makes (`seed`).
 
     Messages, JSON, files, the options of `vm run` and what `vm show` prints are derived from these fields.
     """
@@ -110,6 +111,8 @@ class VmDefinition:
         ),
     )
     guest: str = described("ticker", Option("--guest", "Guest image of the system image."))
+    kernel: str = described("", Option("--kernel", "A kernel of yours in place of GUEST.", "FILE"))
+    initrd: str = described("", Option("--initrd", "The initrd for that kernel.", "FILE"))
     append: str = described("", Option("--append", "More parameters for the guest's kernel."))
     cards: tuple[Card, ...] = listed(
         Card,
@@ -177,8 +180,9 @@ class VmDefinition:
         check_machine(self.machine)
         if not _NAME.fullmatch(self.guest):
             raise BadRequestError(f"not a guest's name: {self.guest!r}")
-        if not self.append.isprintable():
-            raise BadRequestError("the guest's command line holds characters that are not printable")
+        for what, text in (("command line", self.append), ("kernel", self.kernel), ("initrd", self.initrd)):
+            if not text.isprintable():
+                raise BadRequestError(f"the guest's {what} holds characters that are not printable")
         _check_start(self)
         if len(self.functions) > 1:
             raise BadRequestError(
@@ -249,7 +253,21 @@ def _check_start(definition: VmDefinition) -> None:
             "parameters are for a kernel that is given directly",
             f"with {definition.firmware} the disk's boot loader has its own",
         )
+    _check_kernel(definition)
     _check_boot_order(definition)
+
+
+def _check_kernel(definition: VmDefinition) -> None:
+    """Raises BadRequestError for files that nothing would start."""
+    if max(len(definition.kernel), len(definition.initrd)) > PATH_MOST:
+        raise BadRequestError(f"the name of a file is longer than {PATH_MOST} characters")
+    if definition.initrd and not definition.kernel:
+        raise BadRequestError("an initrd is given without its kernel", "give it, too: --kernel FILE")
+    if definition.kernel and definition.boots_a_disk:
+        raise BadRequestError(
+            f"a kernel is given, and {definition.firmware} starts what is on the disk",
+            f"--firmware {DIRECT} starts the kernel, and it has the disk all the same",
+        )
 
 
 def _check_boot_order(definition: VmDefinition) -> None:

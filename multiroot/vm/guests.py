@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from multiroot.errors import BadRequestError
+from multiroot.arch import current
+from multiroot.errors import BadRequestError, ConflictError
 from multiroot.kexec.target import target
 from multiroot.units import MIB, format_size
 from multiroot.vm.definition import DIRECT, OVMF, VmDefinition
@@ -19,21 +20,37 @@ UEFI_TAKES = 80 * MIB
 
 @dataclass(frozen=True)
 class GuestImage:
-    """The files that a guest is started from."""
+    """The files that a guest is started from; None for a kernel that needs no initrd."""
 
     kernel: Path
-    initrd: Path
+    initrd: Path | None
 
     @classmethod
     def of(cls, guests: Path, name: str) -> GuestImage:
         """Image `name` below the folder `guests`, whether it is there or not."""
         return cls(guests / name / "vmlinuz", guests / name / "initrd")
 
+    @classmethod
+    def of_user(cls, definition: VmDefinition, folder: Path) -> GuestImage:
+        """Where a VM's own files are put in its folder when its VMM starts."""
+        return cls(folder / "vmlinuz", folder / "initrd" if definition.initrd else None)
+
+    def provide(self, kernel: bytes, initrd: bytes) -> None:
+        """Put them there; raises ConflictError if there is no room."""
+        try:
+            self.kernel.write_bytes(kernel)
+            if self.initrd:
+                self.initrd.write_bytes(initrd)
+        except OSError as error:
+            raise ConflictError(
+                f"cannot write the guest's kernel to {self.kernel.parent}: {error.strerror}"
+            ) from error
+
 
 def check_image(guests: Path, name: str) -> None:
     """Raises BadRequestError if there is no image `name` below the folder `guests`."""
     image = GuestImage.of(guests, name)
-    if not (image.kernel.is_file() and image.initrd.is_file()):
+    if not all(file and file.is_file() for file in (image.kernel, image.initrd)):
         known = sorted(path.name for path in guests.glob("*")) if guests.is_dir() else []
         raise BadRequestError(
             f"no guest image {name!r} in {guests}", f"there are: {', '.join(known) or 'none'}"
@@ -42,29 +59,59 @@ def check_image(guests: Path, name: str) -> None:
 
 def check_ram_for(image: GuestImage, ram: int, firmware: str = DIRECT) -> None:
     """Raises BadRequestError if the guest's kernel can't come up in `ram` bytes: it would say nothing."""
-    stamps = tuple(file.stat().st_mtime_ns for file in (image.kernel, image.initrd))
-    least = _least_ram(image, stamps)
+    stamps = tuple(file.stat().st_mtime_ns for file in (image.kernel, image.initrd) if file)
+    _check_ram(
+        f"the kernel of guest image {image.kernel.parent.name!r}",
+        _least_ram_of(image, stamps),
+        ram,
+        firmware,
+    )
+
+
+def check_kernel(kernel: bytes, initrd_size: int, ram: int, firmware: str = DIRECT) -> None:
+    """Raises BadRequestError for a user's file that is no kernel, or does not come up in `ram` bytes."""
+    check_head(kernel[: current().kernel.head])
+    _check_ram("the kernel", _least_ram(kernel, initrd_size), ram, firmware)
+
+
+def check_head(head: bytes) -> None:
+    """Raises BadRequestError for the beginning of a file that is no kernel."""
+    try:
+        current().kernel.release(head)
+    except BadRequestError as error:
+        raise BadRequestError(f"this is no kernel that a VM starts: {error.message}", error.hint) from error
+
+
+def _check_ram(what: str, least: int, ram: int, firmware: str) -> None:
     if least and firmware == OVMF:
         least += UEFI_TAKES
     if ram < least:
         raise BadRequestError(
-            f"the kernel of guest image {image.kernel.parent.name!r} does not come up in {format_size(ram)}",
-            f"it takes at least {format_size(least)}",
+            f"{what} does not come up in {format_size(ram)}", f"it takes at least {format_size(least)}"
         )
 
 
 @lru_cache(maxsize=16)
-def _least_ram(image: GuestImage, _stamps: tuple[int, ...]) -> int:
+def _least_ram_of(image: GuestImage, _stamps: tuple[int, ...]) -> int:
+    assert image.initrd
+    return _least_ram(image.kernel.read_bytes(), image.initrd.stat().st_size)
+
+
+def _least_ram(kernel: bytes, initrd_size: int) -> int:
     """0 for what is no kernel of this machine's: the VMM knows what to do with it."""
     try:
-        kernel = target().read_image(image.kernel.read_bytes())
+        image = target().read_image(kernel)
     except BadRequestError:
         return 0
-    return target().least_ram(kernel, image.initrd.stat().st_size)
+    return target().least_ram(image, initrd_size)
 
 
 def guest_command_line(definition: VmDefinition) -> str:
-    """The guest kernel's command line; guest image NAME or NAME-VARIANT takes its address as NAME.ip=."""
+    """The guest kernel's command line; guest image NAME or NAME-VARIANT takes its address as NAME.ip=. Of a
+    user's kernel, nobody here knows how it takes one.
+    """
+    if definition.kernel:
+        return " ".join(filter(None, ("console=ttyS0", definition.append)))
     words = ["console=ttyS0", "quiet"]
     if address := definition.card.address:
         words.append(f"{definition.guest.partition('-')[0]}.ip={address}")

@@ -26,6 +26,7 @@ from multiroot.arena.layout import ALIGN, RESERVED
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.rpc import border
 from multiroot.units import MIB
+from multiroot.vm import kept_files
 from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.fields import from_data, to_data
 from multiroot.vm.messages import definition_to_proto
@@ -76,6 +77,13 @@ class Homes:
     def exists(self, name: str) -> bool:
         """Whether the VM has one, readable or not."""
         return self._entry(name) is not None
+
+    def files(self) -> set[str] | None:
+        """The files that VMs are defined with; None if a home can't be read, or is just being made."""
+        homes = [self.read(name) for name in self.names()]
+        if None in homes:
+            return None
+        return {file for home in homes if home for file in kept_files.named(home.definition)}
 
     def read(self, name: str) -> Home | None:
         """What is kept of a VM; None if it has no home, or one that nobody can read."""

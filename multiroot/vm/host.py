@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,8 @@ from multiroot.vm import firmware, nbd, sources
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk, LocalFile
 from multiroot.vm.disk_content import Content, check_content
-from multiroot.vm.guests import GUESTS, check_image
+from multiroot.vm.guests import GUESTS, GuestImage, check_image, check_kernel, check_ram_for
+from multiroot.vm.kept_files import KeptFiles
 from multiroot.vm.pmem import Pmem
 from multiroot.vm.process import AGENT_URGENCY, Urgency
 from multiroot.vm.vmm import VmmFactory
@@ -103,9 +105,16 @@ class Host:
     changed: Callable[[], None] = nobody_cares
     agent: Urgency = field(default_factory=lambda: Urgency(os.getpid(), AGENT_URGENCY))
 
+    @cached_property
+    def files(self) -> KeptFiles:
+        """What the arena keeps of files that users have given."""
+        return KeptFiles(self.arena)
+
     def check(self, definition: VmDefinition) -> None:
-        """Raises BadRequestError if this root lacks the guest image or has no devices to give."""
-        if not definition.boots_a_disk:
+        """Raises BadRequestError if this root lacks what the VM starts from, or has no devices to give."""
+        if definition.kernel:
+            self.files.check(definition)
+        elif not definition.boots_a_disk:
             check_image(self.guests, definition.guest)
         firmware.check(definition.firmware)
         for disk in definition.disks:
@@ -113,6 +122,20 @@ class Host:
         self.open_doors(definition)
         if definition.functions and self.devices is None:
             raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
+
+    def check_start(self, definition: VmDefinition) -> None:
+        """Raises BadRequestError unless what the VM starts from is whole, and comes up in its memory."""
+        ram, firmware = definition.ram_bytes, definition.firmware
+        if definition.kernel:
+            kernel, initrd = self.own_files(definition)
+            check_kernel(kernel, len(initrd), ram, firmware)
+        elif not definition.boots_a_disk:
+            check_ram_for(GuestImage.of(self.guests, definition.guest), ram, firmware)
+
+    def own_files(self, definition: VmDefinition) -> tuple[bytes, bytes]:
+        """A VM's own kernel and initrd; raises BadRequestError if one is not there, or damaged."""
+        initrd = self.files.read(definition.initrd) if definition.initrd else b""
+        return self.files.read(definition.kernel), initrd
 
     def open_doors(self, definition: VmDefinition) -> None:
         """Have its VMM reach those of its disks that are files which a root serves."""

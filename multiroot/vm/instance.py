@@ -73,11 +73,14 @@ class Instance:
         self.paused = False  # by a user, wherever it goes
         self.untouched = False  # it came here paused and has not run since
         self.folder = VmFolder(host.run_dir, definition.name)
+        self._image = GuestImage.of(host.guests, definition.guest)
+        if definition.kernel:
+            self._image = GuestImage.of_user(definition, self.folder.path)
         setup = VmmSetup(
             definition,
             host.arena.path,
             entry.extent,
-            GuestImage.of(host.guests, definition.guest),
+            self._image,
             self.folder.path,
             self.folder.vmm_log,
             wall_clock(host.clock),
@@ -342,6 +345,8 @@ class Instance:
             found = [host.find_disk(disk) for disk in self.definition.disks]
             disks = tuple(each.node if each else None for each in found)
             firmware.provide(self.definition, self.folder.path, host.variables)
+            if self.definition.kernel:
+                await asyncio.to_thread(self._provide_files)
             inside = host.network.inside if host.network else nullcontext
             wiring = Wiring(serial.fileno(), cards, self.functions, disks, self._make_seed(), inside)
             await self.vmm.start(wiring, incoming=incoming)
@@ -362,6 +367,10 @@ class Instance:
             wires.append(CardWires(tap.fds, vhosts))
         self.taps = tuple(names)
         return tuple(wires)
+
+    def _provide_files(self) -> None:
+        """Its own kernel and initrd, for the VMM, which reads them once."""
+        self._image.provide(*self.host.own_files(self.definition))
 
     def _make_seed(self) -> Path | None:
         """The same disk in every root."""

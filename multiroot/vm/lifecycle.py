@@ -8,6 +8,7 @@ memory, no process and no owner.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -31,13 +32,51 @@ class Lifecycle:
     def __init__(self, manager: VmManager) -> None:
         self._manager = manager
         self._homes = manager.homes
+        self._files = manager.host.files
 
     async def define(self, definition: VmDefinition) -> None:
         """Have a new VM, which is stopped."""
         definition = definition.checked()
-        self._check_new(definition.name)
-        await asyncio.to_thread(self._check_cards, definition)
-        await asyncio.to_thread(self._homes.make, Home(definition))
+        try:
+            self._check_new(definition.name)
+            await asyncio.to_thread(self._check_cards, definition)
+            await asyncio.to_thread(self._check_files, definition)
+            await asyncio.to_thread(self._homes.make, Home(definition))
+            await asyncio.to_thread(self._keep_files, definition)
+        except BaseException:
+            self._files.settle(definition)
+            await self._sweep()
+            raise
+        self._files.settle(definition)
+
+    def _check_files(self, definition: VmDefinition) -> None:
+        """Raises BadRequestError for files that it could not start from, or that were never sent."""
+        if definition.kernel:
+            self._manager.host.check_start(definition)
+
+    def _keep_files(self, definition: VmDefinition) -> None:
+        """From now on nobody takes them away, but until now another VM's end could."""
+        try:
+            self._files.check(definition)
+        except BadRequestError:
+            self._homes.remove(definition.name, lambda: self._check_unused(definition.name))
+            raise
+
+    async def keep_file(self, name: str, size: int, pieces: AsyncIterator[bytes]) -> None:
+        """Keep a file for VMs that are about to be defined; if that fails, none that was sent for them."""
+        try:
+            with await asyncio.to_thread(self._files.receive, name, size) as file:
+                async for data in pieces:
+                    file.add(data)
+                file.finish()
+        except BaseException:
+            self._files.settle_all()
+            await self._sweep()
+            raise
+
+    async def _sweep(self) -> None:
+        """Forget the files that no VM needs any more."""
+        await asyncio.to_thread(self._files.sweep, self._homes.files)
 
     async def run(self, definition: VmDefinition) -> Instance:
         """Have a new VM and start it; there is none if it does not start."""
@@ -49,6 +88,7 @@ class Lifecycle:
             # Whoever was so quick to start or remove it meanwhile may have it.
             with suppress(BadRequestError, ConflictError):
                 self._homes.remove(name, lambda: self._check_unused(name))
+            await self._sweep()
             raise
 
     async def start(self, name: str) -> Instance:
@@ -76,8 +116,18 @@ class Lifecycle:
         if (state := self._state(name)) is not VmState.STOPPED:
             raise ConflictError(f"{name} is {state}", f"stop it first: multiroot vm stop {name}")
         await asyncio.to_thread(self._check_cards, definition)
+        await asyncio.to_thread(self._check_files, definition)
         home = replace(self._home(name), definition=definition)
-        await asyncio.to_thread(self._homes.write, home, lambda: self._check_unused(name))
+
+        def check() -> None:
+            self._check_unused(name)
+            self._files.check(definition)
+
+        try:
+            await asyncio.to_thread(self._homes.write, home, check)
+        finally:
+            self._files.settle(definition)
+            await self._sweep()
 
     def _check_cards(self, definition: VmDefinition) -> None:
         """Raises ConflictError if another VM has an address of one of its cards: both would be deaf."""
@@ -99,6 +149,7 @@ class Lifecycle:
             await self._manager.stop(name)
         if self._homes.exists(name):
             self._homes.remove(name, lambda: self._check_unused(name))
+            await self._sweep()
         # What is known of it here goes with it.
         self._manager.find(name)
 

@@ -14,7 +14,6 @@ from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.vm import claims, left_over
 from multiroot.vm.definition import VmDefinition, check_name
 from multiroot.vm.door import Door
-from multiroot.vm.guests import GuestImage, check_ram_for
 from multiroot.vm.home import Homes
 from multiroot.vm.host import Host
 from multiroot.vm.instance import LIVE, Instance, VmState
@@ -52,9 +51,7 @@ class VmManager:
         self.door.check()
         definition = definition.checked()
         self.host.check(definition)
-        image = GuestImage.of(self.host.guests, definition.guest)
-        if not definition.boots_a_disk:
-            await asyncio.to_thread(check_ram_for, image, definition.ram_bytes, definition.firmware)
+        await asyncio.to_thread(self.host.check_start, definition)
         if definition.disks:
             await asyncio.to_thread(self.host.check_disks, definition)
         self._check_free(definition.name)

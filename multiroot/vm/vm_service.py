@@ -155,6 +155,19 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         await self._manager.forget(request.name)
         return vm_pb2.ForgetVmResponse()
 
+    async def FindFile(self, request: vm_pb2.FindFileRequest, context: Context) -> vm_pb2.FindFileResponse:
+        return vm_pb2.FindFileResponse(found=self._manager.host.files.has(request.name))
+
+    async def KeepFile(
+        self, request_iterator: AsyncIterator[vm_pb2.FilePiece], context: Context
+    ) -> vm_pb2.KeepFileResponse:
+        pieces = aiter(request_iterator)
+        first = await anext(pieces, None)
+        if first is None:
+            raise BadRequestError("no file came")
+        await self._lifecycle.keep_file(first.name, first.size, _contents(first, pieces))
+        return vm_pb2.KeepFileResponse()
+
     async def Console(
         self, request_iterator: AsyncIterator[vm_pb2.ConsoleRequest], context: Context
     ) -> AsyncIterator[vm_pb2.ConsoleResponse]:
@@ -255,6 +268,12 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
             stations=stations_to_proto(vm.stations),
             waits_for=vm.waits_for,
         )
+
+
+async def _contents(first: vm_pb2.FilePiece, more: AsyncIterator[vm_pb2.FilePiece]) -> AsyncIterator[bytes]:
+    yield first.data
+    async for piece in more:
+        yield piece.data
 
 
 def _wanted(message: vm_pb2.VmDefinition) -> VmDefinition:

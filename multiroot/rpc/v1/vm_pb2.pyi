@@ -40,6 +40,8 @@ class VmDefinition(_message.Message):
     FIRMWARE_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
     BOOT_ORDER_FIELD_NUMBER: _builtins.int
+    KERNEL_FIELD_NUMBER: _builtins.int
+    INITRD_FIELD_NUMBER: _builtins.int
     USER_DATA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ram_bytes: _builtins.int
@@ -54,6 +56,10 @@ class VmDefinition(_message.Message):
     """direct: the guest image's kernel; seabios, ovmf: from the first disk, if there is one"""
     cpu: _builtins.str
     """model with its features; of a VM that has started, each of them"""
+    kernel: _builtins.str
+    """of a user, in place of the guest image's: sha256: and the checksum of a file that the machine has"""
+    initrd: _builtins.str
+    """for that kernel, in the same way"""
     user_data: _builtins.str
     """what cloud-init in the guest is told, empty: nothing"""
     @_builtins.property
@@ -83,11 +89,13 @@ class VmDefinition(_message.Message):
         firmware: _builtins.str = ...,
         cpu: _builtins.str = ...,
         boot_order: _abc.Iterable[_builtins.str] | None = ...,
+        kernel: _builtins.str = ...,
+        initrd: _builtins.str = ...,
         user_data: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "boot_order", b"boot_order", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "disks", b"disks", "firmware", b"firmware", "functions", b"functions", "guest", b"guest", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes", "user_data", b"user_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "boot_order", b"boot_order", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "disks", b"disks", "firmware", b"firmware", "functions", b"functions", "guest", b"guest", "initrd", b"initrd", "kernel", b"kernel", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes", "user_data", b"user_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -668,6 +676,87 @@ class ForgetVmResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForgetVmResponse: _TypeAlias = ForgetVmResponse  # noqa: Y015
+
+@_typing.final
+class FindFileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """sha256: and 64 hex digits"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindFileRequest: _TypeAlias = FindFileRequest  # noqa: Y015
+
+@_typing.final
+class FindFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOUND_FIELD_NUMBER: _builtins.int
+    found: _builtins.bool
+    def __init__(
+        self,
+        *,
+        found: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindFileResponse: _TypeAlias = FindFileResponse  # noqa: Y015
+
+@_typing.final
+class FilePiece(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """first message only"""
+    size: _builtins.int
+    """first message only: of the whole, in bytes"""
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        size: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "name", b"name", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilePiece: _TypeAlias = FilePiece  # noqa: Y015
+
+@_typing.final
+class KeepFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepFileResponse: _TypeAlias = KeepFileResponse  # noqa: Y015
 
 @_typing.final
 class ConsoleRequest(_message.Message):

@@ -100,6 +100,16 @@ class VmServiceStub:
                 request_serializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmRequest.SerializeToString,
                 response_deserializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmResponse.FromString,
                 _registered_method=True)
+        self.FindFile = channel.unary_unary(
+                '/multiroot.v1.VmService/FindFile',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.FindFileRequest.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.FindFileResponse.FromString,
+                _registered_method=True)
+        self.KeepFile = channel.stream_unary(
+                '/multiroot.v1.VmService/KeepFile',
+                request_serializer=multiroot_dot_v1_dot_vm__pb2.FilePiece.SerializeToString,
+                response_deserializer=multiroot_dot_v1_dot_vm__pb2.KeepFileResponse.FromString,
+                _registered_method=True)
         self.Console = channel.stream_stream(
                 '/multiroot.v1.VmService/Console',
                 request_serializer=multiroot_dot_v1_dot_vm__pb2.ConsoleRequest.SerializeToString,
@@ -202,6 +212,19 @@ class VmServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindFile(self, request, context):
+        """Whether the machine has a file that definitions can name, and to give it one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepFile(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Console(self, request_iterator, context):
         """The console as it comes; with `history`, what was kept first.
         """
@@ -283,6 +306,16 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.Forget,
                     request_deserializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmRequest.FromString,
                     response_serializer=multiroot_dot_v1_dot_vm__pb2.ForgetVmResponse.SerializeToString,
+            ),
+            'FindFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindFile,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.FindFileRequest.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.FindFileResponse.SerializeToString,
+            ),
+            'KeepFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.KeepFile,
+                    request_deserializer=multiroot_dot_v1_dot_vm__pb2.FilePiece.FromString,
+                    response_serializer=multiroot_dot_v1_dot_vm__pb2.KeepFileResponse.SerializeToString,
             ),
             'Console': grpc.stream_stream_rpc_method_handler(
                     servicer.Console,
@@ -646,6 +679,60 @@ class VmService:
             '/multiroot.v1.VmService/Forget',
             multiroot_dot_v1_dot_vm__pb2.ForgetVmRequest.SerializeToString,
             multiroot_dot_v1_dot_vm__pb2.ForgetVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/multiroot.v1.VmService/FindFile',
+            multiroot_dot_v1_dot_vm__pb2.FindFileRequest.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.FindFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/multiroot.v1.VmService/KeepFile',
+            multiroot_dot_v1_dot_vm__pb2.FilePiece.SerializeToString,
+            multiroot_dot_v1_dot_vm__pb2.KeepFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

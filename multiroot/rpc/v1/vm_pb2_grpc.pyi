@@ -57,6 +57,9 @@ class VmServiceStub:
     """Forget the definition of a stopped VM, with `force` of any that is not another root's."""
     Forget: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ForgetVmRequest, _vm_pb2.ForgetVmResponse]
     """Frees the memory of a VM that was lost with its root; it is stopped then. Refused for any other."""
+    FindFile: _grpc.UnaryUnaryMultiCallable[_vm_pb2.FindFileRequest, _vm_pb2.FindFileResponse]
+    """Whether the machine has a file that definitions can name, and to give it one."""
+    KeepFile: _grpc.StreamUnaryMultiCallable[_vm_pb2.FilePiece, _vm_pb2.KeepFileResponse]
     Console: _grpc.StreamStreamMultiCallable[_vm_pb2.ConsoleRequest, _vm_pb2.ConsoleResponse]
     """The console as it comes; with `history`, what was kept first."""
     GetTicks: _grpc.UnaryUnaryMultiCallable[_vm_pb2.GetTicksRequest, _vm_pb2.Ticks]
@@ -87,6 +90,9 @@ class VmServiceAsyncStub(VmServiceStub):
     """Forget the definition of a stopped VM, with `force` of any that is not another root's."""
     Forget: _aio.UnaryUnaryMultiCallable[_vm_pb2.ForgetVmRequest, _vm_pb2.ForgetVmResponse]  # type: ignore[assignment]
     """Frees the memory of a VM that was lost with its root; it is stopped then. Refused for any other."""
+    FindFile: _aio.UnaryUnaryMultiCallable[_vm_pb2.FindFileRequest, _vm_pb2.FindFileResponse]  # type: ignore[assignment]
+    """Whether the machine has a file that definitions can name, and to give it one."""
+    KeepFile: _aio.StreamUnaryMultiCallable[_vm_pb2.FilePiece, _vm_pb2.KeepFileResponse]  # type: ignore[assignment]
     Console: _aio.StreamStreamMultiCallable[_vm_pb2.ConsoleRequest, _vm_pb2.ConsoleResponse]  # type: ignore[assignment]
     """The console as it comes; with `history`, what was kept first."""
     GetTicks: _aio.UnaryUnaryMultiCallable[_vm_pb2.GetTicksRequest, _vm_pb2.Ticks]  # type: ignore[assignment]
@@ -192,6 +198,21 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vm_pb2.ForgetVmResponse, _abc.Awaitable[_vm_pb2.ForgetVmResponse]]:
         """Frees the memory of a VM that was lost with its root; it is stopped then. Refused for any other."""
+
+    @_abc_1.abstractmethod
+    def FindFile(
+        self,
+        request: _vm_pb2.FindFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.FindFileResponse, _abc.Awaitable[_vm_pb2.FindFileResponse]]:
+        """Whether the machine has a file that definitions can name, and to give it one."""
+
+    @_abc_1.abstractmethod
+    def KeepFile(
+        self,
+        request_iterator: _MaybeAsyncIterator[_vm_pb2.FilePiece],
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.KeepFileResponse, _abc.Awaitable[_vm_pb2.KeepFileResponse]]: ...
 
     @_abc_1.abstractmethod
     def Console(

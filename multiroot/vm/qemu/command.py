@@ -195,9 +195,10 @@ def _start(setup: VmmSetup) -> list[str]:
     flash = flash_words(setup.folder) if setup.definition.firmware == OVMF else []
     if setup.definition.boots_a_disk:
         return flash
+    initrd = ["-initrd", os.fspath(setup.image.initrd)] if setup.image.initrd else []
     return [
         *flash,
-        "-kernel", os.fspath(setup.image.kernel), "-initrd", os.fspath(setup.image.initrd),
+        "-kernel", os.fspath(setup.image.kernel), *initrd,
         "-append", guest_command_line(setup.definition),
     ]  # fmt: skip
 

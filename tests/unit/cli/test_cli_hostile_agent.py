@@ -19,6 +19,7 @@ import pytest
 from cli.conftest import Done, Run
 from cli.hostile_agent import METHODS, PHASE, RESULTS, Answers, HostileAgent, Refusal, answers_of
 from hypothesis import HealthCheck, Phase, example, given, settings
+from kexec.x86.bzimage import BzImage
 
 from multiroot import proc
 from multiroot.cli import reference, watch
@@ -69,7 +70,10 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "update abort": (("update abort", "update abort --json"), ("AbortUpdate",)),
     "update resume": (("update resume", "update resume --json"), ("GetState", "Resume")),
     "update show": (("update show", "update show --json"), ("GetState",)),
-    "vm run": (("vm run vm0", "vm run vm0 --json"), ("Run",)),
+    "vm run": (
+        ("vm run vm0", "vm run vm0 --json", "vm run vm0 --kernel vmlinuz"),
+        ("FindFile", "KeepFile", "Run"),
+    ),
     "vm list": (("vm list", "vm list --json"), ("List",)),
     "vm show": (("vm show vm0", "vm show vm0 --json"), ("Get",)),
     "vm console": (("vm console vm0 --history", "vm console vm0 --no-follow"), ("Console",)),
@@ -205,7 +209,11 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileAgent]:
 
 @pytest.fixture(autouse=True)
 def bugs_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that bugs are written to. No command goes on as another program here."""
+    """The folder that bugs are written to. No command goes on as another program here. Where they run, there
+    is a kernel.
+    """
+    (tmp_path / "vmlinuz").write_bytes(BzImage().build())
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(proc, "become", lambda _argv: None)
     monkeypatch.setattr(proc, "find", lambda program: program)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))

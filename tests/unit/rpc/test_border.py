@@ -46,6 +46,7 @@ GOOD: list[Message] = [
         definition=vm_pb2.VmDefinition(name="web", ram_bytes=64 * MIB, append='quiet x="ü"\ty')
     ),
     vm_pb2.DefineVmRequest(definition=vm_pb2.VmDefinition(user_data="#!/bin/sh\n\techo ü\r\n")),
+    vm_pb2.FilePiece(name="sha256:12", size=1 << 30, data=bytes(1 << 16)),
     coordinator_pb2.HandoffRequest(names=["web"], to="12"),
     coordinator_pb2.LaunchRequest(
         kernel="/boot/vmlinuz ü,", cpus="1-3,7", append="a" * 2000, carve_base=1 << 40

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import pty
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
+from kexec.x86.bzimage import BzImage
 
 from multiroot.arena.arena import Arena
 from multiroot.cli.main import cli
@@ -148,6 +150,79 @@ async def test_user_data_comes_from_a_file_and_is_shown(multiroot: Run, tmp_path
     refused = await multiroot("vm", "edit", "web", "--user-data", words)
     assert (refused.code, "user-data is not valid YAML in line 3" in refused.err) == (2, True)
     assert refused.err.count("\n") == 1
+
+
+async def test_a_kernel_comes_from_a_file_and_the_machine_keeps_it(
+    multiroot: Run, manager: VmManager, tmp_path: Path
+) -> None:
+    kernel, initrd = tmp_path / "bzImage", tmp_path / "initrd"
+    kernel.write_bytes(BzImage(init_size=8 * MIB, pref_address=2 * MIB, payload=bytes(300_000)).build())
+    initrd.write_bytes(bytes(100_000))
+    words = ("--memory", "32M", "--kernel", kernel, "--initrd", initrd)
+    assert (await multiroot("vm", "run", "own", *words)).code == 0
+    shown = json.loads((await multiroot("vm", "show", "own", "--json")).out)
+    digests = [hashlib.sha256(each.read_bytes()).hexdigest() for each in (kernel, initrd)]
+    assert [shown["kernel"], shown["initrd"]] == [f"sha256:{digest}" for digest in digests]
+    path = tmp_path / "own.toml"
+    path.write_text((await multiroot("vm", "show", "own", "--toml")).out)
+    # The machine has them already.
+    manager.host.files.receive = lambda name, size: pytest.fail("sent twice")  # type: ignore[method-assign]
+    for same in (("--file", path), words):
+        assert (await multiroot("vm", "define", "again", *same)).code == 0
+        assert json.loads((await multiroot("vm", "show", "again", "--json")).out)["kernel"] == shown["kernel"]
+        assert (await multiroot("vm", "rm", "again")).code == 0
+    assert (await multiroot("vm", "rm", "own", "--force")).code == 0
+    assert manager.host.arena.entries() == []
+    gone = await multiroot("vm", "run", "--file", path)
+    assert (gone.code, "this machine does not have the file sha256:" in gone.err) == (2, True)
+    del manager.host.files.receive
+    path.write_text(f'name = "own"\nram_bytes = "32M"\nkernel = "{kernel}"\n')
+    assert (await multiroot("vm", "define", "--file", path)).code == 0
+    other = tmp_path / "other"
+    other.write_bytes(BzImage(init_size=8 * MIB, pref_address=2 * MIB, release="7.0.0").build())
+    assert (await multiroot("vm", "edit", "own", "--kernel", other)).code == 0
+    assert (await multiroot("vm", "edit", "own", "--kernel", "")).code == 0
+    assert len(manager.host.arena.entries()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--kernel", "DIR/absent"), "cannot read DIR/absent: No such file"),
+        (("--kernel", "DIR/tree"), "DIR/tree is a folder (give the file in it)"),
+        (("--kernel", "DIR/built"), "(the kernel in it is DIR/built/arch/x86/boot/bzImage)"),
+        (("--kernel", "DIR/text"), "DIR/text: this is no kernel that a VM starts: it is not a bzImage"),
+        (("--kernel", "DIR/empty"), "DIR/empty: the file is empty"),
+        (("--kernel", "/dev/zero"), "/dev/zero is no regular file"),
+        (("--initrd", "DIR/text"), "an initrd is given without its kernel"),
+        (("--kernel", "DIR/kernel", "--initrd", "DIR/huge"), "DIR/huge: the file has 2 GiB"),
+        (("--kernel", "DIR/large"), "the kernel does not come up in 256 MiB"),
+        (("--kernel", "DIR/kernel", "--memory", "1G", "--initrd", "DIR/half"), "cannot keep the file"),
+        (
+            ("--kernel", "DIR/kernel", "--firmware", "seabios", "--disk", "pmem:0x1c0000000"),
+            "seabios starts what is on the disk",
+        ),
+    ],
+)
+async def test_files_that_no_vm_starts_from_change_nothing(
+    multiroot: Run, manager: VmManager, tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    built = tmp_path / "built/arch/x86/boot/bzImage"
+    built.parent.mkdir(parents=True)
+    (tmp_path / "tree").mkdir()
+    for path in (built, tmp_path / "kernel"):
+        path.write_bytes(BzImage(init_size=8 * MIB, pref_address=2 * MIB).build())
+    (tmp_path / "large").write_bytes(BzImage(init_size=300 * MIB).build())
+    (tmp_path / "text").write_text("a text")
+    (tmp_path / "empty").touch()
+    for name, size in (("huge", 2 << 30), ("half", 256 * MIB)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+    refused = await multiroot("vm", "run", "own", *(word.replace("DIR", str(tmp_path)) for word in words))
+    assert says.replace("DIR", str(tmp_path)) in refused.err
+    assert (refused.code, refused.err.count("\n")) == (3 if "keep" in says else 2, 1)
+    assert json.loads((await multiroot("vm", "list", "--json")).out) == []
+    assert manager.host.arena.entries() == []
 
 
 async def test_an_edit_without_options_wants_a_terminal(multiroot: Run) -> None:

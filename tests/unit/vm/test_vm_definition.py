@@ -79,6 +79,7 @@ def test_defaults_are_filled_in() -> None:
         ({"firmware": "bios"}, "no firmware called 'bios'"),
         ({"firmware": "coreboot"}, "no firmware called 'coreboot'"),
         ({"firmware": "seabios", "disks": (DISK,), "append": "x"}, "for a kernel that is given directly"),
+        ({**BOOTS, "kernel": "/boot/vmlinuz"}, "seabios starts what is on the disk"),
         ({"firmware": "seabios", "machine": "microvm"}, "only a q35 machine can have disks"),
         ({"disks": (DISK,), "machine": "microvm"}, "only a q35 machine can have disks"),
         ({"disks": (Disk("/root/x.raw"),)}, "a file is there in one root only: '/root/x.raw'"),
@@ -110,6 +111,8 @@ OTHERS: dict[str, Any] = {
     "cpu": "base,lm=on",
     "machine": "q35,hpet=on",
     "guest": "ticker-card",
+    "kernel": "/boot/vmlinuz",
+    "initrd": "/boot/initrd.img",
     "append": "ticker.region=8",
     "firmware": "seabios",
     "disks": (Disk("pmem:0x1c0000000", "virtio-scsi"), Disk("pmem:0x1d0000000")),
@@ -126,8 +129,8 @@ def test_every_field_counts_in_the_checksum() -> None:
     for field in fields(GOOD):
         sums.add(replace(GOOD, **{field.name: OTHERS[field.name]}).checksum())
     assert len(sums) == 1 + len(fields(GOOD))
-    # Of what is on a disk, nobody here knows the parameters.
-    complete = replace(OTHER, append="")
+    # What is on a disk has its own kernel, and nobody here knows its parameters.
+    complete = replace(OTHER, append="", kernel="", initrd="")
     assert complete.checked() == complete
 
 
@@ -152,6 +155,8 @@ def test_every_field_can_be_given_to_vm_run(tmp_path: Path) -> None:
         ("--disk", "pmem:0x1d0000000"),
         ("--boot-order", "disk1,disk0"),
         ("--guest", "ticker-card"),
+        ("--kernel", "/boot/vmlinuz"),
+        ("--initrd", "/boot/initrd.img"),
         ("--append", "ticker.region=8"),
         ("--mac", "52:54:00:00:00:07"),
         ("--address", "10.77.1.7/16"),

@@ -47,6 +47,7 @@ def definitions(draw: st.DrawFn) -> VmDefinition:
     lines = st.text(LETTERS | st.sampled_from("\n\t"), max_size=200)
     user_data = st.just("") | lines.map(lambda text: f"#cloud-config\n{text}")
     disks = draw(st.lists(disk, max_size=3, unique_by=lambda each: each.source))
+    kernel = draw(st.just("") | st.text(LETTERS, min_size=1, max_size=99))
     values: dict[str, Any] = {
         "name": draw(NAMES),
         "ram_bytes": draw(st.integers(16, 1 << 20)) * 2 * MIB,
@@ -54,6 +55,8 @@ def definitions(draw: st.DrawFn) -> VmDefinition:
         "cpu": draw(st.sampled_from(["host", "EPYC,svm=off", "base,lm=on,model-id=A B @ 2.5+"])),
         "machine": ",".join((kind, *more)),
         "guest": draw(NAMES),
+        "kernel": kernel,
+        "initrd": draw(st.just("") | st.text(LETTERS, max_size=99)) if kernel else "",
         "append": draw(st.text(LETTERS, max_size=border.PATH_MOST)),
         "firmware": "direct",
         "disks": tuple(disks) if kind == "q35" else (),
@@ -91,6 +94,8 @@ def test_what_is_printed() -> None:
         'machine = "q35"\n'
         'firmware = "direct"\n'
         'guest = "ticker"\n'
+        'kernel = ""\n'
+        'initrd = ""\n'
         'append = "a=\\"\u00e9\\\\\\""\n'
         "cards = [\n"
         f'    {{ mac = "{definition.card.mac}", address = "", queues = 1 }},\n'
