@@ -135,4 +135,5 @@ async def _start(vm: Instance, giver: Owner) -> None:
 
 
 def _are_alike(one: Instance, other: Instance) -> bool:
-    return one.definition == other.definition and one.entry.record == other.entry.record
+    same = one.definition == other.definition and one.cpu == other.cpu
+    return same and one.entry.record == other.entry.record

@@ -50,6 +50,7 @@ async def _expect(manager: VmManager, name: str, to: Target, phases: Phases) -> 
         epoch=vm.owner.epoch,
         vmm=vm.vmm.name,
         vmm_version=vm.vmm.version,
+        cpu=vm.cpu,
     )
     stub = handoff_pb2_grpc.HandoffServiceStub(to.agent)
     with phases.phase(PhaseName.EXPECT, vm=name), translated(f"root {to.root}'s agent"):

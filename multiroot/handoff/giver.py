@@ -239,6 +239,7 @@ class Attempt:
             epoch=vm.owner.epoch,
             vmm=vm.vmm.name,
             vmm_version=vm.vmm.version,
+            cpu=vm.cpu,
             device=await self._describe_device(),
             notices=notices_to_proto(vm.notices),
             stations=stations_to_proto(vm.stations),

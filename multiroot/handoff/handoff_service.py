@@ -36,6 +36,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             [Extent(extent.offset, extent.size) for extent in request.extents],
             Owner(request.giver, request.epoch),
             VmmVersion(request.vmm, request.vmm_version),
+            request.cpu,
         )
         return handoff_pb2.ExpectResponse()
 
@@ -51,6 +52,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             device.state_from_proto(request.device) if request.HasField("device") else None,
             notices_from_proto(request.notices),
             stations_from_proto(request.stations),
+            cpu=request.cpu,
             paused=request.paused,
         )
         await reach(FailPoint.TAKER_PREPARED, request.definition.name)

@@ -25,6 +25,7 @@ from multiroot.handoff.takeover import Takeover, aborted, devices_of
 from multiroot.passthrough.devices import DeviceState
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
+from multiroot.vm import cpu_model
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
@@ -55,7 +56,7 @@ class Taker:
         self._takeover = Takeover(manager.host, side, self._discard)
 
     async def expect(
-        self, definition: VmDefinition, extents: list[Extent], giver: Owner, vmm: VmmVersion
+        self, definition: VmDefinition, extents: list[Extent], giver: Owner, vmm: VmmVersion, cpu: str = ""
     ) -> None:
         """Have a VMM wait for a VM that may be handed over some day; that costs its memory, and no more.
 
@@ -68,7 +69,7 @@ class Taker:
         _check_equal(VmmVersion(vmm.name), VmmVersion(self._host.vmm.name))
         if definition.kernel:
             await asyncio.to_thread(self._host.check_start, definition)
-        vm = self._candidate(definition, extents, giver)
+        vm = self._candidate(definition, extents, giver, cpu)
         await self._ahead.expect(vm, giver)
         try:
             _check_equal(vmm, VmmVersion(vm.vmm.name, vm.vmm.version))
@@ -87,15 +88,16 @@ class Taker:
         notices: tuple[Notice, ...] = (),
         stations: dict[str, str] | None = None,
         *,
+        cpu: str = "",
         paused: bool = False,
     ) -> tuple[list[Phase], wire.Endpoint]:
         """Start a VMM on the VM's memory that waits for its device state, and say where the giver's is to
         connect. The guest runs on in the giver.
 
         `device` is the soft state of the device that the VM owns, which works on meanwhile; `notices` is what
-        happened to the VM, `stations` the addresses that it uses; one that is `paused` is not to run here
-        either. Raises BadRequestError or ConflictError, with nothing left behind, if this root cannot take
-        that VM.
+        happened to the VM, `stations` the addresses that it uses; `cpu` is as in VmmSetup; one that is
+        `paused` is not to run here either. Raises BadRequestError or ConflictError, with nothing left behind,
+        if this root cannot take that VM.
         """
         self._manager.door.check()
         if any(disk.server for disk in definition.disks):
@@ -105,7 +107,7 @@ class Taker:
             await asyncio.to_thread(self._host.check_start, definition)
         await self.abort(definition.name)
         _check_equal(VmmVersion(vmm.name), VmmVersion(self._host.vmm.name))
-        vm = self._candidate(definition, extents, giver)
+        vm = self._candidate(definition, extents, giver, cpu)
         if bool(definition.function) != (device is not None):
             raise BadRequestError(f"the state of {definition.name}'s own device does not come with it")
         waiting = await self._ahead.claim(vm)
@@ -251,10 +253,11 @@ class Taker:
         # What went wrong in one is told by the call that began it.
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _candidate(self, definition: VmDefinition, extents: list[Extent], giver: Owner) -> Instance:
+    def _candidate(self, definition: VmDefinition, extents: list[Extent], giver: Owner, cpu: str) -> Instance:
         """The VM to be, if what the giver says agrees with the arena and with this root."""
         if definition != definition.checked():
             raise BadRequestError(f"the definition of {definition.name} is not complete")
+        cpu_model.check_given(definition.cpu, cpu)
         self._host.check(definition)
         known = self._manager.find(definition.name)
         if known and known.active:
@@ -269,7 +272,7 @@ class Taker:
                 f"{definition.name} is owned by root {entry.owner.root} in epoch {entry.owner.epoch},"
                 f" not by root {giver.root} in epoch {giver.epoch}"
             )
-        vm = self._manager.made(definition, entry)
+        vm = self._manager.made(definition, entry, cpu)
         # From the beginning: whoever asks is told by its owner what it is.
         vm.state = VmState.INCOMING
         return vm

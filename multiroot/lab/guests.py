@@ -18,7 +18,7 @@ TICKER = "ticker"
 COMMANDS = "commands"  # runs what it is told to, as roots do
 _COMMANDS_MODULES = ["virtio_pci", "virtio_net"]
 # virtio_pci is built in or a module, by kernel; a microvm's card needs virtio_mmio. The last ones drive
-# devices passed through, and disks, if there, and say that the power button was pressed.
+# devices passed through, disks and a watchdog, if there, and say that the power button was pressed.
 _TICKER_MODULES = [
     "virtio_pci",
     "virtio_mmio?",
@@ -32,6 +32,7 @@ _TICKER_MODULES = [
     "sr_mod?",
     "pvpanic_mmio?",
     "button?",
+    "i6300esb?",
     "evdev?",
 ]
 _CFLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]

@@ -103,6 +103,8 @@ _RULES: dict[str, Rule] = {
     "TransferRequest.name": _IS_VM_NAME,
     "AbortRequest.name": _IS_VM_NAME,
     "PrepareRequest.giver": _up_to(_ROOTS),
+    "PrepareRequest.cpu": _text(CPU_MOST),
+    "ExpectRequest.cpu": _text(CPU_MOST),
     "ExpectRequest.giver": _up_to(_ROOTS),
     "NestedPages.size": _up_to(_MEMORY),
     "NestedPages.count": _up_to(_MEMORY),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's CPU as its definition has it: a model, and features behind commas.
 
-"host" is what each root has. "frozen" is what the root has where the VM first starts, as far as the oldest
-root knows it, too: so the VM can go from a new kernel to an old one. From then on its definition says it all,
-with a model that has nothing of its own, "base", and every feature by name. So it is with any other model,
-but nothing is left out of what that one has.
+"host" is what the root has where the VM starts, each time anew. "frozen" is what the root has where the VM
+first starts, as far as the oldest root knows it, too: so the VM can go from a new kernel to an old one. From
+then on its definition says it all, with a model that has nothing of its own, "base", and every feature by
+name. So it is with any other model, but nothing is left out of what that one has.
 """
 
 from __future__ import annotations
@@ -56,8 +56,18 @@ def is_written_out(cpu: str) -> bool:
 
 
 def follows_the_root(cpu: str) -> bool:
-    """Whether it is whatever each root has, and never written out."""
+    """Whether it is whatever the root has where the VM starts; the definition never says what that is."""
     return cpu.partition(",")[0] == HOST
+
+
+def check_given(cpu: str, given: str) -> None:
+    """Raises BadRequestError unless `given` says what a guest with the CPU `cpu` got where it started, which
+    is to be said of one that follows the root, and of no other.
+    """
+    if follows_the_root(cpu) != is_written_out(given):
+        raise BadRequestError(f"what CPU a guest with {cpu.partition(',')[0]!r} has does not come with it")
+    if given:
+        parse(given)
 
 
 def summary(cpu: str) -> str:

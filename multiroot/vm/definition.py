@@ -26,6 +26,7 @@ MAX_CPUS = 255  # what QEMU's q35 takes without an emulated IOMMU
 MACHINES = ("q35", "microvm")
 MOST_CARDS = 8
 MOST_QUEUES = 8  # of a card, in each direction
+WATCHDOG_ACTIONS = ("reset", "poweroff", "inject-nmi", "none")  # none: it is only told
 DIRECT, SEABIOS, OVMF = FIRMWARES = ("direct", "seabios", "ovmf")
 
 # A name becomes a folder, a table entry (64 bytes) and part of a process's command line.
@@ -84,7 +85,8 @@ class VmDefinition:
     sees it), all in their order if none is named; `guest` names a folder of kernel and initrd in the system
     image, in whose place a user may give `kernel` and `initrd`, files that a machine knows by their checksums
     (`kept_files`); `append` is added to the guest's command line; `functions` are the PCI functions that the
-    VM owns, bus:device.function; `user_data` is for cloud-init, on a disk that each root makes (`seed`).
+    VM owns, bus:device.function; `watchdog` is what is done when the guest's watchdog fires, empty if it has
+    none; `user_data` is for cloud-init, on a disk that each root makes (`seed`).
 
     Messages, JSON, files, the options of `vm run` and what `vm show` prints are derived from these fields.
     """
@@ -99,7 +101,8 @@ class VmDefinition:
         cpu_model.FROZEN,
         Option(
             "--cpu",
-            "CPU model, as EPYC,svm=off. frozen: what this root and Linux 6.1 know; host: what each has.",
+            "CPU model, as EPYC,svm=off. frozen: what this root and Linux 6.1 know; "
+            "host: all that it has, wherever the VM starts.",
         ),
     )
     machine: str = described("q35", Option("--machine", "q35 or microvm, with QEMU's options."))
@@ -139,6 +142,14 @@ class VmDefinition:
     )
     functions: tuple[str, ...] = described(
         (), Option("--device", "A PCI device that the VM owns.", "BB:DD.F", "", parse=_one_or_none)
+    )
+    watchdog: str = described(
+        "",
+        Option(
+            "--watchdog",
+            f"A watchdog (i6300esb), and what is done when it fires: {', '.join(WATCHDOG_ACTIONS)}.",
+            "ACTION",
+        ),
     )
     user_data: str = described(
         "",
@@ -254,6 +265,7 @@ def _check_start(definition: VmDefinition) -> None:
             f"with {definition.firmware} the disk's boot loader has its own",
         )
     _check_kernel(definition)
+    _check_watchdog(definition)
     _check_boot_order(definition)
 
 
@@ -268,6 +280,17 @@ def _check_kernel(definition: VmDefinition) -> None:
             f"a kernel is given, and {definition.firmware} starts what is on the disk",
             f"--firmware {DIRECT} starts the kernel, and it has the disk all the same",
         )
+
+
+def _check_watchdog(definition: VmDefinition) -> None:
+    """Raises BadRequestError for a watchdog that the machine can't have, or an action that there is not."""
+    action, kind = definition.watchdog, machine_kind(definition.machine)
+    if action and action not in WATCHDOG_ACTIONS:
+        raise BadRequestError(
+            f"a watchdog's action can't be {action!r}", f"there are: {', '.join(WATCHDOG_ACTIONS)}"
+        )
+    if action and kind != "q35":
+        raise BadRequestError("only a q35 machine can have a watchdog", f"the machine is {kind}")
 
 
 def _check_boot_order(definition: VmDefinition) -> None:

@@ -35,6 +35,7 @@ class VmRecord:
     stations: dict[str, str] = field(default_factory=dict)
     paused: bool = False
     untouched: bool = False
+    cpu: str = ""
 
 
 class VmFolder:
@@ -103,6 +104,7 @@ def _record(data: dict[str, Any]) -> VmRecord:
         stations={str(mac): str(address) for mac, address in dict(data["stations"]).items()},
         paused=bool(data.get("paused", False)),
         untouched=bool(data.get("untouched", False)),
+        cpu=str(data.get("cpu", "")),
     )
 
 

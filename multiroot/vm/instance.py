@@ -60,11 +60,15 @@ class Instance:
         definition: VmDefinition,
         entry: Entry,
         powered_off: Callable[[Instance], None] = lambda _: None,
+        cpu: str = "",
     ) -> None:
-        """`powered_off` is told when its guest has done so by itself, and nothing else is done with it."""
+        """`powered_off` is told when its guest has done so by itself, and nothing else is done with it. `cpu`
+        is as in VmmSetup.
+        """
         self.host = host
         self._powered_off = powered_off
         self.definition = definition
+        self.cpu = cpu
         self.entry = entry
         self.owner = entry.owner
         self.word = OwnerWord(host.arena.memory, entry)
@@ -86,6 +90,7 @@ class Instance:
             wall_clock(host.clock),
             self._hear,
             populate=host.arena.populates,
+            cpu=cpu,
         )
         self.vmm = host.vmm(setup)
         self.taps: tuple[str, ...] = ()
@@ -320,6 +325,7 @@ class Instance:
                 self.stations,
                 self.paused,
                 self.untouched,
+                self.cpu,
             )
         )
 

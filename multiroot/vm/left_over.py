@@ -43,7 +43,7 @@ async def _adopt(manager: VmManager, name: str) -> None:
             await _kill(process)
         folder.remove()
         return
-    vm = manager.made(record.definition, entry)
+    vm = manager.made(record.definition, entry, record.cpu)
     if entry.owner.root != manager.host.root:
         await _adopt_foreign(manager, vm, record)
         return

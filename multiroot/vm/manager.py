@@ -60,6 +60,7 @@ class VmManager:
             await self.make_way(definition.name)
             # From here on it means the same in every root.
             definition = replace(definition, cpu=await self.host.vmm.written_out(definition.cpu))
+            cpu = await self.host.vmm.given(definition.cpu)
             functions = await self._acquire(definition)
             # Zeroing a large extent takes seconds; the agent has other things to answer meanwhile.
             entry = await asyncio.to_thread(
@@ -67,7 +68,7 @@ class VmManager:
             )
         finally:
             self._allocating.discard(definition.name)
-        vm = self.made(definition, entry)
+        vm = self.made(definition, entry, cpu)
         vm.functions = functions
         self._vms[vm.name] = vm
         try:
@@ -102,9 +103,9 @@ class VmManager:
             return self.of(entry)[0]
         return VmState.STOPPED if self.homes.exists(name) else None
 
-    def made(self, definition: VmDefinition, entry: Entry) -> Instance:
-        """A VM for this root, which is not known yet."""
-        return Instance(self.host, definition, entry, self._powered_off)
+    def made(self, definition: VmDefinition, entry: Entry, cpu: str) -> Instance:
+        """A VM for this root, which is not known yet; `cpu` is as in VmmSetup."""
+        return Instance(self.host, definition, entry, self._powered_off, cpu)
 
     def _powered_off(self, vm: Instance) -> None:
         """Its guest needs no memory any more. What there is to tell of it stays."""

@@ -48,7 +48,8 @@ class VmmSetup:
 
     `folder` is the VM's own, where the VMM puts its control socket; `log` takes its standard outputs.
     `populate` has all of it mapped when the VMM starts. `to_ns` maps this root's wall clock to the
-    machine-wide clock. `heard` is told what happens to the guest.
+    machine-wide clock. `heard` is told what happens to the guest. `cpu` is what a CPU that follows the root
+    was in the root where the guest started (`VmmFactory.given`), empty for any other.
     """
 
     definition: VmDefinition
@@ -60,6 +61,7 @@ class VmmSetup:
     to_ns: Mapped
     heard: Callable[[Notice], None] = lambda _: None
     populate: bool = False
+    cpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -250,4 +252,9 @@ class VmmFactory(Protocol):
         """The CPU of a definition in words that mean the same in every root, unless it is to follow the root.
 
         Raises BadRequestError for one that no VMM of this kind has, CommandError if that can't be found out.
+        """
+
+    async def given(self, cpu: str) -> str:
+        """The CPU that a guest gets which starts here, in such words, if the definition's follows the root;
+        empty for any other. Raises what `written_out` raises.
         """

@@ -28,7 +28,7 @@ from multiroot.rpc.v1 import device_pb2 as multiroot_dot_v1_dot_device__pb2
 from multiroot.rpc.v1 import vm_pb2 as multiroot_dot_v1_dot_vm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amultiroot/v1/handoff.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\x1a\x19multiroot/v1/device.proto\x1a\x15multiroot/v1/vm.proto\"\xa6\x01\n\rExpectRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12%\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05giver\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0b\n\x03vmm\x18\x05 \x01(\t\x12\x13\n\x0bvmm_version\x18\x06 \x01(\t\"\x10\n\x0e\x45xpectResponse\"\xb2\x02\n\x0ePrepareRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12%\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05giver\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0b\n\x03vmm\x18\x05 \x01(\t\x12\x13\n\x0bvmm_version\x18\x06 \x01(\t\x12)\n\x06\x64\x65vice\x18\x07 \x01(\x0b\x32\x19.multiroot.v1.DeviceState\x12%\n\x07notices\x18\x08 \x03(\x0b\x32\x14.multiroot.v1.Notice\x12\'\n\x08stations\x18\n \x03(\x0b\x32\x15.multiroot.v1.Station\x12\x0e\n\x06paused\x18\t \x01(\x08\"^\n\x0fPrepareResponse\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12&\n\x06stream\x18\x02 \x01(\x0b\x32\x16.multiroot.v1.Endpoint\"3\n\x08\x45ndpoint\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0b\n\x03key\x18\x03 \x01(\x0c\"*\n\x0bHintRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05hints\x18\x02 \x01(\x0c\"\x0e\n\x0cHintResponse\"%\n\x0fTransferRequest\x12\x0c\n\x04name\x18\x01 \x01(\tJ\x04\x08\x02\x10\x03\"\x91\x01\n\x10TransferProgress\x12$\n\x05ready\x18\x01 \x01(\x0b\x32\x13.multiroot.v1.ReadyH\x00\x12$\n\x05taken\x18\x02 \x01(\x0b\x32\x13.multiroot.v1.TakenH\x00\x12(\n\x07settled\x18\x03 \x01(\x0b\x32\x15.multiroot.v1.SettledH\x00\x42\x07\n\x05\x65vent\"\x07\n\x05Ready\"z\n\x05Taken\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\nresumed_ns\x18\x02 \x01(\x03\x12#\n\x06phases\x18\x03 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12)\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x19.multiroot.v1.DeviceMoved\".\n\x07Settled\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\".\n\x0c\x41\x62ortRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x08\"\x0f\n\rAbortResponse2\xeb\x02\n\x0eHandoffService\x12\x43\n\x06\x45xpect\x12\x1b.multiroot.v1.ExpectRequest\x1a\x1c.multiroot.v1.ExpectResponse\x12\x46\n\x07Prepare\x12\x1c.multiroot.v1.PrepareRequest\x1a\x1d.multiroot.v1.PrepareResponse\x12=\n\x04Hint\x12\x19.multiroot.v1.HintRequest\x1a\x1a.multiroot.v1.HintResponse\x12K\n\x08Transfer\x12\x1d.multiroot.v1.TransferRequest\x1a\x1e.multiroot.v1.TransferProgress0\x01\x12@\n\x05\x41\x62ort\x12\x1a.multiroot.v1.AbortRequest\x1a\x1b.multiroot.v1.AbortResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amultiroot/v1/handoff.proto\x12\x0cmultiroot.v1\x1a\x19multiroot/v1/common.proto\x1a\x19multiroot/v1/device.proto\x1a\x15multiroot/v1/vm.proto\"\xb3\x01\n\rExpectRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12%\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05giver\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0b\n\x03vmm\x18\x05 \x01(\t\x12\x13\n\x0bvmm_version\x18\x06 \x01(\t\x12\x0b\n\x03\x63pu\x18\x07 \x01(\t\"\x10\n\x0e\x45xpectResponse\"\xbf\x02\n\x0ePrepareRequest\x12.\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.multiroot.v1.VmDefinition\x12%\n\x07\x65xtents\x18\x02 \x03(\x0b\x32\x14.multiroot.v1.Extent\x12\r\n\x05giver\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0b\n\x03vmm\x18\x05 \x01(\t\x12\x13\n\x0bvmm_version\x18\x06 \x01(\t\x12)\n\x06\x64\x65vice\x18\x07 \x01(\x0b\x32\x19.multiroot.v1.DeviceState\x12%\n\x07notices\x18\x08 \x03(\x0b\x32\x14.multiroot.v1.Notice\x12\'\n\x08stations\x18\n \x03(\x0b\x32\x15.multiroot.v1.Station\x12\x0b\n\x03\x63pu\x18\x0b \x01(\t\x12\x0e\n\x06paused\x18\t \x01(\x08\"^\n\x0fPrepareResponse\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12&\n\x06stream\x18\x02 \x01(\x0b\x32\x16.multiroot.v1.Endpoint\"3\n\x08\x45ndpoint\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0b\n\x03key\x18\x03 \x01(\x0c\"*\n\x0bHintRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05hints\x18\x02 \x01(\x0c\"\x0e\n\x0cHintResponse\"%\n\x0fTransferRequest\x12\x0c\n\x04name\x18\x01 \x01(\tJ\x04\x08\x02\x10\x03\"\x91\x01\n\x10TransferProgress\x12$\n\x05ready\x18\x01 \x01(\x0b\x32\x13.multiroot.v1.ReadyH\x00\x12$\n\x05taken\x18\x02 \x01(\x0b\x32\x13.multiroot.v1.TakenH\x00\x12(\n\x07settled\x18\x03 \x01(\x0b\x32\x15.multiroot.v1.SettledH\x00\x42\x07\n\x05\x65vent\"\x07\n\x05Ready\"z\n\x05Taken\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\nresumed_ns\x18\x02 \x01(\x03\x12#\n\x06phases\x18\x03 \x03(\x0b\x32\x13.multiroot.v1.Phase\x12)\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x19.multiroot.v1.DeviceMoved\".\n\x07Settled\x12#\n\x06phases\x18\x01 \x03(\x0b\x32\x13.multiroot.v1.Phase\".\n\x0c\x41\x62ortRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x08\"\x0f\n\rAbortResponse2\xeb\x02\n\x0eHandoffService\x12\x43\n\x06\x45xpect\x12\x1b.multiroot.v1.ExpectRequest\x1a\x1c.multiroot.v1.ExpectResponse\x12\x46\n\x07Prepare\x12\x1c.multiroot.v1.PrepareRequest\x1a\x1d.multiroot.v1.PrepareResponse\x12=\n\x04Hint\x12\x19.multiroot.v1.HintRequest\x1a\x1a.multiroot.v1.HintResponse\x12K\n\x08Transfer\x12\x1d.multiroot.v1.TransferRequest\x1a\x1e.multiroot.v1.TransferProgress0\x01\x12@\n\x05\x41\x62ort\x12\x1a.multiroot.v1.AbortRequest\x1a\x1b.multiroot.v1.AbortResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,33 +36,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'multiroot.rpc.v1.handoff_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXPECTREQUEST']._serialized_start=122
-  _globals['_EXPECTREQUEST']._serialized_end=288
-  _globals['_EXPECTRESPONSE']._serialized_start=290
-  _globals['_EXPECTRESPONSE']._serialized_end=306
-  _globals['_PREPAREREQUEST']._serialized_start=309
-  _globals['_PREPAREREQUEST']._serialized_end=615
-  _globals['_PREPARERESPONSE']._serialized_start=617
-  _globals['_PREPARERESPONSE']._serialized_end=711
-  _globals['_ENDPOINT']._serialized_start=713
-  _globals['_ENDPOINT']._serialized_end=764
-  _globals['_HINTREQUEST']._serialized_start=766
-  _globals['_HINTREQUEST']._serialized_end=808
-  _globals['_HINTRESPONSE']._serialized_start=810
-  _globals['_HINTRESPONSE']._serialized_end=824
-  _globals['_TRANSFERREQUEST']._serialized_start=826
-  _globals['_TRANSFERREQUEST']._serialized_end=863
-  _globals['_TRANSFERPROGRESS']._serialized_start=866
-  _globals['_TRANSFERPROGRESS']._serialized_end=1011
-  _globals['_READY']._serialized_start=1013
-  _globals['_READY']._serialized_end=1020
-  _globals['_TAKEN']._serialized_start=1022
-  _globals['_TAKEN']._serialized_end=1144
-  _globals['_SETTLED']._serialized_start=1146
-  _globals['_SETTLED']._serialized_end=1192
-  _globals['_ABORTREQUEST']._serialized_start=1194
-  _globals['_ABORTREQUEST']._serialized_end=1240
-  _globals['_ABORTRESPONSE']._serialized_start=1242
-  _globals['_ABORTRESPONSE']._serialized_end=1257
-  _globals['_HANDOFFSERVICE']._serialized_start=1260
-  _globals['_HANDOFFSERVICE']._serialized_end=1623
+  _globals['_EXPECTREQUEST']._serialized_end=301
+  _globals['_EXPECTRESPONSE']._serialized_start=303
+  _globals['_EXPECTRESPONSE']._serialized_end=319
+  _globals['_PREPAREREQUEST']._serialized_start=322
+  _globals['_PREPAREREQUEST']._serialized_end=641
+  _globals['_PREPARERESPONSE']._serialized_start=643
+  _globals['_PREPARERESPONSE']._serialized_end=737
+  _globals['_ENDPOINT']._serialized_start=739
+  _globals['_ENDPOINT']._serialized_end=790
+  _globals['_HINTREQUEST']._serialized_start=792
+  _globals['_HINTREQUEST']._serialized_end=834
+  _globals['_HINTRESPONSE']._serialized_start=836
+  _globals['_HINTRESPONSE']._serialized_end=850
+  _globals['_TRANSFERREQUEST']._serialized_start=852
+  _globals['_TRANSFERREQUEST']._serialized_end=889
+  _globals['_TRANSFERPROGRESS']._serialized_start=892
+  _globals['_TRANSFERPROGRESS']._serialized_end=1037
+  _globals['_READY']._serialized_start=1039
+  _globals['_READY']._serialized_end=1046
+  _globals['_TAKEN']._serialized_start=1048
+  _globals['_TAKEN']._serialized_end=1170
+  _globals['_SETTLED']._serialized_start=1172
+  _globals['_SETTLED']._serialized_end=1218
+  _globals['_ABORTREQUEST']._serialized_start=1220
+  _globals['_ABORTREQUEST']._serialized_end=1266
+  _globals['_ABORTRESPONSE']._serialized_start=1268
+  _globals['_ABORTRESPONSE']._serialized_end=1283
+  _globals['_HANDOFFSERVICE']._serialized_start=1286
+  _globals['_HANDOFFSERVICE']._serialized_end=1649
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,7 @@ class ExpectRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     VMM_FIELD_NUMBER: _builtins.int
     VMM_VERSION_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
     giver: _builtins.int
     """root that owns the VM now"""
     epoch: _builtins.int
@@ -44,6 +45,7 @@ class ExpectRequest(_message.Message):
     vmm: _builtins.str
     """as in PrepareRequest"""
     vmm_version: _builtins.str
+    cpu: _builtins.str
     @_builtins.property
     def definition(self) -> _vm_pb2.VmDefinition: ...
     @_builtins.property
@@ -57,10 +59,11 @@ class ExpectRequest(_message.Message):
         epoch: _builtins.int = ...,
         vmm: _builtins.str = ...,
         vmm_version: _builtins.str = ...,
+        cpu: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "definition", b"definition", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,6 +97,7 @@ class PrepareRequest(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
     STATIONS_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     giver: _builtins.int
     """root that owns the VM now"""
@@ -102,6 +106,8 @@ class PrepareRequest(_message.Message):
     vmm: _builtins.str
     """the program that runs it, and its version: device state passes between equal ones only"""
     vmm_version: _builtins.str
+    cpu: _builtins.str
+    """of a VM whose CPU follows the root: each feature that it got where it started"""
     paused: _builtins.bool
     """it stands still in the giver, and is to stand still in the taker"""
     @_builtins.property
@@ -132,11 +138,12 @@ class PrepareRequest(_message.Message):
         device: _device_pb2.DeviceState | None = ...,
         notices: _abc.Iterable[_vm_pb2.Notice] | None = ...,
         stations: _abc.Iterable[_vm_pb2.Station] | None = ...,
+        cpu: _builtins.str = ...,
         paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "notices", b"notices", "paused", b"paused", "stations", b"stations", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "definition", b"definition", "device", b"device", "epoch", b"epoch", "extents", b"extents", "giver", b"giver", "notices", b"notices", "paused", b"paused", "stations", b"stations", "vmm", b"vmm", "vmm_version", b"vmm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

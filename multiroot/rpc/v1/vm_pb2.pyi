@@ -42,6 +42,7 @@ class VmDefinition(_message.Message):
     BOOT_ORDER_FIELD_NUMBER: _builtins.int
     KERNEL_FIELD_NUMBER: _builtins.int
     INITRD_FIELD_NUMBER: _builtins.int
+    WATCHDOG_FIELD_NUMBER: _builtins.int
     USER_DATA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ram_bytes: _builtins.int
@@ -60,6 +61,8 @@ class VmDefinition(_message.Message):
     """of a user, in place of the guest image's: sha256: and the checksum of a file that the machine has"""
     initrd: _builtins.str
     """for that kernel, in the same way"""
+    watchdog: _builtins.str
+    """reset, poweroff, inject-nmi, none: what is done when it fires; empty: there is none"""
     user_data: _builtins.str
     """what cloud-init in the guest is told, empty: nothing"""
     @_builtins.property
@@ -91,11 +94,12 @@ class VmDefinition(_message.Message):
         boot_order: _abc.Iterable[_builtins.str] | None = ...,
         kernel: _builtins.str = ...,
         initrd: _builtins.str = ...,
+        watchdog: _builtins.str = ...,
         user_data: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "boot_order", b"boot_order", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "disks", b"disks", "firmware", b"firmware", "functions", b"functions", "guest", b"guest", "initrd", b"initrd", "kernel", b"kernel", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes", "user_data", b"user_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "boot_order", b"boot_order", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "disks", b"disks", "firmware", b"firmware", "functions", b"functions", "guest", b"guest", "initrd", b"initrd", "kernel", b"kernel", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes", "user_data", b"user_data", "watchdog", b"watchdog"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

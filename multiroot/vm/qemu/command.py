@@ -34,6 +34,7 @@ _MACHINE_OPTIONS: dict[str, dict[str, Value]] = {
 # What a guest does after a panic is its own affair. That it did is told by a device that has no state.
 _Q35_GLOBAL = option("", {"ICH9-LPC.acpi-pci-hotplug-with-bridge-support": False})
 _MACHINE_WORDS = {"q35": ["-device", "pvpanic", "-global", _Q35_GLOBAL], "microvm": []}
+WATCHDOG_SLOT = 0x1D
 CARD_SLOT = 1  # on q35's bus 0, and one more for each further card
 _CARDS: dict[str, tuple[str, dict[str, Value]]] = {
     "q35": (
@@ -108,10 +109,10 @@ def command(
     definition = setup.definition
     words = [
         os.fspath(qemu.program), "-name", option("", {"guest": definition.name}),
-        "-nodefaults", "-no-user-config", "-display", "none", "-action", "panic=none",
+        "-nodefaults", "-no-user-config", "-display", "none", "-action", _actions(definition.watchdog),
         "-machine", machine(definition.machine, definition.firmware),
-        "-accel", qemu.accel, "-cpu", cpu(qemu, definition.cpu),
-        *_MACHINE_WORDS[machine_kind(definition.machine)],
+        "-accel", qemu.accel, "-cpu", cpu(qemu, setup.cpu or definition.cpu),
+        *_MACHINE_WORDS[machine_kind(definition.machine)], *_watchdog_words(definition.watchdog),
         "-smp", str(definition.cpus), "-m", option("", {"size": f"{definition.ram_bytes}B"}),
         "-object", _memory(setup),
         *_start(setup),
@@ -188,6 +189,16 @@ def machine(text: str, firmware: str = DIRECT) -> str:
     own = dict(word.split("=", 1) for word in words)
     rom = _FIRMWARE[firmware]
     return option(kind, {**_MACHINE_OPTIONS[kind], **rom, "memory-backend": RAM_BLOCK, **own})
+
+
+def _actions(watchdog: str) -> str:
+    """What is done when something happens to the guest."""
+    return option("", {"panic": "none", **({"watchdog": watchdog} if watchdog else {})})
+
+
+def _watchdog_words(action: str) -> list[str]:
+    """The device. Its driver is in nearly every kernel, and it migrates with the time that it has left."""
+    return ["-device", option("i6300esb", {"addr": f"{WATCHDOG_SLOT:#x}"})] if action else []
 
 
 def _start(setup: VmmSetup) -> list[str]:

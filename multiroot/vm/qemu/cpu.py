@@ -2,8 +2,9 @@
 """A VM's CPU in words that mean the same in every root.
 
 What a root's CPUs can do, QEMU and KVM of that root decide: another kernel may give a guest more, or less. So
-a VM's CPU, unless it is to follow the root, is written out when it first starts, and never changes later. A
-QEMU that can't give exactly this CPU does not start, which is before anything stops in a handoff.
+a VM's CPU is written out when it first starts, and never changes later. One that is to follow the root is
+written out at each start, and does not change before the next one. A QEMU that can't give exactly this CPU
+does not start, which is before anything stops in a handoff.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from multiroot import proc
 from multiroot.arch import current
 from multiroot.errors import BadRequestError, CommandError, ConflictError
-from multiroot.vm.cpu_model import FROZEN, Value, parse
+from multiroot.vm.cpu_model import FROZEN, HOST, Value, parse
 from multiroot.vm.folder import last_words
 from multiroot.vm.process import listen, started
 from multiroot.vm.qemu.command import Qemu
@@ -43,7 +44,7 @@ async def write_out(qemu: Qemu, model: str) -> str:
     """
     name, given = parse(model)
     frozen = name == FROZEN
-    if frozen:
+    if name in (FROZEN, HOST):
         name = qemu.cpu
     with TemporaryDirectory(prefix="multiroot-cpu-") as folder:
         answer = await _ask(qemu, Path(folder), {"name": name, "props": given})

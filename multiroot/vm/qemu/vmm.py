@@ -365,8 +365,12 @@ class QemuFactory:
     _cpus: dict[str, str] = field(default_factory=dict, compare=False)  # as written out here
 
     async def written_out(self, cpu: str) -> str:
-        if is_written_out(cpu) or follows_the_root(cpu):
-            return cpu
+        return cpu if is_written_out(cpu) or follows_the_root(cpu) else await self._write_out(cpu)
+
+    async def given(self, cpu: str) -> str:
+        return await self._write_out(cpu) if follows_the_root(cpu) else ""
+
+    async def _write_out(self, cpu: str) -> str:
         if cpu not in self._cpus:
             self._cpus[cpu] = await cpus.write_out(self.qemu, cpu)
         return self._cpus[cpu]

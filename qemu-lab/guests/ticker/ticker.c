@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The lab's guest: a counter that ticks, usually every 10 ms, and a region of memory that is rewritten and checked all
- * the time. It is the guest's init, and but for ticker.echo and ticker.board its only process. README.md in the folder above describes the
+ * the time. It is the guest's init, and but for ticker.echo, ticker.board and ticker.watchdog its only process. README.md in the folder above describes the
  * output; lines are short because every byte on a serial port is a VM exit.
  *
  * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
  * ticker.period=MS (default 10), ticker.dirty=MIB/S (default 0), ticker.card=NAME and ticker.disk=NAME (default: none),
  * ticker.reboot=TICKS and ticker.panic=TICKS (default: never), ticker.echo=PORT and ticker.board=PORT
- * (default: none).
+ * (default: none), ticker.watchdog=SECONDS (default: left alone).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -87,7 +87,12 @@ static bool is_for_scsi(const char *path)
 	return strstr(path, "scsi") || strstr(path, "sd_mod") || strstr(path, "sr_mod") || strstr(path, "cdrom");
 }
 
-static void load_modules(bool scsi)
+static bool is_for_a_watchdog(const char *path)
+{
+	return strstr(path, "i6300esb") || strstr(path, "watchdog");
+}
+
+static void load_modules(bool scsi, bool watchdog)
 {
 	char path[128];
 	FILE *order = fopen("/modules/order", "re");
@@ -96,7 +101,7 @@ static void load_modules(bool scsi)
 		int fd;
 
 		path[strcspn(path, "\n")] = 0;
-		if (is_for_scsi(path) && !scsi)
+		if ((is_for_scsi(path) && !scsi) || (is_for_a_watchdog(path) && !watchdog))
 			continue;
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
@@ -190,7 +195,8 @@ int main(void)
 	struct writes writes = { .disk = -1 };
 	struct buttons buttons = { 0 };
 	uint64_t period;	/* ns */
-	int panic;
+	bool scsi;
+	int panic, fed_s;
 	const char *value;
 	int serial;
 
@@ -200,8 +206,12 @@ int main(void)
 	read_line("/proc/cmdline", cmdline, sizeof(cmdline));
 	read_line("/proc/sys/kernel/random/boot_id", boot_id, sizeof(boot_id));
 	value = parameter(cmdline, "ticker.disk=");
-	load_modules(value && !strncmp(value, "s", 1));
+	scsi = value && !strncmp(value, "s", 1);
+	fed_s = number(cmdline, "ticker.watchdog=", 0);
+	load_modules(scsi, fed_s);
 	open_buttons(&buttons);
+	if (fed_s)
+		guard(fed_s);
 	value = parameter(cmdline, "ticker.ip=");
 	if (value)
 		bring_up(value);

@@ -78,6 +78,8 @@ void echo(int port);
 /* Start a process that keeps a board and shows it to browsers on this port. */
 void board(int port);
 extern const char board_page[];
+/* Start a process that feeds the watchdog for so long, and then never again. */
+void guard(int seconds);
 void open_buttons(struct buttons *buttons);
 bool is_pressed(const struct buttons *buttons);
 void power_off(void) __attribute__((noreturn));

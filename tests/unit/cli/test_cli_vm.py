@@ -41,15 +41,19 @@ firmware = "direct"
 disks = [{ source = "pmem:0x1c0000000", bus = "virtio-scsi" }]
 boot_order = []
 functions = ["01:00.0"]
+kernel = "sha256:{0}"
+initrd = "sha256:{0}"
+watchdog = "reset"
 user_data = "#!/bin/true"
-"""
+""".replace("{0}", "5" * 64)
 SAME = (
     "--memory", "512M", "--cpus", "2", "--cpu", "base,lm=on", "--machine", "q35,hpet=on",
     "--firmware", "direct", "--guest", "ticker-card",
     "--append", 'a="\u00e9"', "--mac", "52:54:00:00:00:07", "--address", "10.77.1.7/16",
     "--queues", "2", "--card", "mac=52:54:00:00:00:08",
     "--device", "01:00.0", "--disk", "pmem:0x1c0000000,bus=virtio-scsi",
-    "--boot-order", "",
+    "--boot-order", "", "--watchdog", "reset",
+    "--kernel", f"sha256:{'5' * 64}", "--initrd", f"sha256:{'5' * 64}",
 )  # fmt: skip
 SMALL = 'name = "web"\ncpus = 2\n'
 

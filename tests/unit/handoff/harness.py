@@ -39,7 +39,7 @@ from multiroot.vm.vmm import VmmFactory
 
 FAKE = Path(__file__).parents[1] / "vm" / "fake_qemu.py"
 RAM = struct.Struct("<QQQ")  # as in fake_qemu.py
-SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", cpu="host").checked()
+SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", cpu="base,lm=on").checked()
 
 
 @dataclass

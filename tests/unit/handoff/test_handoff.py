@@ -25,6 +25,7 @@ from multiroot.errors import (
 from multiroot.handoff import giver as giver_module
 from multiroot.handoff import incoming as incoming_module
 from multiroot.handoff import taker as taker_module
+from multiroot.handoff.expecting import expect
 from multiroot.handoff.giver import hand_over
 from multiroot.handoff.target import Target
 from multiroot.handoff.terms import Terms
@@ -156,15 +157,33 @@ async def test_taker_cannot_and_the_guest_goes_on_in_the_giver(roots: Roots, fau
     assert (await seen_across(giver, taker)).unbroken
 
 
-async def test_a_taker_that_lacks_a_cpu_feature_says_so_before_anything_stops(
-    roots: Roots,
-) -> None:
+@pytest.mark.parametrize("cpu", ["frozen", "host"])
+async def test_a_taker_that_lacks_a_cpu_feature_says_so_before_anything_stops(roots: Roots, cpu: str) -> None:
     giver, taker = roots
-    vm = await giver.manager.run(replace(SMALL, cpu="frozen"))
+    vm = await giver.manager.run(replace(SMALL, cpu=cpu))
     taker.faults("no-svm")
     with pytest.raises(ConflictError, match="cannot give vm0 its CPU, it lacks: svm"):
         await hand(giver, taker)
+    phases = Phases("root 1", giver.host.clock)
+    (expected,) = await expect(giver.manager, ["vm0"], Target(2, taker.channel), phases, 1)
+    assert expected.error
+    assert "it lacks: svm" in expected.error.message
     assert vm.notices == ()
+    await assert_runs_only_in(giver, taker)
+
+
+async def test_a_cpu_that_follows_the_root_is_the_same_until_the_vm_stops(roots: Roots) -> None:
+    giver, taker = roots
+    vm = await giver.manager.run(replace(SMALL, cpu="host,svm=off"))
+    # Whatever this root would give: it has the feature.
+    taker.faults("")
+    await hand(giver, taker)
+    there = taker.manager.running("vm0")
+    assert (there.cpu, there.definition.cpu) == (vm.cpu, "host,svm=off")
+    await assert_runs_only_in(taker, giver)
+    giver.faults("no-svm")
+    await hand(taker, giver)
+    assert giver.manager.running("vm0").cpu == vm.cpu
     await assert_runs_only_in(giver, taker)
 
 
@@ -336,6 +355,7 @@ async def prepare(taker: Root, vm: Instance, **changes: object) -> None:
         ({"extents": []}, "other extents"),
         ({"giver": Owner(1, 7)}, "owned by root 1 in epoch 1, not by root 1 in epoch 7"),
         ({"giver": Owner(3, 1)}, "not by root 3"),
+        ({"cpu": "base,lm=on"}, "does not come with it"),
         ({"vmm": VmmVersion("other", "1")}, "the giver's VMM is other, ours qemu"),
     ],
 )

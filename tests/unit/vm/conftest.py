@@ -21,7 +21,7 @@ from multiroot.vm.qemu.qmp import Qmp
 from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
-SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", cpu="host").checked()
+SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", cpu="base,lm=on").checked()
 SetFaults = Callable[[str], Path]
 
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from multiroot.arena.allocator import Extent
 from multiroot.clocks import wall_clock
 from multiroot.units import MIB
-from multiroot.vm.definition import Card, VmDefinition
+from multiroot.vm.definition import WATCHDOG_ACTIONS, Card, VmDefinition
 from multiroot.vm.guests import GuestImage, guest_command_line
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command, machine
 from multiroot.vm.vmm import CardWires, VmmSetup
@@ -77,6 +79,23 @@ def test_without_tap_there_is_no_card() -> None:
     assert not {"-netdev", "-nic"} & set(argv)
     assert values(argv, "-device") == ["pvpanic"]
     assert "-nodefaults" in argv
+
+
+@pytest.mark.parametrize("action", WATCHDOG_ACTIONS)
+def test_a_watchdog_and_what_is_done_when_it_fires(action: str) -> None:
+    assert values(command(Qemu(), SETUP, Descriptors(5, 6)), "-action") == ["panic=none"]
+    guarded = replace(SETUP, definition=replace(DEFINITION, watchdog=action).checked())
+    argv = command(Qemu(), guarded, Descriptors(5, 6))
+    assert values(argv, "-action") == [f"panic=none,watchdog={action}"]
+    assert values(argv, "-device") == ["pvpanic", "i6300esb,addr=0x1d"]
+
+
+def test_a_users_kernel_needs_no_initrd() -> None:
+    definition = replace(DEFINITION, kernel="sha256:1").checked()
+    image = GuestImage.of_user(definition, Path("/vm"))
+    argv = command(Qemu(), replace(SETUP, definition=definition, image=image), Descriptors(5, 6))
+    assert values(argv, "-kernel") == ["/vm/vmlinuz"]
+    assert "-initrd" not in argv
 
 
 def test_incoming_stays_stopped() -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
 from multiroot.vm import cpu_model
-from multiroot.vm.cpu_model import Value, parse
+from multiroot.vm.cpu_model import Value, check_given, parse
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.host import Host
+from multiroot.vm.instance import Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu import cpu as cpus
 from multiroot.vm.qemu.command import Qemu, cpu
@@ -170,10 +171,31 @@ async def test_the_first_start_writes_it_out_and_later_ones_keep_it(host: Host, 
 async def test_host_follows_the_root(host: Host, set_faults: Callable[[str], Path]) -> None:
     lacking_host = replace(host, vmm=QemuFactory(Qemu(set_faults("no-svm"), "tcg")))
     manager = VmManager(lacking_host)
-    for text in ("host", "host,svm=off"):
+    for text in ("host,svm=off", "host,lm=on,svm=off"):
         vm = await manager.run(replace(TINY, cpu=text))
         assert vm.definition.cpu == text
+        assert vm.cpu.startswith("base,family=23,lm=on")
+        record = vm.folder.read()
+        assert record
+        assert record.cpu == vm.cpu
+        assert f"{vm.cpu},enforce=on" in command_line(vm)
         await manager.stop("vm0")
+
+
+def command_line(vm: Instance) -> list[str]:
+    assert vm.vmm.process
+    return Path(f"/proc/{vm.vmm.process.pid}/cmdline").read_text().split("\0")
+
+
+@pytest.mark.parametrize(
+    ("cpu", "given"),
+    [("host", ""), ("host", "EPYC"), ("host", "base,lm=on,enforce=on"), ("base,lm=on", "base,lm=on")],
+)
+def test_what_a_guest_got_is_said_where_its_root_decided_and_nowhere_else(cpu: str, given: str) -> None:
+    with pytest.raises(BadRequestError):
+        check_given(cpu, given)
+    check_given("host,svm=off", "base,lm=on")
+    check_given("base,lm=on", "")
 
 
 async def test_a_model_with_features(host: Host) -> None:

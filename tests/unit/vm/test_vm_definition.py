@@ -93,6 +93,9 @@ def test_defaults_are_filled_in() -> None:
         ({**BOOTS, "boot_order": ("disk0", "disk0")}, "disk0 is twice in the boot order"),
         ({"user_data": "hostname: web"}, "user-data does not say what it is"),
         ({"user_data": "#!", "machine": "microvm"}, "only a q35 machine can have disks"),
+        ({"watchdog": "bark"}, "a watchdog's action can't be 'bark'"),
+        ({"watchdog": "pause"}, "a watchdog's action can't be 'pause'"),
+        ({"watchdog": "reset", "machine": "microvm"}, "only a q35 machine can have a watchdog"),
         ({"functions": ("1",)}, "not a PCI address: '1'"),
         ({"functions": ("01:00.0", "02:00.0")}, "cannot own 2 PCI functions"),
         ({"functions": ("01:00.0",), "machine": "microvm"}, "only a q35 machine"),
@@ -119,6 +122,7 @@ OTHERS: dict[str, Any] = {
     "boot_order": ("disk1", "disk0"),
     "cards": (Card("52:54:00:00:00:07", "10.77.1.7/16", 2), Card("52:54:00:00:00:08")),
     "functions": ("01:00.0",),
+    "watchdog": "reset",
     "user_data": "#!/bin/true\n",
 }
 OTHER = VmDefinition(**OTHERS)
@@ -163,6 +167,7 @@ def test_every_field_can_be_given_to_vm_run(tmp_path: Path) -> None:
         ("--queues", "2"),
         ("--card", "mac=52:54:00:00:00:08"),
         ("--device", "01:00.0"),
+        ("--watchdog", "reset"),
         ("--user-data", str(tmp_path / "user-data")),
     ]
     assert {flag for flag, _ in told} == {option.flag for option in options(VmDefinition)}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from multiroot.errors import BadRequestError
 from multiroot.rpc import border
 from multiroot.units import MIB
-from multiroot.vm.definition import Card, VmDefinition
+from multiroot.vm.definition import WATCHDOG_ACTIONS, Card, VmDefinition
 from multiroot.vm.definition_file import read, write
 from multiroot.vm.disk import Disk, name_of
 from multiroot.vm.fields import from_file, options, to_file
@@ -63,6 +63,7 @@ def definitions(draw: st.DrawFn) -> VmDefinition:
         "boot_order": (),
         "cards": (Card(mac, address),),
         "functions": functions,
+        "watchdog": draw(st.sampled_from(["", *WATCHDOG_ACTIONS])) if kind == "q35" else "",
         "user_data": draw(user_data) if kind == "q35" else "",
     }
     assert set(values) == {field.name for field in fields(VmDefinition)}
@@ -105,6 +106,7 @@ def test_what_is_printed() -> None:
         "functions = [\n"
         '    "01:00.0",\n'
         "]\n"
+        'watchdog = ""\n'
         'user_data = "#cloud-config\\nhostname: \\"web\\"\\n"\n'
     )
 
