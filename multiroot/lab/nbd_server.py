@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from multiroot import proc
 from multiroot.lab import boot, roots
@@ -23,6 +24,10 @@ class NbdServer:
         self.port, _ = boot.free_ports()
         self.source = f"nbd:{OUTSIDE}:{self.port}/{EXPORT}"
         self.name = f"nbd://{OUTSIDE}:{self.port}/{EXPORT}"
+        self.other = (
+            f"{self.source}s",
+            "serves no disk of that name",
+        )  # one that it has not; what is said then
         # Both VMMs of a handoff are clients for a while.
         self._argv = [
             *roots.loader_argv(tools, "bin/qemu-nbd"),
@@ -35,6 +40,11 @@ class NbdServer:
     def start(self) -> None:
         """Serve. Whoever connects too early tries again."""
         self._process = proc.spawn(self._argv, log=self._log)
+
+    def blockdev(self) -> dict[str, Any]:
+        """The disk as QEMU in a root is told of it."""
+        server = {"type": "inet", "host": OUTSIDE, "port": str(self.port)}
+        return {"driver": "nbd", "server": server, "export": EXPORT}
 
     def close(self) -> None:
         """As a server that dies."""

@@ -58,6 +58,7 @@ class RootRecipes(Recipe):
     vmx_system: RootRecipe
     workstation: RootRecipe
     disk_tools: RootRecipe
+    iscsi_server: RootRecipe
 
     def for_kernel(self, flavour: str) -> RootRecipe:
         return self.full_kernel if flavour == "full" else self.kernel

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from multiroot.errors import BadRequestError
 from multiroot.ranges import PHYS_BITS
+from multiroot.vm import iscsi_target
 from multiroot.vm.fields import Option
+from multiroot.vm.iscsi_target import IscsiTarget
 
 BUSES = ("virtio-blk", "virtio-scsi", "cd")
 RAW, QCOW2 = FORMATS = ("raw", "qcow2")
@@ -30,7 +32,9 @@ _NBD = re.compile(
 )
 _EXPORT = re.compile(r"[A-Za-z0-9._~/-]{0,255}")
 _LOCAL = "local:"
-_FILE = re.compile(r"file:.*|[./~].*|(?!nbd:|pmem:).*(/.*|\.(raw|img|qcow2|iso|vmdk|vdi|vhdx))", re.DOTALL)
+_FILE = re.compile(
+    r"file:.*|[./~].*|(?!nbd:|pmem:|iscsi:).*(/.*|\.(raw|img|qcow2|iso|vmdk|vdi|vhdx))", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -67,20 +71,23 @@ class LocalFile:
         return f"{_LOCAL}{self.path}"
 
 
-Server = NbdServer | LocalFile
+Outside = NbdServer | IscsiTarget
+Server = Outside | LocalFile
 
 
 @dataclass(frozen=True)
 class Disk:
     """A disk that every root reaches. `source` is "pmem:ADDRESS", persistent memory by where it begins, which
-    is the same in all roots of a machine, "nbd://ADDRESS:PORT/EXPORT", a server outside, or "local:PATH", a
-    file on a disk of the machine. `bus` is what the guest sees it on, `format` is what is in it.
+    is the same in all roots of a machine, "nbd://ADDRESS:PORT/EXPORT" or "iscsi://ADDRESS:PORT/TARGET/LUN",
+    servers outside, or "local:PATH", a file on a disk of the machine. `bus` is what the guest sees it on,
+    `format` is what is in it. `initiator` is as whom we come to an iSCSI target, empty: as QEMU does untold.
     """
 
     source: str
     bus: str = BUSES[0]
     read_only: bool = False
     format: str = RAW
+    initiator: str = ""
 
     @property
     def address(self) -> int | None:
@@ -91,7 +98,7 @@ class Disk:
     @property
     def server(self) -> Server | None:
         """Who serves it, if somebody does."""
-        return self.local or _server(self.source)
+        return self.local or _server(self.source) or iscsi_target.parse(self.source, self.initiator)
 
     @property
     def local(self) -> LocalFile | None:
@@ -107,7 +114,14 @@ class Disk:
             raise BadRequestError(
                 f"no format of disks called {self.format!r}", f"there are: {', '.join(FORMATS)}"
             )
-        return replace(self, source=_checked(self.source), read_only=self.read_only or self.bus == "cd")
+        if self.initiator and not self.source.startswith(iscsi_target.SCHEME):
+            raise BadRequestError(f"the disk {self.source} is no iSCSI target's, which has an initiator")
+        return replace(
+            self,
+            source=_checked(self.source),
+            read_only=self.read_only or self.bus == "cd",
+            initiator=iscsi_target.checked_initiator(self.initiator) if self.initiator else "",
+        )
 
 
 def _checked(source: str) -> str:
@@ -119,6 +133,8 @@ def _checked(source: str) -> str:
         return str(server)
     if source.startswith(_LOCAL):
         return str(LocalFile(_checked_path(source.removeprefix(_LOCAL))))
+    if source.startswith(iscsi_target.SCHEME):
+        return str(iscsi_target.checked(source))
     if source.startswith("nbd:"):
         raise BadRequestError(
             f"not a disk of an NBD server: {source!r}",
@@ -158,9 +174,7 @@ def _server(source: str) -> NbdServer | None:
 
 
 def parse_disks(texts: Sequence[str]) -> tuple[Disk, ...]:
-    """Disks as an option has them, SOURCE[,format=FORMAT][,bus=BUS][,ro]; raises BadRequestError for other
-    words.
-    """
+    """Disks as an option has them, SOURCE with words behind commas; raises BadRequestError for others."""
     return tuple(map(_parse, texts))
 
 
@@ -169,13 +183,14 @@ def _parse(text: str) -> Disk:
     disk = Disk(source)
     for word in words:
         name, _, value = word.partition("=")
-        if name in ("bus", "format"):
+        if name in ("bus", "format", "initiator"):
             disk = replace(disk, **{name: value})  # type: ignore[arg-type]
         elif word == "ro":
             disk = replace(disk, read_only=True)
         else:
             raise BadRequestError(
-                f"not a word about a disk: {word!r}", f"there are: bus={BUSES[0]}, format={QCOW2}, ro"
+                f"not a word about a disk: {word!r}",
+                f"there are: bus={BUSES[0]}, format={QCOW2}, initiator=IQN, ro",
             )
     return disk
 
@@ -185,15 +200,16 @@ def write_disk(disk: Disk) -> str:
     words = [disk.source]
     words += [f"bus={disk.bus}"] if disk.bus != BUSES[0] else []
     words += [f"format={disk.format}"] if disk.format != RAW else []
+    words += [f"initiator={disk.initiator}"] if disk.initiator else []
     return ",".join([*words, "ro"] if disk.read_only else words)
 
 
 OPTION = Option(
     "--disk",
-    f"A disk of the VM, as `multiroot disk list` has it, or nbd:IP:PORT/EXPORT, or local:/PATH; several may "
-    f"be given. "
+    f"A disk of the VM, as `multiroot disk list` has it, or nbd:IP:PORT/EXPORT, "
+    f"or iscsi://IP:PORT/TARGET/LUN, or local:/PATH; several may be given. "
     f"BUS is {', '.join(BUSES)}. FORMAT is {' or '.join(FORMATS)}.",
-    "SOURCE[,bus=BUS][,format=FORMAT][,ro]",
+    "SOURCE[,bus=BUS][,format=FORMAT][,initiator=IQN][,ro]",
     default=(),
     parse=parse_disks,
     multiple=True,

@@ -4,7 +4,9 @@
 QEMU waits for a server that has gone, connects again by itself, and tells nobody: no event, and what
 query-block says stays the same. Its connections tell. A server that ends closes its connection, which this
 kernel knows at once, also when the guest reads and writes nothing. QEMU itself notices at the guest's next
-request, and connects again then; so a server without a connection is there if it answers us.
+request, and connects again then; so an NBD server without a connection is there if it answers us. An iSCSI
+target QEMU asks for a sign of life every few seconds, and connects to it again as soon as that is missing; so
+one without a connection is away.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from multiroot.vm import nbd
-from multiroot.vm.disk import LocalFile, NbdServer, Server
+from multiroot.vm.disk import LocalFile, Outside, Server
+from multiroot.vm.iscsi_target import IscsiTarget
 
 PROC = Path("/proc")
 LOOK_S = 1.0  # so often; a kernel tells nobody of another process's connections
@@ -28,13 +31,13 @@ def missing(pid: int, servers: Collection[Server], proc: Path = PROC) -> set[Ser
     serves the door tells.
     """
     files = {server for server in servers if isinstance(server, LocalFile)}
-    outside = {server for server in servers if isinstance(server, NbdServer)}
+    outside = {server for server in servers if not isinstance(server, LocalFile)}
     left = outside - connected(pid, outside, proc)
-    away: set[Server] = {server for server in left if not nbd.answers(server)}
+    away: set[Server] = {each for each in left if isinstance(each, IscsiTarget) or not nbd.answers(each)}
     return away | {file for file in files if file.away.exists()}
 
 
-def connected(pid: int, servers: Collection[NbdServer], proc: Path = PROC) -> set[NbdServer]:
+def connected(pid: int, servers: Collection[Outside], proc: Path = PROC) -> set[Outside]:
     """Those of `servers` that the process has a connection to; none if it has ended."""
     folder = proc / str(pid)
     with suppress(OSError):
@@ -67,7 +70,7 @@ def _established(table: Path, sockets: set[str]) -> set[str]:
     return found
 
 
-def _written(server: NbdServer) -> str:
+def _written(server: Outside) -> str:
     """Address and port as the kernel's tables have them (Documentation/networking/proc_net_tcp.rst)."""
     packed = ipaddress.ip_address(server.host).packed
     words = [packed[at : at + _WORD][::-1].hex().upper() for at in range(0, len(packed), _WORD)]

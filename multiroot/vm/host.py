@@ -15,7 +15,7 @@ from multiroot.arena.arena import Arena
 from multiroot.clocks import Clock
 from multiroot.errors import BadRequestError
 from multiroot.passthrough.devices import Devices
-from multiroot.vm import firmware, nbd, sources
+from multiroot.vm import firmware, sources
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk, LocalFile
 from multiroot.vm.disk_content import Content, check_content
@@ -148,7 +148,7 @@ class Host:
         self.open_doors(definition)
         for disk in definition.disks:
             if disk.server:
-                nbd.reach(disk.server)
+                sources.reach(disk.server)
 
     def check_disks(self, definition: VmDefinition) -> None:
         """Raises BadRequestError or ConflictError unless all disks are there and hold what they are to."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 
-from multiroot.errors import BadRequestError, ConflictError
+from multiroot.errors import BadRequestError
 from multiroot.net import namespace
-from multiroot.vm.disk import LocalFile, NbdServer, Server
+from multiroot.vm.disk import LocalFile, NbdServer
+from multiroot.vm.served import ANSWER_S, Export, ServerGoneError
 
-ANSWER_S = 5.0  # a server may take so long for each answer
+Server = NbdServer | LocalFile
 
 _GREETING = struct.Struct(">8s8sH")
 _MAGIC, _OPTION_MAGIC = b"NBDMAGIC", b"IHAVEOPT"
@@ -34,19 +34,6 @@ _REQUEST_MAGIC, _ANSWER_MAGIC = 0x25609513, 0x67446698
 _READ, _DISCONNECT = 0, 2
 _ANSWER = struct.Struct(">IIQ")  # magic, error, cookie
 _MOST_DATA = 4096  # bytes of an option's answer; those that we ask for are short
-
-
-class ServerGoneError(ConflictError):
-    """No NBD server answers there."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """A disk as its server shows it: its size in bytes, and what it begins with."""
-
-    size: int
-    read_only: bool
-    head: bytes
 
 
 def answers(server: Server) -> bool:

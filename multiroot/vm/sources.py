@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 
 from multiroot.errors import ConflictError
-from multiroot.vm import nbd, pmem
-from multiroot.vm.disk import Disk
+from multiroot.vm import iscsi, nbd, pmem
+from multiroot.vm.disk import Disk, Server
 from multiroot.vm.disk_content import HEAD, Content
+from multiroot.vm.iscsi_target import IscsiTarget
 from multiroot.vm.pmem import Pmem
 
 
@@ -25,9 +26,18 @@ def look(disk: Disk, here: Pmem | None) -> Content:
     """What is in it. Raises ConflictError if it can't be read, BadRequestError if its server lacks it."""
     if here is not None:
         return Content(here.size, here.read_only, _read(here.node))
-    assert disk.server
-    export = nbd.look(disk.server, HEAD)
+    server = disk.server
+    assert server
+    export = iscsi.look(server, HEAD) if isinstance(server, IscsiTarget) else nbd.look(server, HEAD)
     return Content(export.size, export.read_only, export.head)
+
+
+def reach(server: Server) -> None:
+    """Raises ServerGoneError if nobody answers, BadRequestError if that server does not serve the disk."""
+    if isinstance(server, IscsiTarget):
+        iscsi.reach(server)
+    else:
+        nbd.reach(server)
 
 
 def _read(node: Path) -> bytes:

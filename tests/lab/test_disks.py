@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli_driver import Cli
 from lab_factory import Labs
+from second_writer import cannot_write
 
 from multiroot.demo import device, guests
 from multiroot.lab import grub
@@ -47,10 +48,20 @@ def writes_until(cli: Cli, disk: Path, root: str, above: int) -> int:
     return seen.done
 
 
+def the_loser_tries(cli: Cli, node: str) -> None:
+    """The old root, which has handed the VM over, does what it can with it and with its disk."""
+    for words in (("start", "writer"), ("resume", "writer"), ("reset", "writer")):
+        cli.refused(3, "root 2", "vm", *words, "--root", "old")
+    cannot_write(cli.lab, "old", {"driver": "host_device", "filename": node})
+    opened = cli.lab.run(["sh", "-c", f"ls -l /proc/[0-9]*/fd 2>/dev/null | grep {node}"])
+    assert opened.stdout == ""
+
+
 def test_writes_to_a_disk_go_on_through_handoffs_and_an_update(cli: Cli, disk: Path) -> None:
     """Proves that each write that a guest was told of is on the disk, whatever root it went through: there
-    and back, and after the old root has ended; that no other VM gets the disk meanwhile, in either root; and
-    that it is free again when the VM has ended.
+    and back, and after the old root has ended; that no other VM gets the disk meanwhile, in either root, and
+    that the root that has lost the VM can't write there by what it has; and that the disk is free again when
+    the VM has ended.
     """
     (found,) = [each for each in cli.lab_data("disk", "list") if not each["read_only"]]
     assert found["size"] == SIZE
@@ -63,6 +74,8 @@ def test_writes_to_a_disk_go_on_through_handoffs_and_an_update(cli: Cli, disk: P
     for root in ("old", "new"):
         taken = f"the disk {found['source']} is VM writer's, in root 2"
         cli.refused(3, taken, "vm", "run", "other", "--memory", "128M", *source, "--root", root)
+    the_loser_tries(cli, found["node"])
+    done = writes_until(cli, disk, "new", done + 400)
     cli.ok("handoff", "writer", "--to", "old")
     done = writes_until(cli, disk, "old", done + 200)
     cli.ok("root", "release")

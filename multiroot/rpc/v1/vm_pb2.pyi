@@ -115,13 +115,16 @@ class Disk(_message.Message):
     BUS_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    INITIATOR_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """pmem:ADDRESS, nbd://ADDRESS:PORT/EXPORT"""
+    """pmem:ADDRESS, nbd://ADDRESS:PORT/EXPORT, iscsi://ADDRESS:PORT/TARGET/LUN, local:PATH"""
     bus: _builtins.str
     """virtio-blk, virtio-scsi, cd"""
     read_only: _builtins.bool
     format: _builtins.str
     """raw, qcow2"""
+    initiator: _builtins.str
+    """as whom we come to an iSCSI target"""
     def __init__(
         self,
         *,
@@ -129,10 +132,11 @@ class Disk(_message.Message):
         bus: _builtins.str = ...,
         read_only: _builtins.bool = ...,
         format: _builtins.str = ...,
+        initiator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "format", b"format", "read_only", b"read_only", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "format", b"format", "initiator", b"initiator", "read_only", b"read_only", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

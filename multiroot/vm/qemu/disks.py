@@ -11,6 +11,7 @@ from typing import Any
 from multiroot.vm import firmware
 from multiroot.vm.definition import DIRECT, SEABIOS
 from multiroot.vm.disk import QCOW2, Disk, LocalFile, Server, name_in_guest
+from multiroot.vm.iscsi_target import IscsiTarget
 from multiroot.vm.qemu.options import Value, option
 
 DISK_SLOT = 0x10
@@ -61,12 +62,7 @@ def _backend(name: str, disk: Disk, node: Path | None) -> dict[str, Any]:
         source: dict[str, Any] = {"driver": "host_device", "filename": os.fspath(node)}
     else:
         assert disk.server
-        source = {
-            "driver": "nbd",
-            "server": _where(disk.server),
-            "export": disk.server.export,
-            "reconnect-delay": _FOR_EVER_S,
-        }
+        source = _served(disk.server)
     if disk.format != QCOW2:
         return {"node-name": name, **source, **common}
     # Whatever the image says: it is whole, and no other file of this root is its part.
@@ -74,10 +70,23 @@ def _backend(name: str, disk: Disk, node: Path | None) -> dict[str, Any]:
     return {"node-name": name, "driver": QCOW2, "backing": None, "file": file, **common}
 
 
-def _where(server: Server) -> dict[str, Any]:
-    if isinstance(server, LocalFile):
-        return {"type": "unix", "path": os.fspath(server.door)}
-    return {"type": "inet", "host": server.host, "port": str(server.port), "keep-alive": True}
+def _served(server: Server) -> dict[str, Any]:
+    if isinstance(server, IscsiTarget):
+        # Untold, a request waits for it as long as it takes.
+        return {
+            "driver": "iscsi",
+            "transport": "tcp",
+            "portal": server.portal,
+            "target": server.target,
+            "lun": server.lun,
+            "initiator-name": server.initiator,
+        }
+    where: dict[str, Any] = (
+        {"type": "unix", "path": os.fspath(server.door)}
+        if isinstance(server, LocalFile)
+        else {"type": "inet", "host": server.host, "port": str(server.port), "keep-alive": True}
+    )
+    return {"driver": "nbd", "server": where, "export": server.export, "reconnect-delay": _FOR_EVER_S}
 
 
 def seed_words(seed: Path) -> list[str]:

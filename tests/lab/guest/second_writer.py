@@ -1,28 +1,47 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""In a root: a QEMU that waits for a VM, as a taker's does, is made to write to the VM's NBD disk.
+"""In a root: a QEMU that does not have the VM is made to write to the VM's disk.
 
-Says how QEMU has ended. argv: the server's address and port, the disk's name.
+argv: "taker" for one that waits for a VM, or "giver" for one that has sent a VM's state; and the disk as
+-blockdev has it, in JSON, with the node name disk0. Says how QEMU has ended, and on stderr what it said.
 """
 
 import json
 import subprocess
 import sys
 
-host, port, export = sys.argv[1:]
-SERVER = {"type": "inet", "host": host, "port": port}
-DISK = {"driver": "nbd", "node-name": "disk0", "server": SERVER, "export": export, "cache": {"direct": True}}
+side, disk = sys.argv[1:]
 WRITE = 'qemu-io -d /machine/peripheral/front/virtio-backend "write -P 255 0 4M"'
+waits = ["-S", "-incoming", "defer"] if side == "taker" else []
 words = [
     "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none",
-    "-S", "-incoming", "defer", "-qmp", "stdio",
-    "-blockdev", json.dumps(DISK), "-device", "virtio-blk-pci,drive=disk0,id=front",
+    "-qmp", "stdio", "-blockdev", disk, "-device", "virtio-blk-pci,drive=disk0,id=front", *waits,
 ]  # fmt: skip
-commands = [
-    {"execute": "qmp_capabilities"},
-    {"execute": "human-monitor-command", "arguments": {"command-line": WRITE}},
-    {"execute": "quit"},
-]
-asked = "\n".join(map(json.dumps, commands))
-done = subprocess.run(words, input=asked, capture_output=True, text=True, timeout=120, check=False)
-sys.stdout.write(f"{done.returncode}\n")
-sys.stderr.write(done.stdout + done.stderr)
+
+
+def tell(qemu, command, **arguments):
+    print(json.dumps({"execute": command, "arguments": arguments}), file=qemu.stdin, flush=True)
+
+
+with subprocess.Popen(
+    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+) as qemu:
+    said = []
+
+    def until(text):
+        for line in qemu.stdout:
+            said.append(line)
+            if text in line:
+                return
+
+    tell(qemu, "qmp_capabilities")
+    if side == "giver":
+        tell(qemu, "migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        tell(qemu, "migrate", uri="exec:cat >/dev/null")
+        until('"completed"')
+    tell(qemu, "human-monitor-command", **{"command-line": WRITE})
+    until('"return": ""')
+    # One that could write is not to go on.
+    qemu.kill()
+    said += qemu.stdout
+sys.stdout.write(f"{qemu.returncode}\n")
+sys.stderr.write("".join(said))

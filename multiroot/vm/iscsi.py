@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Asks an iSCSI target for a disk: is it there, how large is it, what does it begin with.
+
+No more than that: the disk's reader and writer is QEMU. iSCSI is RFC 7143, the SCSI commands are in SPC and
+SBC; all numbers are big-endian.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from contextlib import closing
+from dataclasses import dataclass
+
+from multiroot.errors import BadRequestError, MultirootError
+from multiroot.net import namespace
+from multiroot.vm.disk_content import SECTOR
+from multiroot.vm.iscsi_target import IscsiTarget
+from multiroot.vm.served import ANSWER_S, Export, ServerGoneError
+
+_HEADER = struct.Struct(">BBBBI8sI")  # kind, flags, two of its own, lengths, LUN or login's number, task
+_REST = 28  # bytes of a header after that
+_LOGIN, _COMMAND = 0x43, 0x01
+_LOGIN_ANSWER, _COMMAND_ANSWER, _DATA, _NOP = 0x23, 0x21, 0x25, 0x20
+_FINAL, _READS, _SIMPLE, _WITH_STATUS = 0x80, 0x40, 0x01, 0x01
+# A login begins, without authentication, with the stage in which both agree on numbers. Then comes work.
+_AGREE, _WORK = 1, 3
+_ROUNDS = 8  # of a login
+_MOVED, _INITIATORS_FAULT = 1, 2  # classes of a login's status
+_FAULTS = {1: "wants a user and a password", 2: "does not let {initiator} in", 3: "is not there"}
+_RANDOM = 0x80  # kind of a session's number
+_MOST_DATA = 1 << 20  # bytes of one answer; those that we ask for are short
+_GOOD, _CHECK_CONDITION, _BUSY, _FULL = 0, 2, 8, 0x28
+_ATTENTION = 6
+_TRIES = 8  # a target tells first what has happened since somebody was there last
+_DISK = 0  # kind of what has a number, and that it is there
+_INQUIRY, _CAPACITY, _MODE, _READ = 0x12, 0x9E, 0x1A, 0x88
+_CAPACITY_16, _ALL_PAGES = 0x10, 0x3F
+_WRITE_PROTECTED = 0x80
+
+
+def reach(target: IscsiTarget) -> None:
+    """Raises ServerGoneError if nobody answers, BadRequestError if that target does not serve the disk."""
+    with closing(_Session(target)) as session:
+        session.check_kind()
+
+
+def look(target: IscsiTarget, head: int) -> Export:
+    """The disk as it is now, with its first `head` bytes, or fewer if it is smaller.
+
+    Raises ServerGoneError if nobody answers, BadRequestError if that target does not serve the disk.
+    """
+    with closing(_Session(target)) as session:
+        session.check_kind()
+        blocks, block = session.capacity()
+        wanted = min(-(-head // block), blocks)
+        return Export(blocks * block, session.is_read_only(), session.read(wanted, block)[:head])
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What came from the target: header and data."""
+
+    header: bytes
+    data: bytes
+
+    @property
+    def kind(self) -> int:
+        return self.header[0] & 0x3F
+
+    def number(self, at: int) -> int:
+        """The four bytes there."""
+        return int.from_bytes(self.header[at : at + 4], "big")
+
+
+class _Session:
+    """With a target that has let us in. It has the name of QEMU's sessions and a number of its own, so that
+    none of them ends another.
+    """
+
+    def __init__(self, target: IscsiTarget) -> None:
+        self._target = target
+        self._task = self._command = self._next_status = 0
+        try:
+            self._sock = namespace.connect(target.host, target.port, ANSWER_S)
+        except OSError as error:
+            raise self._gone(error.strerror or str(error)) from error
+        try:
+            self._log_in()
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def check_kind(self) -> None:
+        """Raises BadRequestError unless it is a disk."""
+        length = 36
+        said = self._ask(struct.pack(">BBBHB", _INQUIRY, 0, 0, length, 0), length)
+        if said[:1] != bytes([_DISK]):
+            raise BadRequestError(
+                f"the target of {self._target} has no disk of that number",
+                f"what it has: iscsi-ls --show-luns iscsi://{self._target.portal}",
+            )
+
+    def capacity(self) -> tuple[int, int]:
+        """Blocks, and the bytes of each."""
+        length = 32
+        said = self._ask(struct.pack(">BBQIBB", _CAPACITY, _CAPACITY_16, 0, length, 0, 0), length)
+        last, block = struct.unpack_from(">QI", said.ljust(12, b"\0"))
+        if not SECTOR <= block <= _MOST_DATA:
+            raise self._gone(f"it says that a block of the disk has {block} bytes")
+        return last + 1, block
+
+    def is_read_only(self) -> bool:
+        """Whether it says that it can't be written to."""
+        length = 0xFF
+        try:
+            said = self._ask(struct.pack(">BBBBBB", _MODE, 0, _ALL_PAGES, 0, length, 0), length)
+        except BadRequestError:  # it need not know that command
+            return False
+        return bool(said[2:3] >= bytes([_WRITE_PROTECTED]))
+
+    def read(self, blocks: int, block: int) -> bytes:
+        """The first ones."""
+        length = blocks * block
+        said = self._ask(struct.pack(">BBQIBB", _READ, 0, 0, blocks, 0, 0), length)
+        if len(said) != length:
+            raise self._gone("it sends less than it was asked for")
+        return said
+
+    def _ask(self, words: bytes, length: int) -> bytes:
+        """What that command reads, `length` bytes or fewer. Raises BadRequestError if the target refuses."""
+        for _ in range(_TRIES):
+            status, said, sense = self._once(words, length)
+            if status == _GOOD:
+                return said
+            attention = status == _CHECK_CONDITION and len(sense) > 2 and sense[2] & 0xF == _ATTENTION
+            if not attention and status not in (_BUSY, _FULL):
+                break
+        why = f"status {status:#x}, sense {sense[:14].hex() or 'none'}"
+        raise BadRequestError(f"{self._target} cannot be read: the target says {why}")
+
+    def _once(self, words: bytes, length: int) -> tuple[int, bytes, bytes]:
+        """Status, what was read, and what SCSI calls sense."""
+        lun = bytes([0, self._target.lun]).ljust(8, b"\0")
+        rest = struct.pack(">III16s", length, self._command, self._next_status, words)
+        self._send(_COMMAND, _FINAL | _READS | _SIMPLE, lun, rest)
+        self._command += 1
+        said = b""
+        while True:
+            answer = self._receive()
+            if answer.kind == _DATA and answer.number(40) == len(said):
+                said += answer.data
+                if answer.header[1] & _WITH_STATUS:
+                    return answer.header[3], said[:length], b""
+            elif answer.kind == _COMMAND_ANSWER and not answer.header[2]:
+                return answer.header[3], said[:length], answer.data[2:]
+            elif answer.kind != _NOP or len(said) > length:
+                raise self._gone("what it says is no answer to what it was asked for")
+
+    def _log_in(self) -> None:
+        target = self._target
+        number = bytes([_RANDOM]) + os.urandom(5) + bytes(2)
+        said = {
+            "InitiatorName": target.initiator, "TargetName": target.target, "SessionType": "Normal",
+            "HeaderDigest": "None", "DataDigest": "None", "ErrorRecoveryLevel": "0",
+        }  # fmt: skip
+        data = b"".join(f"{key}={value}\0".encode() for key, value in said.items())
+        for _ in range(_ROUNDS):
+            rest = struct.pack(">I4xI16x", 0, self._next_status)
+            self._send(_LOGIN, _FINAL | _AGREE << 2 | _WORK, number, rest, data)
+            answer = self._receive()
+            if answer.kind != _LOGIN_ANSWER:
+                raise self._gone("who answers there speaks no iSCSI")
+            fault, detail = answer.header[36:38]
+            if fault:
+                raise self._refused(fault, detail)
+            if answer.header[1] & _FINAL and answer.header[1] & 3 == _WORK:
+                return
+            number, data = answer.header[8:16], b""
+        raise self._gone("it does not come to an end with our login")
+
+    def _refused(self, fault: int, detail: int) -> MultirootError:
+        target = self._target
+        if fault == _MOVED:
+            return BadRequestError(f"the target of {target} is elsewhere", "give the address where it is")
+        if fault != _INITIATORS_FAULT:
+            return self._gone(f"it has an error of its own ({fault}, {detail})")
+        why = _FAULTS.get(detail, f"refuses us (error {detail})").format(initiator=target.initiator)
+        hint = f"what that server has: iscsi-ls iscsi://{target.portal}"
+        return BadRequestError(f"the target of {target} {why}", hint if detail == 3 else "")
+
+    def _send(self, kind: int, flags: int, of_its_own: bytes, rest: bytes, data: bytes = b"") -> None:
+        self._task += 1
+        header = _HEADER.pack(kind, flags, 0, 0, len(data), of_its_own, self._task)
+        try:
+            self._sock.sendall(header + rest + data + bytes(-len(data) % 4))
+        except OSError as error:
+            raise self._gone(error.strerror or str(error)) from error
+
+    def _receive(self) -> _Answer:
+        header = self._receive_bytes(_HEADER.size + _REST)
+        more, length = header[4] * 4, int.from_bytes(header[5:8], "big")
+        if length > _MOST_DATA:
+            raise self._gone("who answers there speaks no iSCSI")
+        data = self._receive_bytes(more + length + -length % 4)[more : more + length]
+        answer = _Answer(header, data)
+        self._next_status = answer.number(24) + 1
+        return answer
+
+    def _receive_bytes(self, length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            try:
+                piece = self._sock.recv(length - len(data))
+            except OSError as error:
+                raise self._gone(error.strerror or str(error)) from error
+            if not piece:
+                raise self._gone("it has closed the connection")
+            data += piece
+        return data
+
+    def _gone(self, why: str) -> ServerGoneError:
+        return ServerGoneError(
+            f"the server of the disk {self._target} does not answer: {why}",
+            f"is it there? iscsi-ls iscsi://{self._target.portal}",
+        )

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disks of iSCSI targets: how they are written, what a target is asked for, what QEMU is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from iscsi_server import TARGET
+from iscsi_server import IscsiServer as FakeServer
+
+from multiroot.errors import BadRequestError, MultirootError
+from multiroot.units import MIB
+from multiroot.vm import disk_servers, iscsi, iscsi_target, sources
+from multiroot.vm.definition import DIRECT, VmDefinition
+from multiroot.vm.disk import Disk, parse_disks, write_disk
+from multiroot.vm.host import Host
+from multiroot.vm.iscsi_target import INITIATOR, IscsiTarget
+from multiroot.vm.manager import VmManager
+from multiroot.vm.qemu.disks import disk_words
+from multiroot.vm.served import Export, ServerGoneError
+
+NAMES = st.one_of(
+    st.from_regex(r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9.-]{1,20}(:[a-z0-9._:-]{1,20})?", fullmatch=True).filter(
+        lambda name: name[12] not in ".-"
+    ),
+    st.from_regex(r"eui\.[0-9a-f]{16}", fullmatch=True),
+    st.from_regex(r"naa\.([0-9a-f]{16}){1,2}", fullmatch=True),
+)
+TARGETS = st.builds(
+    IscsiTarget,
+    st.ip_addresses().map(str),
+    st.integers(1, 65535),
+    NAMES,
+    st.integers(0, 255),
+    NAMES,
+)
+CONTENT = b"QFI\xfb".ljust(8 * MIB, b"\0")
+
+
+def at(server: FakeServer, **changes: object) -> IscsiTarget:
+    return replace(IscsiTarget("127.0.0.1", server.port, TARGET, 1), **changes)
+
+
+@given(TARGETS)
+def test_a_target_that_is_written_is_read_as_the_same(target: IscsiTarget) -> None:
+    disk = Disk(str(target), initiator=target.initiator).checked()
+    assert disk.server == target
+    assert disk.source == str(target)
+    assert parse_disks([write_disk(disk)]) == (disk,) == (disk.checked(),)
+
+
+@given(st.text(max_size=60), st.text(alphabet="iscqneua:/.0123456789-@%[]", max_size=60))
+def test_any_text_is_a_target_or_refused(text: str, name: str) -> None:
+    for source in (
+        f"iscsi://{text}",
+        f"iscsi:{name}",
+        f"iscsi://10.0.0.1/{text}/1",
+        f"iscsi://10.0.0.1/{name}",
+    ):
+        try:
+            checked = Disk(source, initiator=name).checked()
+        except BadRequestError:
+            continue
+        assert isinstance(checked.server, IscsiTarget)
+        assert checked.checked() == checked
+
+
+def test_equal_targets_are_written_equally() -> None:
+    name = "iscsi://10.0.0.1:3260/iqn.2026-11.org.example:a/1"
+    for source in (name, "iscsi://10.0.0.1/iqn.2026-11.org.Example:A/1", f"{name[:-1]}001"):
+        assert Disk(source).checked().source == name
+    assert (
+        Disk("iscsi://[fd00:0::1]/eui.0123456789abcdef/0")
+        .checked()
+        .source.startswith("iscsi://[fd00::1]:3260/")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"iscsi://server/{TARGET}/1", "not a disk of an iSCSI target: .* with the target's IP address"),
+        (f"iscsi://10.0.0.1/{TARGET}", "not a disk of an iSCSI target"),
+        (f"iscsi://10.0.0.1/{TARGET}/256", "not a disk of an iSCSI target"),
+        (f"iscsi://10.0.0.1:0/{TARGET}/1", "not a disk of an iSCSI target"),
+        (f"iscsi://10.0.0.1:70000/{TARGET}/1", "not a disk of an iSCSI target"),
+        (f"iscsi://10.0.0.256/{TARGET}/1", "not a disk of an iSCSI target"),
+        ("iscsi://10.0.0.1/disk/1", "not a disk of an iSCSI target"),
+        (f"iscsi:10.0.0.1:3260/{TARGET}/1", "not a disk of an iSCSI target"),
+        (f"iscsi://10.0.0.1/{TARGET}{'a' * 200}/1", "not a disk of an iSCSI target"),
+        (f"iscsi://joe%secret@10.0.0.1/{TARGET}/1", "a user and a password in a disk's name would be seen"),
+        (f"iscsi://10.0.0.1/{TARGET}/1,initiator=joe", "not a name of an iSCSI initiator: 'joe'"),
+        (
+            "nbd://10.0.0.1/d,initiator=iqn.2026-11.org.example:vm",
+            "no iSCSI target's, which has an initiator",
+        ),
+    ],
+)
+def test_what_is_no_target_is_named(text: str, words: str) -> None:
+    with pytest.raises(BadRequestError, match=words) as refused:
+        [disk.checked() for disk in parse_disks([text])]
+    assert "secret" not in str(refused.value)
+
+
+def test_a_target_is_asked_for_its_disk() -> None:
+    with closing(FakeServer(CONTENT)) as server:
+        assert iscsi.look(at(server), 4096) == Export(8 * MIB, read_only=False, head=CONTENT[:4096])
+        named = at(server, initiator="iqn.2026-11.org.example:vm")
+        sources.reach(named)
+        assert server.initiators == [INITIATOR, named.initiator]
+        # Else the target would take one for the other that has come again, and end that one.
+        assert len(server.numbers) == 2
+    with closing(FakeServer(bytes(1024), read_only=True)) as small:
+        assert iscsi.look(at(small), 4096) == Export(1024, read_only=True, head=bytes(1024))
+
+
+@pytest.mark.parametrize(
+    ("login", "words"),
+    [
+        ((2, 3), r"is not there .*iscsi-ls iscsi://127"),
+        ((2, 2), f"does not let {INITIATOR} in"),
+        ((2, 1), "wants a user and a password"),
+        ((2, 9), r"refuses us \(error 9\)"),
+        ((1, 1), "is elsewhere"),
+        ((3, 1), "has an error of its own"),
+    ],
+)
+def test_a_login_that_is_refused(login: tuple[int, int], words: str) -> None:
+    with closing(FakeServer(CONTENT, login=login)) as server, pytest.raises(MultirootError, match=words):
+        iscsi.reach(at(server))
+
+
+def test_a_target_without_that_disk() -> None:
+    none = pytest.raises(BadRequestError, match=r"has no disk of that number .*iscsi-ls --show-luns")
+    with closing(FakeServer(CONTENT)) as server, none:
+        iscsi.look(at(server, lun=2), 4096)
+    with pytest.raises(ServerGoneError, match="does not answer: Connection refused"):
+        iscsi.reach(at(server))
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"HTTP/1.1 400 ".ljust(48), b"\x23\x87\0\0\0\xff\xff\xff" + bytes(40), b"N"]
+)
+def test_what_is_no_target(greeting: bytes) -> None:
+    refused = pytest.raises(ServerGoneError, match=r"speaks no iSCSI|closed the connection|Connection reset")
+    with closing(FakeServer(b"", greeting=greeting)) as other, refused:
+        iscsi.look(at(other), 512)
+
+
+def test_one_that_is_not_connected_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it answers: until QEMU is connected again the guest would wait, in a handoff, too."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = IscsiTarget("127.0.0.1", listener.getsockname()[1], TARGET, 1)
+        assert disk_servers.missing(os.getpid(), {here}) == {here}
+        with socket.create_connection(listener.getsockname()):
+            assert disk_servers.missing(os.getpid(), {here}) == set()
+
+
+def test_what_qemu_is_told_of_a_target() -> None:
+    (disk,) = parse_disks([f"iscsi://[::1]/{TARGET}/7,initiator=iqn.2026-11.org.example:vm,format=qcow2"])
+    backend = json.loads(disk_words(0, disk.checked(), None, started_by=DIRECT)[1])["file"]
+    assert backend["driver"] == "iscsi"
+    assert (backend["portal"], backend["target"], backend["lun"]) == ("[::1]:3260", TARGET, 7)
+    assert backend["initiator-name"] == "iqn.2026-11.org.example:vm"
+    # QEMU gives up a request after that; without it, never.
+    assert "timeout" not in backend
+
+
+async def test_what_is_wrong_with_a_targets_disk_changes_nothing(host: Host) -> None:
+    manager = VmManager(host)
+    wanted = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny")
+    with closing(FakeServer(CONTENT)) as server:
+        source = f"iscsi://127.0.0.1:{server.port}/{TARGET}/"
+        for text, words in (
+            (f"{source}2", "has no disk of that number"),
+            (f"{source}1", "is said to be raw, and there is qcow2 in it"),
+        ):
+            with pytest.raises(BadRequestError, match=words):
+                await manager.run(replace(wanted, disks=parse_disks([text])))
+    with pytest.raises(ServerGoneError, match="does not answer"):
+        await manager.run(replace(wanted, disks=parse_disks([f"{source}1"])))
+    assert host.arena.entries() == []
+
+
+def test_names_have_an_end() -> None:
+    assert iscsi_target.parse(f"iscsi://10.0.0.1/iqn.2026-11.org.example:{'a' * 199}/1")
+    assert not iscsi_target.parse(f"iscsi://10.0.0.1/iqn.2026-11.org.example:{'a' * 200}/1")
