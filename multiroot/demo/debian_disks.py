@@ -66,10 +66,9 @@ class GuestDisk(ABC):
         """
         return said_by(proc.run(self.e2fsck("-fn"), check=False, timeout=_CHECK_S))
 
-    def e2fsck(self, flags: str, image: Path | None = None) -> list[str]:
-        """The command that checks the root file system in the disk, or in a copy of it."""
-        file = image or self.image
-        return [*roots.loader_argv(self.tools, "sbin/e2fsck"), flags, f"{file}?offset={self.offset()}"]
+    def e2fsck(self, flags: str) -> list[str]:
+        """The command that checks the root file system in the disk."""
+        return [*roots.loader_argv(self.tools, "sbin/e2fsck"), flags, f"{self.image}?offset={self.offset()}"]
 
     def offset(self) -> int:
         """Where in the disk the guest's root file system begins, bytes."""
