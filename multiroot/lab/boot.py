@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,18 +74,19 @@ def up(
     attempts: int = ATTEMPTS,
 ) -> LabState:
     """Boot `machine` until its old root takes commands, in so many attempts. Raises ConflictError when it
-    runs already, BootError.
+    runs already or another machine has a disk of its, BootError.
     """
-    with _lab_lock(machine.name):
+    with _lab_lock(machine.name), ExitStack() as stack:
         if machine.name in state.names() and state.load(machine.name).alive():
             raise ConflictError(f"lab {machine.name!r} is running already", "'multiroot lab down' ends it")
+        disks = stack.enter_context(lab_disks.locked(machine.disks))
         lab = state.create(machine, image_digest)
         make_disks(machine)
         lab_disks.provide(machine.disks, phases)
         for number in range(1, attempts + 1):
             with phases.phase(PhaseName.BOOT, kernel=machine.release, attempt=number) as attributes:
                 try:
-                    attempt = _boot_once(lab, limits or Limits())
+                    attempt = _boot_once(lab, limits or Limits(), disks)
                 except BaseException:
                     # Whoever ends the command does not know of a machine that is not up yet.
                     _end(lab)
@@ -121,12 +122,13 @@ def _logs(lab: LabState) -> str:
     return f"its console is in {lab.folder}, what QEMU said in {lab.folder / QEMU_LOG}"
 
 
-def _boot_once(lab: LabState, limits: Limits) -> Attempt:
+def _boot_once(lab: LabState, limits: Limits, disks: tuple[int, ...]) -> Attempt:
+    """The machine has these descriptors as long as it runs."""
     _start_recorder(lab)
     with closing(Feed(lab.folder / FEED_SOCKET)) as feed:
         start = time.monotonic_ns()
         (lab.folder / QEMU_LOG).unlink(missing_ok=True)
-        qemu = proc.spawn(qemu_argv(lab.machine), log=lab.folder / QEMU_LOG)
+        qemu = proc.spawn(qemu_argv(lab.machine), log=lab.folder / QEMU_LOG, pass_fds=disks)
         lab.pid, lab.started = qemu.pid, processes.start_time(qemu.pid)
         lab.save()
         outcome = _watch(feed, Watchdog(limits, start), qemu)

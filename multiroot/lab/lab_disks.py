@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot import proc
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, ConflictError
 from multiroot.lab import disk_image, disk_import, paths
 from multiroot.lab.cache import Cache
 from multiroot.phase_names import PhaseName
@@ -83,6 +86,33 @@ def _image(name: str, cache: Cache) -> Path:
 
 def _words(command: Sequence[proc.Arg]) -> tuple[str, ...]:
     return tuple(map(str, command))
+
+
+@contextmanager
+def locked(disks: Sequence[LabDisk]) -> Iterator[tuple[int, ...]]:
+    """In the body, no other machine gets the files that are disks themselves; nor does it afterwards, as long
+    as a process has these descriptors. Raises ConflictError if another machine has one, BadRequestError.
+    """
+    with ExitStack() as stack:
+        fds = []
+        for disk in disks:
+            if disk.copy:
+                continue
+            try:
+                fd = os.open(disk.file, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise BadRequestError(f"{disk.file} cannot be opened: {error.strerror}") from error
+            stack.callback(os.close, fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                copy = proc.quote(["cp", "--sparse=always", disk.origin, "copy.raw"])
+                raise ConflictError(
+                    f"{disk.origin} is in use: another machine that runs writes to it",
+                    f"end that one, or give this one a copy: {copy}",
+                ) from error
+            fds.append(fd)
+        yield tuple(fds)
 
 
 def provide(disks: Sequence[LabDisk], phases: Phases) -> None:

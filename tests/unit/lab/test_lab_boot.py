@@ -9,14 +9,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from lab.machines import default_machine
 
-from multiroot.errors import BadRequestError
-from multiroot.lab import boot, host, paths, state
+from multiroot.errors import BadRequestError, ConflictError
+from multiroot.lab import boot, host, lab_disks, paths, state
 from multiroot.lab.boot import BootError
+from multiroot.lab.lab_disks import LabDisk
 from multiroot.lab.machine import Machine
 from multiroot.phases import Phases
 from multiroot.units import GIB
@@ -85,6 +87,34 @@ def test_a_port_that_is_taken_is_replaced(machine: Machine, monkeypatch: pytest.
     finally:
         os.kill(lab.pid, signal.SIGKILL)
         boot.wait_end(lab, 30)
+
+
+def test_a_disk_of_a_machine_that_runs_is_no_other_machines(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By whatever name of the file; a copy of the machine's own is nobody else's anyway."""
+    behave(monkeypatch, "ready")
+    file, link = tmp_path / "x.raw", tmp_path / "link.raw"
+    file.write_bytes(bytes(512))
+    link.hardlink_to(file)
+    own = LabDisk(file, tmp_path / "none.raw", 512, ("cp", "--sparse=always", str(file), "none.raw"))
+    other = replace(machine, name="other", disks=(LabDisk(link, link, 512),))
+    monkeypatch.setattr(lab_disks, "provide", lambda disks, phases: None)
+    lab = boot.up(replace(machine, disks=(LabDisk(file, file, 512), own)), "digest", Phases("workstation"))
+    try:
+        with pytest.raises(
+            ConflictError, match=r"link\.raw is in use: another machine that runs .*cp --sparse"
+        ):
+            boot.up(other, "digest", Phases("workstation"))
+        assert state.names() == ["default"]
+    finally:
+        os.kill(lab.pid, signal.SIGKILL)
+        boot.wait_end(lab, 30)
+    with lab_disks.locked(other.disks):
+        pass
+    file.unlink()
+    with pytest.raises(BadRequestError, match=r"x\.raw cannot be opened: No such file"):
+        boot.up(replace(machine, disks=(LabDisk(file, file, 512),)), "digest", Phases("workstation"))
 
 
 @pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
