@@ -54,6 +54,20 @@ class IscsiServer:
 
     def start(self) -> None:
         """Serve; it does when this returns."""
+        self._start()
+        self.give_disk()
+        self._open()
+
+    def start_without_disk(self) -> None:
+        """Let initiators in, and know of no disk until `give_disk`."""
+        self._start()
+        self._open()
+
+    def give_disk(self) -> None:
+        """Have the disk from now on."""
+        self._tell("new", "--mode", "logicalunit", "--tid", "1", "--lun", _LUN, "-b", str(self._disk))
+
+    def _start(self) -> None:
         self._up.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as up:
             up.bind(str(self._up))
@@ -63,8 +77,9 @@ class IscsiServer:
             up.recv(1 << 12)
         target = ("--mode", "target", "--tid", "1")
         self._tell("new", *target, "-T", TARGET)
-        self._tell("new", "--mode", "logicalunit", "--tid", "1", "--lun", _LUN, "-b", str(self._disk))
         self._tell("bind", *target, "-Q", INITIATOR)
+
+    def _open(self) -> None:
         self._tell("new", "--mode", "portal", "--param", f"portal=127.0.0.1:{self.port}")
 
     def blockdev(self) -> dict[str, Any]:

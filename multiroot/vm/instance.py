@@ -19,6 +19,7 @@ from multiroot.errors import CommandError, ConflictError
 from multiroot.net.vhost import open_vhost
 from multiroot.vm import console_keeper, firmware, seed
 from multiroot.vm.definition import VmDefinition
+from multiroot.vm.disk import name_in_guest
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.guests import GuestImage
 from multiroot.vm.host import Host
@@ -120,8 +121,13 @@ class Instance:
 
     @property
     def waits_for(self) -> tuple[str, ...]:
-        """Its disks whose server is away."""
-        return self._servers.away
+        """Its disks whose server is away, and those that refuse what the guest wants."""
+        refusing = {
+            disk.source
+            for number, disk in enumerate(self.definition.disks)
+            if name_in_guest(number) in self.vmm.refusing
+        }
+        return tuple(sorted({*self._servers.away, *refusing}))
 
     async def check_servers(self) -> None:
         """Raises ConflictError if a disk's server is away: a VMM that is to stop its guest then waits for it,

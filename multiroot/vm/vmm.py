@@ -141,6 +141,12 @@ class Vmm(Protocol):
     def process(self) -> ProcessId | None:
         """Its process, once it has started."""
 
+    @property
+    def refusing(self) -> tuple[str, ...]:
+        """Names in the guest of those of its disks that refuse what it wants; it stands still until they do
+        that.
+        """
+
     async def start(self, wiring: Wiring, *, incoming: bool = False) -> None:
         """Start it, and return once it answers. With `incoming` it waits for a device state and the guest
         stays stopped when that has been loaded. Raises ConflictError if this root can't give the VM its CPU.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -94,6 +95,21 @@ def away_and_back(cli: Cli, server: Server, disk: Path, root: str, to: str) -> N
     assert back == f"the server of the disk {server.name} is back"
 
 
+def back_without_its_disk(cli: Cli, server: IscsiServer, disk: Path) -> None:
+    """The server lets initiators in again before it knows of its disk, and refuses what the guest wants."""
+    server.close()
+    server.start_without_disk()
+    until = time.monotonic() + NOTICED_S
+    while not (told := [each["what"] for each in shown(cli)["notices"] if "failed" in each["what"]]):
+        assert time.monotonic() < until, shown(cli)
+    assert re.fullmatch(r"disk0: a (write|read) failed: [^;]+; the guest stands still", told[0])
+    wait_for(cli, [server.name])
+    cli.fails(3, "writer waits for the server of its disk", "handoff", "writer")
+    server.give_disk()
+    wait_for(cli, [])
+    writes(cli, disk, "old", 200)
+
+
 def test_a_servers_disk_goes_with_its_vm(cli: Cli, server: Server, disk: Path) -> None:
     """Proves that each write that a guest was told of is in the server's file, whatever root it went through
     and however often the server was away, and after the old root has ended; and that no other VM gets the
@@ -108,6 +124,8 @@ def test_a_servers_disk_goes_with_its_vm(cli: Cli, server: Server, disk: Path) -
     cannot_write(cli.lab, "old", server.blockdev())
     cli.ok("root", "launch", "--kernel", "7.x")
     away_and_back(cli, server, disk, "old", "new")
+    if isinstance(server, IscsiServer):
+        back_without_its_disk(cli, server, disk)
     cli.ok("handoff", "writer")
     writes(cli, disk, "new", 200)
     for root in ("old", "new"):

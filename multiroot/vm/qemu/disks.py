@@ -24,6 +24,8 @@ _MODERN: dict[str, Value] = {"disable-legacy": True}
 _QUEUE: dict[str, Value] = {"queue-size": 128, "num-queues": 1}
 # A request waits for a server as long as it takes (QEMU takes seconds, in 32 bits).
 _FOR_EVER_S = 4_000_000_000
+# A target tells of a disk that it does not know yet by an error. The guest stands still then (refusals.py).
+_UNTIL_IT_IS_DONE: dict[str, Value] = {"werror": "stop", "rerror": "stop"}
 CODE, VARIABLES = "code", "variables"
 
 
@@ -37,6 +39,8 @@ def disk_words(
     name = name_in_guest(number)
     slot = f"{DISK_SLOT + number:#x}"
     front: dict[str, Value] = {"drive": name, "serial": name}
+    if isinstance(disk.server, IscsiTarget):
+        front |= _UNTIL_IT_IS_DONE
     if started_by != DIRECT and (not order or name in order):
         front["bootindex"] = order.index(name) if order else number
     virtio = _MODERN if started_by == SEABIOS and "bootindex" in front else _LEGACY

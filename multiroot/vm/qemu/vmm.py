@@ -27,6 +27,7 @@ from multiroot.vm.qemu import memory_map, notices
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command
 from multiroot.vm.qemu.monitor import Monitor
 from multiroot.vm.qemu.qmp import Event, Events, Qmp, wall_ns
+from multiroot.vm.qemu.refusals import Refusals
 from multiroot.vm.vmm import End, Resumed, Saved, VmmGoneError, VmmSetup, VmmStuckError, Wiring
 
 NAME = "qemu"
@@ -71,6 +72,7 @@ class QemuVmm:
         self._paused = False  # and not by a handoff
         self._fault = ""  # why the guest can never go on
         self._looking: asyncio.Task[None] | None = None  # why it stands still
+        self._refusals = Refusals(self.qmp, setup)
         self._stopped_ns = 0
         self._loaded_wall_ns = 0
 
@@ -85,6 +87,10 @@ class QemuVmm:
     @property
     def process(self) -> ProcessId | None:
         return self.running.identity if self.running else None
+
+    @property
+    def refusing(self) -> tuple[str, ...]:
+        return self._refusals.disks
 
     async def start(self, wiring: Wiring, *, incoming: bool = False) -> None:
         self.spawn(wiring, incoming=incoming)
@@ -157,6 +163,8 @@ class QemuVmm:
             await self._give_up(status["status"])
         elif not status["running"]:
             await self.qmp.execute("cont")
+        if self.refusing:
+            self._looking = asyncio.create_task(self._look())
 
     async def pause(self) -> None:
         if (await self.qmp.execute("query-status"))["running"]:
@@ -180,7 +188,8 @@ class QemuVmm:
         if event.name == "STOP" and self.alone and not self._sending:
             # Nobody here has asked for it.
             self._looking = asyncio.create_task(self._look())
-        if what := notices.told(event.name, event.data):
+        again = event.name == "BLOCK_IO_ERROR" and self._refusals.hear(event.data)
+        if not again and (what := notices.told(event.name, event.data)):
             self.setup.heard(Notice(event.at_ns, what))
 
     async def _look(self) -> None:
@@ -189,6 +198,8 @@ class QemuVmm:
             status = str((await self.qmp.execute("query-status")).get("status"))
             if status in notices.FATAL:
                 await self._give_up(status)
+            elif self.refusing:
+                await self._refusals.try_again(lambda: not (self._sending or self._paused or self._ending))
 
     async def _give_up(self, status: str) -> None:
         """End QEMU, whose guest can't go on; why is told as if it had ended by itself."""

@@ -24,6 +24,7 @@ class MemoryVmm:
 
     version = "1"
     process = ProcessId(0, 0)
+    refusing: tuple[str, ...] = ()
 
     def __init__(self, factory: MemoryVmms, setup: VmmSetup) -> None:
         self.name = factory.name

@@ -12,6 +12,7 @@ refuse:COMMAND   answer a command with an error
 die:COMMAND      die when a command comes
 reset:COMMAND    let the guest reset itself when a command comes
 broken:COMMAND   let KVM fail to go on with the guest when a command comes
+io-error:C=N     have the disk refuse something when command C comes, and N times more when the guest goes on
 deaf             do nothing when the power button is pressed
 refuse-state     do not accept the incoming state
 hang-load        accept it, and never say so
@@ -141,6 +142,7 @@ class Qemu:
 
     def __init__(self, options: dict[str, str], chardevs: dict[str, int], faults: list[str]) -> None:
         self._faults = faults
+        self._refusals = 0  # still to come
         self._status_word = ""  # of query-status, unless the guest simply runs or not
         self._lock = threading.Lock()
         self._client: socket.socket | None = None
@@ -221,6 +223,10 @@ class Qemu:
             self._guest.stop()
             self._status_word = "internal-error"
             self._event("STOP")
+        for word in self._faults:
+            if word.startswith(f"io-error:{name}="):
+                self._refusals = int(word.partition("=")[2])
+                self._refuse()
         if f"refuse:{name}" in self._faults:
             answer["error"] = {"class": "GenericError", "desc": f"{name} is not to be had"}
             self._send(answer, client)
@@ -231,6 +237,9 @@ class Qemu:
         self._send(answer, client)
         if name == "cont":
             self._event("RESUME")
+            if self._refusals:
+                self._refusals -= 1
+                self._refuse()
         if name == "quit":
             os._exit(0)
 
@@ -274,7 +283,15 @@ class Qemu:
         self._guest.reset()
         self._event("RESET", guest=reason.startswith("guest"), reason=reason)
 
+    def _refuse(self) -> None:
+        self._guest.stop()
+        self._status_word = "io-error"
+        about = {"node-name": "disk0", "operation": "write", "reason": "Operation not supported"}
+        self._event("BLOCK_IO_ERROR", **about, action="stop")
+        self._event("STOP")
+
     def do_cont(self) -> dict[str, Any]:
+        self._status_word = ""
         self._guest.start()
         return {}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -14,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from iscsi_server import TARGET
 from iscsi_server import IscsiServer as FakeServer
+from vm.conftest import SetFaults, qmp_of
 
-from multiroot.errors import BadRequestError, MultirootError
+from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.units import MIB
 from multiroot.vm import disk_servers, iscsi, iscsi_target, sources
 from multiroot.vm.definition import DIRECT, VmDefinition
@@ -23,6 +25,7 @@ from multiroot.vm.disk import Disk, parse_disks, write_disk
 from multiroot.vm.host import Host
 from multiroot.vm.iscsi_target import INITIATOR, IscsiTarget
 from multiroot.vm.manager import VmManager
+from multiroot.vm.qemu import refusals
 from multiroot.vm.qemu.disks import disk_words
 from multiroot.vm.served import Export, ServerGoneError
 
@@ -169,6 +172,9 @@ def test_what_qemu_is_told_of_a_target() -> None:
     assert backend["driver"] == "iscsi"
     assert (backend["portal"], backend["target"], backend["lun"]) == ("[::1]:3260", TARGET, 7)
     assert backend["initiator-name"] == "iqn.2026-11.org.example:vm"
+    for bus in ("virtio-blk", "virtio-scsi"):
+        *_, front = disk_words(0, replace(disk.checked(), bus=bus), None, started_by=DIRECT)
+        assert front.endswith(",werror=stop,rerror=stop")
     # QEMU gives up a request after that; without it, never.
     assert "timeout" not in backend
 
@@ -187,6 +193,55 @@ async def test_what_is_wrong_with_a_targets_disk_changes_nothing(host: Host) -> 
     with pytest.raises(ServerGoneError, match="does not answer"):
         await manager.run(replace(wanted, disks=parse_disks([f"{source}1"])))
     assert host.arena.entries() == []
+
+
+async def test_a_guest_whose_disk_refuses_something_stands_still_until_that_is_done(
+    host: Host, set_faults: SetFaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told once, however often it is tried; and nobody hands the VM over meanwhile."""
+    monkeypatch.setattr(refusals, "AGAIN_S", 0.01)
+    set_faults("io-error:query-balloon=3")
+    manager = VmManager(host)
+    with closing(FakeServer(bytes(MIB))) as server:
+        source = str(at(server))
+        vm = await manager.run(VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", disks=(Disk(source),)))
+    monkeypatch.setattr(disk_servers, "missing", lambda pid, servers: set())
+    await qmp_of(vm).execute("query-balloon")
+    async with asyncio.timeout(30):
+        while not vm.waits_for:
+            await asyncio.sleep(0.001)
+        assert vm.waits_for == (source,)
+        with pytest.raises(ConflictError, match=f"vm0 waits for the server of its disk {source}"):
+            await vm.check_servers()
+        while vm.waits_for:
+            await asyncio.sleep(0.01)
+    assert [notice.what for notice in vm.notices if notice.what.startswith("disk0")] == [
+        "disk0: a write failed: Operation not supported; the guest stands still",
+        "disk0 does what the guest wants again; the guest goes on",
+    ]
+    assert (await qmp_of(vm).execute("query-status"))["running"]
+    await manager.stop("vm0")
+
+
+async def test_one_that_is_paused_meanwhile_stays_so(
+    host: Host, set_faults: SetFaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "AGAIN_S", 0.01)
+    set_faults("io-error:query-balloon=0")
+    manager = VmManager(host)
+    with closing(FakeServer(bytes(MIB))) as server:
+        disks = (Disk(str(at(server))),)
+        vm = await manager.run(VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", disks=disks))
+    await vm.set_paused(True)
+    await qmp_of(vm).execute("query-balloon")
+    await asyncio.sleep(0.1)
+    assert not (await qmp_of(vm).execute("query-status"))["running"]
+    assert vm.waits_for == (disks[0].source,)
+    await vm.set_paused(False)
+    async with asyncio.timeout(30):
+        while vm.vmm.refusing:
+            await asyncio.sleep(0.01)
+    await manager.stop("vm0")
 
 
 def test_names_have_an_end() -> None:
