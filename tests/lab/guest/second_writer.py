@@ -11,10 +11,10 @@ import sys
 
 side, disk = sys.argv[1:]
 WRITE = 'qemu-io -d /machine/peripheral/front/virtio-backend "write -P 255 0 4M"'
-waits = ["-S", "-incoming", "defer"] if side == "taker" else []
+waits = ["-incoming", "defer"] if side == "taker" else []
 words = [
     "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none",
-    "-qmp", "stdio", "-blockdev", disk, "-device", "virtio-blk-pci,drive=disk0,id=front", *waits,
+    "-qmp", "stdio", "-blockdev", disk, "-device", "virtio-blk-pci,drive=disk0,id=front", "-S", *waits,
 ]  # fmt: skip
 
 
