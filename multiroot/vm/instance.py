@@ -17,6 +17,7 @@ from multiroot.arena.layout import Owner
 from multiroot.clocks import wall_clock
 from multiroot.errors import CommandError, ConflictError
 from multiroot.net.vhost import open_vhost
+from multiroot.processes import ProcessId
 from multiroot.vm import console_keeper, firmware, seed
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import name_in_guest
@@ -104,7 +105,7 @@ class Instance:
         self._watch: asyncio.Task[None] | None = None
         self._unanswered: asyncio.Task[None] | None = None
         servers = {disk.server for disk in definition.disks if disk.server}
-        self._servers = ServerWatch(servers, lambda: self.vmm.process if self.active else None, self._note)
+        self._servers = ServerWatch(servers, self._connected, self._note)
 
     @property
     def name(self) -> str:
@@ -118,6 +119,10 @@ class Instance:
     def state(self, state: VmState) -> None:
         self._state = state
         self.host.changed()
+
+    def _connected(self) -> ProcessId | None:
+        """Its VMM, as long as that is to have connections to servers of disks."""
+        return self.vmm.process if self.active and not self.vmm.is_ending else None
 
     @property
     def waits_for(self) -> tuple[str, ...]:

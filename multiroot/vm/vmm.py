@@ -142,6 +142,10 @@ class Vmm(Protocol):
         """Its process, once it has started."""
 
     @property
+    def is_ending(self) -> bool:
+        """Whether it has said that it ends by itself; it lets go of what it has then."""
+
+    @property
     def refusing(self) -> tuple[str, ...]:
         """Names in the guest of those of its disks that refuse what it wants; it stands still until they do
         that.

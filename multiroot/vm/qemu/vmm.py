@@ -89,6 +89,10 @@ class QemuVmm:
         return self.running.identity if self.running else None
 
     @property
+    def is_ending(self) -> bool:
+        return bool(self.qmp.shutdown_reason)
+
+    @property
     def refusing(self) -> tuple[str, ...]:
         return self._refusals.disks
 

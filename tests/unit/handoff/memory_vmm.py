@@ -25,6 +25,7 @@ class MemoryVmm:
     version = "1"
     process = ProcessId(0, 0)
     refusing: tuple[str, ...] = ()
+    is_ending = False
 
     def __init__(self, factory: MemoryVmms, setup: VmmSetup) -> None:
         self.name = factory.name

@@ -244,6 +244,28 @@ async def test_one_that_is_paused_meanwhile_stays_so(
     await manager.stop("vm0")
 
 
+async def test_who_ends_lets_go_of_its_disks_and_that_is_not_told(
+    host: Host, set_faults: SetFaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_faults("")
+    manager = VmManager(host)
+    with closing(FakeServer(bytes(MIB))) as server:
+        disks = (Disk(str(at(server))),)
+        vm = await manager.run(VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", disks=disks))
+    away = set(filter(None, [disks[0].server]))
+
+    def missing(pid: int, servers: object) -> set[object]:
+        """While it is looked, QEMU says that it ends."""
+        qmp_of(vm).shutdown_reason = "guest-shutdown"
+        return set(away)
+
+    monkeypatch.setattr(disk_servers, "missing", missing)
+    await vm.check_servers()
+    assert vm.waits_for == ()
+    assert vm.notices == ()
+    await manager.stop("vm0")
+
+
 def test_names_have_an_end() -> None:
     assert iscsi_target.parse(f"iscsi://10.0.0.1/iqn.2026-11.org.example:{'a' * 199}/1")
     assert not iscsi_target.parse(f"iscsi://10.0.0.1/iqn.2026-11.org.example:{'a' * 200}/1")
