@@ -345,6 +345,25 @@ phys_addr_t mr_domain_of(u16 rid)
 	return slot >= 0 && mr_domain_attached[slot] ? mr_domain_attached[slot]->top : 0;
 }
 
+/*
+ * A driver that was bound before its device had an iommu is no counted user of the default domain, and the kernel
+ * warns of that when it lets go (iommu_device_unuse_default_domain). The bus counts it, as when a driver is bound, and
+ * does nothing else a second time. A driver that is bound between the two is counted twice: its device stays this
+ * kernel's own.
+ */
+static int mr_domain_count_driver(struct device *dev, void *unused)
+{
+	int err = 0;
+
+	device_lock(dev);
+	if (dev->driver && dev->iommu && dev->iommu->iommu_dev == &mr_domain_iommu)
+		err = dev->bus->dma_configure(dev);
+	device_unlock(dev);
+	if (err)
+		dev_warn(dev, "its driver is no user of the default domain: %d\n", err);
+	return 0;
+}
+
 /* There is no way back: Linux can't be told that devices have no iommu any more. */
 int mr_domain_register(void)
 {
@@ -353,7 +372,10 @@ int mr_domain_register(void)
 	if (err)
 		return err;
 	err = iommu_device_register(&mr_domain_iommu, &mr_domain_ops, NULL);
-	if (err)
+	if (err) {
 		iommu_device_sysfs_remove(&mr_domain_iommu);
-	return err;
+		return err;
+	}
+	bus_for_each_dev(&pci_bus_type, NULL, NULL, mr_domain_count_driver);
+	return 0;
 }
