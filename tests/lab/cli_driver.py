@@ -48,6 +48,7 @@ class Cli:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self._slowness = lab.state.machine.slowness
 
     @property
     def environment(self) -> dict[str, str]:
@@ -56,7 +57,7 @@ class Cli:
             **os.environ,
             "MULTIROOT_AGENT": self.lab.state.agent_target,
             "MULTIROOT_DOWNTIME_LIMIT": "30000",
-            "MULTIROOT_JOIN_TIMEOUT": "480",
+            "MULTIROOT_JOIN_TIMEOUT": str(round(480 * self._slowness)),
         }
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +67,7 @@ class Cli:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=TIMEOUT * self._slowness,
             check=False,
         )
 
@@ -121,7 +122,7 @@ class Cli:
         # Nobody waits for the answer of a kernel that is to die: it comes first.
         crash = "(sleep 1; echo c > /proc/sysrq-trigger) >/dev/null 2>&1 &"
         self.lab.run(["sh", "-c", crash], root="new")
-        until = time.monotonic() + CRASH_TIMEOUT
+        until = time.monotonic() + CRASH_TIMEOUT * self._slowness
         while self.peer_states() != ["parked"]:
             assert time.monotonic() < until, self.peer_states()
 

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the kernel of a root complains of, for tests of our modules. Kernels that look for bugs in themselves
+say more (`--kernel`).
+"""
+
+from __future__ import annotations
+
+from multiroot.lab.lab import Lab
+from multiroot.verdict.findings import find
+from multiroot.workbench import look
+
+
+def trouble(lab: Lab, root: str = "old") -> list[str]:
+    """The first line of each complaint, and of what kmemleak finds, if the kernel has it."""
+    log = lab.run(["dmesg"], root=root).stdout
+    found = [*find(log.splitlines(), root), *(look.leaks(lab, root, root) or [])]
+    return [each.headline for each in found]
