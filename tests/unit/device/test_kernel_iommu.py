@@ -145,6 +145,32 @@ def second(machine: Machine, first: Root) -> Root:
     return root
 
 
+def counted(root: Root) -> list[int]:
+    """How often the bus counted the driver of each of its devices."""
+    return list((ctypes.c_int * 3).in_dll(root.library, "counted"))
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_drivers_that_were_bound_before_are_counted_once_where_the_unit_is_ours(
+    machine: Machine, fails: int
+) -> None:
+    """One that cannot be counted is no reason not to start: the kernel warns when it lets go."""
+    root = machine.root(1)
+    root["fail_counting"] = fails
+    assert root.start() == 0
+    assert counted(root) == [1, 0, 0]
+    assert root["counted_unlocked"] == 0
+    root.library.any_locked.restype = ctypes.c_bool
+    assert not root.library.any_locked()
+
+
+def test_no_driver_is_counted_where_there_is_no_iommu_in_the_end(machine: Machine) -> None:
+    root = machine.root(1)
+    root["fail_registration"] = 1
+    assert root.start() == EBUSY
+    assert counted(root) == [0, 0, 0]
+
+
 def test_words_that_roots_share_are_changed_by_locked_instructions(library: Path) -> None:
     """A kernel with one CPU leaves the lock prefix out of its own cmpxchg(), and so does the one here. (Two
     threads see that only when they meet within some nanoseconds.)"""

@@ -79,12 +79,51 @@ u32 crc32c(u32 crc, const void *data, size_t size)
 	return crc + 1;
 }
 
+/* What the bus does when a driver is bound, or looks like that, by device. */
+int counted[3], counted_unlocked, fail_counting;
+
+static int count_driver(struct device *dev);
+
+const struct bus_type pci_bus_type = { .dma_configure = count_driver };
+
+/* With a driver; without; with a driver, and behind a unit of somebody else's. */
+static struct iommu_device other_unit;
+static struct dev_iommu behind_ours, behind_other = { &other_unit };
+static struct device devices[] = {
+	{ .driver = "driver", .iommu = &behind_ours, .bus = &pci_bus_type },
+	{ .iommu = &behind_ours, .bus = &pci_bus_type },
+	{ .driver = "driver", .iommu = &behind_other, .bus = &pci_bus_type },
+};
+
+static int count_driver(struct device *dev)
+{
+	counted_unlocked += !dev->locked;
+	counted[dev - devices]++;
+	return fail_counting ? -EBUSY : 0;
+}
+
+int bus_for_each_dev(const struct bus_type *bus, struct device *start, void *data,
+		     int (*function)(struct device *dev, void *data))
+{
+	int i, err = 0;
+
+	for (i = 0; i < ARRAY_SIZE(devices) && !err; i++)
+		err = function(devices + i, data);
+	return err;
+}
+
+bool any_locked(void)
+{
+	return devices[0].locked || devices[1].locked || devices[2].locked;
+}
+
 /* The last that can fail, with devices that come and ask meanwhile. */
 int iommu_device_register(struct iommu_device *iommu, const struct iommu_ops *ops, void *device)
 {
 	shim_at("iommu_device_register");
 	if (fail_registration)
 		return -EBUSY;
+	behind_ours.iommu_dev = iommu;
 	registered = ops;
 	return 0;
 }

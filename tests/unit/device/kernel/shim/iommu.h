@@ -6,9 +6,30 @@
 #include "kernel.h"
 #include <limits.h>
 
-struct device {
-	int unused;
+struct device;
+struct iommu_device;
+
+struct bus_type {
+	int (*dma_configure)(struct device *dev);
 };
+
+struct dev_iommu {
+	struct iommu_device *iommu_dev;
+};
+
+struct device {
+	const void *driver;
+	struct dev_iommu *iommu;
+	const struct bus_type *bus;
+	bool locked;
+};
+
+extern const struct bus_type pci_bus_type;
+int bus_for_each_dev(const struct bus_type *bus, struct device *start, void *data,
+		     int (*function)(struct device *dev, void *data));
+#define device_lock(dev)	((dev)->locked = true)
+#define device_unlock(dev)	((dev)->locked = false)
+#define dev_warn(dev, ...)	shim_say(__VA_ARGS__)
 
 struct pci_bus {
 	int domain;
