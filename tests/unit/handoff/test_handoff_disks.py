@@ -9,15 +9,20 @@ import pytest
 
 from multiroot.errors import ConflictError
 from multiroot.units import MIB
-from multiroot.vm import disk_servers, nbd
-from multiroot.vm.disk import NbdServer, parse_disks
+from multiroot.vm import disk_servers, iscsi, nbd
+from multiroot.vm.disk import Server, parse_disks
 from multiroot.vm.host import Host
-from multiroot.vm.nbd import Export, ServerGoneError
+from multiroot.vm.served import Export, ServerGoneError
 
 from .harness import SMALL, Root, assert_runs_only_in, hand
 
 Roots = tuple[Root, Root]
-DISK = "nbd://192.0.2.1:10809/d"
+DISKS = ("nbd://192.0.2.1:10809/d", "iscsi://192.0.2.1:3260/iqn.2026-11.org.example:d/1")
+
+
+@pytest.fixture(params=DISKS, ids=["nbd", "iscsi"])
+def disk(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
@@ -25,27 +30,29 @@ def gone(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """What no one answers for: "giver", "taker". The server is there else."""
     found: set[str] = set()
 
-    def missing(pid: int, servers: set[NbdServer]) -> set[NbdServer]:
+    def missing(pid: int, servers: set[Server]) -> set[Server]:
         return set(servers) if "giver" in found else set()
 
-    def reach(server: NbdServer) -> None:
+    def reach(server: Server) -> None:
         if "taker" in found:
             raise ServerGoneError(f"the server of the disk {server} does not answer: No route to host")
 
-    monkeypatch.setattr(nbd, "look", lambda server, head: Export(MIB, read_only=False, head=bytes(head)))
-    monkeypatch.setattr(nbd, "reach", reach)
+    for spoken in (nbd, iscsi):
+        look = Export(MIB, read_only=False, head=bytes(4096))
+        monkeypatch.setattr(spoken, "look", lambda server, head, look=look: look)
+        monkeypatch.setattr(spoken, "reach", reach)
     monkeypatch.setattr(disk_servers, "missing", missing)
     return found
 
 
-async def start(root: Root) -> None:
-    await root.manager.run(replace(SMALL, disks=parse_disks([DISK])))
+async def start(root: Root, disk: str) -> None:
+    await root.manager.run(replace(SMALL, disks=parse_disks([disk])))
     await root.ticks(20)
 
 
-async def test_it_goes_there_and_back(roots: Roots, gone: set[str]) -> None:
+async def test_it_goes_there_and_back(roots: Roots, gone: set[str], disk: str) -> None:
     giver, taker = roots
-    await start(giver)
+    await start(giver, disk)
     await hand(giver, taker)
     await assert_runs_only_in(taker, giver)
     await hand(taker, giver)
@@ -55,17 +62,17 @@ async def test_it_goes_there_and_back(roots: Roots, gone: set[str]) -> None:
 @pytest.mark.parametrize(
     ("side", "words"),
     [
-        ("giver", f"vm0 waits for the server of its disk {DISK}"),
-        ("taker", f"the server of the disk {DISK} does not answer: No route to host"),
+        ("giver", "vm0 waits for the server of its disk {}"),
+        ("taker", "the server of the disk {} does not answer: No route to host"),
     ],
 )
 async def test_a_vm_whose_server_is_not_reached_stays(
-    roots: Roots, gone: set[str], side: str, words: str
+    roots: Roots, gone: set[str], disk: str, side: str, words: str
 ) -> None:
     giver, taker = roots
-    await start(giver)
+    await start(giver, disk)
     gone.add(side)
-    with pytest.raises(ConflictError, match=words):
+    with pytest.raises(ConflictError, match=words.format(disk)):
         await hand(giver, taker)
     await assert_runs_only_in(giver, taker)
     assert not taker.manager.all()
@@ -75,11 +82,11 @@ async def test_a_vm_whose_server_is_not_reached_stays(
 
 
 async def test_a_server_that_goes_while_the_taker_prepares_is_noticed(
-    roots: Roots, gone: set[str], monkeypatch: pytest.MonkeyPatch
+    roots: Roots, gone: set[str], disk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the guest stops: later its VMM would wait for the server."""
     giver, taker = roots
-    await start(giver)
+    await start(giver, disk)
 
     def taken_away(self: Host, definition: object) -> None:
         gone.add("giver")
