@@ -14,7 +14,7 @@ from pathlib import Path
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.units import HUGE_PAGE
 
-DAX_DEVICES = Path("/sys/bus/dax/devices")
+OWN_DEVICE = "multiroot-arena"  # what multiroot_arena.ko makes where the kernel has no device-dax
 CHARACTER_DEVICES = Path("/sys/dev/char")
 _MADV_POPULATE_WRITE = 23  # madvise(2), since Linux 5.14; Python has no name for it
 _MAKE_ONE = "make one: ndctl create-namespace -f -e namespace0.0 -m devdax -M mem -a 2M"
@@ -22,7 +22,10 @@ _MAKE_ONE = "make one: ndctl create-namespace -f -e namespace0.0 -m devdax -M me
 
 @dataclass(frozen=True)
 class DaxDevice:
-    """A device-DAX instance; sizes in bytes, `physical` the machine address where it begins."""
+    """A device-DAX instance, or our own device, which has the same attributes.
+
+    Sizes in bytes; `physical` is the machine address where it begins.
+    """
 
     node: Path
     size: int
@@ -30,13 +33,15 @@ class DaxDevice:
     align: int
 
 
-def find_device(devices: Path = DAX_DEVICES) -> DaxDevice:
+def find_device(top: Path = Path("/")) -> DaxDevice:
     """The one device-DAX instance of this machine, by sysfs (Documentation/ABI/testing/sysfs-bus-dax).
+
+    Where the kernel has no device-dax it is our own device. `top` is the folder in which sysfs is /sys.
 
     Raises BadRequestError when there is no persistent memory in devdax mode or its alignment does not suit,
     ConflictError when there are several.
     """
-    found = find_devices(devices)
+    found = find_devices(top)
     if not found:
         raise BadRequestError("no persistent memory in devdax mode for the arena", _MAKE_ONE)
     if len(found) > 1:
@@ -54,9 +59,10 @@ def find_device(devices: Path = DAX_DEVICES) -> DaxDevice:
     return device
 
 
-def find_devices(devices: Path = DAX_DEVICES) -> list[Path]:
-    """All device-DAX instances of this machine, as folders in sysfs."""
-    return [path for path in sorted(devices.glob("dax*")) if _driver(path) == "device_dax"]
+def find_devices(top: Path = Path("/")) -> list[Path]:
+    """All device-DAX instances of this machine, and our own device, as folders in sysfs."""
+    dax = [path for path in (top / "sys/bus/dax/devices").glob("dax*") if _driver(path) == "device_dax"]
+    return [*sorted(dax), *(top / "sys/class/misc").glob(OWN_DEVICE)]
 
 
 def _driver(path: Path) -> str:
@@ -114,11 +120,11 @@ class Backing:
             return status.st_size
         if not stat.S_ISCHR(status.st_mode):
             self.close()
-            raise BadRequestError(f"{self.path} is neither a devdax device nor a file")
+            raise BadRequestError(f"{self.path} is neither a device of persistent memory nor a file")
         size = CHARACTER_DEVICES / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}" / "size"
         if not size.exists():
             self.close()
-            raise BadRequestError(f"{self.path} is no devdax device")
+            raise BadRequestError(f"{self.path} is no device of persistent memory")
         return _number(size)
 
 

@@ -45,6 +45,7 @@ class Asked:
     until: str | None
     append_old: str
     append_new: str
+    backend: str
     timeout: float | None
     patience: float | None
     join_timeout: int
@@ -61,7 +62,7 @@ class Asked:
         """The trial. Raises BadRequestError for what cannot be, UsageError for what contradicts itself."""
         from multiroot.lab.lab import check_names, chosen_recipe, own_kernels
         from multiroot.workbench import carry
-        from multiroot.workbench.wanted import VM_MEMORY, Until, Wanted, Where
+        from multiroot.workbench.wanted import VM_MEMORY, Backend, Until, Wanted, Where
 
         if self.kselftest and command:
             raise click.UsageError("--kselftest runs in place of CMD.")
@@ -81,7 +82,7 @@ class Asked:
             vms=1,
             vm_memory=VM_MEMORY,
             carve=self.carve,
-            append=self.append_old,
+            append=Backend(self.backend).appended(self.append_old),
             attempts=1 + self.retries,
         )
         check_names(options)
@@ -97,7 +98,7 @@ class Asked:
             until=until,
             command=command,
             carried=self.carried,
-            append_new=self.append_new,
+            append_new=Backend(self.backend).appended(self.append_new),
             timeout_s=self.timeout,
             patience_s=self.patience,
             retries=self.retries,
@@ -159,6 +160,13 @@ class Asked:
 )
 @click.option(
     "--append-new", cls=MayBeEmpty, default="", metavar="WORDS", help="More of the new root's command line."
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["default", "own"]),
+    default="default",
+    show_default=True,
+    help="What shows the arena: device-dax where a kernel has it, or always multiroot's own device.",
 )
 @click.option(
     "--carry", "carried", multiple=True, type=click.Path(path_type=Path), help="A file to lie beside CMD."

@@ -58,12 +58,13 @@ class MatrixChoice:
         run = Run(matrix, self.output, digests, _tell)
         results = run.play(wanted, self.jobs or cells_of.at_once(matrix))
         print_table(
-            ("old", "new", "machine", "guest", "in", "verdict", "code >", "s >"),
+            ("old", "new", "machine", "backend", "guest", "in", "verdict", "code >", "s >"),
             [
                 (
                     cell.old,
                     cell.new,
                     cell.machine,
+                    cell.backend,
                     cell.guest,
                     cell.where,
                     result.word,

@@ -150,7 +150,7 @@ class RootDoctor:
         return ok(f"{format_size(made.carve.size)} at {made.carve.base:#x} ({how}), CPUs {cpus}")
 
     def _arena(self) -> Answer:
-        found = backing.find_device(self.top / "sys/bus/dax/devices")
+        found = backing.find_device(self.top)
         where = f"{found.node}, {format_size(found.size)} at {found.physical:#x}"
         lost = self._lost(self.top / str(found.node).lstrip("/"))
         if lost:

@@ -53,6 +53,7 @@ class RootRecipes(Recipe):
     system: RootRecipe
     kernel: RootRecipe
     full_kernel: RootRecipe
+    rt_kernel: RootRecipe
     checkpatch: RootRecipe
     vmx: RootRecipe
     vmx_system: RootRecipe
@@ -61,7 +62,7 @@ class RootRecipes(Recipe):
     iscsi_server: RootRecipe
 
     def for_kernel(self, flavour: str) -> RootRecipe:
-        return self.full_kernel if flavour == "full" else self.kernel
+        return {"full": self.full_kernel, "rt": self.rt_kernel}.get(flavour, self.kernel)
 
 
 class KernelRecipe(Recipe):
@@ -70,7 +71,7 @@ class KernelRecipe(Recipe):
     name: str = Field(pattern=r"^[0-9][0-9a-z.-]*$")
     suite: str
     backports: bool = False
-    flavour: Literal["cloud", "full"] = "cloud"
+    flavour: Literal["cloud", "full", "rt"] = "cloud"
     on_demand: bool = False
     guest: str = ""  # name of a guest image that runs it, beside the one that `guest` of the file asks for
 

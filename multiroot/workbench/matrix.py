@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Many trials from one file: which there are, and what each depends on.
 
-A matrix is a TOML file with lists for `old`, `new`, `machine`, `guest` and `in`; each combination is a cell.
+A matrix is a TOML file with lists for `old`, `new`, `machine`, `backend`, `guest` and `in`. Each combination is
+a cell.
 What else it may hold (`until`, `command`, `append_old`, ...) is the same for all cells.
 """
 
@@ -24,7 +25,7 @@ from multiroot.lab.artifacts import digest_tree
 from multiroot.lab.recipes import Recipe
 from multiroot.workbench import carry, kselftest
 from multiroot.workbench.allowed import allow_list_of
-from multiroot.workbench.wanted import Until, Where
+from multiroot.workbench.wanted import Backend, Until, Where
 
 USUAL = "default"  # the kernel that the lab's guests have, as "default" is its usual machine
 _SOURCES = ("multiroot/**/*.py", "csrc/**/*", "qemu-lab/**/*")
@@ -44,6 +45,7 @@ class Matrix(Recipe):
     old: Words
     new: Words
     machine: Words = ("default",)
+    backend: Words = (Backend.DEFAULT.value,)
     guest: Words = (USUAL,)
     where: Annotated[Words, Field(alias="in")] = (Where.NEW.value,)
     until: str = Until.HANDOVER.word
@@ -62,11 +64,12 @@ class Matrix(Recipe):
     def _known(self) -> Matrix:
         for name, values, known in (
             ("in", self.where, [each.value for each in Where]),
+            ("backend", self.backend, [each.value for each in Backend]),
             ("until", (self.until,), [each.word for each in Until]),
         ):
             if strange := [each for each in values if each not in known]:
                 raise ValueError(f"no {name} {strange[0]!r}, there is {', '.join(known)}")
-        keys = {"old", "new", "machine", "guest", "in"}
+        keys = set(_axes(self))
         if strange := sorted({key for each in self.without for key in each} - keys):
             raise ValueError(f"without: no {strange[0]!r}, there is {', '.join(sorted(keys))}")
         return self
@@ -79,13 +82,14 @@ class Cell:
     old: str
     new: str
     machine: str
+    backend: str
     guest: str
     where: str
 
     @property
     def name(self) -> str:
         """For files and labs."""
-        words = (self.old, self.new, self.machine, self.guest, self.where)
+        words = (self.old, self.new, self.machine, self.backend, self.guest, self.where)
         plain = ["".join(c if c.isalnum() or c in ".-" else "_" for c in Path(word).name) for word in words]
         told = hashlib.sha256(repr(words).encode()).hexdigest()[:6]
         return "_".join([*plain, told])
@@ -96,6 +100,7 @@ class Cell:
             "old": self.old,
             "new": self.new,
             "machine": self.machine,
+            "backend": self.backend,
             "guest": self.guest,
             "in": self.where,
         }
@@ -120,14 +125,20 @@ def read(path: Path) -> Matrix:
     return matrix
 
 
-def _check_without(path: Path, matrix: Matrix) -> None:
-    there = {
+def _axes(matrix: Matrix) -> dict[str, tuple[str, ...]]:
+    """What makes cells, by its name in the file, in the order of a cell's fields."""
+    return {
         "old": matrix.old,
         "new": matrix.new,
         "machine": matrix.machine,
+        "backend": matrix.backend,
         "guest": matrix.guest,
         "in": matrix.where,
     }
+
+
+def _check_without(path: Path, matrix: Matrix) -> None:
+    there = _axes(matrix)
     for each in matrix.without:
         for key, value in each.items():
             if value not in there[key]:
@@ -150,7 +161,7 @@ def _check_files(matrix: Matrix) -> None:
 
 def cells(matrix: Matrix) -> list[Cell]:
     """Every combination that is not left out."""
-    product = itertools.product(matrix.old, matrix.new, matrix.machine, matrix.guest, matrix.where)
+    product = itertools.product(*_axes(matrix).values())
     made = [Cell(*words) for words in product]
     return [each for each in made if not any(each.has(values) for values in matrix.without)]
 
@@ -159,6 +170,7 @@ def arguments(matrix: Matrix, cell: Cell) -> list[str]:
     """The words of the `multiroot try` that plays a cell, without those that say where results go."""
     words = ["--old", cell.old, "--new", cell.new, "--machine", cell.machine, "--in", cell.where]
     words += ["--guest", cell.guest] if cell.guest != USUAL else []
+    words += ["--backend", cell.backend] if cell.backend != USUAL else []
     if cell.where == Where.OLD.value and matrix.until == Until.UPDATE.word:
         raise BadRequestError('until = "update" leaves no old root for in = "old"')
     words += ["--until", matrix.until, "--repeat", str(matrix.repeat), "--retries", str(matrix.retries)]

@@ -21,11 +21,12 @@ FILES = ("report.json", "stdout.txt", "stderr.txt", "console-old.log", "console-
 
 
 def page(matrix: Matrix, results: Sequence[Result], there: frozenset[str]) -> str:
-    """One table for each machine, guest and place, old kernels downward and new ones across. `there` are the
-    files that trials have left, by their path from the page.
+    """One table for each machine, backend, guest and place, old kernels downward and new ones across.
+
+    `there` are the files that trials have left, by their path from the page.
     """
     found = dict(rows(matrix, results))
-    groups = dict.fromkeys((cell.machine, cell.guest, cell.where) for cell in found)
+    groups = dict.fromkeys((cell.machine, cell.backend, cell.guest, cell.where) for cell in found)
     body = "".join(_table(matrix, found, group, there) for group in groups)
     counted = [each.word for each in found.values()]
     told = ", ".join(f"{counted.count(word)} {word}" for word in _CLASSES if word in counted)
@@ -39,7 +40,7 @@ def page(matrix: Matrix, results: Sequence[Result], there: frozenset[str]) -> st
 
 
 def _table(
-    matrix: Matrix, found: dict[Cell, Result], group: tuple[str, str, str], there: frozenset[str]
+    matrix: Matrix, found: dict[Cell, Result], group: tuple[str, str, str, str], there: frozenset[str]
 ) -> str:
     head = "".join(f"<th>{escape(new)}</th>" for new in matrix.new)
     lines = [f"<tr><th>old \\ new</th>{head}</tr>"]
@@ -47,8 +48,9 @@ def _table(
         cells = "".join(_cell(found.get(Cell(old, new, *group)), there) for new in matrix.new)
         lines.append(f"<tr><th>{escape(old)}</th>{cells}</tr>")
     table = "\n".join(lines)
-    machine, guest, where = map(escape, group)
-    return f"<h2>machine {machine}, guest {guest}, in {where}</h2>\n<table>\n{table}\n</table>\n"
+    machine, backend, guest, where = map(escape, group)
+    title = f"machine {machine}, backend {backend}, guest {guest}, in {where}"
+    return f"<h2>{title}</h2>\n<table>\n{table}\n</table>\n"
 
 
 def _cell(result: Result | None, there: frozenset[str]) -> str:

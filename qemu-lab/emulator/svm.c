@@ -21,6 +21,10 @@
  * when the nested guest's priority lets a pending virtual interrupt through, and QEMU ends by an assertion. UEFI writes
  * CR8 at the end of each of its interrupts. Here the lock is taken around the helper, in a nested guest alone: else the
  * helper takes it itself. Which of both holds is a bit of hflags2, whose place is read from the helper's own code.
+ *
+ * And it makes the CPUs say what is true of them: their time stamp counter counts at one rate whatever they do
+ * (CPUID 80000007h, "invariant TSC"). QEMU lets that bit be set under KVM alone, and an AMD CPU without it is none
+ * that Linux with PREEMPT_RT runs KVM on.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -34,18 +38,25 @@
 /* DEF_HELPER_3(vmrun, void, env, int, int) */
 typedef void (*vmrun_helper)(void *env, int aflag, int next_eip_addend);
 
+/* DEF_HELPER_1(cpuid, void, env) */
+typedef void (*cpuid_helper)(void *env);
+
 /* DEF_HELPER_FLAGS_3(write_crN, ..., void, env, int, tl) */
 typedef void (*write_cr_helper)(void *env, int reg, uint64_t value);
 
 enum { RET = 0xc3 };	/* the x86 instruction */
 enum { TASK_PRIORITY = 8, VIRTUAL_INTERRUPTS = 1 << 3 };	/* CR8; HF2_VINTR_MASK */
 enum { CODE_SEARCHED = 256 };
+enum { EAX, ECX, EDX };	/* the CPU's state begins with its registers, 64 bits each */
+enum { INVARIANT_TSC = 1 << 8 };
+#define POWER_MANAGEMENT 0x80000007u
 
 extern __thread void *current_cpu;
 
 static vmrun_helper vmrun;
 static void (*leave)(void *cpu);
 static write_cr_helper write_cr;
+static cpuid_helper cpuid;
 static void (*lock)(const char *file, int line);
 static void (*unlock)(void);
 static int32_t hflags2_at;
@@ -54,6 +65,16 @@ static void vmrun_and_leave(void *env, int aflag, int next_eip_addend)
 {
 	vmrun(env, aflag, next_eip_addend);
 	leave(current_cpu);
+}
+
+static void cpuid_and_invariant_tsc(void *env)
+{
+	uint64_t *registers = env;
+	uint32_t leaf = registers[EAX];
+
+	cpuid(env);
+	if (leaf == POWER_MANAGEMENT)
+		registers[EDX] |= INVARIANT_TSC;
 }
 
 static void write_cr_locked(void *env, int reg, uint64_t value)
@@ -108,19 +129,24 @@ __attribute__((constructor)) static void mend(void)
 	/* Of struct TCGHelperInfo the function comes first. */
 	vmrun_helper *called = dlsym(RTLD_DEFAULT, "helper_info_vmrun");
 	write_cr_helper *writes = dlsym(RTLD_DEFAULT, "helper_info_write_crN");
+	cpuid_helper *asks = dlsym(RTLD_DEFAULT, "helper_info_cpuid");
 	uint8_t *clear_ignne = dlsym(RTLD_DEFAULT, "cpu_clear_ignne");
 
 	vmrun = (vmrun_helper)(uintptr_t)dlsym(RTLD_DEFAULT, "helper_vmrun");
 	leave = (void (*)(void *))(uintptr_t)dlsym(RTLD_DEFAULT, "cpu_loop_exit_noexc");
 	write_cr = (write_cr_helper)(uintptr_t)dlsym(RTLD_DEFAULT, "helper_write_crN");
+	cpuid = (cpuid_helper)(uintptr_t)dlsym(RTLD_DEFAULT, "helper_cpuid");
 	lock = (void (*)(const char *, int))(uintptr_t)dlsym(RTLD_DEFAULT, "bql_lock_impl");
 	unlock = (void (*)(void))(uintptr_t)dlsym(RTLD_DEFAULT, "bql_unlock");
 	if (!called || !clear_ignne || !vmrun || !leave || *called != vmrun)
 		give_up();
 	if (!writes || !write_cr || !lock || !unlock || *writes != write_cr)
 		give_up();
+	if (!asks || !cpuid || *asks != cpuid)
+		give_up();
 	hflags2_at = find_hflags2((const uint8_t *)(uintptr_t)write_cr);
 	*writes = write_cr_locked;
+	*asks = cpuid_and_invariant_tsc;
 	*called = vmrun_and_leave;
 	make_empty(clear_ignne);
 }

@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiroot import bugs
+from multiroot.arena.backing import OWN_DEVICE
 from multiroot.plan import iomem
 
 _KIB = 1024
+_ARENAS = ("/dev/dax", f"/dev/{OWN_DEVICE}")
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+\s*(.*)")
 _AGENT = "multirootd"
 
@@ -48,7 +50,7 @@ def process(pid: int, top: Path = Path("/")) -> int:
     for line in (top / f"proc/{pid}/smaps").read_text().splitlines():
         mapping = _MAPPING.fullmatch(line)
         if mapping:
-            counts = not mapping[1].startswith("/dev/dax")
+            counts = not mapping[1].startswith(_ARENAS)
         elif counts and line.startswith("Pss:"):
             total += int(line.split()[1]) * _KIB
     return total

@@ -197,7 +197,7 @@ def test_unusable_paths(tmp_path: Path) -> None:
     with pytest.raises(BadRequestError, match="too small"):
         Arena(small, root=1)
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(BadRequestError, match="neither a devdax device nor a file"):
+    with pytest.raises(BadRequestError, match="neither a device of persistent memory nor a file"):
         Arena(tmp_path / "fifo", root=1)
 
 

@@ -12,18 +12,37 @@ from multiroot.units import GIB, HUGE_PAGE
 
 
 def device(root: Path, name: str, driver: str = "device_dax", align: int = HUGE_PAGE) -> None:
-    folder = root / name
+    _attributes(root / "sys/bus/dax/devices" / name, align)
+    if driver:
+        (root / "sys/bus/dax/devices" / name / "driver").symlink_to(f"../../../bus/dax/drivers/{driver}")
+
+
+def own_device(root: Path) -> None:
+    _attributes(root / "sys/class/misc/multiroot-arena", HUGE_PAGE)
+
+
+def _attributes(folder: Path, align: int) -> None:
     folder.mkdir(parents=True)
     (folder / "size").write_text(f"{GIB}\n")
     (folder / "resource").write_text("0x240000000\n")
     (folder / "align").write_text(f"{align}\n")
-    if driver:
-        (folder / "driver").symlink_to(f"../../../bus/dax/drivers/{driver}")
 
 
 def test_the_one_device(tmp_path: Path) -> None:
     device(tmp_path, "dax0.0")
     assert find_device(tmp_path) == DaxDevice(Path("/dev/dax0.0"), GIB, 0x240000000, HUGE_PAGE)
+
+
+def test_a_kernel_without_device_dax_has_a_device_of_ours(tmp_path: Path) -> None:
+    own_device(tmp_path)
+    assert find_device(tmp_path) == DaxDevice(Path("/dev/multiroot-arena"), GIB, 0x240000000, HUGE_PAGE)
+
+
+def test_both_kinds_are_several(tmp_path: Path) -> None:
+    own_device(tmp_path)
+    device(tmp_path, "dax0.0")
+    with pytest.raises(ConflictError, match=r"dax0\.0, multiroot-arena"):
+        find_device(tmp_path)
 
 
 def test_memory_used_by_other_drivers_does_not_count(tmp_path: Path) -> None:
@@ -55,7 +74,7 @@ def test_alignment_that_does_not_suit(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_devdax_is_refused() -> None:
-    with pytest.raises(BadRequestError, match="/dev/null is no devdax device"):
+    with pytest.raises(BadRequestError, match="/dev/null is no device of persistent memory"):
         Backing(Path("/dev/null"))
 
 

@@ -283,9 +283,9 @@ def test_a_tree_whose_module_is_gone_or_whose_image_is_old(tmp_path: Path) -> No
 def test_kernels_that_cannot_be_roots(tmp_path: Path) -> None:
     one = build(tmp_path / "one", settings=config(MODULES="n"))
     refused("was built without CONFIG_MODULES (a root needs multiroot.ko", one)
-    other = build(tmp_path / "other", settings=config(DEV_DAX="n", TRANSPARENT_HUGEPAGE="n"))
+    other = build(tmp_path / "other", settings=config(ZONE_DEVICE="n", FS_DAX="n"))
     refused(
-        "cannot be a root: CONFIG_DEV_DAX=m is n: no DEV_DAX, as in every PREEMPT_RT kernel: no arena", other
+        "cannot be a root: CONFIG_ZONE_DEVICE=y is n: the arena's memory has no struct pages: no arena", other
     )
     refused("and 1 more (see `multiroot kernel config check", other)
 

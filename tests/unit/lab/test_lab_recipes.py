@@ -32,8 +32,10 @@ def test_every_machine_of_ours_is_valid(name: str) -> None:
 
 
 def test_our_kernels_and_roots_are_valid() -> None:
-    assert [kernel.name for kernel in recipes.kernels().kernel] == ["6.1", "6.12", "6.12-full", "7.x"]
-    assert [kernel.name for kernel in recipes.kernels().kernel if kernel.on_demand] == ["6.12-full"]
+    kernels = recipes.kernels().kernel
+    assert [each.name for each in kernels] == ["6.1", "6.12", "6.12-full", "6.1-rt", "6.12-rt", "7.x"]
+    assert [each.name for each in kernels if each.on_demand] == ["6.12-full", "6.1-rt", "6.12-rt"]
+    assert {each.flavour for each in kernels if each.name.endswith("-rt")} == {"rt"}
     assert "qemu-system-x86" in recipes.roots().emulator.packages
 
 

@@ -43,8 +43,8 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
     text += 'in = ["old", "new"]\nuntil = "launch"\n'
     made = matrix(text + 'without = [{ old = "6.1", in = "old" }]\n', tmp_path)
     assert len(cells(made)) == 2 * 2 * 2 - 2
-    assert Cell("6.12", "7.x", "one-cpu", "default", "old") in cells(made)
-    assert Cell("6.1", "7.x", "default", "default", "old") not in cells(made)
+    assert Cell("6.12", "7.x", "one-cpu", "default", "default", "old") in cells(made)
+    assert Cell("6.1", "7.x", "default", "default", "default", "old") not in cells(made)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,7 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
         ('old = "5.4"\nnew = "6.1"\n', "no kernel called '5.4'"),
         ('old = "6.1"\nnew = []\n', "new must hold at least 1"),
         ('old = "6.1"\nnew = "6.1"\nmachine = "none"\n', "no machine called 'none'"),
+        ('old = "6.1"\nnew = "6.1"\nbackend = "ext4"\n', "no backend 'ext4', there is default, own"),
         ('old = "6.1"\nnew = "6.1"\nguest = "5.4"\n', "no kernel called '5.4'"),
         ('old = "6.1"\nnew = "6.1"\nin = "guest"\n', "no in 'guest', there is old, new, vm, workstation"),
         ('old = "6.1"\nnew = "6.1"\nuntil = "end"\n', "no until 'end'"),
@@ -93,6 +94,9 @@ def test_a_cell_is_played_as_a_person_would(tmp_path: Path) -> None:
     assert "--guest" not in words
     other = arguments(made, replace(cells(made)[1], guest="7.x"))
     assert other[other.index("--guest") :][:2] == ["--guest", "7.x"]
+    assert "--backend" not in words
+    own = arguments(made, replace(cells(made)[1], backend="own"))
+    assert own[own.index("--backend") :][:2] == ["--backend", "own"]
     for pair in (["--append-new", "debug slub_debug"], ["--timeout", "5.0"], ["--repeat", "3"]):
         assert pair == words[words.index(pair[0]) :][:2]
 
@@ -184,7 +188,7 @@ def test_results_of_a_run_before_are_not_those_of_one_that_was_interrupted(tmp_p
 
 
 def test_a_damaged_result_is_none(tmp_path: Path) -> None:
-    cell = Cell("6.1", "6.12", "default", "default", "new")
+    cell = Cell("6.1", "6.12", "default", "default", "default", "new")
     (tmp_path / cell.name).mkdir()
     for text in ("", "[]", "{}", json.dumps({"code": "x", "digest": "", "seconds": 0, "said": ""})):
         (tmp_path / cell.name / matrices.RESULT).write_text(text)
@@ -224,8 +228,8 @@ def test_a_page_is_whole_whatever_was_said(said: str, code: int | None) -> None:
 
 
 @given(
-    st.lists(st.text(min_size=1), min_size=5, max_size=5),
-    st.lists(st.text(min_size=1), min_size=5, max_size=5),
+    st.lists(st.text(min_size=1), min_size=6, max_size=6),
+    st.lists(st.text(min_size=1), min_size=6, max_size=6),
 )
 def test_cells_have_names_of_their_own(one: list[str], other: list[str]) -> None:
     assert (Cell(*one).name == Cell(*other).name) == (one == other)
