@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Many trials from one file: which there are, and what each depends on.
 
-A matrix is a TOML file with lists for `old`, `new`, `machine`, `backend`, `guest` and `in`. Each combination is
-a cell.
+A matrix is a TOML file with lists for `old`, `new`, `machine`, `backend`, `guest` and `in`. Each combination
+is a cell.
 What else it may hold (`until`, `command`, `append_old`, ...) is the same for all cells.
 """
 

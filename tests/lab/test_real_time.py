@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kernels without device-dax as roots, as every one with PREEMPT_RT is.
 
-Proves that the arena is the same memory by our own device. So a VM goes there and back, and through updates, also
-between a root with the one and a root with the other. And our device maps huge pages where a kernel has them.
+Proves that the arena is the same memory by our own device. So a VM goes there and back, and through updates,
+also between a root with the one and a root with the other. And it maps huge pages where a kernel has them.
 """
 
 from __future__ import annotations
