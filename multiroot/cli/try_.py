@@ -61,7 +61,7 @@ class Asked:
     def wanted(self, lab: LabChoice, command: tuple[str, ...]) -> Wanted:
         """The trial. Raises BadRequestError for what cannot be, UsageError for what contradicts itself."""
         from multiroot.lab.lab import check_names, chosen_recipe, own_kernels
-        from multiroot.workbench import carry
+        from multiroot.workbench import carry, kernel_build
         from multiroot.workbench.wanted import VM_MEMORY, Backend, Until, Wanted, Where
 
         if self.kselftest and command:
@@ -87,6 +87,8 @@ class Asked:
         )
         check_names(options)
         chosen_recipe(options)
+        with shown_phases() as phases:
+            kernel_build.build_named(options.all_kernels, phases)
         own_kernels(options)
         if where is not Where.WORKSTATION:
             carry.check(command, self.carried)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from multiroot.cli.output import print_table, say
+from multiroot.cli.output import print_table, say, shown_phases
 
 if TYPE_CHECKING:
     from multiroot.workbench.matrix import Result
@@ -46,11 +46,14 @@ class MatrixChoice:
         """Play what is to be played; 0 if all is good, 1 if something is bad, 125 if something was not
         tested.
         """
+        from multiroot.workbench import kernel_build
         from multiroot.workbench import matrix as cells_of
         from multiroot.workbench.matrix_run import Run, code_of
 
         assert self.file
         matrix = cells_of.read(self.file)
+        with shown_phases() as phases:
+            kernel_build.build_named((*matrix.old, *matrix.new, *matrix.guest), phases)
         ours = cells_of.own_digest()
         digests = {cell: cells_of.digest(matrix, cell, ours) for cell in cells_of.cells(matrix)}
         wanted = cells_of.to_do(self.output, matrix, digests, changed=self.changed)

@@ -23,6 +23,7 @@ from multiroot.lab import (
     paths,
     recipes,
     roots,
+    source_kernels,
     state,
 )
 from multiroot.lab.build import BootKernel, Built
@@ -101,8 +102,13 @@ def own_kernels(options: Options) -> list[KernelSource]:
 
 
 def own(text: str, modules: Path | None = None) -> KernelSource:
-    """The kernel that a path names. Raises BadRequestError."""
-    return own_kernel.locate(Path(text), modules, _unpack)
+    """The kernel that a path names, or the name of one that is built of a source. Raises BadRequestError."""
+    return own_kernel.locate(_place(text), modules, _unpack)
+
+
+def _place(text: str) -> Path:
+    recipe = source_kernels.find(text)
+    return source_kernels.place(recipe) if recipe else Path(text)
 
 
 def _unpack(package: Path, sha256: str) -> Path:
@@ -110,20 +116,23 @@ def _unpack(package: Path, sha256: str) -> Path:
 
 
 def is_path(text: str) -> bool:
-    """Whether a kernel is given by path, and not by name."""
-    return "/" in text or text.startswith("~") or text.endswith(".deb")
+    """Whether a kernel is given by path, and not by name; names of those that are built stand for paths."""
+    return (
+        "/" in text or text.startswith("~") or text.endswith(".deb") or source_kernels.find(text) is not None
+    )
 
 
 def kernel_name(text: str) -> str:
     """What a kernel given as name, "newest" or path is called in the image (/usr/lib/multiroot/kernels)."""
     if is_path(text):
-        return own_kernel.name_of(Path(text), _unpack)
+        return own_kernel.name_of(_place(text), _unpack)
     return recipes.kernels().kernel[-1].name if text == "newest" else text
 
 
 def check_names(options: Options) -> None:
     """Raises BadRequestError for a kernel that is neither one of the lab's nor given by path."""
-    known = [kernel.name for kernel in recipes.kernels().kernel]
+    kernels = recipes.kernels()
+    known = [*(each.name for each in kernels.kernel), *(each.name for each in kernels.built)]
     for name in options.all_kernels:
         if not is_path(name) and kernel_name(name) not in known:
             there = ", ".join(known)

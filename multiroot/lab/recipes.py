@@ -76,16 +76,26 @@ class KernelRecipe(Recipe):
     guest: str = ""  # name of a guest image that runs it, beside the one that `guest` of the file asks for
 
 
+class BuiltRecipe(Recipe):
+    """A kernel that is built of a source, when somebody names it first: see `multiroot kernel build`."""
+
+    name: str = Field(pattern=r"^[0-9][0-9a-z.-]*$")
+    source: str
+    debug: tuple[str, ...] = ()
+
+
 class KernelRecipes(Recipe):
-    """The lab's kernels, oldest first."""
+    """The lab's kernels, oldest first, and those that are built of a source."""
 
     guest: str
     kernel: tuple[KernelRecipe, ...] = Field(min_length=1)
+    built: tuple[BuiltRecipe, ...] = ()
 
     @model_validator(mode="after")
     def _names(self) -> KernelRecipes:
         names = [kernel.name for kernel in self.kernel]
-        if len(set(names)) != len(names):
+        every = [*names, *(each.name for each in self.built)]
+        if len(set(every)) != len(every):
             raise ValueError("two kernels have the same name")
         if self.guest not in names:
             raise ValueError(f"guest kernel {self.guest} is not among {', '.join(names)}")

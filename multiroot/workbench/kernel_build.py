@@ -13,13 +13,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot import arch, proc
 from multiroot.errors import BadRequestError, CommandError
-from multiroot.lab import kernel_config, lab, paths
+from multiroot.lab import kernel_config, lab, paths, source_kernels
 from multiroot.lab.artifacts import Artifact
 from multiroot.lab.kernel_config import Feature, Lack
 from multiroot.phase_names import PhaseName
@@ -94,7 +94,7 @@ def build(order: Order, phases: Phases) -> Made:
         if not path.is_file():
             raise BadRequestError(f"there is no file {path}")
     tree = source_tree(order.source, phases)
-    out = (order.out or _usual_out(order.source, order.debug)).absolute()
+    out = (order.out or source_kernels.folder(order.source, order.debug)).absolute()
     paths.make_dir(out)
     log = out / "multiroot-build.log"
     log.write_text("")
@@ -113,6 +113,13 @@ def build(order: Order, phases: Phases) -> Made:
             _compile(order, tree, out, log)
     release = _said(["make", "-s", "-C", str(tree), f"O={out}", "kernelrelease"])
     return Made(out, release, tuple(lacks))
+
+
+def build_named(names: Iterable[str], phases: Phases) -> None:
+    """Build those that have a name in the lab and have not been built yet. Raises what `build` raises."""
+    for recipe in filter(None, map(source_kernels.find, dict.fromkeys(names))):
+        if not source_kernels.is_there(recipe):
+            build(Order(recipe.source, debug=recipe.debug), phases)
 
 
 def source_tree(source: str, phases: Phases) -> Path:
@@ -168,13 +175,6 @@ def _unpack(package: str, out: Path) -> None:
         if not archives:
             raise CommandError(f"{package} holds no archive of a source", f"log: {log}")
         proc.run(["tar", "-C", out, "-xf", archives[0]], log=log, timeout=_FETCH_S)
-
-
-def _usual_out(source: str, debug: Sequence[str]) -> Path:
-    name = re.sub(r"\W+", "-", str(Path(source).expanduser().absolute() if "/" in source else source)).strip(
-        "-"
-    )
-    return paths.cache_dir() / "builds" / "-".join((name, *sorted(debug)))
 
 
 def _configure(order: Order, tree: Path, out: Path, log: Path) -> None:

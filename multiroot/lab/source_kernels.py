@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels that `multiroot kernel build` makes of a source; some have a name (`qemu-lab/kernels.toml`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from multiroot import arch
+from multiroot.errors import BadRequestError
+from multiroot.lab import paths, recipes
+from multiroot.lab.recipes import BuiltRecipe
+
+
+def folder(source: str, debug: Sequence[str]) -> Path:
+    """The O= folder of a tree or a Debian package if nobody says another; `debug` as in `kernel build`."""
+    given = str(Path(source).expanduser().absolute() if "/" in source else source)
+    return paths.cache_dir() / "builds" / "-".join((re.sub(r"\W+", "-", given).strip("-"), *sorted(debug)))
+
+
+def find(name: str) -> BuiltRecipe | None:
+    """The kernel of that name, None if there is none among those that are built of a source."""
+    return next((each for each in recipes.kernels().built if each.name == name), None)
+
+
+def is_there(recipe: BuiltRecipe) -> bool:
+    """Whether it has been built."""
+    return (folder(recipe.source, recipe.debug) / arch.current().kernel.built).is_file()
+
+
+def place(recipe: BuiltRecipe) -> Path:
+    """Where it was built. Raises BadRequestError."""
+    if not is_there(recipe):
+        ways = "".join(f" --debug {each}" for each in recipe.debug)
+        raise BadRequestError(
+            f"kernel {recipe.name} has not been built here yet",
+            f"`multiroot kernel build {recipe.source}{ways}` builds it, and so does `multiroot try --new {recipe.name}`",
+        )
+    return folder(recipe.source, recipe.debug)
