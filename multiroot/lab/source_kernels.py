@@ -32,9 +32,9 @@ def is_there(recipe: BuiltRecipe) -> bool:
 def place(recipe: BuiltRecipe) -> Path:
     """Where it was built. Raises BadRequestError."""
     if not is_there(recipe):
-        ways = "".join(f" --debug {each}" for each in recipe.debug)
+        command = ["multiroot kernel build", recipe.source, *(f"--debug {each}" for each in recipe.debug)]
         raise BadRequestError(
             f"kernel {recipe.name} has not been built here yet",
-            f"`multiroot kernel build {recipe.source}{ways}` builds it, and so does `multiroot try --new {recipe.name}`",
+            f"`{' '.join(command)}` builds it, and so does `multiroot try --new {recipe.name}`",
         )
     return folder(recipe.source, recipe.debug)

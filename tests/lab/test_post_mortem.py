@@ -149,9 +149,9 @@ def crash_report(cli: Cli) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kernel", ["6.1"])
+@pytest.mark.parametrize("kernel", ["6.1", "7.x"])
 def test_kernels_of_other_releases_are_looked_into(labs_factory: Labs, tmp_path: Path, kernel: str) -> None:
-    """Proves that an old root with 6.12 reads the memory of an older kernel: traces while it
+    """Proves that an old root with 6.12 reads the memory of an older and a newer kernel: traces while it
     lives, and the crash's report; that a root which does not come up stays with --keep until it is released,
     and can be looked into meanwhile; and that a launch is possible after that.
     """
