@@ -60,28 +60,6 @@ static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
 }
 #endif
 
-/* vm_operations_struct.huge_fault() is told the size by its order from 6.6 on. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
-#define MR_FAULT_SIZE		unsigned int
-#define MR_FAULT_SIZE_PMD	PMD_ORDER
-#else
-#define MR_FAULT_SIZE		enum page_entry_size
-#define MR_FAULT_SIZE_PMD	PE_SIZE_PMD
-#endif
-
-/* Pages of device memory are counted like others from 6.15 on, and pfn_t is gone. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
-#define mr_insert_page(vmf, phys) \
-	vmf_insert_page_mkwrite(vmf, phys_to_page(phys), (vmf)->flags & FAULT_FLAG_WRITE)
-#define mr_insert_huge(vmf, phys) \
-	vmf_insert_folio_pmd(vmf, page_folio(phys_to_page(phys)), (vmf)->flags & FAULT_FLAG_WRITE)
-#else
-#define mr_insert_page(vmf, phys) \
-	vmf_insert_mixed((vmf)->vma, (vmf)->address, phys_to_pfn_t(phys, PFN_DEV | PFN_MAP))
-#define mr_insert_huge(vmf, phys) \
-	vmf_insert_pfn_pmd(vmf, phys_to_pfn_t(phys, PFN_DEV | PFN_MAP), (vmf)->flags & FAULT_FLAG_WRITE)
-#endif
-
 /* struct apic's wakeup_secondary_cpu: APIC ids are unsigned from 6.7 on, and 6.16 added the CPU's number. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
 #define MR_WAKE_PARAMETERS	(u32 id, unsigned long start, unsigned int cpu)

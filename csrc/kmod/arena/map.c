@@ -7,12 +7,9 @@
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/sizes.h>
-#include <linux/version.h>
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
-#include <linux/pfn_t.h>
-#endif
 
 #include "arena/arena.h"
+#include "arena/fault.h"
 #include "compat.h"
 
 /* Pages of the arena are joined to larger ones by so many bits when it gets its struct pages. */
@@ -21,7 +18,7 @@ unsigned long mr_arena_pages_shift(void)
 	return IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? ilog2(MR_ARENA_ALIGN) - PAGE_SHIFT : 0;
 }
 
-/* The physical address behind the page of `bytes` that a fault is in; 0 if it is not wholly in the mapping and arena. */
+/* The physical address behind the page of `bytes` that a fault is in; 0 if it is not wholly in mapping and arena. */
 static phys_addr_t mr_arena_page(struct vm_fault *vmf, unsigned long bytes)
 {
 	const struct range *range = mr_arena_range();
@@ -41,7 +38,7 @@ static vm_fault_t mr_arena_fault(struct vm_fault *vmf)
 {
 	phys_addr_t phys = mr_arena_page(vmf, PAGE_SIZE);
 
-	return phys ? mr_insert_page(vmf, phys) : VM_FAULT_SIGBUS;
+	return phys ? mr_fault_page(vmf, phys) : VM_FAULT_SIGBUS;
 }
 
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
@@ -49,7 +46,7 @@ static vm_fault_t mr_arena_huge_fault(struct vm_fault *vmf, MR_FAULT_SIZE size)
 {
 	phys_addr_t phys = size == MR_FAULT_SIZE_PMD ? mr_arena_page(vmf, PMD_SIZE) : 0;
 
-	return phys ? mr_insert_huge(vmf, phys) : VM_FAULT_FALLBACK;
+	return phys ? mr_fault_huge(vmf, phys) : VM_FAULT_FALLBACK;
 }
 #endif
 
