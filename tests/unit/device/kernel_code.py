@@ -14,6 +14,10 @@ HERE = Path(__file__).parent / "kernel"
 SHIM = HERE / "shim"
 KMOD = Path(__file__).parents[3] / "csrc/kmod"
 INCLUDE = re.compile(r"^#include <((?:linux|asm)/\S+)>", re.MULTILINE)
+# What the kernel's C leaves undefined ends the program by SIGILL. Signed numbers wrap there, and words may
+# lie anywhere.
+UNDEFINED = ["-fwrapv", "-fsanitize=undefined", "-fno-sanitize=alignment"]
+UNDEFINED += ["-fsanitize-undefined-trap-on-error"]
 HOOK = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 U64 = ctypes.c_uint64
 
@@ -33,6 +37,7 @@ def compiled(folder: Path, shim: str, glue: str, *sources: str) -> Path:
     library = folder / f"{Path(glue).stem}.so"
     includes = ["-include", SHIM / shim, f"-I{SHIM}", f"-I{KMOD}", "-idirafter", _empty_headers(folder)]
     flags = ["-shared", "-fPIC", "-O1", "-g", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function"]
+    flags += UNDEFINED
     files = [SHIM / "kernel.c", HERE / glue, *(KMOD / source for source in sources)]
     subprocess.run(["cc", *flags, *includes, "-o", library, *files, "-lpthread"], check=True)
     return library
