@@ -2,8 +2,8 @@
 """The message buffer of a Linux kernel, read in copies of its memory. Pure: bytes in, messages out.
 
 Since 5.10 every kernel keeps its messages like this (kernel/printk/printk_ringbuffer.c). A block of text is a
-64-bit id, the text, a NUL, padding to 8 bytes. Ids count up, from 2^32 less the number of descriptors, which
-is a power of two. Messages without text have an id and no block. The first message is "Linux version". A
+64-bit id, the text, a NUL, padding to 8 bytes. Ids have 62 bits and count up, from 2^32 less the number of
+descriptors, which is a power of two; 7.3 begins at 2^62 less that number, and so comes to 0 soon. Messages without text have an id and no block. The first message is "Linux version". A
 block that does not fit at the end of the buffer has its id there and lies at its start, with its id again.
 """
 
@@ -16,7 +16,9 @@ from dataclasses import dataclass
 _WORD = struct.Struct("<Q")
 # What every kernel says first, as a word of memory behind the first id.
 BANNER_WORD: int = _WORD.unpack(b"Linux ve")[0]
-_FIRST_IDS_END = 1 << 32
+_IDS_END = 1 << 62  # 0 follows
+_FIRST_IDS_ENDS = (1 << 32, _IDS_END)
+_COUNT_MOST = 1 << 31  # descriptors
 BLOCK_MOST = 4096  # bytes that a block can have; messages have at most 1024, or 2048 in later kernels
 _SKIPPED_MOST = 256  # messages without text in a row
 
@@ -32,8 +34,8 @@ class Block:
 
 def is_first(number: int) -> bool:
     """Whether a word of memory may be the id of a kernel's first message."""
-    count = _FIRST_IDS_END - number
-    return 1 < count < _FIRST_IDS_END and count & (count - 1) == 0
+    counts = (end - number for end in _FIRST_IDS_ENDS)
+    return any(1 < count <= _COUNT_MOST and count & (count - 1) == 0 for count in counts)
 
 
 def id_at(memory: bytes | bytearray, offset: int) -> int:
@@ -45,7 +47,7 @@ def id_at(memory: bytes | bytearray, offset: int) -> int:
 
 def follows(later: int, earlier: int) -> bool:
     """Whether `later` is an id that may come next after `earlier`."""
-    return 0 < later - earlier <= _SKIPPED_MOST
+    return 0 <= later < _IDS_END and 0 < (later - earlier) % _IDS_END <= _SKIPPED_MOST
 
 
 def blocks(memory: bytes | bytearray, number: int) -> Iterator[Block]:
@@ -63,9 +65,15 @@ def blocks(memory: bytes | bytearray, number: int) -> Iterator[Block]:
 def _next(memory: bytes | bytearray, at: int, number: int) -> int:
     """Where the block after the one at `at` is; -1 when there is none. No text looks like an id."""
     for offset in range(at + 16, min(at + BLOCK_MOST, len(memory) - 8), 8):
-        if follows(id_at(memory, offset), number):
+        found = id_at(memory, offset)
+        if follows(found, number) and (found or not _is_padding(memory, offset, number)):
             return offset
     return -1
+
+
+def _is_padding(memory: bytes | bytearray, at: int, number: int) -> bool:
+    """Whether a word of zeros is no id: behind an id stands a text."""
+    return memory[at + 8] == 0 or follows(id_at(memory, at + 8), number)
 
 
 def _text(memory: bytes | bytearray, at: int, end: int) -> str:

@@ -32,11 +32,16 @@ class Memory:
 
 
 class Printk:
-    """A message buffer of `size` bytes at `base` in `memory`, with `count` descriptors."""
+    """A message buffer of `size` bytes at `base` in `memory`, with `count` descriptors.
 
-    def __init__(self, memory: bytearray, base: int, size: int = 1 << 12, count: int = 1 << 12) -> None:
+    Ids begin that much before 2^`bits`: 32 in kernels up to 6.12 at least, 62 in 7.3.
+    """
+
+    def __init__(
+        self, memory: bytearray, base: int, size: int = 1 << 12, count: int = 1 << 12, bits: int = 32
+    ) -> None:
         self.memory, self.base, self.size = memory, base, size
-        self._id = (1 << 32) - count - 1
+        self._id = (1 << bits) - count - 1
         self._head = 0  # logical position: only grows
 
     def say(self, text: str, level: str = "") -> None:
@@ -44,7 +49,7 @@ class Printk:
 
         `level` is two characters; they are written first, and then the text is moved to their place.
         """
-        self._id += 1
+        self._id = (self._id + 1) % (1 << 62)
         if not text.strip("\n"):
             return
         data = bytearray((level + text).encode() + b"\0")

@@ -54,6 +54,18 @@ def test_each_message_comes_once_and_the_newest_when_it_is_whole() -> None:
     assert machine.said() == []
 
 
+@pytest.mark.parametrize("bits", [32, 62])
+def test_kernels_begin_to_count_at_different_numbers(bits: int) -> None:
+    """Those of 7.3 come to 0 with the message after as many as they have descriptors."""
+    machine = Machine()
+    kernel = Printk(machine.memory, 4096, count=4, bits=bits)
+    texts = [BANNER.strip(), *(f"message {number}" for number in range(8))]
+    for text in texts:
+        kernel.say(text + "\n", level="\x016")
+    machine.search()
+    assert machine.said() == texts
+
+
 def test_what_an_earlier_kernel_said_is_not_taken_for_the_next_ones() -> None:
     machine = Machine()
     dead = Printk(machine.memory, 4096)
@@ -121,19 +133,20 @@ def test_what_was_written_over_is_told_as_lost() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@example(texts=["0\x070\x08"], size=1 << 11, count=1 << 12, often=1)
+@example(texts=["0\x070\x08"], size=1 << 11, count=1 << 12, bits=32, often=1)
 @given(
     st.lists(st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=200), max_size=150),
     st.sampled_from((1 << 11, 1 << 12)),
     st.sampled_from((1 << 5, 1 << 12)),
+    st.sampled_from((32, 62)),
     st.integers(1, 4),
 )
 def test_read_often_enough_nothing_is_missed_wherever_the_buffer_ends(
-    texts: list[str], size: int, count: int, often: int
+    texts: list[str], size: int, count: int, bits: int, often: int
 ) -> None:
     """Also across the end of the buffer, and of the ids, which come soon with few descriptors."""
     machine = Machine()
-    kernel = Printk(machine.memory, 4096, size, count)
+    kernel = Printk(machine.memory, 4096, size, count, bits)
     kernel.say(BANNER)
     machine.search()
     said = machine.said()
