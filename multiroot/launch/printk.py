@@ -3,8 +3,9 @@
 
 Since 5.10 every kernel keeps its messages like this (kernel/printk/printk_ringbuffer.c). A block of text is a
 64-bit id, the text, a NUL, padding to 8 bytes. Ids have 62 bits and count up, from 2^32 less the number of
-descriptors, which is a power of two; 7.3 begins at 2^62 less that number, and so comes to 0 soon. Messages without text have an id and no block. The first message is "Linux version". A
-block that does not fit at the end of the buffer has its id there and lies at its start, with its id again.
+descriptors, which is a power of two. 7.3 begins at 2^62 less that number, and so comes to 0 soon. Messages
+without text have an id and no block. The first message is "Linux version". A block that does not fit at the
+end of the buffer has its id there and lies at its start, with its id again.
 """
 
 from __future__ import annotations
