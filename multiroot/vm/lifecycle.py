@@ -112,6 +112,14 @@ class Lifecycle:
     async def edit(self, definition: VmDefinition) -> None:
         """Have a stopped VM be another one from its next start on."""
         definition = definition.checked()
+        try:
+            await self._edit(definition)
+        finally:
+            # Those of the VM as it was, or those that were sent in vain.
+            self._files.settle(definition)
+            await self._sweep()
+
+    async def _edit(self, definition: VmDefinition) -> None:
         name = definition.name
         if (state := self._state(name)) is not VmState.STOPPED:
             raise ConflictError(f"{name} is {state}", f"stop it first: multiroot vm stop {name}")
@@ -123,11 +131,7 @@ class Lifecycle:
             self._check_unused(name)
             self._files.check(definition)
 
-        try:
-            await asyncio.to_thread(self._homes.write, home, check)
-        finally:
-            self._files.settle(definition)
-            await self._sweep()
+        await asyncio.to_thread(self._homes.write, home, check)
 
     def _check_cards(self, definition: VmDefinition) -> None:
         """Raises ConflictError if another VM has an address of one of its cards: both would be deaf."""

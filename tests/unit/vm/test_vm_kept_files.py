@@ -214,6 +214,7 @@ async def test_what_does_not_start_is_refused_and_goes(
     with pytest.raises(BadRequestError, match=says):
         await life.edit(replace(SMALL, kernel=send(host.files, content)))
     assert life._homes.read("vm0")
+    assert kept(host.arena) == 0
     await life.remove("vm0")
 
 
