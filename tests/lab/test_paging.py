@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Roots with page tables of 5 levels and of 4, beside each other and one after the other."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from cli_driver import Cli
+from kernel_trouble import trouble
+from lab_factory import Labs
+
+from multiroot.demo import guests
+from multiroot.lab import agents
+from multiroot.lab.lab import Lab
+from multiroot.rpc import client
+
+FOUR = "no5lvl"  # on a kernel's command line
+ADOPT_S = 300
+
+
+def levels(lab: Lab, root: str = "old") -> int:
+    """Those of a root's page tables: its kernel has the flag only while it uses the feature."""
+    return 5 if " la57" in lab.run(["cat", "/proc/cpuinfo"], root=root).stdout else 4
+
+
+def wait_all_cpus(lab: Lab) -> None:
+    """Until the last root has taken over all CPUs."""
+    until = time.monotonic() + ADOPT_S
+    while (online := lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout) != "0-3\n":
+        assert time.monotonic() < until, online
+        time.sleep(0.5)  # nobody tells of each CPU
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("old", "new"), [("", FOUR)], ids=["5-4"])
+def test_roots_with_other_page_tables_follow_each_other(labs_factory: Labs, old: str, new: str) -> None:
+    """Proves that a root whose page tables have 5 levels launches one whose tables have 4; that a VM goes
+    there and back; that the new root's CPUs come back when it is released; that the old root retires, and the
+    new one wakes its parked CPUs, the machine's boot CPU among them; and that the VM lives through it."""
+    lab = labs_factory.fresh(append=old, vms=1)
+    cli = Cli(lab)
+    wanted = {"old": 4 if old else 5, "new": 4 if new else 5}
+    launch = ("--kernel", "6.12", "--append", new)
+    assert levels(lab) == wanted["old"]
+    cli.ok("vm", "run", "web", "--memory", "128M")
+    cli.ok("root", "launch", *launch)
+    assert levels(lab, "new") == wanted["new"]
+    cli.ok("handoff", "web")
+    cli.ok("handoff", "web", "--to", "old")
+    assert trouble(lab, "new") == []
+    cli.ok("root", "release")
+    wait_all_cpus(lab)
+    assert trouble(lab) == []
+
+    cli.ok("update", *launch)
+    wait_all_cpus(lab)
+    assert levels(lab) == wanted["new"]
+    with client.connect(lab.agent_address) as channel:
+        seen = len(agents.ticks(channel, "web", 0, guests.BOOT_TIMEOUT).counter)
+        agents.ticks(channel, "web", seen + 10, guests.BOOT_TIMEOUT)
+    assert trouble(lab) == []
+    assert lab.state.resets() == 0
+    labs_factory.discard(lab)
