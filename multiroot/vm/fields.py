@@ -19,6 +19,7 @@ T = TypeVar("T")
 M = TypeVar("M")
 
 _OPTION, _ELEMENT, _MORE = "option", "element", "more"
+_NONE_OF = "no_"  # before a field's name in a message: the list is empty, and not what it usually is
 
 # Types as JSON and files have them, in a person's words.
 _KINDS: dict[type, str] = {
@@ -121,6 +122,9 @@ def to_message(value: Any, kind: type[M]) -> M:
             raise ValueError(f"{kind.__name__} has no field {each.name}")
         if not isinstance(content, tuple):
             _set(message, each.name, content)
+        elif not content and each.default:
+            # An empty list is not told from one that was not set.
+            _set(message, f"{_NONE_OF}{each.name}", True)
         elif each.metadata.get(_ELEMENT):
             for item in content:
                 added = getattr(message, each.name).add()
@@ -139,11 +143,13 @@ def _set(message: Any, name: str, content: Any) -> None:
 
 def from_message(message: Any, record: type[T]) -> T:
     """The record in a protocol message; fields that are not set have their defaults."""
-    values = {each.name: _content(each, getattr(message, each.name)) for each in fields(record)}  # type: ignore[arg-type]
-    return record(**values)
+    return record(**{each.name: _content(each, message) for each in fields(record)})  # type: ignore[arg-type]
 
 
-def _content(each: Field[Any], content: Any) -> Any:
+def _content(each: Field[Any], message: Any) -> Any:
+    if getattr(message, f"{_NONE_OF}{each.name}", False):
+        return ()
+    content = getattr(message, each.name)
     if isinstance(content, str | int):
         return content or (each.default if each.default is not MISSING else content)
     if element := each.metadata.get(_ELEMENT):

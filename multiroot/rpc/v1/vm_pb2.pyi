@@ -35,6 +35,7 @@ class VmDefinition(_message.Message):
     GUEST_FIELD_NUMBER: _builtins.int
     APPEND_FIELD_NUMBER: _builtins.int
     CARDS_FIELD_NUMBER: _builtins.int
+    NO_CARDS_FIELD_NUMBER: _builtins.int
     FUNCTIONS_FIELD_NUMBER: _builtins.int
     DISKS_FIELD_NUMBER: _builtins.int
     FIRMWARE_FIELD_NUMBER: _builtins.int
@@ -53,6 +54,8 @@ class VmDefinition(_message.Message):
     """name of a guest image in the system image"""
     append: _builtins.str
     """added to the guest's command line"""
+    no_cards: _builtins.bool
+    """it has none; without cards and without this it has one"""
     firmware: _builtins.str
     """direct: the guest image's kernel; seabios, ovmf: from the first disk, if there is one"""
     cpu: _builtins.str
@@ -87,6 +90,7 @@ class VmDefinition(_message.Message):
         guest: _builtins.str = ...,
         append: _builtins.str = ...,
         cards: _abc.Iterable[Global___Card] | None = ...,
+        no_cards: _builtins.bool = ...,
         functions: _abc.Iterable[_builtins.str] | None = ...,
         disks: _abc.Iterable[Global___Disk] | None = ...,
         firmware: _builtins.str = ...,
@@ -99,7 +103,7 @@ class VmDefinition(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "boot_order", b"boot_order", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "disks", b"disks", "firmware", b"firmware", "functions", b"functions", "guest", b"guest", "initrd", b"initrd", "kernel", b"kernel", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes", "user_data", b"user_data", "watchdog", b"watchdog"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "boot_order", b"boot_order", "cards", b"cards", "cpu", b"cpu", "cpus", b"cpus", "disks", b"disks", "firmware", b"firmware", "functions", b"functions", "guest", b"guest", "initrd", b"initrd", "kernel", b"kernel", "machine", b"machine", "name", b"name", "no_cards", b"no_cards", "ram_bytes", b"ram_bytes", "user_data", b"user_data", "watchdog", b"watchdog"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

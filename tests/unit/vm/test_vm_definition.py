@@ -261,6 +261,12 @@ def test_a_field_that_is_added_is_in_files_and_options_by_itself() -> None:
     assert from_file({"name": "vm0", "extra": "x"}, Longer) == Longer("vm0", extra="x")
 
 
+def test_a_vm_without_cards_is_one_in_every_root() -> None:
+    none = VmDefinition("vm0", cards=())
+    assert definition_from_proto(definition_to_proto(none)) == none
+    assert definition_from_proto(vm_pb2.VmDefinition(name="vm0")) == VmDefinition("vm0")
+
+
 @given(st.text(min_size=1), st.integers(1, 1 << 40), st.integers(1, 255), st.lists(st.text(min_size=1)))
 def test_messages_carry_any_value(name: str, ram: int, cpus: int, functions: list[str]) -> None:
     definition = VmDefinition(name, ram, cpus, functions=tuple(functions))
