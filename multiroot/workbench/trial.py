@@ -313,15 +313,14 @@ class Player:
 
     def _command(self, watch: Watch) -> str:
         where = self.wanted.where
-        environment = {
-            "MULTIROOT_WHERE": where.value,
-            "MULTIROOT_AGENT": self._lab.state.agent_target,
-            "MULTIROOT_LAB": self.machine.name,
-        }
+        environment = {"MULTIROOT_WHERE": where.value}
         words = self.wanted.command
         self.trial.command = Command(words, where.value)
         began = time.monotonic()
         if where is Where.WORKSTATION:
+            # In a root they would lead away from its own agent.
+            environment["MULTIROOT_AGENT"] = self._lab.state.agent_target
+            environment["MULTIROOT_LAB"] = self.machine.name
             with self.phases.phase(PhaseName.RUN_COMMAND), self._limited(watch):
                 code = carry.run_here(words, environment)
         else:
