@@ -3,7 +3,7 @@
 then a valid sequence. Prints JSON.
 
 No CPU is offline while it fuzzes, so nothing can be granted, and no start can get as far as a SIPI.
-Arguments: carve base and size (bytes, reserved at boot), a CPU to take offline at the end, a seed.
+Arguments: carve base and size (bytes, reserved at boot), a CPU to take offline at the end, a seed, rounds.
 """
 
 import errno
@@ -21,7 +21,7 @@ from multiroot.device.handle import Device
 from multiroot.device.uapi import SHARED_SIZE, CpuState, Event, PeerIndex, ffi, lib
 from multiroot.errors import ConflictError, MultirootError
 
-ROUNDS = 4000
+ROUNDS = int(sys.argv[5])
 THREADS = 3
 LOW, LOW_SIZE = 0x20000, 0x20000
 STRUCTS = {
@@ -161,7 +161,7 @@ def valid_sequence(base, size, cpu):
 
 
 def main():
-    base, size, cpu, seed = (int(word, 0) for word in sys.argv[1:])
+    base, size, cpu, seed = (int(word, 0) for word in sys.argv[1:5])
     rng = random.Random(seed)
     interesting = (
         0,
