@@ -18,6 +18,8 @@ from multiroot.vmcore.space import Space, UnmappedError, word
 _MARK: int = struct.unpack("<Q", b"MRPARKED")[0]  # struct mr_park_mark in csrc/kmod/core/x86/park.c
 _MARK_FIELDS = struct.Struct("<QQIIQ")
 STACK = 16 * KIB  # and of the same alignment, if it is a task's
+# What lies between a task's registers and the end of its stack's memory; the second with CONFIG_X86_FRED.
+_PADDINGS = (0, 16)
 _KERNEL = 1 << 63
 _KERNEL_CODE, _KERNEL_DATA, _USER_CODE = 0x10, 0x18, 0x33  # cs and ss in an interrupt's frame
 # Modules' code comes behind the room for the kernel's image (Documentation/arch/x86/x86_64/mm.rst).
@@ -80,13 +82,13 @@ class Stacks:
         if own := names.get("cpu_current_top_of_stack"):
             tops = [word(self._space, (base + own) % (1 << 64))]
         elif hot := names.get("pcpu_hot"):
-            # Its first words; only the top of a stack is aligned like that.
+            # Its first words; only the top of a stack lies like that.
             tops = list(struct.unpack("<8Q", self._space.read((base + hot) % (1 << 64), 64)))
         else:
             tops = []
-        for top in tops:
-            if top >= _KERNEL and top % STACK == 0:
-                return top - STACK
+        for end in (top + padding for padding in _PADDINGS for top in tops):
+            if end > _KERNEL and end % STACK == 0:
+                return end - STACK
         raise UnmappedError(f"the kernel does not say which stack CPU {cpu} has")
 
     def trace(self, stack: int) -> list[Place]:

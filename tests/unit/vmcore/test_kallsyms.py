@@ -123,7 +123,9 @@ def test_any_tables(names: bytes, count: int, index: bytes) -> None:
         kallsyms.read(space, info)
 
 
-def test_a_trace_goes_on_where_the_interrupt_came_in() -> None:
+@pytest.mark.parametrize("padding", [0, 16])
+def test_a_trace_goes_on_where_the_interrupt_came_in(padding: int) -> None:
+    """With CONFIG_X86_FRED a task's stack ends 16 bytes before its memory does."""
     space, info = kernel(absolute_percpu)
     call = b"\x90" * 2 + b"\xe8" + bytes(4)
     code = bytearray(0x4000)
@@ -136,7 +138,7 @@ def test_a_trace_goes_on_where_the_interrupt_came_in() -> None:
     space.pieces[other] = struct.pack("<9Q", *words).ljust(0x1000, b"\0")
     space.pieces[task] = bytes(0x3F00) + struct.pack("<2Q", 7, BASE + 0x1220) + bytes(0xF0)
     space.pieces[BASE + 0x5000] = struct.pack("<2Q", 1, (0xFFFF_8880_0000_0000 - BASE - 0x5100) % 2**64)
-    space.pieces[0xFFFF_8880_0000_0000] = struct.pack("<Q", task + 0x4000)
+    space.pieces[0xFFFF_8880_0000_0000] = struct.pack("<Q", task + 0x4000 - padding)
     found = traces.of_all(space, info, {0: other})
     assert found[0].lines() == [
         "CPU 0: a task that is not known",
