@@ -182,21 +182,6 @@ async def test_a_root_that_does_not_join_is_told_by_how_far_it_came(
         await world.do("join")
 
 
-@pytest.mark.parametrize(
-    ("told", "calls"), [({}, 0), ({"handover": {}}, 1), ({"handover": {"no_canary": True}}, 0)]
-)
-async def test_a_canary_boots_while_a_root_comes_up_that_is_to_get_vms(
-    world: World, told: dict[str, Data], calls: int
-) -> None:
-    called: list[None] = []
-    world.context.comes_for_vms = lambda: called.append(None)
-    world.data |= told
-    await world.do("carve")
-    with pytest.raises(MultirootError):
-        await world.do("join")
-    assert len(called) == calls
-
-
 async def test_a_child_that_is_gone_cannot_join(world: World) -> None:
     with pytest.raises(PeerLostError, match="is gone"):
         await world.do("join")
