@@ -48,13 +48,13 @@ static vm_fault_t mr_arena_huge_fault(struct vm_fault *vmf, MR_FAULT_SIZE size)
 
 	return phys ? mr_fault_huge(vmf, phys) : VM_FAULT_FALLBACK;
 }
-#endif
 
-/* Pages are mapped whole or not at all, so no mapping is split within one. */
+/* Such pages are mapped whole or not at all, so no mapping is split within one. */
 static int mr_arena_may_split(struct vm_area_struct *vma, unsigned long address)
 {
 	return IS_ALIGNED(address, MR_ARENA_ALIGN) ? 0 : -EINVAL;
 }
+#endif
 
 static const struct vm_operations_struct mr_arena_vm_ops = {
 	.fault = mr_arena_fault,
