@@ -28,6 +28,15 @@ from multiroot.workbench.allowed import allow_list_of
 from multiroot.workbench.wanted import Backend, Until, Where
 
 USUAL = "default"  # the kernel that the lab's guests have, as "default" is its usual machine
+# What makes cells: names in the file, and the fields of a matrix and of a cell, in the order of these.
+_AXES = {
+    "old": "old",
+    "new": "new",
+    "machine": "machine",
+    "backend": "backend",
+    "guest": "guest",
+    "in": "where",
+}
 _SOURCES = ("multiroot/**/*.py", "csrc/**/*", "qemu-lab/**/*")
 
 
@@ -69,7 +78,7 @@ class Matrix(Recipe):
         ):
             if strange := [each for each in values if each not in known]:
                 raise ValueError(f"no {name} {strange[0]!r}, there is {', '.join(known)}")
-        keys = set(_axes(self))
+        keys = set(_AXES)
         if strange := sorted({key for each in self.without for key in each} - keys):
             raise ValueError(f"without: no {strange[0]!r}, there is {', '.join(sorted(keys))}")
         return self
@@ -96,15 +105,7 @@ class Cell:
 
     def has(self, values: dict[str, str]) -> bool:
         """Whether it is one of those that `values` means."""
-        own = {
-            "old": self.old,
-            "new": self.new,
-            "machine": self.machine,
-            "backend": self.backend,
-            "guest": self.guest,
-            "in": self.where,
-        }
-        return all(own[key] == value for key, value in values.items())
+        return all(getattr(self, _AXES[key]) == value for key, value in values.items())
 
 
 def read(path: Path) -> Matrix:
@@ -126,15 +127,8 @@ def read(path: Path) -> Matrix:
 
 
 def _axes(matrix: Matrix) -> dict[str, tuple[str, ...]]:
-    """What makes cells, by its name in the file, in the order of a cell's fields."""
-    return {
-        "old": matrix.old,
-        "new": matrix.new,
-        "machine": matrix.machine,
-        "backend": matrix.backend,
-        "guest": matrix.guest,
-        "in": matrix.where,
-    }
+    """The values of each axis, by its name in the file."""
+    return {name: getattr(matrix, field) for name, field in _AXES.items()}
 
 
 def _check_without(path: Path, matrix: Matrix) -> None:
