@@ -16,7 +16,7 @@ from multiroot.errors import BadRequestError, MultirootError
 from multiroot.net import namespace
 from multiroot.vm.disk_content import SECTOR
 from multiroot.vm.iscsi_target import IscsiTarget
-from multiroot.vm.served import ANSWER_S, Export, ServerGoneError
+from multiroot.vm.served import ANSWER_S, Export, ServerGoneError, Wire
 
 _HEADER = struct.Struct(">BBBBI8sI")  # kind, flags, two of its own, lengths, LUN or login's number, task
 _REST = 28  # bytes of a header after that
@@ -81,18 +81,15 @@ class _Session:
     def __init__(self, target: IscsiTarget) -> None:
         self._target = target
         self._task = self._command = self._next_status = 0
-        try:
-            self._sock = namespace.connect(target.host, target.port, ANSWER_S)
-        except OSError as error:
-            raise self._gone(error.strerror or str(error)) from error
+        self._wire = Wire(lambda: namespace.connect(target.host, target.port, ANSWER_S), self._gone)
         try:
             self._log_in()
         except BaseException:
-            self._sock.close()
+            self._wire.close()
             raise
 
     def close(self) -> None:
-        self._sock.close()
+        self._wire.close()
 
     def check_kind(self) -> None:
         """Raises BadRequestError unless it is a disk."""
@@ -195,32 +192,17 @@ class _Session:
     def _send(self, kind: int, flags: int, of_its_own: bytes, rest: bytes, data: bytes = b"") -> None:
         self._task += 1
         header = _HEADER.pack(kind, flags, 0, 0, len(data), of_its_own, self._task)
-        try:
-            self._sock.sendall(header + rest + data + bytes(-len(data) % 4))
-        except OSError as error:
-            raise self._gone(error.strerror or str(error)) from error
+        self._wire.send(header + rest + data + bytes(-len(data) % 4))
 
     def _receive(self) -> _Answer:
-        header = self._receive_bytes(_HEADER.size + _REST)
+        header = self._wire.receive(_HEADER.size + _REST)
         more, length = header[4] * 4, int.from_bytes(header[5:8], "big")
         if length > _MOST_DATA:
             raise self._gone("who answers there speaks no iSCSI")
-        data = self._receive_bytes(more + length + -length % 4)[more : more + length]
+        data = self._wire.receive(more + length + -length % 4)[more : more + length]
         answer = _Answer(header, data)
         self._next_status = answer.number(24) + 1
         return answer
-
-    def _receive_bytes(self, length: int) -> bytes:
-        data = b""
-        while len(data) < length:
-            try:
-                piece = self._sock.recv(length - len(data))
-            except OSError as error:
-                raise self._gone(error.strerror or str(error)) from error
-            if not piece:
-                raise self._gone("it has closed the connection")
-            data += piece
-        return data
 
     def _gone(self, why: str) -> ServerGoneError:
         return ServerGoneError(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from multiroot.errors import BadRequestError
 from multiroot.net import namespace
 from multiroot.vm.disk import LocalFile, NbdServer
-from multiroot.vm.served import ANSWER_S, Export, ServerGoneError
+from multiroot.vm.served import ANSWER_S, Export, ServerGoneError, Wire
 
 Server = NbdServer | LocalFile
 
@@ -66,36 +66,33 @@ class _Connection:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._wire = Wire(lambda: _connect(server), self._gone)
         try:
-            self._sock = _connect(server)
-        except OSError as error:
-            raise self._gone(error.strerror or str(error)) from error
-        try:
-            magic, options, self._flags = _GREETING.unpack(self._receive(_GREETING.size))
+            magic, options, self._flags = _GREETING.unpack(self._wire.receive(_GREETING.size))
             if magic != _MAGIC or options != _OPTION_MAGIC or not self._flags & _FIXED_NEWSTYLE:
                 raise self._gone("who answers there speaks no NBD that QEMU speaks")
-            self._send(struct.pack(">I", self._flags & (_FIXED_NEWSTYLE | _NO_ZEROES)))
+            self._wire.send(struct.pack(">I", self._flags & (_FIXED_NEWSTYLE | _NO_ZEROES)))
         except BaseException:
-            self._sock.close()
+            self._wire.close()
             raise
 
     def __enter__(self) -> _Connection:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._sock.close()
+        self._wire.close()
 
     def choose(self) -> tuple[int, int]:
         """Size and flags of the disk, which the requests that follow are about."""
         name = self._server.export.encode()
         data = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
-        self._send(_OPTION.pack(_OPTION_MAGIC, _GO, len(data)) + data)
+        self._wire.send(_OPTION.pack(_OPTION_MAGIC, _GO, len(data)) + data)
         found: tuple[int, int] | None = None
         while True:
-            magic, _, kind, length = _REPLY.unpack(self._receive(_REPLY.size))
+            magic, _, kind, length = _REPLY.unpack(self._wire.receive(_REPLY.size))
             if magic != _REPLY_MAGIC or length > _MOST_DATA:
                 raise self._gone("what it says is no NBD")
-            data = self._receive(length)
+            data = self._wire.receive(length)
             if kind == _INFO and length == _EXPORT_INFO.size and data[:2] == b"\0\0":
                 _, *sizes = _EXPORT_INFO.unpack(data)
                 found = sizes[0], sizes[1]
@@ -108,14 +105,14 @@ class _Connection:
 
     def read(self, length: int) -> bytes:
         """The disk's first bytes."""
-        self._send(_REQUEST.pack(_REQUEST_MAGIC, 0, _READ, 1, 0, length))
-        magic, error, _ = _ANSWER.unpack(self._receive(_ANSWER.size))
+        self._wire.send(_REQUEST.pack(_REQUEST_MAGIC, 0, _READ, 1, 0, length))
+        magic, error, _ = _ANSWER.unpack(self._wire.receive(_ANSWER.size))
         if magic != _ANSWER_MAGIC:
             raise self._gone("what it says is no NBD")
         if error:
             raise BadRequestError(f"{self._server} cannot be read: the server says error {error}")
-        data = self._receive(length)
-        self._send(_REQUEST.pack(_REQUEST_MAGIC, 0, _DISCONNECT, 2, 0, 0))
+        data = self._wire.receive(length)
+        self._wire.send(_REQUEST.pack(_REQUEST_MAGIC, 0, _DISCONNECT, 2, 0, 0))
         return data
 
     def _refused(self, kind: int, words: bytes) -> BadRequestError:
@@ -131,24 +128,6 @@ class _Connection:
             return BadRequestError(f"the server of {server} wants TLS, which VMs' disks do without")
         said = " ".join(words.decode(errors="replace").split())[:200]
         return BadRequestError(f"the server of {server} refuses it: {said or f'error {kind - _ERROR}'}")
-
-    def _send(self, data: bytes) -> None:
-        try:
-            self._sock.sendall(data)
-        except OSError as error:
-            raise self._gone(error.strerror or str(error)) from error
-
-    def _receive(self, length: int) -> bytes:
-        data = b""
-        while len(data) < length:
-            try:
-                piece = self._sock.recv(length - len(data))
-            except OSError as error:
-                raise self._gone(error.strerror or str(error)) from error
-            if not piece:
-                raise self._gone("it has closed the connection")
-            data += piece
-        return data
 
     def _gone(self, why: str) -> ServerGoneError:
         server = self._server
