@@ -59,6 +59,7 @@ class Updates:
             tsc_khz=root.tsc_khz,
             token=root.options.token,
             ended=self._new_root_ended,
+            comes_for_vms=self.canary.boot_ahead,
         )
         update = UpdateContext(
             here=self._here,

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from multiroot.arena.layout import CANARY
 from multiroot.errors import MultirootError
@@ -39,6 +40,8 @@ MOVE_S = 240.0  # a giver waits 180 s for Prepare and 30 s for Transfer
 TICKS_S = 60.0
 STOP_S = 30.0
 AGAIN_S = 2.0  # so often a canary that does not end is told to; what keeps it is in the other root
+
+T = TypeVar("T")
 
 HINT = (
     "VMs stay where they are: `multiroot update abort` takes the update back, `multiroot update resume` tries"
@@ -74,6 +77,14 @@ class Canary:
         self._waiting = False  # for its guest, which nobody hands over just now
         self._cancelled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ahead: asyncio.Task[bool] | None = None
+
+    def boot_ahead(self) -> None:
+        """Begin to boot the VM in this root, for `prove`. What fails is tried again there, and so is what an
+        earlier attempt is in the way of.
+        """
+        if self._ahead is None and not self._lock.locked():
+            self._ahead = asyncio.create_task(self._boot_early())
 
     async def prove(self, terms: Terms) -> None:
         """Hand the VM to the new root on these terms, and back. Raises MultirootError that says what failed.
@@ -82,8 +93,11 @@ class Canary:
         """
         async with self._lock:
             with self._phases.phase(PhaseName.CANARY) as told:
-                await self._end("of an earlier attempt did not end")
+                if self._ahead is None:
+                    await self._end("of an earlier attempt did not end")
                 try:
+                    if not await self._booted_ahead():
+                        await self._boot()
                     told["ticks"] = await self._there_and_back(terms)
                     await self._end("did not end")
                 except BaseException:
@@ -100,6 +114,7 @@ class Canary:
 
     async def remove(self) -> None:
         """End a VM that an earlier attempt has left; raises MultirootError if it does not end."""
+        await self._forget_ahead()
         async with self._lock:
             await self._end("of an earlier attempt did not end")
 
@@ -109,8 +124,6 @@ class Canary:
 
     async def _there_and_back(self, terms: Terms) -> int:
         """How often the guest ticked."""
-        self._cancelled.clear()
-        await self._boot()
         async with _failing("did not go to the new root", MOVE_S):
             await self._vm.hand_over(terms)
         async with _failing("did not run on in the new root", TICKS_S):
@@ -124,6 +137,37 @@ class Canary:
             # Again: it ticked on there until it left.
             there = await self._vm.ticks_there(0)
             return judge(here.then(there).then(back), back)
+
+    async def _boot_early(self) -> bool:
+        """Whether it has booted."""
+        try:
+            await self._end("of an earlier attempt did not end")
+            async with _failing("could not be started", BOOT_S):
+                await self._vm.run()
+            async with _failing("did not boot in this root", BOOT_S):
+                await self._vm.ticks_here(REPORT_TICKS)
+        except MultirootError as error:
+            log.warning("%s; once more when it is needed", error.message)
+            return False
+        return True
+
+    async def _booted_ahead(self) -> bool:
+        """Whether it waits in this root, where it was started before; one that still boots is waited for."""
+        self._cancelled.clear()
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return False
+        async with _failing("did not boot in this root", BOOT_S):
+            booted = await self._guest(ahead)
+        if not booted:
+            await self._end("that did not boot did not end")
+        return booted
+
+    async def _forget_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.wait({ahead})
 
     async def _boot(self) -> None:
         for left in reversed(range(BOOTS)):
@@ -140,7 +184,7 @@ class Canary:
             else:
                 return
 
-    async def _guest(self, waiting: Awaitable[Stretch]) -> Stretch:
+    async def _guest(self, waiting: Awaitable[T]) -> T:
         """What the guest says; raises MultirootError if it is cancelled before."""
         saying = asyncio.ensure_future(waiting)
         cancelled = asyncio.create_task(self._cancelled.wait())

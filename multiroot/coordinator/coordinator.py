@@ -137,7 +137,7 @@ class Coordinator:
                     f"a new root is already {standing.state}", "release it first: `multiroot root release`"
                 )
             self._journal.reset()
-            await self._bring_up(first, tuple(LAUNCH), keep=keep)
+            await self._bring_up({PhaseName.PLAN: first}, tuple(LAUNCH), keep=keep)
             return self.data
 
     async def update(self, first: Data, until: str, told: Data | None = None) -> State:
@@ -145,9 +145,9 @@ class Coordinator:
 
         A failure before the new root has joined takes everything back. After that, what is done stays
         done: VMs that were not handed over go on here, and the next call continues. "retire" goes as far as
-        the commit, the rest is for `retire`. The handover and it get what the update was `told`. Raises
-        ConflictError, and changes nothing, when `first` names another kernel, or other resources, than the
-        update under way has.
+        the commit, the rest is for `retire`. The handover and it get what the update was `told`, and so does
+        the join, if a handover is to follow. Raises ConflictError, and changes nothing, when `first` names
+        another kernel, or other resources, than the update under way has.
         """
         _need_step(until)
         async with self._changing("updating") as standing:
@@ -163,7 +163,11 @@ class Coordinator:
             told = told or {}
             self._journal.write(until, Edge.WANTED, **told)
             wanted = list(STEPS)[: list(STEPS).index(until) + 1]
-            await self._bring_up(first, [name for name in wanted if name in LAUNCH and not self._done(name)])
+            begins: dict[str, Data] = {PhaseName.PLAN: first}
+            if PhaseName.HANDOVER in wanted:
+                begins[PhaseName.JOIN] = {"then_handover": told}
+            launch = [name for name in wanted if name in LAUNCH and not self._done(name)]
+            await self._bring_up(begins, launch)
             for name in wanted:
                 if name in UPDATE and name != PhaseName.RETIRE and not self._done(name):
                     await self._try(name, told if name == PhaseName.HANDOVER else {})
@@ -218,11 +222,16 @@ class Coordinator:
         reached = self.state
         return reached is not State.IDLE and [*STEPS.values()].index(reached) >= [*STEPS].index(name)
 
-    async def _bring_up(self, first: Data, names: Iterable[str], *, keep: bool = False) -> None:
-        """Launch steps; on a failure all of the launch is undone, unless `keep` and the root was started."""
+    async def _bring_up(
+        self, begins: Mapping[str, Data], names: Iterable[str], *, keep: bool = False
+    ) -> None:
+        """Launch steps; `begins` is what steps begin with, by step.
+
+        On a failure all of the launch is undone, unless `keep` and the root was started.
+        """
         try:
             for name in names:
-                await self._do(name, first if name == PhaseName.PLAN else {})
+                await self._do(name, begins.get(name, {}))
         except (Exception, asyncio.CancelledError) as error:
             if keep and isinstance(error, MultirootError) and PhaseName.START in self.begun:
                 hint = f"{error.hint}; " if error.hint else ""

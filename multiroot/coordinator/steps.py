@@ -26,6 +26,7 @@ from multiroot.launch.facts import facts_of
 from multiroot.launch.given import PARENT
 from multiroot.launch.session import Prepared, prepare
 from multiroot.net.network import RootNetwork
+from multiroot.phase_names import PhaseName
 from multiroot.plan.planner import Plan
 from multiroot.plan.request import Request
 from multiroot.ranges import Range
@@ -53,6 +54,7 @@ class LaunchContext:
     says while it comes up; what one said that did not is kept in the folder `consoles`. `token` is the
     file of the token that callers from outside this machine must bring, if there is one. `ended` is called
     when a new root has been ended, or none ran; as long as it fails the new root's memory stays taken.
+    `comes_for_vms` is called when one begins to come up that VMs will be handed to, a canary first.
     """
 
     device: Device
@@ -62,6 +64,7 @@ class LaunchContext:
     network: RootNetwork
     tsc_khz: int
     ended: Callable[[], Awaitable[object]] = _nobody_waits
+    comes_for_vms: Callable[[], object] = lambda: None
     console: Console = field(default_factory=Console)
     consoles: Path = CONSOLES
     token: Path = TOKEN_FILE
@@ -260,6 +263,9 @@ class JoinStep:
         child = self.context.peers.get(Role.CHILD)
         if child is None:
             raise PeerLostError("the new root is gone")
+        handover = data.get(PhaseName.JOIN, {}).get("then_handover")
+        if handover is not None and not handover.get("no_canary"):
+            self.context.comes_for_vms()
         where = kernel_log.where_kernel_is(_planned(data))
         watch = BootWatch(kernel_log.KernelLog(self.context.device, where), self.context.console)
         await wait_for_join(

@@ -116,6 +116,58 @@ async def test_it_goes_there_and_back_and_is_gone() -> None:
     assert phase.attrs["ticks"] == world.count == REPORT_TICKS + 7 + ENOUGH_TICKS + 7 + ENOUGH_TICKS
 
 
+async def test_it_boots_while_the_new_root_comes_up() -> None:
+    world = World()
+    booted = asyncio.Event()
+    world.broken["tick here"] = booted.wait
+    world.canary.boot_ahead()
+    world.canary.boot_ahead()
+    while "tick here" not in world.done:
+        await asyncio.sleep(0)
+    proving = asyncio.create_task(world.canary.prove(USUAL))
+    await asyncio.sleep(0)
+    assert world.done == ["stop", "run", "tick here"]
+    booted.set()
+    await proving
+    assert world.done[3:] == ["hand over", "tick there", "hand back", "tick here", "stop"]
+    await world.canary.prove(USUAL)
+    assert world.done.count("run") == 2
+
+
+@pytest.mark.parametrize("what", ["stop", "run", "tick here"])
+async def test_one_that_does_not_boot_ahead_boots_when_it_is_needed(what: str) -> None:
+    world = World()
+    world.broken[what] = failing(ConflictError("no luck"))
+    world.canary.boot_ahead()
+    await world.canary.prove(USUAL)
+    assert world.where == ""
+    assert world.done[-5:] == ["hand over", "tick there", "hand back", "tick here", "stop"]
+
+
+async def test_one_that_boots_ahead_is_removed_with_the_new_root() -> None:
+    world = World()
+    world.broken["tick here"] = forever
+    world.canary.boot_ahead()
+    while "tick here" not in world.done:
+        await asyncio.sleep(0)
+    await world.canary.remove()
+    assert world.where == ""
+    assert world.done == ["stop", "run", "tick here", "stop"]
+
+
+async def test_one_that_boots_ahead_is_cancelled_when_it_is_waited_for() -> None:
+    world = World()
+    world.broken["tick here"] = forever
+    world.canary.boot_ahead()
+    assert not world.canary.cancel(), "nobody waits for it yet"
+    proving = asyncio.create_task(world.canary.prove(USUAL))
+    while not world.canary.cancel():
+        await asyncio.sleep(0)
+    with pytest.raises(MultirootError, match="it was cancelled"):
+        await proving
+    assert world.where == ""
+
+
 def test_its_vm_is_one_that_any_root_runs() -> None:
     assert DEFINITION.checked() == replace(DEFINITION, cards=DEFINITION.checked().cards)
     assert (DEFINITION.cpus, DEFINITION.guest) == (1, "ticker")

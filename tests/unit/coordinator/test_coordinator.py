@@ -185,6 +185,25 @@ async def test_an_update_stops_where_told_and_goes_on_from_there(tmp_path: Path)
         await c.update({}, "lunch")
 
 
+@pytest.mark.parametrize(
+    ("until", "sees"),
+    [("join", None), ("handover", {"no_canary": True}), ("retire", {"no_canary": True})],
+)
+async def test_the_join_is_told_of_the_handover_that_follows(
+    tmp_path: Path, until: str, sees: Data | None
+) -> None:
+    seen: list[Data | None] = []
+
+    class Join(FakeStep):
+        async def do(self, data: Mapping[str, Data]) -> Data:
+            seen.append(data.get("join", {}).get("then_handover"))
+            return await super().do(data)
+
+    c = coordinator(tmp_path, [], join=Join("join", []))
+    await c.update({}, until, {"no_canary": True})
+    assert seen == [sees]
+
+
 @pytest.mark.parametrize("until", [*STEPS, "handover"])
 async def test_an_abort_undoes_whatever_was_done(tmp_path: Path, until: str) -> None:
     log: list[str] = []

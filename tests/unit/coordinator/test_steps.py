@@ -182,6 +182,21 @@ async def test_a_root_that_does_not_join_is_told_by_how_far_it_came(
         await world.do("join")
 
 
+@pytest.mark.parametrize(
+    ("join", "calls"), [({}, 0), ({"then_handover": {}}, 1), ({"then_handover": {"no_canary": True}}, 0)]
+)
+async def test_a_canary_boots_while_a_root_comes_up_that_is_to_get_vms(
+    world: World, join: Data, calls: int
+) -> None:
+    called: list[None] = []
+    world.context.comes_for_vms = lambda: called.append(None)
+    world.data["join"] = join
+    await world.do("carve")
+    with pytest.raises(MultirootError):
+        await world.do("join")
+    assert len(called) == calls
+
+
 async def test_a_child_that_is_gone_cannot_join(world: World) -> None:
     with pytest.raises(PeerLostError, match="is gone"):
         await world.do("join")
