@@ -13,6 +13,7 @@ from typing import Any
 
 from multiroot.bench import launch, workload
 from multiroot.bench.contender import Contender, interleave
+from multiroot.bench.first_handoff import Launched, Updated
 from multiroot.bench.in_root import cpr
 from multiroot.bench.kexec_pmem import KexecPmem
 from multiroot.bench.lab_machine import lab_machine
@@ -69,7 +70,8 @@ class Options:
     seed: int = 1
     dirty: int = 0
     tick: int = workload.PERIOD_MS
-    traced: bool = True  # one more handoff of ours, with the module's tracepoints on
+    fresh: int = 0  # so many new roots get a first handoff and later ones; nothing else is measured then
+    traced: bool = True  # one more handoff of ours in each round, with tracepoints on
 
     def checked(self) -> Options:
         """Raises BadRequestError for what makes no sense."""
@@ -88,6 +90,10 @@ class Options:
         if workload.DEBIAN in self.guest and {CPR, KEXEC} & {*self.contenders}:
             raise BadRequestError(
                 f"{CPR} and {KEXEC} are for the ticker", "name the others: --contenders multi-root,in-place"
+            )
+        if self.fresh and len(self.kinds()) > 1:
+            raise BadRequestError(
+                "--fresh measures one kind of VM", "name one of each: size, machine, firmware, guest"
             )
         if self.dirty and min(self.ram) < DIRTY_NEEDS:
             raise BadRequestError("a guest that dirties memory does not fit into less than 256M", "say --ram")
@@ -157,6 +163,12 @@ def _one_boot(
     options: Options, boot: int, machine: Lab, agents: Agents, recorder: Recorder, phases: Phases
 ) -> None:
     kernel = labs.kernel_name(options.lab.kernels[0] if options.lab.kernels else options.lab.kernel)
+    if options.fresh:
+        pool = Pool(machine, agents, phases.publish)
+        definitions = definitions_of(options, options.kinds()[0], 1, iter(pmem(machine)))
+        roots = [way(agents, pool, definitions, kernel, phases.publish) for way in (Updated, Launched)]
+        interleave(roots, options.fresh, options.seed + boot, recorder, phases)
+        return
     if OURS in options.contenders:
         launched = launch.launch(machine, agents, kernel, phases.publish)
         recorder.sample(replace(launched, round=boot))
@@ -187,12 +199,7 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
     for number, kind in enumerate(options.kinds(), 1):
         fields = definition_fields(options, kind)
         if OURS in options.contenders:
-            definitions = [
-                vm_pb2.VmDefinition(
-                    name=f"vm{number}-{each + 1}", guest="ticker", **with_disk(fields, kind, disks)
-                )
-                for each in range(options.vms)
-            ]
+            definitions = definitions_of(options, kind, number, disks)
             made.append(MultiRoot(variant_name(OURS, kind.label), pool, definitions))
             if options.traced and number == 1:
                 made.append(Traced(machine, agents, pool, definitions[:1]))
@@ -203,6 +210,17 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
             own = SameKernelVm(machine, name=f"cpr{number}", **{**fields, "machine": machine_option})
             made.append(SameKernel(CPR, own, kind.label))
     return made
+
+
+def definitions_of(
+    options: Options, kind: Kind, number: int, disks: Iterator[str]
+) -> list[vm_pb2.VmDefinition]:
+    """Our VMs of one kind, which is the `number`th."""
+    fields = definition_fields(options, kind)
+    return [
+        vm_pb2.VmDefinition(name=f"vm{number}-{each + 1}", guest="ticker", **with_disk(fields, kind, disks))
+        for each in range(options.vms)
+    ]
 
 
 def with_disk(fields: dict[str, Any], kind: Kind, disks: Iterator[str]) -> dict[str, Any]:

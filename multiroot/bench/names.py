@@ -5,6 +5,9 @@ from __future__ import annotations
 
 OURS = "multi-root"
 TRACED = "multi-root (traced)"  # one handoff with tracepoints on, which is not compared
+FIRST = "first of an update"  # into a root that has just started and has had the canary
+COLD = "first of a launch"  # into one that has had no VM at all
+LATER = "later"  # into one that has taken VMs before
 CLOCKS = "clocks of both roots"  # not a contender: samples of how far the roots' clocks are apart
 
 # Within one kernel, in the order in which they are explained; docs/performance.md says what each is.

@@ -68,8 +68,12 @@ class Pool:
         """To the other root, by one call for all that are in the same."""
         there = OTHER[self._where[names[0]]]
         done = self._agents.hand_over(names, there, self._show)
-        self._where |= dict.fromkeys(names, there)
+        self.moved(names, there)
         return done
+
+    def moved(self, names: Sequence[str], there: str) -> None:
+        """Somebody else has handed these over."""
+        self._where |= dict.fromkeys(names, there)
 
     def get_ready(self, names: Sequence[str]) -> None:
         """Have VMMs wait in the other root for those that are in the same."""
@@ -94,11 +98,16 @@ class Pool:
         return {
             "blackout_ns": result.resumed_ns - result.stopped_ns,
             "gap_ns": ticks.gap_around(joined, result.stopped_ns, result.resumed_ns),
+            **ticks.gap_over(joined, result.stopped_ns, result.resumed_ns),
             "total_ns": result.resumed_ns - min(phase.start_ns for phase in phases),
             "sent_bytes": result.device_state_bytes,
             "missing_ticks": len(judged.missing) if judged else -1,
             "bad_bytes": judged.bad_bytes if judged else -1,
         }
+
+    def where(self, name: str) -> str:
+        """The root it is in."""
+        return self._where[name]
 
     def close(self) -> None:
         """End all of them; twice is fine."""
@@ -152,6 +161,11 @@ class MultiRoot:
         began = min(phase.start_ns for _, phases in done for phase in phases)
         samples[-1].values["all_ns"] = max(result.resumed_ns for result, _ in done) - began
         return samples
+
+    @property
+    def where(self) -> str:
+        """The root they are in."""
+        return self._pool.where(self._names[0])
 
     def rest(self) -> None:
         """They take no CPU until `wake`."""

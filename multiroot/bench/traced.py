@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One handoff with the tracepoints of both roots' modules on.
+"""Handoffs with tracepoints on: those of both roots' modules, and those of KVM and the scheduler.
 
 Kernel: Documentation/trace/ftrace.rst, trace_clock; csrc/kmod/core/trace.h.
 """
@@ -12,28 +12,31 @@ from dataclasses import replace
 from multiroot import arch
 from multiroot.bench.names import TRACED
 from multiroot.bench.ours import MultiRoot, Pool
-from multiroot.bench.results.module_events import near, parse
+from multiroot.bench.results import guest_gap, module_events, vcpu_events
 from multiroot.bench.results.samples import Sample
 from multiroot.errors import CommandError
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
 from multiroot.phases import Phase
+from multiroot.roles import OTHER
 from multiroot.rpc.v1 import vm_pb2
 
 ROOTS = ("old", "new")
 
 _TRACING = "cd /sys/kernel/tracing"
+_EVENTS = ("multiroot", *vcpu_events.EVENTS)
 _START = " && ".join((
     f"echo {arch.current().trace_clock} >trace_clock",
     "echo 4096 >buffer_size_kb",
     "echo >trace",
-    "echo 1 >events/multiroot/enable",
+    *(f"echo '{which}' >events/{each}/filter" for each, which in vcpu_events.FILTERS.items()),
+    *(f"echo 1 >events/{each}/enable" for each in _EVENTS),
 ))  # fmt: skip
-_TAKE = "echo 0 >events/multiroot/enable && cat trace"
+_TAKE = " && ".join((*(f"echo 0 >events/{each}/enable" for each in _EVENTS), "cat trace"))
 
 
 class Traced(MultiRoot):
-    """One handoff with the tracepoints on, which is not compared with others; nothing in later rounds."""
+    """Handoffs with the tracepoints on, which are not compared with others."""
 
     def __init__(
         self, lab: Lab, agents: Agents, pool: Pool, definitions: Sequence[vm_pb2.VmDefinition]
@@ -41,25 +44,35 @@ class Traced(MultiRoot):
         super().__init__(TRACED, pool, definitions)
         self._lab = lab
         self._agents = agents
-        self._done = False
+        self._name = definitions[0].name
 
     def sample(self) -> list[Sample]:
-        if self._done:
-            return []
-        self._done = True
-        for root in ROOTS:
-            self._trace(root, _START)
+        self.wake()
         try:
-            sample = super().sample()[-1]
+            for root in ROOTS:
+                self._trace(root, _START)
+            sample = self.hand_over()[-1]
+            stretches = self._stretches(sample.phases)
         finally:
             # Also after a failure: the samples of others are not to be traced.
             taken = {root: self._trace(root, _TAKE) for root in ROOTS}
+        self.rest()
         marks: list[Phase] = []
         for root, text in taken.items():
             status = self._agents.status(root)
-            marks += parse(text, status.root, status.tsc_khz)
+            events = module_events.parse(text, status.root, status.tsc_khz)
+            marks += module_events.near(events, sample.phases)
+            for stretch in stretches:
+                if stretch.giver == (root != self.where):
+                    marks += guest_gap.told(stretch, text, status.root, status.tsc_khz)
         values = {"traced_blackout_ns": sample.values["blackout_ns"]}
-        return [replace(sample, values=values, phases=(*sample.phases, *near(marks, sample.phases)))]
+        return [replace(sample, values=values, phases=(*sample.phases, *marks))]
+
+    def _stretches(self, phases: Sequence[Phase]) -> list[guest_gap.Stretch]:
+        stopped = min(phase.start_ns for phase in phases if phase.blackout)
+        resumed = max(phase.end_ns or 0 for phase in phases if phase.blackout)
+        seen = [self._agents.ticks(self._name, root).seen_ns for root in (OTHER[self.where], self.where)]
+        return guest_gap.stretches([*seen[0], *seen[1]], stopped, resumed)
 
     def _trace(self, root: str, command: str) -> str:
         done = self._lab.run(["sh", "-c", f"{_TRACING} && {command}"], root=root)

@@ -66,6 +66,13 @@ def bench() -> None:
     "--rounds", type=SAMPLES, default=5, show_default=True, help="Samples of each contender in a boot."
 )
 @click.option("--boots", type=SAMPLES, default=1, show_default=True, help="Boots of the lab machine.")
+@click.option(
+    "--fresh",
+    type=click.IntRange(0, 1000),
+    default=0,
+    metavar="N",
+    help="Bring N new roots up each way, and compare the first handoff into each with later ones.",
+)
 @common_options
 def handoff(
     contenders: str,
@@ -96,7 +103,17 @@ def handoff(
     ).checked()
     folder = out or results_folder("handoff")
     run = watched(lambda phases: work.run(options, folder, phases))
-    show(run, View("blackout_ns", names.IN_PLACE, names.OURS, OUR_METRICS), folder, as_json)
+    view = View("blackout_ns", names.IN_PLACE, names.OURS, OUR_METRICS, owners=(names.OURS,))
+    if options.fresh:
+        view = View(
+            "blackout_ns",
+            names.LATER,
+            names.FIRST,
+            OUR_METRICS,
+            also=("blackout_gap_ns",),
+            owners=(names.FIRST, names.COLD, names.LATER),
+        )
+    show(run, view, folder, as_json)
 
 
 @bench.command(example="multiroot bench launch --new-kernel 6.1")

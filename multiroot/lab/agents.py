@@ -13,6 +13,7 @@ import grpc
 
 from multiroot.clocks import Difference, difference
 from multiroot.handoff.terms import DOWNTIME_MOST_MS
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase
 from multiroot.roles import OTHER
 from multiroot.rpc import client
@@ -94,6 +95,19 @@ class Agents:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on("old"))
         with translated("the old root's agent"):
             return follow(stub.Launch(request), *show).launched
+
+    def update_until_handover(self, kernel: str, show: Callable[[Phase], None]) -> list[Phase]:
+        """An update as far as that every VM is in the new root, after the canary; all of its phases."""
+        phases: list[Phase] = []
+        request = coordinator.UpdateRequest(
+            launch=coordinator.LaunchRequest(kernel=kernel),
+            until=PhaseName.HANDOVER,
+            terms=coordinator.HandoffTerms(downtime_limit_ms=DOWNTIME_MOST_MS),
+        )
+        stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on("old"))
+        with translated("the old root's agent"):
+            follow(stub.Update(request), show, ended(phases.append))
+        return phases
 
     def release(self, show: Callable[[Phase], None]) -> None:
         """End the new root."""

@@ -223,3 +223,19 @@ def gap_around(ticks: Sequence[Tick], start_ns: int, end_ns: int, margin_ns: int
     """
     near = [tick.seen_ns for tick in ticks if start_ns - margin_ns <= tick.seen_ns <= end_ns + margin_ns]
     return max((after - before for before, after in pairwise(near)), default=0)
+
+
+def gap_over(ticks: Sequence[Tick], stopped_ns: int, resumed_ns: int) -> dict[str, int]:
+    """The guest's gap over a blackout and its parts, as metrics in ns; empty without a tick on either side.
+
+    From the last tick seen before RESUME to STOP, from RESUME to the first tick, and all of it.
+    """
+    before = [tick.seen_ns for tick in ticks if tick.seen_ns <= resumed_ns]
+    after = [tick.seen_ns for tick in ticks if tick.seen_ns > resumed_ns]
+    if not before or not after:
+        return {}
+    return {
+        "blackout_gap_ns": min(after) - max(before),
+        "tick_to_stop_ns": stopped_ns - max(before),
+        "resume_to_tick_ns": min(after) - resumed_ns,
+    }

@@ -126,6 +126,7 @@ class Bench:
         return {
             "blackout_ns": resumed.at_ns - stopped.at_ns,
             "gap_ns": ticks.gap_around(joined.ticks, stopped.at_ns, resumed.at_ns),
+            **ticks.gap_over(joined.ticks, stopped.at_ns, resumed.at_ns),
             "total_ns": resumed.at_ns - started,
             "sent_bytes": ram["transferred"],
             "missing_ticks": len(judged.missing) if judged else -1,

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from multiroot.bench.names import TRACED
-from multiroot.bench.results.samples import Sample
 from multiroot.phases import Phase
 
 MODULE = "multiroot.ko"
@@ -41,8 +39,3 @@ def near(marks: Sequence[Phase], phases: Sequence[Phase]) -> list[Phase]:
     first = min(phase.start_ns for phase in inside) - MARGIN_NS
     last = max(phase.end_ns or 0 for phase in inside) + MARGIN_NS
     return [mark for mark in marks if first <= mark.start_ns <= last]
-
-
-def traced(samples: Sequence[Sample]) -> Sample | None:
-    """The traced handoff, if there was one."""
-    return next((sample for sample in samples if sample.contender == TRACED and sample.phases), None)

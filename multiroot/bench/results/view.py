@@ -9,7 +9,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class View:
     """`metric` decides: its ratios to `base` are shown, and its noise. `metrics` have a row each in the
-    summary, `also` get ratios and a plot of their own. `ours` is the contender whose blackout is taken apart.
+    summary, `also` get ratios and a plot of their own. `ours` is the contender whose blackout is taken apart;
+    `owners` are those whose blackouts are, side by side.
     """
 
     metric: str
@@ -17,6 +18,7 @@ class View:
     ours: str
     metrics: tuple[str, ...]
     also: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
 
     @property
     def compared(self) -> tuple[str, ...]:

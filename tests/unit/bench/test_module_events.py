@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from multiroot.bench.names import TRACED
 from multiroot.bench.results import module_events
-from multiroot.bench.results.samples import Sample
 from multiroot.phases import Phase
 
 KHZ = 2_000_000  # half a ns each tick
@@ -34,9 +32,3 @@ def test_only_what_is_near_to_the_blackout_is_kept() -> None:
     phases = [Phase("load", "root 2", 12_000_000, 100, blackout=True), Phase("prepare", "root 1", 0, 10**9)]
     assert module_events.near(found, phases) == found[:2]
     assert module_events.near(found, phases[1:]) == []
-
-
-def test_a_traced_sample_is_found_among_others() -> None:
-    sample = Sample(TRACED, 0, phases=(Phase("load", "root 2", 1, 1),))
-    assert module_events.traced([Sample("multi-root", 0), Sample(TRACED, 0, failed="no"), sample]) == sample
-    assert module_events.traced([]) is None

@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiroot.bench.results.trace import blackout_parts, chrome
+from multiroot.bench.results.trace import blackout_parts, chrome, owners
 from multiroot.phases import Phase
 
 PHASES = st.lists(
@@ -58,3 +58,9 @@ def test_a_chrome_trace_has_all_phases(phases: list[Phase]) -> None:
     assert all(event["ts"] >= 0 and event["dur"] >= 0 for event in spans)
     named = {event["pid"] for event in events if event["ph"] == "M"}
     assert {event["pid"] for event in events} <= named
+
+
+def test_the_owners_of_several_blackouts_are_the_same_whichever_root_gives() -> None:
+    there = [Phase("save", "root 1", 0, 10, blackout=True), Phase("load", "root 2", 10, 20, blackout=True)]
+    back = [Phase("save", "root 2", 0, 20, blackout=True), Phase("load", "root 1", 24, 20, blackout=True)]
+    assert owners([there, back]) == {"save": 15, "load": 20, "from save to load": 2}

@@ -16,6 +16,7 @@ from multiroot.vm.ticks import (
     clocks_lost,
     continuity,
     gap_around,
+    gap_over,
     parse,
     parse_line,
 )
@@ -183,3 +184,13 @@ def test_what_a_guests_clocks_lost_is_told_whatever_its_console_was_busy_with(
     before = [told(start + n, busy, 0, 0) for n, busy in enumerate([0, *busy_before])]
     after = [told(2 * start + n, busy, mono_lost, wall_lost) for n, busy in enumerate([*busy_after, 0])]
     assert clocks_lost([Tick(1, start), *before], after) == ClocksLost(mono_lost, wall_lost)
+
+
+def test_the_gap_over_a_blackout_is_that_of_the_two_ticks_on_its_sides() -> None:
+    seen = [Tick(number, at) for number, at in enumerate((0, 100, 130, 190, 900))]
+    assert gap_over(seen, 140, 180) == {
+        "blackout_gap_ns": 60,
+        "tick_to_stop_ns": 10,
+        "resume_to_tick_ns": 10,
+    }
+    assert gap_over(seen, 140, 950) == gap_over([], 1, 2) == {}

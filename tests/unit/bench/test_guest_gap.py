@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a virtual CPU did is read from a trace, and added up for the guest's gap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multiroot.bench.results import guest_gap, vcpu_events
+from multiroot.bench.results.samples import Sample
+from multiroot.phases import Phase
+
+KHZ = 1_000_000  # one a ns
+TEXT = """# tracer: nop
+           <idle>-0       [002] d.h2. 800: sched_wakeup: comm=CPU 0/KVM pid=412 prio=120 target_cpu=002
+  qemu-system-x86-300     [002] d..2. 1000: sched_switch: prev_comm=qemu prev_pid=300 prev_prio=120 \
+prev_state=S ==> next_comm=CPU 0/KVM next_pid=412 next_prio=120
+       CPU 0/KVM-412     [002] d..1. 2000: kvm_entry: vcpu 0, rip 0xffffffff81
+       CPU 0/KVM-412     [002] d..1. 5000: kvm_exit: vcpu 0 reason npf rip 0xffffffff8 info1 0x0
+       CPU 1/KVM-999     [001] d..1. 5500: kvm_entry: vcpu 0, rip 0xffffffff81
+       CPU 0/KVM-412     [002] d..1. 6000: kvm_entry: vcpu 0, rip 0xffffffff81
+       CPU 0/KVM-412     [002] d..1. 7000: kvm_exit: vcpu 0 reason EXIT_IO rip 0xffffffff8 info1 0x0
+       CPU 0/KVM-412     [002] ..... 7500: kvm_userspace_exit: reason KVM_EXIT_IO (2)
+       CPU 0/KVM-412     [002] d..2. 8000: sched_switch: prev_comm=CPU 0/KVM prev_pid=412 prev_prio=120 \
+prev_state=R+ ==> next_comm=python3 next_pid=77 next_prio=120
+         python3-77      [002] d..2. 9000: sched_switch: prev_comm=python3 prev_pid=77 prev_prio=120 \
+prev_state=S ==> next_comm=CPU 0/KVM next_pid=412 next_prio=120
+       CPU 0/KVM-412     [002] d..1. 9500: kvm_entry: vcpu 0, rip 0xffffffff81
+       CPU 0/KVM-412     [002] d..1. 9700: kvm_exit: vcpu 0 reason hlt rip 0xffffffff8 info1 0x0
+       CPU 0/KVM-412     [002] d..2. 9800: sched_switch: prev_comm=CPU 0/KVM prev_pid=412 prev_prio=120 \
+prev_state=S ==> next_comm=swapper/2 next_pid=0 next_prio=120
+"""
+
+
+def test_a_trace_tells_what_the_virtual_cpu_did() -> None:
+    found = vcpu_events.parse(TEXT, KHZ, 500, 10_000)
+    assert [(doing, start, start + length) for doing, start, length in found] == [
+        (vcpu_events.NOT_YET, 500, 800),
+        ("waits for a CPU, before it enters the guest", 800, 1000),
+        ("QEMU, before it enters the guest", 1000, 2000),
+        (vcpu_events.GUEST, 2000, 5000),
+        ("KVM, exit npf", 5000, 6000),
+        (vcpu_events.GUEST, 6000, 7000),
+        ("KVM, exit io", 7000, 7500),
+        ("QEMU, exit io", 7500, 8000),
+        ("waits for a CPU, exit io", 8000, 9000),
+        ("QEMU, exit io", 9000, 9500),
+        (vcpu_events.GUEST, 9500, 9700),
+        ("KVM, exit hlt", 9700, 9800),
+        ("sleeps, exit hlt", 9800, 10_000),
+    ]
+
+
+def test_a_trace_without_a_guest_tells_nothing() -> None:
+    assert vcpu_events.parse("# tracer: nop\n", KHZ, 0, 10) == []
+
+
+@given(st.text(), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_whatever_is_read_fills_the_time_that_was_asked_for(noise: str, start: int, length: int) -> None:
+    found = vcpu_events.parse(TEXT + noise, KHZ, start, start + length)
+    assert sum(taken for _, _, taken in found) == length
+    assert all(a + taken == b for (_, a, taken), (_, b, _) in pairwise(found))
+
+
+def test_what_is_looked_into_begins_and_ends_with_ticks() -> None:
+    after = [2000 + 100 * each for each in range(20)]
+    assert guest_gap.stretches([100, 200, *after], 300, 1000) == [
+        guest_gap.Stretch(guest_gap.BEFORE, 200, 300, giver=True),
+        guest_gap.Stretch(guest_gap.FIRST, 1000, 2000),
+        guest_gap.Stretch(guest_gap.NEXT, 2000, 2500, 5),
+        guest_gap.Stretch(guest_gap.ONE, 2900, 3900, 10),
+    ]
+    assert guest_gap.stretches([*after], 300, 1000) == []
+    assert guest_gap.stretches([100, *after[:10]], 300, 1000) == []
+
+
+def sample(first: Mapping[str, int], usual: Mapping[str, int]) -> Sample:
+    """What the virtual CPU did in two of the stretches."""
+    taken = [(guest_gap.FIRST, 1, first), (guest_gap.ONE, 10, usual)]
+    return Sample("multi-root (traced)", 0, phases=tuple(
+        Phase(owner, vcpu_events.SIDE, 0, length, attrs={"stretch": stretch, "ticks": ticks})
+        for stretch, ticks, shares in taken for owner, length in shares.items()
+    ))  # fmt: skip
+
+
+def test_the_gap_is_shared_out() -> None:
+    some = sample({vcpu_events.GUEST: 500_000, "KVM, exit npf": 90_000}, {vcpu_events.GUEST: 1_000_000})
+    more = sample({vcpu_events.GUEST: 300_000, "KVM, exit npf": 50_000, "KVM, exit io": 40_000}, {})
+    found = guest_gap.rows([some, Sample("multi-root", 0), more])
+    assert found == [
+        guest_gap.Row(vcpu_events.GUEST, (0, 400_000, 0, 50_000)),
+        guest_gap.Row("KVM, exit npf", (0, 70_000, 0, 0)),
+        guest_gap.Row(guest_gap.OTHER, (0, 20_000, 0, 0)),
+        guest_gap.Row("all", (0, 490_000, 0, 50_000)),
+    ]
+    assert guest_gap.rows([Sample("multi-root", 0)]) == []
+
+
+def test_a_trace_is_kept_as_phases() -> None:
+    (first, *_) = guest_gap.told(guest_gap.Stretch(guest_gap.NEXT, 500, 5500, 5), TEXT, 2, KHZ)
+    assert (first.name, first.side, first.start_ns) == (vcpu_events.NOT_YET, "virtual CPU, root 2", 500)
+    assert first.attrs == {"stretch": guest_gap.NEXT, "ticks": 5}
