@@ -61,7 +61,7 @@ def bench() -> None:
     metavar="RATE",
     help="MiB/s of memory the guest keeps writing.",
 )
-@tick_option
+@tick_option(10)
 @click.option(
     "--rounds", type=SAMPLES, default=5, show_default=True, help="Samples of each contender in a boot."
 )
@@ -149,7 +149,7 @@ def memory(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
 @bench.command(example="multiroot bench scale --vms 1,4 --ram 128M")
 @click.option("--vms", default="1,2,4,8", show_default=True, metavar="LIST", help="Numbers of VMs.")
 @click.option("--ram", default="128M,512M,2G,4G", show_default=True, metavar="LIST", help="Sizes of one VM.")
-@tick_option
+@tick_option(10)
 @click.option("--ready", is_flag=True, help="Each number of VMs also after `multiroot handoff prepare`.")
 @click.option("--rounds", type=SAMPLES, default=3, show_default=True, help="Samples of each.")
 @common_options
@@ -255,14 +255,7 @@ def connection(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None
 @click.option("--contenders", default="", metavar="LIST", help="Only these, separated by commas.")
 @click.option("--vms", default="1,8", show_default=True, metavar="LIST", help="Numbers of VMs.")
 @click.option("--ram", default="128M", show_default=True, metavar="SIZE", help="RAM of each VM.")
-@click.option(
-    "--tick",
-    type=click.IntRange(1, 10_000),
-    default=100,
-    show_default=True,
-    metavar="MS",
-    help="Time from one tick of a guest to the next.",
-)
+@tick_option(100)
 @click.option("--rounds", type=SAMPLES, default=1, show_default=True, help="Samples of each.")
 @common_options
 def update(contenders: str, vms: str, ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None:

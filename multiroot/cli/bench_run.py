@@ -50,14 +50,16 @@ def common_options(function: Function) -> Function:
     return function
 
 
-tick_option = click.option(
-    "--tick",
-    type=click.IntRange(1, 10_000),
-    default=10,
-    show_default=True,
-    metavar="MS",
-    help="Time from one tick of a guest to the next.",
-)
+def tick_option(default: int) -> Callable[[Function], Function]:
+    """How often a guest ticks."""
+    return click.option(
+        "--tick",
+        type=click.IntRange(1, 10_000),
+        default=default,
+        show_default=True,
+        metavar="MS",
+        help="Time from one tick of a guest to the next.",
+    )
 
 
 def lab_options(chosen: dict[str, Any]) -> Any:
