@@ -90,6 +90,8 @@ class Takeover:
         else:
             self._take(incoming, Step.GONE)
             resumed = vm.vmm.resume_loaded()
+        # At once: from here on what this agent does is to be no reason for the guest to wait.
+        vm.hurry(False)
         return Blackout(resumed, switch.stamps(), switched, seen)
 
     def _take(self, incoming: Incoming, until: Step) -> None:
@@ -146,8 +148,6 @@ class Takeover:
                 if vm.taps:
                     await vm.vmm.announce()
         finally:
-            # Not earlier: what has come for the guest meanwhile waits for that.
-            vm.hurry(False)
             try:
                 vm.keep()
             except MultirootError as error:
