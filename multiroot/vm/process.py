@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,12 +34,13 @@ def set_urgent(pid: int, urgency: int) -> None:
 
 
 class Urgency:
-    """Makes a process urgent as long as anybody needs it to be."""
+    """Makes a process urgent as long as anybody needs it to be, in whatever thread they ask."""
 
     def __init__(self, pid: int, urgency: int) -> None:
         self._pid = pid
         self._urgency = urgency
         self._needed_by: set[str] = set()
+        self._asking = threading.Lock()
 
     @property
     def needed(self) -> bool:
@@ -47,13 +49,14 @@ class Urgency:
 
     def need(self, who: str, needed: bool) -> None:
         """`who` needs it from now on, or not any more; the second time nothing happens."""
-        before = bool(self._needed_by)
-        if needed:
-            self._needed_by.add(who)
-        else:
-            self._needed_by.discard(who)
-        if bool(self._needed_by) != before:
-            set_urgent(self._pid, self._urgency if needed else 0)
+        with self._asking:
+            before = bool(self._needed_by)
+            if needed:
+                self._needed_by.add(who)
+            else:
+                self._needed_by.discard(who)
+            if bool(self._needed_by) != before:
+                set_urgent(self._pid, self._urgency if needed else 0)
 
 
 class Process:
