@@ -39,8 +39,17 @@ class Running:
             self._output += data
 
     def output(self) -> bytes:
-        """All that it has printed so far."""
+        """All that it has printed so far, as `wait_for` and `end` have read it."""
         return self._output
+
+    def end(self) -> int:
+        """Its exit code, once it has ended."""
+        until = time.monotonic() + TIMEOUT
+        while select.select([self._fd], [], [], max(until - time.monotonic(), 0))[0]:
+            if not (data := os.read(self._fd, 1 << 16)):
+                return self._process.wait(TIMEOUT)
+            self._output += data
+        raise AssertionError(f"it does not end; it had said: {self._output[-400:]!r}")
 
 
 class Cli:

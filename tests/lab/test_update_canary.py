@@ -163,6 +163,22 @@ def test_the_update_goes_on_with_the_next_canary(cli: Cli) -> None:
     assert cli.lab.state.resets() == 0
 
 
+def test_the_canary_boots_while_the_new_root_comes_up(cli: Cli) -> None:
+    """Proves that an update does not wait for the new root before it boots its canary, and that aborting it
+    leaves nothing of either."""
+    if shown(cli)["state"] != "idle":
+        cli.ok("update", "abort")
+    with cli.started("update", "--kernel", "6.12", "--append", APPEND, "--until", "handover") as update:
+        until = time.monotonic() + guests.BOOT_TIMEOUT
+        while (CANARY, 1) not in [(name, owner) for name, _, owner in rows(cli)]:
+            assert time.monotonic() < until, "no canary"
+        assert shown(cli)["state"] == "started"
+        assert update.end() == 0, update.output()
+    assert rows(cli) == [("steady", "running", 2)]
+    cli.ok("update", "abort")
+    only_steady(cli)
+
+
 @pytest.mark.long
 def test_a_root_without_room_for_the_canary_says_how_to_go_without(cli: Cli) -> None:
     """Proves that a full arena fails the update with a line that names the way on, and that this is one."""
