@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from multiroot.cli.bench_run import (
     watched,
 )
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_table, say
+from multiroot.cli.output import json_option, print_json, print_table, say
 from multiroot.cli.output_file import OUTPUT_FOLDER
 from multiroot.errors import BadRequestError
 from multiroot.units import parse_count, parse_size
 from multiroot.vm.definition import check_ram
+
+MOST = 15  # packages that a table shows
 
 
 @click.group(cls=Group)
@@ -278,6 +281,25 @@ def update(contenders: str, vms: str, ram: str, out: Path | None, as_json: bool,
     folder = out or results_folder("update")
     run = watched(lambda phases: work.run(options, folder, phases))
     show(run, work.view(options), folder, as_json)
+
+
+@bench.command(example="multiroot bench imports --json")
+@json_option
+def imports(as_json: bool) -> None:
+    """What an agent imports when it starts, and how long that takes on this computer.
+
+    A new root's agent is waited for, and most of its start are imports. Needs no lab.
+    """
+    from multiroot.bench import imports as work
+
+    found = work.measure()
+    packages = work.packages(found)
+    whole = work.Package("all", len(found), sum(each.own_us for each in found))
+    if as_json:
+        print_json({"all": asdict(whole), "packages": [asdict(each) for each in packages]})
+        return
+    rows = [(each.name, str(each.modules), f"{each.own_us / 1000:.1f}") for each in [whole, *packages[:MOST]]]
+    print_table(("package", "modules >", "ms >"), rows, title="bench imports")
 
 
 @bench.command(example="multiroot bench quick --record")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from multiroot.plan.planner import Plan
 from multiroot.rpc.v1 import coordinator_pb2
 from multiroot.units import format_cpu_list, format_size, parse_cpu_list
 
@@ -35,6 +34,9 @@ def differences(named: Data, planned: Data) -> list[str]:
     """
     had: Data = planned.get("request") or {}
     if text := planned.get("plan"):
+        # As in `steps`: an agent that starts has nothing to plan.
+        from multiroot.plan.planner import Plan
+
         made = Plan.from_json(text)
         carve = {"carve_size": made.carve.size, "carve_base": made.carve.base}
         had = {**had, "cpus": format_cpu_list([cpu.number for cpu in made.cpus]), **carve}

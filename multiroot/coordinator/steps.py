@@ -11,32 +11,31 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from multiroot.arena.atomics import tsc_clock
 from multiroot.clocks import wall_clock
 from multiroot.coordinator import crash
 from multiroot.coordinator.coordinator import HAND_BACK, Data, Step, Undoing
 from multiroot.coordinator.join import CONSOLES, JOIN_TIMEOUT_S, BootWatch, Console, wait_for_join
-from multiroot.coordinator.requests import request_data
 from multiroot.device.handle import Device
 from multiroot.errors import MultirootError, PeerLostError
 from multiroot.launch import carve as carving
-from multiroot.launch import kernel_log, kernels, load
-from multiroot.launch.facts import facts_of
-from multiroot.launch.given import PARENT
-from multiroot.launch.session import Prepared, prepare
+from multiroot.launch import kernel_log, load
 from multiroot.net.network import RootNetwork
 from multiroot.phase_names import PhaseName
-from multiroot.plan.planner import Plan
-from multiroot.plan.request import Request
 from multiroot.ranges import Range
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers, Role
 from multiroot.rpc.keys import Keys, make_pair
 from multiroot.rpc.status import translated
 from multiroot.rpc.token_file import TOKEN_FILE
-from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
-from multiroot.units import format_cpu_list, parse_cpu_list
+from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
+from multiroot.units import format_cpu_list
+
+if TYPE_CHECKING:
+    from multiroot.launch.session import Prepared
+    from multiroot.plan.planner import Plan
 
 ANSWER_TIMEOUT_S = 10
 
@@ -115,33 +114,9 @@ def make_steps(context: LaunchContext) -> dict[str, Step]:
     }
 
 
-async def make_plan(context: LaunchContext, request: coordinator_pb2.LaunchRequest) -> str:
-    """The plan for `request` as JSON; changes nothing. Raises what the planner refuses with."""
-    return (await asyncio.to_thread(_prepare, context, request_data(request))).plan.to_json()
-
-
-def _prepare(context: LaunchContext, request: Data, keys: Keys | None = None) -> Prepared:
-    """Read, plan and build: whatever is wrong with a request is found here, before anything is changed.
-
-    `keys` are those of the new root.
-    """
-
-    def wanted(needed: int) -> Request:
-        return Request(
-            cpus=parse_cpu_list(request["cpus"]) if request["cpus"] else None,
-            carve_size=request["carve_size"] or None,
-            carve_base=request["carve_base"] or None,
-            needed=needed,
-        )
-
-    files = kernels.find(request["kernel"], request["initrd"], context.kernels)
-    given = {f"{PARENT}/{name}": data for name, data in keys.files().items()} if keys else {}
-    if context.token.exists():
-        given[TOKEN_FILE.name] = context.token.read_bytes()
-    return prepare(context.device, facts_of(context.device), files, request["append"], wanted, given)
-
-
 def _planned(data: Mapping[str, Data]) -> Plan:
+    from multiroot.plan.planner import Plan
+
     return Plan.from_json(data["plan"]["plan"])
 
 
@@ -153,7 +128,11 @@ class PlanStep:
 
     async def do(self, data: Mapping[str, Data]) -> Data:
         ours, theirs = await asyncio.to_thread(make_pair)
-        prepared = await asyncio.to_thread(_prepare, self.context, data["plan"]["request"], theirs)
+        # Here, as in `_planned`: an agent that starts has nothing to plan, and a new root's is waited for.
+        from multiroot.coordinator.planning import prepare_launch
+
+        request = data["plan"]["request"]
+        prepared = await asyncio.to_thread(prepare_launch, self.context, request, theirs)
         self.context.prepared, self.context.keys = prepared, ours
         return {
             "plan": prepared.plan.to_json(),

@@ -11,9 +11,12 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
-from multiroot.plan.planner import Plan
+
+if TYPE_CHECKING:
+    from multiroot.plan.planner import Plan
 
 SYS = Path("/sys")
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from multiroot.device.uapi import SHARED_SIZE
 from multiroot.launch import printk
-from multiroot.plan.planner import Plan
 from multiroot.ranges import Range
 from multiroot.units import KIB, MIB
+
+if TYPE_CHECKING:
+    from multiroot.plan.planner import Plan
 
 _SLICE = 32 * MIB  # searched at once
 _WINDOW = 64 * KIB  # read at once

@@ -7,14 +7,16 @@ The caller holds the device's claim. Undoing functions are idempotent: they look
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multiroot.device.handle import Device
 from multiroot.device.uapi import CpuState, Started
 from multiroot.errors import BadRequestError, MultirootError
-from multiroot.kexec.boot import BootPlan
 from multiroot.launch import guard
-from multiroot.plan.planner import Plan
+
+if TYPE_CHECKING:
+    from multiroot.kexec.boot import BootPlan
+    from multiroot.plan.planner import Plan
 
 START_TIMEOUT_MS = 5000
 

@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multiroot import json_files
 from multiroot.launch.carve import Taken
 from multiroot.launch.load import Entry
-from multiroot.plan.planner import Plan
+
+if TYPE_CHECKING:
+    from multiroot.plan.planner import Plan
 
 RECORD = Path("/run/multiroot/loaded.json")
 _VERSION = 1
@@ -49,6 +51,8 @@ class Loaded:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Loaded:
         """Raises what `json_files.read` takes for "no record" when `data` is none."""
+        from multiroot.plan.planner import Plan
+
         if data["version"] != _VERSION:
             raise ValueError(f"version {data['version']}")
         return cls(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from multiroot.arch import current
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.kexec.target import target
 from multiroot.units import MIB, format_size
 from multiroot.vm.definition import DIRECT, OVMF, VmDefinition
 
@@ -99,6 +98,9 @@ def _least_ram_of(image: GuestImage, _stamps: tuple[int, ...]) -> int:
 
 def _least_ram(kernel: bytes, initrd_size: int) -> int:
     """0 for what is no kernel of this machine's: the VMM knows what to do with it."""
+    # Here: it is a sixteenth of what an agent imports, and a new root's agent is waited for.
+    from multiroot.kexec.target import target
+
     try:
         image = target().read_image(kernel)
     except BadRequestError:
