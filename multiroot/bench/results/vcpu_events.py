@@ -14,7 +14,8 @@ from dataclasses import dataclass
 SIDE = "virtual CPU"
 GUEST = "the guest runs"
 NOT_YET = "before it enters the guest"
-# The events to switch on, as folders of tracefs; the scheduler's only where a QEMU's virtual CPU is in it.
+# The events to switch on, as folders of tracefs; the scheduler's only where a thread of a QEMU is in it. Its
+# virtual CPUs have no name of their own.
 EVENTS = (
     "kvm/kvm_entry",
     "kvm/kvm_exit",
@@ -23,8 +24,8 @@ EVENTS = (
     "sched/sched_wakeup",
 )
 FILTERS = {
-    "sched/sched_switch": 'prev_comm ~ "CPU*KVM*" || next_comm ~ "CPU*KVM*"',
-    "sched/sched_wakeup": 'comm ~ "CPU*KVM*"',
+    "sched/sched_switch": 'prev_comm ~ "qemu-system*" || next_comm ~ "qemu-system*"',
+    "sched/sched_wakeup": 'comm ~ "qemu-system*"',
 }
 
 _LINE = re.compile(r"^.*-(?P<task>\d+)\s+\[\d+\]\s+\S+\s+(?P<at>\d+): (?P<event>\w+): (?P<rest>.*)$")

@@ -15,22 +15,22 @@ from multiroot.phases import Phase
 
 KHZ = 1_000_000  # one a ns
 TEXT = """# tracer: nop
-           <idle>-0       [002] d.h2. 800: sched_wakeup: comm=CPU 0/KVM pid=412 prio=120 target_cpu=002
-  qemu-system-x86-300     [002] d..2. 1000: sched_switch: prev_comm=qemu prev_pid=300 prev_prio=120 \
-prev_state=S ==> next_comm=CPU 0/KVM next_pid=412 next_prio=120
-       CPU 0/KVM-412     [002] d..1. 2000: kvm_entry: vcpu 0, rip 0xffffffff81
-       CPU 0/KVM-412     [002] d..1. 5000: kvm_exit: vcpu 0 reason npf rip 0xffffffff8 info1 0x0
-       CPU 1/KVM-999     [001] d..1. 5500: kvm_entry: vcpu 0, rip 0xffffffff81
-       CPU 0/KVM-412     [002] d..1. 6000: kvm_entry: vcpu 0, rip 0xffffffff81
-       CPU 0/KVM-412     [002] d..1. 7000: kvm_exit: vcpu 0 reason EXIT_IO rip 0xffffffff8 info1 0x0
-       CPU 0/KVM-412     [002] ..... 7500: kvm_userspace_exit: reason KVM_EXIT_IO (2)
-       CPU 0/KVM-412     [002] d..2. 8000: sched_switch: prev_comm=CPU 0/KVM prev_pid=412 prev_prio=120 \
+           <idle>-0       [002] d.h2. 800: sched_wakeup: comm=qemu-system-x86 pid=412 prio=120 target_cpu=002
+  qemu-system-x86-300     [002] d..2. 1000: sched_switch: prev_comm=qemu-syste prev_pid=300 prev_prio=120 \
+prev_state=S ==> next_comm=qemu-system-x86 next_pid=412 next_prio=120
+ qemu-system-x86-412     [002] d..1. 2000: kvm_entry: vcpu 0, rip 0xffffffff81
+ qemu-system-x86-412     [002] d..1. 5000: kvm_exit: vcpu 0 reason npf rip 0xffffffff8 info1 0x0
+ qemu-system-x86-999     [001] d..1. 5500: kvm_entry: vcpu 0, rip 0xffffffff81
+ qemu-system-x86-412     [002] d..1. 6000: kvm_entry: vcpu 0, rip 0xffffffff81
+ qemu-system-x86-412     [002] d..1. 7000: kvm_exit: vcpu 0 reason EXIT_IO rip 0xffffffff8 info1 0x0
+ qemu-system-x86-412     [002] ..... 7500: kvm_userspace_exit: reason KVM_EXIT_IO (2)
+ qemu-system-x86-412     [002] d..2. 8000: sched_switch: prev_comm=qemu-syste prev_pid=412 prev_prio=120 \
 prev_state=R+ ==> next_comm=python3 next_pid=77 next_prio=120
          python3-77      [002] d..2. 9000: sched_switch: prev_comm=python3 prev_pid=77 prev_prio=120 \
-prev_state=S ==> next_comm=CPU 0/KVM next_pid=412 next_prio=120
-       CPU 0/KVM-412     [002] d..1. 9500: kvm_entry: vcpu 0, rip 0xffffffff81
-       CPU 0/KVM-412     [002] d..1. 9700: kvm_exit: vcpu 0 reason hlt rip 0xffffffff8 info1 0x0
-       CPU 0/KVM-412     [002] d..2. 9800: sched_switch: prev_comm=CPU 0/KVM prev_pid=412 prev_prio=120 \
+prev_state=S ==> next_comm=qemu-system-x86 next_pid=412 next_prio=120
+ qemu-system-x86-412     [002] d..1. 9500: kvm_entry: vcpu 0, rip 0xffffffff81
+ qemu-system-x86-412     [002] d..1. 9700: kvm_exit: vcpu 0 reason hlt rip 0xffffffff8 info1 0x0
+ qemu-system-x86-412     [002] d..2. 9800: sched_switch: prev_comm=qemu-syste prev_pid=412 prev_prio=120 \
 prev_state=S ==> next_comm=swapper/2 next_pid=0 next_prio=120
 """
 
