@@ -80,6 +80,7 @@ class Machine:
     sparse: bool = False  # the workstation need not have as much memory
     without: tuple[str, ...] = ()  # names of QEMU's for what it lacks
     slowness: float = 1.0  # of the old root's kernel
+    tsc_khz: int = 0  # told to a kernel that has no timer to measure it by; 0: it measures
 
 
 def kernel_cmdline(machine: Machine) -> str:
@@ -88,6 +89,8 @@ def kernel_cmdline(machine: Machine) -> str:
     if machine.low_reserved:
         low = layout.low_reserved()
         words.append(f"memmap={low.size // 1024}K${low.start:#x}")
+    if machine.tsc_khz:
+        words.append(f"tsc_early_khz={machine.tsc_khz}")
     return " ".join(words)
 
 

@@ -196,6 +196,11 @@ def test_what_a_machine_lacks_and_whose_iommu_it_has(machine: Machine) -> None:
     assert option(qemu_argv(machine), "-machine") == ["q35,nvdimm=on"]
 
 
+def test_a_kernel_without_a_timer_to_measure_by_is_told_the_frequency(machine: Machine) -> None:
+    assert "tsc_early_khz" not in kernel_cmdline(machine)
+    assert "tsc_early_khz=2300000" in kernel_cmdline(dataclasses.replace(machine, tsc_khz=2_300_000)).split()
+
+
 def test_devices_behind_a_second_host_bridge(machine: Machine) -> None:
     devices = (MachineDevice("edu", network=False), MachineDevice("edu", network=False, second_bridge=True))
     found = option(qemu_argv(dataclasses.replace(machine, devices=devices)), "-device")
