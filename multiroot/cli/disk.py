@@ -20,21 +20,36 @@ def disk() -> None:
 def list_disks(as_json: bool) -> None:
     """Persistent memory that is a block device here. The name in the first column is the same in every root.
 
-    Needs no agent.
+    What this root has mounted, as it has its system image, can't be a VM's disk. Needs no agent.
     """
     from dataclasses import asdict
 
     from multiroot.vm import pmem
     from multiroot.vm.disk import name_of
 
-    found = pmem.devices()
+    found = [
+        {
+            **asdict(each),
+            "source": name_of(each.address),
+            "node": str(each.node),
+            "mounted": bool(pmem.unusable(each.node)),
+        }
+        for each in pmem.devices()
+    ]
     if as_json:
-        print_json(
-            [{**asdict(each), "source": name_of(each.address), "node": str(each.node)} for each in found]
-        )
+        print_json(found)
         return
     rows = [
-        (name_of(each.address), format_size(each.size), "yes" if each.read_only else "no", each.node)
+        (
+            each["source"],
+            format_size(each["size"]),
+            *(_word(each[key]) for key in ("read_only", "mounted")),
+            each["node"],
+        )
         for each in found
     ]
-    print_table(("source", "size >", "read-only", "here"), rows)
+    print_table(("source", "size >", "read-only", "mounted", "here"), rows)
+
+
+def _word(value: object) -> str:
+    return "yes" if value else "no"

@@ -17,7 +17,7 @@ from multiroot.cli.commands import Group
 from multiroot.cli.doctor import lab_doctor
 from multiroot.cli.lab_options import LabChoice, SizeType, lab_options
 from multiroot.cli.output import Progress, json_option, print_json, print_table, say
-from multiroot.lab import boot, execution, state
+from multiroot.lab import boot, execution, lab_disks, state
 from multiroot.lab import lab as labs
 from multiroot.lab.machine import qemu_argv
 from multiroot.lab.recorder import console_socket, console_text
@@ -218,6 +218,7 @@ def _show(found: LabState, as_json: bool) -> None:
     for name in ("arena", "carve", "image"):
         data[name] = getattr(found.machine.layout, name)
     data["ram"] = format_size(data["ram"])
+    data["disks"] = "; ".join(f"{each['source']} from {each['file']}" for each in data["disks"])
     data["boots"] = "; ".join(f"{boot['outcome']} {boot['seconds']:.1f} s" for boot in data["boots"])
     print_table(("property", "value"), list(data.items()))
 
@@ -240,6 +241,10 @@ def describe(found: LabState) -> dict[str, Any]:
         "carve": asdict(memory.carve),
         "carve_reserved": memory.carve_reserved,
         "image": asdict(memory.image),
+        "disks": [
+            {"source": source, "file": str(disk.origin)}
+            for source, disk in zip(lab_disks.sources(memory), machine.disks, strict=True)
+        ],
         "agent": found.agent_target,
         "resets": found.resets(),
         "boot_retries": found.retries(),

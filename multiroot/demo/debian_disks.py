@@ -12,7 +12,7 @@ from pathlib import Path
 
 from multiroot import proc
 from multiroot.errors import CommandError
-from multiroot.lab import disk_image, lab, roots, seed
+from multiroot.lab import disk_image, lab, lab_disks, roots, seed
 from multiroot.lab.execution import Result
 from multiroot.lab.lab import Lab
 from multiroot.lab.nbd_server import NbdServer
@@ -149,4 +149,4 @@ MADE_BY: dict[str, type[GuestDisk]] = {PMEM: PmemDisk, NBD: NbdDisk, LOCAL: Loca
 
 def pmem(machine: Lab) -> Sequence[str]:
     """The lab machine's disks as VMs know them."""
-    return [f"pmem:{place.start:#x}" for place in machine.state.machine.layout.disks]
+    return lab_disks.sources(machine.state.machine.layout)

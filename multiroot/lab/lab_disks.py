@@ -14,10 +14,12 @@ from multiroot import proc
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.lab import disk_image, disk_import, paths
 from multiroot.lab.cache import Cache
+from multiroot.lab.layout import Layout
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.ranges import align_up
 from multiroot.units import GIB, MIB, format_size
+from multiroot.vm.disk import name_of
 
 UNIT = 2 * MIB  # kernels take persistent memory in such pieces (Documentation/driver-api/nvdimm: alignment)
 _COPY_TIMEOUT_S = 3600.0
@@ -34,6 +36,11 @@ class LabDisk:
     file: Path
     size: int
     copy: tuple[str, ...] = ()
+
+
+def sources(layout: Layout) -> list[str]:
+    """The machine's disks, in their order, as VMs know them in every root."""
+    return [name_of(place.start) for place in layout.disks]
 
 
 def choose(words: Sequence[str], lab: str, cache: Cache) -> tuple[LabDisk, ...]:

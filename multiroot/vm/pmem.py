@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,17 +53,25 @@ def find(address: int, *, writable: bool, sys_block: Path = SYS_BLOCK, dev: Path
         raise BadRequestError(
             f"this root has no persistent memory at {address:#x}", "`multiroot disk list` shows what it has"
         )
+    # First: what can't be written to is most often the system image, which all roots have mounted.
+    if why := unusable(each.node):
+        raise ConflictError(
+            f"{each.node} can't be a VM's disk: {why}", "`multiroot disk list` shows which can"
+        )
     if writable and each.read_only:
         raise BadRequestError(f"{each.node} can't be written to", "give it as read_only, or on the bus cd")
-    _check_unused(each.node)
     return each
 
 
-def _check_unused(node: Path) -> None:
+def unusable(node: Path) -> str:
+    """Why a device can't be a VM's disk just now, by what the kernel says; "" if it can."""
     try:
         # Of a block device, O_EXCL asks whether the kernel itself has it: mounted, or a part of something.
         os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
-        raise ConflictError(
-            f"{node} can't be a VM's disk: {error.strerror}", "is it mounted here?"
-        ) from error
+        return (
+            "this root has it mounted, or uses it otherwise"
+            if error.errno == errno.EBUSY
+            else str(error.strerror)
+        )
+    return ""

@@ -62,12 +62,16 @@ def test_persistent_memory_by_its_address(folders: tuple[Path, Path]) -> None:
     assert pmem.find(0x180000000, writable=False, sys_block=sys_block, dev=dev).read_only
 
 
-def test_what_cannot_be_a_disk(folders: tuple[Path, Path]) -> None:
+def test_what_cannot_be_a_disk(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     sys_block, dev = folders
     with pytest.raises(BadRequestError, match="no persistent memory at 0x1000"):
         pmem.find(0x1000, writable=True, sys_block=sys_block, dev=dev)
     with pytest.raises(BadRequestError, match="pmem0 can't be written to"):
         pmem.find(0x180000000, writable=True, sys_block=sys_block, dev=dev)
+    monkeypatch.setattr(pmem, "unusable", lambda node: "this root has it mounted" * (node == dev / "pmem0"))
+    with pytest.raises(ConflictError, match="pmem0 can't be a VM's disk: this root has it mounted"):
+        pmem.find(0x180000000, writable=True, sys_block=sys_block, dev=dev)
+    monkeypatch.undo()
     (dev / "pmem2").unlink()
     with pytest.raises(ConflictError, match="pmem2 can't be a VM's disk: No such file"):
         pmem.find(AT, writable=True, sys_block=sys_block, dev=dev)
