@@ -7,6 +7,7 @@ import click
 
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.errors import BadRequestError
 from multiroot.units import format_size
 
 
@@ -24,6 +25,7 @@ def list_disks(as_json: bool) -> None:
     """
     from dataclasses import asdict
 
+    from multiroot.device.handle import DEVICE
     from multiroot.vm import pmem
     from multiroot.vm.disk import name_of
 
@@ -36,6 +38,11 @@ def list_disks(as_json: bool) -> None:
         }
         for each in pmem.devices()
     ]
+    if not (found or DEVICE.exists()):
+        raise BadRequestError(
+            "no persistent memory here is a block device",
+            "this is for a root; in a lab: `multiroot lab exec -- multiroot disk list`",
+        )
     if as_json:
         print_json(found)
         return

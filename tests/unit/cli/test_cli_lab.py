@@ -198,3 +198,9 @@ def test_accel_is_asked_for_by_name(run: Run, lab: LabState) -> None:
     done = run("lab", "up", "--accel", "xen")
     assert (done.code, done.out) == (2, "")
     assert "'xen' is none of" in done.err
+
+
+def test_a_workstation_has_no_disks_for_vms_and_says_who_has(run: Run) -> None:
+    done = run("disk", "list")
+    assert (done.code, done.out) == (2, "")
+    assert "in a lab: `multiroot lab exec -- multiroot disk list`" in done.err
