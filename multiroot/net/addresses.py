@@ -16,6 +16,8 @@ from multiroot.errors import BadRequestError
 PREFIX_LENGTH = 16  # of the guests' network
 CONTROL_PREFIX_LENGTH = 24
 GUESTS = ipaddress.IPv4Network(f"10.77.0.0/{PREFIX_LENGTH}")
+ROOTS = ipaddress.IPv4Network(f"10.77.0.0/{CONTROL_PREFIX_LENGTH}")
+BRIDGES = ipaddress.IPv4Network(f"10.77.2.0/{CONTROL_PREFIX_LENGTH}")
 OUTSIDE, OUTSIDE_NAMES, FIRST_LEASE = "10.77.3.2", "10.77.3.3", "10.77.4.1"
 MAX_ROOT = 254
 MAX_GUEST = 250
@@ -40,6 +42,20 @@ def guest_address(number: int) -> str:
     if not 1 <= number <= MAX_GUEST:
         raise BadRequestError(f"guest {number} has no address", f"guests 1 to {MAX_GUEST} have")
     return f"10.77.1.{number}"
+
+
+def not_a_guests(address: ipaddress.IPv4Interface) -> str:
+    """Why no guest can have an address, in words; "" if one can. Whoever had it twice would be deaf."""
+    network, ip = address.network, address.ip
+    if ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_reserved:
+        return "is no address of a station"
+    if network.num_addresses > 2 and ip in (network.network_address, network.broadcast_address):
+        return f"means all of the network {network}"
+    if ip in ROOTS:
+        return "is on the roots' own network"
+    if ip in BRIDGES:
+        return "is that of a root's bridge"
+    return "is the workstation's" if str(ip) in (OUTSIDE, OUTSIDE_NAMES) else ""
 
 
 def control_interface(root: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from multiroot.arena.atomics import crc32c
 from multiroot.arena.layout import check_size
 from multiroot.errors import BadRequestError
+from multiroot.net.addresses import not_a_guests
 from multiroot.rpc.border import PATH_MOST, VM_NAME
 from multiroot.units import MIB, format_size, parse_size
 from multiroot.vm import cpu_model, disk
@@ -380,4 +381,8 @@ def _address(address: str) -> str:
         raise BadRequestError(f"not an IPv4 address with prefix length: {address!r}") from error
     if "/" not in address:
         raise BadRequestError(f"{address!r} lacks the prefix length", f"for instance {interface.ip}/16")
+    if why := not_a_guests(interface):
+        raise BadRequestError(
+            f"a guest can't have the address {interface.ip}: it {why}", "10.77.1.1/16 and above are guests'"
+        )
     return interface.with_prefixlen
