@@ -282,8 +282,11 @@ class Sql(Stream):
         """It looks after each row."""
 
     def cut(self) -> None:
-        """End the connection, however long the server may be silent."""
-        with socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
+        """End the connection, however long the server may be silent; nothing if it has ended."""
+        with (
+            suppress(psycopg.OperationalError, OSError),
+            socket.socket(fileno=os.dup(self._connection.fileno())) as connection,
+        ):
             connection.shutdown(socket.SHUT_RDWR)
 
     def stored(self) -> tuple[int, int]:
