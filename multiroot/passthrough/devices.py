@@ -8,6 +8,7 @@ every root maps. What is described here is the soft part; it travels with the ha
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -40,6 +41,10 @@ log = logging.getLogger(__name__)
 VERSION = 1
 TABLES = f"{RESERVED}iommu-tables"
 ACPI = Path("/sys/firmware/acpi/tables")
+SYSCTL = Path("/proc/sys/kernel")
+# From here on a kernel warns of each device whose driver was there before its IOMMU (drivers/iommu/iommu.c,
+# __iommu_probe_device), and ours is there when a VM first wants a device.
+_WARNS_FROM = (6, 15)
 _ADDRESSES = ("config", "start", "size")  # fields of 64 bits; the others have 32
 
 
@@ -53,6 +58,7 @@ class Surroundings:
     ecams: Callable[[], Sequence[Ecam]]
     run_dir: Path
     acpi: Path = ACPI
+    sysctl: Path = SYSCTL
 
 
 @dataclass(frozen=True)
@@ -195,6 +201,7 @@ class Devices:
             self._iommu.join(*self._physical(extent))
             return
         dmar = self._dmar()
+        self._check_warnings()
         registers = firmware.vtd_registers(dmar)
         remap = firmware.remaps_interrupts(dmar)
         self._functions.isolate()
@@ -231,6 +238,17 @@ class Devices:
                 "this root knows of no IOMMU: its firmware has no table DMAR",
                 "in a machine that has one, start the first VM with a device in the first root",
             ) from error
+
+    def _check_warnings(self) -> None:
+        """Raises ConflictError when this kernel would panic at what it says of an IOMMU that comes late."""
+        release = (self._around.sysctl / "osrelease").read_text()
+        panics = (self._around.sysctl / "panic_on_warn").read_text()
+        major, minor = re.findall(r"\d+", release)[:2]
+        if int(panics) and (int(major), int(minor)) >= _WARNS_FROM:
+            raise ConflictError(
+                "this kernel warns when an IOMMU comes later than drivers, and it panics at a warning",
+                "for as long as no VM owns a device: sysctl kernel.panic_on_warn=0",
+            )
 
     def _told_file(self, rid: int) -> Path:
         return self._around.run_dir / f"{rid:04x}.json"

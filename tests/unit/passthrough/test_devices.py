@@ -88,7 +88,8 @@ class Machine:
     def devices(self) -> Devices:
         entries = [SimpleNamespace(name=name, extent=extent) for name, extent in self.extents.items()]
         arena: Any = SimpleNamespace(entries=lambda: entries, find=lambda _: entries[0])
-        around = Surroundings(ME, lambda: [Ecam(0xB0000000, 0, 255)], self.top / "run")
+        ecams = [Ecam(0xB0000000, 0, 255)]
+        around = Surroundings(ME, lambda: ecams, self.top / "run", self.top / "acpi", self.top / "sysctl")
         unit: Any = self.unit
         pci: Any = SimpleNamespace(remove=self.removed.append)
         return Devices(arena, around, Functions(self.top), unit, pci)
@@ -121,6 +122,29 @@ def test_a_root_that_took_no_part_joins_to_inherit(machine: Machine) -> None:
     machine.unit.on = False
     machine.devices().inherit()
     assert machine.unit.calls == [("join", TABLES_EXTENT.offset, TABLES_EXTENT.size)]
+
+
+@pytest.mark.parametrize(
+    ("release", "panics", "refused"),
+    [
+        ("7.3.4+deb13-cloud-amd64", "1", True),
+        ("6.15.0", "1", True),
+        ("6.12.43+deb13-amd64", "1", False),
+        ("7.3.4", "0", False),
+    ],
+)
+def test_no_iommu_comes_where_the_kernel_would_panic_at_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, release: str, panics: str, refused: bool
+) -> None:
+    machine.extents.clear()
+    machine.unit.on = False
+    for file, text in {"acpi/DMAR": "", "sysctl/osrelease": release, "sysctl/panic_on_warn": panics}.items():
+        (machine.top / file).parent.mkdir(exist_ok=True)
+        (machine.top / file).write_text(f"{text}\n")
+    # What is looked at next: a table that is none.
+    with pytest.raises(MultirootError, match="it panics at a warning" if refused else "DMAR"):
+        owned_by_vm(machine, CARD)
+    assert machine.unit.calls == []
 
 
 def test_without_tables_there_is_nothing_to_inherit(
