@@ -104,4 +104,10 @@ static inline int mr_driver_override(struct pci_dev *pdev, const char *name)
 /* vfio_migration_ops has migration_get_data_size() from 6.2 on. */
 #define MR_VFIO_DATA_SIZE (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0))
 
+/* vfio_pci_core_match() calls an operation, match_token_uuid(), from 6.17 on. */
+#define MR_VFIO_TOKENS (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0))
+
+/* What a device's regions are is asked by an operation, get_region_info_caps(), from 6.19 on. */
+#define MR_VFIO_REGIONS (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0))
+
 #endif /* _MULTIROOT_COMPAT_H */

@@ -8,6 +8,7 @@
 #include <linux/pci.h>
 #include <linux/slab.h>
 
+#include "compat.h"
 #include "iommu/iommu.h"
 #include "pci/pci.h"
 #include "vfio/vfio.h"
@@ -83,6 +84,12 @@ static const struct vfio_device_ops mr_vfio_device_ops = {
 	.mmap = vfio_pci_core_mmap,
 	.request = vfio_pci_core_request,
 	.match = vfio_pci_core_match,
+#if MR_VFIO_TOKENS
+	.match_token_uuid = vfio_pci_core_match_token_uuid,
+#endif
+#if MR_VFIO_REGIONS
+	.get_region_info_caps = vfio_pci_ioctl_get_region_info,
+#endif
 };
 
 static int mr_vfio_probe(struct pci_dev *pdev, const struct pci_device_id *id)
