@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a guest's virtual CPU did, from the tracepoints of KVM and of the scheduler. Pure.
 
-Kernel: Documentation/trace/ftrace.rst; arch/x86/kvm/trace.h and include/trace/events/{kvm,sched}.h.
+Kernel: Documentation/trace/ftrace.rst; the trace.h of KVM and include/trace/events/{kvm,sched}.h.
 """
 
 from __future__ import annotations
