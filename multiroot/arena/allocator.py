@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from multiroot.arena.layout import METADATA_SIZE, check_size
 from multiroot.errors import ConflictError
-from multiroot.units import format_size
+from multiroot.units import MIB, format_size
 
 
 @dataclass(frozen=True, order=True)
@@ -57,7 +57,8 @@ def plan(used: Iterable[Extent], size: int, total: int) -> Extent:
         largest = max((gap.size for gap in gaps), default=0)
         raise ConflictError(
             f"the arena has no free extent of {format_size(size)}",
-            f"largest free: {format_size(largest)} of {format_size(sum(gap.size for gap in gaps))} in all",
+            f"largest free: {format_size(largest)} of {format_size(sum(gap.size for gap in gaps))} in all;"
+            f" a lab gets more by `multiroot lab up --vm-memory {size // MIB}M`",
         )
     best = min(fitting, key=lambda gap: (gap.size, gap.offset))
     return Extent(best.offset, size)

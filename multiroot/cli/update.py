@@ -103,7 +103,8 @@ def _show(data: dict[str, Any], as_json: bool) -> None:
         return
     print_table(("side", "step", "took ms >"), [(p["side"], p["name"], p["ms"]) for p in data["phases"]])
     if data.get("retired"):
-        say(f"root {data['root']} has the machine; its memory is {data['taking_over'] or 'complete'}")
+        still = data["taking_over"]
+        say(f"root {data['root']} has the machine" + (f" and is still {still}" if still else ", all of it"))
     elif "lost" in data:
         say(f"everything is taken back: {_given_back(data)}")
         print_lost(data["lost"])

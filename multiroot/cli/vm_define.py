@@ -115,6 +115,6 @@ def _edited(before: VmDefinition) -> VmDefinition:
             f"give an option: multiroot vm edit {before.name} --memory 1G",
         )
     text = click.edit(write(before), extension=".toml")
-    if text is None:
+    if text is None or not text.strip():
         raise BadRequestError("nothing was changed", f"see `multiroot vm show {before.name} --toml`")
     return parse(text, before.name)

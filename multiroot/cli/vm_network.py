@@ -139,6 +139,8 @@ def address_of(name: str) -> str:
         found = vm_pb2_grpc.VmServiceStub(channel).Get(vm_pb2.GetVmRequest(name=name), timeout=10)
     if address := address_in(found):
         return address
+    if found.state == "stopped":
+        raise ConflictError(f"{name} does not run, it is stopped", f"start it: multiroot vm start {name}")
     raise ConflictError(
         f"no address of {name} is known yet",
         f"has it booted, and does it ask for one? multiroot vm console {name}",

@@ -24,6 +24,7 @@ log = logging.getLogger("multirootd")
 
 Data = dict[str, Any]
 
+_BUSY_HINT = "`multiroot update show` tells how far it is; `multiroot handoff cancel` stops VMs on their way"
 HAND_BACK = "hand them back: `multiroot update abort`, or lose them: `multiroot root release --force`"
 
 
@@ -115,7 +116,7 @@ class Coordinator:
     def check_idle(self) -> None:
         """Raises ConflictError while something is under way: what is to follow it can't be said yet."""
         if self.doing:
-            raise ConflictError(f"the coordinator is busy: {self.doing}", "wait until it is done")
+            raise ConflictError(f"the coordinator is busy: {self.doing}", _BUSY_HINT)
 
     @asynccontextmanager
     async def _changing(self, what: str) -> AsyncIterator[Standing]:

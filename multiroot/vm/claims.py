@@ -56,7 +56,7 @@ def _free_if_stale(arena: Arena, entry: Entry, disk: Disk) -> None:
         if _mark(vm.name) == entry.record.definition:
             raise ConflictError(
                 f"the disk {disk.source} is VM {vm.name}'s, in root {vm.owner.root}",
-                f"end that one first: multiroot vm stop {vm.name} --force",
+                f"stop that one first: multiroot vm stop {vm.name}",
             )
     _free(arena, entry)
 

@@ -101,6 +101,10 @@ class Homes:
         try:
             entry = self._arena.allocate(f"{PREFIX}{name}", SIZE, crc32c(name.encode()))
         except ConflictError as error:
+            if self.exists(name):  # somebody was quicker
+                raise ConflictError(
+                    f"there is already a VM {name}", f"see `multiroot vm show {name}`"
+                ) from error
             raise ConflictError(f"cannot keep {name}: {error.message}", error.hint) from error
         with self._mapped(entry) as memory:
             _write(memory, entry, data)

@@ -187,6 +187,9 @@ class Instance:
             words = self.folder.last_words() or str(error)
             await self.discard()
             raise CommandError(f"{self.vmm.name} did not start {self.name}: {words}") from error
+        except BaseException:  # cancelled, too: nobody else knows of this VMM yet
+            await self.discard()
+            raise
         self._giver = giver
         self._write()
         self._begin_to_watch()

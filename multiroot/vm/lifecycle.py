@@ -17,6 +17,7 @@ from multiroot.vm.definition import VmDefinition, check_name, shared_address
 from multiroot.vm.home import Home
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
+from multiroot.vm.unbroken import unbroken
 from multiroot.vm.vmm import VmmGoneError
 
 POWER_OFF_S = 60  # a guest may take so long, unless told otherwise
@@ -34,6 +35,7 @@ class Lifecycle:
         self._homes = manager.homes
         self._files = manager.host.files
 
+    @unbroken
     async def define(self, definition: VmDefinition) -> None:
         """Have a new VM, which is stopped."""
         definition = definition.checked()
@@ -78,6 +80,7 @@ class Lifecycle:
         """Forget the files that no VM needs any more."""
         await asyncio.to_thread(self._files.sweep, self._homes.files)
 
+    @unbroken
     async def run(self, definition: VmDefinition) -> Instance:
         """Have a new VM and start it; there is none if it does not start."""
         await self.define(definition)
@@ -91,6 +94,7 @@ class Lifecycle:
             await self._sweep()
             raise
 
+    @unbroken
     async def start(self, name: str) -> Instance:
         """Start a VM that is stopped, or has failed, in this root."""
         state = self._state(name)
@@ -109,6 +113,7 @@ class Lifecycle:
 
         return await self._manager.run(definition, settled)
 
+    @unbroken
     async def edit(self, definition: VmDefinition) -> None:
         """Have a stopped VM be another one from its next start on."""
         definition = definition.checked()
@@ -142,6 +147,7 @@ class Lifecycle:
                     f"the VM {other} has the address {both}, too", f"see `multiroot vm show {other}`"
                 )
 
+    @unbroken
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Forget a VM that is stopped; with `force` one that is not is powered off at once."""
         state = self._state(name)

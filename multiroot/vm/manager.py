@@ -17,6 +17,7 @@ from multiroot.vm.door import Door
 from multiroot.vm.home import Homes
 from multiroot.vm.host import Host
 from multiroot.vm.instance import LIVE, Instance, VmState
+from multiroot.vm.unbroken import unbroken
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class VmManager:
         self._vms: dict[str, Instance] = {}
         self._allocating: set[str] = set()
 
+    @unbroken
     async def run(
         self, definition: VmDefinition, settled: Callable[[VmDefinition], None] = lambda _: None
     ) -> Instance:
@@ -257,6 +259,7 @@ class VmManager:
         """Whether the VM of that name was started anew since this one powered off."""
         return vm.state is VmState.STOPPED and entry.owner.epoch > vm.owner.epoch
 
+    @unbroken
     async def stop(self, name: str) -> None:
         """Power a VM off at once and give its memory back; only its definition is left, if it has one.
 
@@ -277,6 +280,7 @@ class VmManager:
             self.unregister(vm)
             await vm.discard()
 
+    @unbroken
     async def forget(self, name: str) -> None:
         """Free the memory of a VM that was lost with its root; only its definition is left, if it has one.
 

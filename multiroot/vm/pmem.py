@@ -59,7 +59,7 @@ def find(address: int, *, writable: bool, sys_block: Path = SYS_BLOCK, dev: Path
             f"{each.node} can't be a VM's disk: {why}", "`multiroot disk list` shows which can"
         )
     if writable and each.read_only:
-        raise BadRequestError(f"{each.node} can't be written to", "give it as read_only, or on the bus cd")
+        raise BadRequestError(f"{each.node} can't be written to", "add ,ro to it, or ,bus=cd")
     return each
 
 

@@ -72,7 +72,9 @@ def test_refusal_names_the_largest_gap() -> None:
     used = [Extent(METADATA_SIZE + 20 * HUGE_PAGE, 2 * HUGE_PAGE)]
     with pytest.raises(ConflictError, match="no free extent of 60 MiB") as refused:
         plan(used, 30 * HUGE_PAGE, TOTAL)
-    assert refused.value.hint == "largest free: 40 MiB of 60 MiB in all"
+    assert refused.value.hint == (
+        "largest free: 40 MiB of 60 MiB in all; a lab gets more by `multiroot lab up --vm-memory 60M`"
+    )
 
 
 @pytest.mark.parametrize(

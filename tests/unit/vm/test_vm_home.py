@@ -59,7 +59,7 @@ def test_what_one_root_keeps_all_read_and_change_and_forget(arenas: tuple[Arena,
         changed = replace(HOME, error=str(count))
         there.write(changed)
         assert here.read("vm0") == changed
-    with pytest.raises(ConflictError, match="cannot keep vm0: the arena already holds"):
+    with pytest.raises(ConflictError, match="there is already a VM vm0"):
         there.make(HOME)
     there.remove("vm0")
     assert arenas[0].entries() == []

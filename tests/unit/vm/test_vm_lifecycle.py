@@ -311,3 +311,38 @@ async def test_an_address_belongs_to_one_vm(life: Lifecycle, host: Host, card: C
     with pytest.raises(ConflictError, match="the VM vm0 has the address"):
         await life.edit(other)
     await life.edit(has)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1, 0.3])
+async def test_whoever_goes_away_leaves_a_vm_that_runs_and_nothing_else(
+    host: Host, manager: VmManager, life: Lifecycle, seconds: float
+) -> None:
+    """As one who types Ctrl-C: `vm run` goes on, whatever it was about to do."""
+    asking = asyncio.create_task(life.run(SMALL))
+    await asyncio.wait({asking}, timeout=seconds)  # no event tells how far it is, and any moment will do
+    asking.cancel()
+    await asyncio.wait({asking})
+    while manager.state("vm0") is not VmState.RUNNING:
+        await asyncio.sleep(0.01)
+    assert extents(host) == [HOME, "vm0"]
+    await wait_for_ticks(manager.get("vm0"), 3)
+    going = asyncio.create_task(life.remove("vm0", force=True))
+    await asyncio.sleep(0)
+    going.cancel()
+    while extents(host):
+        await asyncio.sleep(0.01)
+    assert manager.find("vm0") is None
+
+
+async def test_a_vm_whose_start_is_cut_off_leaves_no_vmm(host: Host, manager: VmManager) -> None:
+    """An agent that ends cancels all that it does."""
+    vm = manager.made(SMALL, host.arena.allocate("vm0", SMALL.ram_bytes, SMALL.checksum()), "")
+    starting = asyncio.create_task(vm.start())
+    while vm.vmm.process is None:
+        await asyncio.sleep(0)
+    process = vm.vmm.process
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert starting.cancelled()
+    assert not process.alive()
+    assert folders(host.run_dir) == []
