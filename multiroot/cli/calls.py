@@ -3,13 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from multiroot.cli.output import Progress
 from multiroot.phases import Phase
 from multiroot.rpc.progress import follow
 from multiroot.rpc.v1 import coordinator_pb2
+
+
+@contextmanager
+def goes_on(look: str) -> Iterator[None]:
+    """The body has an agent do something. Who leaves it by Ctrl-C is told that the agent does, and `look`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        error.add_note(f"the agent goes on with it: {look}")
+        raise
 
 
 def progress_call(
@@ -26,12 +37,8 @@ def progress_call(
 
     Agents bring to an end what they have begun. Who leaves this command is told so, and `look`: what to do.
     """
-    try:
-        with Progress().live() as show:
-            return follow(events, show, *also, hear=show.hear, handed=handed, wanted=wanted, empty=empty)
-    except (KeyboardInterrupt, SystemExit) as error:
-        error.add_note(f"the agent goes on with it: {look}")
-        raise
+    with goes_on(look), Progress().live() as show:
+        return follow(events, show, *also, hear=show.hear, handed=handed, wanted=wanted, empty=empty)
 
 
 def released_json(result: coordinator_pb2.ReleaseResult) -> dict[str, Any]:

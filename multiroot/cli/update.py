@@ -128,7 +128,9 @@ def _follow(call: Callable[[Any], Iterable[Any]]) -> dict[str, Any]:
     with connect() as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         old_root = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=10).root
-        progress = progress_call(call(stub), seen.append, wanted=["updated", "released"])
+        progress = progress_call(
+            call(stub), seen.append, wanted=["updated", "released"], look="`multiroot update abort` ends it"
+        )
     result, taking_over = progress.updated, ""
     if result.retiring:
         with Progress().live() as show:

@@ -20,6 +20,7 @@ from multiroot.vm.fields import as_text, to_data
 if TYPE_CHECKING:
     from multiroot.rpc.v1 import vm_pb2
 
+_LOOK = "`multiroot vm list` shows it"
 POWER_OFF_S = 60  # as in multiroot/vm/lifecycle.py, which need not be loaded here
 
 root_option = click.option(
@@ -75,6 +76,7 @@ def run(
     nor the file says has its default.
     """
     from multiroot.cli import vm_files
+    from multiroot.cli.calls import goes_on
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
     from multiroot.vm.messages import definition_to_proto
 
@@ -82,7 +84,8 @@ def run(
     with connect(root) as channel:
         vm_files.send(channel, files)
         request = vm_pb2.RunVmRequest(definition=definition_to_proto(definition))
-        started = vm_pb2_grpc.VmServiceStub(channel).Run(request)
+        with goes_on(_LOOK):
+            started = vm_pb2_grpc.VmServiceStub(channel).Run(request)
     _say_running(started, as_json)
 
 
@@ -92,9 +95,10 @@ def run(
 @json_option
 def start(name: str, root: str | None, as_json: bool) -> None:
     """Start the VM NAME, which is stopped or has failed, in the root that is asked."""
+    from multiroot.cli.calls import goes_on
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
-    with connect(root) as channel:
+    with connect(root) as channel, goes_on(_LOOK):
         started = vm_pb2_grpc.VmServiceStub(channel).Start(vm_pb2.StartVmRequest(name=name))
     _say_running(started, as_json)
 

@@ -24,6 +24,7 @@ log = logging.getLogger("multirootd")
 
 Data = dict[str, Any]
 
+_UPDATING = "updating"
 _BUSY_HINT = "`multiroot update show` tells how far it is; `multiroot handoff cancel` stops VMs on their way"
 HAND_BACK = "hand them back: `multiroot update abort`, or lose them: `multiroot root release --force`"
 
@@ -67,6 +68,9 @@ class Coordinator:
         self._steps = steps
         self._phases = phases
         self.doing = ""  # what it is busy with
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._unwanted = False  # the update under way goes no further: somebody waits to take it back
 
     @property
     def standing(self) -> Standing:
@@ -108,10 +112,12 @@ class Coordinator:
         """Hold the coordinator while the body runs; raises ConflictError when it is held already."""
         self.check_idle()
         self.doing = what
+        self._idle.clear()
         try:
             yield
         finally:
             self.doing = ""
+            self._idle.set()
 
     def check_idle(self) -> None:
         """Raises ConflictError while something is under way: what is to follow it can't be said yet."""
@@ -151,7 +157,7 @@ class Coordinator:
         another kernel, or other resources, than the update under way has.
         """
         _need_step(until)
-        async with self._changing("updating") as standing:
+        async with self._changing(_UPDATING) as standing:
             if standing.undoing and standing.begun and not self.joined:
                 raise ConflictError(
                     f"the update is being taken back and stands at {standing.state}",
@@ -171,6 +177,7 @@ class Coordinator:
             await self._bring_up(begins, launch)
             for name in wanted:
                 if name in UPDATE and name != PhaseName.RETIRE and not self._done(name):
+                    self._check_wanted()
                     await self._try(name, told if name == PhaseName.HANDOVER else {})
             return self.state
 
@@ -209,8 +216,15 @@ class Coordinator:
     async def abort(self, *, force: bool = False) -> list[str]:
         """Give everything back from any step before commit: VMs first, then CPUs and memory.
 
-        A VM that does not come back stops it, unless `force`. Returns the names of the VMs that were lost.
+        An update that is under way takes no further step, and is waited for. A VM that does not come back
+        keeps it from that, unless `force`. Returns the names of the VMs that were lost.
         """
+        if self.doing == _UPDATING:
+            self._unwanted = True
+            try:
+                await self._idle.wait()
+            finally:
+                self._unwanted = False
         async with self._changing("aborting the update"):
             if self.state in (State.COMMITTED, State.RETIRING):
                 raise ConflictError("the update is committed", "start another one to go back to this kernel")
@@ -218,6 +232,12 @@ class Coordinator:
                 # VMs may have been handed over one by one: to be taken back like the step that moves all.
                 self._journal.write(PhaseName.HANDOVER, Edge.BEGIN)
             return await self._take_back(Undoing(force=force), "multiroot update abort")
+
+    def _check_wanted(self) -> None:
+        if self._unwanted:
+            raise ConflictError(
+                "the update is being aborted", "`multiroot update show` tells how far that is"
+            )
 
     def _done(self, name: str) -> bool:
         reached = self.state
@@ -232,6 +252,7 @@ class Coordinator:
         """
         try:
             for name in names:
+                self._check_wanted()
                 await self._do(name, begins.get(name, {}))
         except (Exception, asyncio.CancelledError) as error:
             if keep and isinstance(error, MultirootError) and PhaseName.START in self.begun:

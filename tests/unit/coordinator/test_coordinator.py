@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -216,6 +217,33 @@ async def test_an_abort_undoes_whatever_was_done(tmp_path: Path, until: str) -> 
     first = ["undo handover"] if until in ("start", "join") else []
     assert log == [*first, *(f"undo {s}" for s in reversed(done))]
     assert c.state is State.IDLE
+
+
+@pytest.mark.parametrize("during", ["load", "join", "handover", "commit"])
+async def test_an_abort_ends_an_update_that_is_under_way(tmp_path: Path, during: str) -> None:
+    """Whoever gave the command may be gone; it would go on to where nothing can be taken back."""
+    log: list[str] = []
+    aborting: list[asyncio.Task[list[str]]] = []
+
+    class Slow(FakeStep):
+        async def do(self, data: Mapping[str, Data]) -> Data:
+            aborting.append(asyncio.create_task(c.abort()))
+            await asyncio.sleep(0)
+            return await super().do(data)
+
+    c = coordinator(tmp_path, log, **{during: Slow(during, log)})
+    if during == "commit":
+        assert await c.update({}, "commit") is State.COMMITTED
+        with pytest.raises(ConflictError, match="committed"):
+            await aborting[0]
+        return
+    with pytest.raises(ConflictError, match="is being aborted"):
+        await c.update({}, "retire")
+    assert await aborting[0] == []
+    assert c.state is State.IDLE
+    done = [*STEPS, *UPDATE][: [*STEPS, *UPDATE].index(during) + 1]
+    assert [line for line in log if line.startswith("do ")] == [f"do {name}" for name in done]
+    assert await c.update({}, "load") is State.LOADED, "the next one is wanted"
 
 
 async def test_nothing_is_aborted_behind_a_vm_that_does_not_come_back(tmp_path: Path) -> None:
