@@ -148,7 +148,7 @@ def _checked(source: str) -> str:
         )
     raise BadRequestError(
         f"not a disk that every root reaches: {source!r}",
-        "`multiroot disk list` in a root shows those there are: pmem:0x1c0000000",
+        "`multiroot disk list` in a root shows those there are, which look like pmem:0x1c0000000",
     )
 
 
