@@ -22,8 +22,15 @@ from multiroot.lab import build
 from multiroot.launch import record
 from multiroot.workbench import kernel_build
 
-# Those that do their work here and now, whatever is said: a doctor's checks, endless output.
-LEFT_OUT = {("multiroot", "doctor"), ("multiroot", "lab", "doctor"), ("multiroot", "completion")}
+# Those that do their work here and now, whatever is said: checks, endless output, a page that is served until
+# somebody ends it.
+LEFT_OUT = {
+    ("multiroot", "bench", "imports"),
+    ("multiroot", "completion"),
+    ("multiroot", "doctor"),
+    ("multiroot", "lab", "doctor"),
+    ("multiroot", "lab", "ui"),
+}
 COMMANDS = [
     (path, command)
     for path, command in reference.walk(cli, ("multiroot",))
