@@ -103,8 +103,11 @@ def _show(data: dict[str, Any], as_json: bool) -> None:
         return
     print_table(("side", "step", "took ms >"), [(p["side"], p["name"], p["ms"]) for p in data["phases"]])
     if data.get("retired"):
+        from multiroot.rpc.successor import COMPLETE
+
         still = data["taking_over"]
-        say(f"root {data['root']} has the machine" + (f" and is still {still}" if still else ", all of it"))
+        has = ", all of it" if still in ("", *COMPLETE) else f" and is still {still}"
+        say(f"root {data['root']} has the machine{has}")
     elif "lost" in data:
         say(f"everything is taken back: {_given_back(data)}")
         print_lost(data["lost"])

@@ -50,7 +50,7 @@ def test_an_update_is_followed_to_the_new_root(run: Run, agent: FakeAgent) -> No
     assert rows == [
         ["old", "root", "carve", "1.5"],
         ["new", "root", "adopt", "memory", "2.0"],
-        ["root", "2", "has", "the", "machine;", "its", "memory", "is", "done"],
+        ["root", "2", "has", "the", "machine,", "all", "of", "it"],
     ]
     assert agent.requests("Update") == [
         coordinator_pb2.UpdateRequest(
@@ -179,7 +179,7 @@ def test_resume_follows_an_update_to_the_new_root(run: Run, agent: FakeAgent) ->
     result = coordinator_pb2.UpdateResult(state="committed", root=2, retiring=True)
     agent.answer("Resume", coordinator_pb2.Progress(updated=result))
     done = run("update", "resume")
-    assert (done.code, done.out.splitlines()[-1]) == (0, "root 2 has the machine; its memory is done")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "root 2 has the machine, all of it")
 
 
 def test_resume_finishes_taking_an_update_back(run: Run, agent: FakeAgent) -> None:
