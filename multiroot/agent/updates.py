@@ -21,7 +21,7 @@ from multiroot.coordinator.coordinator_service import CoordinatorParts, Coordina
 from multiroot.coordinator.crash import CrashWatch, Report
 from multiroot.coordinator.join import Console
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.steps import LaunchContext, make_steps, report
+from multiroot.coordinator.steps import LaunchContext, make_plan, make_steps, report
 from multiroot.coordinator.update import UpdateContext, make_update_steps
 from multiroot.errors import MultirootError
 from multiroot.net.network import RootNetwork
@@ -162,7 +162,7 @@ class Updates:
             coordinator=self.coordinator,
             adoption=self.adoption,
             phases=self._root.phases,
-            plan=self._plan,
+            plan=lambda request: make_plan(self._launch, request),
             hand_over=self._handoffs.hand_over,
             expect=self._handoffs.expect,
             cancel=self._cancel,
@@ -172,12 +172,6 @@ class Updates:
             crash=lambda: self._crash_watch.report,
         )
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorService(parts), server)
-
-    async def _plan(self, request: coordinator_pb2.LaunchRequest) -> str:
-        # What a root that has just started does not need is not what others wait for.
-        from multiroot.coordinator.planning import make_plan
-
-        return await make_plan(self._launch, request)
 
     async def _cancel(self, name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
         """The canary first: it is not to begin to go meanwhile."""

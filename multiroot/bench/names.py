@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 OURS = "multi-root"
-TRACED = "multi-root (traced)"  # one handoff with tracepoints on, which is not compared
+TRACED = "multi-root (traced)"  # handoffs with tracepoints on, which are not compared
 FIRST = "first of an update"  # into a root that has just started and has had the canary
 COLD = "first of a launch"  # into one that has had no VM at all
 LATER = "later"  # into one that has taken VMs before

@@ -7,10 +7,7 @@ knows how a kernel is entered.
 
 from __future__ import annotations
 
-import asyncio
-
 from multiroot.coordinator.coordinator import Data
-from multiroot.coordinator.requests import request_data
 from multiroot.coordinator.steps import LaunchContext
 from multiroot.launch import kernels
 from multiroot.launch.facts import facts_of
@@ -19,13 +16,7 @@ from multiroot.launch.session import Prepared, prepare
 from multiroot.plan.request import Request
 from multiroot.rpc.keys import Keys
 from multiroot.rpc.token_file import TOKEN_FILE
-from multiroot.rpc.v1 import coordinator_pb2
 from multiroot.units import parse_cpu_list
-
-
-async def make_plan(context: LaunchContext, request: coordinator_pb2.LaunchRequest) -> str:
-    """The plan for `request` as JSON; changes nothing. Raises what the planner refuses with."""
-    return (await asyncio.to_thread(prepare_launch, context, request_data(request))).plan.to_json()
 
 
 def prepare_launch(context: LaunchContext, request: Data, keys: Keys | None = None) -> Prepared:

@@ -18,6 +18,7 @@ from multiroot.clocks import wall_clock
 from multiroot.coordinator import crash
 from multiroot.coordinator.coordinator import HAND_BACK, Data, Step, Undoing
 from multiroot.coordinator.join import CONSOLES, JOIN_TIMEOUT_S, BootWatch, Console, wait_for_join
+from multiroot.coordinator.requests import request_data
 from multiroot.device.handle import Device
 from multiroot.errors import MultirootError, PeerLostError
 from multiroot.launch import carve as carving
@@ -30,7 +31,7 @@ from multiroot.root.peers import Peers, Role
 from multiroot.rpc.keys import Keys, make_pair
 from multiroot.rpc.status import translated
 from multiroot.rpc.token_file import TOKEN_FILE
-from multiroot.rpc.v1 import root_pb2, root_pb2_grpc
+from multiroot.rpc.v1 import coordinator_pb2, root_pb2, root_pb2_grpc
 from multiroot.units import format_cpu_list
 
 if TYPE_CHECKING:
@@ -114,6 +115,21 @@ def make_steps(context: LaunchContext) -> dict[str, Step]:
     }
 
 
+async def make_plan(context: LaunchContext, request: coordinator_pb2.LaunchRequest) -> str:
+    """The plan for `request` as JSON; changes nothing. Raises what the planner refuses with."""
+    return (await asyncio.to_thread(_prepare, context, request_data(request))).plan.to_json()
+
+
+def _prepare(context: LaunchContext, request: Data, keys: Keys | None = None) -> Prepared:
+    """See `prepare_launch`. An agent that starts has nothing to plan, and a new root's is waited for.
+
+    What this imports in its thread keeps no other call waiting.
+    """
+    from multiroot.coordinator.planning import prepare_launch
+
+    return prepare_launch(context, request, keys)
+
+
 def _planned(data: Mapping[str, Data]) -> Plan:
     from multiroot.plan.planner import Plan
 
@@ -128,11 +144,7 @@ class PlanStep:
 
     async def do(self, data: Mapping[str, Data]) -> Data:
         ours, theirs = await asyncio.to_thread(make_pair)
-        # Here, as in `_planned`: an agent that starts has nothing to plan, and a new root's is waited for.
-        from multiroot.coordinator.planning import prepare_launch
-
-        request = data["plan"]["request"]
-        prepared = await asyncio.to_thread(prepare_launch, self.context, request, theirs)
+        prepared = await asyncio.to_thread(_prepare, self.context, data["plan"]["request"], theirs)
         self.context.prepared, self.context.keys = prepared, ours
         return {
             "plan": prepared.plan.to_json(),

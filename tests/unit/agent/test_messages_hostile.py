@@ -33,9 +33,8 @@ from multiroot.coordinator.adoption import Adoption, AdoptionContext
 from multiroot.coordinator.coordinator import Coordinator
 from multiroot.coordinator.coordinator_service import CoordinatorParts, CoordinatorService
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.planning import make_plan
 from multiroot.coordinator.states import STEPS
-from multiroot.coordinator.steps import LaunchContext, PlanStep
+from multiroot.coordinator.steps import LaunchContext, PlanStep, make_plan
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.handoff.evacuation import Outcome
 from multiroot.handoff.handoff_service import HandoffService
