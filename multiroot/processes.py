@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
@@ -13,6 +14,8 @@ from pathlib import Path
 
 PROC = Path("/proc")
 LOWEST = 19  # nice(2)
+_SYS_PIDFD_GETFD = 438  # on all architectures
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,22 @@ def open_pidfd(pid: int) -> int:
         if error.errno == errno.EINVAL:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
         raise
+
+
+def copied_fd(pid: int, fd: int) -> int:
+    """A descriptor of the open file that another process has as `fd` (pidfd_getfd(2), which Python lacks).
+
+    Raises OSError if this user may not have it, ProcessLookupError or EBADF if it is gone.
+    """
+    pidfd = open_pidfd(pid)
+    try:
+        made: int = _LIBC.syscall(_SYS_PIDFD_GETFD, pidfd, fd, 0)
+        if made < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    finally:
+        os.close(pidfd)
+    return made
 
 
 def send(pid: int, *numbers: signal.Signals, start: int | None = None) -> bool:

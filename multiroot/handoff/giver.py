@@ -175,7 +175,8 @@ class Attempt:
                 connecting.cancel()
                 hinting.cancel()
                 await asyncio.wait({connecting, hinting})
-            self._late.open()
+            # A look at all files that the VMM has open.
+            await asyncio.to_thread(self._late.open)
             if hints:
                 # Not later: what is done for one in its turn, all that come after it wait for.
                 request = handoff_pb2.HintRequest(name=self._vm.name, hints=hints)
@@ -191,7 +192,7 @@ class Attempt:
             self.taken.set()
             await reach(FailPoint.GIVER_TAKEN, self._vm.name)
             # Before anything else that takes time: a sender waits for each of them.
-            await self._pass_on()
+            self._late.pass_on()
             settled = await self._settled(call)
         finally:
             call.cancel()
@@ -201,11 +202,6 @@ class Attempt:
             raise settled.error
         return result
 
-    async def _pass_on(self) -> None:
-        """Send on what has come for the guest since it stopped here."""
-        if self._late.expected:
-            self._late.pass_on(await self._vm.vmm.stopped())
-
     async def _settled(self, call: TransferCall) -> Settled:
         """Wait until the network knows where the guest runs. Until then more may come for it here."""
         try:
@@ -214,7 +210,7 @@ class Attempt:
         except MultirootError as error:
             log.warning("whether %s is settled in root %d: %s", self._vm.name, self._to.root, error)
             settled = Settled(error=None if _answer_lost(error) else error)
-        await self._pass_on()
+        self._late.pass_on()
         return settled
 
     async def _connect(self) -> None:
@@ -303,7 +299,7 @@ class Attempt:
         with self._phases.phase(PhaseName.END_OLD_QEMU, vm=self._vm.name):
             await self._gone(self._vm.word.read())
             # Those that have come to the tap until it was gone.
-            self._late.pass_on(saved.stopped_ns)
+            self._late.pass_on()
         return result_of(self._vm.name, answer, saved)
 
     async def settle(self, error: BaseException) -> coordinator_pb2.HandoffResult | None:

@@ -10,15 +10,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from multiroot.clocks import wall_clock
 from multiroot.errors import MultirootError
 from multiroot.vm.host import LateFrames
 from multiroot.vm.instance import Instance
 
 log = logging.getLogger(__name__)
-
-# Before QEMU says that the guest stands still it does so for a while. A frame that comes twice does no harm.
-MARGIN_NS = 2_000_000
 
 
 class LateTraffic:
@@ -30,16 +26,12 @@ class LateTraffic:
         self._frames: LateFrames | None = None
 
     def open(self) -> None:
-        """Prepare; `expected` tells whether there is anything to wait for."""
+        """Prepare."""
         vm = self._vm
         # A paused guest answers nobody, before and after.
-        if vm.taps and vm.host.network and not vm.paused:
+        if vm.taps and vm.host.network and not vm.paused and vm.vmm.process:
             with self._no_harm():
-                self._frames = vm.host.network.late_frames(vm.taps, self._root)
-
-    @property
-    def expected(self) -> bool:
-        return self._frames is not None
+                self._frames = vm.host.network.late_frames(vm.cards, self._root, vm.vmm.process.pid)
 
     def listen(self) -> None:
         """Note what comes from now on."""
@@ -47,14 +39,12 @@ class LateTraffic:
             with self._no_harm():
                 self._frames.listen()
 
-    def pass_on(self, stopped_ns: int) -> None:
-        """Send on what has come since the guest stopped, ns on the machine-wide clock; each frame once."""
-        if not self._frames:
-            return
-        since_ns = stopped_ns - MARGIN_NS - wall_clock(self._vm.host.clock).offset()
-        with self._no_harm():
-            if count := self._frames.pass_on(since_ns):
-                log.info("%s: %d frames passed on to root %d", self._vm.name, count, self._root)
+    def pass_on(self) -> None:
+        """The guest runs elsewhere: send on what it has not got; each frame once."""
+        if self._frames:
+            with self._no_harm():
+                if count := self._frames.pass_on():
+                    log.info("%s: %d frames passed on to root %d", self._vm.name, count, self._root)
 
     def close(self) -> None:
         """Note nothing any more."""

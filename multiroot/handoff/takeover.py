@@ -92,6 +92,8 @@ class Takeover:
             resumed = vm.vmm.resume_loaded()
         # At once: from here on what this agent does is to be no reason for the guest to wait.
         vm.hurry(False)
+        # Before its giver sends on what has come meanwhile.
+        vm.cards_are_here()
         return Blackout(resumed, switch.stamps(), switched, seen)
 
     def _take(self, incoming: Incoming, until: Step) -> None:

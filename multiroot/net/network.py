@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -125,9 +125,17 @@ class RootNetwork:
         """In the body, this thread is in the guests' network. Do not wait for anything there."""
         return namespace.entered()
 
-    def late_frames(self, taps: Sequence[str], root: int) -> LateFrames:
-        """What comes to these taps while their guest goes to root `root`, which is beside this one."""
-        return LateFrames(taps, GUEST_LINKS[root > self._root])
+    def behind(self, cards: Mapping[str, str]) -> None:
+        """Let the bridge know that MAC addresses are behind taps, by whose names they are given, before
+        anything has come from there. Raises MultirootError if a tap is gone.
+        """
+        _started(self._guests).learn(cards)
+
+    def late_frames(self, cards: Mapping[str, str], root: int, vmm: int) -> LateFrames:
+        """What comes for cards, MAC addresses by tap, of process `vmm` while their guest goes to root `root`,
+        which is beside this one.
+        """
+        return LateFrames(cards, GUEST_LINKS[root > self._root], vmm)
 
     async def _watch(self, events: DeviceEvents) -> None:
         try:

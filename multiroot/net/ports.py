@@ -13,7 +13,7 @@ import struct
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
-SIOCGIFHWADDR = 0x8927
+_SIOCGIFHWADDR = 0x8927
 _SIOCGIFINDEX = 0x8933
 _SIOCBRADDIF = 0x89A2
 IFF_UP = 1
@@ -23,10 +23,21 @@ IFREQ_FLAGS = struct.Struct("16sH22x")
 _INDEX = struct.Struct("16si20x")
 
 
+def index_of(sock: socket.socket, name: str) -> int:
+    """The number of the device `name` in the network namespace of `sock`. Raises OSError."""
+    index: int = _INDEX.unpack(fcntl.ioctl(sock, _SIOCGIFINDEX, _INDEX.pack(name.encode(), 0)))[1]
+    return index
+
+
+def mac_of(sock: socket.socket, name: str) -> bytes:
+    """The address of the device `name` in the network namespace of `sock`. Raises OSError."""
+    answer = fcntl.ioctl(sock, _SIOCGIFHWADDR, IFREQ_FLAGS.pack(name.encode(), 0))
+    return answer[18:24]
+
+
 def add_port(sock: socket.socket, name: str, bridge: str) -> None:
     """Make the device `name` a port of `bridge`, in the network namespace of `sock`. Raises OSError."""
-    answer = fcntl.ioctl(sock, _SIOCGIFINDEX, _INDEX.pack(name.encode(), 0))
-    fcntl.ioctl(sock, _SIOCBRADDIF, _INDEX.pack(bridge.encode(), _INDEX.unpack(answer)[1]))
+    fcntl.ioctl(sock, _SIOCBRADDIF, _INDEX.pack(bridge.encode(), index_of(sock, name)))
 
 
 def bring_up(sock: socket.socket, name: str) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,8 +53,13 @@ class Network(Protocol):
     def inside(self) -> AbstractContextManager[None]:
         """In the body, this thread is in the guests' network."""
 
-    def late_frames(self, taps: Sequence[str], root: int) -> LateFrames:
-        """Of cards behind these taps whose guest goes to another root."""
+    def behind(self, cards: Mapping[str, str]) -> None:
+        """Cards, MAC addresses by tap, are here from now on; raises MultirootError if the network is not told
+        so. It is told, too, by what their guest sends.
+        """
+
+    def late_frames(self, cards: Mapping[str, str], root: int, vmm: int) -> LateFrames:
+        """Of these cards of process `vmm`, whose guest goes to another root."""
 
 
 class LateFrames(Protocol):
@@ -63,8 +68,8 @@ class LateFrames(Protocol):
     def listen(self) -> None:
         """Note what comes from now on."""
 
-    def pass_on(self, since_ns: int) -> int:
-        """Send those since `since_ns` (wall clock) to where the guest is now, and say how many there were.
+    def pass_on(self) -> int:
+        """The guest runs elsewhere: send there what it has not got, and say how many frames there were.
 
         May be called again; each frame is sent once.
         """

@@ -15,7 +15,7 @@ from pathlib import Path
 from multiroot.arena.arena import Entry, OwnerWord
 from multiroot.arena.layout import Owner
 from multiroot.clocks import wall_clock
-from multiroot.errors import CommandError, ConflictError
+from multiroot.errors import CommandError, ConflictError, MultirootError
 from multiroot.net.vhost import open_vhost
 from multiroot.processes import ProcessId
 from multiroot.vm import console_keeper, firmware, seed
@@ -228,6 +228,21 @@ class Instance:
             assert network
             await network.bring_up(tap)
         self._await_addresses()
+
+    def cards_are_here(self) -> None:
+        """Have the guests' network send here what is for its cards. It hears that from the guest, too, so
+        nothing fails if this does.
+        """
+        try:
+            if self.taps and self.host.network:
+                self.host.network.behind(self.cards)
+        except MultirootError as error:
+            log.warning("%s: its network hears later that it is here: %s", self.name, error)
+
+    @property
+    def cards(self) -> dict[str, str]:
+        """MAC addresses of its cards by their taps; none if this root has no network."""
+        return {tap: card.mac for tap, card in zip(self.taps, self.definition.cards, strict=bool(self.taps))}
 
     def _await_addresses(self) -> None:
         """Note what a server gives its cards, as long as that is not known."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +57,9 @@ class UnpluggedTaps:
     def inside(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def late_frames(self, taps: Sequence[str], root: int) -> LateFrames:
+    def behind(self, cards: Mapping[str, str]) -> None:
+        """Nobody is at the other end."""
+
+    def late_frames(self, cards: Mapping[str, str], root: int, vmm: int) -> LateFrames:
         """Only an agent hands VMs over with their network."""
         raise NotImplementedError
