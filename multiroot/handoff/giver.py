@@ -220,11 +220,16 @@ class Attempt:
             sock = await wire.connect(stream)
         except OSError as error:
             raise PeerLostError(f"{self._taker} does not answer on {stream.host}:{stream.port}") from error
-        self._outgoing = OutgoingState(sock, stream.key, self._vm.name)
+        self._outgoing = OutgoingState(sock, stream.key, self._vm.name, self._heard)
         with self._outgoing.vmm_end as end:
             sock.sendall(await garbage(FailPoint.GIVER_WIRE, self._vm.name))
             end.sendall(await garbage(FailPoint.GIVER_STREAM, self._vm.name))
             await self._vm.vmm.connect(end.fileno())
+
+    def _heard(self) -> None:
+        """The taker has hung up; in the relay's thread, for the event loop hears of it later."""
+        if self._vm.word.read() != self._vm.owner:
+            self._late.pass_on()
 
     async def _prepare_taker(self) -> wire.Endpoint:
         vm = self._vm

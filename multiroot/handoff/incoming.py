@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 
 from multiroot.arena.layout import Owner
@@ -13,8 +14,11 @@ from multiroot.handoff import wire
 from multiroot.handoff.relay import IncomingState
 from multiroot.passthrough.devices import DeviceState
 from multiroot.phases import Phase, Phases
+from multiroot.vm.host import Arrival
 from multiroot.vm.instance import Instance
 from multiroot.vm.vmm import Resumed
+
+log = logging.getLogger(__name__)
 
 # A giver that prepared and never connected is dead or has changed its mind.
 PREPARED_FOR_S = 120.0
@@ -39,6 +43,18 @@ class Incoming:
     hinted: asyncio.Task[None] | None = None
     transferring: bool = False
     device: DeviceState | None = None
+    arrival: Arrival | None = None  # of its cards, for the guests' network
+
+    def runs_here(self) -> None:
+        """Let the network and the giver know, at once and before anybody is told by words: frames that came
+        meanwhile are still with the giver. If this fails, both hear it later.
+        """
+        try:
+            if self.arrival:
+                self.arrival.tell()
+        except OSError as error:
+            log.warning("%s: its network hears later that it is here: %s", self.vm.name, error.strerror)
+        self.connected.result().hang_up()
 
     @property
     def taken(self) -> bool:
@@ -61,6 +77,8 @@ class Incoming:
         if not self.connected.cancel() and not self.connected.cancelled() and not self.connected.exception():
             self.connected.result().close()
         self.switch.close()
+        if self.arrival:
+            self.arrival.close()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ None of it is needed for the handoff: if something fails here, frames are lost, 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,7 @@ class LateTraffic:
         self._vm = vm
         self._root = root
         self._frames: LateFrames | None = None
+        self._lock = threading.Lock()
 
     def open(self) -> None:
         """Prepare."""
@@ -40,16 +42,17 @@ class LateTraffic:
                 self._frames.listen()
 
     def pass_on(self) -> None:
-        """The guest runs elsewhere: send on what it has not got; each frame once."""
-        if self._frames:
-            with self._no_harm():
-                if count := self._frames.pass_on():
-                    log.info("%s: %d frames passed on to root %d", self._vm.name, count, self._root)
+        """The guest runs elsewhere: send on what it has not got; each frame once. Any thread may call."""
+        with self._lock, self._no_harm():
+            if self._frames and (count := self._frames.pass_on()):
+                log.info("%s: %d frames passed on to root %d", self._vm.name, count, self._root)
 
     def close(self) -> None:
         """Note nothing any more."""
-        if self._frames:
-            self._frames.close()
+        with self._lock:
+            if self._frames:
+                self._frames.close()
+            self._frames = None
 
     @contextmanager
     def _no_harm(self) -> Iterator[None]:

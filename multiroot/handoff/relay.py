@@ -52,7 +52,11 @@ class Relay(ABC):
 class OutgoingState(Relay):
     """The giver's half."""
 
-    def __init__(self, sock: socket.socket, key: bytes, vm: str) -> None:
+    def __init__(self, sock: socket.socket, key: bytes, vm: str, heard: Callable[[], None]) -> None:
+        """`heard` is called, in the thread, when the taker has hung up after all was sent. It has the VM
+        then, or it never will.
+        """
+        self._heard = heard
         self._sealer = Sealer(key)
         self._buffer = memoryview(bytearray(MAX_DATA))
         super().__init__(sock, vm)
@@ -70,6 +74,14 @@ class OutgoingState(Relay):
         finally:
             # What our VMM still writes has to fail: it must not take a state for sent that is not.
             _hang_up(self._vmm)
+        self._wait_for_taker()
+
+    def _wait_for_taker(self) -> None:
+        with suppress(OSError):  # of a connection that is gone all is known
+            self._wire.shutdown(socket.SHUT_WR)
+            self._wire.recv(1)
+        if not self._closing:
+            self._heard()
 
     def _send(self, data: memoryview) -> None:
         prefix = self._sealer.seal(data)
@@ -93,6 +105,11 @@ class IncomingState(Relay):
     def ended(self) -> bool:
         """Whether nothing more is passed on."""
         return self._done.is_set()
+
+    def hang_up(self) -> None:
+        """The VM is ours: a giver hears that first from this."""
+        with suppress(OSError):
+            self._wire.shutdown(socket.SHUT_WR)
 
     def check(self) -> None:
         """Block until the trailer has been checked; raises DamagedStateError if the state is not whole."""

@@ -89,11 +89,10 @@ class Takeover:
             resumed = vm.vmm.stay_loaded()
         else:
             self._take(incoming, Step.GONE)
+            incoming.runs_here()
             resumed = vm.vmm.resume_loaded()
         # At once: from here on what this agent does is to be no reason for the guest to wait.
         vm.hurry(False)
-        # Before its giver sends on what has come meanwhile.
-        vm.cards_are_here()
         return Blackout(resumed, switch.stamps(), switched, seen)
 
     def _take(self, incoming: Incoming, until: Step) -> None:

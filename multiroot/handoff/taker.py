@@ -16,7 +16,7 @@ from multiroot.arena.allocator import Extent
 from multiroot.arena.arena import Standing
 from multiroot.arena.layout import Owner
 from multiroot.arena.switch import Switch
-from multiroot.errors import BadRequestError, CommandError, ConflictError
+from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
 from multiroot.handoff import wire
 from multiroot.handoff.ahead import Ahead, is_the_same_for_long
 from multiroot.handoff.incoming import Incoming, Taken
@@ -27,6 +27,7 @@ from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.vm import cpu_model
 from multiroot.vm.definition import VmDefinition
+from multiroot.vm.host import Arrival
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.manager import VmManager
 from multiroot.vm.notices import Notice
@@ -176,11 +177,19 @@ class Taker:
             # Not later: what comes for all stations while the guest stands still waits for it in the tap, and
             # what the guest sends first gets out.
             await incoming.vm.bring_up_taps()
+            incoming.arrival = self._arriving(incoming.vm)
             incoming.vm.hurry(True)
         except BaseException:
             self._in_background(self.abort(name))
             raise
         return incoming
+
+    def _arriving(self, vm: Instance) -> Arrival | None:
+        try:
+            return self._host.network.arriving(vm.cards) if vm.taps and self._host.network else None
+        except MultirootError as error:
+            log.warning("the network of %s will hear late that it is here: %s", vm.name, error)
+            return None
 
     def give_up(self, incoming: Incoming) -> None:
         """`transfer` will not be called after `ready`."""

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 
 from multiroot.errors import MultirootError
 from multiroot.net import namespace, ports
-from multiroot.net.forwarding import learn
+from multiroot.net.forwarding import Moving
 from multiroot.net.packet_filter import attach_filter
 from multiroot.net.plan import GUEST_BRIDGE
 from multiroot.net.tap import LARGEST, VNET_HEADER, queues_of
@@ -61,7 +61,8 @@ class LateFrames:
         try:
             with namespace.entered():
                 self._sockets = tuple(self._made() for _ in self._cards)
-                self._bridge = self._open.enter_context(_route_socket())
+            self._moving = Moving(dict.fromkeys(self._cards.values(), link))
+            self._open.callback(self._moving.close)
             self._queues = queues_of(vmm, self._cards)
             for queue in self._queues:
                 self._open.callback(queue.close)
@@ -99,9 +100,7 @@ class LateFrames:
         count = 0
         try:
             if self._first:
-                link = ports.index_of(self._bridge, self._link)
-                for mac in self._cards.values():
-                    learn(self._bridge, mac, link)
+                self._moving.tell()
             for sock, tap in zip(self._sockets, self._cards, strict=True):
                 sender = ports.mac_of(sock, GUEST_BRIDGE)
                 for frame in self._missed(sock, tap):
@@ -157,7 +156,3 @@ def _frames(sock: socket.socket) -> Iterator[bytes]:
             # That the tap is gone is told once, before what had come until then.
             if error.errno != errno.ENETDOWN:
                 raise
-
-
-def _route_socket() -> socket.socket:
-    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)

@@ -8,14 +8,13 @@ import os
 import socket
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from multiroot.errors import MultirootError
 from multiroot.net import namespace, ports
-from multiroot.net.forwarding import learn
 from multiroot.net.plan import AddAddress, AddBridge, AddPort, BringUp, GiveToGuests, Link, Step
 
 
@@ -110,15 +109,6 @@ class Netlink:
                     await ipr.link("set", index=index, net_ns_fd=there)
                 finally:
                     os.close(there)
-
-    def learn(self, cards: Mapping[str, str]) -> None:
-        """Have bridges take MAC addresses, given by the names of ports, for what is behind these."""
-        try:
-            with self._socket(socket.AF_NETLINK, socket.NETLINK_ROUTE) as sock:
-                for port, mac in cards.items():
-                    learn(sock, mac, ports.index_of(sock, port))
-        except OSError as error:
-            raise MultirootError(f"network: {', '.join(cards)}: {error.strerror}") from error
 
     def _set_port(self, step: AddPort | BringUp) -> None:
         try:

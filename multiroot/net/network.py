@@ -11,6 +11,7 @@ from typing import Any
 
 from multiroot.errors import MultirootError
 from multiroot.net import namespace
+from multiroot.net.forwarding import Moving
 from multiroot.net.late_frames import LateFrames
 from multiroot.net.netlink import Netlink
 from multiroot.net.plan import (
@@ -125,11 +126,14 @@ class RootNetwork:
         """In the body, this thread is in the guests' network. Do not wait for anything there."""
         return namespace.entered()
 
-    def behind(self, cards: Mapping[str, str]) -> None:
-        """Let the bridge know that MAC addresses are behind taps, by whose names they are given, before
-        anything has come from there. Raises MultirootError if a tap is gone.
+    def arriving(self, cards: Mapping[str, str]) -> Moving:
+        """To let the bridge know that cards, MAC addresses by tap, are here, before anything has come from
+        them. Raises MultirootError if a tap is gone.
         """
-        _started(self._guests).learn(cards)
+        try:
+            return Moving({mac: tap for tap, mac in cards.items()})
+        except OSError as error:
+            raise MultirootError(f"network: {', '.join(cards)}: {error.strerror}") from error
 
     def late_frames(self, cards: Mapping[str, str], root: int, vmm: int) -> LateFrames:
         """What comes for cards, MAC addresses by tap, of process `vmm` while their guest goes to root `root`,

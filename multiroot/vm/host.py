@@ -53,13 +53,21 @@ class Network(Protocol):
     def inside(self) -> AbstractContextManager[None]:
         """In the body, this thread is in the guests' network."""
 
-    def behind(self, cards: Mapping[str, str]) -> None:
-        """Cards, MAC addresses by tap, are here from now on; raises MultirootError if the network is not told
-        so. It is told, too, by what their guest sends.
-        """
+    def arriving(self, cards: Mapping[str, str]) -> Arrival:
+        """Of cards, MAC addresses by tap. Raises MultirootError if the network can't be told."""
 
     def late_frames(self, cards: Mapping[str, str], root: int, vmm: int) -> LateFrames:
         """Of these cards of process `vmm`, whose guest goes to another root."""
+
+
+class Arrival(Protocol):
+    """Cards whose guest runs here soon. The network hears of that by what the guest sends, too."""
+
+    def tell(self) -> None:
+        """It does now. Raises OSError if the network does not take it in."""
+
+    def close(self) -> None:
+        """Nobody needs it any more."""
 
 
 class LateFrames(Protocol):

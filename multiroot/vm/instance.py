@@ -15,7 +15,7 @@ from pathlib import Path
 from multiroot.arena.arena import Entry, OwnerWord
 from multiroot.arena.layout import Owner
 from multiroot.clocks import wall_clock
-from multiroot.errors import CommandError, ConflictError, MultirootError
+from multiroot.errors import CommandError, ConflictError
 from multiroot.net.vhost import open_vhost
 from multiroot.processes import ProcessId
 from multiroot.vm import console_keeper, firmware, seed
@@ -228,16 +228,6 @@ class Instance:
             assert network
             await network.bring_up(tap)
         self._await_addresses()
-
-    def cards_are_here(self) -> None:
-        """Have the guests' network send here what is for its cards. It hears that from the guest, too, so
-        nothing fails if this does.
-        """
-        try:
-            if self.taps and self.host.network:
-                self.host.network.behind(self.cards)
-        except MultirootError as error:
-            log.warning("%s: its network hears later that it is here: %s", self.name, error)
 
     @property
     def cards(self) -> dict[str, str]:

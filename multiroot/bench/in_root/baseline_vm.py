@@ -11,7 +11,7 @@ from pathlib import Path
 from multiroot.arena.arena import Entry
 from multiroot.net.tap import TapDevice, open_tap
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.host import Host, LateFrames
+from multiroot.vm.host import Arrival, Host, LateFrames
 from multiroot.vm.instance import Instance
 from multiroot.vm.qemu.command import Incoming
 from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
@@ -57,8 +57,9 @@ class UnpluggedTaps:
     def inside(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def behind(self, cards: Mapping[str, str]) -> None:
-        """Nobody is at the other end."""
+    def arriving(self, cards: Mapping[str, str]) -> Arrival:
+        """Only an agent hands VMs over with their network."""
+        raise NotImplementedError
 
     def late_frames(self, cards: Mapping[str, str], root: int, vmm: int) -> LateFrames:
         """Only an agent hands VMs over with their network."""

@@ -13,7 +13,7 @@ import pytest
 
 from multiroot.arena.layout import Owner
 from multiroot.errors import MultirootError
-from multiroot.handoff import frames, relay, wire
+from multiroot.handoff import frames, wire
 
 from .harness import SMALL, Root, hand, make_root
 from .memory_vmm import STATE, MemoryVmms
@@ -86,14 +86,6 @@ def put_between(monkeypatch: pytest.MonkeyPatch, damage: Damage) -> None:
         return theirs
 
     monkeypatch.setattr(wire, "connect", by_way_of)
-    # Someone who collects all of it must learn where it ends.
-    run = relay.OutgoingState._run
-
-    def then_end(self: relay.OutgoingState) -> None:
-        run(self)
-        self._wire.shutdown(socket.SHUT_WR)
-
-    monkeypatch.setattr(relay.OutgoingState, "_run", then_end)
 
 
 @pytest.mark.parametrize("name", DAMAGES)

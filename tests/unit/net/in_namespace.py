@@ -152,11 +152,13 @@ def a_bridge_sends_nothing_back_by_the_link(network: RootNetwork, link: TapDevic
     frames_on(tap.fd)
     os.write(link.fd, some_frame(GUEST, 1))
     assert not [frame for frame in frames_on(tap.fd) if frame.startswith(GUEST)]
-    network.behind({tap.name: GUEST.hex(":")})
+    arrival = network.arriving({tap.name: GUEST.hex(":")})
+    arrival.tell()
+    arrival.close()
     os.write(link.fd, some_frame(GUEST, 2))
     assert [frame[14] for frame in frames_on(tap.fd) if frame.startswith(GUEST)] == [2]
     with pytest.raises(MultirootError, match="mrtap99"):
-        network.behind({"mrtap99": GUEST.hex(":")})
+        network.arriving({"mrtap99": GUEST.hex(":")})
 
 
 def frames_on(fd: int) -> list[bytes]:
