@@ -228,7 +228,8 @@ class Attempt:
 
     def _heard(self) -> None:
         """The taker has hung up; in the relay's thread, for the event loop hears of it later."""
-        if self._vm.word.read() != self._vm.owner:
+        # Not so when it was given up: then what is in the tap is for the guest that goes on here.
+        if self._vm.word.read().root != self._root:
             self._late.pass_on()
 
     async def _prepare_taker(self) -> wire.Endpoint:

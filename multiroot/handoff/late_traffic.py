@@ -26,13 +26,14 @@ class LateTraffic:
         self._root = root
         self._frames: LateFrames | None = None
         self._lock = threading.Lock()
+        self._closed = False
 
     def open(self) -> None:
-        """Prepare."""
+        """Prepare. Any thread may call, even when nobody waits for it any more."""
         vm = self._vm
-        # A paused guest answers nobody, before and after.
-        if vm.taps and vm.host.network and not vm.paused and vm.vmm.process:
-            with self._no_harm():
+        with self._lock, self._no_harm():
+            # A paused guest answers nobody, before and after.
+            if vm.taps and vm.host.network and not (vm.paused or self._closed) and vm.vmm.process:
                 self._frames = vm.host.network.late_frames(vm.cards, self._root, vm.vmm.process.pid)
 
     def listen(self) -> None:
@@ -50,6 +51,7 @@ class LateTraffic:
     def close(self) -> None:
         """Note nothing any more."""
         with self._lock:
+            self._closed = True
             if self._frames:
                 self._frames.close()
             self._frames = None
