@@ -19,7 +19,7 @@ from pathlib import Path
 
 from multiroot import arch, proc
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.lab import grub, paths, recipes, roots
+from multiroot.lab import grub, image_lock, paths, recipes, roots
 from multiroot.lab.artifacts import Artifact, digest_tree, source_files
 from multiroot.lab.cache import Cache
 from multiroot.lab.fat import FatImage
@@ -164,10 +164,12 @@ def check_output(output: Path) -> None:
 
 
 def copy_to(disk: Path, output: Path, phases: Phases) -> None:
-    """A copy that has the disk's holes; it is whole, or it is not there. Raises CommandError."""
+    """A copy that has the disk's holes; it is whole, or it is not there. Raises CommandError, and
+    ConflictError for a disk that a machine writes to.
+    """
     check_output(output)
     partial = output.with_name(f".{output.name}.partial")
-    with phases.phase(PhaseName.COPY_IMAGE):
+    with image_lock.read(disk), phases.phase(PhaseName.COPY_IMAGE):
         try:
             proc.run(sparse_copy(disk, partial), timeout=_TIMEOUT_S)
             paths.give_to_user(partial)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, CommandError, ConflictError
-from multiroot.lab import disk_image, grub, model_errors, paths, recipes, roots
+from multiroot.lab import disk_image, grub, image_lock, model_errors, paths, recipes, roots
 from multiroot.lab.cache import Cache
 from multiroot.phase_names import PhaseName
 
@@ -25,9 +25,11 @@ _SUFFIX = ".raw"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _INFO_TIMEOUT_S = 60.0
 _CONVERT_TIMEOUT_S = 3600.0
+_BLANK = bytes(grub.SECTOR)
 _BLOCK = 512  # of st_blocks, whatever the file system has
 # Exit codes of `qemu-img check`: nothing wrong, space that nobody uses, a format that has nothing to check.
 _CHECKED = (0, 3, 63)
+_LOCKED = 'to get shared "write" lock'  # qemu-img, of an image that another QEMU writes to
 _LINE = 200  # characters of what qemu-img says that are repeated
 
 
@@ -72,7 +74,8 @@ def read_info(text: str, file: Path) -> DiskInfo:
     except ValidationError as error:
         _, _, told = model_errors.first(error)
         raise BadRequestError(f"qemu-img says nothing about {file} that we know: {told}") from error
-    whole = f"make it whole first: qemu-img convert -O qcow2 {proc.quote([file])} whole.qcow2"
+    convert = f"qemu-img convert -O qcow2 {proc.quote([file])} whole.qcow2"
+    whole = f"make it whole first: {proc.hinted(convert, here=True)}"
     if info.backing is not None:
         raise BadRequestError(f"{file} is only what differs from another image, {info.backing}", whole)
     if info.encrypted or info.format == "luks":
@@ -88,14 +91,18 @@ def read_info(text: str, file: Path) -> DiskInfo:
 
 
 def check_first_sector(sector: bytes, file: Path, kind: str) -> None:
-    """A disk that boots begins with a boot sector, also where it has a GPT. Pure; raises BadRequestError.
+    """A disk that boots begins with a boot sector, also where it has a GPT; one for a guest's data may begin
+    with zeros, because it is empty or because a file system is in it. Pure; raises BadRequestError.
 
     qemu-img takes a file that it does not know for a raw disk, and what one lacks at its end for zeros.
     """
-    if len(sector) < grub.SECTOR or not sector.endswith(grub.SIGNATURE):
+    if len(sector) < grub.SECTOR or not (sector.endswith(grub.SIGNATURE) or sector == _BLANK):
         if kind == "raw":
-            hint = "it is of no format that qemu-img knows, nor does it begin with a partition table"
-            raise BadRequestError(f"{file} is no disk image", hint)
+            raise BadRequestError(
+                f"{file} is no disk image: it is of no format that qemu-img knows, and begins with something "
+                "else than a partition table",
+                "an empty disk can be made: truncate --size=1G data.raw",
+            )
         raise BadRequestError(f"the disk in {file} has no partition table", "was the file copied as a whole?")
 
 
@@ -137,20 +144,25 @@ def find(name: str, cache: Cache) -> Path | None:
 
 
 def inspect(file: Path, cache: Cache) -> DiskInfo:
-    """What `file` is. Raises BadRequestError for one that is no image, or none that we take."""
+    """What `file` is. Raises BadRequestError for one that is no image, or none that we take, ConflictError
+    for one that a machine writes to.
+    """
     sector = _first_sector(file)
     if not sector:
         raise BadRequestError(f"{file} is empty")
-    qemu_img = _qemu_img(cache)
-    try:
-        said = proc.run([*qemu_img, "info", "--output=json", file.absolute()], timeout=_INFO_TIMEOUT_S)
-    except CommandError as error:
-        line = " ".join(error.stderr.split())[:_LINE] or error.message
-        raise BadRequestError(f"{file} is no disk image", line) from error
-    found = read_info(said.stdout, file)
-    if found.format == "raw":
-        check_first_sector(sector, file, found.format)
-    _check(file, found, qemu_img)
+    with image_lock.read(file):
+        qemu_img = _qemu_img(cache)
+        try:
+            said = proc.run([*qemu_img, "info", "--output=json", file.absolute()], timeout=_INFO_TIMEOUT_S)
+        except CommandError as error:
+            line = " ".join(error.stderr.split())[:_LINE] or error.message
+            if _LOCKED in error.stderr:
+                raise ConflictError(f"{file} is in use: another program writes to it", line) from error
+            raise BadRequestError(f"{file} is no disk image", line) from error
+        found = read_info(said.stdout, file)
+        if found.format == "raw":
+            check_first_sector(sector, file, found.format)
+        _check(file, found, qemu_img)
     return found
 
 
@@ -186,7 +198,7 @@ def bring_in(file: Path, name: str, cache: Cache) -> Path:
         raise ConflictError(f"there is an image called {name}", f"remove it: multiroot vm image rm {name}")
     found = inspect(file, cache)
     partial = target.with_name(f".{target.name}.partial")
-    with cache.phases.phase(PhaseName.CONVERT_IMAGE, format=found.format):
+    with image_lock.read(file), cache.phases.phase(PhaseName.CONVERT_IMAGE, format=found.format):
         try:
             proc.run(conversion(file, found, partial, cache), timeout=_CONVERT_TIMEOUT_S)
             check_first_sector(_first_sector(partial), file, found.format)
@@ -204,11 +216,13 @@ def conversion(file: Path, found: DiskInfo, target: Path, cache: Cache) -> list[
 
 
 def remove(name: str) -> None:
-    """Remove an imported image. Raises BadRequestError when there is none."""
+    """Remove an imported image. Raises BadRequestError when there is none, ConflictError if it is in use."""
     if name in recipes.disk_image_names():
         hint = "it is in the cache, which may be emptied at any time"
         raise BadRequestError(f"{name} was not imported but is built", hint)
-    locate(name).unlink()
+    file = locate(name)
+    with image_lock.read(file):
+        file.unlink()
 
 
 @dataclass(frozen=True)

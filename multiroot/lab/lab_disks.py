@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from multiroot import proc
-from multiroot.errors import BadRequestError, ConflictError
-from multiroot.lab import disk_image, disk_import, paths
+from multiroot.errors import BadRequestError
+from multiroot.lab import disk_image, disk_import, image_lock, paths
 from multiroot.lab.cache import Cache
 from multiroot.lab.layout import Layout
 from multiroot.phase_names import PhaseName
@@ -101,35 +99,17 @@ def locked(disks: Sequence[LabDisk]) -> Iterator[tuple[int, ...]]:
     as a process has these descriptors. Raises ConflictError if another machine has one, BadRequestError.
     """
     with ExitStack() as stack:
-        fds = []
-        for disk in disks:
-            if disk.copy:
-                continue
-            try:
-                fd = os.open(disk.file, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise BadRequestError(f"{disk.file} cannot be opened: {error.strerror}") from error
-            stack.callback(os.close, fd)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                copy = proc.quote(["cp", "--sparse=always", disk.origin, "copy.raw"])
-                raise ConflictError(
-                    f"{disk.origin} is in use: another machine that runs writes to it",
-                    f"end that one, or give this one a copy: {copy}",
-                ) from error
-            fds.append(fd)
-        yield tuple(fds)
+        yield tuple(stack.enter_context(image_lock.written(disk.file)) for disk in disks if not disk.copy)
 
 
 def provide(disks: Sequence[LabDisk], phases: Phases) -> None:
-    """Make the copies anew. Raises CommandError."""
+    """Make the copies anew. Raises CommandError, and ConflictError for an image that a machine writes to."""
     for disk in disks:
         if not disk.copy:
             continue
         paths.make_dir(disk.file.parent)
         disk.file.unlink(missing_ok=True)
-        with phases.phase(PhaseName.COPY_IMAGE):
+        with image_lock.read(disk.origin), phases.phase(PhaseName.COPY_IMAGE):
             proc.run(list(disk.copy), timeout=_COPY_TIMEOUT_S)
         with disk.file.open("r+b") as file:
             file.truncate(disk.size)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
-from multiroot.lab import disk_import
+from multiroot.lab import disk_image, disk_import, image_lock
 from multiroot.lab.cache import Cache
 from multiroot.lab.disk_import import DiskInfo, check_first_sector, default_name, read_info
 from multiroot.phases import Phases
@@ -105,9 +106,12 @@ def test_a_field_that_is_wrong_is_no_bug(field: str, value: Any) -> None:
         assert read_info(json.dumps({**QCOW2, field: value}), FILE).size > 0
 
 
-def test_a_raw_disk_begins_with_a_boot_sector() -> None:
-    check_first_sector(BOOTS, FILE, "raw")
-    for sector in (b"", BOOTS[:-1], b"\0" * 512):
+def test_a_raw_disk_begins_with_a_boot_sector_or_with_nothing() -> None:
+    """A disk for data may be empty, or have a file system without a table: those begin with zeros, too."""
+    for sector in (BOOTS, b"\0" * 512):
+        check_first_sector(sector, FILE, "raw")
+        check_first_sector(sector, FILE, "qcow2")
+    for sector in (b"", BOOTS[:-1], b"\0" * 511, b"\0" * 511 + b"x"):
         with pytest.raises(BadRequestError, match="is no disk image"):
             check_first_sector(sector, FILE, "raw")
         with pytest.raises(BadRequestError, match="has no partition table"):
@@ -207,6 +211,55 @@ def test_a_file_of_no_format_is_no_raw_disk(qemu_img: Path) -> None:
         disk_import.bring_in(file, "notes", cache(qemu_img))
     file.write_bytes(BOOTS + b"\0" * 4096)
     assert disk_import.bring_in(file, "notes", cache(qemu_img)).stat().st_size == 512 + 4096
+
+
+@contextmanager
+def written_to(file: Path) -> Iterator[None]:
+    """As the QEMU of a lab machine has it."""
+    with image_lock.written(file):
+        yield
+
+
+def test_an_image_that_a_machine_writes_to_is_not_read(qemu_img: Path) -> None:
+    """What would come of it would be half of before and half of after."""
+    (qemu_img / "info").write_text(says(format="raw"))
+    file, link = qemu_img / "cloud.raw", qemu_img / "link.raw"
+    file.write_bytes(BOOTS)
+    link.hardlink_to(file)
+    with written_to(link):
+        with pytest.raises(ConflictError, match=r"cloud\.raw is in use: a lab machine .*multiroot lab down"):
+            disk_import.bring_in(file, "cloud", cache(qemu_img))
+        with pytest.raises(ConflictError, match="is in use"):
+            disk_image.copy_to(file, qemu_img / "copy.raw", Phases("workstation"))
+        assert disk_import.imported() == {}
+        assert not (qemu_img / "copy.raw").exists()
+    path = disk_import.bring_in(file, "cloud", cache(qemu_img))
+    with written_to(path), pytest.raises(ConflictError, match="is in use"):
+        disk_import.remove("cloud")
+    disk_import.remove("cloud")
+
+
+def test_while_an_image_is_read_no_machine_writes_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "x.raw"
+    file.write_bytes(BOOTS)
+    with (
+        image_lock.read(file),
+        image_lock.read(file),
+        pytest.raises(ConflictError, match="or it is being read"),
+        image_lock.written(file),
+    ):
+        pass
+    with image_lock.written(file):
+        pass
+
+
+def test_an_image_that_another_qemu_writes_to_is_in_use(qemu_img: Path) -> None:
+    said = 'qemu-img: Could not open: Failed to get shared \\"write\\" lock'
+    (qemu_img / "qemu-img").write_text(f'import sys\nsys.exit("{said}")')
+    file = qemu_img / "cloud.qcow2"
+    file.write_bytes(BOOTS)
+    with pytest.raises(ConflictError, match="another program writes to it"):
+        disk_import.inspect(file, cache(qemu_img))
 
 
 @pytest.mark.parametrize("name", ["none", "../x", "debian-13"])
