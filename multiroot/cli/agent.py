@@ -11,6 +11,7 @@ from multiroot.errors import BadRequestError, PeerLostError
 if TYPE_CHECKING:
     import grpc
 
+    from multiroot.lab.state import LabState
     from multiroot.rpc.client import Address
     from multiroot.rpc.v1 import root_pb2
 
@@ -60,3 +61,13 @@ def status_of(root: str | None = None) -> root_pb2.RootStatus:
 
     with connect(root) as channel:
         return root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
+
+
+def lab_of_agent() -> LabState | None:
+    """The lab whose agent commands talk to; None if that is a root's own."""
+    target = agent_target().target
+    if target.startswith("unix:"):
+        return None
+    from multiroot.lab.state import at
+
+    return at(target)

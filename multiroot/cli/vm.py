@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multiroot.cli.agent import connect
+from multiroot.cli.agent import connect, lab_of_agent
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_file, print_json, print_table, say
+from multiroot.cli.vm_network import addresses_in
 from multiroot.cli.vm_options import definition_options, name_argument, name_or_file, wanted
 from multiroot.errors import PeerLostError
 from multiroot.units import format_size
@@ -40,7 +41,7 @@ LAZY = {
     "define": ("multiroot.cli.vm_define:define", "Have the VM NAME, and do not start it."),
     "edit": ("multiroot.cli.vm_define:edit", "Change the VM NAME, which is stopped."),
     "ssh": (
-        "multiroot.cli.vm_network:ssh",
+        "multiroot.cli.vm_ssh:ssh",
         "Log in to the guest of the VM NAME with ssh(1), or run COMMAND there.",
     ),
     "forward": (
@@ -125,7 +126,8 @@ def list_vms(root: str | None, with_canary: bool, as_json: bool) -> None:
 
     with connect(root) as channel:
         answer = vm_pb2_grpc.VmServiceStub(channel).List(vm_pb2.ListVmsRequest(), timeout=10)
-    found = [vm_json(each) for each in answer.vms if with_canary or each.definition.name != CANARY]
+    vms = [each for each in answer.vms if with_canary or each.definition.name != CANARY]
+    found = [vm_json(each) for each in vms]
     if as_json:
         print_json(found)
         return
@@ -138,9 +140,9 @@ def list_vms(root: str | None, with_canary: bool, as_json: bool) -> None:
             format_size(each["ram_bytes"]) if each["ram_bytes"] else "-",
             each["cpus"] or "-",
             each["machine"] or "-",
-            ", ".join(card["address"] for card in each["cards"]) or "-",
+            ", ".join(addresses_in(message)) or "-",
         )
-        for each in found
+        for each, message in zip(found, vms, strict=True)
     ]
     print_table(("name", "state", "root >", "epoch >", "RAM >", "cpus >", "machine", "address"), rows)
 
@@ -293,6 +295,16 @@ def remove(name: str, force: bool, root: str | None) -> None:
     with connect(root) as channel:
         vm_pb2_grpc.VmServiceStub(channel).Remove(request, timeout=60)
     say(f"{name} removed")
+    _forget_ways(name)
+
+
+def _forget_ways(name: str) -> None:
+    """What this workstation has for a VM that is no more."""
+    if (lab := lab_of_agent()) is None:
+        return
+    from multiroot.lab import forwards
+
+    forwards.forget(lab, gone=[name])
 
 
 @vm.command(example="multiroot vm reset vm0")

@@ -159,7 +159,7 @@ class Scenario:
     def _begin(self, stack: ExitStack, login: Login, password: str) -> Streams:
         """All streams; they end with `stack`, also those before one that can't begin."""
         log = self._folder / "streams.log"
-        port = forwards.add(self._machine.state, self._guest.address(), SQL).port
+        port = forwards.add(self._machine.state, self._guest.address(), SQL, vm=NAME).port
         begin = stack.enter_context
         return (
             begin(Counter(login, log)),

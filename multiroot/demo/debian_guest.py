@@ -65,7 +65,7 @@ class DebianGuest:
 
     def login(self) -> Login:
         """Wait until SSH lets us in."""
-        port = forwards.add(self._machine.state, self.address(), SSH).port
+        port = forwards.add(self._machine.state, self.address(), SSH, vm=NAME).port
         login = Login(port, self._disk.key, self._folder / "known_hosts")
         self._wait_for_ssh(login)
         return login

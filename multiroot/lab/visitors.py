@@ -69,7 +69,8 @@ def _doors(lab: LabState, vms: list[vm_pb2.Vm], what: str) -> Iterator[Door]:
         wanted = parameter.search(vm.definition.append)
         address = next((card.address.partition("/")[0] for card in vm.definition.cards if card.address), "")
         if wanted and address:
-            yield Door(vm.definition.name, forwards.add(lab, address, int(wanted[1])).port)
+            name = vm.definition.name
+            yield Door(name, forwards.add(lab, address, int(wanted[1]), vm=name).port)
 
 
 def _vms(lab: LabState) -> Iterator[vm_pb2.Vm]:

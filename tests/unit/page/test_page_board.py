@@ -148,7 +148,7 @@ def test_visitors_find_the_vm_that_keeps_one(
     ]
     monkeypatch.setattr(visitors, "_vms", lambda lab: iter(vms))
     monkeypatch.setattr(
-        forwards, "add", lambda lab, address, guest_port: forwards.Forward(5000, address, guest_port)
+        forwards, "add", lambda lab, address, guest_port, vm: forwards.Forward(5000, address, guest_port, vm)
     )
     found = visitors.find(None)  # type: ignore[arg-type]
     assert found.boards == ((visitors.Door("b", 5000),) if wanted else ())
