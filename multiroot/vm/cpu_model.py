@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from multiroot.errors import BadRequestError
+from multiroot.vm.fields import check_given_once
 
 HOST = "host"
 FROZEN = "frozen"
@@ -38,9 +39,8 @@ def parse(cpu: str) -> tuple[str, dict[str, Value]]:
         name, value = found.groups()
         if name in _FIXED:
             raise BadRequestError(f"the CPU option {word!r} is not yours to set")
-        if name in features:
-            raise BadRequestError(f"the CPU feature {name} is given twice")
         features[name] = _value(value)
+    check_given_once(words, cpu)
     return model, features
 
 

@@ -16,10 +16,10 @@ from multiroot.arena.layout import check_size
 from multiroot.errors import BadRequestError
 from multiroot.net.addresses import not_a_guests
 from multiroot.rpc.border import PATH_MOST, VM_NAME
-from multiroot.units import MIB, format_size, parse_size
+from multiroot.units import MIB, format_size, parse_count, parse_size
 from multiroot.vm import cpu_model, disk
 from multiroot.vm.disk import Disk, check_disks
-from multiroot.vm.fields import Option, described, listed, to_data
+from multiroot.vm.fields import Option, check_given_once, described, listed, to_data
 from multiroot.vm.seed import check_user_data, read_user_data
 
 MIN_RAM = 32 * MIB
@@ -65,14 +65,14 @@ def _more_cards(texts: Sequence[str]) -> tuple[Card, ...]:
 
 def _more_card(text: str) -> Card:
     card = Card()
-    for word in filter(None, text.split(",")):
+    words = [word for word in text.split(",") if word]
+    for word in words:
         name, given, value = word.partition("=")
         if not given or name not in ("mac", "address", "queues"):
             raise BadRequestError(f"not a word about a card: {word!r}", "there are: mac=, address=, queues=")
-        if name == "queues" and not (value.isascii() and value.isdigit()):
-            raise BadRequestError(f"not a number of queues: {value!r}")
-        changes: dict[str, Any] = {name: int(value) if name == "queues" else value}
+        changes: dict[str, Any] = {name: parse_count(value) if name == "queues" else value}
         card = replace(card, **changes)
+    check_given_once(words, text)
     return card
 
 
@@ -244,6 +244,7 @@ def check_machine(machine: str) -> None:
             raise BadRequestError(f"not a machine option: {option!r}", "write it like hpet=on")
         if option.partition("=")[0] in _FIXED_OPTIONS:
             raise BadRequestError(f"the machine option {option!r} is not yours to set")
+    check_given_once(options, machine)
 
 
 def check_firmware(firmware: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from multiroot.errors import BadRequestError
 from multiroot.ranges import PHYS_BITS
 from multiroot.vm import iscsi_target
-from multiroot.vm.fields import Option
+from multiroot.vm.fields import Option, check_given_once
 from multiroot.vm.iscsi_target import IscsiTarget
 
 BUSES = ("virtio-blk", "virtio-scsi", "cd")
@@ -192,6 +192,7 @@ def _parse(text: str) -> Disk:
                 f"not a word about a disk: {word!r}",
                 f"there are: bus={BUSES[0]}, format={QCOW2}, initiator=IQN, ro",
             )
+    check_given_once(words, text)
     return disk
 
 

@@ -9,11 +9,12 @@ field's metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from multiroot.errors import BadRequestError
+from multiroot.toml_files import shortened
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -242,6 +243,17 @@ def _typed(content: Any, hint: Any, place: _Place) -> Any:
 
 def _kind(content: Any) -> str:
     return _KINDS.get(type(content), f"a {type(content).__name__}")
+
+
+def check_given_once(words: Iterable[str], text: str) -> None:
+    """Raises BadRequestError for words like NAME=VALUE, or NAME alone, of which two have one name: only the
+    last would mean anything.
+    """
+    seen = set()
+    for name in (word.partition("=")[0] for word in words):
+        if name in seen:
+            raise BadRequestError(f"{name} is given twice: {shortened(text)!r}", f"say {name} once")
+        seen.add(name)
 
 
 def as_text(content: Any) -> str:

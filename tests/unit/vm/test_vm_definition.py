@@ -233,6 +233,23 @@ def test_what_is_no_card(words: str) -> None:
         with_options(GOOD, {"card": (words,)}).checked()
 
 
+@pytest.mark.parametrize(
+    ("flag", "text", "name"),
+    [
+        ("--card", "address=10.77.1.1/16,address=10.77.1.2/16", "address"),
+        ("--disk", "pmem:0x1c0000000,bus=cd,bus=virtio-blk", "bus"),
+        ("--disk", "pmem:0x1c0000000,ro,ro", "ro"),
+        ("--machine", "q35,hpet=on,hpet=off", "hpet"),
+        ("--cpu", "EPYC,svm=on,svm=off", "svm"),
+    ],
+)
+def test_a_word_that_is_given_twice_means_neither(flag: str, text: str, name: str) -> None:
+    (option,) = [each for each in options(VmDefinition) if each.flag == flag]
+    given = {option.key: [text] if option.multiple else text}
+    with pytest.raises(BadRequestError, match=f"^{name} is given twice: '{text}'"):
+        with_options(VmDefinition("web"), given).checked()
+
+
 def test_a_mac_made_from_the_name_follows_it() -> None:
     assert GOOD.called("vm0") == GOOD
     assert (
