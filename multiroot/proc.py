@@ -25,6 +25,13 @@ from multiroot.errors import CommandError
 Arg = str | os.PathLike[str]
 
 DEBUG_VARIABLE = "MULTIROOT_DEBUG"
+# Debian's, of programs that hints name and that a workstation may lack.
+_PACKAGES = {
+    "fuser": "psmisc",
+    "iscsi-ls": "libiscsi-bin",
+    "qemu-img": "qemu-utils",
+    "qemu-nbd": "qemu-utils",
+}
 _END_S = 5.0  # for a program to end by itself after SIGTERM
 
 _log = logging.getLogger(__name__)
@@ -82,6 +89,14 @@ def shell_line(
     output = f" >>{shlex.quote(os.fspath(log.absolute()))} 2>&1" if log else ""
     line = assignments + quote(argv) + output
     return f"(cd {shlex.quote(os.fspath(cwd))} && {line})" if cwd else line
+
+
+def hinted(command: str, *, here: bool = False) -> str:
+    """A command for a hint, and where its program is to be had if it is missing; `here`: on this computer."""
+    program = command.split()[0]
+    if here and find(program):
+        return command
+    return f"{command}; no {program}? apt-get install {_PACKAGES[program]}"
 
 
 def find(program: str) -> str | None:

@@ -123,7 +123,8 @@ def leave(filesystem: Filesystem) -> None:
         proc.run(["umount", filesystem.point], timeout=_TIMEOUT_S)
     except CommandError as error:
         raise ConflictError(
-            f"{filesystem.point} is in use: {error.message}", f"see who uses it: fuser -vm {filesystem.point}"
+            f"{filesystem.point} is in use: {error.message}",
+            "see who uses it: " + proc.hinted(f"fuser -vm {filesystem.point}"),
         ) from error
 
 

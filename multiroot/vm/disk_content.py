@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from multiroot import proc
 from multiroot.errors import BadRequestError
 from multiroot.units import format_size
 from multiroot.vm.disk import QCOW2, Disk
@@ -69,7 +70,7 @@ def _check_qcow2(disk: Disk, content: Content) -> None:
     if backing or features & _DATA_ELSEWHERE:
         raise BadRequestError(
             f"the qcow2 in the disk {disk.source} needs another file",
-            "make it whole: qemu-img convert -O qcow2 FILE whole.qcow2",
+            "make it whole: " + proc.hinted("qemu-img convert -O qcow2 FILE whole.qcow2"),
         )
     if not disk.read_only and bits in _QCOW2_CLUSTERS and (room := _largest_qcow2(size, bits)) > content.size:
         raise BadRequestError(

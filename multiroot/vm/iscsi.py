@@ -12,6 +12,7 @@ import struct
 from contextlib import closing
 from dataclasses import dataclass
 
+from multiroot import proc
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.net import namespace
 from multiroot.vm.disk_content import SECTOR
@@ -98,7 +99,7 @@ class _Session:
         if said[:1] != bytes([_DISK]):
             raise BadRequestError(
                 f"the target of {self._target} has no disk of that number",
-                f"what it has: iscsi-ls --show-luns iscsi://{self._target.portal}",
+                "what it has: " + proc.hinted(f"iscsi-ls --show-luns iscsi://{self._target.portal}"),
             )
 
     def capacity(self) -> tuple[int, int]:
@@ -186,7 +187,7 @@ class _Session:
         if fault != _INITIATORS_FAULT:
             return self._gone(f"it has an error of its own ({fault}, {detail})")
         why = _FAULTS.get(detail, f"refuses us (error {detail})").format(initiator=target.initiator)
-        hint = f"what that server has: iscsi-ls iscsi://{target.portal}"
+        hint = f"what that server has: {proc.hinted(f'iscsi-ls iscsi://{target.portal}')}"
         return BadRequestError(f"the target of {target} {why}", hint if detail == 3 else "")
 
     def _send(self, kind: int, flags: int, of_its_own: bytes, rest: bytes, data: bytes = b"") -> None:
@@ -207,5 +208,5 @@ class _Session:
     def _gone(self, why: str) -> ServerGoneError:
         return ServerGoneError(
             f"the server of the disk {self._target} does not answer: {why}",
-            f"is it there? iscsi-ls iscsi://{self._target.portal}",
+            "is it there? " + proc.hinted(f"iscsi-ls iscsi://{self._target.portal}"),
         )

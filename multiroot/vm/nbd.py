@@ -11,6 +11,7 @@ import socket
 import struct
 from contextlib import suppress
 
+from multiroot import proc
 from multiroot.errors import BadRequestError
 from multiroot.net import namespace
 from multiroot.vm.disk import LocalFile, NbdServer
@@ -120,7 +121,7 @@ class _Connection:
         if kind == _UNKNOWN:
             return BadRequestError(
                 f"the server of {server} serves no disk of that name",
-                f"what it has: qemu-nbd --list --bind={server.host} --port={server.port}"
+                "what it has: " + proc.hinted(f"qemu-nbd --list --bind={server.host} --port={server.port}")
                 if isinstance(server, NbdServer)
                 else "",
             )
@@ -140,8 +141,11 @@ class _Connection:
             )
         return ServerGoneError(
             f"the server of the disk {server} does not answer: {why}",
-            f"serve it: qemu-nbd --persistent --shared=4 --port={server.port}"
-            f" --export-name={server.export or 'NAME'} -f raw FILE",
+            "serve it: "
+            + proc.hinted(
+                f"qemu-nbd --persistent --shared=4 --port={server.port}"
+                f" --export-name={server.export or 'NAME'} -f raw FILE"
+            ),
         )
 
 

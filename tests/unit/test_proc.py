@@ -321,3 +321,12 @@ def test_nobody_else_starts_processes() -> None:
 )
 def test_starting_processes_is_noticed(source: str) -> None:
     assert starts_processes(source)
+
+
+def test_a_hint_says_how_to_get_a_program_that_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "qemu-nbd --list; no qemu-nbd? apt-get install qemu-utils"
+    assert proc.hinted("qemu-nbd --list") == told
+    monkeypatch.setattr(proc, "find", lambda program: None)
+    assert proc.hinted("qemu-nbd --list", here=True) == told
+    monkeypatch.setattr(proc, "find", lambda program: f"/usr/bin/{program}")
+    assert proc.hinted("qemu-nbd --list", here=True) == "qemu-nbd --list"
