@@ -8,6 +8,9 @@ docstring is the meaning of the exit code in docs/cli.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MultirootError(Exception):
     """Something failed.
@@ -69,3 +72,12 @@ class CommandError(MultirootError):
         super().__init__(message, hint)
         self.returncode = returncode
         self.stderr = stderr
+
+
+@contextmanager
+def found_in(where: object) -> Iterator[None]:
+    """What the body finds wrong is wrong in this file, or whatever else a person has written: it is named."""
+    try:
+        yield
+    except BadRequestError as error:
+        raise BadRequestError(f"{where}: {error.message}", error.hint) from error

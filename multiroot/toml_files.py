@@ -6,7 +6,6 @@ it, the line.
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def read(path: Path) -> dict[str, Any]:
         raise BadRequestError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > LONGEST:
         raise BadRequestError(f"{path} is larger than {LONGEST >> 20} MiB")
-    return parsed(path, _decoded(path, data))
+    return parsed(path, decoded(path, data))
 
 
 def shortened(message: str) -> str:
@@ -39,7 +38,8 @@ def shortened(message: str) -> str:
     return message if len(message) <= _SHOWN else f"{message[:_SHOWN]}..."
 
 
-def _decoded(path: Path, data: bytes) -> str:
+def decoded(path: object, data: bytes) -> str:
+    """The text of a file; raises BadRequestError."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -51,6 +51,8 @@ def _decoded(path: Path, data: bytes) -> str:
 
 def parsed(path: object, text: str) -> dict[str, Any]:
     """The data in a text that came from `path`; raises BadRequestError."""
+    import tomllib  # agents want the rest of this module alone
+
     try:
         return tomllib.loads(text)
     except RecursionError as error:
@@ -64,7 +66,13 @@ def _located(message: str, text: str) -> str:
     where = _WHERE.search(message)
     if where is None:
         return shortened(message)
-    lines = text.rstrip().split("\n")
-    number = min(int(where[1] or len(lines)), len(lines))
     told = shortened(_WHERE.sub("", message))
-    return f"{told} in line {number}: {shortened(lines[number - 1].strip())!r}"
+    number = int(where[1]) if where[1] else text.count("\n") + 1
+    return f"{told} in {line_of(text, number)}"
+
+
+def line_of(text: str, number: int) -> str:
+    """A line of a text in words, with what is in it; the last one if there are fewer."""
+    lines = text.rstrip().split("\n")
+    number = min(number, len(lines))
+    return f"line {number}: {shortened(lines[number - 1].strip())!r}"

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from multiroot.cli import vm_files
+from multiroot.cli import editing, vm_files
 from multiroot.cli.agent import connect
 from multiroot.cli.commands import Command
 from multiroot.cli.output import json_option, print_json, say
@@ -79,42 +78,46 @@ def edit(
 ) -> None:
     """Change the VM NAME, which is stopped: what the options say, and nothing else.
 
-    Without any of them it is opened in $EDITOR, as `multiroot vm show NAME --toml` prints it.
+    Without any of them it is opened in $EDITOR, as `multiroot vm show NAME --toml` prints it. What is refused
+    can be edited again; if it is not, the text is kept in a file.
     """
-    typed = [key for key in given if is_typed(context, key)]
+    typed = any(is_typed(context, key) for key in given)
+    if file is None and not typed and not editing.is_possible():
+        raise BadRequestError(
+            "nothing to change is given, and there is no terminal for an editor",
+            f"give an option: multiroot vm edit {name} --memory 1G",
+        )
     with connect(root) as channel:
         stub = vm_pb2_grpc.VmServiceStub(channel)
         found = stub.Get(vm_pb2.GetVmRequest(name=name), timeout=10)
         if found.state != "stopped":
             raise ConflictError(f"{name} is {found.state}", f"stop it first: multiroot vm stop {name}")
+
+        def change(before: VmDefinition, source: object) -> vm_pb2.Vm:
+            made = changed(context, before, given)
+            made.checked()
+            check_yaml(context, made, str(source), given)
+            made, files = vm_files.by_checksum(made)
+            vm_files.send(channel, files)
+            return stub.Edit(vm_pb2.EditVmRequest(definition=definition_to_proto(made)), timeout=60)
+
         if file is not None:
-            before = read(file, name)
+            after = change(read(file, name), file)
         elif not found.definition.cpus:
             raise ConflictError(found.error or f"nobody knows {name}", f"multiroot vm rm {name}")
         else:
             before = definition_from_proto(found.definition)
-            before = before if typed else _edited(before)
-        made = changed(context, before, given)
-        made.checked()
-        check_yaml(made)
-        made, files = vm_files.by_checksum(made)
-        vm_files.send(channel, files)
-        changes = vm_pb2.EditVmRequest(definition=definition_to_proto(made))
-        after = stub.Edit(changes, timeout=60)
+            after = (
+                change(before, "")
+                if typed
+                else editing.edited(
+                    write(before),
+                    lambda text: change(parse(text, name), "the text"),
+                    name=name,
+                    again=f"multiroot vm edit {name} --file",
+                )
+            )
     if as_json:
         print_json(vm_json(after))
     else:
         say(f"{name} is changed")
-
-
-def _edited(before: VmDefinition) -> VmDefinition:
-    """What the user makes of it in an editor."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise BadRequestError(
-            "nothing to change is given, and there is no terminal for an editor",
-            f"give an option: multiroot vm edit {before.name} --memory 1G",
-        )
-    text = click.edit(write(before), extension=".toml")
-    if text is None or not text.strip():
-        raise BadRequestError("nothing was changed", f"see `multiroot vm show {before.name} --toml`")
-    return parse(text, before.name)

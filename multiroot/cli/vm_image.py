@@ -7,6 +7,7 @@ What the code of the lab needs is not in a root, so the functions import it.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import click
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_json, print_table, say, shown_phases
 from multiroot.cli.output_file import OUTPUT_FILE
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, found_in
+from multiroot.toml_files import decoded
 from multiroot.units import format_size
 
 
@@ -115,21 +117,25 @@ def seed(
 
     made = seeds.make_seed(
         hostname,
-        [_text(key) for key in keys],
-        _text(user_data) if user_data else None,
-        _text(network_config) if network_config else None,
+        [_text(key, seeds.checked_key) for key in keys],
+        _text(user_data, seeds.checked_user_data) if user_data else None,
+        _text(network_config, seeds.check_network_config) if network_config else None,
     )
     disk_image.check_output(output)
     seeds.write_image(made, output)
     say(str(output))
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, check: Callable[[str], object]) -> str:
+    """What is in a file; raises BadRequestError, naming it, if it can't be read, or `check` does."""
     try:
-        return file.expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise BadRequestError(f"cannot read {file}: {why}") from error
+        data = file.expanduser().read_bytes()
+    except OSError as error:
+        raise BadRequestError(f"cannot read {file}: {error.strerror}") from error
+    text = decoded(file, data)
+    with found_in(file):
+        check(text)
+    return text
 
 
 @image.command("list", example="multiroot vm image list --json")

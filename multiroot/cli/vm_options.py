@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from multiroot.cli.agent import connect
 from multiroot.cli.commands import MayBeEmpty
-from multiroot.errors import MultirootError
+from multiroot.errors import MultirootError, found_in
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import options, with_options
 
@@ -89,7 +89,7 @@ def wanted(
     made = changed(context, _read(name, file), given)
     # Here already: in a message, 0 means that nothing was said.
     made.checked()
-    check_yaml(made)
+    check_yaml(context, made, str(file or ""), given)
     return made
 
 
@@ -103,9 +103,11 @@ def is_typed(context: click.Context, key: str) -> bool:
     return context.get_parameter_source(key) is ParameterSource.COMMANDLINE
 
 
-def check_yaml(definition: VmDefinition) -> None:
+def check_yaml(
+    context: click.Context, definition: VmDefinition, source: str, given: Mapping[str, Any]
+) -> None:
     """Raises BadRequestError for user-data that cloud-init could not read. A root has nothing to read YAML
-    with, and leaves that to cloud-init.
+    with, and leaves that to cloud-init. What is not an option's file comes from `source`.
     """
     if not definition.user_data:
         return
@@ -113,7 +115,9 @@ def check_yaml(definition: VmDefinition) -> None:
         from multiroot.lab.seed import checked_user_data
     except ImportError:
         return
-    checked_user_data(definition.user_data)
+    of_option = "user_data" in given and is_typed(context, "user_data")
+    with found_in(given["user_data"] if of_option else f"{source or definition.name}: user_data"):
+        checked_user_data(definition.user_data)
 
 
 def _read(name: str | None, file: Path | None) -> VmDefinition:

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 from multiroot.errors import BadRequestError
 from multiroot.lab.lab_disks import UNIT
 from multiroot.ranges import align_up
+from multiroot.toml_files import line_of
 from multiroot.units import MIB, format_size
 from multiroot.vm import fat
 from multiroot.vm.seed import CLOUD_CONFIG, LABEL, check_beginning
@@ -59,10 +61,10 @@ def make_seed(
     """
     user = f"{CLOUD_CONFIG}\n{{}}\n" if user_data is None else checked_user_data(user_data)
     if network_config is not None:
-        _read_yaml("network-config", network_config)
+        check_network_config(network_config)
     meta: dict[str, Any] = {
         "local-hostname": _checked_hostname(hostname),
-        "public-keys": [_checked_key(key) for key in keys],
+        "public-keys": [checked_key(key) for key in keys],
     }
     state = hashlib.sha256(repr((meta, user, network_config)).encode())
     meta = {"instance-id": f"seed-{state.hexdigest()[:16]}", **meta}
@@ -87,8 +89,8 @@ def _checked_hostname(name: str) -> str:
     return name
 
 
-def _checked_key(text: str) -> str:
-    """One line of an authorized_keys file without options, or of a .pub file."""
+def checked_key(text: str) -> str:
+    """One line of an authorized_keys file without options, or of a .pub file. Raises BadRequestError."""
     key = text.strip()
     if "PRIVATE KEY" in key:
         raise BadRequestError("this is a private SSH key", "give the public one, the file that ends in .pub")
@@ -118,6 +120,11 @@ def checked_user_data(text: str) -> str:
     return text
 
 
+def check_network_config(text: str) -> None:
+    """Raises BadRequestError for what cloud-init could not read."""
+    _read_yaml("network-config", text)
+
+
 def _read_yaml(what: str, text: str) -> None:
     """Raises BadRequestError unless this is YAML with keys and values, or none at all."""
     _check_size(what, text)
@@ -125,9 +132,12 @@ def _read_yaml(what: str, text: str) -> None:
         found = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise BadRequestError(f"{what} is not valid YAML{where}: {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a character that YAML has not, a date that is none
+        where = f" in {line_of(text, mark.line + 1)}" if mark else ""
+        raise BadRequestError(f"{what} is not valid YAML: {error.problem or error.context}{where}") from error
+    except ReaderError as error:
+        where = line_of(text, text.count("\n", 0, error.position) + 1)
+        raise BadRequestError(f"{what} is not valid YAML: {_first_line(error)} in {where}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none
         raise BadRequestError(f"{what} is not valid YAML: {_first_line(error)}") from error
     except RecursionError as error:
         raise BadRequestError(f"{what} is not valid YAML: it is nested too deeply") from error

@@ -11,8 +11,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, found_in
 from multiroot.rpc.border import USER_DATA_MOST, is_text
+from multiroot.toml_files import decoded, line_of
 from multiroot.units import format_size
 from multiroot.vm import fat
 
@@ -37,13 +38,20 @@ def check_beginning(text: str) -> None:
         raise BadRequestError("user-data does not say what it is", hint)
 
 
+def check_length(size: int) -> None:
+    """Raises BadRequestError for user-data of so many bytes."""
+    if size > USER_DATA_MOST:
+        raise BadRequestError(f"user-data is longer than {format_size(USER_DATA_MOST)}")
+
+
 def check_user_data(text: str) -> None:
     """Raises BadRequestError unless a definition may hold it. Whether it is YAML is not looked at."""
     check_beginning(text)
-    if len(text) > USER_DATA_MOST or len(text.encode(errors="replace")) > USER_DATA_MOST:
-        raise BadRequestError(f"user-data is longer than {format_size(USER_DATA_MOST)}")
+    check_length(len(text))
+    check_length(len(text.encode(errors="replace")))
     if not is_text(text):
-        raise BadRequestError("user-data holds characters that are not printable")
+        number = next(at for at, line in enumerate(text.split("\n"), 1) if not is_text(line))
+        raise BadRequestError(f"user-data has what is not printable in {line_of(text, number)}")
 
 
 def read_user_data(path: str) -> str:
@@ -51,15 +59,14 @@ def read_user_data(path: str) -> str:
     if not path:
         return ""
     try:
-        text = Path(path).read_bytes()[: USER_DATA_MOST + 1].decode()
+        with Path(path).expanduser().open("rb") as file:
+            data = file.read(USER_DATA_MOST + 1)
     except OSError as error:
         raise BadRequestError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BadRequestError(f"{path} is no text in UTF-8") from error
-    try:
+    with found_in(path):
+        check_length(len(data))
+        text = decoded("it", data)
         check_user_data(text)
-    except BadRequestError as error:
-        raise BadRequestError(f"{path}: {error.message}", error.hint) from error
     return text
 
 

@@ -155,9 +155,11 @@ def test_a_seed_says_what_the_options_say(run: Run, home: Path, monkeypatch: pyt
     [
         (("web", "--key", "none.pub"), "cannot read none.pub: No such file"),
         (("web_1",), "not a host name: 'web_1'"),
-        (("web", "--user-data", "broken"), "user-data is not valid YAML in line 3"),
-        (("web", "--key", "broken"), "not a public SSH key"),
-        (("web", "--key", "binary"), "cannot read binary: it is no text"),
+        (("web", "--user-data", "broken"), "multiroot: broken: user-data is not valid YAML: "),
+        (("web", "--key", "broken"), "multiroot: broken: not a public SSH key"),
+        (("web", "--key", "binary"), "binary is not UTF-8: line 1 has the byte 0xff"),
+        (("web", "--user-data", "broken"), "in line 2: 'a: ['"),
+        (("web", "--network-config", "broken"), "broken: network-config is not valid YAML"),
         (("web", "--output", "broken"), "broken is there already"),
     ],
 )

@@ -82,7 +82,7 @@ def test_other_words_are_another_first_boot() -> None:
     ("text", "says"),
     [
         ("hostname: web\n", "does not say what it is"),
-        ("#cloud-config\n\0", "not printable"),
+        ("#cloud-config\n\0", "not printable in line 2: "),
         ("#!" + "a" * USER_DATA_MOST, "longer than 64 KiB"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(BadRequestError, match=r"cannot read .*absent: No such file"):
         seed.read_user_data(str(tmp_path / "absent"))
     (tmp_path / "bytes").write_bytes(b"#!\xff")
-    with pytest.raises(BadRequestError, match="no text in UTF-8"):
+    with pytest.raises(BadRequestError, match="bytes: it is not UTF-8: line 1 has the byte 0xff"):
         seed.read_user_data(str(tmp_path / "bytes"))
 
 
