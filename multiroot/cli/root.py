@@ -131,7 +131,9 @@ def launch(dry_run: bool, as_json: bool, **options: Any) -> None:
         if dry_run:
             print_sent_plan(stub.Plan(request).plan_json, as_json)
             return
-        result = progress_call(stub.Launch(request), wanted=["launched"]).launched
+        events = stub.Launch(request)
+        look = "`multiroot update abort` ends it"
+        result = progress_call(events, wanted=["launched"], look=look).launched
     if as_json:
         print_json({"root": result.root, "address": result.address, "start_ns": result.start_ns})
     else:

@@ -24,8 +24,9 @@ log = logging.getLogger("multirootd")
 
 Data = dict[str, Any]
 
-_UPDATING = "updating"
+_UPDATING, _LAUNCHING = "updating", "launching a new root"
 _BUSY_HINT = "`multiroot update show` tells how far it is; `multiroot handoff cancel` stops VMs on their way"
+_TAKEN_BY: Mapping[str, str] = {PhaseName.OFFLINE: "cpus", PhaseName.CARVE: "carve_size"}
 HAND_BACK = "hand them back: `multiroot update abort`, or lose them: `multiroot root release --force`"
 
 
@@ -70,6 +71,7 @@ class Coordinator:
         self.doing = ""  # what it is busy with
         self._idle = asyncio.Event()
         self._idle.set()
+        self.given_back: Data = {}  # what steps had taken that were undone last, by its name in the plan
         self._unwanted = False  # the update under way goes no further: somebody waits to take it back
 
     @property
@@ -138,11 +140,12 @@ class Coordinator:
         stays as it is, to be looked into, until it is released. Raises ConflictError when a new root is up
         already.
         """
-        async with self._changing("launching a new root") as standing:
+        async with self._changing(_LAUNCHING) as standing:
             if standing.begun:
                 raise ConflictError(
                     f"a new root is already {standing.state}", "release it first: `multiroot root release`"
                 )
+            self.given_back = {}
             self._journal.reset()
             await self._bring_up({PhaseName.PLAN: first}, tuple(LAUNCH), keep=keep)
             return self.data
@@ -167,6 +170,7 @@ class Coordinator:
                 _refuse_another(first, standing)
             else:
                 self._journal.reset()
+            self.given_back = {}
             told = told or {}
             self._journal.write(until, Edge.WANTED, **told)
             wanted = list(STEPS)[: list(STEPS).index(until) + 1]
@@ -216,10 +220,12 @@ class Coordinator:
     async def abort(self, *, force: bool = False) -> list[str]:
         """Give everything back from any step before commit: VMs first, then CPUs and memory.
 
-        An update that is under way takes no further step, and is waited for. A VM that does not come back
-        keeps it from that, unless `force`. Returns the names of the VMs that were lost.
+        An update or a launch that is under way takes no further step, and is waited for. A VM that does not
+        come back keeps it from that, unless `force`. Returns the names of the VMs that were lost.
         """
-        if self.doing == _UPDATING:
+        if self.doing not in (_UPDATING, _LAUNCHING):
+            self.given_back = {}
+        else:
             self._unwanted = True
             try:
                 await self._idle.wait()
@@ -235,8 +241,9 @@ class Coordinator:
 
     def _check_wanted(self) -> None:
         if self._unwanted:
+            what = "update" if self.doing == _UPDATING else "launch"
             raise ConflictError(
-                "the update is being aborted", "`multiroot update show` tells how far that is"
+                f"the {what} is being aborted", "`multiroot update show` tells how far that is"
             )
 
     def _done(self, name: str) -> bool:
@@ -284,6 +291,7 @@ class Coordinator:
             guests = self._guests_there()
             if guests and not force:
                 raise ConflictError(f"the new root owns {', '.join(guests)}", HAND_BACK)
+            self.given_back = {}
             return await self._take_back(Undoing(hand_back=False, force=force), "multiroot root release")
 
     async def _take_back(self, how: Undoing, command: str) -> list[str]:
@@ -364,6 +372,8 @@ class Coordinator:
             with self._phases.phase(phase_names.undo(name)):
                 await self._steps[name].undo(self.data, how)
             await reach(FailPoint.UNDO_DONE, name)
+        if taken := _TAKEN_BY.get(name):
+            self.given_back[taken] = self.data.get(PhaseName.PLAN, {}).get(taken)
         lost = how.lost[before:]
         self._journal.write(name, Edge.UNDONE, **({"lost": lost} if lost else {}))
 

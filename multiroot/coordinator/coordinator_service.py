@@ -282,10 +282,13 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
         async def work(_: Tell) -> coordinator_pb2.Progress:
             idle = not self._coordinator.begun
-            plan = self._coordinator.data.get("plan", {})
             lost = await undo()
+            given = self._coordinator.given_back
             result = coordinator_pb2.ReleaseResult(
-                cpus=plan.get("cpus", ""), memory_bytes=plan.get("carve_size", 0), lost=lost, idle=idle
+                cpus=given.get("cpus") or "",
+                memory_bytes=given.get("carve_size") or 0,
+                lost=lost,
+                idle=idle and not given,
             )
             return coordinator_pb2.Progress(released=result)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,10 @@ class Running:
             data = os.read(self._fd, 1 << 16) if ready else b""
             assert data, f"ended or silent; it had said: {self._output[-400:]!r}"
             self._output += data
+
+    def interrupt(self) -> None:
+        """As Ctrl-C does, on a terminal of its own."""
+        self._process.send_signal(signal.SIGINT)
 
     def output(self) -> bytes:
         """All that it has printed so far, as `wait_for` and `end` have read it."""

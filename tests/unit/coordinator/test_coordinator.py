@@ -246,6 +246,35 @@ async def test_an_abort_ends_an_update_that_is_under_way(tmp_path: Path, during:
     assert await c.update({}, "load") is State.LOADED, "the next one is wanted"
 
 
+@pytest.mark.parametrize("during", ["plan", "carve", "load", "join"])
+async def test_an_abort_ends_a_launch_that_is_under_way(tmp_path: Path, during: str) -> None:
+    """A new root that does not come up has much patience."""
+    aborting: list[asyncio.Task[list[str]]] = []
+
+    class Slow(FakeStep):
+        async def do(self, data: Mapping[str, Data]) -> Data:
+            aborting.append(asyncio.create_task(c.abort()))
+            await asyncio.sleep(0)
+            return await super().do(data)
+
+    class Plan(Slow if during == "plan" else FakeStep):  # type: ignore[misc]
+        async def do(self, data: Mapping[str, Data]) -> Data:
+            return {**await super().do(data), "cpus": "2-3", "carve_size": 512}
+
+    steps = {"plan": Plan("plan", []), **({} if during == "plan" else {during: Slow(during, [])})}
+    c = coordinator(tmp_path, [], **steps)
+    if during == "join":
+        await c.launch({})
+    else:
+        with pytest.raises(ConflictError, match="the launch is being aborted"):
+            await c.launch({})
+    assert await aborting[0] == []
+    assert c.state is State.IDLE
+    # No more than what had been taken.
+    taken = {"plan": {}, "carve": {"carve_size": 512}}.get(during, {"carve_size": 512, "cpus": "2-3"})
+    assert c.given_back == taken
+
+
 async def test_nothing_is_aborted_behind_a_vm_that_does_not_come_back(tmp_path: Path) -> None:
     log: list[str] = []
     stuck = FakeStep("handover", log, stuck=True)
