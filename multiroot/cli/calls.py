@@ -14,12 +14,12 @@ from multiroot.rpc.v1 import coordinator_pb2
 
 
 @contextmanager
-def goes_on(look: str) -> Iterator[None]:
-    """The body has an agent do something. Who leaves it by Ctrl-C is told that the agent does, and `look`."""
+def goes_on(look: str, what: str = "the agent goes on with it") -> Iterator[None]:
+    """The body has an agent do something. Who leaves it by Ctrl-C is told what happens then, and `look`."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
-        error.add_note(f"the agent goes on with it: {look}")
+        error.add_note(f"{what}: {look}")
         raise
 
 

@@ -232,10 +232,11 @@ def stop(name: str, force: bool, timeout_s: int | None, root: str | None) -> Non
     It is stopped then: only its definition is left, and `multiroot vm start` starts it again in any root.
     What is left of a VM that has failed, or was lost with its root, is freed.
     """
+    from multiroot.cli.calls import goes_on
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     request = vm_pb2.StopVmRequest(name=name, force=force, timeout_s=timeout_s)
-    with connect(root) as channel:
+    with connect(root) as channel, goes_on(_LOOK, "its guest may still power off"):
         vm_pb2_grpc.VmServiceStub(channel).Stop(request, timeout=_patience(timeout_s))
     say(f"{name} stopped")
 
@@ -246,10 +247,11 @@ def stop(name: str, force: bool, timeout_s: int | None, root: str | None) -> Non
 @view_option
 def reboot(name: str, timeout_s: int | None, root: str | None) -> None:
     """Have the guest of the VM NAME power off by its power button, and start it again."""
+    from multiroot.cli.calls import goes_on
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     request = vm_pb2.RebootVmRequest(name=name, timeout_s=timeout_s)
-    with connect(root) as channel:
+    with connect(root) as channel, goes_on(_LOOK):
         vm_pb2_grpc.VmServiceStub(channel).Reboot(request, timeout=_patience(timeout_s) + 120)
     say(f"{name} rebooted")
 

@@ -207,6 +207,7 @@ class Lifecycle:
         if vm.state is VmState.FAILED:
             await self._manager.stop(name)
 
+    @unbroken
     async def reboot(self, name: str, timeout_s: float | None = None) -> Instance:
         """Have the guest power itself off, and start it again; raises what `stop` and `start` raise."""
         self._manager.running(name)
@@ -215,6 +216,7 @@ class Lifecycle:
         await self.stop(name, timeout_s=timeout_s)
         return await self.start(name)
 
+    @unbroken
     async def reset(self, name: str) -> None:
         """Reset the machine of a VM that runs here, as its reset button does."""
         vm = self._manager.running(name)
@@ -229,6 +231,7 @@ class Lifecycle:
         """Have it go on."""
         return await self._set_paused(name, False)
 
+    @unbroken
     async def _set_paused(self, name: str, paused: bool) -> Instance:
         vm = self._manager.live(name)
         with vm.busy("paused" if paused else "resumed"):

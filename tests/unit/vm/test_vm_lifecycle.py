@@ -334,6 +334,36 @@ async def test_whoever_goes_away_leaves_a_vm_that_runs_and_nothing_else(
     assert manager.find("vm0") is None
 
 
+@pytest.mark.parametrize("moments", [1, 3, 5, 8])
+async def test_whoever_goes_away_leaves_a_guest_that_stands_still_as_is_said(
+    life: Lifecycle, moments: int
+) -> None:
+    """By Ctrl-C of `vm pause`: its QEMU may have been asked already."""
+    vm = await life.run(SMALL)
+    asking = asyncio.create_task(life.pause("vm0"))
+    for _ in range(moments):
+        await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait({asking})
+    while vm.state is not VmState.PAUSED:
+        await asyncio.sleep(0.01)
+    await life.resume("vm0")
+    seen = counter(vm)
+    while counter(vm) == seen:
+        await asyncio.sleep(0.01)
+
+
+async def test_whoever_goes_away_has_his_vm_rebooted(life: Lifecycle, manager: VmManager) -> None:
+    """Its guest has been asked to power off: without the rest it would stay so."""
+    vm = await life.run(SMALL)
+    asking = asyncio.create_task(life.reboot("vm0"))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait({asking})
+    while (again := manager.find("vm0")) is vm or again is None or again.state is not VmState.RUNNING:
+        await asyncio.sleep(0.01)
+
+
 async def test_a_vm_whose_start_is_cut_off_leaves_no_vmm(host: Host, manager: VmManager) -> None:
     """An agent that ends cancels all that it does."""
     vm = manager.made(SMALL, host.arena.allocate("vm0", SMALL.ram_bytes, SMALL.checksum()), "")
