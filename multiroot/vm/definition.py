@@ -36,7 +36,11 @@ _MACHINE_OPTION = re.compile(r"[a-z0-9_-]+=[A-Za-z0-9._-]+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PCI_ADDRESS = re.compile(r"(?:0000:)?([0-9a-f]{2}:[01][0-9a-f]\.[0-7])")
 # What would make two roots run different machines, or take the memory out of the arena.
-_FIXED_OPTIONS = {"accel", "kernel", "initrd", "append", "memory-backend", "suppress-vmdesc", "dumpdtb"}
+_FIXED_OPTIONS = {
+    "accel", "type", "kernel", "initrd", "shim", "append", "dtb", "dumpdtb", "firmware", "igvm-cfg",
+    "pflash0", "pflash1", "memory-backend", "memory-encryption",
+    "confidential-guest-support", "suppress-vmdesc",
+}  # fmt: skip
 
 
 def _one_or_none(text: str) -> tuple[str, ...]:
@@ -243,7 +247,10 @@ def check_machine(machine: str) -> None:
         if not _MACHINE_OPTION.fullmatch(option):
             raise BadRequestError(f"not a machine option: {option!r}", "write it like hpet=on")
         if option.partition("=")[0] in _FIXED_OPTIONS:
-            raise BadRequestError(f"the machine option {option!r} is not yours to set")
+            raise BadRequestError(
+                f"the machine option {option!r} is not yours to set",
+                "it is another option's (`multiroot vm run --help`), or has to be the same for all VMs",
+            )
     check_given_once(options, machine)
 
 
