@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which agent a command talks to, and what that says of its root."""
+"""Which agent a command talks to, what that says of its root, and what happens when one leaves it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from multiroot.errors import BadRequestError, PeerLostError
@@ -71,3 +73,13 @@ def lab_of_agent() -> LabState | None:
     from multiroot.lab.state import at
 
     return at(target)
+
+
+@contextmanager
+def goes_on(look: str, what: str = "the agent goes on with it") -> Iterator[None]:
+    """The body has an agent do something. Who leaves it by Ctrl-C is told what happens then, and `look`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        error.add_note(f"{what}: {look}")
+        raise

@@ -3,24 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+from multiroot.cli.agent import goes_on
 from multiroot.cli.output import Progress
 from multiroot.phases import Phase
 from multiroot.rpc.progress import follow
 from multiroot.rpc.v1 import coordinator_pb2
-
-
-@contextmanager
-def goes_on(look: str, what: str = "the agent goes on with it") -> Iterator[None]:
-    """The body has an agent do something. Who leaves it by Ctrl-C is told what happens then, and `look`."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        error.add_note(f"{what}: {look}")
-        raise
 
 
 def progress_call(

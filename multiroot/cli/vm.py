@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multiroot.cli.agent import connect, lab_of_agent
+from multiroot.cli.agent import connect, goes_on, lab_of_agent
 from multiroot.cli.commands import Group
 from multiroot.cli.output import json_option, print_file, print_json, print_table, say
 from multiroot.cli.vm_network import addresses_in
@@ -21,7 +21,7 @@ from multiroot.vm.fields import as_text, to_data
 if TYPE_CHECKING:
     from multiroot.rpc.v1 import vm_pb2
 
-_LOOK = "`multiroot vm list` shows it"
+LOOK = "`multiroot vm list` shows it"
 POWER_OFF_S = 60  # as in multiroot/vm/lifecycle.py, which need not be loaded here
 
 root_option = click.option(
@@ -77,7 +77,6 @@ def run(
     nor the file says has its default.
     """
     from multiroot.cli import vm_files
-    from multiroot.cli.calls import goes_on
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
     from multiroot.vm.messages import definition_to_proto
 
@@ -85,7 +84,7 @@ def run(
     with connect(root) as channel:
         vm_files.send(channel, files)
         request = vm_pb2.RunVmRequest(definition=definition_to_proto(definition))
-        with goes_on(_LOOK):
+        with goes_on(LOOK):
             started = vm_pb2_grpc.VmServiceStub(channel).Run(request)
     _say_running(started, as_json)
 
@@ -96,10 +95,9 @@ def run(
 @json_option
 def start(name: str, root: str | None, as_json: bool) -> None:
     """Start the VM NAME, which is stopped or has failed, in the root that is asked."""
-    from multiroot.cli.calls import goes_on
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
-    with connect(root) as channel, goes_on(_LOOK):
+    with connect(root) as channel, goes_on(LOOK):
         started = vm_pb2_grpc.VmServiceStub(channel).Start(vm_pb2.StartVmRequest(name=name))
     _say_running(started, as_json)
 
@@ -232,11 +230,10 @@ def stop(name: str, force: bool, timeout_s: int | None, root: str | None) -> Non
     It is stopped then: only its definition is left, and `multiroot vm start` starts it again in any root.
     What is left of a VM that has failed, or was lost with its root, is freed.
     """
-    from multiroot.cli.calls import goes_on
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     request = vm_pb2.StopVmRequest(name=name, force=force, timeout_s=timeout_s)
-    with connect(root) as channel, goes_on(_LOOK, "its guest may still power off"):
+    with connect(root) as channel, goes_on(LOOK, "its guest may still power off"):
         vm_pb2_grpc.VmServiceStub(channel).Stop(request, timeout=_patience(timeout_s))
     say(f"{name} stopped")
 
@@ -247,11 +244,10 @@ def stop(name: str, force: bool, timeout_s: int | None, root: str | None) -> Non
 @view_option
 def reboot(name: str, timeout_s: int | None, root: str | None) -> None:
     """Have the guest of the VM NAME power off by its power button, and start it again."""
-    from multiroot.cli.calls import goes_on
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     request = vm_pb2.RebootVmRequest(name=name, timeout_s=timeout_s)
-    with connect(root) as channel, goes_on(_LOOK):
+    with connect(root) as channel, goes_on(LOOK):
         vm_pb2_grpc.VmServiceStub(channel).Reboot(request, timeout=_patience(timeout_s) + 120)
     say(f"{name} rebooted")
 
@@ -268,7 +264,7 @@ def pause(name: str, root: str | None) -> None:
     """Have the guest of the VM NAME stand still. It does so in whatever root the VM goes to."""
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
-    with connect(root) as channel:
+    with connect(root) as channel, goes_on(LOOK):
         vm_pb2_grpc.VmServiceStub(channel).Pause(vm_pb2.PauseVmRequest(name=name), timeout=60)
     say(f"{name} paused")
 
@@ -280,7 +276,7 @@ def resume(name: str, root: str | None) -> None:
     """Have the guest of the VM NAME, which is paused, go on."""
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
-    with connect(root) as channel:
+    with connect(root) as channel, goes_on(LOOK):
         vm_pb2_grpc.VmServiceStub(channel).Unpause(vm_pb2.UnpauseVmRequest(name=name), timeout=60)
     say(f"{name} goes on")
 
@@ -294,7 +290,7 @@ def remove(name: str, force: bool, root: str | None) -> None:
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     request = vm_pb2.RemoveVmRequest(name=name, force=force)
-    with connect(root) as channel:
+    with connect(root) as channel, goes_on(LOOK):
         vm_pb2_grpc.VmServiceStub(channel).Remove(request, timeout=60)
     say(f"{name} removed")
     _forget_ways(name)
@@ -319,7 +315,7 @@ def reset(name: str, root: str | None) -> None:
     """
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
-    with connect(root) as channel:
+    with connect(root) as channel, goes_on(LOOK):
         vm_pb2_grpc.VmServiceStub(channel).Reset(vm_pb2.ResetVmRequest(name=name), timeout=60)
     say(f"{name} was reset")
 

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from multiroot.cli import editing, vm_files
-from multiroot.cli.agent import connect
+from multiroot.cli.agent import connect, goes_on
 from multiroot.cli.commands import Command
 from multiroot.cli.output import json_option, print_json, say
-from multiroot.cli.vm import root_option, vm_json
+from multiroot.cli.vm import LOOK, root_option, vm_json
 from multiroot.cli.vm_options import (
     change_options,
     changed,
@@ -54,7 +54,8 @@ def define(
     with connect(root) as channel:
         vm_files.send(channel, files)
         request = vm_pb2.DefineVmRequest(definition=definition_to_proto(definition))
-        made = vm_pb2_grpc.VmServiceStub(channel).Define(request, timeout=60)
+        with goes_on(LOOK):
+            made = vm_pb2_grpc.VmServiceStub(channel).Define(request, timeout=60)
     if as_json:
         print_json(vm_json(made))
     else:
@@ -99,7 +100,8 @@ def edit(
             check_yaml(context, made, str(source), given)
             made, files = vm_files.by_checksum(made)
             vm_files.send(channel, files)
-            return stub.Edit(vm_pb2.EditVmRequest(definition=definition_to_proto(made)), timeout=60)
+            with goes_on(LOOK):
+                return stub.Edit(vm_pb2.EditVmRequest(definition=definition_to_proto(made)), timeout=60)
 
         if file is not None:
             after = change(read(file, name), file)
