@@ -7,13 +7,15 @@ A lock on the file (flock) says so. The QEMU of a machine inherits it and holds 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, ConflictError
+from multiroot.lab import paths
 
 
 @contextmanager
@@ -25,7 +27,7 @@ def read(file: Path) -> Iterator[None]:
         if fd is None:
             raise ConflictError(
                 f"{file} is in use: a lab machine that runs writes to it",
-                "end that machine first: multiroot lab down",
+                f"end that machine first: {proc.quote(['multiroot', 'lab', 'down', *_named(file)])}",
             )
         yield
 
@@ -43,6 +45,17 @@ def written(file: Path) -> Iterator[int]:
                 f"end that one, or give this one a copy: {copy}",
             )
         yield fd
+
+
+def _named(file: Path) -> list[str]:
+    """The option that names the lab whose machine has the file; nothing if none is known to have it."""
+    for record in (paths.state_path() / "labs").glob("*/lab.json"):
+        # One of another version of ours may be of any form, and one of a lab that ends may be gone.
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            disks = [Path(disk["file"]) for disk in json.loads(record.read_text())["machine"]["disks"]]
+            if any(disk.exists() and disk.samefile(file) for disk in disks):
+                return ["--name", record.parent.name]
+    return []
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from multiroot.cli.main import cli, main
 from multiroot.device import handle
 from multiroot.errors import ConflictError
 from multiroot.lab import build
+from multiroot.lab.cache import Cache
 from multiroot.launch import record
 from multiroot.workbench import kernel_build
 
@@ -63,6 +64,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     monkeypatch.setattr(sys, "stdin", None)
     monkeypatch.setattr(handle, "DEVICE", folder / "no-device")
     monkeypatch.setattr(build, "build", refuse)
+    monkeypatch.setattr(Cache, "ensure", refuse)
     monkeypatch.setattr(kernel_build, "source_tree", refuse)
     monkeypatch.setattr(record, "RECORD", folder / "no-record")
     return folder

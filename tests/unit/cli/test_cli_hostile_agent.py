@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import math
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, redirect_stdout
@@ -25,6 +26,7 @@ from multiroot import proc
 from multiroot.cli import reference, watch
 from multiroot.cli.main import cli
 from multiroot.doctor.root import RootDoctor
+from multiroot.net import namespace
 from multiroot.rpc import successor
 from multiroot.rpc.v1 import common_pb2, coordinator_pb2, root_pb2, vm_pb2, watch_pb2
 
@@ -39,7 +41,7 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("handoff prepare vm0", "handoff prepare vm0 --json", "handoff prepare --all --undo --to old"),
         ("PrepareHandoff",),
     ),
-    "vm ssh": (("vm ssh vm0",), ("Get",)),
+    "vm ssh": (("vm ssh vm0 --wait 0",), ("Get",)),
     "vm forward": (("vm forward vm0 80", "vm forward vm0 --json"), ("Get",)),
     "handoff cancel": (("handoff cancel vm0", "handoff cancel --json"), ("CancelHandoff",)),
     "root list": (("root list", "root list --json"), ("GetStatus",)),
@@ -216,6 +218,7 @@ def bugs_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(proc, "become", lambda _argv: None)
     monkeypatch.setattr(proc, "find", lambda program: program)
+    monkeypatch.setattr(namespace, "connect", greeted)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return tmp_path / "multiroot" / "bugs"
 
@@ -235,6 +238,14 @@ def test_every_command_is_here() -> None:
 def test_every_method_is_here() -> None:
     asked = {method for _, methods in ASKS.values() for method in methods}
     assert asked == METHODS.keys() - NOT_FOR_COMMANDS
+
+
+def greeted(*_: object) -> socket.socket:
+    """A connection to an SSH server."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(b"SSH-2.0-OpenSSH")
+    return ours
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -16,7 +16,7 @@ import pytest
 from lab.machines import default_machine
 
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.lab import boot, host, lab_disks, paths, state
+from multiroot.lab import boot, host, image_lock, lab_disks, paths, state
 from multiroot.lab.boot import BootError
 from multiroot.lab.lab_disks import LabDisk
 from multiroot.lab.machine import Machine
@@ -107,6 +107,9 @@ def test_a_disk_of_a_machine_that_runs_is_no_other_machines(
         ):
             boot.up(other, "digest", Phases("workstation"))
         assert state.names() == ["default"]
+        with pytest.raises(ConflictError) as raised, image_lock.read(link):
+            pass
+        assert raised.value.hint == "end that machine first: multiroot lab down --name default"
     finally:
         os.kill(lab.pid, signal.SIGKILL)
         boot.wait_end(lab, 30)
