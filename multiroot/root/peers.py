@@ -202,7 +202,8 @@ class Peers:
         for peer in self.all():
             if name == ("old" if peer.role is Role.PARENT else "new") or name == str(peer.root):
                 return peer
-        raise PeerLostError(f"there is no {name} root beside this one", "see `multiroot root list`")
+        called = f"root {name}" if name.isdecimal() else f"{name} root"
+        raise PeerLostError(f"there is no {called} beside this one", "see `multiroot root list`")
 
     def is_me(self, name: str, root: int) -> bool:
         """Whether "old", "new" or a number means this root, number `root`; raises BadRequestError."""

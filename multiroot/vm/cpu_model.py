@@ -38,7 +38,10 @@ def parse(cpu: str) -> tuple[str, dict[str, Value]]:
             raise BadRequestError(f"not a CPU feature: {word!r}", "write it like svm=off")
         name, value = found.groups()
         if name in _FIXED:
-            raise BadRequestError(f"the CPU option {word!r} is not yours to set")
+            raise BadRequestError(
+                f"the CPU option {word!r} is not yours to set",
+                "leave it out: it says how QEMU starts, not what a CPU has",
+            )
         features[name] = _value(value)
     check_given_once(words, cpu)
     return model, features

@@ -195,7 +195,7 @@ class VmDefinition:
         cpu_model.parse(self.cpu)
         check_machine(self.machine)
         if not _NAME.fullmatch(self.guest):
-            raise BadRequestError(f"not a guest's name: {self.guest!r}")
+            raise BadRequestError(f"not a guest's name: {self.guest!r}", "write it like ticker")
         for what, text in (("command line", self.append), ("kernel", self.kernel), ("initrd", self.initrd)):
             if not text.isprintable():
                 raise BadRequestError(f"the guest's {what} holds characters that are not printable")
@@ -315,7 +315,7 @@ def _check_boot_order(definition: VmDefinition) -> None:
         if name not in there:
             raise BadRequestError(f"{definition.name} has no disk {name!r}", f"there are: {', '.join(there)}")
         if name in order[:number]:
-            raise BadRequestError(f"the disk {name} is twice in the boot order")
+            raise BadRequestError(f"the disk {name} is twice in the boot order", "say each once")
 
 
 def _checked_cards(definition: VmDefinition) -> tuple[Card, ...]:
@@ -336,9 +336,14 @@ def _checked_cards(definition: VmDefinition) -> tuple[Card, ...]:
             )
         for other in made[:number]:
             if card.mac == other.mac:
-                raise BadRequestError(f"two cards of {definition.name} have the MAC address {card.mac}")
+                raise BadRequestError(
+                    f"two cards of {definition.name} have the MAC address {card.mac}",
+                    "leave one out, and it is made from the VM's name",
+                )
             if card.address and card.address.partition("/")[0] == other.address.partition("/")[0]:
-                raise BadRequestError(f"two cards of {definition.name} have the address {card.address}")
+                raise BadRequestError(
+                    f"two cards of {definition.name} have the address {card.address}", "give each its own"
+                )
     return made
 
 
@@ -386,7 +391,9 @@ def _address(address: str) -> str:
     try:
         interface = ipaddress.IPv4Interface(address)
     except ValueError as error:
-        raise BadRequestError(f"not an IPv4 address with prefix length: {address!r}") from error
+        raise BadRequestError(
+            f"not an IPv4 address with prefix length: {address!r}", "write it like 10.77.1.1/16"
+        ) from error
     if "/" not in address:
         raise BadRequestError(f"{address!r} lacks the prefix length", f"for instance {interface.ip}/16")
     if why := not_a_guests(interface):

@@ -30,7 +30,9 @@ def read(path: Path, name: str | None = None) -> VmDefinition:
     try:
         data = toml_files.read(path)
     except FileNotFoundError as error:
-        raise BadRequestError(f"no file {path}") from error
+        raise BadRequestError(
+            f"no file {path}", f"make one of a VM that there is: multiroot vm show NAME --toml >{path}"
+        ) from error
     return _definition(data, str(path), name)
 
 

@@ -115,7 +115,9 @@ class Disk:
                 f"no format of disks called {self.format!r}", f"there are: {', '.join(FORMATS)}"
             )
         if self.initiator and not self.source.startswith(iscsi_target.SCHEME):
-            raise BadRequestError(f"the disk {self.source} is no iSCSI target's, which has an initiator")
+            raise BadRequestError(
+                f"the disk {self.source} is no iSCSI target's, which has an initiator", "leave initiator= out"
+            )
         return replace(
             self,
             source=_checked(self.source),
@@ -234,5 +236,5 @@ def check_disks(disks: tuple[Disk, ...]) -> tuple[Disk, ...]:
     made = tuple(disk.checked() for disk in disks)
     for number, disk in enumerate(made):
         if any(disk.source == other.source for other in made[:number]):
-            raise BadRequestError(f"the disk {disk.source} is given twice")
+            raise BadRequestError(f"the disk {disk.source} is given twice", "a VM has each disk once")
     return made

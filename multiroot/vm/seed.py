@@ -62,7 +62,9 @@ def read_user_data(path: str) -> str:
         with Path(path).expanduser().open("rb") as file:
             data = file.read(USER_DATA_MOST + 1)
     except OSError as error:
-        raise BadRequestError(f"cannot read {path}: {error.strerror}") from error
+        raise BadRequestError(
+            f"cannot read {path}: {error.strerror}", "the file is to be on the computer where you type this"
+        ) from error
     with found_in(path):
         check_length(len(data))
         text = decoded("it", data)

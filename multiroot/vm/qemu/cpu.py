@@ -121,7 +121,7 @@ async def _ask(qemu: Qemu, folder: Path, model: Mapping[str, Any]) -> Any:
     qmp = Qmp("a CPU model", lambda ns: ns)
     try:
         await qmp.connect(path)
-        return await _expanded(qmp, model)
+        return await _expanded(qmp, model, qemu.program)
     except VmmGoneError as error:
         raise CommandError(f"QEMU did not start: {last_words(log) or error}") from error
     finally:
@@ -129,11 +129,14 @@ async def _ask(qemu: Qemu, folder: Path, model: Mapping[str, Any]) -> Any:
         await qmp.disconnect()
 
 
-async def _expanded(qmp: Qmp, model: Mapping[str, Any]) -> Any:
+async def _expanded(qmp: Qmp, model: Mapping[str, Any], program: Path) -> Any:
     try:
         return await qmp.execute("query-cpu-model-expansion", type="static", model=model)
     except CommandError as error:
-        raise BadRequestError(f"no CPU {model['name']!r} with these features: {error.message}") from error
+        raise BadRequestError(
+            f"no CPU {model['name']!r} with these features: {error.message}",
+            f"what there is: multiroot lab exec -- {program} -cpu help",
+        ) from error
 
 
 def _argv(qemu: Qemu, qmp: int) -> list[str]:

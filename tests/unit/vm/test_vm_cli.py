@@ -148,7 +148,8 @@ async def test_user_data_comes_from_a_file_and_is_shown(multiroot: Run, tmp_path
     assert json.loads((await multiroot("vm", "show", "web", "--json")).out)["user_data"] == words.read_text()
     words.write_text("#cloud-config\na: [\n")
     refused = await multiroot("vm", "edit", "web", "--user-data", words)
-    assert (refused.code, "user-data is not valid YAML in line 3" in refused.err) == (2, True)
+    assert (refused.code, f"{words}: user-data is not valid YAML: " in refused.err) == (2, True)
+    assert "in line 2: 'a: ['" in refused.err
     assert refused.err.count("\n") == 1
 
 

@@ -34,7 +34,8 @@ LETTERS = st.characters().filter(str.isprintable) | st.sampled_from("\"'\\# =\u0
 def definitions(draw: st.DrawFn) -> VmDefinition:
     """Any VM that a root would run."""
     kind = draw(st.sampled_from(["q35", "microvm"]))
-    more = draw(st.lists(st.from_regex(r"x[a-z0-9_-]{0,9}=[A-Za-z0-9._-]{1,9}", fullmatch=True), max_size=3))
+    option = st.from_regex(r"x[a-z0-9_-]{0,9}=[A-Za-z0-9._-]{1,9}", fullmatch=True)
+    more = draw(st.lists(option, max_size=3, unique_by=lambda each: each.partition("=")[0]))
     mac = draw(st.just("") | st.tuples(*[BYTES] * 5).map(lambda rest: ":".join(("52", *rest))))
     address = draw(st.just("") | st.ip_addresses(v=4, network="10.77.1.0/24").map(lambda ip: f"{ip}/16"))
     functions = draw(st.sampled_from([(), ("01:00.0",)])) if kind == "q35" else ()
