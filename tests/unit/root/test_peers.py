@@ -106,7 +106,7 @@ def test_names(role: Role, mine: int, theirs: int, my_name: str, their_name: str
     assert not peers.is_me(str(theirs), mine)
     assert peers.by_name(their_name).root == theirs
     assert peers.by_name(str(theirs)).root == theirs
-    with pytest.raises(PeerLostError, match="no 9 root"):
+    with pytest.raises(PeerLostError, match="no root 9 beside"):
         peers.by_name("9")
 
 
