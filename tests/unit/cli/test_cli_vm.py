@@ -154,7 +154,8 @@ def test_a_wrong_file_is_one_line_and_nothing_is_asked(
 
 
 def test_no_file_and_no_name(run: Run, agent: FakeAgent, tmp_path: Path) -> None:
-    assert run("vm", "run", "--file", tmp_path / "absent").err == f"multiroot: no file {tmp_path}/absent\n"
+    absent = run("vm", "run", "--file", tmp_path / "absent").err
+    assert absent.startswith(f"multiroot: no file {tmp_path}/absent (make one of a VM that there is: ")
     folder = run("vm", "run", "--file", tmp_path)
     assert (folder.code, folder.err) == (2, f"multiroot: cannot read {tmp_path}: Is a directory\n")
     nameless = run("vm", "run")
