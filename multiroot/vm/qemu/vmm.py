@@ -45,6 +45,9 @@ _DOWNTIME_LIMIT = 1  # ms
 # ever: it must be content to send the ROMs (some 200 kB) once more while the guest stands still.
 _BANDWIDTH_WITH_DEVICE = 1 << 30
 _DOWNTIME_LIMIT_WITH_DEVICE = 2000
+# Kernels before 6.2 do not say how little state a device has. QEMU takes it for 100 GiB, and is to believe
+# that they arrive within the limit.
+_SWITCHOVER_WITH_DEVICE = 1 << 50
 
 _FD_NAME = "handoff"  # what QEMU calls its end of the connection
 _URI = f"fd:{_FD_NAME}"
@@ -152,6 +155,7 @@ class QemuVmm:
             "migrate-set-parameters",
             max_bandwidth=_BANDWIDTH_WITH_DEVICE if own else _BANDWIDTH_OF.get(firmware, _BANDWIDTH),
             downtime_limit=_DOWNTIME_LIMIT_WITH_DEVICE if own else _DOWNTIME_LIMIT,
+            **({"avail_switchover_bandwidth": _SWITCHOVER_WITH_DEVICE} if own else {}),
         )
 
     async def adopt(self, process: ProcessId) -> None:
