@@ -87,9 +87,10 @@ class Options:
         for guest in self.guest:
             if guest not in workload.GUESTS:
                 raise BadRequestError(f"no guest {guest!r}", f"there are: {', '.join(workload.GUESTS)}")
-        if workload.DEBIAN in self.guest and {CPR, KEXEC} & {*self.contenders}:
+        if workload.DEBIAN in self.guest and {*CPR, KEXEC} & {*self.contenders}:
             raise BadRequestError(
-                f"{CPR} and {KEXEC} are for the ticker", "name the others: --contenders multi-root,in-place"
+                f"{', '.join(CPR)} and {KEXEC} are for the ticker",
+                "name the others: --contenders multi-root,in-place",
             )
         if self.fresh and len(self.kinds()) > 1:
             raise BadRequestError(
@@ -123,9 +124,9 @@ class Options:
     @property
     def arena(self) -> int:
         """RAM of all VMs together, bytes: ours, one for the others that may need a second place, and one for
-        cpr-transfer.
+        each that needs a VM of its own.
         """
-        return (self.vms + 3) * sum(kind.ram for kind in self.kinds())
+        return (self.vms + 2 + len(CPR)) * sum(kind.ram for kind in self.kinds())
 
     @property
     def disks(self) -> int:
@@ -205,10 +206,11 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
                 made.append(Traced(machine, agents, pool, definitions[:1]))
         shared = SameKernelVm(machine, name=f"baseline{number}", **with_disk(fields, kind, disks))
         made += [SameKernel(way, shared, kind.label) for way in SAME_KERNEL if way in options.contenders]
-        if CPR in options.contenders:
-            machine_option = f"{kind.machine},{cpr.MACHINE_OPTION}"
-            own = SameKernelVm(machine, name=f"cpr{number}", **{**fields, "machine": machine_option})
-            made.append(SameKernel(CPR, own, kind.label))
+        for way in CPR:
+            if way in options.contenders:
+                changed = {"name": f"{way}{number}", "machine": f"{kind.machine},{cpr.MACHINE_OPTION}"}
+                own = SameKernelVm(machine, **{**fields, **changed, "way": way})
+                made.append(SameKernel(way, own, kind.label))
     return made
 
 

@@ -13,7 +13,7 @@ CLOCKS = "clocks of both roots"  # not a contender: samples of how far the roots
 # Within one kernel, in the order in which they are explained; docs/performance.md says what each is.
 IN_PLACE = "in-place"
 SAME_KERNEL = (IN_PLACE, "pre-copy", "multifd", "stop-and-copy", "save-and-restore", "mapped-ram")
-CPR = "cpr-transfer"  # as QEMU calls the mode, too
+CPR = ("cpr-transfer", "cpr-exec")  # as QEMU calls the modes, too
 
 KEXEC = "kexec-pmem"  # kexec + PMEM (the LPC 2021 method)
 
@@ -29,4 +29,4 @@ FRESH = "fresh-machine"
 PMEM_DISK, NBD_SERVER, LOCAL_FILE = "pmem", "nbd", "local"
 OWN_DISK = "own-disk"  # that its root alone has
 
-HANDOFF = (OURS, *SAME_KERNEL, CPR, KEXEC)
+HANDOFF = (OURS, *SAME_KERNEL, *CPR, KEXEC)

@@ -53,9 +53,9 @@ class SameKernelVm:
 
 
 class SameKernel:
-    """One of the ways in `names.SAME_KERNEL`, or cpr-transfer.
+    """One of the ways in `names.SAME_KERNEL`, or in `names.CPR`.
 
-    They share a VM, one for each `kind` when there are several.
+    The former share a VM, one for each `kind` when there are several.
     """
 
     def __init__(self, way: str, vm: SameKernelVm, kind: str = "") -> None:

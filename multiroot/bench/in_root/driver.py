@@ -22,7 +22,7 @@ from multiroot import bugs
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device
-from multiroot.bench.in_root import cpr, footprint, leave
+from multiroot.bench.in_root import cpr, cpr_exec, footprint, leave
 from multiroot.bench.in_root.baseline_vm import ROOT, RUN_DIR, BaselineVm
 from multiroot.bench.workload import enough_ticks
 from multiroot.device.handle import Device
@@ -65,10 +65,10 @@ class Bench:
         self._count = 0
 
     async def start(
-        self, disks: Sequence[dict[str, Any]] = (), node: str = "", **fields: Any
+        self, disks: Sequence[dict[str, Any]] = (), node: str = "", way: str = "", **fields: Any
     ) -> dict[str, Any]:
         """Start the VM and wait until its guest ticks. With `node`, a block device of this root, it has that
-        disk, whatever other roots have.
+        disk, whatever other roots have. It is made for `way` alone if that needs one of its own.
         """
         if node:
             found = Pmem(0, 0, read_only=False, node=Path(node))
@@ -77,7 +77,7 @@ class Bench:
         self._definition = VmDefinition(disks=tuple(Disk(**each) for each in disks), **fields).checked()
         self._host.check(self._definition)
         entry = await self._allocate(self._definition.name)
-        vm = self._instance(entry)
+        vm = self._instance(entry, cpr_exec.CprExecVm if way == cpr_exec.NAME else BaselineVm)
         await vm.start()
         self._vm = vm
         await self._ticks(vm, self._enough())
@@ -104,9 +104,31 @@ class Bench:
     async def sample(self, way: str) -> dict[str, Any]:
         """Take the VM to another QEMU; what it cost."""
         source = self._current()
+        started = self._host.clock()
+        if isinstance(source, cpr_exec.CprExecVm):
+            before = await self._ticks(source, 0)
+            stopped, resumed, status = await source.exec_over()
+            joined = await self._ticks(source, len(before.ticks) + self._enough())
+        else:
+            stopped, resumed, status, joined = await self._to_another(way, source)
+        judged = ticks.continuity(joined.ticks)
+        ram = status["ram"]
+        return {
+            "blackout_ns": resumed.at_ns - stopped.at_ns,
+            "gap_ns": ticks.gap_around(joined.ticks, stopped.at_ns, resumed.at_ns),
+            **ticks.gap_over(joined.ticks, stopped.at_ns, resumed.at_ns),
+            "total_ns": resumed.at_ns - started,
+            "sent_bytes": ram["transferred"],
+            "missing_ticks": len(judged.missing) if judged else -1,
+            "bad_bytes": judged.bad_bytes if judged else -1,
+        }
+
+    async def _to_another(
+        self, way: str, source: BaselineVm
+    ) -> tuple[Event, Event, dict[str, Any], ticks.Stretch]:
+        """To a QEMU of its own process: STOP, RESUME, the giver's account of it, the guest's ticks."""
         entry = await self._room() if way in COPYING else source.entry
         target = self._instance(entry, cpr.CprBaselineVm if way == cpr.NAME else BaselineVm)
-        started = self._host.clock()
         try:
             stopped, resumed, status = await self._move(way, source, target)
         except BaseException:
@@ -119,19 +141,7 @@ class Bench:
         if way in COPYING:
             self._spare = source.entry
         self._vm = target
-        after = await self._ticks(target, self._enough())
-        joined = before.then(after)
-        judged = ticks.continuity(joined.ticks)
-        ram = status["ram"]
-        return {
-            "blackout_ns": resumed.at_ns - stopped.at_ns,
-            "gap_ns": ticks.gap_around(joined.ticks, stopped.at_ns, resumed.at_ns),
-            **ticks.gap_over(joined.ticks, stopped.at_ns, resumed.at_ns),
-            "total_ns": resumed.at_ns - started,
-            "sent_bytes": ram["transferred"],
-            "missing_ticks": len(judged.missing) if judged else -1,
-            "bad_bytes": judged.bad_bytes if judged else -1,
-        }
+        return stopped, resumed, status, before.then(await self._ticks(target, self._enough()))
 
     async def footprint(self) -> dict[str, Any]:
         """Memory of the VM's QEMU and of a second one that waits for the VM, bytes."""

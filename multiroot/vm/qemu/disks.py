@@ -16,11 +16,8 @@ from multiroot.vm.qemu.options import Value, option
 
 DISK_SLOT = 0x10
 SEED_SLOT = 0x1C
+# Of a modern device QEMU saves 1024 queues while the guest stands still.
 _LEGACY: dict[str, Value] = {"disable-modern": True, "disable-legacy": False}
-# SeaBIOS refuses the 1024 entries that a queue of this QEMU's virtio-blk has behind the legacy interface.
-# Those that it does not start from have that one all the same: of a modern device QEMU saves 1024 queues
-# while the guest stands still.
-_MODERN: dict[str, Value] = {"disable-legacy": True}
 _QUEUE: dict[str, Value] = {"queue-size": 128, "num-queues": 1}
 # A request waits for a server as long as it takes (QEMU takes seconds, in 32 bits).
 _FOR_EVER_S = 4_000_000_000
@@ -43,13 +40,12 @@ def disk_words(
         front |= _UNTIL_IT_IS_DONE
     if started_by != DIRECT and (not order or name in order):
         front["bootindex"] = order.index(name) if order else number
-    virtio = _MODERN if started_by == SEABIOS and "bootindex" in front else _LEGACY
     if disk.bus == "virtio-blk":
-        words = ["-device", option("virtio-blk-pci", {**virtio, "addr": slot, **_QUEUE, **front})]
+        words = ["-device", option("virtio-blk-pci", {**_LEGACY, "addr": slot, **_QUEUE, **front})]
     else:
         bus, kind = f"scsi{number}", "scsi-cd" if disk.bus == "cd" else "scsi-hd"
         words = [
-            "-device", option("virtio-scsi-pci", {**virtio, "addr": slot, "id": bus, "num_queues": 1}),
+            "-device", option("virtio-scsi-pci", {**_LEGACY, "addr": slot, "id": bus, "num_queues": 1}),
             "-device", option(kind, {"bus": f"{bus}.0", "device_id": name, **front}),
         ]  # fmt: skip
     return ["-blockdev", json.dumps(_backend(name, disk, node)), *words]
