@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from multiroot.bench.results.samples import Sample, variant_name
@@ -69,9 +70,14 @@ class SameKernel:
     def sample(self) -> list[Sample]:
         self._vm.ask("go")
         try:
-            return [Sample(self.name, 0, self._vm.ask("sample", way=self._way))]
-        finally:
-            self._vm.ask("pause")
+            measured = self._vm.ask("sample", way=self._way)
+        except CommandError:
+            # Why it failed is what counts, also when that was the end of its QEMU.
+            with suppress(CommandError):
+                self._vm.ask("pause")
+            raise
+        self._vm.ask("pause")
+        return [Sample(self.name, 0, measured)]
 
     def close(self) -> None:
         self._vm.close()

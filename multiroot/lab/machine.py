@@ -126,10 +126,10 @@ def qemu_argv(machine: Machine) -> list[str]:
         ("-chardev", _socket("old", state / OLD_SERIAL_SOCKET)),
         ("-serial", "chardev:old"),
         ("-chardev", _socket("recorder", state / RECORDER_QMP_SOCKET)),
-        ("-mon", option("", {"chardev": "recorder", "mode": "control"})),
+        ("-object", option("monitor-qmp", {"id": "recorder-control", "chardev": "recorder"})),
         # -qmp unix:PATH would take a path with "=" in it for a name and a value.
         ("-chardev", _socket("monitor", state / QMP_SOCKET, server=True, wait=False)),
-        ("-mon", option("", {"chardev": "monitor", "mode": "control"})),
+        ("-object", option("monitor-qmp", {"id": "monitor-control", "chardev": "monitor"})),
         ("-display", "none"),
         ("-d", "cpu_reset"),
         ("-D", str(state / CPU_LOG)),

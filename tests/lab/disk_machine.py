@@ -179,7 +179,7 @@ def machine_options(folder: Path) -> list[str]:
         "-chardev", option("socket", {"id": "serial", "path": folder / "serial.sock"}),
         "-serial", "chardev:serial",
         "-chardev", option("socket", {"id": "qmp", "path": folder / "qmp.sock"}),
-        "-mon", option("", {"chardev": "qmp", "mode": "control"}),
+        "-object", option("monitor-qmp", {"id": "qmp-control", "chardev": "qmp"}),
         "-object", option("rng-random", {"id": "rng", "filename": "/dev/urandom"}),
         "-device", option("virtio-rng-pci", {"rng": "rng"}),
     ]  # fmt: skip

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from multiroot.bench.in_root.baseline_vm import BaselineVm, OrdinaryQemu
 from multiroot.errors import CommandError
+from multiroot.vm.folder import last_words
 from multiroot.vm.qemu.qmp import Event, Qmp
+from multiroot.vm.vmm import VmmGoneError, Wiring
 
 NAME = "cpr-exec"  # as QEMU calls the mode, too
 STATE_FILE = Path("/tmp/bench-cpr-exec")
@@ -23,11 +26,19 @@ class CprExecQemu(OrdinaryQemu):
     does the socket at which it listens for QMP.
     """
 
+    def spawn(self, wiring: Wiring, *, incoming: bool) -> None:
+        """Without vhost-net: its descriptors stay those of the process's old memory."""
+        cards = tuple(replace(card, vhosts=()) for card in wiring.cards)
+        super().spawn(replace(wiring, cards=cards), incoming=incoming)
+
     async def connect_again(self) -> None:
         """To the QEMU that this process has become."""
         await self.qmp.ended()
         self.qmp = Qmp(self.setup.definition.name, self.setup.to_ns)
-        await self.connect_qmp()
+        try:
+            await self.connect_qmp()
+        except VmmGoneError as error:
+            raise CommandError(f"{NAME}: {last_words(self.setup.log)}") from error
 
 
 class CprExecVm(BaselineVm):

@@ -117,7 +117,7 @@ def command(
         "-object", _memory(setup),
         *_start(setup),
         "-chardev", option("socket", {"id": "qmp", "fd": descriptors.qmp, "server": True, "wait": False}),
-        "-mon", option("", {"chardev": "qmp", "mode": "control"}),
+        "-object", option("monitor-qmp", {"id": "qmp-control", "chardev": "qmp"}),
         "-chardev", option("socket", {"id": "serial", "fd": descriptors.serial}),
         "-serial", "chardev:serial",
     ]  # fmt: skip
@@ -140,7 +140,7 @@ def command(
     if descriptors.monitor is not None:
         words += [
             "-chardev", option("socket", {"id": "monitor", "fd": descriptors.monitor}),
-            "-mon", option("", {"chardev": "monitor", "mode": "control"}),
+            "-object", option("monitor-qmp", {"id": "monitor-control", "chardev": "monitor"}),
         ]  # fmt: skip
     if incoming is not None:
         words += ["-S"] if incoming.stopped else []

@@ -144,5 +144,5 @@ def _argv(qemu: Qemu, qmp: int) -> list[str]:
         str(qemu.program), "-nodefaults", "-no-user-config", "-display", "none", "-S",
         "-machine", "none", "-accel", qemu.accel,
         "-chardev", option("socket", {"id": "qmp", "fd": qmp, "server": True, "wait": False}),
-        "-mon", option("", {"chardev": "qmp", "mode": "control"}),
+        "-object", option("monitor-qmp", {"id": "qmp-control", "chardev": "qmp"}),
     ]  # fmt: skip
