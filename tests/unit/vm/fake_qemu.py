@@ -399,7 +399,7 @@ def main(arguments: list[str]) -> None:
         if word == "-chardev":
             fields = dict(part.partition("=")[::2] for part in value.split(","))
             chardevs[fields["id"]] = int(fields["fd"])
-        elif word.startswith("-"):
+        elif word.startswith("-") and not value.startswith("monitor-qmp,"):
             options[word] = value
     Qemu(options, chardevs, faults).serve()
 

@@ -37,14 +37,15 @@ def values(argv: list[str], option: str) -> list[str]:
 def test_ram_is_the_extent_shared() -> None:
     argv = command(Qemu(), SETUP, Descriptors(5, 6))
     assert values(argv, "-object") == [
-        "memory-backend-file,id=ram,size=268435456B,mem-path=/dev/dax0.0,offset=2097152B,align=2M,share=on"
+        "memory-backend-file,id=ram,size=268435456B,mem-path=/dev/dax0.0,offset=2097152B,align=2M,share=on",
+        "monitor-qmp,id=qmp-control,chardev=qmp",
     ]
     assert values(argv, "-m") == ["size=268435456B"]
     assert "memory-backend=ram" in values(argv, "-machine")[0].split(",")
 
 
 def test_ram_is_mapped_ahead_only_where_nothing_in_it_is_touched() -> None:
-    (memory,) = values(command(Qemu(), replace(SETUP, populate=True), Descriptors(5, 6)), "-object")
+    memory, _ = values(command(Qemu(), replace(SETUP, populate=True), Descriptors(5, 6)), "-object")
     assert memory.endswith(",share=on,prealloc=on")
 
 
