@@ -64,10 +64,12 @@ def blocks(memory: bytes | bytearray, number: int) -> Iterator[Block]:
 
 
 def _next(memory: bytes | bytearray, at: int, number: int) -> int:
-    """Where the block after the one at `at` is; -1 when there is none. No text looks like an id."""
+    """Where the block after the one at `at` is; -1 when there is none."""
     for offset in range(at + 16, min(at + BLOCK_MOST, len(memory) - 8), 8):
         found = id_at(memory, offset)
-        if follows(found, number) and (found or not _is_padding(memory, offset, number)):
+        # The last characters of a text look like an id that is small. But before an id, a text has ended.
+        ended = memory.find(b"\0", offset - 8, offset) >= 0
+        if ended and follows(found, number) and (found or not _is_padding(memory, offset, number)):
             return offset
     return -1
 

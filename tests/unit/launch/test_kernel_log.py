@@ -134,6 +134,7 @@ def test_what_was_written_over_is_told_as_lost() -> None:
 
 @settings(max_examples=60, deadline=None)
 @example(texts=["0\x070\x08"], size=1 << 11, count=1 << 12, bits=32, often=1)
+@example(texts=["0" * 9], size=1 << 11, count=1 << 5, bits=62, often=1)
 @given(
     st.lists(st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=200), max_size=150),
     st.sampled_from((1 << 11, 1 << 12)),
