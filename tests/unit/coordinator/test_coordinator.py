@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -219,18 +220,27 @@ async def test_an_abort_undoes_whatever_was_done(tmp_path: Path, until: str) -> 
     assert c.state is State.IDLE
 
 
+def aborted_meanwhile(
+    abort: Callable[[], Coroutine[Any, Any, list[str]]], aborting: list[asyncio.Task[list[str]]]
+) -> type[FakeStep]:
+    """Steps that somebody aborts while they are being done; `aborting` gets the task of that."""
+
+    class Slow(FakeStep):
+        async def do(self, data: Mapping[str, Data]) -> Data:
+            aborting.append(asyncio.create_task(abort()))
+            await asyncio.sleep(0)
+            return await super().do(data)
+
+    return Slow
+
+
 @pytest.mark.parametrize("during", ["load", "join", "handover", "commit"])
 async def test_an_abort_ends_an_update_that_is_under_way(tmp_path: Path, during: str) -> None:
     """Whoever gave the command may be gone; it would go on to where nothing can be taken back."""
     log: list[str] = []
     aborting: list[asyncio.Task[list[str]]] = []
 
-    class Slow(FakeStep):
-        async def do(self, data: Mapping[str, Data]) -> Data:
-            aborting.append(asyncio.create_task(c.abort()))
-            await asyncio.sleep(0)
-            return await super().do(data)
-
+    Slow = aborted_meanwhile(lambda: c.abort(), aborting)
     c = coordinator(tmp_path, log, **{during: Slow(during, log)})
     if during == "commit":
         assert await c.update({}, "commit") is State.COMMITTED
@@ -251,11 +261,7 @@ async def test_an_abort_ends_a_launch_that_is_under_way(tmp_path: Path, during: 
     """A new root that does not come up has much patience."""
     aborting: list[asyncio.Task[list[str]]] = []
 
-    class Slow(FakeStep):
-        async def do(self, data: Mapping[str, Data]) -> Data:
-            aborting.append(asyncio.create_task(c.abort()))
-            await asyncio.sleep(0)
-            return await super().do(data)
+    Slow = aborted_meanwhile(lambda: c.abort(), aborting)
 
     class Plan(Slow if during == "plan" else FakeStep):  # type: ignore[misc]
         async def do(self, data: Mapping[str, Data]) -> Data:
