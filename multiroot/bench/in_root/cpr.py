@@ -11,7 +11,7 @@ from multiroot.bench.in_root.baseline_vm import BaselineVm
 from multiroot.errors import CommandError, WaitTimeoutError
 from multiroot.vm.folder import last_words
 from multiroot.vm.qemu.command import Incoming, Qemu
-from multiroot.vm.qemu.qmp import Event
+from multiroot.vm.qemu.qmp import Event, Qmp
 from multiroot.vm.qemu.vmm import QemuVmm
 from multiroot.vm.vmm import VmmSetup, Wiring
 
@@ -64,19 +64,29 @@ async def transfer(source: BaselineVm, target: CprBaselineVm) -> tuple[Event, Ev
     """From one QEMU to the other: the STOP event, the RESUME event, the giver's account of it."""
     await target.start(giver=source.owner)
     assert isinstance(target.qemu, CprQemu)
-    off = [{"capability": "x-ignore-shared", "state": False}]
-    await source.qmp.execute("migrate-set-capabilities", capabilities=off)
-    await source.qmp.execute("migrate-set-parameters", mode=NAME)
+    await set_mode(source.qmp, NAME)
     with source.qmp.watch("STOP") as stops:
         await source.qmp.execute("migrate", channels=target.qemu.channels)
         await target.qemu.connect_qmp()
-        with target.qmp.watch("RESUME") as resumes:
-            while (await target.qmp.execute("query-status"))["status"] == "inmigrate":
-                await asyncio.sleep(_POLL_S)
-            await target.qmp.execute("cont")
-            resumed = await resumes.next()
+        resumed = await go_on(target.qmp)
         stopped = await stops.next()
     account = await source.qmp.execute("query-migrate")
     if account["status"] != "completed":
         raise CommandError(f"{NAME} {account['status']}")
     return stopped, resumed, account
+
+
+async def set_mode(qmp: Qmp, mode: str, **more: Any) -> None:
+    """Have the next `migrate` be of this mode of QEMU's, with what else that needs."""
+    off = [{"capability": "x-ignore-shared", "state": False}]
+    await qmp.execute("migrate-set-capabilities", capabilities=off)
+    await qmp.execute("migrate-set-parameters", mode=mode, **more)
+
+
+async def go_on(qmp: Qmp) -> Event:
+    """Let the guest go on as soon as a QEMU that stays stopped has loaded its state: the RESUME event."""
+    with qmp.watch("RESUME") as resumes:
+        while (await qmp.execute("query-status"))["status"] == "inmigrate":
+            await asyncio.sleep(_POLL_S)
+        await qmp.execute("cont")
+        return await resumes.next()

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from multiroot.bench.in_root.baseline_vm import BaselineVm, OrdinaryQemu
+from multiroot.bench.in_root.cpr import go_on, set_mode
 from multiroot.errors import CommandError
 from multiroot.vm.folder import last_words
 from multiroot.vm.qemu.qmp import Event, Qmp
@@ -17,7 +17,6 @@ from multiroot.vm.vmm import VmmGoneError, Wiring
 
 NAME = "cpr-exec"  # as QEMU calls the mode, too
 STATE_FILE = Path("/tmp/bench-cpr-exec")
-_POLL_S = 0.002
 _INCOMING, _STOPPED = "-incoming", "-S"
 
 
@@ -51,9 +50,7 @@ class CprExecVm(BaselineVm):
         assert isinstance(self.qemu, CprExecQemu)
         assert self.vmm.process
         argv = resuming(Path(f"/proc/{self.vmm.process.pid}/cmdline").read_bytes(), STATE_FILE)
-        off = [{"capability": "x-ignore-shared", "state": False}]
-        await self.qmp.execute("migrate-set-capabilities", capabilities=off)
-        await self.qmp.execute("migrate-set-parameters", mode=NAME, cpr_exec_command=argv)
+        await set_mode(self.qmp, NAME, cpr_exec_command=argv)
         with self.qmp.watch("STOP", "MIGRATION") as events:
             await self.qmp.execute("migrate", uri=f"file:{STATE_FILE}")
             while (stopped := await events.next()).name != "STOP":
@@ -61,12 +58,8 @@ class CprExecVm(BaselineVm):
                     raise CommandError(f"{NAME} failed")
             await self.qemu.connect_again()
         self.qmp = self.qemu.qmp
-        with self.qmp.watch("RESUME") as resumes:
-            # Stopped when it has loaded: when it went on by itself could not be seen, for lack of events.
-            while (await self.qmp.execute("query-status"))["status"] == "inmigrate":
-                await asyncio.sleep(_POLL_S)
-            await self.qmp.execute("cont")
-            resumed = await resumes.next()
+        # Stopped when it has loaded: when it went on by itself could not be seen, for lack of events.
+        resumed = await go_on(self.qmp)
         sent = STATE_FILE.stat().st_size
         STATE_FILE.unlink()
         return stopped, resumed, {"ram": {"transferred": sent}}
