@@ -80,7 +80,7 @@ class Machine:
     sparse: bool = False  # the workstation need not have as much memory
     without: tuple[str, ...] = ()  # names of QEMU's for what it lacks
     slowness: float = 1.0  # of the old root's kernel
-    tsc_khz: int = 0  # told to a kernel that has no timer to measure it by; 0: it measures
+    tsc_khz: int = 0  # told to the first kernel; 0: it measures
 
 
 def kernel_cmdline(machine: Machine) -> str:
