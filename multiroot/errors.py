@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The one way to fail: an exception with a message and a hint.
 
-`multiroot.cli.main` prints it as one line on stderr and exits with the code of its class. Agents send it as a
-gRPC status (`multiroot.rpc.status`), and the caller raises it again as it was. The first line of each
+`multiroot.cli.program` prints it as one line on stderr and exits with the code of its class. Agents send it
+as a gRPC status (`multiroot.rpc.status`), and the caller raises it again as it was. The first line of each
 docstring is the meaning of the exit code in docs/cli.md.
 """
 

@@ -17,7 +17,7 @@ def completion(shell: str) -> None:
 
     Source it where your shell starts: `. <(multiroot completion bash)`.
     """
-    from multiroot.cli.main import cli
+    from multiroot.cli.program import cli
 
     kind = get_completion_class(shell)
     if kind is None:

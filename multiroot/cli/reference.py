@@ -14,7 +14,7 @@ import click
 
 from multiroot import errors
 from multiroot.cli.commands import Command, Group
-from multiroot.cli.main import cli
+from multiroot.cli.program import cli
 from multiroot.cli.usage import argument_name
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from multiroot.bench import revisions
 from multiroot.bench.results.render import ratios
 from multiroot.bench.revisions import Options, first_metric
-from multiroot.cli.main import cli
+from multiroot.cli.program import cli
 from multiroot.errors import BadRequestError
 from multiroot.lab import paths
 from multiroot.phases import Phases

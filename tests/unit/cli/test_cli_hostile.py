@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multiroot.cli import reference
-from multiroot.cli.main import cli, main
+from multiroot.cli.program import cli, main
 from multiroot.device import handle
 from multiroot.errors import ConflictError
 from multiroot.lab import build

@@ -24,7 +24,7 @@ from kexec.x86.bzimage import BzImage
 
 from multiroot import proc
 from multiroot.cli import reference, watch
-from multiroot.cli.main import cli
+from multiroot.cli.program import cli
 from multiroot.doctor.root import RootDoctor
 from multiroot.net import namespace
 from multiroot.rpc import successor

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from cli.conftest import Run
 
+from multiroot.cli import program
+
 # A command that has begun something and waits.
 COMMAND = """
 import signal, sys
 from contextlib import contextmanager
-from multiroot.cli import main
+from multiroot.cli import program
 
 @contextmanager
 def begun():
@@ -26,14 +28,14 @@ def begun():
     finally:
         print("taken down", flush=True)
 
-@main.cli.command("wait")
+@program.cli.command("wait")
 def wait():
     with begun():
         print("begun", flush=True)
         signal.pause()
 
 sys.argv = ["multiroot", "wait"]
-main.main()
+program.main()
 """
 
 
@@ -51,10 +53,26 @@ def test_a_signal_takes_down_what_was_begun(number: signal.Signals, word: str, c
     assert (out, err.strip(), process.returncode) == ("taken down\n", f"multiroot: {word}", code)
 
 
+@pytest.mark.parametrize(("module", "words"), [("click", ()), ("grpc", ("vm", "list"))])
+def test_who_leaves_while_python_imports_sees_one_line(
+    module: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Proves that Ctrl-C is no traceback in the import of what all commands need, or of what one needs."""
+    (tmp_path / f"{module}.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    package = Path(program.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "multiroot.cli.main", *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, package)))},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "multiroot: interrupted"
+
+
 # A command that waits for what an agent does.
 CALLS = """
 import signal
-from multiroot.cli import main
+from multiroot.cli import program
 from multiroot.cli.calls import progress_call
 
 def events():
@@ -62,11 +80,11 @@ def events():
     signal.pause()
     yield
 
-@main.cli.command("work")
+@program.cli.command("work")
 def work():
     progress_call(events(), wanted=["updated"])
 
-main.main()
+program.main()
 """
 
 
@@ -89,13 +107,13 @@ def test_who_leaves_an_agent_at_work_is_told_so(number: signal.Signals, word: st
 RUNS = """
 import sys
 from multiroot import proc
-from multiroot.cli import main
+from multiroot.cli import program
 
-@main.cli.command("work")
+@program.cli.command("work")
 def work():
     proc.run(["true"])
 
-main.main()
+program.main()
 """
 
 
@@ -119,13 +137,13 @@ def test_debug_shows_the_programs_that_are_run(words: tuple[str, ...], variable:
 # A command that does something nobody expects.
 ODD = """
 import os, sys
-from multiroot.cli import main
+from multiroot.cli import program
 
-@main.cli.command("odd")
+@program.cli.command("odd")
 def odd():
     {what}
 
-main.main()
+program.main()
 """
 
 
@@ -220,9 +238,9 @@ def test_an_empty_command_line_of_a_kernel_is_one(run: Run) -> None:
 @pytest.mark.parametrize("words", [("demo", "--live"), ("lab", "ui")])
 def test_what_runs_on_the_workstation_says_so_inside_a_root(words: tuple[str, ...]) -> None:
     # A root's image has no pydantic, and nothing that is built on it works there.
-    program = "import sys; sys.modules['pydantic'] = None; from multiroot.cli.main import main; main()"
+    code = "import sys; sys.modules['pydantic'] = None; from multiroot.cli.main import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

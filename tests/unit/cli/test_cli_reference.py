@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from multiroot.cli import reference
 from multiroot.cli.commands import Command, Group
-from multiroot.cli.main import COMMANDS, cli
+from multiroot.cli.program import COMMANDS, cli
 
 TREE = list(reference.walk(cli, ("multiroot",)))
 # Groups that do something without a subcommand are commands too.
@@ -85,10 +85,10 @@ def test_lists_of_commands_agree_with_the_commands(path: tuple[str, ...]) -> Non
 
 def test_listing_commands_imports_none() -> None:
     code = (
-        "import sys\nfrom multiroot.cli.main import cli\n"
+        "import sys\nfrom multiroot.cli.program import cli\n"
         "cli.main(['--help'], standalone_mode=False)\n"
         "print([name for name in sys.modules if name.startswith('multiroot.cli.')], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in COMMANDS)
-    assert done.stderr.strip() == "['multiroot.cli.usage', 'multiroot.cli.commands', 'multiroot.cli.main']"
+    assert done.stderr.strip() == "['multiroot.cli.usage', 'multiroot.cli.commands', 'multiroot.cli.program']"

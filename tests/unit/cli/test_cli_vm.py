@@ -17,7 +17,7 @@ from cli.conftest import FakeAgent, Run
 from click.shell_completion import ShellComplete
 
 from multiroot.cli import reference
-from multiroot.cli.main import cli
+from multiroot.cli.program import cli
 from multiroot.errors import BadRequestError
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB

@@ -20,7 +20,7 @@ from click.shell_completion import ShellComplete
 from kexec.x86.bzimage import BzImage
 
 from multiroot.arena.arena import Arena
-from multiroot.cli.main import cli
+from multiroot.cli.program import cli
 from multiroot.rpc.server import make_server
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2_grpc
 from multiroot.units import MIB
