@@ -268,6 +268,7 @@ class Taker:
             raise BadRequestError(f"the definition of {definition.name} is not complete")
         cpu_model.check_given(definition.cpu, cpu)
         self._host.check(definition)
+        self._host.check_free(definition)
         known = self._manager.find(definition.name)
         if known and known.active:
             raise ConflictError(f"root {self._host.root} already has a VM {known.name} ({known.state})")

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from multiroot.arena.arena import Arena
+from multiroot.arena.layout import METADATA_SIZE
 from multiroot.clocks import Clock
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, ConflictError
 from multiroot.passthrough.devices import Devices
+from multiroot.units import MIB, format_size
 from multiroot.vm import firmware, sources
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk, LocalFile
@@ -124,17 +126,25 @@ class Host:
         return KeptFiles(self.arena)
 
     def check(self, definition: VmDefinition) -> None:
-        """Raises BadRequestError if this root lacks what the VM starts from, or has no devices to give."""
+        """Raises BadRequestError if this root lacks what the VM is made of, which is as true while others
+        use it.
+        """
         if definition.kernel:
             self.files.check(definition)
         elif not definition.boots_a_disk:
             check_image(self.guests, definition.guest)
         firmware.check(definition.firmware)
         for disk in definition.disks:
-            self.find_disk(disk)
-        self.open_doors(definition)
+            with suppress(ConflictError):
+                self.find_disk(disk)
         if definition.functions and self.devices is None:
             raise BadRequestError(f"{definition.name} owns a device, and this root has none to give")
+
+    def check_free(self, definition: VmDefinition) -> None:
+        """Raises ConflictError if this root uses one of its disks. VMMs reach those that a root serves."""
+        for disk in definition.disks:
+            self.find_disk(disk)
+        self.open_doors(definition)
 
     def check_start(self, definition: VmDefinition) -> None:
         """Raises BadRequestError unless what the VM starts from is whole, and comes up in its memory."""
@@ -144,6 +154,15 @@ class Host:
             check_kernel(kernel, len(initrd), ram, firmware)
         elif not definition.boots_a_disk:
             check_ram_for(GuestImage.of(self.guests, definition.guest), ram, firmware)
+
+    def check_room(self, definition: VmDefinition) -> None:
+        """Raises BadRequestError unless its memory would fit into the arena if no other VM were there."""
+        if definition.ram_bytes > (room := self.arena.size - METADATA_SIZE):
+            raise BadRequestError(
+                f"{format_size(definition.ram_bytes)} of memory is more than the arena has",
+                f"it has {format_size(room)} for all VMs; "
+                f"a lab gets more by `multiroot lab up --vm-memory {definition.ram_bytes // MIB}M`",
+            )
 
     def own_files(self, definition: VmDefinition) -> tuple[bytes, bytes]:
         """A VM's own kernel and initrd; raises BadRequestError if one is not there, or damaged."""

@@ -42,7 +42,7 @@ class Lifecycle:
         try:
             self._check_new(definition.name)
             await asyncio.to_thread(self._check_cards, definition)
-            await asyncio.to_thread(self._check_files, definition)
+            await self._manager.check(definition)
             await asyncio.to_thread(self._homes.make, Home(definition))
             await asyncio.to_thread(self._keep_files, definition)
         except BaseException:
@@ -50,11 +50,6 @@ class Lifecycle:
             await self._sweep()
             raise
         self._files.settle(definition)
-
-    def _check_files(self, definition: VmDefinition) -> None:
-        """Raises BadRequestError for files that it could not start from, or that were never sent."""
-        if definition.kernel:
-            self._manager.host.check_start(definition)
 
     def _keep_files(self, definition: VmDefinition) -> None:
         """From now on nobody takes them away, but until now another VM's end could."""
@@ -129,7 +124,7 @@ class Lifecycle:
         if (state := self._state(name)) is not VmState.STOPPED:
             raise ConflictError(f"{name} is {state}", f"stop it first: multiroot vm stop {name}")
         await asyncio.to_thread(self._check_cards, definition)
-        await asyncio.to_thread(self._check_files, definition)
+        await self._manager.check(definition)
         home = replace(self._home(name), definition=definition)
 
         def check() -> None:

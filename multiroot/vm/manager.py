@@ -52,9 +52,9 @@ class VmManager:
         """
         self.door.check()
         definition = definition.checked()
-        self.host.check(definition)
-        await asyncio.to_thread(self.host.check_start, definition)
+        await asyncio.to_thread(self._check_here, definition)
         if definition.disks:
+            self.host.check_free(definition)
             await asyncio.to_thread(self.host.check_disks, definition)
         self._check_free(definition.name)
         self._allocating.add(definition.name)
@@ -84,6 +84,20 @@ class VmManager:
             self._free(vm.name, vm.owner)
             raise
         return vm
+
+    async def check(self, definition: VmDefinition) -> None:
+        """Raises BadRequestError for a VM that could never start here, in words that tell why.
+
+        All that is known before a VM starts is asked here, so that nobody has a VM of which only its start
+        tells that.
+        """
+        await asyncio.to_thread(self._check_here, definition)
+        await self.host.vmm.check(definition)
+
+    def _check_here(self, definition: VmDefinition) -> None:
+        self.host.check(definition)
+        self.host.check_start(definition)
+        self.host.check_room(definition)
 
     def _check_free(self, name: str) -> None:
         """Raises ConflictError if there is a VM of that name in any root, or was in one that has ended."""

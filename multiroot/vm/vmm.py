@@ -258,6 +258,11 @@ class VmmFactory(Protocol):
     def __call__(self, setup: VmmSetup) -> Vmm:
         """A VMM that is not started yet."""
 
+    async def check(self, definition: VmDefinition) -> None:
+        """Raises BadRequestError for a machine or a CPU that no VMM of this kind has, in whatever root;
+        CommandError if that can't be found out.
+        """
+
     async def written_out(self, cpu: str) -> str:
         """The CPU of a definition in words that mean the same in every root, unless it is to follow the root.
 

@@ -76,6 +76,7 @@ class Bench:
             disks = [{"source": name_of(0)}]
         self._definition = VmDefinition(disks=tuple(Disk(**each) for each in disks), **fields).checked()
         self._host.check(self._definition)
+        self._host.check_free(self._definition)
         entry = await self._allocate(self._definition.name)
         vm = self._instance(entry, cpr_exec.CprExecVm if way == cpr_exec.NAME else BaselineVm)
         await vm.start()

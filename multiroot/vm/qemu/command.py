@@ -191,6 +191,14 @@ def machine(text: str, firmware: str = DIRECT) -> str:
     return option(kind, {**_MACHINE_OPTIONS[kind], **rom, "memory-backend": RAM_BLOCK, **own})
 
 
+def bare_machine(text: str, watchdog: str) -> tuple[str, ...]:
+    """The words for a definition's machine with nothing plugged in that a root has to have."""
+    kind, *words = text.split(",")
+    own = dict(word.split("=", 1) for word in words)
+    made = option(kind, {**_MACHINE_OPTIONS[kind], **own})
+    return ("-machine", made, *_MACHINE_WORDS[kind], *_watchdog_words(watchdog))
+
+
 def _actions(watchdog: str) -> str:
     """What is done when something happens to the guest."""
     return option("", {"panic": "none", **({"watchdog": watchdog} if watchdog else {})})

@@ -13,20 +13,16 @@ import asyncio
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from multiroot import proc
 from multiroot.arch import current
 from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.vm.cpu_model import FROZEN, HOST, Value, parse
-from multiroot.vm.folder import last_words
-from multiroot.vm.process import listen, started
+from multiroot.vm.qemu import probe
 from multiroot.vm.qemu.command import Qemu
 from multiroot.vm.qemu.kvm import tsc_khz
 from multiroot.vm.qemu.options import option
 from multiroot.vm.qemu.qmp import Qmp
-from multiroot.vm.vmm import VmmGoneError
 
 TSC_FREQUENCY = "tsc-frequency"  # Hz
 CPUINFO = Path("/proc/cpuinfo")
@@ -46,8 +42,11 @@ async def write_out(qemu: Qemu, model: str) -> str:
     frozen = name == FROZEN
     if name in (FROZEN, HOST):
         name = qemu.cpu
-    with TemporaryDirectory(prefix="multiroot-cpu-") as folder:
-        answer = await _ask(qemu, Path(folder), {"name": name, "props": given})
+    try:
+        async with probe.asked(qemu) as qmp:
+            answer = await _expanded(qmp, {"name": name, "props": given}, qemu.program)
+    except probe.DidNotStartError as error:
+        raise CommandError(f"QEMU did not start: {error.message}") from error
     # What the static model leaves out. Without KVM there is but one of each.
     more: dict[str, Value | None] = {TSC_FREQUENCY: given.get(TSC_FREQUENCY)}
     if qemu.accel == "kvm":
@@ -112,23 +111,6 @@ def refused(name: str, lacks: list[str]) -> ConflictError:
     )
 
 
-async def _ask(qemu: Qemu, folder: Path, model: Mapping[str, Any]) -> Any:
-    """What the QEMU says of this model. It is one of its own, with no machine."""
-    path, log = folder / "qmp.sock", folder / "qemu.log"
-    with listen(path) as listener:
-        argv, fd = _argv(qemu, listener.fileno()), listener.fileno()
-        process = started(proc.spawn(argv, log=log, pass_fds=[fd]))
-    qmp = Qmp("a CPU model", lambda ns: ns)
-    try:
-        await qmp.connect(path)
-        return await _expanded(qmp, model, qemu.program)
-    except VmmGoneError as error:
-        raise CommandError(f"QEMU did not start: {last_words(log) or error}") from error
-    finally:
-        await process.kill()
-        await qmp.disconnect()
-
-
 async def _expanded(qmp: Qmp, model: Mapping[str, Any], program: Path) -> Any:
     try:
         return await qmp.execute("query-cpu-model-expansion", type="static", model=model)
@@ -137,12 +119,3 @@ async def _expanded(qmp: Qmp, model: Mapping[str, Any], program: Path) -> Any:
             f"no CPU {model['name']!r} with these features: {error.message}",
             f"what there is: multiroot lab exec -- {program} -cpu help",
         ) from error
-
-
-def _argv(qemu: Qemu, qmp: int) -> list[str]:
-    return [
-        str(qemu.program), "-nodefaults", "-no-user-config", "-display", "none", "-S",
-        "-machine", "none", "-accel", qemu.accel,
-        "-chardev", option("socket", {"id": "qmp", "fd": qmp, "server": True, "wait": False}),
-        "-object", option("monitor-qmp", {"id": "qmp-control", "chardev": "qmp"}),
-    ]  # fmt: skip

@@ -16,8 +16,8 @@ from multiroot import proc
 from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.errors import CommandError, ConflictError
 from multiroot.processes import ProcessId
-from multiroot.vm.cpu_model import follows_the_root, is_written_out
-from multiroot.vm.definition import DIRECT, OVMF
+from multiroot.vm.cpu_model import FROZEN, HOST, follows_the_root, is_written_out
+from multiroot.vm.definition import DIRECT, MACHINES, OVMF, VmDefinition
 from multiroot.vm.folder import last_words, log_text
 from multiroot.vm.notices import Notice
 from multiroot.vm.oom import why_killed
@@ -26,6 +26,7 @@ from multiroot.vm.qemu import cpu as cpus
 from multiroot.vm.qemu import memory_map, notices
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command
 from multiroot.vm.qemu.monitor import Monitor
+from multiroot.vm.qemu.probe import check_machine
 from multiroot.vm.qemu.qmp import Event, Events, Qmp, wall_ns
 from multiroot.vm.qemu.refusals import Refusals
 from multiroot.vm.vmm import End, Resumed, Saved, VmmGoneError, VmmSetup, VmmStuckError, Wiring
@@ -384,6 +385,15 @@ class QemuFactory:
     kind: Callable[[Qemu, VmmSetup], QemuVmm] = QemuVmm
     name: str = NAME
     _cpus: dict[str, str] = field(default_factory=dict, compare=False)  # as written out here
+    _machines: set[tuple[str, str]] = field(default_factory=set, compare=False)  # with which it starts
+
+    async def check(self, definition: VmDefinition) -> None:
+        machine = definition.machine, definition.watchdog
+        if definition.machine not in MACHINES and machine not in self._machines:
+            await check_machine(self.qemu, *machine)
+            self._machines.add(machine)
+        if definition.cpu not in (FROZEN, HOST):
+            await self._write_out(definition.cpu)
 
     async def written_out(self, cpu: str) -> str:
         return cpu if is_written_out(cpu) or follows_the_root(cpu) else await self._write_out(cpu)
@@ -393,7 +403,9 @@ class QemuFactory:
 
     async def _write_out(self, cpu: str) -> str:
         if cpu not in self._cpus:
-            self._cpus[cpu] = await cpus.write_out(self.qemu, cpu)
+            written = await cpus.write_out(self.qemu, cpu)
+            # What it has written is understood.
+            self._cpus.update({cpu: written, written: written})
         return self._cpus[cpu]
 
     def __call__(self, setup: VmmSetup) -> QemuVmm:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from multiroot.arena.switch import Outcome, Step, Switch
 from multiroot.errors import CommandError
 from multiroot.processes import ProcessId
+from multiroot.vm.definition import VmDefinition
 from multiroot.vm.vmm import End, Resumed, Saved, Vmm, VmmSetup, Wiring
 
 STATE = b"all that a VMM knows" * 10_000  # several frames
@@ -144,6 +145,9 @@ class MemoryVmms:
     def __call__(self, setup: VmmSetup) -> Vmm:
         self.made.append(MemoryVmm(self, setup))
         return self.made[-1]
+
+    async def check(self, definition: VmDefinition) -> None:
+        pass
 
     async def written_out(self, cpu: str) -> str:
         return cpu

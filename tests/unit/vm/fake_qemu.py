@@ -44,6 +44,10 @@ IDENTITIES = {(0x00, 0): 0x29C08086, (0xF8, 0): 0x29188086, (0x08, 0): 0x10001AF
 SET_BY_GUEST = {(0x00, 0x60): ECAM | 1, (0x00, 0x90): 0x33333310, (0xF8, 0x44): 0x80, (0x08, 0x10): 0x1001}
 
 
+class RefusedError(Exception):
+    """A command is answered with this error."""
+
+
 class Machine:
     """Registers, as far as the human monitor's x, i and o reach."""
 
@@ -149,7 +153,8 @@ class Qemu:
         self._monitor: socket.socket | None = None
         self._listener = socket.socket(fileno=chardevs["qmp"])
         self._pending: list[int] = []
-        if options["-machine"] == "none":
+        if "-m" not in options:
+            # It is only asked.
             return
         memory = dict(part.partition("=")[::2] for part in options["-object"].split(","))
         number = {key: int(memory[key].removesuffix("B")) for key in ("offset", "size")}
@@ -232,8 +237,11 @@ class Qemu:
             self._send(answer, client)
             return
         method = getattr(self, "do_" + name.replace("-", "_"), None)
-        answer["return"] = (method(**{key.replace("-", "_"): value for key, value in arguments.items()})
-                            if method else {})  # fmt: skip
+        try:
+            answer["return"] = (method(**{key.replace("-", "_"): value for key, value in arguments.items()})
+                                if method else {})  # fmt: skip
+        except RefusedError as error:
+            answer["error"] = {"class": "GenericError", "desc": str(error)}
         self._send(answer, client)
         if name == "cont":
             self._event("RESUME")
@@ -248,6 +256,8 @@ class Qemu:
 
     def do_query_cpu_model_expansion(self, type: str, model: dict[str, Any]) -> dict[str, Any]:
         assert type == "static"
+        if unknown := [name for name in (model["name"], *model["props"]) if name.startswith("no-such-")]:
+            raise RefusedError(f"Property 'max-x86_64-cpu.{unknown[0]}' not found")
         known = {"lm": True, "svm": True, "vmx": False, "family": 23, "model-id": f"fake {model['name']}"}
         return {"model": {"name": "base", "props": {**known, **model["props"]}}}
 
@@ -386,6 +396,16 @@ class Qemu:
         return next((word.partition("=")[2] for word in self._faults if word.startswith("version=")), "fake")
 
 
+def _check_machine(text: str, arguments: list[str]) -> None:
+    """As QEMU does: an option that there is not, and what takes a slot that is taken."""
+    kind, *words = text.split(",")
+    for name in (word.partition("=")[0] for word in words):
+        if name.startswith("no-such-") or (kind == "microvm" and name == "hpet"):
+            sys.exit(f"qemu-system-x86_64: Property '{kind}-machine.{name}' not found")
+    if "usb=on" in words and "i6300esb,addr=0x1d" in arguments:
+        sys.exit("qemu-system-x86_64: -device i6300esb,addr=0x1d: PCI: slot 29 function 0 not available")
+
+
 def main(arguments: list[str]) -> None:
     faults = os.environ.get("FAKE_QEMU", "").split()
     if "exit" in faults:
@@ -393,6 +413,7 @@ def main(arguments: list[str]) -> None:
     if "no-svm" in faults and any("svm=on" in word for word in arguments):
         place = "CPUID[eax=80000001h].ECX.svm [bit 2]"
         sys.exit(f"qemu-system-x86_64: warning: host doesn't support requested feature: {place}")
+    _check_machine(arguments[arguments.index("-machine") + 1], arguments)
     options: dict[str, str] = {}
     chardevs: dict[str, int] = {}
     for word, value in zip(arguments, [*arguments[1:], ""], strict=True):

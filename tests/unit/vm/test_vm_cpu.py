@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from multiroot.vm.host import Host
 from multiroot.vm.instance import Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu import cpu as cpus
+from multiroot.vm.qemu import probe
 from multiroot.vm.qemu.command import Qemu, cpu
 from multiroot.vm.qemu.cpu import from_expansion, lacking, physical_bits, tsc_refused
 from multiroot.vm.qemu.kvm import tsc_khz
@@ -87,10 +89,11 @@ async def test_frozen_is_what_the_oldest_root_knows_too(
 ) -> None:
     props = {"lm": True, "cmpccxadd": True, "vnmi": True}
 
-    async def ask(_qemu: Qemu, _folder: Path, _model: object) -> object:
+    async def expanded(_qmp: object, _model: object, _program: Path) -> object:
         return {"model": {"name": "base", "props": props}}
 
-    monkeypatch.setattr(cpus, "_ask", ask)
+    monkeypatch.setattr(probe, "asked", lambda _: nullcontext())
+    monkeypatch.setattr(cpus, "_expanded", expanded)
     _, features = parse(await cpus.write_out(Qemu(accel="tcg"), model))
     assert set(features) == kept
 
@@ -124,10 +127,11 @@ qemu-system-x86_64: Host doesn't support requested features
 async def test_a_guests_tsc_is_as_fast_as_where_it_first_ran(
     model: str, hertz: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ask(_qemu: Qemu, _folder: Path, _model: object) -> object:
+    async def expanded(_qmp: object, _model: object, _program: Path) -> object:
         return {"model": {"name": "base", "props": {"lm": True}}}
 
-    monkeypatch.setattr(cpus, "_ask", ask)
+    monkeypatch.setattr(probe, "asked", lambda _: nullcontext())
+    monkeypatch.setattr(cpus, "_expanded", expanded)
     monkeypatch.setattr(cpus, "tsc_khz", lambda: 2_596_000)
     _, features = parse(await cpus.write_out(Qemu(), model))
     assert features["tsc-frequency"] == hertz

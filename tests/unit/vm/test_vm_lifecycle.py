@@ -19,11 +19,13 @@ from multiroot.errors import BadRequestError, CommandError, ConflictError, WaitT
 from multiroot.units import MIB
 from multiroot.vm import home
 from multiroot.vm.definition import Card
+from multiroot.vm.disk import Disk
 from multiroot.vm.folder import folders
 from multiroot.vm.host import Host
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.lifecycle import Lifecycle
 from multiroot.vm.manager import VmManager
+from multiroot.vm.pmem import Pmem
 from multiroot.vm.stream import wait_for_ticks
 from multiroot.vm.vmm import VmmGoneError
 
@@ -122,12 +124,57 @@ async def test_one_that_does_not_start_leaves_nothing_when_it_is_new_and_its_def
     with pytest.raises(CommandError, match="unsupported machine"):
         await life.run(SMALL)
     assert extents(host) == []
+    set_faults("")
     await life.define(SMALL)
+    set_faults("exit")
     with pytest.raises(CommandError, match="unsupported machine"):
         await life.start("vm0")
     assert (extents(host), manager.state("vm0")) == ([HOME], VmState.STOPPED)
-    with pytest.raises(ConflictError, match="no free extent of 1 GiB"):
-        await life.run(replace(SMALL, name="vm1", ram_bytes=1024 * MIB, cards=()))
+    with pytest.raises(ConflictError, match="no free extent of 126 MiB"):
+        await life.run(replace(SMALL, name="vm1", ram_bytes=126 * MIB, cards=()))
+    assert extents(host) == [HOME]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"machine": "q35,no-such-option=on"}, "machine 'q35,no-such-option=on': .*not found"),
+        ({"machine": "microvm,hpet=on"}, "Property 'microvm-machine.hpet' not found"),
+        ({"machine": "q35,usb=on", "watchdog": "reset"}, "slot 29 function 0 not available"),
+        ({"cpu": "no-such-model"}, "no CPU 'no-such-model'"),
+        ({"cpu": "base,no-such-feature=on"}, "no-such-feature' not found"),
+        ({"guest": "other"}, "no guest image 'other'"),
+        ({"ram_bytes": 1024 * MIB}, "1 GiB of memory is more than the arena has"),
+        ({"disks": (Disk("pmem:0x7"),)}, "no persistent memory at 0x7"),
+        ({"functions": ("01:00.0",)}, "this root has none to give"),
+        ({"kernel": "sha256:" + "0" * 64}, "does not have the file"),
+        ({"machine": "pc"}, "no machine called 'pc'"),
+    ],
+)
+async def test_what_can_never_start_is_not_defined_either(
+    life: Lifecycle, host: Host, manager: VmManager, change: dict[str, Any], says: str
+) -> None:
+    """Proves that all ways to have a VM refuse it by the same words, and change nothing."""
+    for verb in (life.define, life.run):
+        with pytest.raises(BadRequestError, match=says):
+            await verb(replace(SMALL, **change))
+        assert extents(host) == []
+    await life.define(SMALL)
+    with pytest.raises(BadRequestError, match=says):
+        await life.edit(replace(SMALL, **change))
+    kept = manager.homes.read("vm0")
+    assert kept
+    assert (kept.definition, extents(host)) == (SMALL, [HOME])
+
+
+async def test_a_disk_that_is_in_use_can_be_a_vms_when_it_starts(life: Lifecycle, host: Host) -> None:
+    def find(disk: Disk) -> Pmem:
+        raise ConflictError("this root has it mounted")
+
+    taken = Lifecycle(VmManager(replace(host, find_disk=find)))
+    await taken.define(replace(SMALL, disks=(Disk("pmem:0x7"),)))
+    with pytest.raises(ConflictError, match="has it mounted"):
+        await taken.start("vm0")
     assert extents(host) == [HOME]
 
 

@@ -93,7 +93,7 @@ async def test_of_two_that_run_the_same_name_at_once_one_is_refused(
         ({"guest": "absent"}, BadRequestError),
         ({"name": "VM"}, BadRequestError),
         ({"ram_bytes": 33 * MIB}, BadRequestError),
-        ({"ram_bytes": 128 * MIB}, ConflictError),
+        ({"ram_bytes": 128 * MIB}, BadRequestError),
     ],
 )
 async def test_refused_before_anything_changes(
