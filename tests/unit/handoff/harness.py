@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -84,8 +85,10 @@ class Root:
         return await stub.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=at_least))
 
 
-def make_root(number: int, folder: Path, vmm: VmmFactory | None = None) -> Root:
-    """A root on the ground that conftest.py lays, with fake QEMUs unless told otherwise; silent yet."""
+def make_root(number: int, folder: Path, vmm: VmmFactory | None = None, **more: Any) -> Root:
+    """A root on the ground that conftest.py lays, with fake QEMUs unless told otherwise; silent yet. `more`
+    is what its host has besides.
+    """
     ended: set[int] = set()
     peers: dict[int, grpc.aio.Channel] = {}
     arena = Arena(folder / "arena", number, ended.__contains__)
@@ -98,6 +101,7 @@ def make_root(number: int, folder: Path, vmm: VmmFactory | None = None) -> Root:
         run_dir,
         vmm or QemuFactory(Qemu(program, "tcg")),
         guests=folder / "guests",
+        **more,
     )
     manager = VmManager(host)
     taker = Taker(manager, f"root {number}", "127.0.0.1")
@@ -123,11 +127,11 @@ def target(taker: Root, lost: Lost | None = None) -> Target:
 
 
 async def hand(
-    giver: Root, taker: Root, lost: Lost | None = None, terms: Terms = PATIENT
+    giver: Root, taker: Root, lost: Lost | None = None, terms: Terms = PATIENT, name: str = "vm0"
 ) -> coordinator_pb2.HandoffResult:
     """Nobody is in a hurry here, unless a test says so: this computer may be slow."""
     phases = Phases(f"root {giver.number}", time.monotonic_ns)
-    return await hand_over(giver.manager, "vm0", target(taker, lost), phases, terms)
+    return await hand_over(giver.manager, name, target(taker, lost), phases, terms)
 
 
 async def assert_runs_only_in(root: Root, other: Root) -> None:
