@@ -68,7 +68,7 @@ class Coordinator:
         self._guests_there = guests_there
         self._steps = steps
         self._phases = phases
-        self.doing = ""  # what it is busy with
+        self._doing = ""
         self._idle = asyncio.Event()
         self._idle.set()
         self.given_back: Data = {}  # what steps had taken that were undone last, by its name in the plan
@@ -78,6 +78,11 @@ class Coordinator:
     def standing(self) -> Standing:
         """Where the update stands by the journal."""
         return self._journal.standing()
+
+    @property
+    def doing(self) -> str:
+        """What it is busy with, in words that go on "it is"; "" if with nothing."""
+        return f"{self._doing}, which is being aborted" if self._doing and self._unwanted else self._doing
 
     @property
     def state(self) -> State:
@@ -113,12 +118,12 @@ class Coordinator:
     async def busy(self, what: str) -> AsyncIterator[None]:
         """Hold the coordinator while the body runs; raises ConflictError when it is held already."""
         self.check_idle()
-        self.doing = what
+        self._doing = what
         self._idle.clear()
         try:
             yield
         finally:
-            self.doing = ""
+            self._doing = ""
             self._idle.set()
 
     def check_idle(self) -> None:
@@ -223,7 +228,7 @@ class Coordinator:
         An update or a launch that is under way takes no further step, and is waited for. A VM that does not
         come back keeps it from that, unless `force`. Returns the names of the VMs that were lost.
         """
-        if self.doing not in (_UPDATING, _LAUNCHING):
+        if self._doing not in (_UPDATING, _LAUNCHING):
             self.given_back = {}
         else:
             self._unwanted = True
@@ -241,7 +246,7 @@ class Coordinator:
 
     def _check_wanted(self) -> None:
         if self._unwanted:
-            what = "update" if self.doing == _UPDATING else "launch"
+            what = "update" if self._doing == _UPDATING else "launch"
             raise ConflictError(
                 f"the {what} is being aborted", "`multiroot update show` tells how far that is"
             )

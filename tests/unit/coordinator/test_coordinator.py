@@ -256,6 +256,23 @@ async def test_an_abort_ends_an_update_that_is_under_way(tmp_path: Path, during:
     assert await c.update({}, "load") is State.LOADED, "the next one is wanted"
 
 
+async def test_who_looks_is_told_that_it_is_being_aborted(tmp_path: Path) -> None:
+    seen: list[str] = []
+    aborting: list[asyncio.Task[list[str]]] = []
+
+    class Looked(aborted_meanwhile(lambda: c.abort(), aborting)):  # type: ignore[misc]
+        async def do(self, data: Mapping[str, Data]) -> Data:
+            done: Data = await super().do(data)
+            seen.append(next_step(c.standing, c.doing, None))
+            return done
+
+    c = coordinator(tmp_path, [], join=Looked("join", []))
+    with pytest.raises(ConflictError, match="is being aborted"):
+        await c.update({}, "retire")
+    await aborting[0]
+    assert seen == ["wait: it is updating, which is being aborted"]
+
+
 @pytest.mark.parametrize("during", ["plan", "carve", "load", "join"])
 async def test_an_abort_ends_a_launch_that_is_under_way(tmp_path: Path, during: str) -> None:
     """A new root that does not come up has much patience."""
