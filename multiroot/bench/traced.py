@@ -12,7 +12,7 @@ from dataclasses import replace
 from multiroot import arch
 from multiroot.bench.names import TRACED
 from multiroot.bench.ours import MultiRoot, Pool
-from multiroot.bench.results import guest_gap, module_events, vcpu_events
+from multiroot.bench.results import guest_gap, module_events, qemu_calls, vcpu_events
 from multiroot.bench.results.samples import Sample
 from multiroot.errors import CommandError
 from multiroot.lab.agents import Agents
@@ -25,14 +25,32 @@ ROOTS = ("old", "new")
 
 _TRACING = "cd /sys/kernel/tracing"
 _EVENTS = ("multiroot", *vcpu_events.EVENTS)
+# A kernel without FTRACE_SYSCALLS lacks these.
+_IF_THERE = qemu_calls.EVENTS
+_FILTERS = vcpu_events.FILTERS | qemu_calls.FILTERS
+
+
+def _switch(events: str, on: int) -> str:
+    return f"echo {on} >events/{events}/enable"
+
+
+def _if_there(events: str, command: str) -> str:
+    return f"{{ ! test -e events/{events} || {command}; }}"
+
+
 _START = " && ".join((
     f"echo {arch.current().trace_clock} >trace_clock",
     "echo 4096 >buffer_size_kb",
     "echo >trace",
-    *(f"echo '{which}' >events/{each}/filter" for each, which in vcpu_events.FILTERS.items()),
-    *(f"echo 1 >events/{each}/enable" for each in _EVENTS),
+    *(_if_there(each, f"echo '{which}' >events/{each}/filter") for each, which in _FILTERS.items()),
+    *(_switch(each, 1) for each in _EVENTS),
+    *(_if_there(each, _switch(each, 1)) for each in _IF_THERE),
 ))  # fmt: skip
-_TAKE = " && ".join((*(f"echo 0 >events/{each}/enable" for each in _EVENTS), "cat trace"))
+_TAKE = " && ".join((
+    *(_switch(each, 0) for each in _EVENTS),
+    *(_if_there(each, _switch(each, 0)) for each in _IF_THERE),
+    "cat trace",
+))  # fmt: skip
 
 
 class Traced(MultiRoot):

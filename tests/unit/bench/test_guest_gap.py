@@ -54,13 +54,49 @@ def test_a_trace_tells_what_the_virtual_cpu_did() -> None:
     ]
 
 
+# QEMU 11.1: its main thread tells the devices that the guest goes on; the virtual CPU sleeps meanwhile.
+WAITING = """\
+ qemu-system-x86-251     [001] ...1. 100: sys_ioctl(fd: a, cmd: 4030ae7b, arg: 7ffcbe001eb0)
+ qemu-system-x86-251     [001] ...1. 200: sys_ioctl -> 0x0
+       CPU 0/KVM-255     [001] d..1. 250: sched_switch: prev_comm=CPU 0/KVM prev_pid=255 prev_prio=120 \
+prev_state=S ==> next_comm=qemu-system-x86 next_pid=251 next_prio=120
+ qemu-system-x86-251     [001] ...1. 300: sys_ioctl(fd: a, cmd: 4040ae79, arg: 7ffcbe001c20)
+ qemu-system-x86-251     [001] ...1. 700: sys_ioctl -> 0x0
+ qemu-system-x86-251     [001] ...1. 800: sys_ioctl(fd: 1e, cmd: 4008af30, arg: 7ffcbe001de0)
+ qemu-system-x86-251     [001] ...1. 850: sys_ioctl -> 0x0
+          <idle>-0       [001] d.h2. 900: sched_wakeup: comm=CPU 0/KVM pid=255 prio=120 target_cpu=001
+          <idle>-0       [001] d..2. 910: sched_switch: prev_comm=swapper/1 prev_pid=0 prev_prio=120 \
+prev_state=R ==> next_comm=CPU 0/KVM next_pid=255 next_prio=120
+       CPU 0/KVM-255     [001] d..1. 990: kvm_entry: vcpu 0, rip 0xffffffffa26be58f
+"""
+
+
+def test_calls_of_the_main_thread_are_told_where_the_virtual_cpu_waits_for_it() -> None:
+    found = vcpu_events.parse(WAITING, KHZ, 0, 1000)
+    assert [(doing, start, start + length) for doing, start, length in found] == [
+        ("before it enters the guest", 0, 100),
+        ("before it enters the guest: KVM_SET_CLOCK", 100, 200),
+        ("before it enters the guest", 200, 250),
+        ("sleeps, before it enters the guest", 250, 300),
+        ("sleeps, before it enters the guest: KVM_IOEVENTFD", 300, 700),
+        ("sleeps, before it enters the guest", 700, 800),
+        ("sleeps, before it enters the guest: vhost request 0x30", 800, 850),
+        ("sleeps, before it enters the guest", 850, 900),
+        ("waits for a CPU, before it enters the guest", 900, 910),
+        ("QEMU, before it enters the guest", 910, 990),
+        (vcpu_events.GUEST, 990, 1000),
+    ]
+
+
 def test_a_trace_without_a_guest_tells_nothing() -> None:
     assert vcpu_events.parse("# tracer: nop\n", KHZ, 0, 10) == []
 
 
-@given(st.text(), st.integers(0, 10_000), st.integers(0, 10_000))
-def test_whatever_is_read_fills_the_time_that_was_asked_for(noise: str, start: int, length: int) -> None:
-    found = vcpu_events.parse(TEXT + noise, KHZ, start, start + length)
+@given(st.sampled_from((TEXT, WAITING)), st.text(), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_whatever_is_read_fills_the_time_that_was_asked_for(
+    text: str, noise: str, start: int, length: int
+) -> None:
+    found = vcpu_events.parse(text + noise, KHZ, start, start + length)
     assert sum(taken for _, _, taken in found) == length
     assert all(a + taken == b for (_, a, taken), (_, b, _) in pairwise(found))
 
