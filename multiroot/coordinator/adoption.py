@@ -29,7 +29,6 @@ log = logging.getLogger("multirootd")
 _FIRST_ROOT = 1  # the ledger counts from there
 PARK_S = 60.0  # the old root's kernel may take so long to end, drivers and all
 POLL_S = 0.01  # CPUs park without a word; an interrupt from one that is gone can't be had
-ZERO_RATE = 512 << 20  # bytes/s at most: VMs run beside it
 
 
 async def _no_way_out() -> bool:
@@ -221,9 +220,9 @@ class Adoption:
     async def _adopt_memory(self, device: Device) -> None:
         loop = asyncio.get_running_loop()
 
-        def pace(size: int) -> None:
-            # Called in the thread that zeroes. VMs run beside it and need the CPU and the memory's bandwidth.
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(size / ZERO_RATE), loop).result()
+        def wait(seconds: float) -> None:
+            # Called in the thread that zeroes; ends with the agent.
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(seconds), loop).result()
 
         pieces = await asyncio.to_thread(adopt.foreign_memory, device, self._context.top)
         if self._verify:
@@ -231,7 +230,7 @@ class Adoption:
                 await asyncio.to_thread(adopt.verify_quiet, device, pieces)
         for piece in pieces:
             with self._phases.phase(PhaseName.ZERO_MEMORY, bytes=piece.size):
-                await asyncio.to_thread(adopt.zero, device, piece, pace)
+                await asyncio.to_thread(adopt.zero, device, piece, wait)
             with self._phases.phase(PhaseName.ADD_MEMORY, bytes=piece.size):
                 await asyncio.to_thread(adopt.add_memory, device, piece, self._sys)
         await asyncio.to_thread(carve.online_blocks, adopt.offline_pieces(self._sys), self._sys)

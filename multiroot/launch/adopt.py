@@ -21,6 +21,7 @@ from multiroot.units import MIB
 MEMORY_UNIT = 512 * MIB
 # What is zeroed in one call: not long, for nothing else can be asked of the module meanwhile.
 ZERO_STEP = 16 * MIB
+ZERO_RATE = 512 * MIB  # bytes/s at most: VMs run beside it, and need the memory, too
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,22 @@ def foreign_memory(device: Device, top: Path = Path("/")) -> tuple[Range, ...]:
     return heritage(ram, used, block, max(MEMORY_UNIT, block))
 
 
-def zero(device: Device, piece: Range, pace: Callable[[int], None]) -> None:
-    """Overwrite what another root left; `pace` is called after each step with its bytes and may wait."""
+def zero(
+    device: Device,
+    piece: Range,
+    wait: Callable[[float], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Overwrite what another root left, with at most ZERO_RATE. `wait` gets the seconds in which a faster
+    memory leaves its bandwidth to others, after each step that was too fast.
+    """
     for base in range(piece.base, piece.end, ZERO_STEP):
         size = min(ZERO_STEP, piece.end - base)
+        before = clock()
         device.memory(MemoryAction.ZERO, base, size)
-        pace(size)
+        early = size / ZERO_RATE - (clock() - before)
+        if early > 0:
+            wait(early)
 
 
 def add_memory(device: Device, piece: Range, sys: Path = Path("/sys")) -> None:

@@ -45,7 +45,7 @@ def has_ended():
 while not has_ended(): time.sleep(0.1)
 for cpu in adopt.foreign_cpus(device): adopt.adopt_cpu(device, cpu)
 for piece in adopt.foreign_memory(device):
-    adopt.zero(device, piece, lambda size: None)
+    adopt.zero(device, piece, lambda seconds: None)
     adopt.add_memory(device, piece)
 """
 
