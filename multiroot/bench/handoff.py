@@ -17,7 +17,7 @@ from multiroot.bench.first_handoff import Launched, Updated
 from multiroot.bench.in_root import cpr
 from multiroot.bench.kexec_pmem import KexecPmem
 from multiroot.bench.lab_machine import lab_machine
-from multiroot.bench.names import CLOCKS, CPR, HANDOFF, KEXEC, OURS, SAME_KERNEL
+from multiroot.bench.names import CLOCKS, CPR, HANDOFF, KEXEC, OF_ITS_OWN, OURS, SAME_KERNEL
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read, variant_name
@@ -87,9 +87,9 @@ class Options:
         for guest in self.guest:
             if guest not in workload.GUESTS:
                 raise BadRequestError(f"no guest {guest!r}", f"there are: {', '.join(workload.GUESTS)}")
-        if workload.DEBIAN in self.guest and {*CPR, KEXEC} & {*self.contenders}:
+        if workload.DEBIAN in self.guest and {*OF_ITS_OWN, KEXEC} & {*self.contenders}:
             raise BadRequestError(
-                f"{', '.join(CPR)} and {KEXEC} are for the ticker",
+                f"{', '.join(OF_ITS_OWN)} and {KEXEC} are for the ticker",
                 "name the others: --contenders multi-root,in-place",
             )
         if self.fresh and len(self.kinds()) > 1:
@@ -126,7 +126,7 @@ class Options:
         """RAM of all VMs together, bytes: ours, one for the others that may need a second place, and one for
         each that needs a VM of its own.
         """
-        return (self.vms + 2 + len(CPR)) * sum(kind.ram for kind in self.kinds())
+        return (self.vms + 2 + len(OF_ITS_OWN)) * sum(kind.ram for kind in self.kinds())
 
     @property
     def disks(self) -> int:
@@ -206,11 +206,11 @@ def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., Non
                 made.append(Traced(machine, agents, pool, definitions[:1]))
         shared = SameKernelVm(machine, name=f"baseline{number}", **with_disk(fields, kind, disks))
         made += [SameKernel(way, shared, kind.label) for way in SAME_KERNEL if way in options.contenders]
-        for way in CPR:
+        for way in OF_ITS_OWN:
             if way in options.contenders:
-                changed = {"name": f"{way}{number}", "machine": f"{kind.machine},{cpr.MACHINE_OPTION}"}
-                own = SameKernelVm(machine, **{**fields, **changed, "way": way})
-                made.append(SameKernel(way, own, kind.label))
+                words = [kind.machine, *([cpr.MACHINE_OPTION] if way in CPR else [])]
+                changed = {"name": f"{way}{number}", "machine": ",".join(words), "way": way}
+                made.append(SameKernel(way, SameKernelVm(machine, **{**fields, **changed}), kind.label))
     return made
 
 

@@ -14,6 +14,8 @@ CLOCKS = "clocks of both roots"  # not a contender: samples of how far the roots
 IN_PLACE = "in-place"
 SAME_KERNEL = (IN_PLACE, "pre-copy", "multifd", "stop-and-copy", "save-and-restore", "mapped-ram")
 CPR = ("cpr-transfer", "cpr-exec")  # as QEMU calls the modes, too
+POSTCOPY = "postcopy"
+OF_ITS_OWN = (POSTCOPY, *CPR)  # each of these needs a VM of another make
 
 KEXEC = "kexec-pmem"  # kexec + PMEM (the LPC 2021 method)
 
@@ -29,4 +31,4 @@ FRESH = "fresh-machine"
 PMEM_DISK, NBD_SERVER, LOCAL_FILE = "pmem", "nbd", "local"
 OWN_DISK = "own-disk"  # that its root alone has
 
-HANDOFF = (OURS, *SAME_KERNEL, *CPR, KEXEC)
+HANDOFF = (OURS, *SAME_KERNEL, *OF_ITS_OWN, KEXEC)

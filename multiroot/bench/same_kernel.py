@@ -54,7 +54,7 @@ class SameKernelVm:
 
 
 class SameKernel:
-    """One of the ways in `names.SAME_KERNEL`, or in `names.CPR`.
+    """One of the ways in `names.SAME_KERNEL`, or in `names.OF_ITS_OWN`.
 
     The former share a VM, one for each `kind` when there are several.
     """

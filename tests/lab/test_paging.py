@@ -34,11 +34,12 @@ def wait_all_cpus(lab: Lab) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("old", "new"), [("", FOUR)], ids=["5-4"])
+@pytest.mark.parametrize(("old", "new"), [("", FOUR), (FOUR, "")], ids=["5-4", "4-5"])
 def test_roots_with_other_page_tables_follow_each_other(labs_factory: Labs, old: str, new: str) -> None:
-    """Proves that a root whose page tables have 5 levels launches one whose tables have 4; that a VM goes
-    there and back; that the new root's CPUs come back when it is released; that the old root retires, and the
-    new one wakes its parked CPUs, the machine's boot CPU among them; and that the VM lives through it."""
+    """Proves that a root whose page tables have 5 levels launches one whose tables have 4, and the other way
+    round; that a VM goes there and back; that the new root's CPUs come back when it is released; that the old
+    root retires, and the new one wakes its parked CPUs, the machine's boot CPU among them; and that the VM
+    lives through it."""
     lab = labs_factory.fresh(append=old, vms=1)
     cli = Cli(lab)
     wanted = {"old": 4 if old else 5, "new": 4 if new else 5}

@@ -22,8 +22,9 @@ from multiroot import bugs
 from multiroot.arena.arena import Arena, Entry
 from multiroot.arena.atomics import tsc_clock
 from multiroot.arena.backing import find_device
-from multiroot.bench.in_root import cpr, cpr_exec, footprint, leave
+from multiroot.bench.in_root import cpr, cpr_exec, footprint, leave, postcopy
 from multiroot.bench.in_root.baseline_vm import ROOT, RUN_DIR, BaselineVm
+from multiroot.bench.names import IN_PLACE
 from multiroot.bench.workload import enough_ticks
 from multiroot.device.handle import Device
 from multiroot.errors import BadRequestError, CommandError, MultirootError
@@ -48,9 +49,12 @@ CONVERGE_TIMEOUT_S = 60.0
 
 # Ways in which RAM travels too, and so needs room of its own on the other side.
 COPYING = ("pre-copy", "multifd", "stop-and-copy")
-# Ways through a file, and what QEMU is told to do on each way beside what it does by itself.
+# Ways through a file, and what QEMU is told to be capable of on a way.
 FILES = ("save-and-restore", "mapped-ram")
-CAPABILITIES = ("multifd", "mapped-ram")
+CAPABILITIES = {name: name for name in ("multifd", "mapped-ram")} | {postcopy.CAPABILITY: postcopy.NAME}
+# Ways that need a VM of another make: that of the QEMU which the guest starts in, and of those it goes to.
+FIRST = {cpr_exec.NAME: cpr_exec.CprExecVm, postcopy.NAME: postcopy.PostcopyVm}
+NEXT = {cpr.NAME: cpr.CprBaselineVm, postcopy.NAME: postcopy.PostcopyVm}
 
 
 class Bench:
@@ -78,7 +82,7 @@ class Bench:
         self._host.check(self._definition)
         self._host.check_free(self._definition)
         entry = await self._allocate(self._definition.name)
-        vm = self._instance(entry, cpr_exec.CprExecVm if way == cpr_exec.NAME else BaselineVm)
+        vm = self._instance(entry, FIRST.get(way, BaselineVm))
         await vm.start()
         self._vm = vm
         await self._ticks(vm, self._enough())
@@ -129,7 +133,7 @@ class Bench:
     ) -> tuple[Event, Event, dict[str, Any], ticks.Stretch]:
         """To a QEMU of its own process: STOP, RESUME, the giver's account of it, the guest's ticks."""
         entry = await self._room() if way in COPYING else source.entry
-        target = self._instance(entry, cpr.CprBaselineVm if way == cpr.NAME else BaselineVm)
+        target = self._instance(entry, NEXT.get(way, BaselineVm))
         try:
             stopped, resumed, status = await self._move(way, source, target)
         except BaseException:
@@ -167,7 +171,7 @@ class Bench:
         await target.start(giver=source.owner)
         for vm in (source, target):
             # An earlier turn may have left the source the other way round.
-            await (_copy_ram(vm, way) if way in COPYING else _leave_ram(vm))
+            await (_leave_ram(vm) if way == IN_PLACE else _copy_ram(vm, way))
         return await self._directly(way, source, target)
 
     async def _directly(self, way: str, source: BaselineVm, target: BaselineVm) -> tuple[Event, Event, Any]:
@@ -182,6 +186,8 @@ class Bench:
             if stop_first:
                 await source.qmp.execute("stop")
             await source.qmp.execute("migrate", uri=uri)
+            if way == postcopy.NAME:
+                await source.qmp.execute("migrate-start-postcopy")
             stopped = await _event(sent, "STOP")
             if stop_first:
                 await _completed(came)
@@ -284,7 +290,7 @@ async def _leave_ram(vm: BaselineVm) -> None:
 
 async def _copy_ram(vm: BaselineVm, way: str) -> None:
     """Migrate as QEMU does when nobody tells it that RAM is shared."""
-    await _switch(vm, {"x-ignore-shared": False, **{name: name == way for name in CAPABILITIES}})
+    await _switch(vm, {"x-ignore-shared": False, **{name: of == way for name, of in CAPABILITIES.items()}})
     limits: dict[str, Any] = {"max_bandwidth": UNLIMITED, "downtime_limit": DOWNTIME_LIMIT_MS}
     if way == "multifd":
         limits |= {"downtime_limit": TUNED_DOWNTIME_LIMIT_MS, "multifd_channels": os.cpu_count() or 1}

@@ -13,12 +13,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_driver import Cli
 from lab_factory import Labs
 
+from multiroot.bench import handoff
+from multiroot.bench.results import guard
 from multiroot.lab import agents
 from multiroot.lab import lab as labs
 from multiroot.lab.lab import Lab, Options
@@ -206,3 +209,26 @@ def test_kvm_writes_for_a_cpu_into_memory_of_the_root_that_has_it(two: Lab, reco
     assert done.returncode == 0, done.stderr
     record_property("root that has all", writes_only_into_its_own(two, "old", 4))
     assert two.state.resets() == 0
+
+
+def test_bench_quick(labs_factory: Labs, tmp_path: Path, record_property: Note) -> None:
+    """Proves that the benchmark of handoffs runs here, too, with kexec + PMEM, and tells its ratios. No guest
+    loses a tick. How long anything takes is told, and not asserted."""
+    labs_factory.make_room()
+    options = handoff.Options(
+        lab=replace(Options(accelerator="kvm"), name=f"test-{os.getpid()}-bench"),
+        contenders=guard.CONTENDERS,
+        rounds=guard.ROUNDS,
+        traced=False,
+    )
+    run = handoff.run(options, tmp_path, Phases("workstation"))
+    failed = [sample for sample in run.samples if sample.failed]
+    assert failed == []
+    for contender in guard.CONTENDERS:
+        blackouts = run.values(contender, "blackout_ns")
+        record_property(f"{contender}, blackout in ms", [round(each / 1e6, 1) for each in blackouts])
+        assert not any(run.values(contender, "missing_ticks"))
+    found = guard.ratios(run)
+    assert found.keys() == guard.WATCHED.keys()
+    for name, ratio in found.items():
+        record_property(name, f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
