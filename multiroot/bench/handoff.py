@@ -126,7 +126,9 @@ class Options:
         """RAM of all VMs together, bytes: ours, one for the others that may need a second place, and one for
         each that needs a VM of its own.
         """
-        return (self.vms + 2 + len(OF_ITS_OWN)) * sum(kind.ram for kind in self.kinds())
+        return (self.vms + 2 + len({*OF_ITS_OWN} & {*self.contenders})) * sum(
+            kind.ram for kind in self.kinds()
+        )
 
     @property
     def disks(self) -> int:

@@ -101,8 +101,8 @@ class Visitors:
     async def run(self, told: Collector) -> None:
         """Until it is cancelled. What is measured is put into what `told` tells."""
         vms: frozenset[str] = frozenset()
-        try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as session:
+            try:
                 while True:
                     there = frozenset(told.view.facts.vms)
                     if there != vms and await self._look():
@@ -110,8 +110,9 @@ class Visitors:
                         vms = there & self._doors.vms
                         self._go(session, told)
                     await asyncio.sleep(LOOK_S)
-        finally:
-            await _ended(self._going.values())
+            finally:
+                # Before the session: a visit that asks by one that is closed is a bug of ours.
+                await _ended(self._going.values())
 
     async def _look(self) -> bool:
         """Find what there is; False if nobody could tell."""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 
 from multiroot.errors import PeerLostError
@@ -95,6 +96,27 @@ async def test_pings_go_by_one_connection_and_answers_tell_how_long_they_took(
         assert visitor.board == cells
     assert guest.connections == 1
     assert all(at > took > 0 for strip in told.points.values() for at, took in strip)
+
+
+async def test_nobody_asks_any_more_when_the_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    board, told = Guest(HTTP), Told()
+    going: list[asyncio.Task[None]] = []
+    left_at_its_end: list[asyncio.Task[None]] = []
+    usual = aiohttp.ClientSession.close
+
+    async def close(session: aiohttp.ClientSession) -> None:
+        left_at_its_end.extend(task for task in going if not task.done())
+        await usual(session)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "close", close)
+    async with (
+        board.door() as cells,
+        visiting(monkeypatch, lambda: Doors((cells,), (), VMS), told) as visitor,
+    ):
+        await told.until(lambda: "web/vm0" in told.points)
+        going += visitor._going.values()
+    assert going
+    assert left_at_its_end == []
 
 
 async def test_a_connection_that_breaks_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
