@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from multiroot import arch
 from multiroot.errors import BadRequestError
+from multiroot.vm import iscsi_login
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.guests import check_head
 from multiroot.vm.kept_files import HASH, PIECE, check_length, is_kept_name
@@ -31,13 +32,20 @@ def by_checksum(definition: VmDefinition) -> tuple[VmDefinition, Mapping[str, Pa
     """
     files: dict[str, Path] = {}
     changes: dict[str, Any] = {}
-    for field in ("kernel", "initrd"):
-        given = getattr(definition, field)
+
+    def named(given: str, check: Callable[[BinaryIO], None]) -> str:
         if not given or is_kept_name(given):
-            continue
+            return given
         path = Path(given).expanduser()
-        changes[field] = _checksum(path, kernel=field == "kernel")
-        files[changes[field]] = path
+        name = _checksum(path, check)
+        files[name] = path
+        return name
+
+    changes["kernel"] = named(definition.kernel, _check_kernel)
+    changes["initrd"] = named(definition.initrd, lambda _: None)
+    changes["disks"] = tuple(
+        replace(disk, login=named(disk.login, _check_login)) for disk in definition.disks
+    )
     return replace(definition, **changes), files
 
 
@@ -51,19 +59,27 @@ def send(channel: grpc.Channel, files: Mapping[str, Path]) -> None:
             stub.KeepFile(_pieces(name, path), timeout=_SEND_S)
 
 
-def _checksum(path: Path, *, kernel: bool) -> str:
+def _check_kernel(file: BinaryIO) -> None:
+    check_head(file.read(arch.current().kernel.head))
+
+
+def _check_login(file: BinaryIO) -> None:
+    iscsi_login.parse(file.read(iscsi_login.MOST + 1))
+
+
+def _checksum(path: Path, check: Callable[[BinaryIO], None]) -> str:
     if path.is_dir():
         built = path / arch.current().kernel.built
-        hint = f"the kernel in it is {built}" if kernel and built.is_file() else "give the file in it"
+        is_tree = check is _check_kernel and built.is_file()
+        hint = f"the kernel in it is {built}" if is_tree else "give the file in it"
         raise BadRequestError(f"{path} is a folder", hint)
     if path.exists() and not path.is_file():
         raise BadRequestError(f"{path} is no regular file", "give a file")
     try:
         with path.open("rb") as file:
             check_length(os.fstat(file.fileno()).st_size)
-            if kernel:
-                check_head(file.read(arch.current().kernel.head))
-                file.seek(0)
+            check(file)
+            file.seek(0)
             return f"{HASH}{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
         hint = "the file is to be on the computer where you type this"

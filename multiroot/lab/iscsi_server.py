@@ -14,6 +14,7 @@ from multiroot.errors import BadRequestError
 from multiroot.lab import boot, recipes, roots
 from multiroot.lab.cache import Cache
 from multiroot.net.addresses import OUTSIDE
+from multiroot.vm.iscsi_login import Login
 
 TARGET = "iqn.2026-11.org.example:disk"
 INITIATOR = "iqn.2026-11.org.example:guests"  # whom it lets in
@@ -34,10 +35,11 @@ def tools(cache: Cache) -> Path:
 class IscsiServer:
     """tgtd of the tree `tools`; its disk is the raw file `disk`, beside which it keeps its sockets.
 
-    It may be started again at the same port. `source` is what `multiroot vm run --disk` takes.
+    It may be started again at the same port. `source` is what `multiroot vm run --disk` takes, but for the
+    user and the password that it wants if there is a `login`.
     """
 
-    def __init__(self, tools: Path, disk: Path) -> None:
+    def __init__(self, tools: Path, disk: Path, login: Login | None = None) -> None:
         # The server opens the first one as soon as it starts, when there is no disk yet.
         self._first, self.port = boot.free_ports()
         self.name = f"iscsi://{OUTSIDE}:{self.port}/{TARGET}/{_LUN}"
@@ -45,6 +47,7 @@ class IscsiServer:
         # One that it has not, and what is said then.
         self.other = f"iscsi://{OUTSIDE}:{self.port}/{TARGET}s/{_LUN}", "is not there"
         self._disk = disk
+        self._login = login
         self._daemon = roots.loader_argv(tools, "sbin/tgtd")
         self._admin = [*roots.loader_argv(tools, "sbin/tgtadm"), "--lld", "iscsi"]
         self._up = disk.with_name("up.sock")
@@ -78,6 +81,10 @@ class IscsiServer:
         target = ("--mode", "target", "--tid", "1")
         self._tell("new", *target, "-T", TARGET)
         self._tell("bind", *target, "-Q", INITIATOR)
+        if self._login:
+            account = ("--mode", "account", "--user", self._login.user)
+            self._tell("new", *account, "--password", self._login.password)
+            self._tell("bind", *account, "--tid", "1")
 
     def _open(self) -> None:
         self._tell("new", "--mode", "portal", "--param", f"portal=127.0.0.1:{self.port}")

@@ -32,6 +32,7 @@ _NBD = re.compile(
 )
 _EXPORT = re.compile(r"[A-Za-z0-9._~/-]{0,255}")
 _LOCAL = "local:"
+_SAID = {"initiator": "an initiator", "login": "a login"}
 _FILE = re.compile(
     r"file:.*|[./~].*|(?!nbd:|pmem:|iscsi:).*(/.*|\.(raw|img|qcow2|iso|vmdk|vdi|vhdx))", re.DOTALL
 )
@@ -81,6 +82,8 @@ class Disk:
     is the same in all roots of a machine, "nbd://ADDRESS:PORT/EXPORT" or "iscsi://ADDRESS:PORT/TARGET/LUN",
     servers outside, or "local:PATH", a file on a disk of the machine. `bus` is what the guest sees it on,
     `format` is what is in it. `initiator` is as whom we come to an iSCSI target, empty: as QEMU does untold.
+    `login` is a file with a user and a password for it (`iscsi_login`), which a machine knows by its checksum
+    (`kept_files`).
     """
 
     source: str
@@ -88,6 +91,7 @@ class Disk:
     read_only: bool = False
     format: str = RAW
     initiator: str = ""
+    login: str = ""
 
     @property
     def address(self) -> int | None:
@@ -114,10 +118,14 @@ class Disk:
             raise BadRequestError(
                 f"no format of disks called {self.format!r}", f"there are: {', '.join(FORMATS)}"
             )
-        if self.initiator and not self.source.startswith(iscsi_target.SCHEME):
-            raise BadRequestError(
-                f"the disk {self.source} is no iSCSI target's, which has an initiator", "leave initiator= out"
-            )
+        for word, given in (("initiator", self.initiator), ("login", self.login)):
+            if given and not self.source.startswith(iscsi_target.SCHEME):
+                raise BadRequestError(
+                    f"the disk {self.source} is no iSCSI target's, which has {_SAID[word]}",
+                    f"leave {word}= out",
+                )
+        if len(self.login) > _PATH_MOST or not self.login.isprintable():
+            raise BadRequestError(f"no name of a file: {self.login!r}", "write it like login=disk.login")
         return replace(
             self,
             source=_checked(self.source),
@@ -185,14 +193,14 @@ def _parse(text: str) -> Disk:
     disk = Disk(source)
     for word in words:
         name, _, value = word.partition("=")
-        if name in ("bus", "format", "initiator"):
+        if name in ("bus", "format", "initiator", "login"):
             disk = replace(disk, **{name: value})  # type: ignore[arg-type]
         elif word == "ro":
             disk = replace(disk, read_only=True)
         else:
             raise BadRequestError(
                 f"not a word about a disk: {word!r}",
-                f"there are: bus={BUSES[0]}, format={QCOW2}, initiator=IQN, ro",
+                f"there are: bus={BUSES[0]}, format={QCOW2}, initiator=IQN, login=FILE, ro",
             )
     check_given_once(words, text)
     return disk
@@ -204,6 +212,7 @@ def write_disk(disk: Disk) -> str:
     words += [f"bus={disk.bus}"] if disk.bus != BUSES[0] else []
     words += [f"format={disk.format}"] if disk.format != RAW else []
     words += [f"initiator={disk.initiator}"] if disk.initiator else []
+    words += [f"login={disk.login}"] if disk.login else []
     return ",".join([*words, "ro"] if disk.read_only else words)
 
 
@@ -211,8 +220,9 @@ OPTION = Option(
     "--disk",
     f"A disk of the VM, as `multiroot disk list` has it, or nbd:IP:PORT/EXPORT, "
     f"or iscsi://IP:PORT/TARGET/LUN, or local:/PATH; several may be given. "
-    f"BUS is {', '.join(BUSES)}. FORMAT is {' or '.join(FORMATS)}.",
-    "SOURCE[,bus=BUS][,format=FORMAT][,initiator=IQN][,ro]",
+    f"BUS is {', '.join(BUSES)}. FORMAT is {' or '.join(FORMATS)}. "
+    "A target that wants a password gets login=FILE, which holds USER:PASSWORD.",
+    "SOURCE[,bus=BUS][,format=FORMAT][,initiator=IQN][,login=FILE][,ro]",
     default=(),
     parse=parse_disks,
     multiple=True,

@@ -16,7 +16,9 @@ from multiroot.processes import ProcessId
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.fields import from_data
 from multiroot.vm.history import read_history
+from multiroot.vm.iscsi_login import Login
 from multiroot.vm.notices import Notice
+from multiroot.vm.vmm import DiskLogin
 
 RUN_DIR = Path("/run/multiroot/vms")
 
@@ -72,6 +74,13 @@ class VmFolder:
                     raise
                 # By a keeper that had found the folder under its old name. It makes one file, and only once.
                 shutil.rmtree(doomed)
+
+    def keep_login(self, number: int, login: Login) -> DiskLogin:
+        """For the VMM, of disk `number`."""
+        path = self.path / f"disk{number}.password"
+        path.touch(mode=0o600)
+        path.write_text(login.password)
+        return DiskLogin(login.user, path)
 
     def write(self, record: VmRecord) -> None:
         """Replace the record in one step."""

@@ -17,11 +17,12 @@ from multiroot.clocks import Clock
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.passthrough.devices import Devices
 from multiroot.units import MIB, format_size
-from multiroot.vm import firmware, sources
+from multiroot.vm import firmware, iscsi_login, sources
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk, LocalFile
 from multiroot.vm.disk_content import Content, check_content
 from multiroot.vm.guests import GUESTS, GuestImage, check_image, check_kernel, check_ram_for
+from multiroot.vm.iscsi_login import Login
 from multiroot.vm.kept_files import KeptFiles
 from multiroot.vm.pmem import Pmem
 from multiroot.vm.process import AGENT_URGENCY, Urgency
@@ -114,7 +115,7 @@ class Host:
     devices: Devices | None = None
     guests: Path = GUESTS
     find_disk: Callable[[Disk], Pmem | None] = sources.find
-    look_at_disk: Callable[[Disk, Pmem | None], Content] = sources.look
+    look_at_disk: Callable[[Disk, Pmem | None, Login | None], Content] = sources.look
     variables: firmware.VariableStore | None = None
     open_door: Callable[[LocalFile], None] = _no_files
     changed: Callable[[], None] = nobody_cares
@@ -129,9 +130,8 @@ class Host:
         """Raises BadRequestError if this root lacks what the VM is made of, which is as true while others
         use it.
         """
-        if definition.kernel:
-            self.files.check(definition)
-        elif not definition.boots_a_disk:
+        self.files.check(definition)
+        if not definition.kernel and not definition.boots_a_disk:
             check_image(self.guests, definition.guest)
         firmware.check(definition.firmware)
         for disk in definition.disks:
@@ -169,6 +169,10 @@ class Host:
         initrd = self.files.read(definition.initrd) if definition.initrd else b""
         return self.files.read(definition.kernel), initrd
 
+    def login(self, disk: Disk) -> Login | None:
+        """A disk's user and password, if it has them; raises BadRequestError if they are not there."""
+        return iscsi_login.parse(self.files.read(disk.login)) if disk.login else None
+
     def open_doors(self, definition: VmDefinition) -> None:
         """Have its VMM reach those of its disks that are files which a root serves."""
         for disk in definition.disks:
@@ -180,9 +184,9 @@ class Host:
         self.open_doors(definition)
         for disk in definition.disks:
             if disk.server:
-                sources.reach(disk.server)
+                sources.reach(disk.server, self.login(disk))
 
     def check_disks(self, definition: VmDefinition) -> None:
         """Raises BadRequestError or ConflictError unless all disks are there and hold what they are to."""
         for disk in definition.disks:
-            check_content(disk, self.look_at_disk(disk, self.find_disk(disk)))
+            check_content(disk, self.look_at_disk(disk, self.find_disk(disk), self.login(disk)))

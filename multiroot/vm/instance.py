@@ -26,7 +26,7 @@ from multiroot.vm.guests import GuestImage
 from multiroot.vm.host import Host
 from multiroot.vm.notices import Notice, newest
 from multiroot.vm.server_watch import ServerWatch
-from multiroot.vm.vmm import CardWires, VmmGoneError, VmmSetup, VmmStuckError, Wiring
+from multiroot.vm.vmm import CardWires, DiskLogin, VmmGoneError, VmmSetup, VmmStuckError, Wiring
 
 log = logging.getLogger(__name__)
 
@@ -372,8 +372,9 @@ class Instance:
             firmware.provide(self.definition, self.folder.path, host.variables)
             if self.definition.kernel:
                 await asyncio.to_thread(self._provide_files)
+            logins = await asyncio.to_thread(self._provide_logins)
             inside = host.network.inside if host.network else nullcontext
-            wiring = Wiring(serial.fileno(), cards, self.functions, disks, self._make_seed(), inside)
+            wiring = Wiring(serial.fileno(), cards, self.functions, disks, logins, self._make_seed(), inside)
             await self.vmm.start(wiring, incoming=incoming)
 
     async def _plug_in(self, stack: ExitStack) -> tuple[CardWires, ...]:
@@ -396,6 +397,13 @@ class Instance:
     def _provide_files(self) -> None:
         """Its own kernel and initrd, for the VMM, which reads them once."""
         self._image.provide(*self.host.own_files(self.definition))
+
+    def _provide_logins(self) -> tuple[DiskLogin | None, ...]:
+        """Of its disks, with passwords in files of its folder, which is root's alone."""
+        found = [self.host.login(disk) for disk in self.definition.disks]
+        return tuple(
+            self.folder.keep_login(number, login) if login else None for number, login in enumerate(found)
+        )
 
     def _make_seed(self) -> Path | None:
         """The same disk in every root."""

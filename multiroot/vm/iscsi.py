@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.net import namespace
+from multiroot.vm import iscsi_login
 from multiroot.vm.disk_content import SECTOR
+from multiroot.vm.iscsi_login import Login
 from multiroot.vm.iscsi_target import IscsiTarget
 from multiroot.vm.served import ANSWER_S, Export, ServerGoneError, Wire
 
@@ -24,11 +27,12 @@ _REST = 28  # bytes of a header after that
 _LOGIN, _COMMAND = 0x43, 0x01
 _LOGIN_ANSWER, _COMMAND_ANSWER, _DATA, _NOP = 0x23, 0x21, 0x25, 0x20
 _FINAL, _READS, _SIMPLE, _WITH_STATUS = 0x80, 0x40, 0x01, 0x01
-# A login begins, without authentication, with the stage in which both agree on numbers. Then comes work.
-_AGREE, _WORK = 1, 3
+# A login begins with the stage in which both agree on numbers, but for who has a password. Then comes work.
+_PROVE, _AGREE, _WORK = 0, 1, 3
 _ROUNDS = 8  # of a login
 _MOVED, _INITIATORS_FAULT = 1, 2  # classes of a login's status
-_FAULTS = {1: "wants a user and a password", 2: "does not let {initiator} in", 3: "is not there"}
+_NO_LOGIN = 1  # detail of such a status
+_FAULTS = {2: "does not let {initiator} in", 3: "is not there"}
 _RANDOM = 0x80  # kind of a session's number
 _MOST_DATA = 1 << 20  # bytes of one answer; those that we ask for are short
 _GOOD, _CHECK_CONDITION, _BUSY, _FULL = 0, 2, 8, 0x28
@@ -40,18 +44,18 @@ _CAPACITY_16, _ALL_PAGES = 0x10, 0x3F
 _WRITE_PROTECTED = 0x80
 
 
-def reach(target: IscsiTarget) -> None:
+def reach(target: IscsiTarget, login: Login | None = None) -> None:
     """Raises ServerGoneError if nobody answers, BadRequestError if that target does not serve the disk."""
-    with closing(_Session(target)) as session:
+    with closing(_Session(target, login)) as session:
         session.check_kind()
 
 
-def look(target: IscsiTarget, head: int) -> Export:
+def look(target: IscsiTarget, head: int, login: Login | None = None) -> Export:
     """The disk as it is now, with its first `head` bytes, or fewer if it is smaller.
 
     Raises ServerGoneError if nobody answers, BadRequestError if that target does not serve the disk.
     """
-    with closing(_Session(target)) as session:
+    with closing(_Session(target, login)) as session:
         session.check_kind()
         blocks, block = session.capacity()
         wanted = min(-(-head // block), blocks)
@@ -79,8 +83,10 @@ class _Session:
     none of them ends another.
     """
 
-    def __init__(self, target: IscsiTarget) -> None:
+    def __init__(self, target: IscsiTarget, login: Login | None) -> None:
         self._target = target
+        self._login = login
+        self._number = bytes([_RANDOM]) + os.urandom(5) + bytes(2)
         self._task = self._command = self._next_status = 0
         self._wire = Wire(lambda: namespace.connect(target.host, target.port, ANSWER_S), self._gone)
         try:
@@ -160,25 +166,48 @@ class _Session:
 
     def _log_in(self) -> None:
         target = self._target
-        number = bytes([_RANDOM]) + os.urandom(5) + bytes(2)
-        said = {
-            "InitiatorName": target.initiator, "TargetName": target.target, "SessionType": "Normal",
-            "HeaderDigest": "None", "DataDigest": "None", "ErrorRecoveryLevel": "0",
-        }  # fmt: skip
-        data = b"".join(f"{key}={value}\0".encode() for key, value in said.items())
+        who = {"InitiatorName": target.initiator, "TargetName": target.target, "SessionType": "Normal"}
+        how = {"HeaderDigest": "None", "DataDigest": "None", "ErrorRecoveryLevel": "0"}
+        if self._login:
+            self._authenticate(self._login, who)
+            said = how
+        else:
+            said = {**who, **how}
         for _ in range(_ROUNDS):
-            rest = struct.pack(">I4xI16x", 0, self._next_status)
-            self._send(_LOGIN, _FINAL | _AGREE << 2 | _WORK, number, rest, data)
-            answer = self._receive()
-            if answer.kind != _LOGIN_ANSWER:
-                raise self._gone("who answers there speaks no iSCSI")
-            fault, detail = answer.header[36:38]
-            if fault:
-                raise self._refused(fault, detail)
-            if answer.header[1] & _FINAL and answer.header[1] & 3 == _WORK:
+            flags, _said = self._negotiate(_FINAL | _AGREE << 2 | _WORK, said)
+            if flags & _FINAL and flags & 3 == _WORK:
                 return
-            number, data = answer.header[8:16], b""
+            said = {}
         raise self._gone("it does not come to an end with our login")
+
+    def _authenticate(self, login: Login, who: Mapping[str, str]) -> None:
+        """The stage before, in which a target may also say that it needs no password."""
+        ends = _FINAL | _PROVE << 2 | _AGREE
+        flags, said = self._negotiate(ends, {**who, **iscsi_login.OFFER})
+        if flags & _FINAL:
+            return
+        _, said = self._negotiate(_PROVE << 2, iscsi_login.CHOICE)
+        try:
+            proof = iscsi_login.answer(login, said)
+        except ValueError as error:
+            raise self._gone(f"it does not ask for a password as RFC 7143 has it: {error}") from error
+        flags, _said = self._negotiate(ends, proof)
+        if not flags & _FINAL:
+            raise self._gone("it does not come to an end with our login")
+
+    def _negotiate(self, flags: int, said: Mapping[str, str]) -> tuple[int, dict[str, str]]:
+        """Say that in the login; what is answered, with its flags. Raises what `_refused` makes."""
+        data = b"".join(f"{key}={value}\0".encode() for key, value in said.items())
+        self._send(_LOGIN, flags, self._number, struct.pack(">I4xI16x", 0, self._next_status), data)
+        answer = self._receive()
+        if answer.kind != _LOGIN_ANSWER:
+            raise self._gone("who answers there speaks no iSCSI")
+        fault, detail = answer.header[36:38]
+        if fault:
+            raise self._refused(fault, detail)
+        self._number = answer.header[8:16]
+        keys = (pair.partition("=") for pair in answer.data.decode(errors="replace").split("\0"))
+        return answer.header[1], {key: value for key, given, value in keys if given}
 
     def _refused(self, fault: int, detail: int) -> MultirootError:
         target = self._target
@@ -186,6 +215,12 @@ class _Session:
             return BadRequestError(f"the target of {target} is elsewhere", "give the address where it is")
         if fault != _INITIATORS_FAULT:
             return self._gone(f"it has an error of its own ({fault}, {detail})")
+        if detail == _NO_LOGIN:
+            what = "does not take that user and password" if self._login else "wants a user and a password"
+            return BadRequestError(
+                f"the target of {target} {what}",
+                "put USER:PASSWORD into a file, and add login=FILE to the disk",
+            )
         why = _FAULTS.get(detail, f"refuses us (error {detail})").format(initiator=target.initiator)
         hint = f"what that server has: {proc.hinted(f'iscsi-ls iscsi://{target.portal}')}"
         return BadRequestError(f"the target of {target} {why}", hint if detail == 3 else "")

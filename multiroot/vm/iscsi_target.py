@@ -68,7 +68,7 @@ def checked(source: str) -> IscsiTarget:
     if _USER.fullmatch(source):
         raise BadRequestError(
             "a user and a password in a disk's name would be seen by all who list VMs or processes",
-            "have the target know us by initiator=NAME, or by our address, and leave them out",
+            "put USER:PASSWORD into a file, and add login=FILE to the disk",
         )
     raise BadRequestError(
         f"not a disk of an iSCSI target: {source!r}",

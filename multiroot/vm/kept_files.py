@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that a user's VMs start from, such as a kernel. The arena keeps them, so every root has them.
+"""Files that a user's VMs start with, such as a kernel. The arena keeps them, so every root has them.
 
 Each is an extent of its own. It is named after the checksum of what is in it, as definitions name it, so none
 is there twice. It goes with the last VM that is defined with it. What is found in one is not believed before
@@ -46,8 +46,9 @@ def is_kept_name(text: str) -> bool:
 
 
 def named(definition: VmDefinition) -> tuple[str, ...]:
-    """The files that a VM starts from."""
-    return tuple(filter(None, (definition.kernel, definition.initrd)))
+    """The files that a VM starts with."""
+    logins = (disk.login for disk in definition.disks)
+    return tuple(filter(None, (definition.kernel, definition.initrd, *logins)))
 
 
 def check_length(size: int) -> None:
@@ -204,7 +205,7 @@ class Reception:
 
 def missing(name: str) -> BadRequestError:
     """The error for a file that the arena has not got."""
-    hint = "give the files themselves: --kernel FILE --initrd FILE"
+    hint = "give the file itself: --kernel FILE, --initrd FILE, or login=FILE of a disk"
     return BadRequestError(f"this machine does not have the file {name}", hint)
 
 

@@ -11,6 +11,7 @@ from multiroot.errors import ConflictError
 from multiroot.vm import iscsi, nbd, pmem
 from multiroot.vm.disk import Disk, Server
 from multiroot.vm.disk_content import HEAD, Content
+from multiroot.vm.iscsi_login import Login
 from multiroot.vm.iscsi_target import IscsiTarget
 from multiroot.vm.pmem import Pmem
 
@@ -22,20 +23,22 @@ def find(disk: Disk) -> Pmem | None:
     return pmem.find(disk.address, writable=not disk.read_only)
 
 
-def look(disk: Disk, here: Pmem | None) -> Content:
-    """What is in it. Raises ConflictError if it can't be read, BadRequestError if its server lacks it."""
+def look(disk: Disk, here: Pmem | None, login: Login | None = None) -> Content:
+    """What is in it; `login` is for a target that wants one. Raises ConflictError if it can't be read,
+    BadRequestError if its server lacks it.
+    """
     if here is not None:
         return Content(here.size, here.read_only, _read(here.node))
     server = disk.server
     assert server
-    export = iscsi.look(server, HEAD) if isinstance(server, IscsiTarget) else nbd.look(server, HEAD)
+    export = iscsi.look(server, HEAD, login) if isinstance(server, IscsiTarget) else nbd.look(server, HEAD)
     return Content(export.size, export.read_only, export.head)
 
 
-def reach(server: Server) -> None:
+def reach(server: Server, login: Login | None = None) -> None:
     """Raises ServerGoneError if nobody answers, BadRequestError if that server does not serve the disk."""
     if isinstance(server, IscsiTarget):
-        iscsi.reach(server)
+        iscsi.reach(server, login)
     else:
         nbd.reach(server)
 

@@ -75,20 +75,30 @@ class CardWires:
 
 
 @dataclass(frozen=True)
+class DiskLogin:
+    """Who a VMM is to the server of a disk. The password is what is in the file."""
+
+    user: str
+    password: Path
+
+
+@dataclass(frozen=True)
 class Wiring:
     """What a VMM is connected with when it starts.
 
     `serial` is an open socket for the guest's serial port. `cards` are the wires of each network card of
     the definition; none if this root has no network, and then the VM gets no cards. `functions` are the
     addresses in this root of the PCI functions that the VM owns, `disks` the block devices that its disks are
-    here, None for one that a server has, `seed` the file with the disk for cloud-init. The VMM itself is
-    started in the body of `inside`: what it connects with, it reaches as guests do.
+    here, None for one that a server has, `logins` what such servers want of each disk, None if they want
+    nothing, `seed` the file with the disk for cloud-init. The VMM itself is started in the body of `inside`:
+    what it connects with, it reaches as guests do.
     """
 
     serial: int
     cards: tuple[CardWires, ...] = ()
     functions: tuple[str, ...] = ()
     disks: tuple[Path | None, ...] = ()
+    logins: tuple[DiskLogin | None, ...] = ()
     seed: Path | None = None
     inside: Callable[[], AbstractContextManager[None]] = nullcontext
 

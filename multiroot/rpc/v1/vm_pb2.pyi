@@ -120,6 +120,7 @@ class Disk(_message.Message):
     READ_ONLY_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     INITIATOR_FIELD_NUMBER: _builtins.int
+    LOGIN_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """pmem:ADDRESS, nbd://ADDRESS:PORT/EXPORT, iscsi://ADDRESS:PORT/TARGET/LUN, local:PATH"""
     bus: _builtins.str
@@ -129,6 +130,8 @@ class Disk(_message.Message):
     """raw, qcow2"""
     initiator: _builtins.str
     """as whom we come to an iSCSI target"""
+    login: _builtins.str
+    """a file with a user and a password for it, by its checksum"""
     def __init__(
         self,
         *,
@@ -137,10 +140,11 @@ class Disk(_message.Message):
         read_only: _builtins.bool = ...,
         format: _builtins.str = ...,
         initiator: _builtins.str = ...,
+        login: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "format", b"format", "initiator", b"initiator", "read_only", b"read_only", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "format", b"format", "initiator", b"initiator", "login", b"login", "read_only", b"read_only", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

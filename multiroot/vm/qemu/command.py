@@ -12,7 +12,7 @@ from multiroot.vm.definition import DIRECT, OVMF, SEABIOS, Card, machine_kind
 from multiroot.vm.guests import guest_command_line
 from multiroot.vm.qemu.disks import CODE, VARIABLES, disk_words, flash_words, order_words, seed_words
 from multiroot.vm.qemu.options import Value, option
-from multiroot.vm.vmm import CardWires, VmmSetup
+from multiroot.vm.vmm import CardWires, DiskLogin, VmmSetup
 
 # State is saved, sent and loaded while the guest stands still. So: no devices that no guest here needs, no
 # ACPI hot-plug registers for 256 buses, and virtio's legacy interface, because for the modern one QEMU saves
@@ -99,12 +99,13 @@ def command(
     *,
     functions: tuple[str, ...] = (),
     disks: tuple[Path | None, ...] = (),
+    logins: tuple[DiskLogin | None, ...] = (),
     seed: Path | None = None,
     incoming: Incoming | None = None,
 ) -> list[str]:
     """The whole argument vector; `functions` are the addresses in this root of the PCI functions that the VM
-    owns, `disks` the block devices that its disks are here, None for those of a server, `seed` the file with
-    the disk for cloud-init.
+    owns, `disks` the block devices that its disks are here, None for those of a server, `logins` what
+    their servers want, none if no server wants any, `seed` the file with the disk for cloud-init.
     """
     definition = setup.definition
     words = [
@@ -125,7 +126,10 @@ def command(
         for number, (card, wires) in enumerate(zip(definition.cards, descriptors.cards, strict=True)):
             words += card_words(number, card, wires, machine_kind(definition.machine))
     for number, (disk, node) in enumerate(zip(definition.disks, disks, strict=True)):
-        words += disk_words(number, disk, node, started_by=definition.firmware, order=definition.boot_order)
+        login = logins[number] if logins else None
+        words += disk_words(
+            number, disk, node, login, started_by=definition.firmware, order=definition.boot_order
+        )
     words += order_words(definition.boot_order, started_by=definition.firmware)
     if seed is not None:
         words += seed_words(seed)

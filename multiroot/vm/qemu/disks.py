@@ -13,6 +13,7 @@ from multiroot.vm.definition import DIRECT, SEABIOS
 from multiroot.vm.disk import QCOW2, Disk, LocalFile, Server, name_in_guest
 from multiroot.vm.iscsi_target import IscsiTarget
 from multiroot.vm.qemu.options import Value, option
+from multiroot.vm.vmm import DiskLogin
 
 DISK_SLOT = 0x10
 SEED_SLOT = 0x1C
@@ -27,7 +28,13 @@ CODE, VARIABLES = "code", "variables"
 
 
 def disk_words(
-    number: int, disk: Disk, node: Path | None, *, started_by: str, order: tuple[str, ...] = ()
+    number: int,
+    disk: Disk,
+    node: Path | None,
+    login: DiskLogin | None = None,
+    *,
+    started_by: str,
+    order: tuple[str, ...] = (),
 ) -> list[str]:
     """Disk `number` (from 0) of a VM, at block device `node` or at its server. A firmware tries those of
     `order`, or all as they are numbered. Nothing of it is cached in this root: another may go on with it. A
@@ -48,7 +55,12 @@ def disk_words(
             "-device", option("virtio-scsi-pci", {**_LEGACY, "addr": slot, "id": bus, "num_queues": 1}),
             "-device", option(kind, {"bus": f"{bus}.0", "device_id": name, **front}),
         ]  # fmt: skip
-    return ["-blockdev", json.dumps(_backend(name, disk, node)), *words]
+    return [*_secret_words(name, login), "-blockdev", json.dumps(_backend(name, disk, node, login)), *words]
+
+
+def _secret_words(name: str, login: DiskLogin | None) -> list[str]:
+    """The password, of which QEMU's command line has but the file's name."""
+    return ["-object", option("secret", {"id": f"{name}-password", "file": login.password})] if login else []
 
 
 def order_words(order: tuple[str, ...], *, started_by: str) -> list[str]:
@@ -56,13 +68,14 @@ def order_words(order: tuple[str, ...], *, started_by: str) -> list[str]:
     return ["-boot", "strict=on"] if order and started_by == SEABIOS else []
 
 
-def _backend(name: str, disk: Disk, node: Path | None) -> dict[str, Any]:
+def _backend(name: str, disk: Disk, node: Path | None, login: DiskLogin | None) -> dict[str, Any]:
     common = {"read-only": disk.read_only, "cache": {"direct": True}, "discard": "unmap"}
     if node is not None:
         source: dict[str, Any] = {"driver": "host_device", "filename": os.fspath(node)}
     else:
         assert disk.server
         source = _served(disk.server)
+        source |= {"user": login.user, "password-secret": f"{name}-password"} if login else {}
     if disk.format != QCOW2:
         return {"node-name": name, **source, **common}
     # Whatever the image says: it is whole, and no other file of this root is its part.

@@ -129,6 +129,7 @@ class QemuVmm:
                 descriptors,
                 functions=wiring.functions,
                 disks=wiring.disks,
+                logins=wiring.logins,
                 seed=wiring.seed,
                 incoming=self.incoming if incoming else None,
             )

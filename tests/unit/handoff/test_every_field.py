@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -67,6 +67,9 @@ CASES = {
     "disks.format": Case({"disks": (replace(PMEM, format="qcow2"),)}, {"disks": (PMEM,)}),
     "disks.initiator": Case(
         {"disks": (replace(TARGET, initiator="iqn.2026-11.org.example:vm"),)}, {"disks": (TARGET,)}
+    ),
+    "disks.login": Case(
+        {"disks": (replace(TARGET, login="FILE 1"),)}, {"disks": (replace(TARGET, login="FILE 0"),)}
     ),
     "boot_order": Case(
         {"boot_order": ("disk1", "disk0")},
@@ -141,7 +144,7 @@ async def roots(ground: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     monkeypatch.setattr("multiroot.vm.host.check_content", lambda *_: None)
     monkeypatch.setattr("multiroot.vm.instance.open_vhost", lambda _: ())
     monkeypatch.setattr(iscsi, "look", lambda *_: Export(MIB, read_only=False, head=b""))
-    monkeypatch.setattr(iscsi, "reach", lambda _: None)
+    monkeypatch.setattr(iscsi, "reach", lambda *_: None)
     monkeypatch.setattr(disk_servers, "missing", lambda *_: set())
     found = tuple(
         make_root(number, ground, network=Wires(0), find_disk=find, look_at_disk=lambda *_: None)
@@ -156,14 +159,25 @@ async def roots(ground: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 def with_files(root: Root, definition: VmDefinition) -> VmDefinition:
     """The files that a case only numbers."""
-    changes = {}
-    for name in ("kernel", "initrd"):
-        if number := getattr(definition, name).removeprefix("FILE "):
-            content = BzImage(init_size=8 * MIB, pref_address=(2 + 2 * int(number)) * MIB).build()
-            changes[name] = name_of(content)
-            if not root.host.files.has(changes[name]):
-                send(root.host.files, content)
-    return replace(definition, **changes)
+
+    def sent(file: str, make: Callable[[int], bytes]) -> str:
+        if not file.startswith("FILE "):
+            return file
+        content = make(int(file.removeprefix("FILE ")))
+        return name_of(content) if root.host.files.has(name_of(content)) else send(root.host.files, content)
+
+    def kernel(number: int) -> bytes:
+        return BzImage(init_size=8 * MIB, pref_address=(2 + 2 * number) * MIB).build()
+
+    def login(number: int) -> bytes:
+        return b"joe:password %d" % number
+
+    return replace(
+        definition,
+        kernel=sent(definition.kernel, kernel),
+        initrd=sent(definition.initrd, kernel),
+        disks=tuple(replace(disk, login=sent(disk.login, login)) for disk in definition.disks),
+    )
 
 
 def seen(root: Root, name: str) -> tuple[str, dict[str, bytes]]:
@@ -172,7 +186,7 @@ def seen(root: Root, name: str) -> tuple[str, dict[str, bytes]]:
     assert vm.vmm.process
     words = Path(f"/proc/{vm.vmm.process.pid}/cmdline").read_text()
     folder = str(vm.folder.path)
-    files = {word: Path(folder + word).read_bytes() for word in re.findall(rf"{folder}(/[a-z.]+)", words)}
+    files = {word: Path(folder + word).read_bytes() for word in re.findall(rf"{folder}(/[a-z0-9.]+)", words)}
     words = WAITS.sub("", words[words.index("-name\0") :])
     return re.sub(r"\b(fds?)=[0-9:]+", r"\1=", words.replace(folder, "")), files
 

@@ -33,13 +33,13 @@ def gone(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     def missing(pid: int, servers: set[Server]) -> set[Server]:
         return set(servers) if "giver" in found else set()
 
-    def reach(server: Server) -> None:
+    def reach(server: Server, *_: object) -> None:
         if "taker" in found:
             raise ServerGoneError(f"the server of the disk {server} does not answer: No route to host")
 
     for spoken in (nbd, iscsi):
         look = Export(MIB, read_only=False, head=bytes(4096))
-        monkeypatch.setattr(spoken, "look", lambda server, head, look=look: look)
+        monkeypatch.setattr(spoken, "look", lambda *_, look=look: look)
         monkeypatch.setattr(spoken, "reach", reach)
     monkeypatch.setattr(disk_servers, "missing", missing)
     return found

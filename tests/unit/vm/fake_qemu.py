@@ -420,7 +420,7 @@ def main(arguments: list[str]) -> None:
         if word == "-chardev":
             fields = dict(part.partition("=")[::2] for part in value.split(","))
             chardevs[fields["id"]] = int(fields["fd"])
-        elif word.startswith("-") and not value.startswith("monitor-qmp,"):
+        elif word.startswith("-") and not value.startswith(("monitor-qmp,", "secret,")):
             options[word] = value
     Qemu(options, chardevs, faults).serve()
 

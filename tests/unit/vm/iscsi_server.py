@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import struct
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 
 BLOCK = 512
@@ -14,7 +16,8 @@ TARGET = "iqn.2026-11.org.example:disk"
 
 class IscsiServer:
     """Listens on loopback until `close`. Its disk has the number 1. `login` is the class and the detail of
-    the status that it answers a login with; `greeting` is what it says instead of iSCSI.
+    the status that it answers a login with; `greeting` is what it says instead of iSCSI. With `users`
+    it lets in who proves by CHAP to be one of them, with that password.
     """
 
     def __init__(
@@ -24,10 +27,13 @@ class IscsiServer:
         read_only: bool = False,
         login: tuple[int, int] = (0, 0),
         greeting: bytes = b"",
+        users: Mapping[str, str] | None = None,
     ) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._content, self._read_only, self._login, self._greeting = content, read_only, login, greeting
+        self._users = users
+        self.heard = b""  # all that was said in logins
         self.initiators: list[str] = []
         self.numbers: set[bytes] = set()  # of sessions
         self._status = 1000
@@ -51,14 +57,13 @@ class IscsiServer:
         if self._greeting:
             client.sendall(self._greeting)
             return
+        if self._users is not None and not self._proved(client, self._users):
+            return
         # It goes on to the next stage only when it is asked for the second time.
         for flags in (0x04, 0x87):
             header, data = self._receive(client)
             self.numbers.add(header[8:14])
-            if data:
-                keys = dict(word.split("=") for word in data.decode().rstrip("\0").split("\0"))
-                self.initiators.append(keys["InitiatorName"])
-                assert keys["TargetName"] == TARGET
+            self._meet(data)
             self._answer(client, header, 0x23, flags, rest=bytes(self._login).ljust(12, b"\0"))
             if self._login[0]:
                 return
@@ -75,6 +80,36 @@ class IscsiServer:
             half = len(said) // 2 // 4 * 4
             self._answer(client, header, 0x25, 0, data=said[:half])
             self._answer(client, header, 0x25, 0x81, data=said[half:], rest=struct.pack(">4xI4x", half))
+
+    def _proved(self, client: socket.socket, users: Mapping[str, str]) -> bool:
+        number, challenge = 7, bytes(range(16))
+        header, data = self._receive(client)
+        refused = bytes([2, 1]).ljust(12, b"\0")
+        if not header[1] & 0x0C:
+            offered = self._meet(data)["AuthMethod"].split(",")
+            assert offered[0] == "CHAP"
+            self._answer(client, header, 0x23, 0, data=b"AuthMethod=CHAP\0")
+            header, data = self._receive(client)
+            assert self._meet(data) == {"CHAP_A": "5"}
+            asked = f"CHAP_A=5\0CHAP_I={number}\0CHAP_C=0x{challenge.hex()}\0"
+            self._answer(client, header, 0x23, 0, data=asked.encode())
+            header, data = self._receive(client)
+            keys = self._meet(data)
+            wanted = hashlib.md5(bytes([number]) + users.get(keys["CHAP_N"], "").encode() + challenge)
+            if keys["CHAP_N"] in users and keys["CHAP_R"] == f"0x{wanted.hexdigest()}":
+                self._answer(client, header, 0x23, 0x81)
+                return True
+        self._answer(client, header, 0x23, 0, rest=refused)
+        return False
+
+    def _meet(self, data: bytes) -> dict[str, str]:
+        """The keys in a piece of a login."""
+        self.heard += data
+        keys = dict(word.split("=") for word in data.decode().rstrip("\0").split("\0")) if data else {}
+        if "InitiatorName" in keys:
+            self.initiators.append(keys["InitiatorName"])
+            assert keys["TargetName"] == TARGET
+        return keys
 
     def _said(self, lun: int, command: bytes) -> bytes:
         blocks = len(self._content) // BLOCK

@@ -4,26 +4,31 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from iscsi_server import TARGET
 from iscsi_server import IscsiServer as FakeServer
-from vm.conftest import SetFaults, qmp_of
+from vm.conftest import SMALL, SetFaults, qmp_of
+from vm.test_vm_kept_files import send
 
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.units import MIB
-from multiroot.vm import disk_servers, iscsi, iscsi_target, sources
+from multiroot.vm import disk_servers, iscsi, iscsi_login, iscsi_target, sources
 from multiroot.vm.definition import DIRECT, VmDefinition
 from multiroot.vm.disk import Disk, parse_disks, write_disk
 from multiroot.vm.host import Host
+from multiroot.vm.iscsi_login import Login
 from multiroot.vm.iscsi_target import INITIATOR, IscsiTarget
+from multiroot.vm.lifecycle import Lifecycle
 from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu import refusals
 from multiroot.vm.qemu.disks import disk_words
@@ -122,6 +127,77 @@ def test_a_target_is_asked_for_its_disk() -> None:
         assert len(server.numbers) == 2
     with closing(FakeServer(bytes(1024), read_only=True)) as small:
         assert iscsi.look(at(small), 4096) == Export(1024, read_only=True, head=bytes(1024))
+
+
+def test_a_target_is_shown_a_password_but_never_told_it() -> None:
+    joe, wrong = Login("joe", "a secret word"), Login("joe", "another word")
+    with closing(FakeServer(CONTENT, users={"joe": "a secret word"})) as server:
+        sources.reach(at(server), joe)
+        assert iscsi.look(at(server), 512, joe).head == CONTENT[:512]
+        for login, says in ((None, "wants a user and a password"), (wrong, "does not take that user and")):
+            with pytest.raises(BadRequestError, match=says) as refused:
+                sources.reach(at(server), login)
+            assert "login=FILE" in refused.value.hint
+        assert b"joe" in server.heard
+        assert b"secret" not in server.heard
+    assert "secret" not in repr(joe)
+
+
+@given(st.binary(max_size=60))
+def test_any_file_is_a_login_or_refused(content: bytes) -> None:
+    with suppress(BadRequestError):
+        login = iscsi_login.parse(content)
+        assert content.decode().splitlines() == [f"{login.user}:{login.password}"]
+
+
+def test_a_file_that_is_no_login_is_not_told() -> None:
+    with pytest.raises(BadRequestError, match="no user and password") as refused:
+        iscsi_login.parse(b"my secret\nin two lines")
+    assert "secret" not in str(refused.value)
+    assert "USER:PASSWORD" in refused.value.hint
+
+
+def test_what_chap_answers() -> None:
+    # As RFC 1994 has it: the MD5 sum of number, password and challenge.
+    login = Login("joe", "secret")
+    proof = hashlib.md5(b"\x17secret\x01\x02").hexdigest()
+    for challenge in ("0x0102", "0X0102", "0bAQI="):
+        said = {"CHAP_A": "5", "CHAP_I": "23", "CHAP_C": challenge}
+        assert iscsi_login.answer(login, said) == {"CHAP_N": "joe", "CHAP_R": f"0x{proof}"}
+
+
+@given(st.dictionaries(st.sampled_from(["CHAP_A", "CHAP_I", "CHAP_C"]), st.text(max_size=12)))
+def test_a_challenge_that_is_none_is_refused(said: dict[str, str]) -> None:
+    with suppress(ValueError):
+        assert len(iscsi_login.answer(Login("joe", "secret"), {"CHAP_A": "5", **said})["CHAP_R"]) == 34
+
+
+async def test_a_password_is_in_a_file_of_the_vms_folder_and_nowhere_else(
+    host: Host, manager: VmManager
+) -> None:
+    """Proves that neither QEMU's command line nor the record nor the home of the VM has it, and that it goes
+    with the VM."""
+    life = Lifecycle(manager)
+    with closing(FakeServer(bytes(MIB), users={"joe": "a secret word"})) as server:
+        disk = Disk(str(at(server)), login=send(host.files, b"joe:a secret word\n"))
+        vm = await life.run(replace(SMALL, disks=(disk,)))
+        assert vm.vmm.process
+        words = Path(f"/proc/{vm.vmm.process.pid}/cmdline").read_text().split("\0")
+        assert "secret word" not in " ".join(words)
+        (backend,) = (json.loads(word) for word in words if '"iscsi"' in word)
+        assert (backend["user"], backend["password-secret"]) == ("joe", "disk0-password")
+        file = vm.folder.path / "disk0.password"
+        assert f"secret,id=disk0-password,file={file}" in words
+        assert (file.read_text(), file.stat().st_mode & 0o777) == ("a secret word", 0o600)
+        others = [path for path in vm.folder.path.iterdir() if path.is_file() and path != file]
+        assert others
+        assert not any(b"secret word" in path.read_bytes() for path in others)
+        home = manager.homes.read("vm0")
+        assert home
+        assert "secret word" not in repr(home)
+        await life.remove("vm0", force=True)
+    assert not file.exists()
+    assert host.arena.entries() == []
 
 
 @pytest.mark.parametrize(
