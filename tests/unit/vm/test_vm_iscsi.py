@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from iscsi_server import TARGET
 from iscsi_server import IscsiServer as FakeServer
 from vm.conftest import SMALL, SetFaults, qmp_of
-from vm.test_vm_kept_files import send
+from vm.test_vm_kept_files import name_of, send
 
+from multiroot.cli.vm_files import by_checksum
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
 from multiroot.units import MIB
 from multiroot.vm import disk_servers, iscsi, iscsi_login, iscsi_target, sources
@@ -155,6 +156,24 @@ def test_a_file_that_is_no_login_is_not_told() -> None:
         iscsi_login.parse(b"my secret\nin two lines")
     assert "secret" not in str(refused.value)
     assert "USER:PASSWORD" in refused.value.hint
+
+
+def test_a_login_goes_to_the_machine_by_its_checksum(tmp_path: Path) -> None:
+    file = tmp_path / "disk.login"
+    disk = Disk(f"iscsi://10.0.0.1/{TARGET}/1", login=str(file)).checked()
+    wanted = VmDefinition("vm0", disks=(disk, replace(disk, source="nbd:10.0.0.1:1/d", login="")))
+    with pytest.raises(BadRequestError, match=f"cannot read {file}"):
+        by_checksum(wanted)
+    file.write_text("a secret word")
+    with pytest.raises(BadRequestError, match=f"{file}: this is no user and password") as refused:
+        by_checksum(wanted)
+    assert "secret" not in str(refused.value)
+    file.write_text("joe:a secret word\n")
+    made, files = by_checksum(wanted)
+    assert files == {made.disks[0].login: file}
+    assert made.disks[0].login == name_of(file.read_bytes())
+    assert made.disks[1] == wanted.disks[1]
+    assert by_checksum(made) == (made, {})
 
 
 def test_what_chap_answers() -> None:
