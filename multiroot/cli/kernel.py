@@ -112,6 +112,11 @@ def show(features: tuple[str, ...], as_json: bool) -> None:
     metavar="WHAT",
     help="Have it look for bugs in itself: kasan, lockdep (and kmemleak), kcov.",
 )
+@click.option(
+    "--no-modules",
+    is_flag=True,
+    help="A kernel that loads none (CONFIG_MODULES=n): all is built in, multiroot's modules, too.",
+)
 @feature_option
 @json_option
 def build(
@@ -122,17 +127,18 @@ def build(
     jobs: int,
     configure_only: bool,
     debug: tuple[str, ...],
+    no_modules: bool,
     features: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Build a small kernel that can be a root, outside of its tree, with ccache.
 
-    SRC is a source tree, or a Debian package such as linux-source-6.12. A second run compiles what has
-    changed.
+    SRC is a source tree, a Debian package such as linux-source-6.12, or a kernel of the lab's such as 7.x,
+    which is built of its suite's source. A second run compiles what has changed.
     """
     from multiroot.workbench import kernel_build
 
-    order = kernel_build.Order(source, out, base, more, features, jobs, configure_only, debug)
+    order = kernel_build.Order(source, out, base, more, features, jobs, configure_only, debug, no_modules)
     with shown_phases() as phases:
         made = kernel_build.build(order, phases)
     if as_json:

@@ -24,11 +24,12 @@ _NOT_SET = re.compile(r"^# CONFIG_(\w+) is not set$")
 
 
 class Option(Recipe):
-    """One option; see the file."""
+    """One option; see the file. `unless` is one that makes up for the lack of it."""
 
     name: str = Field(pattern=r"^[A-Z0-9_]+$")
     value: Literal["y", "m", "n"]
     without: str
+    unless: str = ""
 
     def met(self, value: str) -> bool:
         """Whether an option that has `value` is as this one wants it."""
@@ -118,14 +119,20 @@ def wishes() -> Wishes:
 
 def parse(text: str, name: object = ".config") -> dict[str, str]:
     """The options in a .config's text. Raises BadRequestError for a file that is none."""
+    found = settings(text)
+    if not found:
+        raise BadRequestError(f"{name} is no kernel configuration", "give a .config, or /boot/config-RELEASE")
+    return found
+
+
+def settings(text: str) -> dict[str, str]:
+    """The options in a .config's text, or a fragment's."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         if match := _SET.match(line):
             found[match[1]] = match[2]
         elif match := _NOT_SET.match(line):
             found[match[1]] = OFF
-    if not found:
-        raise BadRequestError(f"{name} is no kernel configuration", "give a .config, or /boot/config-RELEASE")
     return found
 
 
@@ -135,18 +142,21 @@ def check(config: Mapping[str, str], features: Mapping[str, Feature]) -> list[La
         Lack(name, option, config.get(option.name, OFF), feature.needed)
         for name, feature in features.items()
         for option in feature.options
-        if not option.met(config.get(option.name, OFF))
+        if not option.met(config.get(option.name, OFF)) and config.get(option.unless) != "y"
     ]
 
 
-def fragment(features: Mapping[str, Feature], small: Small | None = None) -> str:
+def fragment(features: Mapping[str, Feature], small: Small | None = None, *, built_in: bool = False) -> str:
     """What to merge into a .config (scripts/kconfig/merge_config.sh) for the features; with `small`, all that
-    a small kernel is built with, too.
+    a small kernel is built with, too. `built_in`: nothing is a module, and some options are by others.
     """
     values = dict.fromkeys(small.off, OFF) | dict.fromkeys(small.on, "y") if small else {}
     for option in (each for feature in features.values() for each in feature.options):
+        if built_in and option.unless:
+            values |= {option.name: OFF, option.unless: "y"}
+            continue
         strongest = "y" if "y" in (option.value, values.get(option.name)) else option.value
-        values[option.name] = strongest
+        values[option.name] = "y" if built_in and strongest == "m" else strongest
     return "".join(
         f"# CONFIG_{name} is not set\n" if value == OFF else f"CONFIG_{name}={value}\n"
         for name, value in sorted(values.items())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from multiroot import arch, proc
 from multiroot.errors import BadRequestError, CommandError
-from multiroot.lab import kernel_file, modules, paths, roots
+from multiroot.lab import built_in, kernel_file, modules, paths, roots
 from multiroot.lab.artifacts import Artifact, digest_tree, source_files
 from multiroot.lab.cache import Cache
 from multiroot.lab.own_kernel import KernelSource
@@ -167,9 +167,11 @@ def module_artifact(name: str, build_with: Artifact | KernelSource, cache: Cache
     """multiroot.ko and its companions for one kernel, compiled in its build root (or, for somebody's own,
     with the host's compiler).
     """
-    source = paths.source_dir() / "csrc/kmod"
+    source = built_in.sources()
 
     def build(out: Path) -> None:
+        if isinstance(build_with, KernelSource) and not build_with.loads_modules:
+            return  # They are in the kernel.
         if isinstance(build_with, KernelSource):
             folder = out / "src"
             _copy_sources(source, folder)

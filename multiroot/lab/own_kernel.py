@@ -10,7 +10,6 @@ they are.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from multiroot import arch
 from multiroot.errors import BadRequestError
 from multiroot.kexec.target import target
-from multiroot.lab import kernel_config, kernel_file
+from multiroot.lab import built_in, kernel_config, kernel_file
 
 _DIGITS = 8  # of the image's sha256, in a kernel's name
 Unpack = Callable[[Path, str], Path]
@@ -53,6 +52,11 @@ class KernelSource:
     def config(self) -> Path:
         return self.build / ".config"
 
+    @property
+    def loads_modules(self) -> bool:
+        """Whether it loads any; a kernel that does not has ours built in."""
+        return built_in.loads_modules(self.config)
+
     def modules(self) -> Iterator[tuple[Path, Path]]:
         """Each module's file and its place below lib/modules/RELEASE. Raises BadRequestError for one that the
         build tree should have and has not.
@@ -61,7 +65,8 @@ class KernelSource:
             for path in sorted(self.installed.rglob("*.ko*")):
                 yield path, path.relative_to(self.installed)
             return
-        for line in (self.build / "modules.order").read_text().split():
+        order = self.build / "modules.order"
+        for line in order.read_text().split() if self.loads_modules else ():
             # "kernel/fs/x.ko", "fs/x.ko" or "fs/x.o", by release.
             place = Path(line.removeprefix("kernel/")).with_suffix(".ko")
             if not (self.build / place).is_file():
@@ -71,7 +76,7 @@ class KernelSource:
     def stamp(self) -> str:
         """What its modules and its tree depend on."""
         files = [path for path, _ in self.modules()]
-        trees = [self.config, self.build / "Module.symvers"]
+        trees = [self.config, *([self.build / "Module.symvers"] if self.loads_modules else [])]
         return "".join(
             f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in (*files, *trees)
         )
@@ -212,21 +217,14 @@ def _of_tree(path: Path, tree: Path, image: bytes, release: str) -> KernelSource
     told = tree / "include/config/kernel.release"
     if told.is_file() and told.read_text().strip() != release:
         raise _unbuilt(tree, f"its {_built()} is {release}, and it is now {told.read_text().strip()}")
-    _require_modules(tree)
-    for name in ("modules.order", "modules.builtin", "Module.symvers"):
+    modular = built_in.loads_modules(tree / ".config")
+    if not modular:
+        built_in.check(tree)
+    for name in ("modules.builtin", *(("modules.order", "Module.symvers") if modular else ())):
         if not (tree / name).is_file():
             raise _unbuilt(tree, f"there is no {name}")
     vmlinux = tree / "vmlinux"
     return KernelSource(path, image, release, tree, None, vmlinux if vmlinux.is_file() else None)
-
-
-def _require_modules(tree: Path) -> None:
-    text = (tree / ".config").read_text(errors="replace")
-    if not re.search(r"^CONFIG_MODULES=y$", text, re.MULTILINE):
-        raise BadRequestError(
-            f"{tree} was built without CONFIG_MODULES",
-            "a root needs multiroot.ko, which is a module: set it to y",
-        )
 
 
 def _check_config(source: KernelSource) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from multiroot import arch, proc
@@ -16,7 +16,6 @@ from multiroot.lab.recipes import RootRecipe
 TREE = "tree"
 _OPTIONS = (
     "--mode=root",
-    "--variant=minbase",
     "--format=directory",
     '--aptopt=Acquire::Languages "none"',
     '--aptopt=APT::Install-Recommends "0"',
@@ -39,8 +38,21 @@ def artifact(name: str, recipe: RootRecipe) -> Artifact:
     return Artifact(f"root-{name}", inputs, lambda out: _build(argv, out))
 
 
-def _mmdebstrap(recipe: RootRecipe, hooks: Path) -> list[str]:
-    argv = ["mmdebstrap", *_OPTIONS]
+def unpacked_artifact(name: str, recipe: RootRecipe, finish: Callable[[Path], None]) -> Artifact:
+    """The files of a recipe's packages and of all that they need, as `finish` leaves them in the artifact's
+    folder, with the tree in `TREE`. Nothing in the tree can be run.
+    """
+    argv = _mmdebstrap(recipe, paths.recipes_dir() / "roots", "extract")
+
+    def build(out: Path) -> None:
+        _build(argv, out)
+        finish(out)
+
+    return Artifact(name, {"command": proc.quote(argv)}, build)
+
+
+def _mmdebstrap(recipe: RootRecipe, hooks: Path, variant: str = "minbase") -> list[str]:
+    argv = ["mmdebstrap", _OPTIONS[0], f"--variant={variant}", *_OPTIONS[1:]]
     if recipe.backports:
         newer = f"{recipe.suite}-backports"
         add = f"s/ {recipe.suite} main/ {newer} main/p"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Builds a small kernel that can be a root: from a source tree of somebody's, or from Debian's source
-package.
+packages.
 
 The tree is left as it is: everything goes to an O= folder. What was compiled before comes from ccache, so
 that the next commit of a bisect costs what it changes.
@@ -19,11 +19,13 @@ from pathlib import Path
 
 from multiroot import arch, proc
 from multiroot.errors import BadRequestError, CommandError
-from multiroot.lab import kernel_config, lab, paths, source_kernels
-from multiroot.lab.artifacts import Artifact
+from multiroot.lab import built_in, kernel_config, lab, paths, recipes, roots, source_kernels
+from multiroot.lab.artifacts import Artifact, source_files
 from multiroot.lab.kernel_config import Feature, Lack
+from multiroot.lab.recipes import KernelRecipe, RootRecipe
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
+from multiroot.workbench.link_tree import link_tree, put
 
 _PACKAGE = re.compile(r"linux-source(-[0-9][0-9a-z.+~-]*)?")
 # What a kernel's build calls, and the package that has it.
@@ -37,16 +39,18 @@ _PROGRAMS = {
     "xz": "xz-utils",
 }
 _HEADERS = {"/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/opensslv.h": "libssl-dev"}
+_OUR_TREE = "multiroot-tree"  # in the O= folder: the tree with our modules in it
 _FRAGMENT = "multiroot.config"  # in the O= folder: what was merged last
 _FETCH_S, _CONFIGURE_S, _COMPILE_S = 1800.0, 300.0, 4 * 3600.0
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be built. `source` is a tree or the name of a Debian package, `out` the O= folder (None: one
-    in the cache). `base` is a configuration to start from (None: the architecture's default), `more` are
-    fragments to merge after ours, `jobs` how many compilers run at once. `debug` names what the kernel is to
-    look for in itself.
+    """What is to be built. `source` is a tree, a Debian package or a kernel of the lab's by its name, `out`
+    the O= folder (None: one in the cache). `base` is a configuration to start from (None: the architecture's
+    default), `more` are fragments to merge after ours, `jobs` how many compilers run at once. `debug` names
+    what the kernel is to look for in itself. With `no_modules` it loads none, and all that it needs is built
+    in, our modules, too.
     """
 
     source: str
@@ -57,6 +61,7 @@ class Order:
     jobs: int = 0
     configure_only: bool = False
     debug: tuple[str, ...] = ()
+    no_modules: bool = False
 
     def features_wanted(self) -> dict[str, Feature]:
         """All that it has to be or do. Raises BadRequestError for a name that there is not."""
@@ -93,9 +98,11 @@ def build(order: Order, phases: Phases) -> Made:
     for path in (*order.more, *([order.base] if order.base else [])):
         if not path.is_file():
             raise BadRequestError(f"there is no file {path}")
-    tree = source_tree(order.source, phases)
-    out = (order.out or source_kernels.folder(order.source, order.debug)).absolute()
+    source = source_tree(order.source, phases)
+    kinds = (*order.debug, *(("built-in",) if order.no_modules else ()))
+    out = (order.out or source_kernels.folder(order.source, kinds)).absolute()
     paths.make_dir(out)
+    tree = _with_ours(source, out / _OUR_TREE) if order.no_modules else source
     log = out / "multiroot-build.log"
     log.write_text("")
     with phases.phase(PhaseName.CONFIGURE_KERNEL, out=str(out)):
@@ -104,13 +111,15 @@ def build(order: Order, phases: Phases) -> Made:
     needed = [each for each in lacks if each.needed]
     if needed:
         raise BadRequestError(
-            f"{tree} cannot be built as wanted: {needed[0]}",
+            f"{source} cannot be built as wanted: {needed[0]}",
             f"what it depends on is off: see {out / '.config'}",
         )
     if not order.configure_only:
         with phases.phase(PhaseName.COMPILE_KERNEL) as attributes:
             attributes["ccache"] = bool(proc.find("ccache"))
             _compile(order, tree, out, log)
+        if order.no_modules:
+            built_in.note(out, source)
     release = _said(["make", "-s", "-C", str(tree), f"O={out}", "kernelrelease"])
     return Made(out, release, tuple(lacks))
 
@@ -123,12 +132,17 @@ def build_named(names: Iterable[str], phases: Phases) -> None:
 
 
 def source_tree(source: str, phases: Phases) -> Path:
-    """The folder of a source tree; that of a Debian package is unpacked into the cache. BadRequestError."""
+    """The folder of a source tree; that of a Debian package, or of one of the lab's kernels, is unpacked into
+    the cache. BadRequestError.
+    """
+    if recipe := next((each for each in recipes.kernels().kernel if each.name == source), None):
+        with phases.phase(PhaseName.FETCH_SOURCE, kernel=source):
+            return _only_tree(source, lab.cache(phases).ensure(_lab_source(recipe)))
     if _PACKAGE.fullmatch(source) and not Path(source).is_dir():
         return _fetched(source, phases)
     tree = Path(source).expanduser()
     if not (tree / "Kconfig").is_file() or not (tree / "Makefile").is_file():
-        hint = "name the folder of a kernel's source, or a Debian package such as linux-source-6.12"
+        hint = "name the folder of a kernel's source, a Debian package such as linux-source-6.12, or 7.x"
         raise BadRequestError(f"{source or 'nothing'} is no source tree of a kernel", hint)
     if (tree / "include/config").is_dir() or (tree / ".config").is_file():
         raise BadRequestError(
@@ -144,11 +158,29 @@ def _fetched(package: str, phases: Phases) -> Path:
         "linux-source", {"package": package, "version": version}, lambda out: _unpack(package, out)
     )
     with phases.phase(PhaseName.FETCH_SOURCE, package=package, version=version):
-        folder = lab.cache(phases).ensure(artifact)
+        return _only_tree(package, lab.cache(phases).ensure(artifact))
+
+
+def _only_tree(source: str, folder: Path) -> Path:
     found = [each.parent for each in sorted(folder.glob("*/Kconfig"))]
     if len(found) != 1:
-        raise CommandError(f"{package} holds {len(found)} source trees, not 1")
+        raise CommandError(f"the source of {source} holds {len(found)} trees, not 1")
     return found[0]
+
+
+def _lab_source(kernel: KernelRecipe) -> Artifact:
+    """What one of the lab's kernels is built of: the source package of its suite, whatever this computer's
+    own suite is.
+    """
+    newer = ("linux-*",) if kernel.backports else ()
+
+    def unpack(out: Path) -> None:
+        _unpack_archive(kernel.name, out / roots.TREE, out)
+        shutil.rmtree(out / roots.TREE)
+
+    return roots.unpacked_artifact(
+        "linux-source", RootRecipe(suite=kernel.suite, packages=("linux-source",), backports=newer), unpack
+    )
 
 
 def _newest(package: str) -> str:
@@ -171,15 +203,33 @@ def _unpack(package: str, out: Path) -> None:
         proc.run(["apt-get", "-q", "download", package], cwd=Path(scratch), log=log, timeout=_FETCH_S)
         (deb,) = sorted(Path(scratch).glob("*.deb"))
         proc.run(["dpkg-deb", "-x", deb, scratch], log=log, timeout=_FETCH_S)
-        archives = sorted(Path(scratch).glob("usr/src/*.tar.*"))
-        if not archives:
-            raise CommandError(f"{package} holds no archive of a source", f"log: {log}")
-        proc.run(["tar", "-C", out, "-xf", archives[0]], log=log, timeout=_FETCH_S)
+        _unpack_archive(package, Path(scratch), out)
+
+
+def _unpack_archive(source: str, folder: Path, out: Path) -> None:
+    log = out / "build.log"
+    archives = sorted(folder.glob("usr/src/*.tar.*"))
+    if not archives:
+        raise CommandError(f"{source} holds no archive of a source", f"log: {log}")
+    proc.run(["tar", "-C", out, "-xf", archives[0]], log=log, timeout=_FETCH_S)
+
+
+def _with_ours(tree: Path, ours: Path) -> Path:
+    """The tree by links, with our modules among its drivers."""
+    folder, lists = Path("drivers/multiroot"), ("Makefile", "Kconfig")
+    link_tree(tree, ours, (folder, *(Path("drivers") / name for name in lists)))
+    for path in source_files(built_in.sources()):
+        put(ours / folder / path.relative_to(built_in.sources()), path.read_bytes())
+    more = (f"obj-$(CONFIG_{built_in.OPTION}) += {folder.name}/\n", f'source "{folder}/Kconfig"\n')
+    for name, line in zip(lists, more, strict=True):
+        put(ours / "drivers" / name, (tree / "drivers" / name).read_bytes() + line.encode())
+    return ours
 
 
 def _configure(order: Order, tree: Path, out: Path, log: Path) -> None:
     """Ours again only if what is wanted has changed: then nothing is compiled again that need not be."""
-    ours = kernel_config.fragment(order.features_wanted(), kernel_config.wishes().small)
+    wishes = kernel_config.wishes()
+    ours = kernel_config.fragment(order.features_wanted(), wishes.small, built_in=order.no_modules)
     wanted = ours + "".join(path.read_text() for path in order.more)
     base = order.base.read_text() if order.base else arch.current().kernel.defaults
     # A comment of a fragment, for Kconfig.
@@ -212,7 +262,7 @@ def _compile(order: Order, tree: Path, out: Path, log: Path) -> None:
         f"O={out}",
         *compiler,
         arch.current().kernel.name,
-        "modules",
+        *(() if order.no_modules else ("modules",)),
     ]
     try:
         proc.run(argv, log=log, timeout=_COMPILE_S)

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from multiroot import proc
 from multiroot.errors import BadRequestError, CommandError
-from multiroot.lab import lab, paths
+from multiroot.lab import built_in, kernel_config, lab, paths
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.workbench.kernel_build import check_tools, first_complaint
+from multiroot.workbench.link_tree import link_tree
 
 SELFTESTS = Path("tools/testing/selftests")
 _LIST, _SETTINGS, _HELPERS = "kselftest-list.txt", "settings", "kselftest"
@@ -61,6 +62,20 @@ class Suite:
         everything = (each.relative_to(self.folder) for each in sorted(self.folder.rglob("*")))
         listed = set((self.folder / ALL).read_text().split())
         return [each for each in everything if (self.folder / each).is_file() and str(each) not in listed]
+
+    def lacks(self, config: str) -> list[str]:
+        """What the suite's `config` asks for and a kernel with this configuration has not. Nothing of one
+        that does not tell its configuration ("").
+        """
+        asked = self.folder / "config"
+        if not config or not asked.is_file():
+            return []
+        has = kernel_config.parse(config)
+        return [
+            f"CONFIG_{name}"
+            for name, value in kernel_config.settings(asked.read_text()).items()
+            if value in ("y", "m") and has.get(name, kernel_config.OFF) == kernel_config.OFF
+        ]
 
 
 ALL = ".multiroot-all"  # in a suite's folder: all of its tests, also those that nobody wants
@@ -142,15 +157,7 @@ def _shadow(source: Path, shadow: Path, log: Path) -> Path:
     """A tree that is `source` by links, but for a copy of the tests. What was there and did not change keeps
     its time, so that make has nothing to do.
     """
-    for depth in (Path(), Path("tools"), Path("tools/testing")):
-        paths.make_dir(shadow / depth)
-        for each in sorted((source / depth).iterdir()):
-            link = shadow / depth / each.name
-            if depth / each.name in (Path("tools"), Path("tools/testing"), SELFTESTS):
-                continue
-            if not link.is_symlink() or link.readlink() != each:
-                link.unlink(missing_ok=True)
-                link.symlink_to(each)
+    link_tree(source, shadow, (SELFTESTS,))
     copy = ["rsync", "-a", f"{source / SELFTESTS}/", f"{shadow / SELFTESTS}/"]
     proc.run(copy, log=log, timeout=_HEADERS_S)
     return shadow
@@ -171,8 +178,8 @@ def _headers(found: Trees, work: Path, log: Path) -> None:
 def _suite(wish: Wish, found: Trees, shadow: Path, work: Path, log: Path) -> Suite:
     installed = work / "installed"
     folder, helpers = installed / wish.suite, installed / _HELPERS
-    if not (shadow / SELFTESTS / wish.suite / "Makefile").is_file():
-        return Suite(wish.suite, folder, helpers, wish.tests, missing="the tree has no such suite")
+    if missing := _why_none(shadow / SELFTESTS / wish.suite, found.build):
+        return Suite(wish.suite, folder, helpers, wish.tests, missing=missing)
     shutil.rmtree(folder, ignore_errors=True)
     argv: list[proc.Arg] = [
         "make",
@@ -205,6 +212,21 @@ def _suite(wish: Wish, found: Trees, shadow: Path, work: Path, log: Path) -> Sui
     tests = wish.tests or tuple(there)
     release = (found.build / _RELEASE).read_text().strip() if any(folder.rglob("*.ko")) else ""
     return Suite(wish.suite, folder, helpers, tests, _timeout(folder / _SETTINGS), modules_of=release)
+
+
+def _why_none(suite: Path, build: Path) -> str:
+    """Why nothing of a suite can be run, or ""."""
+    makefile, config = suite / "Makefile", build / ".config"
+    if makefile.is_file():
+        modular = not config.is_file() or built_in.loads_modules(config)
+        needs = "TEST_GEN_MODS_DIR" in makefile.read_text()
+        return "it builds modules, and the kernel loads none" if needs and not modular else ""
+    scripts = ", ".join(each.name for each in sorted(suite.glob("*.sh")))
+    if scripts:
+        return (
+            f"its tests are not built to be installed: {scripts} of the tree starts them in a VM of its own"
+        )
+    return "the tree has no such suite"
 
 
 def _timeout(settings: Path) -> int:

@@ -32,6 +32,7 @@ mkdir -p "$1"
 [ -e /sys/kernel/tracing/README ] || mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 true
 """
+_CONFIG = "gzip -dc /proc/config.gz 2>/dev/null; true"
 # Folder, test, its interpreter ("" for a program), seconds (0: no limit), "modules" if the suite has any.
 # Tests that load modules look for the folder where those would be built; they are, and lie in the suite's.
 _RUN = """
@@ -90,9 +91,10 @@ class Runner:
                 continue
             with self._phases.phase(PhaseName.CARRY_IN, suite=suite.name, where=self._where):
                 self._carry(suite)
+                lacks = suite.lacks(self._do(["sh", "-c", _CONFIG]))
             for test in suite.tests:
                 with self._phases.phase(PhaseName.RUN_KSELFTEST, test=test, where=self._where):
-                    yield self._test(suite, test)
+                    yield self._test(suite, test, lacks)
 
     def _carry(self, suite: Suite) -> None:
         """What all tests of a suite need; a guest has no room for all of its programs at once."""
@@ -102,7 +104,7 @@ class Runner:
         for path in sorted(suite.helpers.glob("*")):
             put(self._reach, path, FOLDER / suite.helpers.name / path.name)
 
-    def _test(self, suite: Suite, test: str) -> Point:
+    def _test(self, suite: Suite, test: str, lacks: Sequence[str]) -> Point:
         folder = FOLDER / suite.name
         put(self._reach, suite.folder / test, folder / test)
         limit = self._limit_s or suite.timeout_s * self._slowness
@@ -123,7 +125,7 @@ class Runner:
         self._do(["rm", "-f", str(folder / test)])
         late = f"it did not end within {limit:.0f} s" if code in _TIMED_OUT and limit else ""
         name = claim(suite.name, test, self._where)
-        return judged(name, code, output.decode(errors="replace"), seconds, late)
+        return judged(name, code, output.decode(errors="replace"), seconds, late, lacks)
 
     def _do(self, argv: Sequence[str]) -> str:
         """What a command prints. Raises MultirootError if it fails."""
@@ -142,8 +144,12 @@ def interpreter(path: Path) -> str:
     return os.fsdecode(words[0]) if words else ""
 
 
-def judged(name: str, code: int, output: str, seconds: float, late: str = "") -> Point:
-    """What a test's exit code and output say; `late` if its time was over."""
+def judged(
+    name: str, code: int, output: str, seconds: float, late: str = "", lacks: Sequence[str] = ()
+) -> Point:
+    """What a test's exit code and output say; `late` if its time was over, `lacks` if its suite asks for what
+    the kernel has not.
+    """
     parts = tuple(ktap_read.read(output))
     if code == SKIP:
         return Point(name, Outcome.SKIPPED, ktap_read.why_skipped(output), (), seconds, parts)
@@ -152,5 +158,8 @@ def judged(name: str, code: int, output: str, seconds: float, late: str = "") ->
     if not code:
         return Point(name, Outcome.HELD, told, (), seconds, parts)
     how = late or (f"killed by signal {code - _SIGNALS}" if code > _SIGNALS else f"exited with {code}")
+    asked = f"the suite asks for {', '.join(lacks)}, which this kernel has not" if lacks else ""
     last = [line for line in output.splitlines() if line.strip()][-_SHOWN:]
-    return Point(name, Outcome.FAILED, how + (f"; {told}" if told else ""), tuple(last), seconds, parts)
+    return Point(
+        name, Outcome.FAILED, "; ".join(filter(None, (how, told, asked))), tuple(last), seconds, parts
+    )

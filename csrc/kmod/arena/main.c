@@ -13,13 +13,14 @@
 #include <linux/sysfs.h>
 
 #include "arena/arena.h"
+#include "begin.h"
 
 static unsigned long start;
-module_param(start, ulong, 0444);
+module_param(start, ulong, MR_BEGIN_MODE);
 MODULE_PARM_DESC(start, "physical address where the persistent memory (a namespace) begins");
 
 static unsigned long size;
-module_param(size, ulong, 0444);
+module_param(size, ulong, MR_BEGIN_MODE);
 MODULE_PARM_DESC(size, "its size in bytes");
 
 static struct dev_pagemap mr_arena_pages = { .type = MEMORY_DEVICE_GENERIC, .nr_range = 1 };
@@ -71,7 +72,7 @@ static struct miscdevice mr_arena_device = {
 	.mode = 0600,
 };
 
-static int __init mr_arena_init(void)
+static int __mr_begin mr_arena_init(void)
 {
 	const struct range *range = mr_arena_range();
 	void *memory;
@@ -111,7 +112,7 @@ static void __exit mr_arena_exit(void)
 	release_mem_region(start, size);
 }
 
-module_init(mr_arena_init);
+MR_BEGINS(mr_arena_init);
 module_exit(mr_arena_exit);
 
 MODULE_DESCRIPTION("The arena for kernels without device-dax");

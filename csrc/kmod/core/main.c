@@ -7,6 +7,7 @@
 #include <linux/module.h>
 #include <linux/security.h>
 
+#include "begin.h"
 #include "core/core.h"
 
 static unsigned long shared;
@@ -97,7 +98,7 @@ static int mr_main_may_load(void)
 	return mr_host_check();
 }
 
-static int __init multiroot_init(void)
+static int __mr_begin multiroot_init(void)
 {
 	int i, err;
 
@@ -129,7 +130,7 @@ static void __exit multiroot_exit(void)
 		mr_main_parts[i].exit();
 }
 
-module_init(multiroot_init);
+MR_BEGINS(multiroot_init);
 module_exit(multiroot_exit);
 
 MODULE_DESCRIPTION("Several Linux kernels on one machine");

@@ -83,6 +83,15 @@ def test_a_small_kernel_still_has_all_that_is_wished() -> None:
     assert "SOUND" not in parse(fragment(wishes().chosen(["root"])))
 
 
+def test_a_kernel_that_loads_no_modules_has_all_built_in() -> None:
+    merged = parse(fragment(wishes().feature, wishes().small, built_in=True))
+    assert "m" not in merged.values()
+    assert (merged["MODULES"], merged["MULTIROOT"]) == (OFF, "y")
+    assert check(merged, wishes().feature) == []
+    (lack,) = check(merged | {"MULTIROOT": OFF}, wishes().feature)
+    assert (lack.option.name, lack.needed) == ("MODULES", True)
+
+
 @given(st.dictionaries(st.text("ABC_", min_size=1, max_size=3), values, min_size=1, max_size=6))
 def test_a_fragment_asks_for_what_it_is_made_of(options: dict[str, Any]) -> None:
     """Whatever is wished, a kernel that got the fragment lacks nothing."""

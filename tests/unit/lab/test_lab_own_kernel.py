@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from kexec.x86.bzimage import BzImage
 
 from multiroot.errors import BadRequestError, CommandError
-from multiroot.lab import kernel_config, kernel_file, modules, recipes
+from multiroot.lab import built_in, kernel_config, kernel_file, modules, recipes
 from multiroot.lab import lab as labs
 from multiroot.lab.build import BootKernel
-from multiroot.lab.kernels import release_of
+from multiroot.lab.cache import Cache
+from multiroot.lab.kernels import module_artifact, release_of
 from multiroot.lab.lab import Options
 from multiroot.lab.own_kernel import locate, name_of
+from multiroot.phases import Phases
 from multiroot.units import parse_size
 from multiroot.verdict import elf
 
@@ -282,12 +284,30 @@ def test_a_tree_whose_module_is_gone_or_whose_image_is_old(tmp_path: Path) -> No
 
 def test_kernels_that_cannot_be_roots(tmp_path: Path) -> None:
     one = build(tmp_path / "one", settings=config(MODULES="n"))
-    refused("was built without CONFIG_MODULES (a root needs multiroot.ko", one)
+    refused("was built without CONFIG_MODULES, and without multiroot's modules in it (`multiroot kernel", one)
     other = build(tmp_path / "other", settings=config(ZONE_DEVICE="n", FS_DAX="n"))
     refused(
         "cannot be a root: CONFIG_ZONE_DEVICE=y is n: the arena's memory has no struct pages: no arena", other
     )
     refused("and 1 more (see `multiroot kernel config check", other)
+
+
+def test_a_kernel_that_loads_no_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be a root with ours built in, of the state that we have now."""
+    tree = build(tmp_path / "one", settings=config(MODULES="n", MULTIROOT="y"))
+    for name in ("modules.order", "Module.symvers"):
+        (tree / name).unlink()
+    refused("without multiroot's modules in it", tree)
+    built_in.note(tree, tmp_path / "linux")
+    source = locate(tree)
+    assert list(source.modules()) == []
+    assert not source.loads_modules
+    assert str(tree / ".config") in source.stamp()
+    cache = Cache(tmp_path / "cache", Phases("workstation"))
+    assert list(cache.ensure(module_artifact("one", source, cache)).glob("*.ko")) == []
+    monkeypatch.setattr(built_in, "digest", lambda: "another")
+    says = refused("has multiroot's modules of another state built in", tree)
+    assert f"`multiroot kernel build {tmp_path / 'linux'} --out {tree} --no-modules`" in says.hint
 
 
 @pytest.mark.parametrize(

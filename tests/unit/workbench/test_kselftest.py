@@ -51,6 +51,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tests / "timers" / name).write_text(f"#!/bin/sh\necho {name}\n")
         (tests / "timers" / name).chmod(0o755)
     (tests / "timers/settings").write_text("# how long\ntimeout=120\n")
+    (tests / "kho").mkdir()
+    (tests / "kho/vmtest.sh").touch()
     (tests / "broken/Makefile").write_text("all:\n\t@echo 'a.c:1: error: no'; exit 2\n")
     return tmp_path / "linux"
 
@@ -66,12 +68,14 @@ def test_what_is_asked_for() -> None:
 
 def test_a_suite_is_built_beside_its_tree(tree: Path) -> None:
     before = sorted(tree.rglob("*"))
-    (suite, none) = kselftest.build(Trees(tree, Path("/o")), (Wish("timers"), Wish("kho")), PHASES)
+    asked = (Wish("timers"), Wish("none"), Wish("kho"))
+    (suite, none, by_itself) = kselftest.build(Trees(tree, Path("/o")), asked, PHASES)
     assert sorted(tree.rglob("*")) == before
     assert (suite.tests, suite.timeout_s, suite.missing) == (("one.test", "two.test"), 120, "")
     assert (suite.folder / "built").read_text() == f"{kselftest._STATIC} /o O=/o\n"
     assert [str(each) for each in suite.shared()] == [".multiroot-all", "built", "settings"]
     assert none.missing == "the tree has no such suite"
+    assert by_itself.missing.endswith("vmtest.sh of the tree starts them in a VM of its own")
     (one,) = kselftest.build(Trees(tree, Path("/o")), (Wish("timers", ("two.test",)),), PHASES)
     assert one.tests == ("two.test",)
     assert "one.test" not in [str(each) for each in one.shared()]
@@ -132,6 +136,27 @@ def test_how_a_test_ended(code: int, output: str, late: str, outcome: Outcome, s
     found = judged("x", code, output, 1.0, late)
     assert (found.outcome, found.seen) == (outcome, seen)
     assert (found.details == ()) == (outcome is not Outcome.FAILED or not output)
+
+
+def test_a_failure_says_what_the_kernel_has_not(tmp_path: Path) -> None:
+    """The suite's own list of options is compared with the kernel on which it ran."""
+    suite = Suite("livepatch", tmp_path, tmp_path)
+    assert suite.lacks("CONFIG_A=y\n") == []
+    (tmp_path / "config").write_text(
+        "CONFIG_A=y\nCONFIG_B=m\nCONFIG_C=y\n# CONFIG_D is not set\nCONFIG_E=5\n"
+    )
+    assert suite.lacks("CONFIG_A=m\n# CONFIG_C is not set\nCONFIG_D=y\n") == ["CONFIG_B", "CONFIG_C"]
+    assert suite.lacks("") == []
+    found = judged("x", 1, "no", 1.0, lacks=["CONFIG_C"])
+    assert found.seen == "exited with 1; the suite asks for CONFIG_C, which this kernel has not"
+    assert judged("x", 0, "", 1.0, lacks=["CONFIG_C"]).outcome is Outcome.HELD
+
+
+def test_tests_that_load_modules_are_not_for_kernels_that_load_none(tree: Path, tmp_path: Path) -> None:
+    (tree / SELFTESTS / "timers/Makefile").write_text("TEST_GEN_MODS_DIR := test_modules\nall:\n\tfalse\n")
+    (tmp_path / ".config").write_text("# CONFIG_MODULES is not set\n")
+    (suite,) = kselftest.build(Trees(tree, tmp_path), (Wish("timers"),), PHASES)
+    assert suite.missing == "it builds modules, and the kernel loads none"
 
 
 class Here:
