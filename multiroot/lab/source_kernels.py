@@ -12,6 +12,9 @@ from multiroot.errors import BadRequestError
 from multiroot.lab import paths, recipes
 from multiroot.lab.recipes import BuiltRecipe
 
+# In an O= folder while make runs: an image is there long before the modules are.
+UNFINISHED = ".multiroot-unfinished"
+
 
 def folder(source: str, debug: Sequence[str]) -> Path:
     """The O= folder of a tree or a Debian package if nobody says another; `debug` as in `kernel build`."""
@@ -26,7 +29,8 @@ def find(name: str) -> BuiltRecipe | None:
 
 def is_there(recipe: BuiltRecipe) -> bool:
     """Whether it has been built."""
-    return (folder(recipe.source, recipe.debug) / arch.current().kernel.built).is_file()
+    out = folder(recipe.source, recipe.debug)
+    return (out / arch.current().kernel.built).is_file() and not (out / UNFINISHED).exists()
 
 
 def place(recipe: BuiltRecipe) -> Path:

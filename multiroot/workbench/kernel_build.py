@@ -115,9 +115,12 @@ def build(order: Order, phases: Phases) -> Made:
             f"what it depends on is off: see {out / '.config'}",
         )
     if not order.configure_only:
+        unfinished = out / source_kernels.UNFINISHED
+        unfinished.touch()
         with phases.phase(PhaseName.COMPILE_KERNEL) as attributes:
             attributes["ccache"] = bool(proc.find("ccache"))
             _compile(order, tree, out, log)
+        unfinished.unlink()
         if order.no_modules:
             built_in.note(out, source)
     release = _said(["make", "-s", "-C", str(tree), f"O={out}", "kernelrelease"])

@@ -43,7 +43,7 @@ def test_what_is_named_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(order: Order, _phases: Phases) -> None:
         orders.append(order)
         image = source_kernels.folder(order.source, order.debug) / arch.current().kernel.built
-        image.parent.mkdir(parents=True)
+        image.parent.mkdir(parents=True, exist_ok=True)
         image.touch()
 
     monkeypatch.setattr(kernel_build, "build", build)
@@ -51,6 +51,9 @@ def test_what_is_named_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel_build.build_named(names, Phases("workstation"))
     kernel_build.build_named(names, Phases("workstation"))
     assert orders == [Order("linux-source-6.12", debug=("kasan",))]
+    (source_kernels.folder("linux-source-6.12", ("kasan",)) / source_kernels.UNFINISHED).touch()
+    kernel_build.build_named(("6.12-kasan",), Phases("workstation"))
+    assert len(orders) == 2
 
 
 def test_the_folder_is_that_of_kernel_build() -> None:

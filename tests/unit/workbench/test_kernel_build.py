@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, CommandError
 from multiroot.lab import built_in, kernel_config
+from multiroot.lab.source_kernels import UNFINISHED
 from multiroot.phases import Phases
 from multiroot.workbench import kernel_build
 from multiroot.workbench.kernel_build import Made, Order
@@ -70,6 +71,18 @@ def test_a_kernel_is_built_beside_its_tree(tree: Path, tmp_path: Path) -> None:
     assert (made.out / "modules.order").exists()
     assert settings(made.out)["MODULES"] == "y"
     assert sorted(tree.rglob("*")) == before
+
+
+def test_a_build_that_failed_is_not_finished(tree: Path, tmp_path: Path) -> None:
+    (tree / "Makefile").write_text(
+        _TOP.replace("\ttouch $(O)/modules.order", "\t@echo 'x: error: no'; exit 2")
+    )
+    with pytest.raises(CommandError, match="the kernel does not compile: x: error: no"):
+        built(Order(str(tree), tmp_path / "o"))
+    assert (tmp_path / "o" / IMAGE).exists()
+    assert (tmp_path / "o" / UNFINISHED).exists()
+    (tree / "Makefile").write_text(_TOP)
+    assert not (built(Order(str(tree), tmp_path / "o")).out / UNFINISHED).exists()
 
 
 def test_a_kernel_without_modules_has_ours_among_its_drivers(tree: Path, tmp_path: Path) -> None:
