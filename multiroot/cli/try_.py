@@ -45,6 +45,7 @@ class Asked:
     until: str | None
     append_old: str
     append_new: str
+    append_guest: str
     backend: str
     timeout: float | None
     patience: float | None
@@ -101,6 +102,7 @@ class Asked:
             command=command,
             carried=self.carried,
             append_new=Backend(self.backend).appended(self.append_new),
+            append_guest=self.append_guest,
             timeout_s=self.timeout,
             patience_s=self.patience,
             retries=self.retries,
@@ -162,6 +164,9 @@ class Asked:
 )
 @click.option(
     "--append-new", cls=MayBeEmpty, default="", metavar="WORDS", help="More of the new root's command line."
+)
+@click.option(
+    "--append-guest", cls=MayBeEmpty, default="", metavar="WORDS", help="More of the guest's command line."
 )
 @click.option(
     "--backend",

@@ -63,6 +63,7 @@ class Matrix(Recipe):
     carry: tuple[str, ...] = ()
     append_old: str = ""
     append_new: str = ""
+    append_guest: str = ""
     timeout: float | None = Field(gt=0, default=None)
     repeat: int = Field(ge=1, le=1000, default=1)
     retries: int = Field(ge=0, le=10, default=0)
@@ -169,6 +170,7 @@ def arguments(matrix: Matrix, cell: Cell) -> list[str]:
         raise BadRequestError('until = "update" leaves no old root for in = "old"')
     words += ["--until", matrix.until, "--repeat", str(matrix.repeat), "--retries", str(matrix.retries)]
     words += ["--append-old", matrix.append_old, "--append-new", matrix.append_new]
+    words += ["--append-guest", matrix.append_guest] if matrix.append_guest else []
     words += [word for path in matrix.carry for word in ("--carry", path)]
     words += [word for path in matrix.allow for word in ("--allow", path)]
     words += ["--timeout", str(matrix.timeout)] if matrix.timeout else []

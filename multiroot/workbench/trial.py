@@ -203,7 +203,7 @@ class Player:
         if self.wanted.guest_takes_commands:
             definition.guest, definition.append = image(COMMANDS, kernel), f"{COMMANDS}.token={self.token}"
         # "quiet" is on its command line; then warnings are not heard.
-        definition.append += " loglevel=5"
+        definition.append += f" loglevel=5 {self.wanted.append_guest}".rstrip()
         with self.phases.phase(PhaseName.START_VMS):
             agents.run(definition)
         if not self.wanted.guest_takes_commands:

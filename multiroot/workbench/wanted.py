@@ -69,6 +69,7 @@ class Wanted:
     command: tuple[str, ...] = ()
     carried: tuple[Path, ...] = ()
     append_new: str = ""
+    append_guest: str = ""
     timeout_s: float | None = None
     patience_s: float | None = None
     retries: int = 0

@@ -76,6 +76,7 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_takes_time(
 
 def test_a_good_one(run: Run, played: Played) -> None:
     words = ("--old", "6.1", "--new", "7.x", "--append-new", "debug", "--timeout", "5", "--name", "mine")
+    words += ("--append-guest", "kho=on liveupdate=on")
     done = run("try", *words, "--", "uname", "-r")
     assert (done.code, done.out) == (0, "")
     assert done.err.endswith("good\n")
@@ -88,6 +89,7 @@ def test_a_good_one(run: Run, played: Played) -> None:
         "mine",
     )
     assert (wanted.append_new, wanted.timeout_s, wanted.lab.attempts) == ("debug", 5.0, 1)
+    assert wanted.append_guest == "kho=on liveupdate=on"
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,9 @@ def test_a_folder_and_nothing(tmp_path: Path) -> None:
 
 
 def test_a_cell_is_played_as_a_person_would(tmp_path: Path) -> None:
-    made = matrix(TWO + 'append_new = "debug slub_debug"\ntimeout = 5\nrepeat = 3\n', tmp_path)
+    made = matrix(
+        TWO + 'append_new = "debug slub_debug"\nappend_guest = "kho=on"\ntimeout = 5\nrepeat = 3\n', tmp_path
+    )
     words = arguments(made, cells(made)[1])
     assert words[:4] == ["--old", "6.1", "--new", "6.12"]
     assert words[-2:] == ["--", "true"]
@@ -97,7 +99,12 @@ def test_a_cell_is_played_as_a_person_would(tmp_path: Path) -> None:
     assert "--backend" not in words
     own = arguments(made, replace(cells(made)[1], backend="own"))
     assert own[own.index("--backend") :][:2] == ["--backend", "own"]
-    for pair in (["--append-new", "debug slub_debug"], ["--timeout", "5.0"], ["--repeat", "3"]):
+    for pair in (
+        ["--append-new", "debug slub_debug"],
+        ["--append-guest", "kho=on"],
+        ["--timeout", "5.0"],
+        ["--repeat", "3"],
+    ):
         assert pair == words[words.index(pair[0]) :][:2]
 
 
