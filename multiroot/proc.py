@@ -116,8 +116,8 @@ def how_ended(code: int) -> str:
 
 
 def how_ended_in_shell(code: int) -> str:
-    """The same for an exit code as shells give it, 128 and the signal's number."""
-    return how_ended(128 - code if code > 128 else code)
+    """The same for an exit code as shells give it, 128 and the signal's number; 255 is an exit(-1)."""
+    return how_ended(128 - code if 128 < code < 128 + signal.NSIG else code)
 
 
 def run(

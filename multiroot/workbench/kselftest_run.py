@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from multiroot import proc
 from multiroot.errors import MultirootError
 from multiroot.lab import execution
 from multiroot.phase_names import PhaseName
@@ -155,9 +156,11 @@ def judged(
         return Point(name, Outcome.SKIPPED, ktap_read.why_skipped(output), (), seconds, parts)
     of = {outcome: sum(each.outcome is outcome for each in parts) for outcome in Outcome}
     told = f"{of[Outcome.HELD]} of {len(parts) - of[Outcome.SKIPPED]} parts held" if parts else ""
+    if not code and parts and of[Outcome.SKIPPED] == len(parts):
+        return Point(name, Outcome.SKIPPED, parts[0].seen, (), seconds, parts)
     if not code:
         return Point(name, Outcome.HELD, told, (), seconds, parts)
-    how = late or (f"killed by signal {code - _SIGNALS}" if code > _SIGNALS else f"exited with {code}")
+    how = late or proc.how_ended_in_shell(code)
     asked = f"the suite asks for {', '.join(lacks)}, which this kernel has not" if lacks else ""
     last = [line for line in output.splitlines() if line.strip()][-_SHOWN:]
     return Point(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from multiroot import proc
 from multiroot.phases import Phase
 from multiroot.verdict.findings import Finding
 from multiroot.verdict.points import SKIP, Outcome, Point, held, point
@@ -160,11 +161,7 @@ def _ended(command: Command) -> Point:
         return Point(claim, Outcome.SKIPPED, "not reached")
     if command.code == SKIP:
         return Point(claim, Outcome.SKIPPED, f"it exited with {SKIP}", seconds=command.seconds)
-    how = (
-        f"killed by signal {command.code - _SIGNALS}"
-        if command.code > _SIGNALS
-        else f"exited with {command.code}"
-    )
+    how = proc.how_ended_in_shell(command.code)
     outcome = Outcome.FAILED if command.code else Outcome.HELD
     return Point(claim, outcome, how, seconds=command.seconds)
 
