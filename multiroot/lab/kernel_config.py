@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,12 +27,14 @@ class Option(Recipe):
     """One option; see the file. `unless` is one that makes up for the lack of it."""
 
     name: str = Field(pattern=r"^[A-Z0-9_]+$")
-    value: Literal["y", "m", "n"]
+    value: Literal["y", "m", "n"] | Annotated[int, Field(strict=True, ge=1)]  # a number: at least
     without: str
     unless: str = ""
 
     def met(self, value: str) -> bool:
         """Whether an option that has `value` is as this one wants it."""
+        if isinstance(self.value, int):
+            return value.isdecimal() and int(value) >= self.value
         if self.value == OFF:
             return value == OFF
         return value == "y" or (value == "m" and self.value == "m")
@@ -63,7 +65,7 @@ class Wishes(Recipe):
 
     @model_validator(mode="after")
     def _one_value(self) -> Wishes:
-        wanted: dict[str, str] = {}
+        wanted: dict[str, str | int] = {}
         for option in (each for feature in self.feature.values() for each in feature.options):
             if (OFF in (option.value, wanted.get(option.name, option.value))) and (
                 wanted.setdefault(option.name, option.value) != option.value
@@ -150,7 +152,9 @@ def fragment(features: Mapping[str, Feature], small: Small | None = None, *, bui
     """What to merge into a .config (scripts/kconfig/merge_config.sh) for the features; with `small`, all that
     a small kernel is built with, too. `built_in`: nothing is a module, and some options are by others.
     """
-    values = dict.fromkeys(small.off, OFF) | dict.fromkeys(small.on, "y") if small else {}
+    values: dict[str, str | int] = {}
+    if small:
+        values |= dict.fromkeys(small.off, OFF) | dict.fromkeys(small.on, "y")
     for option in (each for feature in features.values() for each in feature.options):
         if built_in and option.unless:
             values |= {option.name: OFF, option.unless: "y"}

@@ -31,6 +31,10 @@ values = st.sampled_from(["y", "m", "n"])
         ("n", "y", False),
         ("n", "m", False),
         ("y", '"text"', False),
+        (64, "64", True),
+        (64, "512", True),
+        (64, "2", False),
+        (64, "n", False),
     ],
 )
 def test_what_meets_what(wanted: Any, is_: str, met: bool) -> None:
@@ -68,7 +72,7 @@ def test_kernels_that_look_for_bugs_in_themselves_may_take_longer(
 
 def test_every_real_time_kernel_is_told_why() -> None:
     """CONFIG_PREEMPT_RT rules out huge pages, and so DEV_DAX (mm/Kconfig). It can be a root all the same."""
-    config = {each.name: each.value for one in wishes().feature.values() for each in one.options}
+    config = parse(fragment(wishes().feature))
     assert check(config, wishes().feature) == []
     lacks = check(config | {"PREEMPT_RT": "y", "DEV_DAX": OFF, "TRANSPARENT_HUGEPAGE": OFF}, wishes().feature)
     assert [each.option.name for each in lacks] == ["DEV_DAX", "TRANSPARENT_HUGEPAGE"]
