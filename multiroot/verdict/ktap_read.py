@@ -21,7 +21,7 @@ _RESULT = re.compile(
 _VERSION = re.compile(r"^K?TAP version \d+", re.IGNORECASE)
 _PLAN = re.compile(r"^1\.\.(\d{1,9})\b")
 _BEHIND = re.compile(r"(?<![\w-])(?:not )?ok (?P<number>\d{1,9})\b")
-_NOTHING = re.compile(r"^1\.\.0\s*#\s*SKIP\s*(?P<why>.*)$", re.IGNORECASE)
+_NOTHING = re.compile(r"^1\.\.0\s*#\s*SKIP[\s:-]*(?P<why>.*)$", re.IGNORECASE)
 _EXPECTED = ("xfail", "todo")  # a failure that its author knows of
 
 

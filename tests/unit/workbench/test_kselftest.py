@@ -127,6 +127,7 @@ def test_the_tree_is_that_of_a_kernel(tree: Path, tmp_path: Path, monkeypatch: p
         (0, "", "", Outcome.HELD, ""),
         (0, "1..2\nok 1 a\nok 2 b # SKIP no\n", "", Outcome.HELD, "1 of 1 parts held"),
         (4, "1..0 # SKIP no /dev/kvm\n", "", Outcome.SKIPPED, "no /dev/kvm"),
+        (4, "1..0 # SKIP - Requirement not met: VMX\n", "", Outcome.SKIPPED, "Requirement not met: VMX"),
         (1, "ok 1 a\nnot ok 2 b\n", "", Outcome.FAILED, "exited with 1; 1 of 2 parts held"),
         (0, "1..2\nok 1 a # SKIP no /dev/x\nok 2 b # SKIP\n", "", Outcome.SKIPPED, "no /dev/x"),
         (139, "", "", Outcome.FAILED, "was killed by SIGSEGV"),
