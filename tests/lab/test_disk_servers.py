@@ -22,6 +22,7 @@ from multiroot.lab.nbd_server import NbdServer
 from multiroot.phases import Phases
 from multiroot.rpc import client
 from multiroot.units import MIB
+from multiroot.vm.iscsi_login import Login
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
@@ -142,3 +143,35 @@ def test_a_servers_disk_goes_with_its_vm(cli: Cli, server: Server, disk: Path) -
     # After an update the new root goes on to take memory over.
     cli.fails(3, "does not answer: Connection refused", "vm", "run", "other", *run)
     assert cli.lab.state.resets() == 0
+
+
+def test_a_target_that_wants_a_password(cli: Cli, disk: Path, tmp_path: Path) -> None:
+    """Proves that a VM whose disk wants a password goes from root to root with it, that a wrong one changes
+    nothing, and that neither a process's command line nor a log nor `vm show` has it in any root.
+    """
+    login = Login("joe", "a-word-nobody-guesses")
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_text(f"{login.user}:{login.password}\n")
+    wrong.write_text(f"{login.user}:another-word\n")
+    made = IscsiServer(iscsi_server.tools(lab.cache(Phases("workstation"))), disk, login)
+    run = ("vm", "run", "writer", "--memory", "128M", "--append", "ticker.disk=vda", "--disk")
+    with closing(made):
+        made.start()
+        cli.refused(2, "wants a user and a password", *run, made.source)
+        cli.refused(2, "does not take that user and password", *run, f"{made.source},login={wrong}")
+        cli.refused(2, "this is no user and password", *run, f"{made.source},login={disk}")
+        cli.ok(*run, f"{made.source},login={right}")
+        writes(cli, disk, "old", 100)
+        cli.ok("root", "launch", "--kernel", "7.x")
+        for to in ("new", "old"):
+            cli.ok("handoff", "writer", "--to", to)
+            writes(cli, disk, to, 100)
+            told = cli.ok("vm", "show", "writer") + cli.ok("vm", "show", "writer", "--toml")
+            for where in ("old", "new"):
+                for words in (["ps", "axww"], ["sh", "-c", "cat /run/multiroot/vms/*/*.log /var/log/*"]):
+                    told += cli.lab.run(words, root=where).stdout
+            assert "blockdev" in told
+            assert login.password not in told
+        cli.ok("vm", "stop", "writer")
+        cli.ok("vm", "start", "writer", "--root", "new")
+        writes(cli, disk, "new", 100)
