@@ -240,8 +240,9 @@ def _check_config(source: KernelSource) -> None:
 
 
 def _unbuilt(tree: Path, what: str) -> BadRequestError:
+    modules = " modules" if built_in.loads_modules(tree / ".config") else ""
     return BadRequestError(
-        f"{tree} is not built: {what}", f"`make -C {tree} -j$(nproc) {arch.current().kernel.name} modules`"
+        f"{tree} is not built: {what}", f"`make -C {tree} -j$(nproc) {arch.current().kernel.name}{modules}`"
     )
 
 

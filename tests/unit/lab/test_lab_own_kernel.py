@@ -299,6 +299,10 @@ def test_a_kernel_that_loads_no_modules(tmp_path: Path, monkeypatch: pytest.Monk
         (tree / name).unlink()
     refused("without multiroot's modules in it", tree)
     built_in.note(tree, tmp_path / "linux")
+    image = (tree / IMAGE).read_bytes()
+    (tree / IMAGE).unlink()
+    assert refused("is not built", tree).hint.endswith(" bzImage`")
+    (tree / IMAGE).write_bytes(image)
     source = locate(tree)
     assert list(source.modules()) == []
     assert not source.loads_modules
