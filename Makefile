@@ -58,7 +58,7 @@ test-long: lab
 
 # On an Intel machine that Bochs emulates. ARGS="-m vmx_short" runs the short form.
 test-vmx: setup
-	@$(call run,$(SUDO) $(BIN)/multiroot lab build --vmx)
+	@$(call run,$(SUDO) $(BIN)/multiroot lab build --vmx-whole)
 	@$(call run,$(BIN)/pytest -m vmx tests/lab/vmx $(ARGS) $(PYTEST_ARGS))
 
 # Inside an emulated workstation, under its KVM. ARGS="-m kvm_short" runs the short form.

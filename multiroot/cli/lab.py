@@ -85,9 +85,10 @@ lab.add_command(lab_doctor)
 
 @lab.command(example="multiroot lab build")
 @click.option("--refresh", is_flag=True, help="Take the newest packages of the archive.")
-@click.option("--vmx", is_flag=True, help="Also what `make test-vmx` boots, an Intel machine.")
+@click.option("--vmx", is_flag=True, help="Also an Intel machine, whose roots have no agents.")
+@click.option("--vmx-whole", is_flag=True, help="Also all of `make test-vmx`: this one, and one with agents.")
 @json_option
-def build(refresh: bool, vmx: bool, as_json: bool) -> None:
+def build(refresh: bool, vmx: bool, vmx_whole: bool, as_json: bool) -> None:
     """Build everything the lab needs; what is in the cache is not built again."""
     from multiroot.lab import build as building
     from multiroot.lab import vmx as intel
@@ -99,8 +100,10 @@ def build(refresh: bool, vmx: bool, as_json: bool) -> None:
             building.forget_roots(cache)
             intel.forget_roots(cache)
         built = building.build(cache)
-        if vmx:
+        if vmx or vmx_whole:
             intel.prepare(cache)
+        if vmx_whole:
+            intel.prepare(cache, whole=True)
     if as_json:
         print_json(
             {

@@ -189,6 +189,7 @@ class Bochs:
         memory = parts.layout.ram // MIB
         words = {
             "CPUS": cpus,
+            "IPS": parts.ips,
             "GUEST": memory,
             "HOST": min(memory, _HOST_MEMORY),
             "SHARE": parts.tree / "usr/share/bochs",

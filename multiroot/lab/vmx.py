@@ -4,6 +4,8 @@
 QEMU's software emulation has no VMX, Bochs has. It is slower, so everything is as small as can be: the image
 has no QEMU in it, and modules have no signatures to be checked. It has no NVDIMM either: the image comes on a
 disk, and the first root copies it to persistent memory (`qemu-lab/vmx/first`).
+
+A machine that is `whole` has what the other lab's machines have, and an arena: agents run there, and VMs.
 """
 
 from __future__ import annotations
@@ -32,65 +34,85 @@ _SIGNATURE_STRUCT = 12
 _GRUB_MODULES = "linux iso9660 biosdisk serial terminal normal boot configfile search search_fs_file"
 _OLD_MEMORY = 640 * MIB
 _CARVE = 640 * MIB
+_ARENA = 3 * SECTION
+# One instruction is 1/ips s for who runs there. Agents' limits are made for CPUs that do more in a second.
+_IPS, _IPS_WHOLE = 50_000_000, 200_000_000
 _KEEP = 3
 _PYTHON = ("cffi", "click", "rich")  # of our dependencies, what `multiroot kexec` imports
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Physical memory: the old root's, the carve, the copy of the image, and the rest, which is the old
-    root's again. The firmware keeps its tables at the end.
+    """Physical memory: the old root's, the carve, the copy of the image, the arena of a whole machine, and
+    the rest, which is the old root's again. The firmware keeps its tables at the end.
     """
 
     carve: Range
     image: Range
     ram: int
+    arena: Range | None = None
 
     @classmethod
-    def of(cls, size: int) -> Layout:
+    def of(cls, size: int, *, whole: bool = False) -> Layout:
         """For a system image of `size` bytes."""
         carve = Range(_OLD_MEMORY, _CARVE)
         copy = Range(carve.end, -(-size // SECTION) * SECTION)
-        return cls(carve, copy, copy.end + 2 * SECTION)
+        if not whole:
+            return cls(carve, copy, copy.end + 2 * SECTION)
+        # Persistent memory that touches other is one with it for the kernel.
+        arena = Range(copy.end + SECTION, _ARENA)
+        return cls(carve, copy, arena.end + SECTION, arena)
 
     def cmdline(self) -> list[str]:
         """Parameters of the old root's kernel."""
         low = low_reserved()
-        return [
+        words = [
             f"memmap={low.size:#x}${low.start:#x}",
             f"memmap={self.carve.size:#x}${self.carve.start:#x}",
             f"memmap={self.image.size:#x}!{self.image.start:#x}",
         ]
+        return [*words, f"memmap={self.arena.size:#x}!{self.arena.start:#x}"] if self.arena else words
 
 
 @dataclass(frozen=True)
 class VmxParts:
-    """A VMX machine's files: the tree with the emulator, the disc, the image; and its memory."""
+    """A VMX machine's files: the tree with the emulator, the disc, the image; its memory; and how many
+    instructions a CPU does in a second of its clock.
+    """
 
     tree: Path
     disc: Path
     image: Path
     layout: Layout
+    ips: int
 
 
-def prepare(cache: Cache) -> VmxParts:
+def prepare(cache: Cache, *, whole: bool = False) -> VmxParts:
     """Build what is missing."""
     emulator = build.emulator_artifact()
     recipe = recipes.roots()
     wanted = next(each for each in recipes.kernels().kernel if each.name == KERNEL)
     root = kernels.root_artifact(wanted, recipe.for_kernel(wanted.flavour))
-    whole = kernels.opened(KERNEL, kernels.debian_artifact(KERNEL, root, emulator, cache), cache)
-    kernel = kernels.opened(KERNEL, _kernel_artifact(whole, emulator, cache), cache)
-    parts = image.KernelParts(
-        kernel,
-        initramfs.artifact(kernel, emulator, cache),
-        kernels.modules_artifact(kernel, kernels.module_artifact(KERNEL, root, cache), emulator, cache),
-    )
-    system = _image_artifact(parts, emulator, cache)
+    debian = kernels.opened(KERNEL, kernels.debian_artifact(KERNEL, root, emulator, cache), cache)
+    stripped = kernels.opened(KERNEL, _kernel_artifact(debian, emulator, cache), cache)
+    module = kernels.module_artifact(KERNEL, root, cache)
+
+    def parts_of(kernel: Kernel) -> image.KernelParts:
+        return image.KernelParts(
+            kernel,
+            initramfs.artifact(kernel, emulator, cache),
+            kernels.modules_artifact(kernel, module, emulator, cache),
+        )
+
+    if whole:
+        system = _whole_image_artifact(parts_of(debian), emulator, cache)
+    else:
+        system = _image_artifact(parts_of(stripped), emulator, cache)
     file = cache.ensure(system) / image.FILE
-    layout = Layout.of(file.stat().st_size)
-    disc = _disc_artifact(parts, emulator, layout, cache)
-    found = VmxParts(_tree(cache), cache.ensure(disc) / DISC, file, layout)
+    layout = Layout.of(file.stat().st_size, whole=whole)
+    disc = _disc_artifact(parts_of(stripped), emulator, layout, cache)
+    ips = _IPS_WHOLE if whole else _IPS
+    found = VmxParts(_tree(cache), cache.ensure(disc) / DISC, file, layout, ips)
     for each in (system, disc):
         cache.touch(each)
         cache.prune(each.name, _KEEP)
@@ -157,10 +179,27 @@ def _image_artifact(kernel: image.KernelParts, emulator: Artifact, cache: Cache)
     return image.artifact(parts, cache, "vmx-image", compress=True)
 
 
+def _whole_image_artifact(kernel: image.KernelParts, emulator: Artifact, cache: Cache) -> Artifact:
+    """What roots of the other lab have, with this one kernel."""
+    system = roots.artifact("system", recipes.roots().system)
+    python = [
+        pylayer.dependencies_artifact(system, cache),
+        pylayer.extension_artifact(),
+        pylayer.package_artifact(system, cache),
+    ]
+    programs = [
+        guests.program_artifact(paths.recipes_dir() / f"image/{each}.c", emulator, cache)
+        for each in ("execd", "kvmkeys")
+    ]
+    guest = guests.ticker_artifact(guests.TICKER, kernel.kernel, emulator, cache)
+    parts = image.Parts(emulator, system, python, programs, [guest], [kernel])
+    return image.artifact(parts, cache, "vmx-whole", compress=True)
+
+
 def _disc_artifact(parts: image.KernelParts, emulator: Artifact, layout: Layout, cache: Cache) -> Artifact:
     """A CD with GRUB, the kernel and the first root's initrd, made by grub-mkrescue in the tree."""
     folder = paths.recipes_dir() / "vmx"
-    init = ["rdinit=/first", "init=/usr/lib/multiroot/bare"]
+    init = ["rdinit=/first", *([] if layout.arena else ["init=/usr/lib/multiroot/bare"])]
     common = ["console=ttyS1,115200", "tsc=reliable", "no_ipi_broadcast=1", *FASTER]
     # GRUB takes "$" for a variable.
     line = " ".join([*common, *init, *layout.cmdline()]).replace("$", r"\$")
@@ -189,7 +228,7 @@ def _disc_artifact(parts: image.KernelParts, emulator: Artifact, layout: Layout,
         "cmdline": line,
         "grub": " ".join([*argv, _GRUB_MODULES]),
     }
-    return Artifact("vmx-disc", inputs, make)
+    return Artifact("vmx-disc-whole" if layout.arena else "vmx-disc", inputs, make)
 
 
 def _initrd(parts: image.KernelParts, emulator: Artifact, cache: Cache) -> bytes:

@@ -98,12 +98,12 @@ class Root:
         """Its CPUs, such as 0-3."""
         return self.line("cat /sys/devices/system/cpu/online", "[0-9,-]+")
 
-    def python(self, program: str) -> str:
+    def python(self, program: str, seconds: float = STEP_S) -> str:
         """Output of a Python program. It is typed line by line, for a terminal's lines have an end."""
         self.run("rm -f /tmp/program")
         for line in program.splitlines():
             self.run(f"echo {shlex.quote(line)} >>/tmp/program")
-        return self.run("python3 /tmp/program", STEP_S)
+        return self.run("python3 /tmp/program", seconds)
 
     def begin(self, line: str) -> None:
         """Type what ends the shell, or the root."""

@@ -17,10 +17,11 @@ from multiroot.phases import Phases
 
 
 class Machines:
-    """Lends first roots that are as good as new."""
+    """Lends first roots that are as good as new; those of `whole` machines have an agent and an arena."""
 
-    def __init__(self) -> None:
-        self._parts = vmx.prepare(lab.cache(Phases("workstation")))
+    def __init__(self, *, whole: bool = False) -> None:
+        self._parts = vmx.prepare(lab.cache(Phases("workstation")), whole=whole)
+        self._whole = whole
         self._machine: Bochs | None = None
         self._folders: list[Path] = []
 
@@ -53,5 +54,6 @@ class Machines:
         self._folders.append(folder)
         self._machine = Bochs(self._parts, folder, cpus)
         root = Root(self._machine, self._machine.com2)
-        root.wait(UP, BOOT_S)
+        if not self._whole:
+            root.wait(UP, BOOT_S)
         return root

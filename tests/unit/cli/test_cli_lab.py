@@ -173,7 +173,7 @@ def test_build(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None
     for module in (build, vmx):
         monkeypatch.setattr(module, "forget_roots", forgotten.append)
     monkeypatch.setattr(build, "build", lambda cache: Built)
-    monkeypatch.setattr(vmx, "prepare", prepared.append)
+    monkeypatch.setattr(vmx, "prepare", lambda *cache, **whole: prepared.append((*cache, whole)))
     assert run("lab", "build").out.split()[-2:] == ["6.12", "6.12.1-amd64"]
     assert forgotten == []
     assert json.loads(run("lab", "build", "--refresh", "--json").out) == {
@@ -184,7 +184,9 @@ def test_build(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None
     assert forgotten == ["cache", "cache"]
     assert prepared == []
     run("lab", "build", "--vmx")
-    assert prepared == ["cache"]
+    assert prepared == [("cache", {})]
+    run("lab", "build", "--vmx-whole")
+    assert prepared == [("cache", {})] * 2 + [("cache", {"whole": True})]
 
     def broken(cache: object) -> None:
         raise BadRequestError("roots.toml: no suite")

@@ -35,6 +35,14 @@ def test_the_first_root_is_told() -> None:
     ]
 
 
+def test_a_whole_machine_has_an_arena_that_touches_no_other_persistent_memory() -> None:
+    layout = Layout.of(300 * MIB, whole=True)
+    assert layout.arena
+    assert layout.image.end + SECTION == layout.arena.start
+    assert layout.arena.end < layout.ram <= 3 * GIB
+    assert layout.cmdline()[-1] == f"memmap={layout.arena.size:#x}!{layout.arena.start:#x}"
+
+
 def test_a_signature_goes_and_the_module_stays() -> None:
     module, signature = bytes(range(256)) * 5, b"s" * 700
     described = bytes(8) + len(signature).to_bytes(4, "big")
