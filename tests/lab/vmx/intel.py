@@ -142,9 +142,9 @@ class Root:
         after = self.counts(cpus)
         assert all(then < now for then, now in zip(before, after, strict=True)), (before, after)
 
-    def trouble(self) -> list[str]:
-        """What its kernel complains of."""
-        return [each.headline for each in find(self.run("dmesg").splitlines(), "root")]
+    def trouble(self, seconds: float = COMMAND_S) -> list[str]:
+        """What its kernel complains of. A long log takes minutes on this line, and colours would hide it."""
+        return [each.headline for each in find(self.run("dmesg --color=never", seconds).splitlines(), "root")]
 
     def _ended(self, error: PeerLostError) -> NoReturn:
         self.machine.end()

@@ -105,13 +105,13 @@ def test_a_guest_goes_there_and_back(machines: Machines) -> None:
         said(old, "multiroot handoff web", HANDOFF_S)
         assert ticks(old, CAME) == "unbroken"
         plain_shell(new)
-        assert new.trouble() == []
+        assert new.trouble(AGENT_S) == []
 
         said(old, "multiroot handoff web --to old", HANDOFF_S)
         assert int(ticks(old, GOES_ON)) >= 10
         said(old, "multiroot root release", STEP_S)
         assert old.line("cat /sys/devices/system/cpu/online", "[0-9,-]+") == f"0-{CPUS - 1}"
-        assert old.trouble() == []
+        assert old.trouble(AGENT_S) == []
         machine.end()
         assert machine.resets() == []
     machines.discard()
