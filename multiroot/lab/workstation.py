@@ -158,7 +158,8 @@ def stage_lab(target: Path, keys: Sequence[str], built: Built, cache: Path) -> N
         (target / key).mkdir(parents=True)
     files = [built.image, built.emulator_mend]
     for kernel in built.kernels.values():
-        files += [kernel.vmlinuz, kernel.vmlinuz.with_name("release"), kernel.initrd]
+        beside = [kernel.vmlinuz.with_name(name) for name in ("release", "config")]
+        files += [kernel.vmlinuz, *beside, kernel.initrd]
     for path in files:
         image.link(path, target / path.relative_to(cache))
     image.link_tree(built.emulator, target / built.emulator.relative_to(cache))

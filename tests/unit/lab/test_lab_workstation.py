@@ -28,7 +28,7 @@ def built_lab(folder: Path) -> tuple[Noted, Built]:
     cache = Noted(folder, Phases("workstation"))
     image = cache.ensure(one("image", "system.erofs"))
     emulator = cache.ensure(one("root-emulator", "tree/bin/qemu"))
-    kernel = cache.ensure(one("kernel-6.12", "vmlinuz", "release", "lib/modules/big"))
+    kernel = cache.ensure(one("kernel-6.12", "vmlinuz", "release", "config", "lib/modules/big"))
     initrd = cache.ensure(one("initramfs-6.12", "initrd"))
     mend = cache.ensure(one("program-svm", "svm"))
     cache.ensure(one("root-kernel-6.12", "tree/usr/bin/gcc"))
@@ -48,6 +48,7 @@ def test_the_cache_inside_has_everything_and_the_files_of_what_runs(tmp_path: Pa
         "tree/bin/qemu",
         "vmlinuz",
         "release",
+        "config",
         "initrd",
         "svm",
     }
