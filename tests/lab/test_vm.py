@@ -73,8 +73,10 @@ def test_refusals(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:
     run(agent)
     with pytest.raises(ConflictError, match="already a VM vm0"):
         run(agent)
-    with pytest.raises(ConflictError, match="no free extent of 1 GiB"):
+    with pytest.raises(BadRequestError, match="1 GiB of memory is more than the arena has"):
         run(agent, name="vm1", ram_bytes=GIB)
+    with pytest.raises(ConflictError, match="no free extent of 480 MiB"):
+        run(agent, name="vm1", ram_bytes=480 * MIB)
     with pytest.raises(BadRequestError, match="no VM named 'vm1'"), translated("the agent"):
         agent.Get(vm_pb2.GetVmRequest(name="vm1"))
     assert [vm.definition.name for vm in agent.List(vm_pb2.ListVmsRequest()).vms] == ["vm0"]
