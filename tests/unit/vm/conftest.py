@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from arena.conftest import blank_file
+from vm.cli_agent import Run, serving
 
 from multiroot.arena.arena import Arena, format_arena
 from multiroot.units import MIB
@@ -31,10 +33,13 @@ def qmp_of(vm: Instance) -> Qmp:
 
 
 @pytest.fixture
-def arena_path(tmp_path: Path) -> Path:
-    path = tmp_path / "arena"
-    with path.open("wb") as file:
-        file.truncate(128 * MIB)
+def arena_size() -> int:
+    return 128 * MIB
+
+
+@pytest.fixture
+def arena_path(tmp_path: Path, arena_size: int) -> Path:
+    path = blank_file(tmp_path / "arena", arena_size)
     format_arena(path)
     return path
 
@@ -79,3 +84,11 @@ async def manager(host: Host) -> AsyncIterator[VmManager]:
     yield made
     for vm in made.all():
         await vm.discard()
+
+
+@pytest.fixture
+async def multiroot(manager: VmManager, guests: Path, tmp_path: Path) -> AsyncIterator[Run]:
+    """Runs a command, of which the guest image is "tiny" untold."""
+    (guests / "ticker").symlink_to("tiny")
+    async with serving(manager, tmp_path) as run:
+        yield run

@@ -7,103 +7,30 @@ import asyncio
 import hashlib
 import json
 import os
-import pty
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
 from kexec.x86.bzimage import BzImage
+from vm.cli_agent import REPO, Done, Run
 
-from multiroot.arena.arena import Arena, format_arena
+from multiroot.arena.arena import Arena
 from multiroot.cli.program import cli
-from multiroot.rpc.server import make_server
-from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, root_pb2, root_pb2_grpc, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
-from multiroot.vm.elsewhere import no_other_root
 from multiroot.vm.home import Home
 from multiroot.vm.manager import VmManager
 from multiroot.vm.stream import wait_for_ticks
-from multiroot.vm.vm_service import VmService
-
-REPO = Path(__file__).parents[3]
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Awaitable[Done]]
-
-
-class LoneRoot(root_pb2_grpc.RootServiceServicer):
-    """A root without neighbours."""
-
-    async def GetStatus(self, request: root_pb2.GetStatusRequest, context: object) -> root_pb2.RootStatus:
-        return root_pb2.RootStatus(root=1)
-
-
-class Coordinator(coordinator_pb2_grpc.CoordinatorServiceServicer):
-    """Says that a handoff went well."""
-
-    async def Handoff(
-        self, request: coordinator_pb2.HandoffRequest, context: object
-    ) -> AsyncIterator[coordinator_pb2.Progress]:
-        result = coordinator_pb2.HandoffResult(
-            name=request.names[0],
-            epoch=2,
-            device_state_bytes=70_000,
-            stopped_ns=1_000_000,
-            resumed_ns=43_500_000,
-        )
-        yield coordinator_pb2.Progress(handed_off=result)
-
-
-@pytest.fixture(autouse=True)
-def ticker(guests: Path) -> None:
-    """The guest image that VMs have untold."""
-    (guests / "ticker").symlink_to("tiny")
 
 
 @pytest.fixture
-def arena_path(tmp_path: Path) -> Path:
+def arena_size() -> int:
     """With room for as much memory as VMs have untold."""
-    path = tmp_path / "arena"
-    with path.open("wb") as file:
-        file.truncate(512 * MIB)
-    format_arena(path)
-    return path
-
-
-@pytest.fixture
-async def multiroot(manager: VmManager, tmp_path: Path) -> AsyncIterator[Run]:
-    server = make_server(lambda name: True, no_other_root)
-    vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(manager), server)
-    root_pb2_grpc.add_RootServiceServicer_to_server(LoneRoot(), server)
-    coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(Coordinator(), server)
-    server.add_insecure_port(f"unix:{tmp_path}/agent")
-    await server.start()
-    env = {**os.environ, "MULTIROOT_AGENT": f"unix:{tmp_path}/agent", "PYTHONPATH": str(REPO)}
-
-    async def run(*words: object) -> Done:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "multiroot.cli.main", *map(str, words),
-            env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return Done(process.returncode, out.decode(), err.decode())
-
-    yield run
-    await server.stop(None)
+    return 512 * MIB
 
 
 async def test_life_of_a_vm(multiroot: Run, manager: VmManager) -> None:
@@ -240,118 +167,6 @@ async def test_files_that_no_vm_starts_from_change_nothing(
     assert (refused.code, refused.err.count("\n")) == (3 if "keep" in says else 2, 1)
     assert json.loads((await multiroot("vm", "list", "--json")).out) == []
     assert manager.host.arena.entries() == []
-
-
-async def test_an_edit_without_options_wants_a_terminal_or_an_editor(
-    multiroot: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable in ("EDITOR", "VISUAL"):
-        monkeypatch.delenv(variable, raising=False)
-    assert (await multiroot("vm", "define", "web")).code == 0
-    refused = await multiroot("vm", "edit", "web")
-    assert (refused.code, "there is no terminal for an editor" in refused.err) == (2, True)
-
-
-async def edit(tmp_path: Path, program: str, answers: bytes | None = None) -> tuple[int | None, str]:
-    """Exit code and stderr of an edit in that editor, by a person who types these answers on a terminal; None
-    for no terminal.
-    """
-    (tmp_path / "drafts").mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        ours, theirs = pty.openpty()
-        stack.callback(os.close, ours)
-        stack.callback(os.close, theirs)
-        stream = asyncio.subprocess.DEVNULL if answers is None else theirs
-        editing = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "multiroot.cli.main", "vm", "edit", "web",
-            stdin=stream, stdout=stream, stderr=asyncio.subprocess.PIPE,
-            env={
-                **os.environ,
-                "MULTIROOT_AGENT": f"unix:{tmp_path}/agent",
-                "PYTHONPATH": str(REPO),
-                "EDITOR": program,
-                "TMPDIR": str(tmp_path / "drafts"),
-            },
-        )  # fmt: skip
-        os.write(ours, answers or b"")
-        _, err = await editing.communicate()
-    return editing.returncode, err.decode()
-
-
-def kept(tmp_path: Path) -> list[str]:
-    return [path.read_text() for path in (tmp_path / "drafts").iterdir()]
-
-
-@pytest.mark.parametrize(
-    ("program", "code", "says"),
-    [
-        ("sed -i 's/^cpus = 1/cpus = 2/'", 0, ""),
-        ("true", 2, "nothing was changed"),
-        ("truncate --size=0", 2, "nothing was changed"),
-        ("false", 1, "false"),
-    ],
-)
-async def test_a_stopped_vm_is_changed_in_an_editor(
-    multiroot: Run, tmp_path: Path, program: str, code: int, says: str
-) -> None:
-    """As a person does it, on a terminal."""
-    await multiroot("vm", "define", "web")
-    before = json.loads((await multiroot("vm", "show", "web", "--json")).out)
-    ended, err = await edit(tmp_path, program, b"")
-    after = json.loads((await multiroot("vm", "show", "web", "--json")).out)
-    assert (ended, len(err.splitlines())) == (code, int(code > 0)), err
-    assert says in err
-    assert after == ({**before, "cpus": 2} if code == 0 else before)
-    assert kept(tmp_path) == []
-
-
-@pytest.mark.parametrize("answers", [b"n\n", None])
-@pytest.mark.parametrize(
-    ("program", "says"),
-    [
-        ("sed -i 's/^cpus = .*/cpus = many/'", "not valid TOML: Invalid value in line 3: 'cpus = many'"),
-        ("sed -i 's/^cpus = .*/cpus = 0/'", "a VM cannot have 0 CPUs"),
-        ("sed -i 's/^firmware/firmwear/'", "firmwear: no such key"),
-        ("sed -i 's/^kernel = .*/kernel = \"none\"/'", "cannot read none"),
-    ],
-)
-async def test_what_was_written_is_not_lost(
-    multiroot: Run, tmp_path: Path, program: str, says: str, answers: bytes | None
-) -> None:
-    """By whoever refuses it: the file's reader, the command, the agent."""
-    await multiroot("vm", "define", "web")
-    before = json.loads((await multiroot("vm", "show", "web", "--json")).out)
-    code, err = await edit(tmp_path, program, answers)
-    assert (code, says in err) == (2, True), err
-    (path,) = (tmp_path / "drafts").iterdir()
-    again = f"multiroot vm edit web --file {path}"
-    assert f"your text is kept: {again})" in err.splitlines()[-1]
-    assert json.loads((await multiroot("vm", "show", "web", "--json")).out) == before
-    refused = await multiroot(*again.split()[1:])
-    assert (refused.code, says in refused.err) == (2, True)
-
-
-async def test_what_was_written_can_be_edited_again(multiroot: Run, tmp_path: Path) -> None:
-    """First it is no number, then a wrong one, then a good one."""
-    program = tmp_path / "editor"
-    program.write_text("#!/bin/sh\nsed -i 's/^cpus = 0/cpus = 2/; s/^cpus = [1m].*/cpus = 0/' $1\n")
-    program.chmod(0o755)
-    await multiroot("vm", "define", "web")
-    code, err = await edit(tmp_path, str(program), b"y\n")
-    assert (code, err.count("a VM cannot have 0 CPUs"), kept(tmp_path)) == (0, 1, []), err
-    assert json.loads((await multiroot("vm", "show", "web", "--json")).out)["cpus"] == 2
-
-
-async def test_an_edit_that_is_left_keeps_what_was_written(multiroot: Run, tmp_path: Path) -> None:
-    """By the end of the terminal's input, and by an editor that fails."""
-    await multiroot("vm", "define", "web")
-    code, err = await edit(tmp_path, "sed -i 's/^cpus = .*/cpus = 0/'", b"\x04")
-    assert (code, "your text is kept" in err.splitlines()[-1], len(kept(tmp_path))) == (130, True, 1), err
-    program = tmp_path / "editor"
-    program.write_text("#!/bin/sh\necho mine >$1\nexit 3\n")
-    program.chmod(0o755)
-    code, err = await edit(tmp_path, str(program))
-    assert (code, "your text is kept" in err, "mine\n" in kept(tmp_path)) == (1, True, True), err
 
 
 @pytest.mark.parametrize(
