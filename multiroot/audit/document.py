@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from multiroot import markdown
 from multiroot.audit import rows
 from multiroot.audit.rows import Owner, Phase, Row, Rows
 from multiroot.lab import paths
@@ -28,7 +29,10 @@ def tables(found: Rows) -> str:
     trust = [
         "| state | enforced | trusted | shown by | not shown |",
         "|---|---|---|---|---|",
-        *(_cells(row.name, row.enforced, row.trusted, _shown(row), row.unseen or "-") for row in found.row),
+        *(
+            markdown.row(row.name, row.enforced, row.trusted, _shown(row), row.unseen or "-")
+            for row in found.row
+        ),
     ]
     allowed = [
         "| state | who | when | what | why |",
@@ -41,16 +45,15 @@ def tables(found: Rows) -> str:
 
 
 def updated(text: str, found: Rows) -> str:
-    """`text` with what stands between the marks made anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """`text` with what stands between the marks made anew; raises BadRequestError if it has none."""
+    before, after = markdown.around(text, path(), BEGIN, END)
     return f"{before}{BEGIN}\n\n{tables(found)}\n\n{END}{after}"
 
 
 def _owner_line(row: Row) -> str:
     where = [_where(row), *(f"MSR {span}" for span in row.msrs)]
     owners = [_bold(row.owner[phase]) for phase in Phase]
-    return _cells(row.name, ", ".join(filter(None, where)) or "memory", *owners, row.passes)
+    return markdown.row(row.name, ", ".join(filter(None, where)) or "memory", *owners, row.passes)
 
 
 def _where(row: Row) -> str:
@@ -78,12 +81,8 @@ def _allowed_lines(row: Row) -> list[str]:
             what += f", register {allow.select}"
         if allow.value:
             what += f", of a value with bits {allow.value.mask:#x} = {allow.value.value:#x}"
-        found.append(_cells(row.name, allow.root.value, ", ".join(allow.phases), what, allow.why))
+        found.append(markdown.row(row.name, allow.root.value, ", ".join(allow.phases), what, allow.why))
     return found
-
-
-def _cells(*texts: str) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
 if __name__ == "__main__":

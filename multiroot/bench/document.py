@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from multiroot import markdown
 from multiroot.bench import names
 from multiroot.bench.results import render, samples
 from multiroot.bench.results.samples import Recorder, Run
@@ -21,9 +23,9 @@ from multiroot.lab import paths
 BEGIN = "<!-- from docs/contenders.jsonl by `python -m multiroot.bench.document` -->"
 END = "<!-- end -->"
 BLACKOUT, GAP, TOTAL, SENT = "blackout_ns", "blackout_gap_ns", "total_ns", "sent_bytes"
-_KEPT = (BLACKOUT, GAP, TOTAL, SENT, "missing_ticks", "bad_bytes")
 # What the guest lost or said wrong, which no sample should have.
 _FAULTS = ("missing_ticks", "bad_bytes")
+_KEPT = (BLACKOUT, GAP, TOTAL, SENT, *_FAULTS)
 _COLUMNS = (
     "",
     "n",
@@ -53,13 +55,12 @@ def kept(run: Run) -> Run:
 
 
 def write(run: Run, path: Path) -> None:
-    recorder = Recorder(path)
-    recorder.header(run.header)
-    for sample in run.samples:
-        recorder.sample(sample)
-    for name, why in run.skipped.items():
-        recorder.skipped(name, why)
-    recorder.close()
+    with closing(Recorder(path)) as recorder:
+        recorder.header(run.header)
+        for sample in run.samples:
+            recorder.sample(sample)
+        for name, why in run.skipped.items():
+            recorder.skipped(name, why)
 
 
 def table(run: Run) -> str:
@@ -68,18 +69,17 @@ def table(run: Run) -> str:
     if names.OURS not in there:
         raise BadRequestError(f"the run has no samples of {names.OURS}")
     there.sort(key=lambda name: summarise(run.values(name, BLACKOUT)).median)
-    lines = [f"| {' | '.join(_COLUMNS)} |", "|---|---:|---:|---|---:|---:|---:|"]
-    return "\n".join([*_about(run), "", *lines, *(_row(run, name) for name in there)])
+    lines = [markdown.row(*_COLUMNS), "|---|---:|---:|---|---:|---:|---:|"]
+    return "\n".join([_about(run), "", *lines, *(_row(run, name) for name in there)])
 
 
 def updated(text: str, run: Run) -> str:
-    """`text` with what stands between the marks made anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """`text` with what stands between the marks made anew; raises BadRequestError if it has none."""
+    before, after = markdown.around(text, page(), BEGIN, END)
     return f"{before}{BEGIN}\n\n{table(run)}\n\n{END}{after}"
 
 
-def _about(run: Run) -> list[str]:
+def _about(run: Run) -> str:
     header = run.header
     faults = [each for each in run.samples if any(each.values.get(name) for name in _FAULTS)]
     failed = [each for each in run.samples if each.failed]
@@ -91,7 +91,7 @@ def _about(run: Run) -> list[str]:
         *(f"Left out: {name}: {why}." for name, why in run.skipped.items()),
         *(f"Flagged noisy: {each}." for each in noise(run, BLACKOUT)),
     ]
-    return [" ".join(found)]
+    return " ".join(found)
 
 
 def _row(run: Run, name: str) -> str:
@@ -100,7 +100,7 @@ def _row(run: Run, name: str) -> str:
     ours = run.values(names.OURS, BLACKOUT)
     beside = "" if name == names.OURS else _times(blackouts, ours)
     gap, total, sent = (run.values(name, metric) for metric in (GAP, TOTAL, SENT))
-    cells = (
+    return markdown.row(
         name,
         str(found.n),
         f"{_ms(found.median)} ({_ms(found.min)} to {_ms(found.max)})",
@@ -109,7 +109,6 @@ def _row(run: Run, name: str) -> str:
         f"{summarise(total).median / 1e9:.1f}" if total else "",
         f"{render.figure(SENT, summarise(sent).median / 1e3)} kB" if sent else "",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _times(blackouts: Sequence[float], ours: Sequence[float]) -> str:

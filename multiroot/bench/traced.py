@@ -24,33 +24,24 @@ from multiroot.rpc.v1 import vm_pb2
 ROOTS = ("old", "new")
 
 _TRACING = "cd /sys/kernel/tracing"
-_EVENTS = ("multiroot", *vcpu_events.EVENTS)
-# A kernel without FTRACE_SYSCALLS lacks these.
-_IF_THERE = qemu_calls.EVENTS
+# A kernel without FTRACE_SYSCALLS lacks the last of these.
+_EVENTS = ("multiroot", *vcpu_events.EVENTS, *qemu_calls.EVENTS)
 _FILTERS = vcpu_events.FILTERS | qemu_calls.FILTERS
 
 
-def _switch(events: str, on: int) -> str:
-    return f"echo {on} >events/{events}/enable"
-
-
-def _if_there(events: str, command: str) -> str:
-    return f"{{ ! test -e events/{events} || {command}; }}"
+def _set(events: str, file: str, value: str) -> str:
+    command = f"echo {value} >events/{events}/{file}"
+    return f"{{ ! test -e events/{events} || {command}; }}" if events in qemu_calls.EVENTS else command
 
 
 _START = " && ".join((
     f"echo {arch.current().trace_clock} >trace_clock",
     "echo 4096 >buffer_size_kb",
     "echo >trace",
-    *(_if_there(each, f"echo '{which}' >events/{each}/filter") for each, which in _FILTERS.items()),
-    *(_switch(each, 1) for each in _EVENTS),
-    *(_if_there(each, _switch(each, 1)) for each in _IF_THERE),
+    *(_set(each, "filter", f"'{which}'") for each, which in _FILTERS.items()),
+    *(_set(each, "enable", "1") for each in _EVENTS),
 ))  # fmt: skip
-_TAKE = " && ".join((
-    *(_switch(each, 0) for each in _EVENTS),
-    *(_if_there(each, _switch(each, 0)) for each in _IF_THERE),
-    "cat trace",
-))  # fmt: skip
+_TAKE = " && ".join((*(_set(each, "enable", "0") for each in _EVENTS), "cat trace"))
 
 
 class Traced(MultiRoot):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from multiroot import markdown
 from multiroot.errors import BadRequestError
 from multiroot.faults.fault import Fault, Outcome
 
@@ -38,7 +39,7 @@ def render(outcomes: Iterable[Outcome]) -> str:
     for outcome in outcomes:
         fate = outcome.fate if outcome.held else f"**not held**: {'; '.join(outcome.problems)}"
         cells = (outcome.step, outcome.what, fate, f"{outcome.recovery_s:.1f}", outcome.date)
-        lines.append("| " + " | ".join(_cell(each) for each in cells) + " |")
+        lines.append(markdown.row(*map(_cell, cells)))
     return "\n".join(lines)
 
 
@@ -72,12 +73,8 @@ def _around(page: Path) -> tuple[str, str]:
         text = page.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequestError(f"{page} is no page: {error}", "name one like docs/faults.md") from error
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BadRequestError(f"{page} has no place for the table", f"it is between {BEGIN} and {END}")
-    return before, after
+    return markdown.around(text, page, BEGIN, END)
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split())

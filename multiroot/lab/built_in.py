@@ -7,11 +7,10 @@ state of our modules it has.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from multiroot.errors import BadRequestError
-from multiroot.lab import paths
+from multiroot.lab import kernel_config, paths
 from multiroot.lab.artifacts import digest_tree
 
 OPTION = "MULTIROOT"  # csrc/kmod/Kconfig
@@ -31,7 +30,7 @@ def digest() -> str:
 
 def loads_modules(config: Path) -> bool:
     """Whether a kernel with this .config loads any."""
-    return bool(re.search(r"^CONFIG_MODULES=y$", config.read_text(errors="replace"), re.MULTILINE))
+    return kernel_config.settings(config.read_text(errors="replace")).get("MODULES") == "y"
 
 
 def note(out: Path, tree: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,18 +190,18 @@ def cpu(qemu: Qemu, text: str) -> str:
 
 def machine(text: str, firmware: str = DIRECT) -> str:
     """QEMU's -machine value for a definition's machine; the definition's own options win."""
-    kind, *words = text.split(",")
-    own = dict(word.split("=", 1) for word in words)
-    rom = _FIRMWARE[firmware]
-    return option(kind, {**_MACHINE_OPTIONS[kind], **rom, "memory-backend": RAM_BLOCK, **own})
+    return _machine(text, {**_FIRMWARE[firmware], "memory-backend": RAM_BLOCK})
 
 
 def bare_machine(text: str, watchdog: str) -> tuple[str, ...]:
     """The words for a definition's machine with nothing plugged in that a root has to have."""
+    return ("-machine", _machine(text, {}), *_MACHINE_WORDS[machine_kind(text)], *_watchdog_words(watchdog))
+
+
+def _machine(text: str, more: Mapping[str, Value]) -> str:
     kind, *words = text.split(",")
     own = dict(word.split("=", 1) for word in words)
-    made = option(kind, {**_MACHINE_OPTIONS[kind], **own})
-    return ("-machine", made, *_MACHINE_WORDS[kind], *_watchdog_words(watchdog))
+    return option(kind, {**_MACHINE_OPTIONS[kind], **more, **own})
 
 
 def _actions(watchdog: str) -> str:

@@ -36,8 +36,11 @@ RUN = Run(
 )
 
 
+PAGE = f"{document.BEGIN}{document.END}"
+
+
 def test_the_shortest_blackout_comes_first_and_each_is_beside_ours() -> None:
-    *_, kexec, end = [f"{line}" for line in document.updated("", document.kept(RUN)).splitlines() if line]
+    *_, kexec, end = [f"{line}" for line in document.updated(PAGE, document.kept(RUN)).splitlines() if line]
     assert kexec == "| kexec-pmem | 1 | 30000 (30000 to 30000) | 1000 (875 to 1250) | 60000 |  |  |"
     assert end == document.END
     rows = document.table(document.kept(RUN)).splitlines()[4:]
