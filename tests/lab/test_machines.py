@@ -6,16 +6,16 @@ from __future__ import annotations
 import time
 
 import pytest
+import root_life
 from cli_driver import Cli
 from lab_factory import Labs
 
 from multiroot.demo import guests
-from multiroot.demo.generations import Generation, Generations
 from multiroot.errors import ConflictError
 from multiroot.lab import agents
 from multiroot.lab.lab import Lab
 from multiroot.rpc import client
-from multiroot.units import GIB, MIB
+from multiroot.units import GIB
 
 # The kernel of all roots, and what the first one says of itself where a recipe is what it claims to be.
 MACHINES = {
@@ -29,7 +29,6 @@ HPET = "hpet0: at MMIO"
 # The root that has taken over runs on the second CPU, and the machine's boot CPU never changes roots.
 ONE_UPDATE = ("one-cpu",)
 ADOPT_S = 600
-COMPLAINTS = ("WARNING:", "BUG:", "Oops", "DMAR: [DMA", "IO_PAGE_FAULT", "INTR-REMAP:")
 
 
 @pytest.mark.long
@@ -46,31 +45,14 @@ def test_roots_come_and_go_on_it(labs_factory: Labs, machine: str) -> None:
     for words in says:
         assert words in log
     assert (HPET in log) is (machine != "no-hpet")
-    cli = Cli(lab)
-    cpus = lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout
-    cli.ok("vm", "run", "web", "--memory", "128M")
-    for _ in range(2):
-        cli.ok("root", "launch", "--kernel", kernel)
-        cli.ok("handoff", "web")
-        cli.ok("handoff", "web", "--to", "old")
-        cli.ok("root", "release")
-    cli.ok("root", "launch", "--kernel", kernel)
-    cli.crash_new_root()
-    cli.ok("root", "release")
-    assert lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout == cpus
-    cli.ok("vm", "rm", "--force", "web")
-
-    seen: list[Generation] = []
+    root_life.come_and_go(lab, "--kernel", kernel)
     updates = 1 if machine in ONE_UPDATE else 2
-    Generations(lab, 128 * MIB, labs_factory.phases).run([kernel] * updates, seen.append)
-    assert [generation.inventory.root for generation in seen] == [5, 6][:updates]
+    root_life.take_over(lab, kernel, root_life.FIRST_TO_TAKE_OVER, updates, labs_factory.phases)
     if machine in ONE_UPDATE:
-        cli.refused(
+        Cli(lab).refused(
             ConflictError.exit_code, "no CPU can leave this root", "root", "launch", "--kernel", kernel
         )
-    log = lab.run(["dmesg"]).stdout
-    assert not [line for line in log.splitlines() if any(words in line for words in COMPLAINTS)]
-    assert lab.state.resets() == 0
+    root_life.check_quiet(lab)
     labs_factory.discard(lab)
 
 
@@ -92,26 +74,26 @@ def memory_of(cli: Cli, *, root: int) -> int:
 @pytest.mark.timeout(2400)
 def test_memory_blocks_of_two_gibibytes_come_and_go(labs_factory: Labs) -> None:
     """Proves for a machine with 70 GiB, of which this computer has as much as is written: that a new root
-    gets a memory block and gives it back; that its kernel has blocks as large when it ends high enough; and
-    that it takes over its parent's blocks, one after the other, while its VM runs. Not until the last one:
-    each is written to.
+    gets a memory block and gives it back, also when it has crashed; that its kernel has blocks as large when
+    it ends high enough; and that it takes over its parent's blocks, one after the other, while its VM runs.
+    Not until the last one: each is written to.
     """
     lab = labs_factory.fresh(machine="large", vms=1)
     cli = Cli(lab)
     before = blocks(lab)
     assert before[0] == 2 * GIB
-    cli.ok("vm", "run", "web", "--memory", "128M")
     launch = ("--kernel", "6.12", "--carve", f"2G@{64 * GIB:#x}")
-    cli.ok("root", "launch", *launch)
-    cli.ok("handoff", "web")
-    assert blocks(lab) == (before[0], before[1] - 1)
-    cli.ok("handoff", "web", "--to", "old")
-    cli.ok("root", "release")
+
+    def one_block_less() -> None:
+        assert blocks(lab) == (before[0], before[1] - 1)
+
+    root_life.come_and_go(lab, *launch, while_both=one_block_less)
     assert blocks(lab) == before
 
+    cli.ok("vm", "run", "web", "--memory", "128M")
     cli.ok("update", *launch)
     until = time.monotonic() + ADOPT_S
-    while memory_of(cli, root=3) < 3 * before[0]:
+    while memory_of(cli, root=root_life.FIRST_TO_TAKE_OVER) < 3 * before[0]:
         assert time.monotonic() < until, cli.ok("root", "list")
         time.sleep(1)  # nobody tells of each block
     # Not said of the parent's: it is a kernel of its own that cut its memory into blocks.

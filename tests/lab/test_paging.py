@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import root_life
 from cli_driver import Cli
 from kernel_trouble import trouble
 from lab_factory import Labs
@@ -33,34 +34,34 @@ def wait_all_cpus(lab: Lab) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize(("old", "new"), [("", FOUR), (FOUR, "")], ids=["5-4", "4-5"])
 def test_roots_with_other_page_tables_follow_each_other(labs_factory: Labs, old: str, new: str) -> None:
     """Proves that a root whose page tables have 5 levels launches one whose tables have 4, and the other way
-    round; that a VM goes there and back; that the new root's CPUs come back when it is released; that the old
-    root retires, and the new one wakes its parked CPUs, the machine's boot CPU among them; and that the VM
-    lives through it."""
+    round; that a VM goes there and back; that the new root's CPUs come back when it is released and when it
+    has crashed; that the old root retires, and the new one wakes its parked CPUs, the machine's boot CPU
+    among them; that the next generation, which is as the first one was, does the same; and that the VM lives
+    through it."""
     lab = labs_factory.fresh(append=old, vms=1)
     cli = Cli(lab)
     wanted = {"old": 4 if old else 5, "new": 4 if new else 5}
-    launch = ("--kernel", "6.12", "--append", new)
     assert levels(lab) == wanted["old"]
-    cli.ok("vm", "run", "web", "--memory", "128M")
-    cli.ok("root", "launch", *launch)
-    assert levels(lab, "new") == wanted["new"]
-    cli.ok("handoff", "web")
-    cli.ok("handoff", "web", "--to", "old")
-    assert trouble(lab, "new") == []
-    cli.ok("root", "release")
-    wait_all_cpus(lab)
+
+    def check_new() -> None:
+        assert levels(lab, "new") == wanted["new"]
+        assert trouble(lab, "new") == []
+
+    root_life.come_and_go(lab, "--kernel", "6.12", "--append", new, while_both=check_new)
     assert trouble(lab) == []
 
-    cli.ok("update", *launch)
-    wait_all_cpus(lab)
-    assert levels(lab) == wanted["new"]
-    with client.connect(lab.agent_address) as channel:
-        seen = len(agents.ticks(channel, "web", 0, guests.BOOT_TIMEOUT).counter)
-        agents.ticks(channel, "web", seen + 10, guests.BOOT_TIMEOUT)
-    assert trouble(lab) == []
+    cli.ok("vm", "run", "web", "--memory", "128M")
+    for append, has in ((new, wanted["new"]), (old, wanted["old"])):
+        cli.ok("update", "--kernel", "6.12", "--append", append)
+        wait_all_cpus(lab)
+        assert levels(lab) == has
+        with client.connect(lab.agent_address) as channel:
+            seen = len(agents.ticks(channel, "web", 0, guests.BOOT_TIMEOUT).counter)
+            agents.ticks(channel, "web", seen + 10, guests.BOOT_TIMEOUT)
+        assert trouble(lab) == []
     assert lab.state.resets() == 0
     labs_factory.discard(lab)

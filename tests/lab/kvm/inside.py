@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import root_life
 from cli_driver import Cli
 from lab_factory import Labs
 
@@ -209,6 +210,24 @@ def test_kvm_writes_for_a_cpu_into_memory_of_the_root_that_has_it(two: Lab, reco
     assert done.returncode == 0, done.stderr
     record_property("root that has all", writes_only_into_its_own(two, "old", 4))
     assert two.state.resets() == 0
+
+
+def test_roots_come_and_go(labs_factory: Labs) -> None:
+    """Proves that a VM goes to a new root and back, that such roots are released, and that the CPUs and the
+    memory of one that crashed come back."""
+    lab = labs_factory.fresh(kernel="6.12", vms=1)
+    root_life.come_and_go(lab, "--kernel", "6.12")
+    root_life.check_quiet(lab)
+    labs_factory.discard(lab)
+
+
+def test_each_new_root_takes_over(labs_factory: Labs) -> None:
+    """Proves that the old root retires and the new one takes all, twice in a row, and a VM lives through
+    both."""
+    lab = labs_factory.fresh(kernel="6.12", vms=1)
+    root_life.take_over(lab, "6.12", 2, 2, labs_factory.phases)
+    root_life.check_quiet(lab)
+    labs_factory.discard(lab)
 
 
 def test_bench_quick(labs_factory: Labs, tmp_path: Path, record_property: Note) -> None:
