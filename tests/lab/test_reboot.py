@@ -5,19 +5,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from cli_driver import Cli
+from fail_points import held
 from lab_factory import Labs
 
-from multiroot.failpoints import Action, FailPoint
+from multiroot.failpoints import FailPoint
 from multiroot.lab.lab import Lab
-from multiroot.rpc import client
-from multiroot.rpc.v1 import failpoint_pb2, failpoint_pb2_grpc
 
 REBOOT_S = 240  # nested emulation may take so long for a boot and a second of ticks
-REACH_S = 60
 REBOOTED, PANICKED = "the guest rebooted", "the guest's kernel panicked"
 # From the first message on until the VMM is told to stop the guest.
 MOMENTS = (FailPoint.GIVER_PREPARED, FailPoint.GIVER_READY)
@@ -55,18 +52,6 @@ def wait_notice(cli: Cli, what: str, since_ns: int) -> int:
         time.sleep(0.5)  # nobody tells of it yet
 
 
-@contextmanager
-def held(lab: Lab, point: FailPoint) -> Iterator[failpoint_pb2_grpc.FailPointServiceStub]:
-    """The old root's agent stops there until the end of the body."""
-    with client.connect(lab.agent_address, root="old") as channel:
-        stub = failpoint_pb2_grpc.FailPointServiceStub(channel)
-        stub.Arm(failpoint_pb2.ArmRequest(point=point, action=Action.PAUSE))
-        try:
-            yield stub
-        finally:
-            stub.Disarm(failpoint_pb2.DisarmRequest(point=point))
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("moments", [MOMENTS, MORE_MOMENTS], ids=["usual", "more"])
 def test_a_guest_reboots_by_itself_also_in_the_middle_of_a_handoff(
@@ -81,9 +66,8 @@ def test_a_guest_reboots_by_itself_also_in_the_middle_of_a_handoff(
     cli.ok("root", "launch", "--kernel", "6.12")
     for moment in moments:
         with cli.started("handoff", "restless") as handoff:
-            with held(lab, moment) as failpoints:
-                reached = failpoint_pb2.AwaitReachedRequest(point=moment, timeout_s=REACH_S)
-                failpoints.AwaitReached(reached)
+            with held(lab, "old", moment) as wait_until_reached:
+                wait_until_reached()
                 last = wait_notice(cli, REBOOTED, last)
             handoff.wait_for(b"restless handed over")
         assert shown(cli)["owner"] != 1
