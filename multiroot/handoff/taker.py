@@ -115,7 +115,7 @@ class Taker:
         vm = waiting or vm
         await self._left(vm.name)
         phases = Phases(self._side, self._host.clock)
-        vm.notices, vm.stations = notices, stations or {}
+        vm.heard, vm.stations = notices, stations or {}
         vm.paused = vm.untouched = paused
         self._manager.register(vm)
         try:

@@ -10,6 +10,9 @@ more (GATHER_S); its time is that of the first byte. It is also sent on to whoev
 socket, and their input is passed to the guest. A client first gets the offset at which its live bytes
 begin, 8 bytes; what lies before is in the file.
 
+A line that says what no device of the guest's tells (SIGNS) is kept in a file of its own, *.told, the newest
+of them: `at_ns`, a space, the line. Whoever looks for one need not read the guest's whole output.
+
 Offsets count from the guest's first byte. A file that has reached SEGMENT bytes is renamed to *.1 (which
 replaces the one before), so that a chatty guest does not fill the memory that /run lives in. The keeper
 ends when QEMU closes the port.
@@ -27,6 +30,11 @@ RECORD = struct.Struct("<QQI")  # CLOCK_MONOTONIC_RAW ns, offset of the first by
 START = struct.Struct("<Q")
 SEGMENT = 4 << 20
 GATHER_S = 0.003  # what an emulated UART needs for a short line
+# A kernel's words when memory has run out (mm/oom_kill.c), and when it panics (kernel/panic.c).
+SIGNS = (b": Killed process ", b"Kernel panic - not syncing")
+TOLD_SUFFIX = ".told"
+TOLD_MOST = 32  # lines
+_LINE_MOST = 400  # bytes of a line that are looked at, from its end
 _READ_SIZE = 1 << 16
 _PRIORITY = -15
 
@@ -55,13 +63,43 @@ class Log:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
 
+class Told:
+    """The file with lines that have one of SIGNS in them."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._kept: list[bytes] = []
+        self._rest = b""
+
+    def look(self, data: bytes, at_ns: int) -> None:
+        """At what came at `at_ns`. A line counts once it has ended."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-_LINE_MOST:]
+        found = [line[-_LINE_MOST:] for line in lines if any(sign in line for sign in SIGNS)]
+        if found:
+            self._kept += [b"%d %s\n" % (at_ns, line) for line in found]
+            del self._kept[:-TOLD_MOST]
+            self._write()
+
+    def _write(self) -> None:
+        """In one step: it is read at any time."""
+        new = self._path + ".new"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.writev(fd, self._kept)
+        finally:
+            os.close(fd)
+        os.rename(new, self._path)  # noqa: PTH104 - pathlib costs start-up time
+
+
 class Keeper:
     """The loop around one serial port."""
 
-    def __init__(self, serial: socket.socket, listener: socket.socket, log: Log) -> None:
+    def __init__(self, serial: socket.socket, listener: socket.socket, log: Log, told: Told) -> None:
         self._serial = serial
         self._listener = listener
         self._log = log
+        self._told = told
         self._clients: dict[int, socket.socket] = {}
         self._poll = select.poll()
         for each in (serial, listener):
@@ -93,6 +131,7 @@ class Keeper:
         self._log.append(data, at_ns)
         for client in tuple(self._clients.values()):
             self._send(client, data)
+        self._told.look(data, at_ns)
         return True
 
     def _accept(self) -> None:
@@ -135,7 +174,7 @@ def main(arguments: list[str]) -> None:
     serial, listener = (socket.socket(fileno=int(fd)) for fd in arguments[:2])
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
-    Keeper(serial, listener, Log(arguments[2])).run()
+    Keeper(serial, listener, Log(arguments[2]), Told(arguments[2] + TOLD_SUFFIX)).run()
 
 
 if __name__ == "__main__":

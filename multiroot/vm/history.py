@@ -8,7 +8,7 @@ from pathlib import Path
 
 from multiroot.clocks import Clock, raw_clock
 from multiroot.vm import ticks
-from multiroot.vm.console import RECORD
+from multiroot.vm.console import RECORD, TOLD_SUFFIX
 from multiroot.vm.ticks import Stretch
 
 
@@ -41,6 +41,17 @@ def read_stretch(path: Path, clock: Clock) -> Stretch:
     """The ticks in what is kept, on `clock`."""
     offset = raw_clock(clock).offset()
     return ticks.parse((piece.at_ns + offset, piece.data) for piece in read_history(path))
+
+
+def read_told(path: Path) -> list[tuple[int, str]]:
+    """What the keeper of this file has kept of lines with one of console.SIGNS: when each came, in ns of
+    CLOCK_MONOTONIC_RAW, and the line.
+    """
+    lines = _bytes(path.with_name(path.name + TOLD_SUFFIX)).splitlines()
+    return [
+        (int(at_ns), line.decode(errors="replace"))
+        for at_ns, _, line in (each.partition(b" ") for each in lines)
+    ]
 
 
 def parse(data: bytes) -> list[Piece]:

@@ -24,7 +24,8 @@ from multiroot.vm.disk import name_in_guest
 from multiroot.vm.folder import VmFolder, VmRecord
 from multiroot.vm.guests import GuestImage
 from multiroot.vm.host import Host
-from multiroot.vm.notices import Notice, newest
+from multiroot.vm.notices import Notice, all_of, newest
+from multiroot.vm.said import Said
 from multiroot.vm.server_watch import ServerWatch
 from multiroot.vm.vmm import CardWires, DiskLogin, VmmGoneError, VmmSetup, VmmStuckError, Wiring
 
@@ -79,6 +80,7 @@ class Instance:
         self.paused = False  # by a user, wherever it goes
         self.untouched = False  # it came here paused and has not run since
         self.folder = VmFolder(host.run_dir, definition.name)
+        self._said = Said(self.folder.console_record, host.clock)
         self._image = GuestImage.of(host.guests, definition.guest)
         if definition.kernel:
             self._image = GuestImage.of_user(definition, self.folder.path)
@@ -96,7 +98,7 @@ class Instance:
         )
         self.vmm = host.vmm(setup)
         self.taps: tuple[str, ...] = ()
-        self.notices: tuple[Notice, ...] = ()
+        self.heard: tuple[Notice, ...] = ()  # of the VMM and of servers, here and in roots before
         self.stations: dict[str, str] = {}  # IPv4 addresses that the guest uses, by MAC address
         self.functions: tuple[str, ...] = ()  # addresses in this root of those it owns
         self._busy = ""
@@ -119,6 +121,11 @@ class Instance:
     def state(self, state: VmState) -> None:
         self._state = state
         self.host.changed()
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What has happened to it, by all who tell of it."""
+        return all_of(self.heard, self._said.notices())
 
     def _connected(self) -> ProcessId | None:
         """Its VMM, as long as that is to have connections to servers of disks."""
@@ -207,7 +214,7 @@ class Instance:
         if record.vmm != self.vmm.name:
             raise ConflictError(f"{self.name} is run by {record.vmm}, this agent knows {self.vmm.name}")
         self.taps = record.taps
-        self.notices = record.notices
+        self.heard = record.notices
         self.stations = record.stations
         self.paused, self.untouched = record.paused, record.untouched
         self.host.open_doors(self.definition)
@@ -340,7 +347,7 @@ class Instance:
                 vmm.process,
                 self.taps,
                 self._giver,
-                self.notices,
+                self.heard,
                 self.stations,
                 self.paused,
                 self.untouched,
@@ -357,7 +364,7 @@ class Instance:
 
     def _hear(self, notice: Notice) -> None:
         log.warning("%s: %s", self.name, notice.what)
-        self.notices = newest((*self.notices, notice))
+        self.heard = newest((*self.heard, notice))
         if self._watch and self.active:
             self._write()
 

@@ -11,11 +11,15 @@ from cli_driver import Cli
 from fail_points import held
 from lab_factory import Labs
 
+from multiroot.demo import guests
 from multiroot.failpoints import FailPoint
+from multiroot.lab import agents
 from multiroot.lab.lab import Lab
+from multiroot.rpc import client
 
 REBOOT_S = 240  # nested emulation may take so long for a boot and a second of ticks
 REBOOTED, PANICKED = "the guest rebooted", "the guest's kernel panicked"
+STARVED = "memory ran out in the guest, its console says: process "
 # From the first message on until the VMM is told to stop the guest.
 MOMENTS = (FailPoint.GIVER_PREPARED, FailPoint.GIVER_READY)
 MORE_MOMENTS = (FailPoint.GIVER_PREPARE, FailPoint.GIVER_TRANSFER)
@@ -44,7 +48,7 @@ def wait_notice(cli: Cli, what: str, since_ns: int) -> int:
     until = time.monotonic() + REBOOT_S
     while True:
         data = shown(cli)
-        found = [each["at_ns"] for each in data["notices"] if each["what"] == what]  # type: ignore[attr-defined]
+        found = [each["at_ns"] for each in data["notices"] if each["what"].startswith(what)]  # type: ignore[attr-defined]
         if later := [at_ns for at_ns in found if at_ns > since_ns]:
             return int(later[-1])
         assert data["state"] == "running", data
@@ -78,6 +82,18 @@ def test_a_guest_reboots_by_itself_also_in_the_middle_of_a_handoff(
     wait_notice(cli, REBOOTED, last)
     cli.ok("root", "release")
     assert lab.state.resets() == 0
+
+
+@pytest.mark.parametrize("machine", ["q35", "microvm"])
+def test_it_is_told_when_memory_runs_out_in_a_guest(lab: Lab, cli: Cli, machine: str) -> None:
+    """Proves that a VM tells it when its guest's kernel has killed a process for want of memory, though no
+    device does, and that the guest goes on."""
+    words = ("--memory", "64M", "--machine", machine, "--append", "ticker.region=4 ticker.starve=1")
+    cli.ok("vm", "run", "restless", *words)
+    wait_notice(cli, STARVED, 0)
+    with client.connect(lab.agent_address) as channel:
+        seen = len(agents.ticks(channel, "restless", 0, guests.BOOT_TIMEOUT).counter)
+        agents.ticks(channel, "restless", seen + 10, guests.BOOT_TIMEOUT)
 
 
 def test_a_guests_panic_is_told_and_the_guest_does_what_it_was_told_to_do_then(lab: Lab, cli: Cli) -> None:

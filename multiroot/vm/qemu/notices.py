@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from multiroot.vm.notices import PANICKED
+
 _RESETS = {
     "guest-reset": "the guest rebooted",
     "host-qmp-system-reset": "the guest was reset",
@@ -21,7 +23,7 @@ def told(event: str, data: Mapping[str, Any]) -> str:
         reason = str(data.get("reason", "for no reason that it tells"))
         return _RESETS.get(reason, f"the guest was reset ({reason})")
     if event in ("GUEST_PANICKED", "GUEST_CRASHLOADED"):
-        return "the guest's kernel panicked"
+        return PANICKED
     if event == "WATCHDOG":
         return f"the guest's watchdog fired: {data.get('action', 'nothing was done')}"
     if event == "MEMORY_FAILURE":

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The lab's guest: a counter that ticks, usually every 10 ms, and a region of memory that is rewritten and checked all
- * the time. It is the guest's init, and but for ticker.echo, ticker.board and ticker.watchdog its only process. README.md in the folder above describes the
+ * the time. It is the guest's init, and but for ticker.echo, ticker.board, ticker.watchdog and ticker.starve its only process. README.md in the folder above describes the
  * output; lines are short because every byte on a serial port is a VM exit.
  *
  * Kernel command line: ticker.region=MIB (default 32), ticker.ip=A.B.C.D/LEN (default: no address),
  * ticker.period=MS (default 10), ticker.dirty=MIB/S (default 0), ticker.card=NAME and ticker.disk=NAME (default: none),
  * ticker.reboot=TICKS and ticker.panic=TICKS (default: never), ticker.echo=PORT and ticker.board=PORT
- * (default: none), ticker.watchdog=SECONDS (default: left alone).
+ * (default: none), ticker.watchdog=SECONDS (default: left alone), ticker.starve=SECONDS (default: never).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -230,6 +230,8 @@ int main(void)
 	make_dirty(&region, number(cmdline, "ticker.dirty=", 0), period);
 	mlockall(MCL_CURRENT | MCL_FUTURE);
 	serial = open_serial();
+	if (number(cmdline, "ticker.starve=", 0))
+		starve(number(cmdline, "ticker.starve=", 0));
 	say(serial, ready, snprintf(ready, sizeof(ready), "READY boot=%s\n", boot_id));
 	value = parameter(cmdline, "ticker.speed=");
 	if (value)

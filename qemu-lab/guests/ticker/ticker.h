@@ -80,6 +80,8 @@ void board(int port);
 extern const char board_page[];
 /* Start a process that feeds the watchdog for so long, and then never again. */
 void guard(int seconds);
+/* Start a process that takes all memory after so long. */
+void starve(int seconds);
 void open_buttons(struct buttons *buttons);
 bool is_pressed(const struct buttons *buttons);
 void power_off(void) __attribute__((noreturn));

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from multiroot.vm.manager import VmManager
 from multiroot.vm.qemu.command import Qemu
 from multiroot.vm.qemu.qmp import Qmp
 from multiroot.vm.qemu.vmm import QemuFactory, QemuVmm
+from multiroot.vm.vmm import VmmGoneError
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 SMALL = VmDefinition("vm0", ram_bytes=32 * MIB, guest="tiny", cpu="base,lm=on").checked()
@@ -30,6 +32,13 @@ SetFaults = Callable[[str], Path]
 def qmp_of(vm: Instance) -> Qmp:
     assert isinstance(vm.vmm, QemuVmm)
     return vm.vmm.qmp
+
+
+async def power_off(vm: Instance) -> None:
+    """By its button; a guest may do so before its VMM has answered."""
+    with suppress(VmmGoneError):
+        await vm.vmm.press_power()
+    await vm.ended()
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from multiroot.errors import ConflictError
 from multiroot.vm import console
-from multiroot.vm.console import RECORD, START, Log
+from multiroot.vm.console import RECORD, START, TOLD_MOST, Log
 from multiroot.vm.folder import VmFolder
-from multiroot.vm.history import parse, read_history
+from multiroot.vm.history import parse, read_history, read_told
 from multiroot.vm.stream import Follower, open_console
 
 
@@ -80,6 +80,28 @@ async def test_it_ends_with_the_serial_port(tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="console is closed"):
         async with open_console(folder):
             pass
+
+
+def test_lines_that_tell_of_trouble_are_kept_apart(tmp_path: Path) -> None:
+    """Whole lines, whatever came in one read; each with the time of its end; no others."""
+    folder = VmFolder(tmp_path, "vm0")
+    killed = b"[ 3.1] Out of memory: Killed process 71 (ticker) total-vm:9kB"
+    with keeper(folder) as guest:
+        guest.sendall(b"T 1\n" + killed[:20])
+        guest.sendall(killed[20:] + b"\r\nT 2\nprocess 1\n")
+        for number in range(TOLD_MOST):
+            guest.sendall(b"Kernel panic - not syncing: %d\n" % number)
+    told = read_told(folder.console_record)
+    assert [line for _, line in told] == [f"Kernel panic - not syncing: {n}" for n in range(TOLD_MOST)]
+
+
+def test_a_line_of_trouble_has_the_time_at_which_it_came(tmp_path: Path) -> None:
+    folder = VmFolder(tmp_path, "vm0")
+    with keeper(folder) as guest:
+        guest.sendall(b"Memory cgroup out of memory: Killed process 9 (a b)\n")
+    (piece, *_), ((at_ns, line),) = read_history(folder.console_record), read_told(folder.console_record)
+    assert at_ns >= piece.at_ns
+    assert line == "Memory cgroup out of memory: Killed process 9 (a b)"
 
 
 async def test_who_was_dropped_for_being_slow_misses_nothing(tmp_path: Path) -> None:

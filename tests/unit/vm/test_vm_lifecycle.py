@@ -6,13 +6,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from vm.conftest import SMALL, SetFaults, qmp_of
+from vm.conftest import SMALL, SetFaults, power_off, qmp_of
 
 from multiroot.arena.arena import Arena
 from multiroot.errors import BadRequestError, CommandError, ConflictError, WaitTimeoutError
@@ -27,7 +26,6 @@ from multiroot.vm.lifecycle import Lifecycle
 from multiroot.vm.manager import VmManager
 from multiroot.vm.pmem import Pmem
 from multiroot.vm.stream import wait_for_ticks
-from multiroot.vm.vmm import VmmGoneError
 
 HOME = f"{home.PREFIX}vm0"
 
@@ -197,13 +195,6 @@ async def test_a_guest_that_powers_off_has_no_memory_any_more_and_what_it_said_c
     assert (again.find("vm0"), again.state("vm0")) == (None, VmState.STOPPED)
     assert (await Lifecycle(again).start("vm0")).state is VmState.RUNNING
     await again.stop("vm0")
-
-
-async def power_off(vm: Instance) -> None:
-    """By its button; a guest may do so before its VMM has answered."""
-    with suppress(VmmGoneError):
-        await vm.vmm.press_power()
-    await vm.ended()
 
 
 async def test_a_guest_that_powers_off_while_something_is_done_with_it_keeps_its_memory_till_then(

@@ -6,21 +6,24 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from contextlib import suppress
 from unittest.mock import ANY
 
 import pytest
-from vm.conftest import SMALL, SetFaults, qmp_of
+from vm.conftest import SMALL, SetFaults, power_off, qmp_of
 
 from multiroot.errors import ConflictError
 from multiroot.rpc.v1 import vm_pb2
+from multiroot.vm.console import TOLD_SUFFIX
 from multiroot.vm.host import Host
 from multiroot.vm.instance import VmState
 from multiroot.vm.lifecycle import Lifecycle
 from multiroot.vm.manager import VmManager
-from multiroot.vm.notices import MOST, Notice, newest
+from multiroot.vm.notices import MOST, PANIC_SAID, PANICKED, Notice, all_of, newest, said
 from multiroot.vm.qemu.notices import told
 from multiroot.vm.qemu.vmm import QemuVmm
+from multiroot.vm.stream import wait_for_ticks
 from multiroot.vm.vm_service import VmService
 from multiroot.vm.vmm import VmmGoneError
 
@@ -59,6 +62,55 @@ async def test_a_guest_that_kvm_cannot_go_on_with_has_failed(
     assert vm.state is VmState.FAILED
     what = r"KVM could not go on with the guest \(internal error\); its last words: (READY|T|R) .*"
     assert re.fullmatch(what, error.value.hint)
+
+
+async def test_what_the_console_says_of_the_guest_is_told(host: Host, manager: VmManager) -> None:
+    """Each time with the same moment, and it stays when the guest has powered off."""
+    vm = await Lifecycle(manager).run(SMALL)
+    await wait_for_ticks(vm, 1)
+    record = vm.folder.console_record
+    at_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+    line = "Out of memory: Killed process 71 (ticker) total-vm:9kB"
+    record.with_name(record.name + TOLD_SUFFIX).write_text(f"{at_ns} {line}\n{at_ns} Killed process: none\n")
+    (notice,) = first = vm.notices
+    assert notice.what == "memory ran out in the guest, its console says: process 71 (ticker) was killed"
+    assert abs(notice.at_ns - host.clock()) < 60e9
+    assert vm.notices == first
+    await power_off(vm)
+    home = manager.homes.read("vm0")
+    assert home
+    assert [each.what for each in home.notices] == [notice.what]
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (
+            "T 1[ 9.1] Out of memory (oom_kill_allocating_task): Killed process 7 (a) b) total-vm:9kB",
+            "memory ran out in the guest, its console says: process 7 (a) b) was killed",
+        ),
+        (
+            "Memory cgroup out of memory: Killed process 7 (sh) total-vm:9kB",
+            "memory of a control group ran out in the guest, its console says: process 7 (sh) was killed",
+        ),
+        ("[ 9.1] Kernel panic - not syncing: Attempted to kill init!", PANIC_SAID),
+        ("systemd: a: Killed process 7 (sh)", ""),
+        ("", ""),
+    ],
+)
+def test_what_a_line_says(line: str, what: str) -> None:
+    found = said(5, line)
+    assert (found.what if found else "") == what
+    assert found is None or found.at_ns == 5
+
+
+def test_a_panic_is_told_once() -> None:
+    """By the device where there is one, with the rest in the order of time."""
+    told_of = Notice(20_000_000_000, PANICKED)
+    before, same = (Notice(told_of.at_ns - ns, PANIC_SAID) for ns in (15_000_000_000, 50_000_000))
+    reset = Notice(21_000_000_000, "the guest rebooted")
+    assert all_of([told_of, reset], [before, same]) == (before, told_of, reset)
+    assert all_of([], [same]) == (same,)
 
 
 def test_the_newest_notices_are_kept() -> None:
