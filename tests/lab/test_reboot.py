@@ -88,7 +88,7 @@ def test_a_guest_reboots_by_itself_also_in_the_middle_of_a_handoff(
 def test_it_is_told_when_memory_runs_out_in_a_guest(lab: Lab, cli: Cli, machine: str) -> None:
     """Proves that a VM tells it when its guest's kernel has killed a process for want of memory, though no
     device does, and that the guest goes on."""
-    words = ("--memory", "64M", "--machine", machine, "--append", "ticker.region=4 ticker.starve=1")
+    words = ("--memory", "96M", "--machine", machine, "--append", "ticker.region=4 ticker.starve=1")
     cli.ok("vm", "run", "restless", *words)
     wait_notice(cli, STARVED, 0)
     with client.connect(lab.agent_address) as channel:
