@@ -19,6 +19,7 @@
 #define ICR_WAIT_US		1000
 #define SIPI_GAP_US		300
 #define XAPIC_ID_SHIFT		24
+#define XAPIC_ID_MOST		254	/* 255 is all CPUs */
 
 static void __iomem *mr_apic_xapic;
 
@@ -61,10 +62,13 @@ static void mr_apic_wait_idle(void)
 		udelay(1);
 }
 
+/* A CPU that this one can't name gets nothing: what is left of its id in 8 bits names another CPU, or all. */
 static void mr_apic_send(u32 apic_id, u32 command)
 {
 	unsigned long flags;
 
+	if (apic_id > XAPIC_ID_MOST && !mr_apic_is_x2apic())
+		return;
 	/* Nothing else on this CPU may use the two halves of the register in between. */
 	local_irq_save(flags);
 	if (mr_apic_is_x2apic()) {

@@ -166,6 +166,7 @@ void mr_park_self(void)
 	mr_slot_answer(apic_id);
 	mr_virt_leave();
 	mr_pv_leave();
+	mr_pmu_leave();
 	mr_apic_quiet();
 	/* Breakpoints of this kernel's addresses. */
 	set_debugreg(0UL, 7);

@@ -20,4 +20,7 @@ void mr_virt_leave(void);
 /* pv.c */
 void mr_pv_leave(void);
 
+/* pmu.c */
+void mr_pmu_leave(void);
+
 #endif /* _MR_X86_H */

@@ -15,6 +15,7 @@ void mr_apic_quiet(void) {}
 void mr_apic_start(u32 apic_id, phys_addr_t page) {}
 void mr_virt_leave(void) {}
 void mr_pv_leave(void) {}
+void mr_pmu_leave(void) {}
 void mr_slot_answer(u32 apic_id) {}
 void mr_slot_forget(u32 apic_id) {}
 int mr_slot_wake(u32 apic_id, phys_addr_t start) { return 0; }
