@@ -239,15 +239,26 @@ int mr_cpu_reclaim(struct multiroot_cpu *cpu)
 		cpumask_clear_cpu(cpu->cpu, &mr_cpu_started);
 		mr_join_child_gone(child);
 	}
+	/* Whoever is being told that it is the child's knows the child, which goes when no CPU is granted. */
+	cpus_read_lock();
 	cpumask_clear_cpu(cpu->cpu, &mr_cpu_granted);
+	cpus_read_unlock();
 	mr_cpu_describe(cpu);
 	mr_event_send(child, MR_EVENT_CPU_RECLAIMED);
 	return 0;
 }
 
-/* Onlining a CPU that runs another root would end that root. */
+/*
+ * Onlining a CPU that runs another root would end that root. One that was added to the machine after this module may
+ * have no place in the ledger: it would park in memory that is another's, and no later root would know of it.
+ */
 static int mr_cpu_going_online(unsigned int cpu)
 {
+	if (mr_hardware_id(cpu) >= MULTIROOT_LEDGER_CPUS) {
+		pr_info("CPU %u stays offline: the ledger has no place for its hardware id, %u\n", cpu,
+			mr_hardware_id(cpu));
+		return -E2BIG;
+	}
 	if (cpumask_test_cpu(cpu, &mr_cpu_granted)) {
 		pr_info("CPU %u stays offline: root %u has it\n", cpu, mr_ledger_cpu_root(mr_hardware_id(cpu)));
 		mr_event_send(mr_peer(MULTIROOT_CHILD), MR_EVENT_ONLINE_VETOED);

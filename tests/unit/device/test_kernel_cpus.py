@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kernel_code import compiled
+from kernel_code import at_places, compiled
 
 SOURCES = ("core/adopt.c", "core/cpu.c", "core/ledger.c", "core/x86/slot.c")
 ONLINE, OFFLINE, GRANTED, STARTED, PARKED = range(5)
@@ -33,7 +34,7 @@ def machine(built: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(built))
     library.descheduled.argtypes = [ctypes.c_uint32, ctypes.c_uint64]
     library.mr_slot_wake.argtypes = [ctypes.c_uint32, ctypes.c_uint64]
-    for name in ("mr_slot_parked", "asked"):
+    for name in ("mr_slot_parked", "asked", "told", "uncarve"):
         getattr(library, name).restype = ctypes.c_bool
     library.begin()
     library.be_root(1)
@@ -251,3 +252,39 @@ def test_a_cpu_is_adopted_out_of_the_park_only(machine: ctypes.CDLL) -> None:
     assert machine.mr_adopt_inherit() == 0
     assert machine.adopt(FIRST) == 0
     assert owner(machine, FIRST) == (2, OFFLINE)
+
+
+@pytest.mark.parametrize(("hardware_id", "answer"), [(287, 0), (288, -errno.E2BIG), (1 << 31, -errno.E2BIG)])
+def test_a_cpu_that_is_added_and_has_no_place_in_the_ledger_stays_offline(
+    machine: ctypes.CDLL, hardware_id: int, answer: int
+) -> None:
+    """It would park, and it would wait, in memory behind the ledger."""
+    assert machine.mr_cpu_init() == 0
+    assert machine.bring_added_online(hardware_id) == answer
+
+
+def test_a_child_does_not_go_while_it_is_told_of_a_cpu_of_its(machine: ctypes.CDLL) -> None:
+    """One thread brings a CPU online that the child has, and another takes it back and gives up the carve."""
+    machine.carved()
+    assert (machine.mr_cpu_init(), machine.grant(FIRST)) == (0, 0)
+    stuck_or_done = threading.Event()
+    left: list[int] = []
+
+    def leave() -> None:
+        left.extend([machine.reclaim(FIRST), machine.uncarve()])
+        stuck_or_done.set()
+
+    leaving = threading.Thread(target=leave)
+
+    def at(place: str) -> None:
+        if place == "cpus_read_lock":
+            stuck_or_done.set()
+        if place == "online vetoed":
+            leaving.start()
+            assert stuck_or_done.wait(10)
+
+    with at_places(machine, at):
+        assert machine.bring_online(FIRST) == -errno.EBUSY
+        leaving.join(10)
+    assert machine.told()
+    assert left == [0, True]

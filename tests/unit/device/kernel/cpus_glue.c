@@ -6,6 +6,7 @@
 #define LEDGER		0x10000
 #define PARK		(LEDGER + MR_PARK_OFFSET)
 #define BOOT		0
+#define ADDED		MACHINE_CPUS	/* a CPU that the machine gets later */
 
 enum place { IN_KERNEL, WAITS_FOR_SIPI, IN_PARK, STARTED };
 
@@ -32,9 +33,12 @@ static unsigned char trampoline[PAGE_SIZE];
 static u32 stage;
 
 static int resets;
-static u32 first_cpu;
+static u32 first_cpu, added_id;
+static int (*going_online)(unsigned int cpu);
+static bool child_was_told;
 
 u64 now;
+pthread_rwlock_t hotplug = PTHREAD_RWLOCK_INITIALIZER;
 void (*nmi_hook)(u32 cpu);
 
 static struct mr_park_slot *slot_of(u32 cpu)
@@ -144,7 +148,7 @@ void mr_ipi_nmi(u32 cpu)
 
 void *memremap(phys_addr_t phys, size_t size, int how) { return trampoline; }
 void memunmap(void *memory) {}
-u32 mr_hardware_id(unsigned int cpu) { return (cpu + first_cpu) % MACHINE_CPUS; }
+u32 mr_hardware_id(unsigned int cpu) { return cpu == ADDED ? added_id : (cpu + first_cpu) % MACHINE_CPUS; }
 bool is_online(unsigned int cpu) { return cpus[cpu].online; }
 u32 *mr_trampoline_fill(u8 *page, const struct multiroot_cpu_start *start) { return &stage; }
 int mr_firmware_read(struct multiroot_ledger *ledger) { return 0; }
@@ -167,13 +171,23 @@ bool mr_peer_alive(const struct mr_peer *peer)
 	return peer->theirs->state == MULTIROOT_SIDE_ATTACHED || peer->theirs->state == MULTIROOT_SIDE_READY;
 }
 
-void mr_event_send(const struct mr_peer *peer, enum mr_event_kind kind) {}
+void mr_event_send(const struct mr_peer *peer, enum mr_event_kind kind)
+{
+	if (kind != MR_EVENT_ONLINE_VETOED)
+		return;
+	shim_at("online vetoed");
+	/* A child that is known to the caller is there for as long as the caller speaks of it. */
+	child_was_told = peer && has_child;
+}
+
 void mr_join_child_gone(struct mr_peer *peer) { peer->theirs->state = MULTIROOT_SIDE_ABSENT; }
 void mr_join_detach(struct mr_peer *peer) { has_parent = false; }
 int acpi_get_handle(void *parent, const char *name, acpi_handle *handle) { return !has_room; }
 
 int cpuhp_setup_state_nocalls(int state, const char *name, int (*up)(unsigned int cpu), int (*down)(unsigned int cpu))
 {
+	if (state == CPUHP_BP_PREPARE_DYN)
+		going_online = up;
 	return state;
 }
 
@@ -287,3 +301,30 @@ int adopt(u32 number)
 
 	return mr_adopt_cpu(&cpu);
 }
+
+/* As the kernel does: nobody else changes CPUs meanwhile. */
+int bring_online(u32 number)
+{
+	int err;
+
+	pthread_rwlock_wrlock(&hotplug);
+	err = going_online(number);
+	pthread_rwlock_unlock(&hotplug);
+	return err;
+}
+
+int bring_added_online(u32 hardware_id)
+{
+	added_id = hardware_id;
+	return bring_online(ADDED);
+}
+
+bool uncarve(void)
+{
+	if (mr_cpu_any_granted())
+		return false;
+	has_child = false;
+	return true;
+}
+
+bool told(void) { return child_was_told; }

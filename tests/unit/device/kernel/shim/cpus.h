@@ -30,8 +30,9 @@ bool is_online(unsigned int cpu);
 #define cpu_present(cpu)	((cpu) < MACHINE_CPUS)
 #undef for_each_present_cpu
 #define for_each_present_cpu(cpu)	for ((cpu) = 0; (cpu) < MACHINE_CPUS; (cpu)++)
-#define cpus_read_lock()	do {} while (0)
-#define cpus_read_unlock()	do {} while (0)
+extern pthread_rwlock_t hotplug;
+#define cpus_read_lock()	(shim_at("cpus_read_lock"), pthread_rwlock_rdlock(&hotplug))
+#define cpus_read_unlock()	pthread_rwlock_unlock(&hotplug)
 #define CPUHP_BP_PREPARE_DYN	1
 #define CPUHP_AP_ONLINE_DYN	2
 #define cpuhp_remove_state_nocalls(state)	((void)(state))
