@@ -14,8 +14,8 @@
 /* Above all firmware handlers, which end the machine. */
 #define SYS_OFF_PRIORITY	255
 
-static struct sys_off_handler *mr_contain_power_off;
 static long (*mr_contain_old_panic_blink)(int state);
+static bool mr_contain_unprepared;	/* firmware was not told of the machine's end */
 
 /*
  * This root ends here. True when another one lives on, which is told; nothing that ends the machine may follow then.
@@ -57,7 +57,8 @@ static void mr_contain_reset_machine(void)
 static void mr_contain_power_machine_off(void)
 {
 	mr_ledger_bury();
-	if (mr_ledger_root() != 1)
+	/* Or it was not the last one just before. */
+	if (mr_ledger_root() != 1 || mr_contain_unprepared)
 		mr_power_off(mr_ledger);
 }
 
@@ -77,6 +78,16 @@ static struct kprobe mr_contain_restart_probe = {
 	.pre_handler = mr_contain_before_restart,
 };
 
+/*
+ * Firmware gets ready here for the machine to end (_PTS, GPEs off). It won't, so none of the other handlers is called.
+ * The root ends when its CPUs have stopped, not here.
+ */
+static int mr_contain_before_firmware(struct sys_off_data *data)
+{
+	mr_contain_unprepared = mr_ledger_others();
+	return mr_contain_unprepared ? NOTIFY_STOP : NOTIFY_DONE;
+}
+
 static int mr_contain_before_power_off(struct sys_off_data *data)
 {
 	if (mr_contain_end_root()) {
@@ -85,6 +96,47 @@ static int mr_contain_before_power_off(struct sys_off_data *data)
 	}
 	mr_contain_power_machine_off();
 	return NOTIFY_DONE;
+}
+
+static const struct {
+	enum sys_off_mode mode;
+	int (*before)(struct sys_off_data *data);
+} mr_contain_offs[] = {
+#ifdef MR_RESTART_PREPARE
+	{ SYS_OFF_MODE_RESTART_PREPARE, mr_contain_before_firmware },
+#endif
+	{ SYS_OFF_MODE_POWER_OFF_PREPARE, mr_contain_before_firmware },
+	{ SYS_OFF_MODE_POWER_OFF, mr_contain_before_power_off },
+};
+
+static struct sys_off_handler *mr_contain_handlers[ARRAY_SIZE(mr_contain_offs)];
+
+static void mr_contain_unhandle(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(mr_contain_offs); i++) {
+		unregister_sys_off_handler(mr_contain_handlers[i]);
+		mr_contain_handlers[i] = NULL;
+	}
+}
+
+static int mr_contain_handle(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(mr_contain_offs); i++) {
+		struct sys_off_handler *handler;
+
+		handler = register_sys_off_handler(mr_contain_offs[i].mode, SYS_OFF_PRIORITY,
+						   mr_contain_offs[i].before, NULL);
+		if (IS_ERR(handler)) {
+			mr_contain_unhandle();
+			return PTR_ERR(handler);
+		}
+		mr_contain_handlers[i] = handler;
+	}
+	return 0;
 }
 
 /*
@@ -135,12 +187,9 @@ int mr_contain_init(void)
 		       mr_contain_restart_probe.symbol_name);
 		goto unhook;
 	}
-	mr_contain_power_off = register_sys_off_handler(SYS_OFF_MODE_POWER_OFF, SYS_OFF_PRIORITY,
-							mr_contain_before_power_off, NULL);
-	if (IS_ERR(mr_contain_power_off)) {
-		err = PTR_ERR(mr_contain_power_off);
+	err = mr_contain_handle();
+	if (err)
 		goto unprobe;
-	}
 	err = register_reboot_notifier(&mr_contain_reboot_notifier);
 	if (err)
 		goto unhandle;
@@ -152,7 +201,7 @@ int mr_contain_init(void)
 	}
 	unregister_reboot_notifier(&mr_contain_reboot_notifier);
 unhandle:
-	unregister_sys_off_handler(mr_contain_power_off);
+	mr_contain_unhandle();
 unprobe:
 	unregister_kprobe(&mr_contain_restart_probe);
 unhook:
@@ -165,7 +214,7 @@ void mr_contain_exit(void)
 	panic_blink = mr_contain_old_panic_blink;
 	atomic_notifier_chain_unregister(&panic_notifier_list, &mr_contain_panic_notifier);
 	unregister_reboot_notifier(&mr_contain_reboot_notifier);
-	unregister_sys_off_handler(mr_contain_power_off);
+	mr_contain_unhandle();
 	unregister_kprobe(&mr_contain_restart_probe);
 	mr_stop_exit();
 }

@@ -22,6 +22,25 @@ struct kprobe {
 int register_kprobe(struct kprobe *probe);
 void unregister_kprobe(struct kprobe *probe);
 
+/* The end of a kernel. */
+#define MR_RESTART_PREPARE
+#define SYS_HALT		2
+#define NOTIFY_STOP		0x8001
+enum sys_off_mode { SYS_OFF_MODE_POWER_OFF_PREPARE, SYS_OFF_MODE_POWER_OFF, SYS_OFF_MODE_RESTART_PREPARE };
+struct sys_off_data;
+struct sys_off_handler;
+struct sys_off_handler *register_sys_off_handler(enum sys_off_mode mode, int priority,
+						 int (*before)(struct sys_off_data *data), void *data);
+void unregister_sys_off_handler(struct sys_off_handler *handler);
+int register_reboot_notifier(struct notifier_block *nb);
+void unregister_reboot_notifier(struct notifier_block *nb);
+#define panic_notifier_list	0
+#define atomic_notifier_chain_register(list, nb)	(panic_notifier = (nb), 0)
+#define atomic_notifier_chain_unregister(list, nb)	(panic_notifier = NULL)
+extern struct notifier_block *panic_notifier;
+extern long (*panic_blink)(int state);
+#define pr_emerg(...)		shim_say(__VA_ARGS__)
+
 enum { PM_HIBERNATION_PREPARE = 1, PM_POST_HIBERNATION, PM_SUSPEND_PREPARE, PM_POST_SUSPEND, PM_RESTORE_PREPARE };
 int register_pm_notifier(struct notifier_block *nb);
 void unregister_pm_notifier(struct notifier_block *nb);
