@@ -16,6 +16,11 @@ from multiroot.doctor.checks import Answer, failed, ok, warning
 from multiroot.root.identity import parse_command_line
 from multiroot.units import format_size
 
+# What turns probes off, and the way back. By them the end of a root is not the machine's.
+_PROBES = {
+    "proc/sys/kernel/ftrace_enabled": "sysctl kernel.ftrace_enabled=1",
+    "sys/kernel/debug/kprobes/enabled": "echo 1 >/sys/kernel/debug/kprobes/enabled",
+}
 _ON = ("1", "y", "Y", "on")
 
 
@@ -52,6 +57,9 @@ class MachineDoctor:
         """What this kernel forbids, and what it must not do while two roots live."""
         if "elfcorehdr" in self._parameters():
             return failed("this is a crash kernel", "reboot")
+        for file, mend in _PROBES.items():
+            if self._optional(file) == "0":
+                return failed(f"probes are off ({file}): the end of this root would end the machine", mend)
         lockdown = self._optional("sys/kernel/security/lockdown")
         if lockdown and "[none]" not in lockdown:
             return failed(

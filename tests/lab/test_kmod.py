@@ -93,6 +93,36 @@ def test_user_memory_that_does_not_answer_keeps_no_other_ioctl_waiting(each_lab:
     assert trouble(each_lab) == []
 
 
+# Another program stands where the agent is started, so that nobody has the device open.
+WITHOUT_AGENT = """
+printf '#!/bin/sh\\nexec sleep 9999\\n' >/run/nobody && chmod +x /run/nobody
+mount --bind /run/nobody /usr/lib/multiroot/agent
+pkill -9 -f '[/]usr/bin/multirootd'
+until rmmod multiroot; do :; done
+"""
+WITH_AGENT = "umount /usr/lib/multiroot/agent && pkill -f 'sleep 9999'"
+FTRACE = "/proc/sys/kernel/ftrace_enabled"
+
+
+def test_where_probes_would_never_be_hit_the_module_does_not_begin(each_lab: Lab) -> None:
+    """Proves that the module is refused in a line while ftrace is off, as doctor says before; that it begins
+    when ftrace is on, which nobody turns off until the module has gone."""
+
+    def shell(line: str) -> int:
+        return each_lab.run(["sh", "-c", line]).returncode
+
+    assert shell(f"{WITHOUT_AGENT} echo 0 >{FTRACE}") == 0
+    checks = json.loads(each_lab.run(["multiroot", "doctor", "--json"]).stdout)["checks"]
+    assert [each["mend"] for each in checks if each["id"] == "kernel"] == ["sysctl kernel.ftrace_enabled=1"]
+    assert shell("modprobe multiroot") != 0
+    assert "multiroot: ftrace is off" in kernel_log(each_lab)
+    assert shell(f"echo 1 >{FTRACE} && modprobe multiroot") == 0
+    assert shell(f"echo 0 >{FTRACE}") != 0
+    assert shell(f"rmmod multiroot && echo 0 >{FTRACE} && echo 1 >{FTRACE} && modprobe multiroot") == 0
+    assert shell(WITH_AGENT) == 0
+    assert trouble(each_lab) == []
+
+
 def test_the_device_is_for_who_may_kexec_and_not_in_a_locked_down_kernel(
     each_lab: Lab, labs_factory: Labs
 ) -> None:

@@ -77,6 +77,10 @@ bool mr_memory_foreign(u64 base, u64 size);
 /* firmware.c: what later roots must know of the machine and only the first can ask. */
 int mr_firmware_read(struct multiroot_ledger *ledger);
 
+/* probes.c: hooks in this kernel that stay. */
+int mr_probes_init(void);
+void mr_probes_exit(void);
+
 /* ledger.c: what outlives every root. */
 extern struct multiroot_ledger *mr_ledger;
 int mr_ledger_init(phys_addr_t phys, u32 root, bool first);

@@ -74,6 +74,7 @@ static const struct part {
 	{ "ledger", mr_main_start_ledger, mr_ledger_exit },
 	{ "parking", mr_park_init, mr_park_exit },
 	{ "doorbell", mr_main_start_doorbell, mr_doorbell_exit },
+	{ "ftrace", mr_probes_init, mr_probes_exit },
 	{ "containment", mr_contain_init, mr_contain_exit },
 	{ "vetoes", mr_veto_init, mr_veto_exit },
 	{ "online veto", mr_cpu_init, mr_cpu_exit },

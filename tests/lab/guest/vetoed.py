@@ -62,6 +62,7 @@ if "load" in sys.argv:
     answers["load"] = system_call(KEXEC_FILE_LOAD, kernel, -1, len(line) + 1, ctypes.c_char_p(line), flags)
 answers["kexec"] = system_call(REBOOT, MAGIC, MAGIC2, KEXEC, 0)
 answers["held"] = held()
+answers["ftrace off"] = write("/proc/sys/kernel/ftrace_enabled", "0")
 if "alone" not in sys.argv:
     answers["sleep"] = write("/sys/power/state", "freeze")
     answers["hibernate"] = write("/sys/power/state", "disk")

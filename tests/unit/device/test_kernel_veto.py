@@ -20,7 +20,7 @@ INTEL, AMD, ANOTHER = 0, 2, 7
 @pytest.fixture(scope="session")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("veto")
-    return compiled(folder, "veto.h", "veto_glue.c", "core/veto.c", "core/x86/host.c")
+    return compiled(folder, "veto.h", "veto_glue.c", "core/probes.c", "core/veto.c", "core/x86/host.c")
 
 
 @pytest.fixture
@@ -65,6 +65,27 @@ def test_a_kernel_that_can_not_be_hooked_is_left_as_it_was(root: ctypes.CDLL) ->
     ctypes.c_bool.in_dll(root, "probes_fail").value = True
     assert root.mr_veto_init() == EINVAL
     assert root.hooks() == 0
+
+
+def test_probes_stay_when_somebody_wants_to_turn_ftrace_off(root: ctypes.CDLL) -> None:
+    """The kernel takes all of them away, and says nothing."""
+    assert (root.mr_probes_init(), root.mr_veto_init()) == (0, 0)
+    others_live(root, True)
+    assert root.turn_ftrace_off() == EBUSY
+    assert root.call(KEXEC) == EBUSY
+    root.mr_veto_exit()
+    root.mr_probes_exit()
+    assert root.hooks() == 0
+    assert root.turn_ftrace_off() == 0
+
+
+def test_where_ftrace_is_off_already_a_root_is_refused(root: ctypes.CDLL) -> None:
+    """Probes could be registered, and would never be hit."""
+    assert root.turn_ftrace_off() == 0
+    assert root.mr_probes_init() == EBUSY
+    assert root.hooks() == 0
+    ctypes.c_bool.in_dll(root, "ftrace_enabled").value = True
+    assert root.mr_probes_init() == 0
 
 
 @pytest.mark.parametrize(

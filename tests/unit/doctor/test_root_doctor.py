@@ -147,6 +147,8 @@ ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
         ("machine", "failed", "APIC id 288", replace("proc/cpuinfo", "apicid\t\t: 3\n", "apicid\t\t: 288\n")),
         ("kernel", "failed", "locked down", put(LOCKDOWN, "none [integrity] confidentiality")),
         ("kernel", "failed", "a crash kernel", CRASH_KERNEL),
+        ("kernel", "failed", "probes are off", put("proc/sys/kernel/ftrace_enabled", "0")),
+        ("kernel", "failed", "probes are off", put("sys/kernel/debug/kprobes/enabled", "0")),
         ("kernel", "warning", "crash kernel is loaded", put("sys/kernel/kexec_crash_loaded", "1")),
         ("pci", "warning", "drives dmar0", put("sys/class/iommu/dmar0/x", "")),
         ("ledger", "failed", "of ABI 99", memory(abi=99)),

@@ -4,8 +4,10 @@
 
 static struct kprobe *probes[8];
 static struct notifier_block *sleeper;
+static struct ftrace_ops *permanent;
 
 bool others_live, encrypted, probes_fail;
+bool ftrace_enabled = true;
 u64 syscfg, keys;
 u32 last_hardware_id;
 const char *missing = "";		/* a function that this kernel does not have */
@@ -53,6 +55,38 @@ void unregister_kprobe(struct kprobe *probe)
 	probes[i] = NULL;
 }
 
+int ftrace_set_filter_ip(struct ftrace_ops *ops, unsigned long ip, int remove, int reset)
+{
+	ops->filter = remove ? 0 : ip;
+	return 0;
+}
+
+int register_ftrace_function(struct ftrace_ops *ops)
+{
+	assert(ops->filter);	/* all functions */
+	if (!(ops->flags & FTRACE_OPS_FL_PERMANENT))
+		return 0;
+	if (!ftrace_enabled)
+		return -EBUSY;
+	permanent = ops;
+	return 0;
+}
+
+int unregister_ftrace_function(struct ftrace_ops *ops)
+{
+	permanent = NULL;
+	return 0;
+}
+
+/* sysctl kernel.ftrace_enabled=0 */
+int turn_ftrace_off(void)
+{
+	if (permanent)
+		return -EBUSY;
+	ftrace_enabled = false;
+	return 0;
+}
+
 int register_pm_notifier(struct notifier_block *nb)
 {
 	sleeper = nb;
@@ -70,7 +104,7 @@ long call(const char *function)
 	struct pt_regs regs = { .rax = 1 };
 	int i;
 
-	for (i = 0; i < ARRAY_SIZE(probes); i++)
+	for (i = 0; ftrace_enabled && i < ARRAY_SIZE(probes); i++)
 		if (probes[i] && !strcmp(probes[i]->symbol_name, function))
 			return probes[i]->pre_handler(probes[i], &regs) == (regs.rax != 1) ? regs.rax : 2;
 	return 1;
@@ -84,7 +118,7 @@ int go_to_sleep(unsigned long how)
 /* Hooks that are left. */
 int hooks(void)
 {
-	int i, count = !!sleeper;
+	int i, count = !!sleeper + !!permanent;
 
 	for (i = 0; i < ARRAY_SIZE(probes); i++)
 		count += !!probes[i];

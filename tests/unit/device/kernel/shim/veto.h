@@ -22,6 +22,20 @@ struct kprobe {
 int register_kprobe(struct kprobe *probe);
 void unregister_kprobe(struct kprobe *probe);
 
+/* Functions' entries are probed by way of ftrace, which can be turned off. */
+#define CONFIG_KPROBES_ON_FTRACE
+#define FTRACE_OPS_FL_PERMANENT	1
+#define noinline		__attribute__((noinline))
+struct ftrace_regs;
+struct ftrace_ops {
+	void (*func)(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *regs);
+	unsigned long flags;
+	unsigned long filter;
+};
+int ftrace_set_filter_ip(struct ftrace_ops *ops, unsigned long ip, int remove, int reset);
+int register_ftrace_function(struct ftrace_ops *ops);
+int unregister_ftrace_function(struct ftrace_ops *ops);
+
 /* The end of a kernel. */
 #define MR_RESTART_PREPARE
 #define SYS_HALT		2
