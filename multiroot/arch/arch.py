@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,8 +22,10 @@ class Cpus:
     `what` describes a CPU that will do. `id_name` is what people call a hardware id. `widest_narrow_id` is
     the largest one that fits the interrupt controller's narrow mode. `controllers` are the names of its two
     modes, narrow and wide. Of the features, every root needs those that are `wanted`. Those of `clock` make a
-    clock common to all roots. A CPU that runs VMs has one of `virtualisation`. Guests in the
-    oldest root that is supported can't have those that are `newer`, by QEMU's names.
+    clock common to all roots. A CPU that runs VMs has one of `virtualisation`. With one of `writing`
+    CPUs write to memory of the kernel that was first, also when it has ended; the kernel parameter
+    `cleared_by` makes a kernel do without. Guests in the oldest root that is supported can't have those that
+    are `newer`, by QEMU's names.
     """
 
     hardware_ids: Callable[[str], dict[int, int]]
@@ -36,8 +39,15 @@ class Cpus:
     wanted: frozenset[str]
     clock: frozenset[str]
     virtualisation: frozenset[str]
+    writing: frozenset[str]
+    cleared_by: str
     kvm_modules: tuple[str, ...]
     newer: frozenset[str]
+
+    def cleared(self, command_line: str) -> tuple[str, ...]:
+        """Features of `writing` that the kernel with this command line does without."""
+        lists = re.findall(rf"(?<!\S){self.cleared_by}=(\S*)", command_line)
+        return tuple(sorted(self.writing & set(lists[-1].split(",")))) if lists else ()
 
     def are_wide(self, cpuinfo: str) -> bool:
         """Whether CPUs have ids that only the wide mode of the interrupt controller can address."""

@@ -119,6 +119,9 @@ X86 = Arch(
         wanted=frozenset({"lm", "apic"}),
         clock=frozenset({"constant_tsc", "nonstop_tsc"}),
         virtualisation=frozenset({"svm", "vmx"}),
+        # Intel's Hardware Feedback Interface: the table is the package's (SDM vol. 3, 15.6).
+        writing=frozenset({"hfi"}),
+        cleared_by="clearcpuid",
         kvm_modules=("kvm_amd", "kvm_intel"),
         newer=NEWER_FEATURES,
     ),

@@ -45,6 +45,12 @@ class MachineDoctor:
                 "this kernel encrypts its memory, which no other root could read",
                 f"boot with {memory.encrypted_by}=off",
             )
+        writing = ",".join(sorted(ours.features(cpuinfo) & ours.writing))
+        if writing:
+            return failed(
+                f"the CPUs write to this kernel's memory, whose ever it is later: {writing}",
+                f"boot with {ours.cleared_by}={writing}",
+            )
         highest = max(ours.hardware_ids(cpuinfo).values(), default=0)
         if highest >= LEDGER_CPUS:
             return failed(

@@ -22,7 +22,8 @@ class RootSpec:
     started on. `wide_ids`: the old root uses the wide mode of the interrupt controller. `reserved`: ranges
     (and what they are) that it must see as reserved. `hz`: the new kernel's CONFIG_HZ, 0 when unknown.
     `later_hardware_ids`: CPUs that it may take over one day. `ledger_cpus`: physical address of the ledger's
-    table of CPUs. `uart`: its serial port, 0 or 1. `node_tables`: the firmware's tables of nodes, unchanged.
+    table of CPUs. `cleared`: CPU features that it must do without. `uart`: its serial port, 0 or 1.
+    `node_tables`: the firmware's tables of nodes, unchanged.
     """
 
     root: int
@@ -37,6 +38,7 @@ class RootSpec:
     hz: int = 0
     later_hardware_ids: tuple[int, ...] = ()
     ledger_cpus: int = 0
+    cleared: tuple[str, ...] = ()
     uart: int = 0
     node_tables: tuple[bytes, ...] = ()
 

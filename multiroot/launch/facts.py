@@ -27,7 +27,8 @@ class Facts:
     `root` is this root's number, `next_root` what a new one would get. `boot_hardware_id` is the CPU that the
     machine started on. `tsc_khz` is as the kernel uses it. With `wide_ids` the interrupt controller is in its
     wide mode. `hardware_ids` are those of all CPUs of the machine; `ledger_cpus` is where the ledger has its
-    table of them. `uart` is a serial port for a new root. `node_tables` are the firmware's tables of nodes.
+    table of them. `cleared` are CPU features that all roots do without. `uart` is a serial port for a new
+    root. `node_tables` are the firmware's tables of nodes.
     """
 
     root: int
@@ -37,6 +38,7 @@ class Facts:
     wide_ids: bool
     hardware_ids: tuple[int, ...] = ()
     ledger_cpus: int = 0
+    cleared: tuple[str, ...] = ()
     uart: int = 0
     node_tables: tuple[bytes, ...] = ()
 
@@ -45,6 +47,7 @@ def facts_of(device: Device) -> Facts:
     """What the module says."""
     info = device.info()
     ledger = device.ledger()
+    command_line = Path("/proc/cmdline").read_text()
     return Facts(
         root=info.root,
         next_root=ledger.next_root,
@@ -53,7 +56,8 @@ def facts_of(device: Device) -> Facts:
         wide_ids=info.wide_ids,
         hardware_ids=tuple(sorted(ledger.cpus)),
         ledger_cpus=info.ledger + LEDGER_CPUS_OFFSET,
-        uart=free_uart(Path("/proc/cmdline").read_text()),
+        cleared=arch.current().cpus.cleared(command_line),
+        uart=free_uart(command_line),
         node_tables=node_tables(),
     )
 
@@ -119,6 +123,7 @@ def root_spec(plan: Plan, facts: Facts, hz: int = 0) -> RootSpec:
         hz=hz,
         later_hardware_ids=tuple(each for each in facts.hardware_ids if each not in plan.hardware_ids),
         ledger_cpus=facts.ledger_cpus,
+        cleared=facts.cleared,
         uart=facts.uart,
         node_tables=facts.node_tables,
     )

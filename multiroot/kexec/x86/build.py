@@ -50,6 +50,7 @@ def build(kernel: bytes, initrd: bytes, user_cmdline: str, spec: RootSpec) -> X8
             x2apic=spec.wide_ids,
             hz=spec.hz,
             uart=spec.uart,
+            cleared=spec.cleared,
             user=user_cmdline,
         ),
         min(parsed.cmdline_size, where.cmdline.size - 1),

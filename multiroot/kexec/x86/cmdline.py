@@ -18,7 +18,8 @@ from multiroot.kexec.x86.parameters import Parameter, join, key, split
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What goes into it: the old root's `tsc_khz`, the new kernel's CONFIG_HZ (0: unknown), its port."""
+    """What goes into it: the old root's `tsc_khz`, the new kernel's CONFIG_HZ (0: unknown), its port,
+    CPU features that it is to do without."""
 
     root: int
     shared: int
@@ -26,6 +27,7 @@ class CommandLine:
     x2apic: bool
     hz: int = 0
     uart: int = 0
+    cleared: tuple[str, ...] = ()
     user: str = ""
 
     @property
@@ -77,6 +79,11 @@ OWN = (
         "its delays would be wrong",
     ),
     Own("dis_ucode_ldr", lambda _: "", "another half of its cores may run another root"),
+    Own(
+        "clearcpuid",
+        lambda line: ",".join(line.cleared) or None,
+        "its CPUs would write to its memory, whose ever it is later",
+    ),
     Own("nox2apic", lambda line: "" if line.x2apic else None, "its interrupts would reach other roots"),
     Own("multiroot.shared", lambda line: f"{line.shared:#x}", "it is where this root shares memory with it"),
     Own("multiroot.root", lambda line: str(line.root), "it is the root's number in the ledger"),

@@ -95,6 +95,20 @@ def test_cpuinfo() -> None:
     assert not cpus.are_wide(CPUINFO.replace("255", "254"))
 
 
+@pytest.mark.parametrize(
+    ("line", "without"),
+    [
+        ("quiet", ()),
+        ("clearcpuid=hfi", ("hfi",)),
+        ("quiet clearcpuid=smap,hfi panic=0", ("hfi",)),
+        ("clearcpuid=hfi clearcpuid=smap", ()),  # the last list is the one that the kernel reads
+        ("noclearcpuid=hfi", ()),
+    ],
+)
+def test_what_a_kernel_is_told_to_do_without(line: str, without: tuple[str, ...]) -> None:
+    assert X86.cpus.cleared(line) == without
+
+
 def kernel_head(release: bytes, pointer: int = 0x300) -> bytes:
     head = bytearray(0x800)
     head[0x202:0x206] = b"HdrS"

@@ -115,6 +115,11 @@ def test_memory_that_is_encrypted_is_refused(root: ctypes.CDLL) -> None:
     assert root.mr_host_check() == EOPNOTSUPP
 
 
+def test_cpus_that_write_to_memory_of_a_root_that_has_ended_are_refused(root: ctypes.CDLL) -> None:
+    ctypes.c_bool.in_dll(root, "feedback").value = True
+    assert root.mr_host_check() == EOPNOTSUPP
+
+
 @pytest.mark.parametrize(("hardware_id", "answer"), [(287, 0), (288, E2BIG), (1 << 31, E2BIG)])
 def test_cpus_beyond_the_ledger_are_refused(root: ctypes.CDLL, hardware_id: int, answer: int) -> None:
     ctypes.c_uint32.in_dll(root, "last_hardware_id").value = hardware_id

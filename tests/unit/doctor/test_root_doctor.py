@@ -141,6 +141,7 @@ ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
         ("cpu", "failed", "no virtual machines", replace("proc/cpuinfo", " svm", "")),
         ("cpu", "failed", "not an x86-64 CPU", replace("proc/cpuinfo", " lm", "")),
         ("machine", "failed", "tdx_host_platform", replace("proc/cpuinfo", " svm", " svm tdx_host_platform")),
+        ("machine", "failed", "whose ever it is later: hfi", replace("proc/cpuinfo", " svm", " svm hfi")),
         ("machine", "failed", "SEV-SNP", put(SNP, "Y")),
         ("machine", "failed", "TDX", put(TDX, "Y")),
         ("machine", "failed", "encrypts its memory", replace("proc/cmdline", "con", "mem_encrypt=on con")),

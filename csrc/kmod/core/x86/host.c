@@ -3,6 +3,7 @@
 #include <linux/cc_platform.h>
 #include <linux/cpumask.h>
 #include <linux/smp.h>
+#include <asm/cpufeature.h>
 #include <asm/processor.h>
 
 #include "compat.h"
@@ -29,7 +30,8 @@ static bool mr_host_is_by(u8 first, u8 second)
 /**
  * mr_host_check() - whether this machine can have several roots
  *
- * Return: 0; -EOPNOTSUPP: its memory is encrypted, or owned page by page; -E2BIG: the ledger has no place for a CPU.
+ * Return: 0; -EOPNOTSUPP: its memory is encrypted, or owned page by page, or CPUs write there by themselves;
+ * -E2BIG: the ledger has no place for a CPU.
  */
 int mr_host_check(void)
 {
@@ -45,6 +47,11 @@ int mr_host_check(void)
 	}
 	if (mr_host_is_by(X86_VENDOR_INTEL, X86_VENDOR_INTEL) && mr_host_has(KEYS, KEYS_OF_TDX)) {
 		pr_err("TDX is on: memory has owners that no other root knows of; turn it off in the firmware\n");
+		return -EOPNOTSUPP;
+	}
+	/* Of a table that it has been given once a package may remember the address even when it gets another. */
+	if (boot_cpu_has(X86_FEATURE_HFI)) {
+		pr_err("the CPUs write feedback (HFI) to this kernel's memory, whose ever it is later; boot with clearcpuid=hfi\n");
 		return -EOPNOTSUPP;
 	}
 	for_each_present_cpu(cpu) {

@@ -6,7 +6,7 @@ static struct kprobe *probes[8];
 static struct notifier_block *sleeper;
 static struct ftrace_ops *permanent;
 
-bool others_live, encrypted, probes_fail;
+bool others_live, encrypted, feedback, probes_fail;
 bool ftrace_enabled = true;
 u64 syscfg, keys;
 u32 last_hardware_id;

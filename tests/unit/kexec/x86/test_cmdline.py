@@ -24,8 +24,16 @@ def test_what_every_root_needs() -> None:
 
 def test_what_only_some_need() -> None:
     assert "nox2apic" in required(replace(SPEC, x2apic=True))
+    assert "clearcpuid=hfi" in required(replace(SPEC, cleared=("hfi",)))
     assert "lpj=8000000" in required(replace(SPEC, hz=250))
     assert not [word for word in required(SPEC) if word.startswith("lpj=")]
+
+
+def test_a_feature_that_no_root_may_use_is_not_given_back_by_the_user() -> None:
+    """The last list is the one that the kernel reads."""
+    with pytest.raises(BadRequestError, match="clearcpuid=smap can not be used"):
+        assemble(replace(SPEC, cleared=("hfi",), user="clearcpuid=smap"), 2047)
+    assert assemble(replace(SPEC, user="clearcpuid=smap"), 2047).endswith(" clearcpuid=smap")
 
 
 def test_the_users_part_comes_last() -> None:
@@ -110,7 +118,7 @@ def test_what_the_user_may_say(user: str) -> None:
     assert assemble(replace(SPEC, user=user), 2047).endswith(user)
 
 
-WHOLE = replace(SPEC, x2apic=True, hz=250)
+WHOLE = replace(SPEC, x2apic=True, hz=250, cleared=("hfi",))
 
 
 @pytest.mark.parametrize("spec", [WHOLE, replace(WHOLE, uart=1)])
