@@ -8,6 +8,7 @@
 #include <linux/msi.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
+#include <linux/rwsem.h>
 #include <linux/slab.h>
 
 #include "iommu/iommu.h"
@@ -64,12 +65,38 @@ static bool mr_vectors_remap_one(int irq, void *data)
 	return true;
 }
 
+/*
+ * Whoever has the VFIO file may have turned the device's memory off, and the table of its interrupts with it. As VFIO
+ * does for its own writes to the table, and in its order of locks: nobody turns it off or gets at it meanwhile. Returns
+ * the command register as it was, for mr_vectors_leave().
+ */
+static u16 mr_vectors_enter(struct vfio_pci_core_device *core)
+{
+	u16 command;
+
+	mutex_lock(&core->igate);
+	down_write(&core->memory_lock);
+	pci_read_config_word(core->pdev, PCI_COMMAND, &command);
+	if (!(command & PCI_COMMAND_MEMORY))
+		pci_write_config_word(core->pdev, PCI_COMMAND, command | PCI_COMMAND_MEMORY);
+	return command;
+}
+
+static void mr_vectors_leave(struct vfio_pci_core_device *core, u16 command)
+{
+	if (!(command & PCI_COMMAND_MEMORY))
+		pci_write_config_word(core->pdev, PCI_COMMAND, command);
+	up_write(&core->memory_lock);
+	mutex_unlock(&core->igate);
+}
+
 /* From now on Linux calls mr_vectors_write_msi() for each message of these interrupts, whenever it is written. */
 void mr_vectors_remap(struct vfio_pci_core_device *core)
 {
-	mutex_lock(&core->igate);
+	u16 command = mr_vectors_enter(core);
+
 	mr_vectors_each(core->pdev, mr_vectors_remap_one, core->pdev);
-	mutex_unlock(&core->igate);
+	mr_vectors_leave(core, command);
 }
 
 static bool mr_vectors_raise_one(int irq, void *data)
@@ -83,14 +110,14 @@ static bool mr_vectors_raise_one(int irq, void *data)
  */
 int mr_vectors_raise(struct vfio_pci_core_device *core)
 {
+	u16 command = mr_vectors_enter(core);
 	int raised;
 
-	mutex_lock(&core->igate);
 	/* Another root may have written its own addresses into the table before it gave up. */
 	if (mr_vectors_of(core->pdev))
 		pci_restore_msi_state(core->pdev);
 	raised = mr_vectors_each(core->pdev, mr_vectors_raise_one, NULL);
-	mutex_unlock(&core->igate);
+	mr_vectors_leave(core, command);
 	return raised;
 }
 

@@ -14,6 +14,7 @@ EINVAL = -22
 STOP, RUNNING, RESUMING = 1, 2, 4  # enum vfio_device_mig_state
 SOURCES = ("vfio/stream.c", "vfio/vectors.c", "vfio/migration.c")
 SIZE = 16
+MASTER, MEMORY = 4, 2  # of a function's command register
 RENDEZVOUS_S = 10
 
 
@@ -85,12 +86,21 @@ def test_of_two_writers_at_once_one_comes_after_the_other(stream: Stream, sizes:
     assert stream.write(b"y" * left) == left
 
 
-def test_descriptors_of_interrupts_are_used_while_vfio_can_not_free_them(library: ctypes.CDLL) -> None:
-    """VFIO makes and frees them under its igate, whenever another thread calls SET_IRQS."""
+@pytest.mark.parametrize("command", [MASTER | MEMORY, MASTER, 0])
+def test_interrupts_are_written_while_vfio_can_not_free_them_or_hide_their_table(
+    library: ctypes.CDLL, command: int
+) -> None:
+    """VFIO makes and frees descriptors under its igate, whenever another thread calls SET_IRQS. The VMM may
+    have turned the card's memory off, and may do so at any time: it is on for as long as that takes."""
+    for name in ("injected", "restored", "unguarded", "undecoded"):
+        ctypes.c_int.in_dll(library, name).value = 0
+    library.set_command(command)
     assert library.remap(2) & 0xFFFFFFFF == 0xFEE00010 | 2 << 5
     assert library.raise_all() == 3
-    numbers = [ctypes.c_int.in_dll(library, name).value for name in ("injected", "restored", "unguarded")]
-    assert numbers == [3, 1, 0]
+    names = ("injected", "restored", "unguarded", "undecoded")
+    numbers = [ctypes.c_int.in_dll(library, name).value for name in names]
+    assert numbers == [3, 1, 0, 0]
+    assert library.command() == command
 
 
 def test_a_device_goes_on_resuming_until_its_stream_is_whole(library: ctypes.CDLL, stream: Stream) -> None:

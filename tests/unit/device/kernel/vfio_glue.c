@@ -39,19 +39,27 @@ void end(struct file *file)
 	free(file);
 }
 
-/* The card's interrupts: VFIO makes and frees their descriptors with igate held. */
+/*
+ * The card's interrupts: VFIO makes and frees their descriptors with igate held. Their table is there while the card's
+ * memory is on, which VFIO turns on and off with memory_lock held.
+ */
 static struct msi_desc descriptors[VECTORS];
 static u32 table[VECTORS][4];
 static struct mr_vfio mine = {
-	.core = { .pdev = &card, .igate = __MUTEX_INITIALIZER(igate) },
+	.core = {
+		.pdev = &card,
+		.igate = __MUTEX_INITIALIZER(igate),
+		.memory_lock = { __MUTEX_INITIALIZER(memory_lock) },
+	},
 	.lock = __MUTEX_INITIALIZER(lock),
 	.state = VFIO_DEVICE_STATE_RUNNING,
 };
-int unguarded, injected, restored;
+int unguarded, undecoded, injected, restored;
 
 static void look(void)
 {
-	unguarded += !mine.core.igate.held;
+	unguarded += !mine.core.igate.held || !mine.core.memory_lock.lock.held;
+	undecoded += !(card.command & PCI_COMMAND_MEMORY);
 }
 
 int pci_msix_vec_count(struct pci_dev *pdev)
@@ -101,6 +109,17 @@ u32 remap(unsigned int vector)
 		descriptors[i] = (struct msi_desc){ .msi_index = i, .pci.mask_base = table };
 	mr_vectors_remap(&mine.core);
 	return table[vector][0];
+}
+
+/* What the VMM does to the card's command register. */
+void set_command(u16 command)
+{
+	card.command = command;
+}
+
+u16 command(void)
+{
+	return card.command;
 }
 
 int raise_all(void)

@@ -11,9 +11,35 @@ struct pci_bus;
 
 struct pci_dev {
 	u16 vendor, device;
+	u16 command;
 	bool msix_enabled;
 	char *driver_override;
 };
+
+#define PCI_COMMAND		4
+#define PCI_COMMAND_MEMORY	2
+
+static inline int pci_read_config_word(struct pci_dev *pdev, int where, u16 *value)
+{
+	assert(where == PCI_COMMAND);
+	*value = pdev->command;
+	return 0;
+}
+
+static inline int pci_write_config_word(struct pci_dev *pdev, int where, u16 value)
+{
+	assert(where == PCI_COMMAND);
+	pdev->command = value;
+	return 0;
+}
+
+/* Only ever written to here. */
+struct rw_semaphore {
+	struct mutex lock;
+};
+
+#define down_write(semaphore)	mutex_lock(&(semaphore)->lock)
+#define up_write(semaphore)	mutex_unlock(&(semaphore)->lock)
 
 struct vfio_device {
 	int unused;
@@ -37,6 +63,7 @@ struct vfio_pci_core_device {
 	struct vfio_device vdev;
 	struct pci_dev *pdev;
 	struct mutex igate;
+	struct rw_semaphore memory_lock;
 };
 
 struct msi_msg {
