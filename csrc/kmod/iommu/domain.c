@@ -10,6 +10,7 @@
 
 #include "compat.h"
 #include "iommu/iommu.h"
+#include "pci/pci.h"
 
 #define PAGE_SIZES	(SZ_4K | SZ_2M | SZ_1G)
 #define MSI_BASE	0xfee00000UL
@@ -265,7 +266,10 @@ static struct iommu_domain *mr_domain_alloc_by_type(unsigned int type)
 }
 #endif
 
-/* In the root that made the tables all devices are ours; in one that joined, those that it was handed. */
+/*
+ * In the root that made the tables all devices of segment 0 are ours; in one that joined, those that it was handed. A
+ * device of another segment would be given the tables of the one with its numbers.
+ */
 static struct iommu_device *mr_domain_probe_device(struct device *dev)
 {
 	struct pci_dev *pdev;
@@ -273,7 +277,7 @@ static struct iommu_device *mr_domain_probe_device(struct device *dev)
 	if (!dev_is_pci(dev))
 		return ERR_PTR(-ENODEV);
 	pdev = to_pci_dev(dev);
-	if (pci_domain_nr(pdev->bus) && mr_tables_find(pci_dev_id(pdev)) < 0)
+	if (!multiroot_pci_has_rid(pdev) || (pci_domain_nr(pdev->bus) && mr_tables_find(pci_dev_id(pdev)) < 0))
 		return ERR_PTR(-ENODEV);
 	return &mr_domain_iommu;
 }

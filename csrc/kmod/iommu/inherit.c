@@ -31,14 +31,14 @@ static int mr_inherit_stop(struct pci_dev *pdev)
 	return 0;
 }
 
-/* As this kernel shows it, whichever segment that is in. One that it does not show was silenced before (adopt.c). */
+/* As this kernel shows it, in segment 0 or one of its own. One that it does not show was silenced before (adopt.c). */
 static int mr_inherit_stop_function(u16 rid)
 {
 	struct pci_dev *pdev = NULL;
 	int err = 0;
 
 	for_each_pci_dev(pdev)
-		if (pci_dev_id(pdev) == rid)
+		if (pci_dev_id(pdev) == rid && multiroot_pci_has_rid(pdev))
 			err = mr_inherit_stop(pdev) ?: err;
 	return err;
 }

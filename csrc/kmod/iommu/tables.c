@@ -11,6 +11,7 @@
 #include "core/core.h"
 #include "iommu/iommu.h"
 #include "iommu/tables.h"
+#include "pci/pci.h"
 #include "shared.h"
 
 /*
@@ -164,11 +165,16 @@ int mr_tables_find(u16 rid)
 	return -ENOENT;
 }
 
-/* The same for a function, also when this root takes no part in any tables yet, or fails to. */
+/*
+ * The same for a function, also when this root takes no part in any tables yet, or fails to. One of another segment has
+ * none, whatever its numbers.
+ */
 int mr_tables_slot(struct pci_dev *pdev)
 {
 	/* Pairs with mr_tables_settle(). */
-	return smp_load_acquire(&mr_tables.settled) ? mr_tables_find(pci_dev_id(pdev)) : -ENOENT;
+	if (!smp_load_acquire(&mr_tables.settled) || !multiroot_pci_has_rid(pdev))
+		return -ENOENT;
+	return mr_tables_find(pci_dev_id(pdev));
 }
 
 /* From now on multiroot_vfio.ko sees the tables, whose mapping stays. */

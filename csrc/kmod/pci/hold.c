@@ -114,3 +114,16 @@ int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold)
 	return err;
 }
 EXPORT_SYMBOL_GPL(multiroot_pci_hold);
+
+/**
+ * multiroot_pci_has_rid() - whether all roots know a function by its bus, device and function
+ * @pdev: the function
+ *
+ * So it is in segment 0, and in a segment that was made for a function which this root was handed. In others, of the
+ * machine or of a driver (VMD), the same numbers are those of a different function.
+ */
+bool multiroot_pci_has_rid(const struct pci_dev *pdev)
+{
+	return !pci_domain_nr(pdev->bus) || mr_pci_is_handed(pdev->bus);
+}
+EXPORT_SYMBOL_GPL(multiroot_pci_has_rid);

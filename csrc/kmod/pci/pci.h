@@ -30,7 +30,8 @@ int mr_pci_remove(u32 segment);
 bool mr_pci_is_handed(const struct pci_bus *bus);
 void mr_pci_set_hold(struct pci_bus *bus, enum mr_pci_hold hold);
 
-/* hold.c, for the other modules: a filter before functions of either kind. */
+/* hold.c, for the other modules: a filter before functions of either kind, and which of them roots share. */
 int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold);
+bool multiroot_pci_has_rid(const struct pci_dev *pdev);
 
 #endif /* _MR_PCI_H */

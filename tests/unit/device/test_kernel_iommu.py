@@ -54,7 +54,7 @@ class Root:
 
     def did(self) -> bytes:
         """What happened to its card, a letter each."""
-        return (ctypes.c_char * 8).in_dll(self.library, "did").value
+        return (ctypes.c_char * 16).in_dll(self.library, "did").value
 
     def start(self) -> int:
         return int(self.library.start(U64(SIZE)))
@@ -373,6 +373,25 @@ def test_what_could_not_be_written_to_is_not_thought_stopped(first: Root, second
     second["fail_hold"] = 0
     assert second.library.inherit() == 1
     assert second.did() == b"HHMR"
+
+
+def test_functions_with_the_numbers_of_a_card_in_other_segments_are_not_the_card(
+    first: Root, second: Root
+) -> None:
+    """The machine's segments, or a driver's (VMD): what is attached there would be attached to the card."""
+    assert first.library.probed(False) == 1
+    assert first.attach(RAM)
+    assert first.library.probed(False) == first.library.owned_bits() == 1
+    assert second.library.probed(True) == 1
+
+
+def test_functions_with_the_numbers_of_a_card_in_other_segments_are_not_stopped_with_it(
+    first: Root, second: Root
+) -> None:
+    assert first.attach(RAM)
+    second.living(2)
+    assert second.library.inherit() == 1
+    assert second.did() == b"HMR"
 
 
 def test_without_the_claim_nothing_is_changed(first: Root) -> None:

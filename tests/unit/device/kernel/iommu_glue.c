@@ -248,33 +248,38 @@ int take_over(u32 rid, u32 from, u64 ram_base, u64 ram_size)
 	return call(MULTIROOT_IOMMU_IOC_SWITCH, &request);
 }
 
-/* A card of this root: what VFIO does with it. */
-static struct pci_bus bus = { .number = BUS };
-static struct pci_dev card = { .bus = &bus };
+/* A card of this root: what VFIO does with it. Two of its numbers in other segments: the machine's, and a driver's. */
+static struct pci_bus bus = { .number = BUS }, others[] = { { .domain = 1, .number = BUS }, { 0x10000, BUS } };
+static struct pci_dev card = { .bus = &bus }, strangers[] = { { .bus = &others[0] }, { .bus = &others[1] } };
 
 struct pci_dev *pci_next_dev(struct pci_dev *after)
 {
-	return after ? NULL : &card;
+	return !after ? &card : after == &card ? &strangers[0] : after == &strangers[0] ? &strangers[1] : NULL;
 }
 
-/* What happened to the card: H when its configuration space is free, M, R. */
-char did[8];
+bool multiroot_pci_has_rid(const struct pci_dev *pdev)
+{
+	return pdev == &card;
+}
+
+/* What happened to the card: H when its configuration space is free, M, R; in small letters: to one of the others. */
+char did[16];
 int fail_hold;
 
-static void note(char what)
+static void note(const struct pci_dev *pdev, char what)
 {
-	did[strlen(did)] = what;
+	did[strlen(did)] = pdev == &card ? what : what + 'a' - 'A';
 }
 
 int multiroot_pci_hold(struct pci_dev *pdev, enum mr_pci_hold hold)
 {
-	note(hold == MR_PCI_FREE ? 'H' : '?');
+	note(pdev, hold == MR_PCI_FREE ? 'H' : '?');
 	return fail_hold ? -ENOMEM : 0;
 }
 
 void pci_clear_master(struct pci_dev *pdev)
 {
-	note('M');
+	note(pdev, 'M');
 }
 
 int pci_read_config_word(struct pci_dev *pdev, int where, u16 *value)
@@ -284,7 +289,7 @@ int pci_read_config_word(struct pci_dev *pdev, int where, u16 *value)
 
 int pci_reset_function(struct pci_dev *pdev)
 {
-	note('R');
+	note(pdev, 'R');
 	return 0;
 }
 
@@ -307,6 +312,21 @@ void detach(struct iommu_domain *domain)
 {
 	block();
 	registered->default_domain_ops->free(domain);
+}
+
+/* A bit each that says what it is let do: the card, and the others. Linux asks when it finds a function. */
+int probed(bool in_its_own)
+{
+	bus.domain = in_its_own ? 2 : 0;
+	return !IS_ERR(registered->probe_device(&card.dev)) | !IS_ERR(registered->probe_device(&strangers[0].dev)) << 1 |
+	       !IS_ERR(registered->probe_device(&strangers[1].dev)) << 2;
+}
+
+/* The same of a VMM that has them by VFIO. */
+int owned_bits(void)
+{
+	return multiroot_iommu_owned(&card) | multiroot_iommu_owned(&strangers[0]) << 1 |
+	       multiroot_iommu_owned(&strangers[1]) << 2;
 }
 
 /* May VFIO touch the card? */
