@@ -7,7 +7,6 @@
 #include <linux/io.h>
 #include <linux/log2.h>
 #include <linux/pci.h>
-#include <linux/slab.h>
 #include <linux/string.h>
 #include <asm/pci.h>
 
@@ -18,12 +17,15 @@
 #define HEADER_END	0x40
 #define BARS_END	(PCI_BASE_ADDRESS_5 + 4)
 
-/* By segment; under the lock of main.c's calls. */
+/*
+ * By segment; under the lock of main.c's calls. It lies with the host bridge and goes with it: whoever has a reference
+ * to the function may come here, also when the segment has been taken away.
+ */
 struct handed {
 	struct list_head list;
 	struct multiroot_pci_function function;
 	struct pci_sysdata sysdata;	/* what bus->sysdata points to */
-	struct pci_bus *bus;
+	struct pci_host_bridge *bridge;
 	void __iomem *config;
 	struct resource numbers;
 	struct resource windows[MULTIROOT_PCI_BARS];
@@ -200,6 +202,14 @@ static struct handed *mr_pci_find(u32 segment)
 	return NULL;
 }
 
+/* Nobody has a reference to the function any more. */
+static void mr_pci_release(struct pci_host_bridge *bridge)
+{
+	struct handed *handed = pci_host_bridge_priv(bridge);
+
+	iounmap(handed->config);
+}
+
 static void mr_pci_forget(struct handed *handed)
 {
 	int i;
@@ -207,12 +217,12 @@ static void mr_pci_forget(struct handed *handed)
 	for (i = 0; i < MULTIROOT_PCI_BARS; i++)
 		if (handed->windows[i].parent)
 			release_resource(&handed->windows[i]);
-	iounmap(handed->config);
-	kfree(handed);
+	pci_free_host_bridge(handed->bridge);
 }
 
-static int mr_pci_add_windows(struct handed *handed, struct list_head *resources)
+static int mr_pci_add_windows(struct handed *handed)
 {
+	struct list_head *resources = &handed->bridge->windows;
 	int i;
 
 	handed->numbers = (struct resource){ .name = "multiroot", .flags = IORESOURCE_BUS };
@@ -249,61 +259,76 @@ static int mr_pci_reserve(struct pci_dev *pdev, void *data)
 	return err;
 }
 
-static int mr_pci_scan(struct handed *handed, struct list_head *resources)
+static void mr_pci_remove_bus(struct handed *handed)
 {
-	int err = -ENOMEM;
+	struct pci_bus *bus = handed->bridge->bus;
+
+	pci_stop_root_bus(bus);
+	pci_remove_root_bus(bus);
+}
+
+static int mr_pci_scan(struct handed *handed)
+{
+	int err;
 
 	pci_lock_rescan_remove();
-	handed->bus = pci_create_root_bus(NULL, handed->function.rid >> 8, &mr_pci_handed_ops, &handed->sysdata,
-					  resources);
-	if (handed->bus) {
-		pci_scan_child_bus(handed->bus);
-		pci_bus_claim_resources(handed->bus);
-		err = 0;
-		pci_walk_bus(handed->bus, mr_pci_reserve, &err);
-		if (!err) {
-			pci_bus_add_devices(handed->bus);
-		} else {
-			pci_stop_root_bus(handed->bus);
-			pci_remove_root_bus(handed->bus);
-			handed->bus = NULL;
-		}
+	err = pci_scan_root_bus_bridge(handed->bridge);
+	if (!err) {
+		pci_bus_claim_resources(handed->bridge->bus);
+		pci_walk_bus(handed->bridge->bus, mr_pci_reserve, &err);
+		if (!err)
+			pci_bus_add_devices(handed->bridge->bus);
+		else
+			mr_pci_remove_bus(handed);
 	}
 	pci_unlock_rescan_remove();
 	return err;
+}
+
+static struct handed *mr_pci_make(const struct multiroot_pci_function *function)
+{
+	struct pci_host_bridge *bridge = pci_alloc_host_bridge(sizeof(struct handed));
+	struct handed *handed;
+
+	if (!bridge)
+		return NULL;
+	handed = pci_host_bridge_priv(bridge);
+	handed->function = *function;
+	handed->sysdata.domain = function->segment;
+	handed->sysdata.node = NUMA_NO_NODE;
+	handed->command = PCI_COMMAND_MEMORY;
+	handed->hold = MR_PCI_HELD;
+	handed->bridge = bridge;
+	bridge->ops = &mr_pci_handed_ops;
+	bridge->sysdata = &handed->sysdata;
+	pci_set_host_bridge_release(bridge, mr_pci_release, NULL);
+	return handed;
 }
 
 /* Make the segment. -EINVAL, -EEXIST, -EBUSY when a BAR's place is taken here, -ENODEV when nothing answers. */
 int mr_pci_add(const struct multiroot_pci_function *function)
 {
 	struct handed *handed;
-	LIST_HEAD(resources);
 	int err;
 
 	if (!mr_pci_is_good(function))
 		return -EINVAL;
 	if (mr_pci_find(function->segment) || pci_find_bus(function->segment, function->rid >> 8))
 		return -EEXIST;
-	handed = kzalloc(sizeof(*handed), GFP_KERNEL);
+	handed = mr_pci_make(function);
 	if (!handed)
 		return -ENOMEM;
-	handed->function = *function;
-	handed->sysdata.domain = function->segment;
-	handed->sysdata.node = NUMA_NO_NODE;
-	handed->command = PCI_COMMAND_MEMORY;
-	handed->hold = MR_PCI_HELD;
 	handed->config = ioremap(function->config, CONFIG_SIZE);
 	err = handed->config ? 0 : -ENOMEM;
 	if (!err && mr_pci_live(handed, PCI_CAPABILITY_LIST, 1) == 0xff)
 		err = -ENODEV;
 	if (!err) {
 		handed->msix = mr_pci_find_msix(handed);
-		err = mr_pci_add_windows(handed, &resources);
+		err = mr_pci_add_windows(handed);
 	}
 	if (!err)
-		err = mr_pci_scan(handed, &resources);
+		err = mr_pci_scan(handed);
 	if (err) {
-		pci_free_resource_list(&resources);
 		mr_pci_forget(handed);
 		return err;
 	}
@@ -330,8 +355,7 @@ int mr_pci_remove(u32 segment)
 	handed->hold = MR_PCI_HELD;	/* whoever has it now, Linux is done with it */
 	list_del(&handed->list);
 	pci_lock_rescan_remove();
-	pci_stop_root_bus(handed->bus);
-	pci_remove_root_bus(handed->bus);
+	mr_pci_remove_bus(handed);
 	pci_unlock_rescan_remove();
 	mr_pci_forget(handed);
 	return 0;

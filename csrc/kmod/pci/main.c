@@ -19,21 +19,16 @@ static int mr_pci_call_claim(struct file *file, void *argument)
 
 static int mr_pci_call_add(struct file *file, void *argument)
 {
-	int err = mr_pci_add(argument);
-
-	if (!err)
-		__module_get(THIS_MODULE);
-	return err;
+	/* For good: whoever has a reference to the function, or gives the last one back, comes here at any time. */
+	__module_get(THIS_MODULE);
+	return mr_pci_add(argument);
 }
 
 static int mr_pci_call_remove(struct file *file, void *argument)
 {
 	const struct multiroot_pci_function *function = argument;
-	int err = mr_pci_remove(function->segment);
 
-	if (!err)
-		module_put(THIS_MODULE);
-	return err;
+	return mr_pci_remove(function->segment);
 }
 
 static const struct mr_ioctl mr_pci_call_table[] = {
