@@ -130,6 +130,7 @@ static int mr_domain_write_entry(int slot, u64 low, u64 high)
 		WRITE_ONCE(entry[0], 0);
 		WRITE_ONCE(entry[1], high);
 		WRITE_ONCE(entry[0], low);
+		mr_unit_write_back(entry, 2 * sizeof(*entry));
 		mr_unit_flush_contexts();
 		mr_unit_flush_domain(MR_DID_FIRST + slot);
 		mr_unit_flush_domain(MR_DID_THROUGH);

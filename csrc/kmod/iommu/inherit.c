@@ -57,6 +57,7 @@ static int mr_inherit_device(int slot, u32 owner)
 	err = mr_tables_take(slot, owner);
 	if (!err && entry && !(entry[0] & MR_ENTRY_TYPE)) {
 		WRITE_ONCE(entry[0], 0);
+		mr_unit_write_back(entry, sizeof(*entry));
 		mr_unit_flush_contexts();
 		mr_unit_flush_domain(MR_DID_FIRST + slot);
 	}

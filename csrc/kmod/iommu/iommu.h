@@ -49,6 +49,7 @@ bool mr_unit_can_remap(void);
 bool mr_unit_is_on(void);
 int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping);
 void mr_unit_turn_off(void);
+void mr_unit_write_back(void *table, size_t size);
 void mr_unit_flush_contexts(void);
 void mr_unit_flush_interrupts(void);
 void mr_unit_flush_domain(u16 did);

@@ -54,6 +54,7 @@ static void mr_remap_write_entry(int slot, u64 *entry, u64 low, u64 high)
 			WRITE_ONCE(entry[1], high);
 		}
 		WRITE_ONCE(entry[0], low);
+		mr_unit_write_back(entry, 2 * sizeof(*entry));
 		mr_unit_flush_interrupts();
 	}
 	mr_tables_unlock(flags);

@@ -137,6 +137,7 @@ static void mr_share_fill(const struct multiroot_iommu_start *start)
 	root = mr_tables_at(mr_tables.shared->root_table);
 	for (i = 0; i < 256; i++)
 		root[2 * i] = common | MR_ENTRY_PRESENT;
+	mr_unit_write_back(root, PAGE_SIZE);
 	/* With 32-bit APIC ids every interrupt would have to be remapped. */
 	if ((start->flags & MULTIROOT_IOMMU_REMAP) && mr_unit_can_remap() && !x2apic_enabled())
 		mr_tables.shared->remapping = mr_share_remapping_table();

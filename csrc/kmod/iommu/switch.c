@@ -109,6 +109,7 @@ static int mr_switch_over(struct multiroot_iommu_switch *request, int slot, phys
 	err = mr_tables_take(slot, request->from);
 	if (!err) {
 		WRITE_ONCE(entry[0], ours | MR_ENTRY_PRESENT);
+		mr_unit_write_back(entry, sizeof(*entry));
 		mr_unit_flush_contexts();
 		mr_unit_flush_domain(MR_DID_FIRST + slot);
 	}

@@ -77,6 +77,7 @@ void *mr_tables_at(phys_addr_t phys)
 phys_addr_t mr_tables_page(void)
 {
 	unsigned long index, flags;
+	void *page;
 
 	spin_lock_irqsave(&mr_tables.page_lock, flags);
 	index = find_first_zero_bit(mr_tables.used, mr_tables.part_pages);
@@ -85,7 +86,9 @@ phys_addr_t mr_tables_page(void)
 	spin_unlock_irqrestore(&mr_tables.page_lock, flags);
 	if (index >= mr_tables.part_pages)
 		return 0;
-	memset(mr_tables_at(mr_tables.base + mr_tables.part + index * PAGE_SIZE), 0, PAGE_SIZE);
+	page = mr_tables_at(mr_tables.base + mr_tables.part + index * PAGE_SIZE);
+	memset(page, 0, PAGE_SIZE);
+	mr_unit_write_back(page, PAGE_SIZE);
 	return mr_tables.base + mr_tables.part + index * PAGE_SIZE;
 }
 
@@ -112,11 +115,14 @@ unsigned long mr_tables_pages(void)
 phys_addr_t mr_tables_shared_page(void)
 {
 	u64 next = READ_ONCE(mr_tables.shared->next);
+	void *page;
 
 	if (!next || !PAGE_ALIGNED(next) || next >= MR_IOMMU_SHARED_END)
 		return 0;
 	mr_tables.shared->next = next + PAGE_SIZE;
-	memset(mr_tables_at(mr_tables.base + next), 0, PAGE_SIZE);
+	page = mr_tables_at(mr_tables.base + next);
+	memset(page, 0, PAGE_SIZE);
+	mr_unit_write_back(page, PAGE_SIZE);
 	return mr_tables.base + next;
 }
 
@@ -128,6 +134,7 @@ void mr_tables_fill_through(u64 *context)
 		context[2 * i + 1] = MR_WIDTH_48 | MR_ENTRY_DID(MR_DID_THROUGH);
 		context[2 * i] = MR_ENTRY_PRESENT | MR_ENTRY_THROUGH;
 	}
+	mr_unit_write_back(context, PAGE_SIZE);
 }
 
 phys_addr_t mr_tables_root(void)
@@ -234,6 +241,7 @@ static phys_addr_t mr_tables_own_context(u8 bus)
 		return 0;
 	mr_tables_fill_through(mr_tables_at(context));
 	WRITE_ONCE(root[2 * bus], context | MR_ENTRY_PRESENT);
+	mr_unit_write_back(&root[2 * bus], sizeof(*root));
 	mr_unit_flush_contexts();
 	return context;
 }

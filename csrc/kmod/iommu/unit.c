@@ -10,10 +10,12 @@
 #include <linux/processor.h>
 #include <linux/sizes.h>
 #include <linux/workqueue.h>
+#include <asm/cacheflush.h>
 
 #include "iommu/iommu.h"
 #include "vtd.h"
 
+#define ECAP_COHERENT	BIT_ULL(0)
 #define ECAP_QI		BIT_ULL(1)
 #define ECAP_IR		BIT_ULL(3)
 
@@ -81,6 +83,20 @@ void mr_unit_flush_domain(u16 did)
 void mr_unit_flush_interrupts(void)
 {
 	mr_unit_carry_out(ORDER_INTERRUPTS);
+}
+
+/**
+ * mr_unit_write_back() - have the unit see what was written to a table
+ * @table: where
+ * @size: bytes
+ *
+ * Comes before the order by which the unit forgets what it knew of it. A unit that is not coherent reads its tables
+ * past the caches of CPUs. Its queue is not meant by that, as Linux's own driver has it.
+ */
+void mr_unit_write_back(void *table, size_t size)
+{
+	if (!(mr_unit_ecap & ECAP_COHERENT))
+		clflush_cache_range(table, size);
 }
 
 static int mr_unit_command(u32 bit)

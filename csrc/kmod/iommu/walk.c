@@ -25,6 +25,12 @@ static u64 *mr_walk_entry_in(phys_addr_t table, int level, u64 iova)
 	return entries ? &entries[(iova >> mr_walk_shift_of(level)) & 511] : NULL;
 }
 
+static void mr_walk_put(u64 *entry, u64 value)
+{
+	WRITE_ONCE(*entry, value);
+	mr_unit_write_back(entry, sizeof(*entry));
+}
+
 /* The entry that translates iova, or the empty one where the way ends; its level in *level. */
 static u64 *mr_walk_descend(phys_addr_t top, u64 iova, int *level)
 {
@@ -115,7 +121,7 @@ static u64 *mr_walk_entry_for(phys_addr_t top, u64 iova, int wanted)
 			if (!table)
 				return NULL;
 			value = table | RIGHTS;
-			WRITE_ONCE(*entry, value);
+			mr_walk_put(entry, value);
 		}
 		entry = mr_walk_entry_in(value & ADDRESS, level - 1, iova);
 	}
@@ -148,7 +154,7 @@ int mr_walk_map(phys_addr_t top, u64 iova, u64 phys, u64 size, u64 rights, phys_
 			return -EEXIST;
 		*stale = value & ADDRESS;
 	}
-	WRITE_ONCE(*entry, phys | rights | (wanted > 1 ? LARGE : 0));
+	mr_walk_put(entry, phys | rights | (wanted > 1 ? LARGE : 0));
 	return 0;
 }
 
@@ -167,7 +173,7 @@ u64 mr_walk_unmap(phys_addr_t top, u64 iova)
 
 	if (!entry || !(READ_ONCE(*entry) & RIGHTS))
 		return 0;
-	WRITE_ONCE(*entry, 0);
+	mr_walk_put(entry, 0);
 	return 1ULL << mr_walk_shift_of(level);
 }
 

@@ -4,112 +4,20 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from iommu_roots import BASE, DEVICES, LOCK, PAGE, QUEUE, REGISTERS, ROOT_TABLE, SIZE, Machine, Root
 from kernel_code import U64, at_places, compiled
 
-BASE, SIZE, PAGE = 1 << 32, 8 << 20, 4096
-SHARED_END = 0x200000
-LOCK, REMAPPING, QUEUE, PARTS, DEVICES = 0x0C, 0x28, 0x30, 0x48, 0x50
-REGISTERS, ROOT_TABLE = 0x18, 0x20  # struct multiroot_iommu_tables
-RID, EPERM, EBUSY, ENODEV, ESTALE = 1 << 8, -1, -16, -19, -116
+EPERM, EBUSY, ENODEV, ESTALE = -1, -16, -19, -116
 EIO, ENOMEM, ENODATA = -5, -12, -61
 SECOND_US = 1_000_000
 RAM = 0x4000_0000  # of a VM
 SOURCES = ("main", "switch", "domain", "inherit", "walk", "remap", "share", "tables")
-
-
-class Root:
-    """One root's module."""
-
-    def __init__(self, path: Path, number: int, memory: ctypes.Array[ctypes.c_char]) -> None:
-        self.library = ctypes.CDLL(str(path))
-        self.number = number
-        ctypes.c_void_p.in_dll(self.library, "memory").value = ctypes.addressof(memory)
-        self.library.attach.restype = ctypes.c_void_p
-        self.library.owned.restype = self.library.remap.restype = ctypes.c_bool
-        self.living(1, 2)
-        ctypes.c_uint32.in_dll(self.library, "this_root").value = number
-
-    def living(self, *roots: int) -> None:
-        """What the ledger says to it."""
-        lives = (ctypes.c_ubyte * 16).in_dll(self.library, "lives")
-        for root in range(16):
-            lives[root] = root in roots
-
-    def __getitem__(self, name: str) -> int:
-        return ctypes.c_int.in_dll(self.library, name).value
-
-    def __setitem__(self, name: str, value: int) -> None:
-        ctypes.c_int.in_dll(self.library, name).value = value
-
-    @property
-    def waited_us(self) -> int:
-        return ctypes.c_ulong.in_dll(self.library, "waited_us").value
-
-    def did(self) -> bytes:
-        """What happened to its card, a letter each."""
-        return (ctypes.c_char * 16).in_dll(self.library, "did").value
-
-    def start(self) -> int:
-        return int(self.library.start(U64(SIZE)))
-
-    def join(self, peer: int) -> int:
-        self.living(peer, self.number)
-        return int(self.library.join(U64(SIZE)))
-
-    def attach(self, phys: int) -> ctypes.c_void_p:
-        return ctypes.c_void_p(self.library.attach(U64(PAGE), U64(phys)))
-
-    def take_over(self, giver: int, ram: int) -> int:
-        return int(self.library.take_over(RID, giver, U64(ram), U64(PAGE)))
-
-
-class Machine:
-    """Memory that outlives roots."""
-
-    def __init__(self, library: Path, folder: Path) -> None:
-        # Where the host's pages begin is where the machine's do.
-        self.raw = ctypes.create_string_buffer(SIZE + PAGE)
-        start = -ctypes.addressof(self.raw) % PAGE
-        self.memory = (ctypes.c_char * SIZE).from_buffer(self.raw, start)
-        self.library, self.folder = library, folder
-
-    def root(self, number: int) -> Root:
-        """A root comes up; a copy, so that its variables are its own."""
-        path = self.folder / f"root-{number}.so"
-        return Root(Path(shutil.copy(self.library, path)), number, self.memory)
-
-    def word(self, offset: int, size: int = 4) -> int:
-        return int.from_bytes(self.memory[offset : offset + size], "little")
-
-    def put(self, offset: int, value: int, size: int = 4) -> None:
-        self.memory[offset : offset + size] = value.to_bytes(size, "little")
-
-    @property
-    def parts(self) -> list[int]:
-        """Which root has each part."""
-        return [self.word(PARTS), self.word(PARTS + 4)]
-
-    @property
-    def context_at(self) -> int:
-        """Where the first device's context entry is."""
-        return self.word(DEVICES + 8, 8) - BASE
-
-    @property
-    def context(self) -> int:
-        """Its first word."""
-        return self.word(self.context_at, 8)
-
-    @property
-    def interrupt(self) -> int:
-        """First word of the remapping of the first device's first interrupt."""
-        return self.word(self.word(REMAPPING, 8) - BASE, 8)
 
 
 @pytest.fixture(scope="session")
@@ -392,6 +300,40 @@ def test_functions_with_the_numbers_of_a_card_in_other_segments_are_not_stopped_
     second.living(2)
     assert second.library.inherit() == 1
     assert second.did() == b"HMR"
+
+
+def test_a_unit_sees_tables_as_they_are_before_it_is_told_to_look(
+    machine: Machine, first: Root, second: Root
+) -> None:
+    """Also one that reads past the caches of CPUs: root, context and page tables, and those of interrupts."""
+    assert first["orders"]
+    assert first.attach(RAM)
+    assert first.library.remap(0)
+    assert machine.interrupt
+    domain = second.attach(RAM)
+    assert second.take_over(1, RAM) == 0
+    assert second.library.remap(1)
+    second.library.map_one_more(domain, U64(2 * PAGE), U64(RAM))
+    second.library.unmap_one(domain, U64(PAGE))
+    third = machine.root(3)
+    third.join(peer=2)
+    third.living(3)
+    assert third.library.inherit() == 1
+    assert third.attach(RAM)
+    assert third.library.block() == 0
+    assert machine.context == 0
+    assert [root["stale"] for root in (first, second, third)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("extended", "written"), [(1 << 1, 24), (1 << 1 | 1, 0)])
+def test_caches_are_written_back_where_the_unit_is_not_coherent(
+    unit: ctypes.CDLL, extended: int, written: int
+) -> None:
+    U64.in_dll(unit, "extended").value = extended
+    assert unit.mr_unit_open(U64(0xFED90000)) == 0
+    unit.mr_unit_write_back(ctypes.byref(U64()), ctypes.c_size_t(8))
+    unit.mr_unit_write_back(ctypes.byref(U64()), ctypes.c_size_t(16))
+    assert ctypes.c_int.in_dll(unit, "written_back").value == written
 
 
 def test_without_the_claim_nothing_is_changed(first: Root) -> None:

@@ -16,9 +16,12 @@
 extern struct miscdevice *const shim_device;
 
 char *memory;			/* at BASE, the same in all roots */
+char *seen;			/* what a unit sees of it that is not coherent, the same in all roots */
+u64 memory_size;
 int mapped;			/* of it, how many times */
 int fail_registration, fail_turning_on;
 int unit_on, unit_open, flushes, wild;
+int orders, stale;		/* to the unit; with a table that it does not see as it is */
 u64 unit_root_table;
 unsigned char lives[16];	/* roots, by number */
 int lock_changes;	/* whenever somebody waits for it */
@@ -163,8 +166,23 @@ bool mr_unit_is_on(void)
 	return unit_on;
 }
 
+void mr_unit_write_back(void *table, size_t size)
+{
+	size_t at = (char *)table - memory;
+
+	memcpy(seen + at, memory + at, size);
+}
+
+/* From now on the unit looks. The first page is nothing to it. */
+static void order(void)
+{
+	orders++;
+	stale += memcmp(seen + PAGE_SIZE, memory + PAGE_SIZE, memory_size - PAGE_SIZE) != 0;
+}
+
 int mr_unit_turn_on(phys_addr_t root_table, phys_addr_t remapping)
 {
+	order();
 	unit_on = !fail_turning_on;
 	return fail_turning_on ? -ETIMEDOUT : 0;
 }
@@ -177,15 +195,18 @@ void mr_unit_turn_off(void)
 void mr_unit_flush_contexts(void)
 {
 	flushes++;
+	order();
 	shim_at("flush_contexts");
 }
 
 void mr_unit_flush_interrupts(void)
 {
+	order();
 }
 
 void mr_unit_flush_domain(u16 did)
 {
+	order();
 }
 
 static int call_by(struct file *file, unsigned int command, void *argument)
@@ -301,6 +322,20 @@ struct iommu_domain *attach(u64 iova, u64 phys)
 	registered->default_domain_ops->map_pages(domain, iova, phys, PAGE_SIZE, 1, IOMMU_READ | IOMMU_WRITE, 0,
 						  &count);
 	return registered->default_domain_ops->attach_dev(domain, &card.dev) ? NULL : domain;
+}
+
+void map_one_more(struct iommu_domain *domain, u64 iova, u64 phys)
+{
+	size_t count = 0;
+
+	domain->ops->map_pages(domain, iova, phys, PAGE_SIZE, 1, IOMMU_READ, 0, &count);
+	domain->ops->iotlb_sync_map(domain, iova, PAGE_SIZE);
+}
+
+void unmap_one(struct iommu_domain *domain, u64 iova)
+{
+	domain->ops->unmap_pages(domain, iova, PAGE_SIZE, 1, NULL);
+	domain->ops->iotlb_sync(domain, NULL);
 }
 
 int block(void)

@@ -1,18 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* A unit whose only register that matters is the queue's end, and a queue with nobody's memory around it. */
+/* A unit that says what it can do and where its queue ends, and a queue with nobody's memory around it. */
 #include "iommu/iommu.h"
+#include "vtd.h"
 
 #define AROUND	0x80000
 #define NOBODYS	0x55
 
 static unsigned char pages[AROUND + PAGE_SIZE + AROUND] __aligned(4096);
 static u32 done;
-u64 tail;
-int outside;
+static char registers[PAGE_SIZE] __aligned(4096);
+u64 tail, extended;
+int outside, written_back;
+
+void *ioremap(phys_addr_t phys, size_t size)
+{
+	return registers;
+}
+
+void clflush_cache_range(void *from, unsigned int size)
+{
+	written_back += size;
+}
 
 u64 readq(const void *address)
 {
-	return tail;
+	switch ((uintptr_t)address % PAGE_SIZE) {
+	case 0:
+		return 0x10;	/* the version */
+	case VTD_CAP:
+		return BIT_ULL(10) | BIT_ULL(34);	/* four levels, 2 MiB */
+	case VTD_ECAP:
+		return extended;
+	default:
+		return tail;
+	}
 }
 
 /* Whatever it was told to do is done. */

@@ -50,3 +50,7 @@ int walk(phys_addr_t top)
 	leaves = 0;
 	return mr_walk_leaves(top, count, NULL);
 }
+
+void mr_unit_write_back(void *table, size_t size)
+{
+}

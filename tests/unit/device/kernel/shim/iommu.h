@@ -152,7 +152,8 @@ u64 readq(const void *address);
 void writeq(u64 value, void *address);
 #define readl(address)		((u32)readq(address))
 #define writel(value, address)	writeq(value, address)
-#define ioremap(phys, size)	NULL
+void *ioremap(phys_addr_t phys, size_t size);
+void clflush_cache_range(void *from, unsigned int size);
 #define iounmap(address)	do {} while (0)
 #define ilog2(x)		(63 - __builtin_clzll(x))
 #define read_poll_timeout_atomic(op, value, until, us, most, first, ...)	\
