@@ -89,14 +89,35 @@ static u32 mr_bridge_count(void)
 	return min_t(u32, mr_ledger->bridges, MULTIROOT_LEDGER_BRIDGES);
 }
 
+/* Under the lock of PCI rescans. */
+static void mr_bridge_remove_all(void)
+{
+	int i;
+
+	for (i = 0; i < MULTIROOT_LEDGER_BRIDGES; i++) {
+		if (!mr_bridges[i].bus)
+			continue;
+		pci_stop_root_bus(mr_bridges[i].bus);
+		pci_remove_root_bus(mr_bridges[i].bus);
+		mr_bridges[i].bus = NULL;
+	}
+	for (i = 0; i < MULTIROOT_LEDGER_WINDOWS; i++)
+		if (mr_bridge_windows[i].parent)
+			release_resource(&mr_bridge_windows[i]);
+}
+
+/* All or none: a bus without the others would look like PCI of this kernel's own, which nobody can add to. */
 static int mr_bridge_create_all(void)
 {
 	u32 i;
 	int err = 0;
 
+	if (mr_bridge_made)
+		return 0;
 	for (i = 0; !err && i < mr_bridge_count(); i++)
-		if (!mr_bridges[i].bus)
-			err = mr_bridge_create(i);
+		err = mr_bridge_create(i);
+	if (err)
+		mr_bridge_remove_all();
 	return err;
 }
 
@@ -188,18 +209,7 @@ int mr_bridge_let_in(u32 segment, u32 rid)
 
 void mr_bridge_exit(void)
 {
-	int i;
-
 	pci_lock_rescan_remove();
-	for (i = 0; i < MULTIROOT_LEDGER_BRIDGES; i++) {
-		if (!mr_bridges[i].bus)
-			continue;
-		pci_stop_root_bus(mr_bridges[i].bus);
-		pci_remove_root_bus(mr_bridges[i].bus);
-		mr_bridges[i].bus = NULL;
-	}
+	mr_bridge_remove_all();
 	pci_unlock_rescan_remove();
-	for (i = 0; i < MULTIROOT_LEDGER_WINDOWS; i++)
-		if (mr_bridge_windows[i].parent)
-			release_resource(&mr_bridge_windows[i]);
 }

@@ -135,16 +135,27 @@ static void mr_ecam_mark_above(const struct mr_ecam *ecam, u32 bus, unsigned lon
 			set_bit(rid, marks);
 }
 
-/* What this root has, but not by our bridges, it was handed; those are functions of segment 0 (multiroot_pci.ko). */
+/*
+ * What this root has, but not by our bridges, it was handed; those are functions of segment 0 (multiroot_pci.ko). Found
+ * anew each time: one that was to be handed, and was not, is a function like others.
+ */
 static void mr_ecam_find_handed(void)
 {
 	struct pci_dev *pdev = NULL;
+	int i;
 
+	for (i = 0; i < ARRAY_SIZE(mr_ecams) && mr_ecams[i]; i++) {
+		bitmap_zero(mr_ecams[i]->handed, MR_ECAM_FUNCTIONS);
+		bitmap_zero(mr_ecams[i]->held, MR_ECAM_FUNCTIONS);
+	}
 	for_each_pci_dev(pdev) {
 		struct mr_ecam *ecam = mr_ecam_of(0, pdev->bus->number);
 
 		/* A filter before it changes how a bus is written, not how it is read. */
 		if (!ecam || pdev->bus->ops->read == mr_ecam_read)
+			continue;
+		/* A domain that a driver made (VMD) has buses of its own; PCI itself has 16 bits for a segment. */
+		if (pci_domain_nr(pdev->bus) > U16_MAX)
 			continue;
 		set_bit(pci_dev_id(pdev), ecam->handed);
 		mr_ecam_mark_above(ecam, pdev->bus->number, ecam->held);

@@ -22,7 +22,7 @@ SOURCES = ("core/adopt.c", "core/ecam.c", "core/x86/conf1.c", "core/x86/iommu.c"
 STATUS, ROOT_TABLE, QUEUE_HEAD, QUEUE_TAIL, QUEUE, REMAPPING_TABLE = 0x1C, 0x20, 0x80, 0x88, 0x90, 0xB8
 FAULT_CONTROL, MASKED = 0x38, 1 << 31
 TE, QIE, IRE = 1 << 31, 1 << 26, 1 << 25
-CONTROL = 0x18  # of AMD's
+CONTROL, AMD_STATUS = 0x18, 0x2020
 PMEM, RAM = 0x8_0000_0000, 0x1234_5000
 
 
@@ -117,6 +117,27 @@ def test_functions_that_vms_brought_along_and_the_bridges_above_them_go_on(root:
     ]  # fmt: skip
 
 
+def test_a_function_that_was_to_be_handed_and_was_not_is_silenced_the_next_time(root: ctypes.CDLL) -> None:
+    """The root that gives dies: its child has made the function's segment by then, and takes it away."""
+    two_bridges(root)
+    root.hand(0x4100)
+    assert root.mr_adopt_inherit() == 0
+    done(root)
+    root.take_back()
+    assert root.mr_ecam_silence() == 0
+    assert {"silent4000", "silent4100"} <= set(done(root))
+    assert root.mr_ecam_show(0, 0x4100) == 0
+    assert root.seen(0, 0x4100) != ABSENT
+
+
+def test_a_bus_that_a_driver_made_has_none_of_the_functions_that_roots_share(root: ctypes.CDLL) -> None:
+    """Its domain is none of PCI's segments, and its numbers are those of other functions there."""
+    two_bridges(root)
+    root.show(0x10000, 0x4100)
+    assert root.mr_adopt_inherit() == 0
+    assert "silent4100" in done(root)
+
+
 def test_nothing_is_taken_where_devices_can_not_be_reached(root: ctypes.CDLL) -> None:
     two_bridges(root)
     root.bridge(0x2, 0, 0xFF)
@@ -173,6 +194,22 @@ def test_a_unit_of_amd_ends_its_logs_and_queues_and_then_itself(root: ctypes.CDL
     register(unit, CONTROL).value = 1 | 1 << 2 | 1 << 12 | 1 << 50 | 1 << 51 | kept
     assert root.mr_adopt_inherit() == 0
     assert done(root) == ["ioapic", f"unit={1 | 1 << 50 | kept:x}", f"unit={1 << 50 | kept:x}", "detached"]
+
+
+def test_a_unit_of_amd_that_did_not_stop_is_stopped_the_next_time(root: ctypes.CDLL) -> None:
+    """Until then nothing is given away, and its device table is emptied all the same."""
+    unit = root.unit(0, AMD)
+    register(unit, CONTROL).value = 1 | 1 << 2 | 1 << 12
+    register(unit, AMD_STATUS).value = 1 << 4
+    stuck = ctypes.c_bool.in_dll(root, "unit_stuck")
+    stuck.value = True
+    for _ in range(2):
+        assert root.mr_adopt_inherit() == ETIMEDOUT
+        assert memory(root, ZERO, MIB) == EBUSY
+    stuck.value = False
+    done(root)
+    assert root.mr_adopt_inherit() == 0
+    assert done(root)[-2:] == ["unit=0", "detached"]
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,11 @@ static int mr_iommu_amd_stop(void __iomem *unit)
 		return 0;
 	writeq(control & ~AMD_IN_MEMORY, unit + AMD_CONTROL);
 	err = readl_poll_timeout(unit + AMD_STATUS, status, !(status & AMD_RUNNING), 10, STOP_US);
-	writeq(control & ~(AMD_ENABLED | AMD_IN_MEMORY), unit + AMD_CONTROL);
-	return err ?: mr_iommu_amd_forget(readq(unit + AMD_DEVICE_TABLE));
+	err = err ?: mr_iommu_amd_forget(readq(unit + AMD_DEVICE_TABLE));
+	/* Until all is done it stays on: by that whoever tries again knows that something is left to do. */
+	if (!err)
+		writeq(control & ~(AMD_ENABLED | AMD_IN_MEMORY), unit + AMD_CONTROL);
+	return err;
 }
 
 /**

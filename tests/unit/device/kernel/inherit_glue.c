@@ -259,14 +259,25 @@ void function(int index, u32 segment, u32 rid, int type, int secondary, int subo
 	};
 }
 
-/* Shown in a segment of its own, by another module. */
-void hand(u32 rid)
+/* This kernel has it, by a bus of somebody else's. */
+void show(u32 domain, u32 rid)
 {
 	static struct pci_ops theirs;
 
-	buses[handed_count] = (struct pci_bus){ .domain = rid, .number = rid >> 8, .ops = &theirs };
+	buses[handed_count] = (struct pci_bus){ .domain = domain, .number = rid >> 8, .ops = &theirs };
 	handed[handed_count] = (struct pci_dev){ .bus = &buses[handed_count], .devfn = rid & 0xff };
 	handed_count++;
+}
+
+/* Shown in a segment of its own, by another module. */
+void hand(u32 rid)
+{
+	show(rid, rid);
+}
+
+void take_back(void)
+{
+	handed_count = 0;
 }
 
 char *unit(int index, u32 kind)

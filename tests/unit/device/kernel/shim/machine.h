@@ -40,6 +40,11 @@ struct pci_ops {
 struct pci_dev *pci_next_dev(struct pci_dev *pdev);
 #define for_each_pci_dev(pdev)	while (((pdev) = pci_next_dev(pdev)))
 
+static inline void bitmap_zero(unsigned long *map, unsigned long size)
+{
+	memset(map, 0, size / 8);
+}
+
 static inline void bitmap_fill(unsigned long *map, unsigned long size)
 {
 	memset(map, 0xff, size / 8);
