@@ -14,7 +14,7 @@ struct vm_area_struct;
 
 /* find.c */
 const struct range *mr_arena_range(void);
-int mr_arena_find(unsigned long start, unsigned long size);
+int mr_arena_find(unsigned long start, unsigned long size, unsigned long file_start, unsigned long file_size);
 
 /* map.c */
 unsigned long mr_arena_pages_shift(void);

@@ -2,7 +2,8 @@
 /*
  * multiroot_arena.ko: the arena as a device to map, for kernels that have no device-dax; PREEMPT_RT rules that out, for
  * it rules out huge pages. The memory is where device-dax would have it, so that roots with the one and with the other
- * share an arena. See docs/kernel-module.md.
+ * share an arena. The same for an arena that is a file of a file system with DAX: another root has that mounted, so
+ * this one can't. See docs/kernel-module.md.
  */
 #include <linux/fs.h>
 #include <linux/ioport.h>
@@ -22,6 +23,14 @@ MODULE_PARM_DESC(start, "physical address where the persistent memory (a namespa
 static unsigned long size;
 module_param(size, ulong, MR_BEGIN_MODE);
 MODULE_PARM_DESC(size, "its size in bytes");
+
+static unsigned long file_start;
+module_param(file_start, ulong, MR_BEGIN_MODE);
+MODULE_PARM_DESC(file_start, "where in the data of a namespace in fsdax mode the arena begins, a file, in bytes");
+
+static unsigned long file_size;
+module_param(file_size, ulong, MR_BEGIN_MODE);
+MODULE_PARM_DESC(file_size, "its size in bytes; 0: all data of a namespace in devdax mode is the arena");
 
 static struct dev_pagemap mr_arena_pages = { .type = MEMORY_DEVICE_GENERIC, .nr_range = 1 };
 
@@ -78,7 +87,7 @@ static int __mr_begin mr_arena_init(void)
 	void *memory;
 	int err;
 
-	err = mr_arena_find(start, size);
+	err = mr_arena_find(start, size, file_start, file_size);
 	if (err)
 		return err;
 	if (!request_mem_region(start, size, KBUILD_MODNAME)) {

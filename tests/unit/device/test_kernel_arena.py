@@ -18,6 +18,7 @@ START, SIZE = 0x1_0000_0000, 64 * MIB
 ENXIO, EINVAL = -6, -22
 KINDS = (1, 2)  # persistent memory, as the firmware tells of it and as memmap= does
 SIGNATURE = b"NVDIMM_DAX_INFO\0"
+FILE_SIGNATURE = b"NVDIMM_PFN_INFO\0"  # of a namespace in fsdax mode
 
 
 class Range(ctypes.Structure):
@@ -40,9 +41,11 @@ class Finder:
         block = (ctypes.c_ubyte * 4096).in_dll(self.library, "info")
         block[:] = signature.ljust(56, b"\0") + struct.pack("<Q12xI", data, pad) + bytes(4096 - 80)
 
-    def find(self, start: int = START, size: int = SIZE) -> tuple[int, int] | int:
-        """Where the data begins and ends, or a negative error."""
-        error = int(self.library.mr_arena_find(U64(start), U64(size)))
+    def find(
+        self, start: int = START, size: int = SIZE, file: tuple[int, int] = (0, 0)
+    ) -> tuple[int, int] | int:
+        """Where the data begins and ends, or that file (start, size) in it; or a negative error."""
+        error = int(self.library.mr_arena_find(*map(U64, (start, size, *file))))
         found = self.library.mr_arena_range().contents
         return error or (found.start, found.end + 1)
 
@@ -98,11 +101,45 @@ def test_data_that_does_not_begin_in_it(finder: Finder, data: int) -> None:
     assert finder.find() == EINVAL
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, SIZE))
-def test_nothing_outside_is_ever_found(library: Path, data: int, pad: int, size: int) -> None:
+def test_a_file_of_a_file_system_with_dax(finder: Finder) -> None:
+    finder.info(FILE_SIGNATURE)
+    data = START + HUGE_PAGE
+    assert finder.find(file=(HUGE_PAGE, MIB * 9)) == (data + HUGE_PAGE, data + HUGE_PAGE + 8 * MIB)
+    assert finder.find(file=(0, SIZE - HUGE_PAGE)) == (data, START + SIZE)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        (4096, HUGE_PAGE),
+        (0, MIB),
+        (HUGE_PAGE, SIZE - HUGE_PAGE),
+        (SIZE, HUGE_PAGE),
+        (2**64 - HUGE_PAGE, 2 * HUGE_PAGE),
+        (0, 2**64 - 1),
+    ],
+)
+def test_a_file_that_is_no_whole_pages_in_the_namespace(finder: Finder, file: tuple[int, int]) -> None:
+    finder.info(FILE_SIGNATURE)
+    assert finder.find(file=file) == EINVAL
+
+
+def test_a_file_is_in_no_namespace_in_devdax_mode(finder: Finder) -> None:
+    finder.info()
+    assert finder.find(file=(0, HUGE_PAGE)) == ENXIO
+
+
+ANY = st.integers(0, 2**64 - 1)
+IN_IT = st.integers(0, SIZE)
+
+
+@given(ANY, st.integers(0, 2**32 - 1), IN_IT, st.tuples(ANY | IN_IT, ANY | IN_IT))
+def test_nothing_outside_is_ever_found(
+    library: Path, data: int, pad: int, size: int, file: tuple[int, int]
+) -> None:
     finder = Finder(ctypes.CDLL(str(library)))
-    finder.info(data=data, pad=pad)
-    found = finder.find(size=size)
+    finder.info(FILE_SIGNATURE if file[1] else SIGNATURE, data, pad)
+    found = finder.find(size=size, file=file)
     if not isinstance(found, int):
         assert START < found[0] < found[1] <= START + size
         assert not found[0] % HUGE_PAGE

@@ -14,6 +14,11 @@ struct range {
 	u64 start, end;
 };
 
+static inline u64 range_len(const struct range *range)
+{
+	return range->end - range->start + 1;
+}
+
 int region_intersects(u64 start, size_t size, unsigned long flags, unsigned long desc);
 
 static inline u64 le64_to_cpup(const __le64 *p)
