@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The device (or, in tests, the file) that an arena lies in, and mappings of it."""
+"""The device or file that an arena lies in, and mappings of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
+from multiroot.arena import dax_file
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.units import HUGE_PAGE
 
@@ -20,9 +22,32 @@ _MADV_POPULATE_WRITE = 23  # madvise(2), since Linux 5.14; Python has no name fo
 _MAKE_ONE = "make one: ndctl create-namespace -f -e namespace0.0 -m devdax -M mem -a 2M"
 
 
+class Kind(StrEnum):
+    """What shows this root the arena."""
+
+    DEVICE_DAX = "device-dax"
+    OWN = "multiroot's own device"
+    FILE = "a file of ext4 with DAX"
+    PLAIN = "a file"  # in tests
+
+    @property
+    def pins(self) -> bool:
+        """Whether its pages can stay pinned, which VFIO needs and file systems with DAX don't allow."""
+        return self is not Kind.FILE
+
+
+def kind_of(node: Path) -> Kind:
+    """What kind of backing a path is."""
+    if node == dax_file.FILE:
+        return Kind.FILE
+    if not node.is_char_device():
+        return Kind.PLAIN
+    return Kind.OWN if node.name == OWN_DEVICE else Kind.DEVICE_DAX
+
+
 @dataclass(frozen=True)
 class DaxDevice:
-    """A device-DAX instance, or our own device, which has the same attributes.
+    """A device-DAX instance, or our own device, which has the same attributes; or a file like one.
 
     Sizes in bytes; `physical` is the machine address where it begins.
     """
@@ -31,15 +56,17 @@ class DaxDevice:
     size: int
     physical: int
     align: int
+    kind: Kind = Kind.DEVICE_DAX
 
 
 def find_device(top: Path = Path("/")) -> DaxDevice:
     """The one device-DAX instance of this machine, by sysfs (Documentation/ABI/testing/sysfs-bus-dax).
 
-    Where the kernel has no device-dax it is our own device. `top` is the folder in which sysfs is /sys.
+    Where the kernel has no device-dax it is our own device, and in a root that has the file system with the
+    arena mounted it is the file in that. `top` is the folder in which sysfs is /sys.
 
     Raises BadRequestError when there is no persistent memory in devdax mode or its alignment does not suit,
-    ConflictError when there are several.
+    ConflictError when there are several, or when a file does not lie as an arena has to.
     """
     found = find_devices(top)
     if not found:
@@ -48,11 +75,16 @@ def find_device(top: Path = Path("/")) -> DaxDevice:
         names = ", ".join(path.name for path in found)
         raise ConflictError(f"several devdax devices, the arena could be on any: {names}", "leave one")
     path = found[0]
+    mount = dax_file.mount_of(top)
+    if mount and path == dax_file.under(top):
+        begin = dax_file.address(mount, top)
+        return DaxDevice(dax_file.FILE, path.stat().st_size, begin, HUGE_PAGE, Kind.FILE)
     device = DaxDevice(
         node=Path("/dev") / path.name,
         size=_number(path / "size"),
         physical=_number(path / "resource"),
         align=_number(path / "align"),
+        kind=Kind.OWN if path.name == OWN_DEVICE else Kind.DEVICE_DAX,
     )
     if device.align != HUGE_PAGE:
         raise BadRequestError(f"{device.node} is aligned to {device.align:#x}, not to 2 MiB", _MAKE_ONE)
@@ -60,9 +92,10 @@ def find_device(top: Path = Path("/")) -> DaxDevice:
 
 
 def find_devices(top: Path = Path("/")) -> list[Path]:
-    """All device-DAX instances of this machine, and our own device, as folders in sysfs."""
+    """All device-DAX instances of this machine, and our own device, as folders in sysfs; and the file."""
     dax = [path for path in (top / "sys/bus/dax/devices").glob("dax*") if _driver(path) == "device_dax"]
-    return [*sorted(dax), *(top / "sys/class/misc").glob(OWN_DEVICE)]
+    file = [dax_file.under(top)] if dax_file.mount_of(top) else []
+    return [*sorted(dax), *(top / "sys/class/misc").glob(OWN_DEVICE), *file]
 
 
 def _driver(path: Path) -> str:

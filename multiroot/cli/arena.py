@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from multiroot.arena.arena import Arena, Entry
 
 device_option = click.option(
-    "--device", type=click.Path(path_type=Path), help="The devdax device (default: the only one there is)."
+    "--device", type=click.Path(path_type=Path), help="The device or file (default: the only one there is)."
 )
 
 
@@ -38,7 +38,7 @@ def show(device: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(data)
         return
-    say(f"{data['device']}: {format_size(data['size'])}, {data['uuid']}")
+    say(f"{data['device']} ({data['backend']}): {format_size(data['size'])}, {data['uuid']}")
     rows = [
         (
             entry["name"],
@@ -73,12 +73,14 @@ def format_device(device: Path | None, force: bool) -> None:
 def arena_json(device: Path) -> dict[str, Any]:
     """The arena on `device` as plain data; raises BadRequestError if there is none."""
     from multiroot.arena.arena import Arena
+    from multiroot.arena.backing import kind_of
     from multiroot.device.handle import has_ended
 
     found = Arena(device, 0, has_ended)
     try:
         return {
             "device": str(device),
+            "backend": kind_of(device).value,
             "size": found.size,
             "uuid": str(found.superblock.uuid),
             "extents": [

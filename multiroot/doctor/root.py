@@ -151,7 +151,7 @@ class RootDoctor:
 
     def _arena(self) -> Answer:
         found = backing.find_device(self.top)
-        where = f"{found.node}, {format_size(found.size)} at {found.physical:#x}"
+        where = f"{found.node} ({found.kind}), {format_size(found.size)} at {found.physical:#x}"
         lost = self._lost(self.top / str(found.node).lstrip("/"))
         if lost:
             mend = "free their memory: " + "; ".join(f"multiroot vm forget {name}" for name in lost)

@@ -98,6 +98,7 @@ class Devices:
         """
         rid = parse_address(device)
         address = self._functions.need(rid)
+        self._check_pins()
         self._take_part()
         self._functions.check(address)
         owner = self._iommu.owner(rid)
@@ -129,6 +130,7 @@ class Devices:
             raise ConflictError(f"the giver describes devices in version {state.version}, we in {VERSION}")
         if rid != state.function.rid:
             raise BadRequestError(f"the giver describes another device than {device}")
+        self._check_pins()
         unit = self._join(state)
         if unit.capabilities != state.capabilities:
             raise ConflictError("the giver sees an IOMMU of other capabilities")
@@ -238,6 +240,16 @@ class Devices:
                 "this root knows of no IOMMU: its firmware has no table DMAR",
                 "in a machine that has one, start the first VM with a device in the first root",
             ) from error
+
+    @staticmethod
+    def _check_pins() -> None:
+        """Raises ConflictError where VFIO can't have guests' memory, before anything has changed."""
+        found = find_device()
+        if not found.kind.pins:
+            raise ConflictError(
+                f"VMs own no devices here: VFIO can't pin their memory, for the arena is {found.kind}",
+                "start such a VM where the arena is /dev/dax* or /dev/multiroot-arena",
+            )
 
     def _check_warnings(self) -> None:
         """Raises ConflictError when this kernel would panic at what it says of an IOMMU that comes late."""

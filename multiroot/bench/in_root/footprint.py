@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiroot import bugs
+from multiroot.arena import dax_file
 from multiroot.arena.backing import OWN_DEVICE
 from multiroot.plan import iomem
 
 _KIB = 1024
-_ARENAS = ("/dev/dax", f"/dev/{OWN_DEVICE}")
+_ARENAS = ("/dev/dax", f"/dev/{OWN_DEVICE}", str(dax_file.FILE))
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+\s*(.*)")
 _AGENT = "multirootd"
 

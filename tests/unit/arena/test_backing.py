@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from multiroot.arena import backing
-from multiroot.arena.backing import Backing, DaxDevice, find_device
+from multiroot.arena.backing import Backing, DaxDevice, Kind, find_device
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.units import GIB, HUGE_PAGE
+
+OWN = Path("/dev/multiroot-arena")
 
 
 def device(root: Path, name: str, driver: str = "device_dax", align: int = HUGE_PAGE) -> None:
@@ -35,7 +37,7 @@ def test_the_one_device(tmp_path: Path) -> None:
 
 def test_a_kernel_without_device_dax_has_a_device_of_ours(tmp_path: Path) -> None:
     own_device(tmp_path)
-    assert find_device(tmp_path) == DaxDevice(Path("/dev/multiroot-arena"), GIB, 0x240000000, HUGE_PAGE)
+    assert find_device(tmp_path) == DaxDevice(OWN, GIB, 0x240000000, HUGE_PAGE, Kind.OWN)
 
 
 def test_both_kinds_are_several(tmp_path: Path) -> None:

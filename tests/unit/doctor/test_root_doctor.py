@@ -82,7 +82,7 @@ def test_a_root_without_module_and_agent(top: Path) -> None:
     assert all(finding.status is Status.OK for name, finding in found.items() if name not in failed)
     assert found["module"].mend == "modprobe multiroot"
     assert found["carve"].found == "256 MiB at 0x28000000 (reserved at boot), CPUs 2-3"
-    assert found["arena"].found == "/dev/dax0.0, 382 MiB at 0x100200000"
+    assert found["arena"].found == "/dev/dax0.0 (device-dax), 382 MiB at 0x100200000"
     assert found["hotplug"].found == "of CPUs 0-3 these can go offline: 1-3"
 
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multiroot.arena.allocator import Extent
+from multiroot.arena.backing import Kind
 from multiroot.device.passthrough import Bar, Function, Translation, segment_of
 from multiroot.device.uapi import Ecam
 from multiroot.errors import ConflictError, MultirootError
@@ -98,7 +99,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(module, "load_modules", lambda: None)
-    monkeypatch.setattr(module, "find_device", lambda: SimpleNamespace(physical=0))
+    monkeypatch.setattr(module, "find_device", lambda: SimpleNamespace(physical=0, kind=Kind.DEVICE_DAX))
     return Machine(tmp_path, Unit({CARD: ME, DISK: DEAD}))
 
 
@@ -175,6 +176,21 @@ def test_what_the_living_peer_owns_is_not_inherited(machine: Machine) -> None:
     assert machine.unit.owners == {CARD: PEER, DISK: ME}
 
 
+def test_an_arena_whose_pages_nobody_may_pin_is_refused_before_anything_changes(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VFIO would refuse it later, when tables were made and the function had lost its driver."""
+    monkeypatch.setattr(module, "find_device", lambda: SimpleNamespace(physical=0, kind=Kind.FILE))
+    monkeypatch.setattr(module, "load_modules", lambda: pytest.fail("modules loaded for nothing"))
+    with pytest.raises(ConflictError, match="a file of ext4 with DAX") as refused:
+        owned_by_vm(machine, CARD)
+    assert "/dev/multiroot-arena" in refused.value.hint
+    with pytest.raises(ConflictError, match="a file of ext4 with DAX"):
+        machine.devices().prepare("01:00.0", told())
+    assert machine.unit.calls == []
+    assert not (machine.top / "run").exists()
+
+
 def owned_by_vm(machine: Machine, rid: int) -> str:
     """Make a function ready for a VM, one that needs no further check."""
     machine.show("0000:01:00.0")
@@ -206,11 +222,15 @@ def test_virtual_functions_of_the_other_roots_vms_end_with_their_card(machine: M
     assert machine.devices().staying() == {"0000:01:10.0": "0000:01:00.0"}
 
 
+def told() -> DeviceState:
+    """What a giver says of the card."""
+    tables = TABLES_EXTENT
+    return DeviceState(VERSION, FUNCTION, tables, tables.offset, 7, Translation(DEAD, 16, 0, 0, 0, 0, 0))
+
+
 def test_an_agent_that_is_restarted_describes_a_handed_function_as_it_was_told(machine: Machine) -> None:
     machine.show(HANDED)
-    tables = TABLES_EXTENT
-    told = DeviceState(VERSION, FUNCTION, tables, tables.offset, 7, Translation(DEAD, 16, 0, 0, 0, 0, 0))
-    assert machine.devices().prepare("01:00.0", told) == HANDED
+    assert machine.devices().prepare("01:00.0", told()) == HANDED
     # Nothing of it can be read from this root's sysfs.
     assert machine.devices().describe("01:00.0", Extent(0, 4096)).function == FUNCTION
 
