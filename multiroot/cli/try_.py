@@ -61,9 +61,10 @@ class Asked:
 
     def wanted(self, lab: LabChoice, command: tuple[str, ...]) -> Wanted:
         """The trial. Raises BadRequestError for what cannot be, UsageError for what contradicts itself."""
+        from multiroot.lab.backends import Backend
         from multiroot.lab.lab import check_names, chosen_recipe, own_kernels
         from multiroot.workbench import carry, kernel_build
-        from multiroot.workbench.wanted import VM_MEMORY, Backend, Until, Wanted, Where
+        from multiroot.workbench.wanted import VM_MEMORY, Until, Wanted, Where
 
         if self.kselftest and command:
             raise click.UsageError("--kselftest runs in place of CMD.")
@@ -170,10 +171,11 @@ class Asked:
 )
 @click.option(
     "--backend",
-    type=click.Choice(["default", "own"]),
+    type=click.Choice(["default", "own", "ext4"]),
     default="default",
     show_default=True,
-    help="What shows the arena: device-dax where a kernel has it, or always multiroot's own device.",
+    help="What shows the arena: device-dax where a kernel has it; or always multiroot's own device; or a file"
+    " of ext4 with DAX in the first root, and that device in later ones.",
 )
 @click.option(
     "--carry", "carried", multiple=True, type=click.Path(path_type=Path), help="A file to lie beside CMD."

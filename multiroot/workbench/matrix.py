@@ -22,10 +22,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from multiroot.errors import BadRequestError
 from multiroot.lab import kernels, lab, paths, recipes
 from multiroot.lab.artifacts import digest_tree
+from multiroot.lab.backends import Backend
 from multiroot.lab.recipes import Recipe
 from multiroot.workbench import carry, kselftest
 from multiroot.workbench.allowed import allow_list_of
-from multiroot.workbench.wanted import Backend, Until, Where
+from multiroot.workbench.wanted import Until, Where
 
 USUAL = "default"  # the kernel that the lab's guests have, as "default" is its usual machine
 # What makes cells: names in the file, and the fields of a matrix and of a cell, in the order of these.

@@ -25,18 +25,6 @@ class Where(StrEnum):
     WORKSTATION = "workstation"
 
 
-class Backend(StrEnum):
-    """What shows a root its arena: device-dax where the kernel has it, or always our own device."""
-
-    DEFAULT = "default"
-    OWN = "own"
-
-    def appended(self, words: str) -> str:
-        """What a root's command line gets, beside `words`."""
-        own = "multirootd.own-arena" if self is Backend.OWN else ""
-        return f"{words} {own}".strip()
-
-
 class Until(IntEnum):
     """How far the machine has come when the command runs; each step after those before it."""
 

@@ -54,7 +54,7 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
         ('old = "5.4"\nnew = "6.1"\n', "no kernel called '5.4'"),
         ('old = "6.1"\nnew = []\n', "new must hold at least 1"),
         ('old = "6.1"\nnew = "6.1"\nmachine = "none"\n', "no machine called 'none'"),
-        ('old = "6.1"\nnew = "6.1"\nbackend = "ext4"\n', "no backend 'ext4', there is default, own"),
+        ('old = "6.1"\nnew = "6.1"\nbackend = "xfs"\n', "no backend 'xfs', there is default, own, ext4"),
         ('old = "6.1"\nnew = "6.1"\nguest = "5.4"\n', "no kernel called '5.4'"),
         ('old = "6.1"\nnew = "6.1"\nin = "guest"\n', "no in 'guest', there is old, new, vm, workstation"),
         ('old = "6.1"\nnew = "6.1"\nuntil = "end"\n', "no until 'end'"),
