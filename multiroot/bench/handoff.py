@@ -28,6 +28,7 @@ from multiroot.errors import BadRequestError
 from multiroot.lab import disk_image
 from multiroot.lab import lab as labs
 from multiroot.lab.agents import Agents
+from multiroot.lab.backends import Backend
 from multiroot.lab.lab import Lab
 from multiroot.phases import Phases
 from multiroot.rpc.v1 import vm_pb2
@@ -37,7 +38,7 @@ from multiroot.vm.definition import DIRECT, OVMF, SEABIOS, check_firmware
 DIRTY_NEEDS = 256 * MIB
 DEBIAN_NEEDS = 512 * MIB
 UEFI_NEEDS = 256 * MIB
-_LISTS = ("contenders", "ram", "machine", "firmware", "guest")
+_LISTS = ("contenders", "ram", "machine", "firmware", "guest", "backend")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Kind:
 class Options:
     """`ram` in bytes; each size is measured with each machine, each firmware and each guest. UEFI has 256 MiB
     or more, a Debian 512 MiB, a firmware and a disk of the workstation's as persistent memory. `dirty`: MiB/s
-    that the guest rewrites, `tick`: ms from one of its ticks to the next.
+    that the guest rewrites, `tick`: ms from one of its ticks to the next. A machine has one backend of the
+    arena, so each boot has a machine for each.
     """
 
     lab: labs.Options
@@ -65,6 +67,7 @@ class Options:
     machine: tuple[str, ...] = ("q35",)
     firmware: tuple[str, ...] = (DIRECT,)
     guest: tuple[str, ...] = (workload.TICKER,)
+    backend: tuple[str, ...] = (Backend.DEFAULT.value,)
     rounds: int = 5
     boots: int = 1
     seed: int = 1
@@ -87,18 +90,29 @@ class Options:
         for guest in self.guest:
             if guest not in workload.GUESTS:
                 raise BadRequestError(f"no guest {guest!r}", f"there are: {', '.join(workload.GUESTS)}")
+        self._check_backends()
         if workload.DEBIAN in self.guest and {*OF_ITS_OWN, KEXEC} & {*self.contenders}:
             raise BadRequestError(
                 f"{', '.join(OF_ITS_OWN)} and {KEXEC} are for the ticker",
                 "name the others: --contenders multi-root,in-place",
             )
-        if self.fresh and len(self.kinds()) > 1:
+        if self.fresh and len(self.kinds()) * len(self.backend) > 1:
             raise BadRequestError(
-                "--fresh measures one kind of VM", "name one of each: size, machine, firmware, guest"
+                "--fresh measures one kind of VM", "name one of each: size, machine, firmware, guest, backend"
             )
         if self.dirty and min(self.ram) < DIRTY_NEEDS:
             raise BadRequestError("a guest that dirties memory does not fit into less than 256M", "say --ram")
         return self
+
+    def _check_backends(self) -> None:
+        known = [each.value for each in Backend]
+        for backend in self.backend:
+            if backend not in known:
+                raise BadRequestError(f"no backend {backend!r}", f"there are: {', '.join(known)}")
+        if {KEXEC} & {*self.contenders} and {*self.backend} - {Backend.DEFAULT.value}:
+            raise BadRequestError(
+                f"{KEXEC} finds VMs by device-dax alone", "name the others: --contenders multi-root,in-place"
+            )
 
     def data(self) -> dict[str, Any]:
         """As kept in a run's header."""
@@ -106,12 +120,13 @@ class Options:
         kept["lab"] = {"kernel": self.lab.kernel, "kernels": list(self.lab.kernels)}
         return {**kept, **{name: list(kept[name]) for name in _LISTS}}
 
-    def kinds(self) -> list[Kind]:
-        """All kinds of VM, each labelled with what not all have in common."""
+    def kinds(self, backend: str = "") -> list[Kind]:
+        """All kinds of VM, each labelled with what not all have in common. `backend`: of the machine."""
         made = []
         for ram, machine, firmware, guest in product(self.ram, self.machine, self.firmware, self.guest):
             words = [format_size(ram)] * (len(self.ram) > 1) + [machine] * (len(self.machine) > 1)
             words += [firmware] * (len(self.firmware) > 1) + [guest] * (len(self.guest) > 1)
+            words += [backend] * (len(self.backend) > 1)
             kind = Kind(ram, machine, " ".join(words), firmware, guest)
             if guest == workload.DEBIAN:
                 started_by = SEABIOS if firmware == DIRECT else firmware
@@ -142,13 +157,19 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
     wanted = replace(options.lab, vms=1, vm_memory=options.arena)
     with closing(Recorder(out / "samples.jsonl")) as recorder, copies(options.disks, phases) as disks:
         wanted = replace(wanted, disks=tuple(map(str, disks)))
-        for boot in range(options.boots):
-            with lab_machine(wanted, phases) as (machine, agents):
+        for boot, backend in enumerate(in_turns(options)):
+            words = Backend(backend).appended(wanted.append)
+            with lab_machine(replace(wanted, append=words), phases) as (machine, agents):
                 if boot == 0:
                     found = provenance.versions(machine, agents)
                     recorder.header(provenance.header("handoff", options.seed, options.data(), found))
-                _one_boot(options, boot, machine, agents, recorder, phases)
+                _one_boot(options, (boot, backend), machine, agents, recorder, phases)
     return read(recorder.path)
+
+
+def in_turns(options: Options) -> list[str]:
+    """The backend of each machine that is booted; every other boot has them the other way round."""
+    return [each for boot in range(options.boots) for each in options.backend[:: -1 if boot % 2 else 1]]
 
 
 @contextmanager
@@ -163,8 +184,15 @@ def copies(count: int, phases: Phases) -> Iterator[list[Path]]:
 
 
 def _one_boot(
-    options: Options, boot: int, machine: Lab, agents: Agents, recorder: Recorder, phases: Phases
+    options: Options,
+    which: tuple[int, str],
+    machine: Lab,
+    agents: Agents,
+    recorder: Recorder,
+    phases: Phases,
 ) -> None:
+    """`which` machine: its number and its backend."""
+    boot, backend = which
     kernel = labs.kernel_name(options.lab.kernels[0] if options.lab.kernels else options.lab.kernel)
     if options.fresh:
         pool = Pool(machine, agents, phases.publish)
@@ -173,10 +201,11 @@ def _one_boot(
         interleave(roots, options.fresh, options.seed + boot, recorder, phases)
         return
     if OURS in options.contenders:
-        launched = launch.launch(machine, agents, kernel, phases.publish)
+        words = Backend(backend).appended("")
+        launched = launch.launch(machine, agents, kernel, phases.publish, words)
         recorder.sample(replace(launched, round=boot))
         recorder.sample(replace(compare_clocks(agents), round=boot))
-    contenders = make(options, machine, agents, phases.publish)
+    contenders = make(options, backend, machine, agents, phases.publish)
     interleave(contenders, options.rounds, options.seed + boot, recorder, phases)
     if KEXEC in options.contenders:
         # Last, for it takes the kernel away; alone, for it takes the new root's CPUs too.
@@ -194,12 +223,14 @@ def compare_clocks(agents: Agents) -> Sample:
     return Sample(CLOCKS, 0, {"apart_us": apart / 1e3, "bound_us": bound / 1e3})
 
 
-def make(options: Options, machine: Lab, agents: Agents, show: Callable[..., None]) -> list[Contender]:
+def make(
+    options: Options, backend: str, machine: Lab, agents: Agents, show: Callable[..., None]
+) -> list[Contender]:
     """The contenders that were asked for, with each kind of VM."""
     pool = Pool(machine, agents, show)
     made: list[Contender] = []
     disks = iter(pmem(machine))
-    for number, kind in enumerate(options.kinds(), 1):
+    for number, kind in enumerate(options.kinds(backend), 1):
         fields = definition_fields(options, kind)
         if OURS in options.contenders:
             definitions = definitions_of(options, kind, number, disks)

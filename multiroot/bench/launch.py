@@ -57,10 +57,10 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
     return read(recorder.path)
 
 
-def launch(machine: Lab, agents: Agents, kernel: str, show: Show) -> Sample:
+def launch(machine: Lab, agents: Agents, kernel: str, show: Show, append: str = "") -> Sample:
     """Bring a new root up. Times count from its CPU's start, `from_kernel` ones from its first message."""
     offset = agents.clock_offset()
-    result, phases = agents.launch(kernel, show)
+    result, phases = agents.launch(kernel, show, append)
     first = offset + first_line_ns(_console(machine, "new"), not_before=result.start_ns - offset)
     userspace = _mark(agents, "new", "initramfs")
     took = {phase.name: float(phase.duration_ns or 0) for phase in phases}

@@ -58,6 +58,13 @@ def bench() -> None:
     help="ticker; debian, which boots from a disk and takes minutes for it.",
 )
 @click.option(
+    "--backend",
+    default="default",
+    show_default=True,
+    metavar="LIST",
+    help="What shows the arena: default,own,ext4, as `multiroot try` has them; a machine for each in a boot.",
+)
+@click.option(
     "--dirty",
     type=click.IntRange(0, 100_000),
     default=0,
@@ -83,6 +90,7 @@ def handoff(
     machine: str,
     firmware: str,
     guest: str,
+    backend: str,
     out: Path | None,
     as_json: bool,
     **chosen: Any,
@@ -102,6 +110,7 @@ def handoff(
         machine=parse_machines(machine),
         firmware=tuple(firmware.split(",")),
         guest=tuple(guest.split(",")),
+        backend=tuple(backend.split(",")),
         **chosen,
     ).checked()
     folder = out or results_folder("handoff")

@@ -82,11 +82,12 @@ class Agents:
             return b"".join(answer.output for answer in answers).decode(errors="replace")
 
     def launch(
-        self, kernel: str, show: Callable[[Phase], None]
+        self, kernel: str, show: Callable[[Phase], None], append: str = ""
     ) -> tuple[coordinator.LaunchResult, list[Phase]]:
         """Bring a new root up; the result and the phases that ended."""
         phases: list[Phase] = []
-        return self.launch_as(coordinator.LaunchRequest(kernel=kernel), show, ended(phases.append)), phases
+        request = coordinator.LaunchRequest(kernel=kernel, append=append)
+        return self.launch_as(request, show, ended(phases.append)), phases
 
     def launch_as(
         self, request: coordinator.LaunchRequest, *show: Callable[[Phase], None]

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from multiroot.bench.handoff import Kind, Options, definition_fields, with_disk
+from multiroot.bench.handoff import Kind, Options, definition_fields, in_turns, with_disk
 from multiroot.cli.bench import parse_machines
 from multiroot.errors import BadRequestError
 from multiroot.lab import lab as labs
@@ -81,3 +83,23 @@ def test_firmwares_are_kinds_too() -> None:
     assert options.data()["firmware"] == ["direct", "ovmf"]
     with pytest.raises(BadRequestError, match="no firmware called 'bios'"):
         Options(labs.Options(), firmware=("bios",)).checked()
+
+
+def test_backends_take_turns_machine_by_machine() -> None:
+    ours = ("multi-root", "in-place")
+    options = Options(labs.Options(), contenders=ours, backend=("default", "ext4"), boots=3).checked()
+    assert in_turns(options) == ["default", "ext4", "ext4", "default", "default", "ext4"]
+    assert [kind.label for kind in options.kinds("ext4")] == ["ext4"]
+    alone = Options(labs.Options(), contenders=ours, backend=("ext4",), ram=(128 * MIB, GIB)).checked()
+    assert [kind.label for kind in alone.kinds("ext4")] == ["128 MiB", "1 GiB"]
+    assert options.arena == replace(options, backend=("default",)).arena
+    assert options.data()["backend"] == ["default", "ext4"]
+
+
+def test_a_backend_that_is_none_or_does_not_fit() -> None:
+    with pytest.raises(BadRequestError, match="no backend 'xfs'"):
+        Options(labs.Options(), backend=("xfs",)).checked()
+    with pytest.raises(BadRequestError, match="kexec-pmem finds VMs by device-dax alone"):
+        Options(labs.Options(), backend=("default", "ext4")).checked()
+    with pytest.raises(BadRequestError, match="one kind of VM"):
+        Options(labs.Options(), ("multi-root",), backend=("default", "own"), fresh=2).checked()
