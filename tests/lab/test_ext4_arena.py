@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from multiroot.demo import guests
 from multiroot.lab import agents
 from multiroot.lab.backends import Backend
 from multiroot.lab.lab import Lab
-from multiroot.rpc import client
+from multiroot.rpc import client, successor
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.ticks import continuity
 
 LOOK = (Path(__file__).parent / "guest/where_is_the_arena.py").read_text()
 FILE, OWN = "a file of ext4 with DAX", "multiroot's own device"
-ADOPT_S = 300
 TICKS = 130  # among so many is one that says what the guest found in its memory
 
 
@@ -57,12 +55,11 @@ def ticking(lab: Lab, root: str = "old") -> None:
 
 
 def updated(lab: Lab, kernel: str) -> None:
-    """To that kernel, until the new root has taken over all CPUs."""
-    Cli(lab).ok("update", "--kernel", kernel)
-    until = time.monotonic() + ADOPT_S
-    while (online := lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout) != "0-3\n":
-        assert time.monotonic() < until, online
-        time.sleep(0.5)  # nobody tells of each CPU
+    """To that kernel, until the old root has retired and the new one has taken over all of the machine."""
+    cli = Cli(lab)
+    (before,) = cli.data("root", "list")  # type: ignore[misc]
+    cli.ok("update", "--kernel", kernel)
+    successor.wait(lab.agent_address, before["root"], lambda _: None, until=successor.COMPLETE)
 
 
 @pytest.mark.long
