@@ -80,7 +80,8 @@ int mr_arena_find(unsigned long start, unsigned long size, unsigned long file_st
 	}
 	err = mr_arena_data(start, signature, &data);
 	if (err) {
-		pr_err("the memory at %#lx is no namespace in %s mode (%d)\n", start, file_size ? "fsdax" : "devdax", err);
+		pr_err("the memory at %#lx is no namespace in %s mode (%d)\n", start, file_size ? "fsdax" : "devdax",
+		       err);
 		return err;
 	}
 	if (data < SZ_8K || data >= size || !IS_ALIGNED(start + data, MR_ARENA_ALIGN)) {
