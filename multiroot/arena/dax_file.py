@@ -69,16 +69,22 @@ def address(mount: Mount, top: Path) -> int:
     """
     if not {"dax", "dax=always"} & {*mount.options}:
         raise BadRequestError(f"{FILE} can't be the arena: its file system is mounted without DAX", _MOUNT_IT)
-    # The namespace in fsdax mode, which counts from where its data begins.
-    data = int((top / "sys/class/block" / mount.disk / "device/resource").read_text(), 0)
-    begin = data + one_piece(pieces(under(top)))
+    file, data = under(top), top / "sys/class/block" / mount.disk / "device/resource"
+    for wanted, what in ((file, f"there is no {FILE}"), (data, f"{FILE} is not on persistent memory alone")):
+        if not wanted.exists():
+            raise BadRequestError(what, MAKE_ONE)
+    # Of a namespace in fsdax mode it is where its data begins.
+    begin = int(data.read_text(), 0) + one_piece(pieces(file), file.stat().st_size)
     if begin % HUGE_PAGE:
         raise BadRequestError(f"{FILE} begins at {begin:#x}, at no page of 2 MiB", MAKE_ONE)
     return begin
 
 
-def one_piece(found: list[Piece]) -> int:
-    """Where these begin on their disk, in bytes. Raises ConflictError unless they are one, and written."""
+def one_piece(found: list[Piece], length: int) -> int:
+    """Where these begin on their disk, in bytes.
+
+    Raises ConflictError unless they are one, of at least `length` bytes, and written.
+    """
     if not found:
         raise ConflictError(f"{FILE} has no blocks", MAKE_ONE)
     first, parts, size = found[0].physical, 1, 0
@@ -89,6 +95,8 @@ def one_piece(found: list[Piece]) -> int:
         size = each.logical + each.size
     if parts > 1:
         raise ConflictError(f"{FILE} lies in {parts} pieces, the arena has to be one", MAKE_ONE)
+    if size < length:
+        raise ConflictError(f"{FILE} has no blocks from {size:#x} on", MAKE_ONE)
     return first
 
 

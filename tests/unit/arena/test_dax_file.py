@@ -76,6 +76,7 @@ def test_a_folder_where_nothing_is_mounted_is_no_arena(tmp_path: Path) -> None:
         ([Piece(HUGE_PAGE, HUGE_PAGE, MIB)], "lies in 2 pieces"),  # begins with a hole
         ([WHOLE[0], Piece(130 * MIB, HUGE_PAGE + 130 * MIB, MIB)], "lies in 2 pieces"),  # has one
         ([WHOLE[0], Piece(128 * MIB, HUGE_PAGE + 128 * MIB, MIB, plain=False)], "0x8000000 .* never written"),
+        (WHOLE[:1], "no blocks from 0x8000000 on"),
         ([Piece(0, 4096, GIB)], "begins at 0x100201000"),
     ],
 )
@@ -87,6 +88,20 @@ def test_a_file_that_lies_otherwise_is_refused_in_words_that_tell_how_to_mend_it
     with pytest.raises((BadRequestError, ConflictError), match=said) as refused:
         find_device(tmp_path)
     assert "multirootd.ext4-arena" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("run/multiroot/arena/memory", "there is no"),
+        ("sys/class/block/pmem1/device/resource", "not on persist"),
+    ],
+)
+def test_what_is_mounted_there_has_no_such_file(tmp_path: Path, missing: str, said: str) -> None:
+    mounted(tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(BadRequestError, match=said):
+        find_device(tmp_path)
 
 
 @pytest.mark.parametrize("options", ["rw,noatime", "rw,dax=never", "rw,dax=inode"])
