@@ -101,9 +101,10 @@ static void mr_bridge_remove_all(void)
 		pci_remove_root_bus(mr_bridges[i].bus);
 		mr_bridges[i].bus = NULL;
 	}
+	/* What was there before them, and lies in them, stays. */
 	for (i = 0; i < MULTIROOT_LEDGER_WINDOWS; i++)
 		if (mr_bridge_windows[i].parent)
-			release_resource(&mr_bridge_windows[i]);
+			remove_resource(&mr_bridge_windows[i]);
 }
 
 /* All or none: a bus without the others would look like PCI of this kernel's own, which nobody can add to. */

@@ -28,6 +28,8 @@ extern unsigned int shim_cpus __attribute__((weak));
 struct resource {
 	u64 start, end;
 	unsigned long flags;
+	const char *name;
+	struct resource *parent;
 };
 
 struct pci_bus {
@@ -35,12 +37,14 @@ struct pci_bus {
 	u8 number;
 	struct pci_ops *ops;
 	struct resource busn_res, *windows[4];
+	struct pci_host_bridge *bridge;
 };
 
 struct pci_dev {
 	struct pci_bus *bus;
 	unsigned int devfn;
 	const char *driver_override;
+	struct resource resource[4];
 };
 
 /* Time is a number that a test sets, and work is done when it comes. */
