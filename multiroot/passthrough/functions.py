@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from multiroot.device.passthrough import Bar, Function
+from multiroot.device.passthrough import Bar, Function, segment_of
+from multiroot.device.passthrough import address as in_segment
 from multiroot.device.uapi import Ecam
 from multiroot.errors import BadRequestError, ConflictError
 
@@ -50,17 +51,19 @@ class Functions:
         self._devices = sys / "bus/pci/devices"
 
     def find(self, rid: int) -> str | None:
-        """Address, with segment, that a function has in this root; None if it is not there."""
-        suffix = f":{rid >> 8:02x}:{rid >> 3 & 31:02x}.{rid & 7}"
-        found = sorted(path.name for path in self._devices.glob("*") if path.name.endswith(suffix))
-        return found[0] if found else None
+        """Address, with segment, that a function has in this root; None if it is not there.
+
+        In other segments, of the machine or of a driver (VMD), the same numbers are another function's.
+        """
+        found = (f"{segment:04x}:{in_segment(rid)}" for segment in (0, segment_of(rid)))
+        return next((each for each in found if (self._devices / each).exists()), None)
 
     def need(self, rid: int) -> str:
         """The same; raises BadRequestError if it is not there."""
         address = self.find(rid)
         if address is None:
             raise BadRequestError(
-                f"no PCI device {rid >> 8:02x}:{rid >> 3 & 31:02x}.{rid & 7} in this root",
+                f"no PCI device {in_segment(rid)} in this root",
                 "see /sys/bus/pci/devices",
             )
         return address

@@ -174,7 +174,14 @@ def test_a_device_behind_no_iommu_or_in_use_is_refused(sysfs: Path) -> None:
         functions.check(IGB)
 
 
-def test_functions_are_found_in_whatever_segment(sysfs: Path) -> None:
+@pytest.mark.parametrize("other", ["0001", "10000", "f0100"])
+def test_a_function_of_another_segment_is_another_one(sysfs: Path, other: str) -> None:
+    """Also when it has the same numbers: a driver (VMD) gives segments numbers that PCI has not."""
+    (sysfs / "bus/pci/devices" / IGB).rename(sysfs / f"bus/pci/devices/{other}:01:00.0")
+    assert Functions(sysfs).find(0x100) is None
+
+
+def test_functions_are_found_in_segment_0_and_in_that_of_one_that_was_handed(sysfs: Path) -> None:
     functions = Functions(sysfs)
     assert functions.find(0x100) == IGB
     (sysfs / "bus/pci/devices" / IGB).rename(sysfs / "bus/pci/devices/0100:01:00.0")
