@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.errors import BadRequestError, MultirootError
+from multiroot.lab.backends import Backend
 from multiroot.workbench import matrix as matrices
 from multiroot.workbench.matrix import (
     Cell,
@@ -84,6 +85,16 @@ def test_a_folder_and_nothing(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(BadRequestError, match=r"there is no file .*none\.toml"):
         read(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [("default", ""), ("own", " multirootd.own-arena"), ("ext4", " multirootd.ext4-arena")],
+)
+def test_a_backend_is_a_word_for_the_roots(tmp_path: Path, backend: str, words: str) -> None:
+    made = matrix(TWO + f'backend = "{backend}"\n', tmp_path)
+    assert {each.backend for each in cells(made)} == {backend}
+    assert Backend(backend).appended("quiet") == f"quiet{words}"
 
 
 def test_a_cell_is_played_as_a_person_would(tmp_path: Path) -> None:
