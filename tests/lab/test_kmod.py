@@ -100,7 +100,8 @@ mount --bind /run/nobody /usr/lib/multiroot/agent
 pkill -9 -f '[/]usr/bin/multirootd'
 until rmmod multiroot; do :; done
 """
-WITH_AGENT = "umount /usr/lib/multiroot/agent && pkill -f '[s]leep 9999'"
+# Init may not have started it again yet.
+WITH_AGENT = "umount /usr/lib/multiroot/agent && until pkill -f '[s]leep 9999'; do sleep 0.1; done"
 FTRACE = "/proc/sys/kernel/ftrace_enabled"
 STAYS_ON = "The ftrace_enabled file is deprecated and no longer disables ftrace"  # says Linux 7.3
 
