@@ -99,9 +99,9 @@ printf '#!/bin/sh\\nexec sleep 9999\\n' >/run/nobody && chmod +x /run/nobody
 mount --bind /run/nobody /usr/lib/multiroot/agent
 pkill -9 -f '[/]usr/bin/multirootd'
 until rmmod multiroot; do :; done
-until pgrep -f '[s]leep 9999'; do sleep 0.1; done
+until pgrep -x sleep; do :; done
 """
-WITH_AGENT = "umount /usr/lib/multiroot/agent && pkill -f '[s]leep 9999'"
+WITH_AGENT = "umount /usr/lib/multiroot/agent && pkill -x sleep"
 FTRACE = "/proc/sys/kernel/ftrace_enabled"
 STAYS_ON = "The ftrace_enabled file is deprecated and no longer disables ftrace"  # says Linux 7.3
 
