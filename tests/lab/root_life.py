@@ -10,6 +10,7 @@ from cli_driver import Cli
 from multiroot.demo.generations import Generation, Generations
 from multiroot.lab.lab import Lab
 from multiroot.phases import Phases
+from multiroot.rpc import successor
 from multiroot.units import MIB
 
 RELEASES = 2
@@ -53,6 +54,15 @@ def take_over(
 
     Generations(lab, 128 * MIB, phases).run([kernel] * updates, taken)
     assert roots == [*range(first, first + updates)]
+
+
+def update(lab: Lab, *words: str) -> None:
+    """Until the old root has retired and the new one has taken over all of the machine. `words` are what
+    `update` is told."""
+    cli = Cli(lab)
+    (before,) = cli.data("root", "list")  # type: ignore[misc]
+    cli.ok("update", *words)
+    successor.wait(lab.agent_address, before["root"], lambda _: None, until=successor.COMPLETE)
 
 
 def check_quiet(lab: Lab) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import root_life
 from cli_driver import Cli
 from kernel_trouble import trouble
 from lab_factory import Labs
@@ -16,7 +17,7 @@ from multiroot.demo import guests
 from multiroot.lab import agents
 from multiroot.lab.backends import Backend
 from multiroot.lab.lab import Lab
-from multiroot.rpc import client, successor
+from multiroot.rpc import client
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.ticks import continuity
 
@@ -54,14 +55,6 @@ def ticking(lab: Lab, root: str = "old") -> None:
     assert found.checked_bytes > 0
 
 
-def updated(lab: Lab, kernel: str) -> None:
-    """To that kernel, until the old root has retired and the new one has taken over all of the machine."""
-    cli = Cli(lab)
-    (before,) = cli.data("root", "list")  # type: ignore[misc]
-    cli.ok("update", "--kernel", kernel)
-    successor.wait(lab.agent_address, before["root"], lambda _: None, until=successor.COMPLETE)
-
-
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("old", "new"), [("6.12", "6.12"), ("6.1", "7.x"), ("7.x", "6.1")])
@@ -93,10 +86,10 @@ def test_a_vm_goes_from_a_file_to_a_device_and_back_and_through_updates(
     assert trouble(lab, "new") == []
     cli.ok("root", "release")
 
-    updated(lab, new)
+    root_life.update(lab, "--kernel", new)
     assert arena(lab, "old", OWN) == place
     ticking(lab)
-    updated(lab, old)
+    root_life.update(lab, "--kernel", old)
     assert arena(lab, "old", OWN) == place
     ticking(lab)
     assert trouble(lab) == []

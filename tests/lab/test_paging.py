@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import root_life
 from cli_driver import Cli
@@ -17,20 +15,11 @@ from multiroot.lab.lab import Lab
 from multiroot.rpc import client
 
 FOUR = "no5lvl"  # on a kernel's command line
-ADOPT_S = 300
 
 
 def levels(lab: Lab, root: str = "old") -> int:
     """Those of a root's page tables: its kernel has the flag only while it uses the feature."""
     return 5 if " la57" in lab.run(["cat", "/proc/cpuinfo"], root=root).stdout else 4
-
-
-def wait_all_cpus(lab: Lab) -> None:
-    """Until the last root has taken over all CPUs."""
-    until = time.monotonic() + ADOPT_S
-    while (online := lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout) != "0-3\n":
-        assert time.monotonic() < until, online
-        time.sleep(0.5)  # nobody tells of each CPU
 
 
 @pytest.mark.long
@@ -56,8 +45,7 @@ def test_roots_with_other_page_tables_follow_each_other(labs_factory: Labs, old:
 
     cli.ok("vm", "run", "web", "--memory", "128M")
     for append, has in ((new, wanted["new"]), (old, wanted["old"])):
-        cli.ok("update", "--kernel", "6.12", "--append", append)
-        wait_all_cpus(lab)
+        root_life.update(lab, "--kernel", "6.12", "--append", append)
         assert levels(lab) == has
         with client.connect(lab.agent_address) as channel:
             seen = len(agents.ticks(channel, "web", 0, guests.BOOT_TIMEOUT).counter)
