@@ -221,7 +221,7 @@ def test_roots_come_and_go(labs_factory: Labs) -> None:
     labs_factory.discard(lab)
 
 
-@pytest.mark.timeout(2400)  # an update takes some seven minutes here, most of it zeroing
+@pytest.mark.timeout(2400)  # both took 690 s alone on two CPUs
 def test_each_new_root_takes_over(labs_factory: Labs) -> None:
     """Proves that the old root retires and the new one takes all, twice in a row, and a VM lives through
     both."""

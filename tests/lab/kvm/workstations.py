@@ -18,8 +18,8 @@ from multiroot import proc
 from multiroot.lab import lab, paths, state, workstation
 from multiroot.phases import Phases
 
-# For the pytest inside. Its time for one test, or a test's own, ends before the silence below, and shows where
-# the test stood.
+# For the pytest inside. Its time for one test, or a test's own, ends before the silence below, and shows
+# where the test stood.
 INSIDE = ("-m", "not long", "-v", "--color=no", "--accel=kvm", "--timeout=900", "-pno:cacheprovider")
 # Seconds, many times what was seen: from the start until pytest's first word, and from one word to the next.
 BOOT_S = 300.0
