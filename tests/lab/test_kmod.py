@@ -114,6 +114,8 @@ def test_where_probes_would_never_be_hit_the_module_does_not_begin(each_lab: Lab
     def shell(line: str) -> int:
         return each_lab.run(["sh", "-c", line]).returncode
 
+    if shell(f"test -e {FTRACE}"):
+        pytest.skip("this kernel has no ftrace: its probes are breakpoints, which nothing turns off so")
     assert shell(WITHOUT_AGENT) == 0
     if shell(f"echo 0 >{FTRACE}"):
         assert STAYS_ON in kernel_log(each_lab)
