@@ -46,6 +46,7 @@ def test_roots_with_other_page_tables_follow_each_other(labs_factory: Labs, old:
     cli.ok("vm", "run", "web", "--memory", "128M")
     for append, has in ((new, wanted["new"]), (old, wanted["old"])):
         root_life.update(lab, "--kernel", "6.12", "--append", append)
+        assert lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout == "0-3\n"
         assert levels(lab) == has
         with client.connect(lab.agent_address) as channel:
             seen = len(agents.ticks(channel, "web", 0, guests.BOOT_TIMEOUT).counter)

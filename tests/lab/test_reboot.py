@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -19,7 +20,7 @@ from multiroot.rpc import client
 
 REBOOT_S = 240  # nested emulation may take so long for a boot and a second of ticks
 REBOOTED, PANICKED = "the guest rebooted", "the guest's kernel panicked"
-STARVED = "memory ran out in the guest, its console says: process "
+STARVED = r"memory ran out in the guest, its console says: process \d+ \(.+\) was killed"
 # From the first message on until the VMM is told to stop the guest.
 MOMENTS = (FailPoint.GIVER_PREPARED, FailPoint.GIVER_READY)
 MORE_MOMENTS = (FailPoint.GIVER_PREPARE, FailPoint.GIVER_TRANSFER)
@@ -44,11 +45,11 @@ def shown(cli: Cli) -> dict[str, object]:
 
 
 def wait_notice(cli: Cli, what: str, since_ns: int) -> int:
-    """When that happened next after `since_ns`, on the machine-wide clock."""
+    """When that, all of the notice, happened next after `since_ns`, on the machine-wide clock."""
     until = time.monotonic() + REBOOT_S
     while True:
         data = shown(cli)
-        found = [each["at_ns"] for each in data["notices"] if each["what"].startswith(what)]  # type: ignore[attr-defined]
+        found = [each["at_ns"] for each in data["notices"] if re.fullmatch(what, each["what"])]  # type: ignore[attr-defined]
         if later := [at_ns for at_ns in found if at_ns > since_ns]:
             return int(later[-1])
         assert data["state"] == "running", data
