@@ -12,7 +12,8 @@
 #include <linux/types.h>
 
 enum {
-	MULTIROOT_ABI = 5,
+	/* Another park code is another ABI, too: CPUs may wait in the one that an earlier module has left. */
+	MULTIROOT_ABI = 6,
 	MULTIROOT_IOC_MAGIC = 0xB7,
 
 	/* Ledger: 64 KiB below 1 MiB that outlives every root. */

@@ -88,3 +88,15 @@ def test_a_register_that_a_hypervisor_does_not_show_does_no_harm(cpu: ctypes.CDL
     (ctypes.c_bool * 0x1000).in_dll(cpu, "absent")[GLOBAL_CTRL] = True
     cpu.mr_pmu_leave()
     assert [msrs(cpu)[msr] for msr in RECORDS.values()] == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("has", [(), (PERFMON,), (PT, PERFMON, PEBS, BTS)])
+def test_a_cpu_that_is_taken_loses_what_it_records_with(cpu: ctypes.CDLL, has: tuple[int, ...]) -> None:
+    """In the order that counts, for code in which a fault is the end: without those that do not answer."""
+    for feature in RECORDS:
+        (ctypes.c_bool * 8).in_dll(cpu, "features")[feature] = feature in has
+    (ctypes.c_bool * 0x1000).in_dll(cpu, "absent")[PEBS_ENABLE] = True
+    listed = (ctypes.c_uint32 * 5)(*[7] * 5)
+    cpu.mr_pmu_registers(listed)
+    found = [msr for feature, msr in RECORDS.items() if feature in has and feature != PEBS]
+    assert list(listed) == found + [0] * (5 - len(found))

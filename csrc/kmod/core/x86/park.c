@@ -65,6 +65,7 @@ static void mr_park_fill_params(u8 *base, u32 phys)
 	params->gdt[MR_PARK_DATA32 / 8] = 0x00cf93000000ffffULL;
 	params->gdt[MR_PARK_CODE16 / 8] = 0x00009b000000ffffULL | base_bits;
 	params->gdt[MR_PARK_DATA16 / 8] = 0x000093000000ffffULL | base_bits;
+	mr_pmu_registers(params->msrs);
 }
 
 /* An interrupt gate; of 64-bit mode it is the lower half, and the upper one is 0. */

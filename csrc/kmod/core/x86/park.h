@@ -7,6 +7,7 @@
 #define _MULTIROOT_PARK_H
 
 #define MR_PARK_CPUS		288	/* MULTIROOT_LEDGER_CPUS */
+#define MR_PARK_MSRS		5
 #define MR_PARK_OFFSET		0x3000	/* from the start of the ledger; the rest is from here on */
 #define MR_PARK_ENTER		0x100	/* here a kernel's CPUs come in; a startup IPI leads to the very start */
 #define MR_PARK_PARAMS		0xc00	/* at the end of the code's page */
@@ -59,6 +60,7 @@ struct mr_park_params {
 	u16 real_offset;	/* of the real-mode part, with its segment: a far pointer */
 	u16 real_segment;
 	u64 gdt[6];
+	u32 msrs[MR_PARK_MSRS];	/* to be 0 in whoever comes in, up to a 0 */
 } __packed;
 
 extern const u8 mr_park_start[], mr_park_end[], mr_park_32[], mr_park_32_from_16[], mr_park_real[];

@@ -21,6 +21,7 @@
 #define FROM_16_POINTER	(MR_PARK_PARAMS + 0x28)
 #define CR4_PARKED	(MR_PARK_PARAMS + 0x30)
 #define REAL_POINTER	(MR_PARK_PARAMS + 0x34)
+#define MSRS		(MR_PARK_PARAMS + 0x68)
 
 /* asm/apicdef.h can't be included here: end of interrupt, spurious-interrupt vector; the same as MSRs. */
 #define APIC_EOI	0xb0
@@ -159,6 +160,14 @@ mr_park_32:
 	xorl	%edx, %edx
 	wrmsr
 	movl	%eax, %cr3
+	/* An INIT leaves the registers by which a CPU writes down what it does. */
+	leal	MSRS(%edi), %esi
+1:	movl	(%esi), %ecx
+	jecxz	2f
+	wrmsr
+	addl	$4, %esi
+	jmp	1b
+2:
 	/* A CPU that takes no machine checks shuts the machine down when one goes to all. */
 	movl	CR4_PARKED(%edi), %eax
 	movl	%eax, %cr4

@@ -4,12 +4,15 @@
  * (PEBS) and traces (Intel PT). A CPU that changes roots keeps these registers, an INIT leaves them as they are, too
  * (Intel SDM vol. 3, 10.1), and it would go on to write to memory that is another root's by then.
  */
+#include <linux/build_bug.h>
 #include <linux/kernel.h>
+#include <linux/string.h>
 #include <asm/barrier.h>
 #include <asm/cpufeature.h>
 #include <asm/msr-index.h>
 
 #include "compat.h"
+#include "core/x86/park.h"
 #include "core/x86/x86.h"
 
 /* In this order: counters stop before what they cause does. */
@@ -38,4 +41,23 @@ void mr_pmu_leave(void)
 			wrmsr_safe(mr_pmu_switches[i].msr, 0, 0);
 	/* What is left of a trace has been stored by then; here it becomes visible. */
 	wmb();
+}
+
+/**
+ * mr_pmu_registers() - what has to be 0 for a CPU to record nothing
+ * @msrs: MR_PARK_MSRS of them, in the order to write them; 0 where there are no more
+ *
+ * For code in which a fault is the end: only those that this machine answers for.
+ */
+void mr_pmu_registers(u32 *msrs)
+{
+	u32 low, high;
+	int i;
+
+	BUILD_BUG_ON(ARRAY_SIZE(mr_pmu_switches) >= MR_PARK_MSRS);
+	memset(msrs, 0, MR_PARK_MSRS * sizeof(*msrs));
+	for (i = 0; i < ARRAY_SIZE(mr_pmu_switches); i++)
+		if (boot_cpu_has(mr_pmu_switches[i].feature) &&
+		    !rdmsr_safe(mr_pmu_switches[i].msr, &low, &high))
+			*msrs++ = mr_pmu_switches[i].msr;
 }

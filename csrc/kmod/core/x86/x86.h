@@ -22,5 +22,6 @@ void mr_pv_leave(void);
 
 /* pmu.c */
 void mr_pmu_leave(void);
+void mr_pmu_registers(u32 *msrs);
 
 #endif /* _MR_X86_H */

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The pages in which CPUs wait and start, as the modules lay them out. */
 #include "core/core.h"
+#include "core/x86/park.h"
+
+#define MSR_TSC_AUX	0xc0000103
 
 struct multiroot_ledger *mr_ledger;
 struct apic *apic;
@@ -20,6 +23,15 @@ void mr_slot_answer(u32 apic_id) {}
 void mr_slot_forget(u32 apic_id) {}
 int mr_slot_wake(u32 apic_id, phys_addr_t start) { return 0; }
 
+u32 mr_ledger_root(void) { return 1; }
+
+/* One that every CPU has, which an INIT leaves as it is, and whose value does nothing. */
+void mr_pmu_registers(u32 *msrs)
+{
+	memset(msrs, 0, MR_PARK_MSRS * sizeof(*msrs));
+	msrs[0] = MSR_TSC_AUX;
+}
+
 /* A page from which a CPU gets to @entry in 64-bit mode. */
 void start_page(u8 *page, u64 at, u64 cr3, u64 stack, u64 entry)
 {
@@ -27,4 +39,3 @@ void start_page(u8 *page, u64 at, u64 cr3, u64 stack, u64 entry)
 
 	mr_trampoline_fill(page, &start);
 }
-u32 mr_ledger_root(void) { return 1; }

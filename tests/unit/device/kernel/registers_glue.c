@@ -8,13 +8,21 @@
 static u32 apic_registers[PAGE_SIZE / 4];
 
 u64 msrs[MSRS];
-bool absent[MSRS];			/* writing to it is a fault */
+bool absent[MSRS];			/* to read or write it is a fault */
 bool features[8];
 u64 sent[8];				/* destination << 32 | command */
 int sent_count;
 
 bool boot_cpu_has(unsigned int feature) { return features[feature]; }
 u64 read_register(u32 msr) { return msrs[msr]; }
+
+int read_low(u32 msr, u32 *low, u32 *high)
+{
+	*low = msrs[msr];
+	*high = msrs[msr] >> 32;
+	return absent[msr] ? -EIO : 0;
+}
+
 void *ioremap(phys_addr_t phys, size_t size) { return apic_registers; }
 u32 read_apic(void *at) { return *(u32 *)at; }
 

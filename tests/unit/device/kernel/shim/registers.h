@@ -44,6 +44,7 @@
 enum { X86_FEATURE_INTEL_PT = 1, X86_FEATURE_ARCH_PERFMON, X86_FEATURE_PEBS, X86_FEATURE_BTS };
 bool boot_cpu_has(unsigned int feature);
 u64 read_register(u32 msr);
+int read_low(u32 msr, u32 *low, u32 *high);
 int write_register(u32 msr, u64 value);
 void write_apic(u32 value, void *at);
 u32 read_apic(void *at);
@@ -53,7 +54,9 @@ void *ioremap(phys_addr_t phys, size_t size);
 #undef wrmsr
 #define rdmsr(msr, low, high)	((low) = read_register(msr), (high) = read_register(msr) >> 32)
 #define wrmsr(msr, low, high)	((void)write_register(msr, (u64)(high) << 32 | (low)))
+#define rdmsr_safe(msr, low, high)	read_low(msr, low, high)
 #define wrmsr_safe(msr, low, high)	write_register(msr, (u64)(high) << 32 | (low))
+#define BUILD_BUG_ON(condition)	_Static_assert(!(condition), #condition)
 #define readl(at)		read_apic(at)
 #define writel(value, at)	write_apic(value, at)
 #define iounmap(at)		((void)(at))
