@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 from lab_factory import Labs
 
-from multiroot.lab.lab import Lab
+from multiroot.lab.lab import Lab, Options
 
 SLOW = ("vmx",)  # folders with machines that Bochs emulates
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--accel", help="of all lab machines; else KVM where it works")
-    parser.addoption("--kernel", help="of tests that run on each kernel of the lab: this one in their place")
+    parser.addoption("--kernel", help="of the roots, in tests of the modules: this one in place of each")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,15 +28,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def labs_factory(request: pytest.FixtureRequest) -> Iterator[Labs]:
-    factory = Labs(request.config.getoption("--accel", None))
+    factory = Labs(request.config.getoption("--accel", None), request.config.getoption("--kernel", None))
     yield factory
     factory.close(keep_logs=bool(request.session.testsfailed))
 
 
 @pytest.fixture
 def lab(labs_factory: Labs) -> Lab:
-    """A running lab with the usual kernel and machine, shared between tests."""
-    return labs_factory.get()
+    """A running lab with the usual machine, and the usual kernel or that of --kernel. Tests share it."""
+    return labs_factory.get(kernel=labs_factory.kernel(Options.kernel))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,14 +20,19 @@ class Labs:
     as it lives.
 
     A test that breaks its lab calls `discard` on it. `fresh` boots one that no other test has used. All use
-    `accelerator`, if there is one, else KVM where it works.
+    `accelerator`, if there is one, else KVM where it works. `kernel` is the roots' in place of what is usual.
     """
 
-    def __init__(self, accelerator: str | None = None) -> None:
+    def __init__(self, accelerator: str | None = None, kernel: str | None = None) -> None:
         self._usual = Options(accelerator=accelerator)
+        self._kernel = kernel
         self.phases = Phases("workstation")
         self._alive: dict[Options, Lab] = {}
         self._count = 0
+
+    def kernel(self, usual: str) -> str:
+        """Of a root, in place of `usual`; `labs.kernel_name` tells what it is called in the lab machine."""
+        return self._kernel or usual
 
     def get(self, **chosen: object) -> Lab:
         options = replace(self._usual, **chosen)  # type: ignore[arg-type]

@@ -43,10 +43,10 @@ takes_longer = pytest.mark.skipif(ROUNDS < 2, reason="takes two minutes more; MU
 
 
 @pytest.fixture(scope="module")
-def cli(labs_factory: Labs, request: pytest.FixtureRequest) -> Iterator[Cli]:
+def cli(labs_factory: Labs) -> Iterator[Cli]:
     """A machine with an IOMMU, two cards and a disk, and no VM yet. Its roots' kernel is that of --kernel, or
     else the lab's of which the guests are made."""
-    kernel = request.config.getoption("--kernel", None) or device.KERNEL
+    kernel = labs_factory.kernel(device.KERNEL)
     guests_of = (device.KERNEL,) if kernel != device.KERNEL else ()
     lab = labs_factory.fresh(kernel=kernel, kernels=guests_of, machine=device.MACHINE, vms=3)
     yield Cli(lab)

@@ -10,7 +10,7 @@ from pathlib import Path
 from cli_driver import Cli
 from lab_factory import Labs
 
-from multiroot.lab.lab import Lab
+from multiroot.lab.lab import Lab, kernel_name
 from multiroot.lab.recorder import console_text
 
 TRIES = Path(__file__).parent / "guest/vetoed.py"
@@ -41,7 +41,8 @@ def test_beside_another_root_no_kernel_takes_a_roots_place_and_nobody_sends_the_
     not start the crash kernel that it has loaded: the panic goes on to its end, the machine is not reset, and
     goes on. A root that is alone may kexec.
     """
-    lab = labs_factory.fresh(kernel="6.12", machine="crash-kernel")
+    kernel = labs_factory.kernel("6.12")
+    lab = labs_factory.fresh(kernel=kernel, machine="crash-kernel")
     cli = Cli(lab)
     # Nothing is loaded, which kexec says when it gets that far.
     assert tried(lab, "load", "alone") == {"load": "ok", "kexec": "EINVAL", **ALONE}
@@ -50,7 +51,7 @@ def test_beside_another_root_no_kernel_takes_a_roots_place_and_nobody_sends_the_
     (found,) = [check["found"] for check in checks if check["id"] == "kernel"]
     assert "a crash kernel is loaded" in found
 
-    cli.ok("root", "launch", "--kernel", "6.12")
+    cli.ok("root", "launch", "--kernel", kernel_name(kernel))
     refused = {"kexec": "EBUSY", "sleep": "EBUSY", "hibernate": "EBUSY", **ALONE, "held": 1}
     assert tried(lab) == refused
     assert tried(lab, root="new") == refused
