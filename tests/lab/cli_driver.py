@@ -14,7 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from multiroot.demo import guests
+from multiroot.lab import agents
 from multiroot.lab.lab import Lab
+from multiroot.rpc import client
+from multiroot.rpc.v1 import vm_pb2
 
 TIMEOUT = 540
 CRASH_TIMEOUT = 60
@@ -130,6 +134,13 @@ class Cli:
         assert says in lines[0], done.stderr
         assert "Traceback" not in done.stderr
         assert done.returncode == code, done.stderr
+
+    def goes_on(self, name: str, *, root: str | None = None, more: int = 10) -> vm_pb2.Ticks:
+        """Wait for so many more ticks of a guest; all that the root has seen of it by then. Without `root` it
+        is the one that answers here."""
+        with client.connect(self.lab.agent_address, root=root) as channel:
+            seen = len(agents.ticks(channel, name, 0, guests.BOOT_TIMEOUT).counter)
+            return agents.ticks(channel, name, seen + more, guests.BOOT_TIMEOUT)
 
     def crash_new_root(self) -> None:
         """Its kernel panics; back as soon as the old root has seen the end of it."""

@@ -17,9 +17,7 @@ from lab_factory import Labs
 from multiroot.demo import guests
 from multiroot.failpoints import FailPoint
 from multiroot.faults.ground import APPEND
-from multiroot.lab import agents
 from multiroot.phase_names import PhaseName
-from multiroot.rpc import client
 from multiroot.rpc.v1 import vm_pb2
 
 pytestmark = pytest.mark.long
@@ -39,9 +37,7 @@ def cli(labs_factory: Labs) -> Cli:
 
 def ticks(cli: Cli) -> vm_pb2.Ticks:
     """Those that the old root has seen, some of them from now on, with a report."""
-    with client.connect(cli.lab.agent_address, root="old") as channel:
-        seen = len(agents.ticks(channel, "steady", 0, guests.BOOT_TIMEOUT).counter)
-        return agents.ticks(channel, "steady", seen + REPORTED, guests.BOOT_TIMEOUT)
+    return cli.goes_on("steady", root="old", more=REPORTED)
 
 
 def boot(seen: vm_pb2.Ticks) -> set[str]:

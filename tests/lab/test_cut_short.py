@@ -12,9 +12,7 @@ import pytest
 from cli_driver import Cli
 
 from multiroot.demo import guests
-from multiroot.lab import agents
 from multiroot.lab.lab import Lab
-from multiroot.rpc import client
 
 SMALL = ("--memory", "128M", "--append", "ticker.region=4")
 BEGUN_S = 20.0
@@ -61,13 +59,6 @@ def vmms(cli: Cli) -> int:
     return len(cli.lab.run(["pgrep", "-x", "qemu-system-x86"]).stdout.split())
 
 
-def ticks(cli: Cli, name: str) -> None:
-    """Its guest runs in the old root."""
-    with client.connect(cli.lab.agent_address, root="old") as channel:
-        seen = len(agents.ticks(channel, name, 0, guests.BOOT_TIMEOUT).counter)
-        agents.ticks(channel, name, seen + 10, guests.BOOT_TIMEOUT)
-
-
 @pytest.mark.long
 def test_who_leaves_a_start_leaves_a_vm_or_none(cli: Cli) -> None:
     """Proves that after Ctrl-C at any moment of `vm run` there is a VM whose guest runs, or none and nothing
@@ -95,13 +86,13 @@ def test_who_leaves_a_start_leaves_a_vm_or_none(cli: Cli) -> None:
             assert found == {"cut": ("running", 1)}, said
             assert code == 0 or "the agent goes on with it" in said, said
             assert (vmms(cli), extents(cli)) == (1, [".home-cut", "cut"]), said
-            ticks(cli, "cut")
+            cli.goes_on("cut", root="old")
             cli.ok("vm", "rm", "--force", "cut")
         assert (rows(cli), extents(cli), vmms(cli)) == ({}, [], 0), said
         seen.add((code, bool(found)))
     assert (INTERRUPTED, True) in seen, "no moment of the start itself was met"
     cli.ok("vm", "run", "cut", *SMALL)
-    ticks(cli, "cut")
+    cli.goes_on("cut", root="old")
     assert cli.lab.state.resets() == 0
 
 
@@ -115,7 +106,7 @@ def test_an_update_is_aborted_from_another_terminal(cli: Cli, after: str) -> Non
     the VM, whose guest runs on, to the root that had them; and that both commands say so.
     """
     cli.ok("vm", "run", "steady", *SMALL)
-    ticks(cli, "steady")
+    cli.goes_on("steady", root="old")
     before: Any = cli.standing()
     with cli.started("update", "--kernel", "6.12") as update:
         update.wait_for(f": {after}".encode())
@@ -135,5 +126,5 @@ def test_an_update_is_aborted_from_another_terminal(cli: Cli, after: str) -> Non
         del vm["epoch"]
     assert now_vms == vms
     assert (vmms(cli), extents(cli)) == (1, [".home-steady", "steady"])
-    ticks(cli, "steady")
+    cli.goes_on("steady", root="old")
     assert cli.lab.state.resets() == 0

@@ -13,11 +13,8 @@ from cli_driver import Cli
 from kernel_trouble import trouble
 from lab_factory import Labs
 
-from multiroot.demo import guests
-from multiroot.lab import agents
 from multiroot.lab.backends import Backend
 from multiroot.lab.lab import Lab
-from multiroot.rpc import client
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.ticks import continuity
 
@@ -46,9 +43,7 @@ def mounts(lab: Lab, root: str) -> list[str]:
 
 def ticking(lab: Lab, root: str = "old") -> None:
     """The guest goes on there, has lost nothing, and finds in its memory what it wrote."""
-    with client.connect(lab.agent_address, root=root) as channel:
-        seen = len(agents.ticks(channel, "web", 0, guests.BOOT_TIMEOUT).counter)
-        told = agents.ticks(channel, "web", seen + TICKS, guests.BOOT_TIMEOUT)
+    told = Cli(lab).goes_on("web", root=root, more=TICKS)
     found = continuity(ticks_from_proto(told).ticks)
     assert found
     assert found.unbroken

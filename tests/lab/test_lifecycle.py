@@ -11,9 +11,7 @@ import pytest
 from cli_driver import Cli
 
 from multiroot.demo import guests
-from multiroot.lab import agents
 from multiroot.lab.lab import Lab
-from multiroot.rpc import client
 from multiroot.units import MIB
 
 STOP_S = 60  # the guest needs a tick; the rest is for a computer that is slow
@@ -33,13 +31,6 @@ def rows(cli: Cli) -> dict[str, tuple[str, int | None]]:
     """State and owner of each VM."""
     listed: Any = cli.data("vm", "list")
     return {vm["name"]: (vm["state"], vm["owner"]) for vm in listed}
-
-
-def ticks(cli: Cli, name: str, more: int = 10, root: str = "old") -> None:
-    """It ticks on there."""
-    with client.connect(cli.lab.agent_address, root=root) as channel:
-        seen = len(agents.ticks(channel, name, 0, guests.BOOT_TIMEOUT).counter)
-        agents.ticks(channel, name, seen + more, guests.BOOT_TIMEOUT)
 
 
 def extents(cli: Cli) -> list[str]:
@@ -69,9 +60,9 @@ def test_a_vm_outlives_its_process_its_agent_and_its_root(lab: Lab, cli: Cli) ->
     cli.ok("vm", "start", "tiny")
     cli.refused(3, "already a VM tiny (running)", "vm", "start", "tiny")
     cli.ok("vm", "start", "web")
-    ticks(cli, "tiny")
+    cli.goes_on("tiny", root="old")
     assert cli.ok("vm", "stop", "tiny", "--timeout", str(STOP_S)) == "tiny stopped\n"
-    ticks(cli, "web")
+    cli.goes_on("web", root="old")
     cli.ok("vm", "pause", "web")
     cli.fails(3, "web is paused", "vm", "stop", "web")
 
@@ -82,13 +73,13 @@ def test_a_vm_outlives_its_process_its_agent_and_its_root(lab: Lab, cli: Cli) ->
     assert rows(cli) == {"tiny": ("stopped", None), "web": ("paused", new)}
     cli.fails(3, "web came here paused and has not run since", "handoff", "web", "--to", "old")
     cli.ok("vm", "resume", "web")
-    ticks(cli, "web", root="new")
+    cli.goes_on("web", root="new")
     cli.ok("vm", "pause", "web")
     cli.ok("handoff", "web", "--to", "old")
     restart_agent(cli)
     assert rows(cli) == {"tiny": ("stopped", None), "web": ("paused", 1)}
     cli.ok("vm", "resume", "web")
-    ticks(cli, "web")
+    cli.goes_on("web", root="old")
     cli.ok("handoff", "web")
     assert rows(cli)["web"] == ("running", new)
     cli.refused(3, "web is running", "vm", "edit", "web", "--memory", "160M")
@@ -98,8 +89,8 @@ def test_a_vm_outlives_its_process_its_agent_and_its_root(lab: Lab, cli: Cli) ->
     cli.ok("vm", "start", "web")
     cli.ok("vm", "start", "tiny", "--root", "new")
     assert rows(cli) == {"tiny": ("running", new), "web": ("running", 1)}
-    ticks(cli, "web")
-    ticks(cli, "tiny", root="new")
+    cli.goes_on("web", root="old")
+    cli.goes_on("tiny", root="new")
     shown: Any = cli.data("vm", "show", "web")
     assert [each["size"] for each in shown["extents"]] == [160 * MIB]
     cli.refused(3, "web is running", "vm", "rm", "web")

@@ -10,11 +10,8 @@ import root_life
 from cli_driver import Cli
 from lab_factory import Labs
 
-from multiroot.demo import guests
 from multiroot.errors import ConflictError
-from multiroot.lab import agents
 from multiroot.lab.lab import Lab
-from multiroot.rpc import client
 from multiroot.units import GIB
 
 # The kernel of all roots, and what the first one says of itself where a recipe is what it claims to be.
@@ -98,8 +95,6 @@ def test_memory_blocks_of_two_gibibytes_come_and_go(labs_factory: Labs) -> None:
         time.sleep(1)  # nobody tells of each block
     # Not said of the parent's: it is a kernel of its own that cut its memory into blocks.
     assert blocks(lab)[0] == 2 * GIB
-    with client.connect(lab.agent_address) as channel:
-        seen = len(agents.ticks(channel, "web", 0, guests.BOOT_TIMEOUT).counter)
-        agents.ticks(channel, "web", seen + 10, guests.BOOT_TIMEOUT)
+    cli.goes_on("web")
     assert lab.state.resets() == 0
     labs_factory.discard(lab)

@@ -9,10 +9,7 @@ from cli_driver import Cli
 from kernel_trouble import trouble
 from lab_factory import Labs
 
-from multiroot.demo import guests
-from multiroot.lab import agents
 from multiroot.lab.lab import Lab
-from multiroot.rpc import client
 
 FOUR = "no5lvl"  # on a kernel's command line
 
@@ -48,9 +45,7 @@ def test_roots_with_other_page_tables_follow_each_other(labs_factory: Labs, old:
         root_life.update(lab, "--kernel", "6.12", "--append", append)
         assert lab.run(["cat", "/sys/devices/system/cpu/online"]).stdout == "0-3\n"
         assert levels(lab) == has
-        with client.connect(lab.agent_address) as channel:
-            seen = len(agents.ticks(channel, "web", 0, guests.BOOT_TIMEOUT).counter)
-            agents.ticks(channel, "web", seen + 10, guests.BOOT_TIMEOUT)
+        cli.goes_on("web")
         assert trouble(lab) == []
     assert lab.state.resets() == 0
     labs_factory.discard(lab)
