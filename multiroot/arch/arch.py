@@ -22,10 +22,11 @@ class Cpus:
     `what` describes a CPU that will do. `id_name` is what people call a hardware id. `widest_narrow_id` is
     the largest one that fits the interrupt controller's narrow mode. `controllers` are the names of its two
     modes, narrow and wide. Of the features, every root needs those that are `wanted`. Those of `clock` make a
-    clock common to all roots. A CPU that runs VMs has one of `virtualisation`. With one of `writing`
-    CPUs write to memory of the kernel that was first, also when it has ended; the kernel parameter
-    `cleared_by` makes a kernel do without. Guests in the oldest root that is supported can't have those that
-    are `newer`, by QEMU's names.
+    clock common to all roots. `clock_sources` are kernels' clock sources that are of this clock; `derived` of
+    them are so in a guest of a hypervisor, as long as its host's is. A CPU that runs VMs has one of
+    `virtualisation`. With one of `writing` CPUs write to memory of the kernel that was first, also when it
+    has ended; the kernel parameter `cleared_by` makes a kernel do without. Guests in the oldest root that is
+    supported can't have those that are `newer`, by QEMU's names.
     """
 
     hardware_ids: Callable[[str], dict[int, int]]
@@ -38,6 +39,8 @@ class Cpus:
     controllers: tuple[str, str]
     wanted: frozenset[str]
     clock: frozenset[str]
+    clock_sources: frozenset[str]
+    derived: frozenset[str]
     virtualisation: frozenset[str]
     writing: frozenset[str]
     cleared_by: str

@@ -118,6 +118,9 @@ X86 = Arch(
         controllers=("xAPIC", "x2APIC"),
         wanted=frozenset({"lm", "apic"}),
         clock=frozenset({"constant_tsc", "nonstop_tsc"}),
+        # A guest of KVM takes kvm-clock, which is computed from the TSC (docs/verification-boundary.md).
+        clock_sources=frozenset({"tsc", "kvm-clock"}),
+        derived=frozenset({"kvm-clock"}),
         virtualisation=frozenset({"svm", "vmx"}),
         # Intel's Hardware Feedback Interface: the table is the package's (SDM vol. 3, 15.6).
         writing=frozenset({"hfi"}),

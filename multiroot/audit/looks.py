@@ -93,7 +93,7 @@ def differences(compare: str, before: Look, old: Look, new: Look) -> list[str]:
         return [
             f"the {name} root's clock source is {seen.clock}"
             for name, seen in (("old", old), ("new", new))
-            if seen.clock != "tsc"
+            if seen.clock not in arch.current().cpus.clock_sources
         ]
     return _msr_differences(compare == "microcode", {"old, before": before, "old": old, "new": new})
 

@@ -77,11 +77,14 @@ class RootDoctor:
 
     def _tsc(self) -> Answer:
         source = self._text("sys/devices/system/clocksource/clocksource0/current_clocksource").strip()
-        if source != "tsc":
+        cpus = arch.current().cpus
+        if source not in cpus.clock_sources:
             return failed(
                 f"the clock source is {source}", "boot with tsc=reliable: all roots count time by the TSC"
             )
-        missing = arch.current().cpus.clock - self._features()
+        if source in cpus.derived:
+            return ok(f"{source} is used, which is of the TSC as long as the host's clock source is")
+        missing = cpus.clock - self._features()
         if missing:
             mend = "on hardware use a CPU that has it; an emulated machine's CPUs share one counter"
             return warning(

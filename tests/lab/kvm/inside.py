@@ -157,6 +157,16 @@ def test_both_roots_have_the_same_features_of_kvm(two: Lab, record_property: Not
     assert two.state.resets() == 0
 
 
+def test_the_doctor_takes_the_clock_for_what_it_is(two: Lab, record_property: Note) -> None:
+    """Proves that the clock source is no fault in either root under KVM, and that the old has no other."""
+    for root in ("old", "new"):
+        done = two.run(["multiroot", "doctor", "--json"], root=root)
+        found = {check["id"]: check for check in json.loads(done.stdout)["checks"]}
+        record_property(f"{root} root", found["tsc"]["found"])
+        assert found["tsc"]["status"] == "ok"
+        assert root == "new" or done.returncode == 0, done.stdout
+
+
 def test_kvm_clock_and_the_clock_that_roots_stamp_with_do_not_drift(two: Lab, record_property: Note) -> None:
     """Proves that moments of kernels' clocks and of the roots' common one can be compared, minutes apart."""
     with client.connect(two.agent_address, root="old") as channel:

@@ -58,6 +58,11 @@ def test_every_root_must_count_time_by_the_tsc() -> None:
     ]
 
 
+def test_kvms_clock_is_of_the_tsc() -> None:
+    old, new = (replace(root, clock="kvm-clock") for root in (OLD, NEW))
+    assert differences("clock", BEFORE, old, new) == []
+
+
 def test_doorbells_are_by_role() -> None:
     assert doorbells(OLD, 2) == (Doorbell(Role.OLD, 0, 0x21), Doorbell(Role.NEW, 2, 0x20))
 

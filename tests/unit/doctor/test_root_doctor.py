@@ -19,6 +19,7 @@ from multiroot.doctor.root import RootDoctor
 from multiroot.units import MIB
 
 MAGIC = int.from_bytes(b"LMREDGR1", "little")
+CLOCK = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 DAX = "sys/bus/dax/devices/dax0.0"
 FLAGS = "fpu lm apic svm constant_tsc nonstop_tsc"
 CPUINFO = (
@@ -54,7 +55,7 @@ def top(tmp_path: Path) -> Path:
     ):
         for name, value in (("start", hex(start)), ("end", hex(end)), ("type", kind)):
             write(tmp_path / f"sys/firmware/memmap/{number}/{name}", value)
-    write(tmp_path / "sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc")
+    write(tmp_path / CLOCK, "tsc")
     write(tmp_path / "dev/kvm")
     write(tmp_path / "sys/kernel/security/lockdown", "[none] integrity confidentiality")
     write(tmp_path / "sys/kernel/kexec_crash_loaded", "0")
@@ -84,6 +85,16 @@ def test_a_root_without_module_and_agent(top: Path) -> None:
     assert found["carve"].found == "256 MiB at 0x28000000 (reserved at boot), CPUs 2-3"
     assert found["arena"].found == "/dev/dax0.0 (device-dax), 382 MiB at 0x100200000"
     assert found["hotplug"].found == "of CPUs 0-3 these can go offline: 1-3"
+
+
+def test_a_kernel_under_kvm_counts_time_by_the_tsc_too(top: Path) -> None:
+    """There the kernel takes kvm-clock when the CPU does not promise an invariant TSC."""
+    replace("proc/cpuinfo", " constant_tsc nonstop_tsc", "")(top)
+    replace(CLOCK, "tsc", "kvm-clock")(top)
+    found = look(top)["tsc"]
+    assert (found.status, found.mend) == (Status.OK, "")
+    assert "kvm-clock" in found.found
+    assert "host" in found.found
 
 
 def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
@@ -161,7 +172,7 @@ ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
             "tsc",
             "failed",
             "the clock source is hpet",
-            replace("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc", "hpet"),
+            replace(CLOCK, "tsc", "hpet"),
         ),
         ("ipi", "warning", "shorthand interrupts", replace("proc/cmdline", " no_ipi_broadcast=1", "")),
         ("ipi", "warning", "shorthand interrupts", replace("proc/cmdline", "broadcast=1", "broadcast=0")),
