@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -71,3 +72,12 @@ def test_when_a_lock_is_taken_from_a_root_is_told_as_it_is() -> None:
         (TOP / "docs/kernel-module.md").read_text(),
     )
     assert told == (real["LOCK_NS"], real["LOCK_LIVING_NS"])
+
+
+@pytest.mark.parametrize("form", ["vmx_short", "kvm_short"])
+def test_how_long_a_short_form_takes_is_told_where_it_is_described(form: str) -> None:
+    markers = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+    (minutes,) = [found[1] for each in markers if (found := re.match(rf"{form}: .*, (.* minutes)", each))]
+    for page in ("qemu-lab/README.md", "CONTRIBUTING.md"):
+        lines = [line for line in (TOP / page).read_text().splitlines() if f'ARGS="-m {form}"' in line]
+        assert any(minutes in line for line in lines), page
