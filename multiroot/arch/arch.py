@@ -12,12 +12,16 @@ from multiroot.ranges import Range
 
 @dataclass(frozen=True)
 class Cpus:
-    """What a kernel says about its CPUs in /proc/cpuinfo. The functions take the text of that file.
+    """What a kernel says about its CPUs in /proc/cpuinfo. The functions take the text of that file, but for
+    `table_ids`.
 
     `hardware_ids`: the interrupt controller's id of each online CPU, by the CPU's logical number.
     `clock_khz`: the clock rate of now in kHz, 0 when it is not there.
     `model`: the line that names the model of the first CPU, "" when there is none.
     `features`: what the first CPU can do, in the kernel's words.
+
+    `table_ids`: the ids of all CPUs that the firmware's file `table` says are there, online or not; the
+    function takes its bytes.
 
     `what` describes a CPU that will do. `id_name` is what people call a hardware id. `widest_narrow_id` is
     the largest one that fits the interrupt controller's narrow mode. `controllers` are the names of its two
@@ -33,6 +37,8 @@ class Cpus:
     clock_khz: Callable[[str], int]
     model: Callable[[str], str]
     features: Callable[[str], frozenset[str]]
+    table: str
+    table_ids: Callable[[bytes], frozenset[int]]
     what: str
     id_name: str
     widest_narrow_id: int
@@ -83,9 +89,10 @@ class Memory:
     the places to try for the memory that a new root needs near address 0.
 
     Where the CPU has one of `owner_features`, or one of `owner_files` (by what it is about) says that it is
-    on, pages have owners that no other kernel knows of. With the kernel parameter `encrypted_by` they are
-    encrypted. `config_space_table` is the firmware's file that says where PCI configuration space is,
-    `node_tables` are those that say which memory and which CPUs are near each other.
+    on, pages have owners that no other kernel knows of. A kernel that encrypts its memory says
+    `encrypted_says` when it starts, or shows one of the features `encrypted_features`; the kernel parameter
+    `encrypted_by` turns it on and off. `config_space_table` is the firmware's file that says where PCI
+    configuration space is, `node_tables` are those that say which memory and which CPUs are near each other.
     """
 
     page_sizes: tuple[int, ...]
@@ -94,6 +101,8 @@ class Memory:
     low_windows: tuple[Range, ...]
     owner_features: frozenset[str]
     owner_files: Mapping[str, str]
+    encrypted_features: frozenset[str]
+    encrypted_says: str
     encrypted_by: str
     config_space_table: str
     node_tables: tuple[str, ...]

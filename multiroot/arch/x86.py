@@ -16,6 +16,11 @@ from multiroot.units import GIB, HUGE_PAGE, KIB, PAGE
 LEDGER = Range(64 * KIB, 64 * KIB)
 LAPIC_MAX_ID = 254  # of an xAPIC; 255 is everybody
 
+# Structures of CPUs in a MADT by their type: APIC id and flags of a local APIC, of a local x2APIC.
+MADT_ENTRIES_AT = 44
+MADT_CPUS = {0: struct.Struct("<3xBI"), 9: struct.Struct("<4xII")}
+MADT_ENABLED = 1
+
 # Documentation/arch/x86/boot.rst: offsets in the setup header of a bzImage.
 MAGIC_AT, MAGIC = 0x202, b"HdrS"
 KERNEL_VERSION_AT = 0x20E  # where the version string is, from the second sector on
@@ -54,6 +59,18 @@ def model(cpuinfo: str) -> str:
 def features(cpuinfo: str) -> frozenset[str]:
     match = re.search(r"^flags\s*: (.*)$", cpuinfo, re.MULTILINE)
     return frozenset(match[1].split()) if match else frozenset()
+
+
+def table_ids(table: bytes) -> frozenset[int]:
+    """APIC ids of the CPUs that a MADT calls enabled (ACPI specification 6.5, 5.2.12)."""
+    found, at = set(), MADT_ENTRIES_AT
+    while at + 2 <= len(table):
+        kind, size = table[at], table[at + 1]
+        if kind in MADT_CPUS and size >= 8 and at + size <= len(table):
+            hardware_id, flags = MADT_CPUS[kind].unpack_from(table, at)
+            found |= {hardware_id} if flags & MADT_ENABLED else set()
+        at += max(size, 2)
+    return frozenset(found)
 
 
 def kernel_release(head: bytes) -> str:
@@ -112,6 +129,8 @@ X86 = Arch(
         clock_khz=clock_khz,
         model=model,
         features=features,
+        table="sys/firmware/acpi/tables/APIC",
+        table_ids=table_ids,
         what="an x86-64 CPU with a local APIC",
         id_name="APIC id",
         widest_narrow_id=LAPIC_MAX_ID,
@@ -147,6 +166,11 @@ X86 = Arch(
             "SEV-SNP": "sys/module/kvm_amd/parameters/sev_snp",
             "TDX": "sys/module/kvm_intel/parameters/tdx",
         },
+        # Since Linux 5.18 "sme" is there if the kernel uses it (early_detect_mem_encrypt() in
+        # arch/x86/kernel/cpu/amd.c). A guest of SEV need not show any: its hypervisor may say that the
+        # firmware has turned nothing on.
+        encrypted_features=frozenset({"sme"}),
+        encrypted_says="Memory Encryption Features active",
         encrypted_by="mem_encrypt",
         config_space_table="sys/firmware/acpi/tables/MCFG",
         node_tables=("sys/firmware/acpi/tables/SRAT", "sys/firmware/acpi/tables/SLIT"),

@@ -14,7 +14,8 @@ from multiroot.device.uapi import ABI, LEDGER_CPUS, Bridge, Ecam, Ledger
 from multiroot.doctor import left_ledger
 from multiroot.doctor.checks import Answer, failed, ok, warning
 from multiroot.root.identity import parse_command_line
-from multiroot.units import format_size
+from multiroot.units import format_size, parse_cpu_list
+from multiroot.vm.oom import KMSG, from_the_start, read_log
 
 # What turns probes off, and the way back. By them the end of a root is not the machine's.
 _PROBES = {
@@ -40,10 +41,11 @@ class MachineDoctor:
                 f"memory has owners that no other root knows of: {', '.join(owners)}",
                 "turn it off in the firmware",
             )
-        if self._parameters().get(memory.encrypted_by) in _ON:
+        encrypts, all_said = self._said(memory.encrypted_says)
+        if encrypts or ours.features(cpuinfo) & memory.encrypted_features:
             return failed(
                 "this kernel encrypts its memory, which no other root could read",
-                f"boot with {memory.encrypted_by}=off",
+                f"boot with {memory.encrypted_by}=off; start a virtual machine without encryption",
             )
         writing = ",".join(sorted(ours.features(cpuinfo) & ours.writing))
         if writing:
@@ -51,13 +53,16 @@ class MachineDoctor:
                 f"the CPUs write to this kernel's memory, whose ever it is later: {writing}",
                 f"boot with {ours.cleared_by}={writing}",
             )
-        highest = max(ours.hardware_ids(cpuinfo).values(), default=0)
+        ids, all_ids = self._hardware_ids(cpuinfo)
+        highest = max(ids, default=0)
         if highest >= LEDGER_CPUS:
             return failed(
                 f"a CPU has the {ours.id_name} {highest}, the ledger has room for ids below {LEDGER_CPUS}",
                 "use a machine with fewer CPUs",
             )
-        return ok(f"memory without owners, {ours.id_name}s up to {highest}")
+        back = "" if all_said else " as far as its kernel's messages go back"
+        online = "" if all_ids else " (of CPUs that are online)"
+        return ok(f"memory without owners{back}, {ours.id_name}s up to {highest}{online}")
 
     def kernel(self) -> Answer:
         """What this kernel forbids, and what it must not do while two roots live."""
@@ -101,7 +106,9 @@ class MachineDoctor:
         return ok(f"one at {where.base:#x}, by which nobody lives any more")
 
     def pci(self, ledger: Ledger | None) -> Answer:
-        """Whether a later root can stop the DMA of this one, as the ledger tells: ports lead to segment 0."""
+        """Whether a later root can stop the DMA of this one, as the ledger tells: ports lead to segment 0.
+        Without the module there is no ledger that would tell.
+        """
         bridges, ecams = (ledger.bridges, ledger.ecams) if ledger else ((), ())
         unreached = [bridge for bridge in bridges if bridge.segment and not _reached(bridge, ecams)]
         if unreached:
@@ -122,10 +129,32 @@ class MachineDoctor:
                 f"off; {rest}",
                 mend,
             )
+        if ledger is None:
+            return ok(
+                f"whether all devices can be reached is not known before multiroot.ko is loaded; {rest}"
+            )
         return ok(f"all devices can be reached; {rest}")
 
     def _parameters(self) -> dict[str, str]:
         return parse_command_line(self._text("proc/cmdline"))
+
+    def _said(self, message: str) -> tuple[bool, bool]:
+        """Whether this kernel has said that, and whether all that it has said is known."""
+        log = self.top / str(KMSG).lstrip("/")
+        records, gap = read_log(log) if log.exists() else ([], True)
+        return any(message in record for record in records), not gap and from_the_start(records)
+
+    def _hardware_ids(self, cpuinfo: str) -> tuple[frozenset[int], bool]:
+        """Of the CPUs that are present, and whether these are all: /proc/cpuinfo has the online ones."""
+        ours = arch.current().cpus
+        online = ours.hardware_ids(cpuinfo)
+        present = parse_cpu_list(self._text("sys/devices/system/cpu/present"))
+        if set(present) <= online.keys():
+            return frozenset(online.values()), True
+        table = self.top / ours.table
+        ids = ours.table_ids(table.read_bytes()) if table.exists() else frozenset()
+        # A kernel may have been told to have fewer than there are, or was given some later.
+        return (ids, True) if len(ids) == len(present) else (frozenset(online.values()), False)
 
     def _optional(self, path: str) -> str:
         """What is in a file that not every kernel has; "" without it."""

@@ -47,8 +47,13 @@ def find(records: list[str], process: ProcessId) -> str:
 
 
 def reaches_back(records: list[str], process: ProcessId) -> bool:
-    """Whether the log has all that was said since the process began; its records are numbered from 0."""
-    return bool(records) and (_fields(records[0])[1] == "0" or _time_s(records[0]) < _began_s(process))
+    """Whether the log has all that was said since the process began."""
+    return from_the_start(records) or (bool(records) and _time_s(records[0]) < _began_s(process))
+
+
+def from_the_start(records: list[str]) -> bool:
+    """Whether the log has all from the kernel's start on: its records are numbered from 0."""
+    return bool(records) and _fields(records[0])[1] == "0"
 
 
 def _fields(record: str) -> list[str]:
@@ -72,11 +77,15 @@ def read_log(log: Path) -> tuple[list[str], bool]:
     try:
         while True:
             try:
-                records.append(os.read(file, _RECORD_SIZE).decode(errors="replace"))
+                record = os.read(file, _RECORD_SIZE)
             except BrokenPipeError:
                 gap = True  # Overwritten while we read; the next read goes on behind.
             except BlockingIOError:
                 break
+            else:
+                if not record:
+                    break
+                records.append(record.decode(errors="replace"))
     finally:
         os.close(file)
     return records, gap

@@ -20,6 +20,7 @@ from multiroot.units import MIB
 
 MAGIC = int.from_bytes(b"LMREDGR1", "little")
 CLOCK = "sys/devices/system/clocksource/clocksource0/current_clocksource"
+KMSG, MADT = "dev/kmsg", "sys/firmware/acpi/tables/APIC"
 DAX = "sys/bus/dax/devices/dax0.0"
 FLAGS = "fpu lm apic svm constant_tsc nonstop_tsc"
 CPUINFO = (
@@ -57,6 +58,7 @@ def top(tmp_path: Path) -> Path:
             write(tmp_path / f"sys/firmware/memmap/{number}/{name}", value)
     write(tmp_path / CLOCK, "tsc")
     write(tmp_path / "dev/kvm")
+    write(tmp_path / KMSG, "6,0,0,-;Linux version 6.12")
     write(tmp_path / "sys/kernel/security/lockdown", "[none] integrity confidentiality")
     write(tmp_path / "sys/kernel/kexec_crash_loaded", "0")
     write(tmp_path / "sys/firmware/acpi/tables/MCFG")
@@ -84,6 +86,8 @@ def test_a_root_without_module_and_agent(top: Path) -> None:
     assert found["module"].mend == "modprobe multiroot"
     assert found["carve"].found == "256 MiB at 0x28000000 (reserved at boot), CPUs 2-3"
     assert found["arena"].found == "/dev/dax0.0 (device-dax), 382 MiB at 0x100200000"
+    assert found["machine"].found == "memory without owners, APIC ids up to 3"
+    assert "not known before multiroot.ko is loaded" in found["pci"].found
     assert found["hotplug"].found == "of CPUs 0-3 these can go offline: 1-3"
 
 
@@ -123,6 +127,31 @@ LOCKDOWN = "sys/kernel/security/lockdown"
 CRASH_KERNEL = replace("proc/cmdline", "console", "elfcorehdr=0x1000 console")
 
 
+ACTIVE = "6,84,120000,-;Memory Encryption Features active:"
+
+
+def local(hardware_id: int, flags: int = 1) -> bytes:
+    """A CPU in the MADT (ACPI specification 6.5, 5.2.12.2). `flags`: 1: it is there, 2: it may be later."""
+    return struct.pack("<BBBBI", 0, 8, hardware_id, hardware_id, flags)
+
+
+def wide(hardware_id: int, flags: int = 1) -> bytes:
+    """The same for large ids (5.2.12.12)."""
+    return struct.pack("<BBHIII", 9, 16, 0, hardware_id, flags, 0)
+
+
+def offline(*entries: bytes) -> Callable[[Path], None]:
+    """CPU 3 is not in /proc/cpuinfo, and the firmware's table has these entries."""
+
+    def change(top: Path) -> None:
+        write(top / "proc/cpuinfo", "\n".join(CPUINFO.format(number) for number in range(3)))
+        other = struct.pack("<BBBxII", 1, 12, 0, 0xFEC00000, 0)
+        body = b"\0" * 8 + other + b"".join(entries)
+        (top / MADT).write_bytes(struct.pack("<4sI28x", b"APIC", 36 + len(body)) + body)
+
+    return change
+
+
 def memory(**fields: Any) -> Callable[[Path], None]:
     """/proc/kcore with a ledger where the module would put one."""
     raw = ffi.new("struct multiroot_ledger *", {"magic": MAGIC, "abi": ABI, "size": LEDGER_SIZE, **fields})
@@ -155,7 +184,8 @@ ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
         ("machine", "failed", "whose ever it is later: hfi", replace("proc/cpuinfo", " svm", " svm hfi")),
         ("machine", "failed", "SEV-SNP", put(SNP, "Y")),
         ("machine", "failed", "TDX", put(TDX, "Y")),
-        ("machine", "failed", "encrypts its memory", replace("proc/cmdline", "con", "mem_encrypt=on con")),
+        ("machine", "failed", "encrypts its memory", replace("proc/cpuinfo", " svm", " svm sme sev")),
+        ("machine", "failed", "encrypts its memory", put(KMSG, f"6,0,0,-;Linux version\n{ACTIVE} AMD SEV")),
         ("machine", "failed", "APIC id 288", replace("proc/cpuinfo", "apicid\t\t: 3\n", "apicid\t\t: 288\n")),
         ("kernel", "failed", "locked down", put(LOCKDOWN, "none [integrity] confidentiality")),
         ("kernel", "failed", "a crash kernel", CRASH_KERNEL),
@@ -192,6 +222,33 @@ def test_a_defect_is_found_by_its_own_check(
     assert (found[check].status, says in found[check].found) == (status, True), found[check]
     assert found[check].mend
     assert [name for name in found if found[name] != sound[name]] == [check]
+
+
+def test_a_cpu_that_is_offline_is_looked_at_too(top: Path) -> None:
+    offline(local(0), local(1), local(2), wide(300))(top)
+    found = look(top)["machine"]
+    assert (found.status, "a CPU has the APIC id 300" in found.found) == (Status.FAILED, True), found
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (offline(local(0), local(1), local(2), local(9), local(200, 2)), "ids up to 9"),
+        # Some kernel parameter has left one out, and who it is nobody says.
+        (offline(local(0), local(1), local(2), local(9), local(10)), "ids up to 2 (of CPUs that are online)"),
+        (lambda top: offline()(top) or (top / MADT).unlink(), "ids up to 2 (of CPUs that are online)"),
+        (replace("proc/cmdline", "con", "mem_encrypt=on con"), "memory without owners, "),
+        (replace("proc/cpuinfo", " svm", " svm sev sev_es"), "memory without owners, "),
+        (put(KMSG, "6,700,9000,-;eth0: link up"), "without owners as far as its kernel's messages go back,"),
+        (remove(KMSG), "without owners as far as its kernel's messages go back,"),
+    ],
+)
+def test_what_harms_nobody_and_what_is_not_known_of_a_machine(
+    top: Path, change: Callable[[Path], None], says: str
+) -> None:
+    change(top)
+    found = look(top)["machine"]
+    assert (found.status, says in found.found) == (Status.OK, True), found
 
 
 @pytest.mark.parametrize(
