@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from multiroot.coordinator import canary
+from multiroot.coordinator import adoption, canary
 from multiroot.handoff import giver, incoming, terms, wire
 from multiroot.root import peers
 
@@ -72,6 +72,15 @@ def test_when_a_lock_is_taken_from_a_root_is_told_as_it_is() -> None:
         (TOP / "docs/kernel-module.md").read_text(),
     )
     assert told == (real["LOCK_NS"], real["LOCK_LIVING_NS"])
+
+
+def test_how_long_an_ended_root_may_go_on_is_told_as_it_is() -> None:
+    """And a root that takes over is still there when the time is over."""
+    source = (TOP / "csrc/kmod/core/adopt.c").read_text()
+    (patience,) = re.findall(r"#define PATIENCE_NS\t+\((\d+) \* NSEC_PER_SEC\)", source)
+    assert int(patience) < adoption.PARK_S
+    assert f"not parked by itself after {patience} s" in (TOP / "docs/retire.md").read_text()
+    assert f"from {patience} s after the first such answer on" in (TOP / "docs/kernel-module.md").read_text()
 
 
 @pytest.mark.parametrize("form", ["vmx_short", "kvm_short"])

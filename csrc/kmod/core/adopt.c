@@ -11,11 +11,17 @@
 #include <linux/nodemask.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
+#include <linux/timekeeping.h>
 
 #include "core/core.h"
 
 #define MEMORY_NAME	"System RAM (multiroot)"
 #define CHUNK		SZ_2M
+
+/* So long an ended kernel may go on with its last words, on a CPU that parks after them. */
+#define PATIENCE_NS	(30 * NSEC_PER_SEC)
+
+static u64 mr_adopt_waits_since;	/* for CPUs that have not parked by themselves; ns, 0: not yet */
 
 /* True when nobody is left but this root, and none is being made. */
 bool mr_adopt_alone(void)
@@ -23,20 +29,29 @@ bool mr_adopt_alone(void)
 	return !mr_ledger_others() && !mr_peer(MULTIROOT_CHILD);
 }
 
+static bool mr_adopt_is_patient(void)
+{
+	u64 now = ktime_get_ns();
+
+	mr_adopt_waits_since = mr_adopt_waits_since ?: now;
+	return now - mr_adopt_waits_since < PATIENCE_NS;
+}
+
 /*
  * Nobody's memory is in use there. An offline CPU sleeps in that of a root that has ended, where it would wake up when
  * somebody writes to it, and one that was granted and not started may have been left to wait for a startup IPI, which
- * firmware does not like: both are taken to the park.
+ * firmware does not like: both are taken to the park. The others park by themselves, unless one hangs.
  */
 static bool mr_adopt_at_rest(u32 hardware_id)
 {
 	u32 state = mr_ledger_cpu_state(hardware_id);
+	bool runs = state != MULTIROOT_CPU_OFFLINE && state != MULTIROOT_CPU_GRANTED;
 
 	if (mr_slot_parked(hardware_id))
 		return true;
-	if (state != MULTIROOT_CPU_OFFLINE && state != MULTIROOT_CPU_GRANTED)
+	if (runs && mr_adopt_is_patient())
 		return false;
-	return !mr_slot_take(hardware_id, false);
+	return !mr_slot_take(hardware_id, runs);
 }
 
 /* True when @rests holds for every CPU that is another root's. */
@@ -70,8 +85,9 @@ static int mr_adopt_silence(void)
  * mr_adopt_inherit() - the parent has ended: detach from it, and stop what still works for it
  *
  * Return: 0, also when there is no parent any more; -ENOENT: the first root never had one; -EBUSY: another root is
- * alive, or user space has the parent's control page mapped; -EAGAIN: a CPU is not parked yet; -ENODEV: there are
- * devices that this root can't reach; -ETIMEDOUT: an IOMMU does not stop; -ENOMEM.
+ * alive, or user space has the parent's control page mapped; -EAGAIN: a CPU is not parked yet, and is led there
+ * once this has been the answer for long enough; -ENODEV: there are devices that this root can't reach; -ETIMEDOUT: an
+ * IOMMU does not stop; -ENOMEM.
  */
 int mr_adopt_inherit(void)
 {

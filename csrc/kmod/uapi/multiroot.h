@@ -208,7 +208,8 @@ struct multiroot_ring {
 
 /*
  * INHERIT: the parent has ended. Detach from it, mask the machine's I/O APICs, stop all DMA but that of functions this
- * root was handed, turn the IOMMUs off whose tables lie in the parent's memory. EAGAIN until all its CPUs are parked.
+ * root was handed, turn the IOMMUs off whose tables lie in the parent's memory. EAGAIN until all its CPUs are parked;
+ * when that has been the answer for 30 s, those that are not are led to the park.
  * CPU_ADOPT: make hardware_id, a CPU of a root that has ended, a CPU of this one; it is offline then, its number in
  * cpu.
  */

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kernel_code import at_places, compiled
+from kernel_code import at_places, compiled, loaded
 
 SOURCES = ("core/adopt.c", "core/cpu.c", "core/ledger.c", "core/x86/slot.c")
 ONLINE, OFFLINE, GRANTED, STARTED, PARKED = range(5)
@@ -29,9 +29,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def machine(built: Path) -> ctypes.CDLL:
+def machine(built: Path, tmp_path: Path) -> ctypes.CDLL:
     """Root 1 of two online and two offline CPUs."""
-    library = ctypes.CDLL(str(built))
+    library = loaded(built, tmp_path)
+    library.let_pass.argtypes = [ctypes.c_uint64]
     library.descheduled.argtypes = [ctypes.c_uint32, ctypes.c_uint64]
     library.mr_slot_wake.argtypes = [ctypes.c_uint32, ctypes.c_uint64]
     for name in ("mr_slot_parked", "asked", "told", "uncarve"):
@@ -233,6 +234,50 @@ def test_nothing_is_inherited_while_a_cpu_may_run(
     heir(machine)
     spoil(machine)
     assert machine.mr_adopt_inherit() == -errno.EAGAIN
+    assert machine.resets_so_far() == 0
+
+
+@pytest.mark.parametrize(
+    ("cpu", "vmx", "listens", "inits"),
+    [
+        (FIRST, False, False, 1),  # it hangs, with NMIs blocked
+        (FIRST, True, True, 2),
+        (BOOT, False, True, 0),
+        (BOOT, True, True, 0),
+    ],
+)
+def test_a_cpu_that_runs_on_after_its_roots_end_is_led_to_the_park_in_the_end(
+    machine: ctypes.CDLL, cpu: int, vmx: bool, listens: bool, inits: int
+) -> None:
+    heir(machine)
+    machine.mr_slot_forget(cpu)
+    machine.mr_ledger_set_cpu(cpu, 1, PARKED if cpu == BOOT else ONLINE)
+    machine.put(cpu, vmx, listens)
+    for _ in range(3):
+        assert machine.mr_adopt_inherit() == -errno.EAGAIN
+        machine.let_pass(9 * SECONDS)
+    assert (machine.place(cpu), machine.inits(cpu)) == (IN_KERNEL, 0)
+    machine.let_pass(4 * SECONDS)
+    assert machine.mr_adopt_inherit() == 0
+    assert machine.place(cpu) == IN_PARK
+    assert (machine.inits(cpu), machine.resets_so_far()) == (inits, 0)
+    assert not machine.asked(cpu)
+
+
+@pytest.mark.parametrize(("cpu", "vmx"), [(FIRST, True), (BOOT, False)])
+def test_nothing_is_taken_from_one_that_can_be_led_by_nothing(
+    machine: ctypes.CDLL, cpu: int, vmx: bool
+) -> None:
+    heir(machine)
+    machine.mr_slot_forget(cpu)
+    machine.mr_ledger_set_cpu(cpu, 1, ONLINE)
+    machine.put(cpu, vmx, False)
+    before = owner(machine, cpu)
+    for _ in range(3):
+        assert machine.mr_adopt_inherit() == -errno.EAGAIN
+        machine.let_pass(40 * SECONDS)
+    assert (owner(machine, cpu), machine.place(cpu)) == (before, IN_KERNEL)
+    assert machine.adopt(cpu) == -errno.EAGAIN
     assert machine.resets_so_far() == 0
 
 

@@ -62,6 +62,10 @@ def set_u64(root: ctypes.CDLL, name: str, value: int) -> None:
     U64.in_dll(root, name).value = value
 
 
+def later(root: ctypes.CDLL, seconds: float) -> None:
+    U64.in_dll(root, "now").value += int(seconds * 1e9)
+
+
 def memory(root: ctypes.CDLL, action: int, size: int, base: int = BASE) -> int:
     return int(root.memory(action, U64(base), U64(size)))
 
@@ -228,6 +232,44 @@ def test_every_cpu_of_others_is_at_rest_first(
     cpu(root, hardware_id, OLD, state, parked=parked)
     assert root.mr_adopt_inherit() == answer
     assert ("detached" in done(root)) is not answer
+
+
+@pytest.mark.parametrize(("hardware_id", "state"), [(3, ONLINE), (3, PARKED), (3, STARTED), (BOOT, PARKED)])
+def test_a_cpu_that_does_not_park_by_itself_is_led_to_the_park_in_the_end(
+    root: ctypes.CDLL, hardware_id: int, state: int
+) -> None:
+    """It hangs, or its kernel has ended without it. One that still says why it ends has time for that."""
+    cpu(root, hardware_id, OLD, state)
+    assert root.mr_adopt_inherit() == EAGAIN
+    later(root, 29.9)
+    assert root.mr_adopt_inherit() == EAGAIN
+    assert done(root) == []
+    later(root, 0.2)
+    assert root.mr_adopt_inherit() == 0
+    assert done(root) == [f"lead{hardware_id}", "ioapic", "detached"]
+
+
+def test_nothing_is_taken_from_a_cpu_that_can_not_be_led_either(root: ctypes.CDLL) -> None:
+    """It is tried again as often as somebody asks."""
+    cpu(root, 3, OLD, ONLINE)
+    hangs = ctypes.c_bool.in_dll(root, "hangs")
+    hangs.value = True
+    assert root.mr_adopt_inherit() == EAGAIN
+    later(root, 40)
+    assert root.mr_adopt_inherit() == root.mr_adopt_inherit() == EAGAIN
+    assert done(root) == ["lead3", "lead3"]
+    assert memory(root, ZERO, MIB) == EBUSY
+    hangs.value = False
+    assert root.mr_adopt_inherit() == 0
+
+
+def test_no_cpu_is_led_away_from_a_root_that_lives(root: ctypes.CDLL) -> None:
+    cpu(root, 3, OLD, ONLINE)
+    assert root.mr_adopt_inherit() == EAGAIN
+    later(root, 40)
+    ctypes.c_bool.in_dll(root, "others_live").value = True
+    assert root.mr_adopt_inherit() == EBUSY
+    assert done(root) == []
 
 
 def test_memory_waits_for_a_cpu_that_left_its_rest(root: ctypes.CDLL) -> None:

@@ -48,6 +48,8 @@ struct pci_dev {
 };
 
 /* Time is a number that a test sets, and work is done when it comes. */
+#define NSEC_PER_SEC		1000000000L
+u64 ktime_get_ns(void);
 extern unsigned long jiffies;
 #define msecs_to_jiffies(ms)	((ms) / 4)
 #define time_before(a, b)	((long)((a) - (b)) < 0)
