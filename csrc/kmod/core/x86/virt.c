@@ -26,7 +26,11 @@ static void mr_virt_leave_vmx(void)
 		     : "=m" (vmcs), "+r" (inside));
 	if (!inside)
 		return;
-	/* The processor may keep a VMCS to itself until it is told to write it back (SDM vol. 3, 25.11.1). */
+	/*
+	 * The processor may keep a VMCS to itself until it is told to write it back (SDM vol. 3, 25.11.1). Which ones
+	 * beside the current are active here only KVM knows, and no kernel exports what has it clear them
+	 * (docs/verification-boundary.md).
+	 */
 	if (vmcs != NO_VMCS)
 		asm volatile("vmclear %0" : : "m" (vmcs) : "memory", "cc");
 	asm volatile("vmxoff" : : : "memory", "cc");
