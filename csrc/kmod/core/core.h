@@ -34,11 +34,22 @@ struct vm_area_struct;
 enum mr_link_kind { MR_LINK_CONTROL, MR_LINK_GUESTS, MR_LINKS };
 
 /**
+ * struct mr_window - a mapping of memory.c's
+ * @at: where, NULL without one
+ * @by_pages: how it came about
+ */
+struct mr_window {
+	void *at;
+	bool by_pages;
+};
+
+/**
  * struct mr_peer - another root, reached through a shared area
  * @index: MULTIROOT_PARENT or MULTIROOT_CHILD
  * @root: its number
  * @phys: physical address of the shared area, 0 when there is no such peer
- * @shared: its mapping
+ * @window: how that is mapped
+ * @shared: where
  * @control: the control page at its start
  * @mine: this root's half of the control page
  * @theirs: the peer's half
@@ -50,6 +61,7 @@ struct mr_peer {
 	u32 index;
 	u32 root;
 	phys_addr_t phys;
+	struct mr_window window;
 	void *shared;
 	struct multiroot_control *control;
 	struct multiroot_side *mine;
@@ -73,6 +85,8 @@ struct mr_listener {
 bool mr_memory_is_pmem(u64 base, u64 size);
 bool mr_memory_unused(u64 base, u64 size);
 bool mr_memory_foreign(u64 base, u64 size);
+int mr_memory_map(struct mr_window *window, phys_addr_t phys, size_t size);
+void mr_memory_unmap(struct mr_window *window);
 
 /* firmware.c: what later roots must know of the machine and only the first can ask. */
 int mr_firmware_read(struct multiroot_ledger *ledger);

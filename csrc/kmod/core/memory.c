@@ -2,11 +2,13 @@
 /*
  * Which physical memory this kernel uses. What it does not use can be the ledger's or another root's.
  */
+#include <linux/io.h>
 #include <linux/ioport.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
+#include <linux/vmalloc.h>
 
 #include "core/core.h"
 
@@ -15,6 +17,54 @@
  * it (memblock hands it out from above): the part below this is as good as free.
  */
 #define LOW_FREE_END	SZ_512K
+
+/* Of a range, whose first byte need not be the first of a page. */
+static unsigned int mr_memory_pages(phys_addr_t phys, size_t size)
+{
+	return PHYS_PFN(PAGE_ALIGN(phys + size)) - PHYS_PFN(phys);
+}
+
+static void *mr_memory_vmap(phys_addr_t phys, size_t size)
+{
+	unsigned int i, count = mr_memory_pages(phys, size);
+	struct page **pages = kvmalloc_array(count, sizeof(*pages), GFP_KERNEL);
+	void *at;
+
+	if (!pages)
+		return NULL;
+	for (i = 0; i < count; i++)
+		pages[i] = pfn_to_page(PHYS_PFN(phys) + i);
+	at = vmap(pages, count, VM_MAP, PAGE_KERNEL);
+	kvfree(pages);
+	return at ? at + offset_in_page(phys) : NULL;
+}
+
+/**
+ * mr_memory_map() - map memory that is another root's, or shared with one
+ * @window: where it is mapped afterwards
+ * @phys: physical address
+ * @size: in bytes; some MiB at most
+ *
+ * RAM of this kernel that is offline is not used by its place in the direct map, which memremap() would give: KASAN
+ * has no shadow for that, if the memory was added after boot. Return: 0; -ENOMEM.
+ */
+int mr_memory_map(struct mr_window *window, phys_addr_t phys, size_t size)
+{
+	window->by_pages = pfn_valid(PHYS_PFN(phys)) && pfn_valid(PHYS_PFN(phys + size - 1)) &&
+			   region_intersects(phys, size, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) == REGION_INTERSECTS;
+	window->at = window->by_pages ? mr_memory_vmap(phys, size) : memremap(phys, size, MEMREMAP_WB);
+	return window->at ? 0 : -ENOMEM;
+}
+
+/* Undo mr_memory_map(). */
+void mr_memory_unmap(struct mr_window *window)
+{
+	if (window->by_pages)
+		vunmap((void *)((unsigned long)window->at & PAGE_MASK));
+	else
+		memunmap(window->at);
+	window->at = NULL;
+}
 
 /* True when some of a range is persistent memory of this kernel. */
 bool mr_memory_is_pmem(u64 base, u64 size)

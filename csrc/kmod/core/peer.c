@@ -43,9 +43,9 @@ struct mr_peer *mr_peer_map(u32 index, phys_addr_t phys)
 	struct mr_peer *peer = &mr_peers[index];
 	u32 side = peer->index == MULTIROOT_PARENT;
 
-	peer->shared = memremap(phys, MULTIROOT_SHARED_SIZE, MEMREMAP_WB);
-	if (!peer->shared)
+	if (mr_memory_map(&peer->window, phys, MULTIROOT_SHARED_SIZE))
 		return NULL;
+	peer->shared = peer->window.at;
 	peer->control = peer->shared;
 	peer->mine = &peer->control->side[side];
 	peer->theirs = &peer->control->side[!side];
@@ -103,7 +103,7 @@ void mr_peer_hide(struct mr_peer *peer)
 /* Forget the mapping of a peer that is hidden. */
 void mr_peer_unmap(struct mr_peer *peer)
 {
-	memunmap(peer->shared);
+	mr_memory_unmap(&peer->window);
 	peer->shared = NULL;
 	peer->control = NULL;
 	peer->mine = NULL;

@@ -164,12 +164,13 @@ int mr_carve_release(void)
  */
 int mr_segment_copy(const struct multiroot_segment *segment, void *buffer, bool out)
 {
-	void *memory = memremap(segment->phys, segment->size, MEMREMAP_WB);
+	struct mr_window memory;
+	int err = mr_memory_map(&memory, segment->phys, segment->size);
 
-	if (!memory)
-		return -ENOMEM;
-	memcpy(out ? buffer : memory, out ? memory : buffer, segment->size);
-	memunmap(memory);
+	if (err)
+		return err;
+	memcpy(out ? buffer : memory.at, out ? memory.at : buffer, segment->size);
+	mr_memory_unmap(&memory);
 	return 0;
 }
 
@@ -190,19 +191,20 @@ static u64 mr_segment_find_in(const u64 *words, u64 count, u64 word)
  */
 int mr_segment_find(struct multiroot_find *find)
 {
+	struct mr_window memory;
 	u64 done, part, words;
-	u64 *memory;
+	int err;
 
 	find->found = 0;
 	for (done = 0; done < find->size && !find->found; done += part) {
 		part = min_t(u64, find->size - done, MR_SEGMENT_PIECE);
-		memory = memremap(find->phys + done, part, MEMREMAP_WB);
-		if (!memory)
-			return -ENOMEM;
-		words = mr_segment_find_in(memory, part / sizeof(*memory), find->word);
-		memunmap(memory);
-		if (words < part / sizeof(*memory))
-			find->found = find->phys + done + words * sizeof(*memory);
+		err = mr_memory_map(&memory, find->phys + done, part);
+		if (err)
+			return err;
+		words = mr_segment_find_in(memory.at, part / sizeof(find->word), find->word);
+		mr_memory_unmap(&memory);
+		if (words < part / sizeof(find->word))
+			find->found = find->phys + done + words * sizeof(find->word);
 		cond_resched();
 	}
 	return 0;

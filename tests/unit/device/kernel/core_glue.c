@@ -24,7 +24,7 @@ struct multiroot_ledger *mr_ledger = &machine_ledger;
 unsigned int tsc_khz;
 struct irq_cfg shim_irq_cfg = { .vector = 0x41 };
 unsigned long jiffies = 1000, irq_flags;
-int interrupted, interrupted_vector, uevents, queued;
+int interrupted, interrupted_vector, uevents, queued, directly, mapped, unmapped;
 char last_uevent[64];
 struct mr_peer child = { .index = MULTIROOT_CHILD, .root = 2 };
 
@@ -52,9 +52,27 @@ int request_irq(int irq, irqreturn_t (*handler)(int irq, void *data), unsigned l
 	return 0;
 }
 
+/* The direct map of RAM, of which KASAN knows nothing while it is offline. */
 void *memremap(phys_addr_t phys, size_t size, int how)
 {
+	directly++;
 	return ram + (phys - RAM);
+}
+
+void *vmap(struct page **list, unsigned int count, unsigned long flags, int prot)
+{
+	unsigned int i;
+
+	for (i = 1; i < count; i++)
+		if (list[i] != list[0] + i)
+			return NULL;
+	mapped += count;
+	return ram + (list[0] - pages) * PAGE_SIZE;
+}
+
+void vunmap(const void *at)
+{
+	unmapped += !offset_in_page(at);
 }
 
 void memunmap(void *memory)

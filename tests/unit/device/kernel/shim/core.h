@@ -128,6 +128,13 @@ struct page {
 };
 struct page *pfn_to_page(unsigned long pfn);
 #define pfn_valid(pfn)		(!!pfn_to_page(pfn))
+#define VM_MAP			0
+#define PAGE_KERNEL		0
+#define PAGE_ALIGN(x)		(((x) + PAGE_SIZE - 1) & PAGE_MASK)
+#define offset_in_page(p)	((unsigned long)(p) & ~PAGE_MASK)
+#define kvmalloc_array(n, size, how)	kvmalloc((n) * (size), how)
+void *vmap(struct page **list, unsigned int count, unsigned long flags, int prot);
+void vunmap(const void *at);
 #define pfn_to_online_page(pfn)	(pfn_valid(pfn) && pfn_to_page(pfn)->online ? pfn_to_page(pfn) : NULL)
 #define PageReserved(page)	((page)->reserved)
 #define PageHWPoison(page)	((page)->poisoned)
