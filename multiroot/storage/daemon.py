@@ -39,6 +39,11 @@ class Daemon:
     def _pid_file(self) -> Path:
         return self._file("pid")
 
+    @property
+    def _served(self) -> Path:
+        """Says which file it has open."""
+        return self._file("file")
+
     def _file(self, what: str) -> Path:
         return self.folder / LocalFile(self.path).door.with_suffix(f".{what}").name
 
@@ -58,8 +63,9 @@ class Daemon:
         ]  # fmt: skip
 
     def ensure(self) -> None:
-        """Start it unless it runs; it answers then. Raises ConflictError."""
+        """Start it unless it runs; it answers then. Raises ConflictError, also if it serves another file."""
         if self.pid:
+            self.check_file()
             return
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -69,6 +75,18 @@ class Daemon:
             self._start(file)
         finally:
             os.close(file)
+
+    def check_file(self) -> None:
+        """Raises ConflictError if another file has taken the place of the one that it has open."""
+        try:
+            found = _identity(Path(self.path).stat())
+        except OSError:
+            found = ""
+        if self._served.exists() and self._served.read_text() != found:
+            raise ConflictError(
+                f"{self.path} was replaced or removed while it was served",
+                f"if no VM uses it any more, end what serves it: kill {self.pid}",
+            )
 
     def _start(self, file: int) -> None:
         """It inherits the open file, whose lock lasts as long as it does."""
@@ -80,6 +98,7 @@ class Daemon:
         for left in (self.socket, self._pid_file):
             left.unlink(missing_ok=True)
         self._file("path").write_text(self.path)
+        self._served.write_text(_identity(os.fstat(file)))
         try:
             proc.run(self.argv(), timeout=_TIMEOUT_S, pass_fds=[file])
         except CommandError as error:
@@ -106,6 +125,11 @@ class Daemon:
                 f"the server of {self.path} does not end within {END_S:g} s",
                 "it waits for the disk; see the kernel's log: dmesg",
             )
+
+
+def _identity(file: os.stat_result) -> str:
+    """What no other file has."""
+    return f"{file.st_dev}:{file.st_ino}"
 
 
 def running(folder: Path) -> tuple[Daemon, ...]:

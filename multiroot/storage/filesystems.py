@@ -6,6 +6,7 @@ A disk has another name in every kernel (/dev/vda, /dev/nvme0n1), and its filesy
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -18,29 +19,41 @@ from typing import Any
 from multiroot import proc
 from multiroot.errors import BadRequestError, CommandError, ConflictError, MultirootError
 
+log = logging.getLogger("multirootd")
+
 MOUNTS = Path("/proc/self/mountinfo")
+BLOCKS = Path("/sys/class/block")
 DISK_S = 120.0  # a driver may take so long to find its disk
 LOOK_S = 0.2  # so often; the drivers' events say nothing of what is on a disk
 _TIMEOUT_S = 60.0
 _UUID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _KIND = re.compile(r"[0-9a-z_]{1,32}")
-_OPTIONS = re.compile(r"[0-9A-Za-z_,=.:-]{1,256}")
+_OPTIONS = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_,=.:/-]{0,511}")
+_IN_MEMORY = re.compile(r"/(ndbus\d+/|ram\d|zram\d)")  # in a block device's path below /sys
+_ON_PCI = "/pci"
 _BLKID = ("blkid", "-c", "/dev/null")  # what was known of a disk under another kernel counts for nothing
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True)
 class Filesystem:
-    """A mounted filesystem of type `kind`, known by its UUID in every root, and where it is mounted."""
+    """A mounted filesystem of type `kind`, known by its UUID in every root, and where it is mounted.
+
+    `options` are those of the mount, and then those of the filesystem itself, of which another kernel may not
+    know all.
+    """
 
     uuid: str
     kind: str
     point: str
     options: str
+    own_options: str = ""
 
     def checked(self) -> Filesystem:
         """Raises BadRequestError for what is none: another root has said it."""
-        told = (_UUID, self.uuid), (_KIND, self.kind), (_OPTIONS, self.options)
+        told = [(_UUID, self.uuid), (_KIND, self.kind), (_OPTIONS, self.options)]
+        if self.own_options:
+            told.append((_OPTIONS, self.own_options))
         if not all(pattern.fullmatch(text) for pattern, text in told) or not _is_plain(self.point):
             raise BadRequestError(f"not a filesystem that could be mounted: {self}")
         return self
@@ -51,7 +64,8 @@ class Filesystem:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Filesystem:
         """Raises the usual errors for what `to_dict` has not made."""
-        return cls(*(str(data[name]) for name in ("uuid", "kind", "point", "options"))).checked()
+        uuid, kind, point, options = (str(data[name]) for name in ("uuid", "kind", "point", "options"))
+        return cls(uuid, kind, point, options, str(data.get("own_options", ""))).checked()
 
 
 def _is_plain(point: str) -> bool:
@@ -60,12 +74,19 @@ def _is_plain(point: str) -> bool:
 
 @dataclass(frozen=True)
 class Mount:
-    """A line of /proc/self/mountinfo."""
+    """A line of /proc/self/mountinfo. `root` is what of the filesystem is mounted: "/" is all of it."""
 
     device: str
     kind: str
     point: str
     options: str
+    own_options: str = ""
+    root: str = "/"
+
+    @property
+    def writable(self) -> bool:
+        """Whether the filesystem itself may be written to, here or by another mount of it."""
+        return "ro" not in self.own_options.split(",")
 
 
 def parse(text: str) -> tuple[Mount, ...]:
@@ -73,9 +94,9 @@ def parse(text: str) -> tuple[Mount, ...]:
     found = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
-        kind, device, *_ = after.split(" ")
-        _, _, _, _, point, options, *_ = before.split(" ")
-        found.append(Mount(_plain(device), kind, _plain(point), options))
+        kind, device, own, *_ = after.split(" ")
+        _, _, _, root, point, options, *_ = before.split(" ")
+        found.append(Mount(_plain(device), kind, _plain(point), options, own, _plain(root)))
     return tuple(found)
 
 
@@ -105,34 +126,76 @@ def is_here(path: str, mounts: Path = MOUNTS) -> bool:
 
 
 def of(path: str, mounts: Path = MOUNTS) -> Filesystem:
-    """The filesystem of a file that is here; raises MultirootError if its disk can't be told by its UUID."""
+    """The filesystem of a file that is here; raises ConflictError if another root would not find the file:
+    its disk has no UUID, or only a part of the filesystem is mounted there.
+    """
     mount = mount_of(os.path.realpath(path), parse(mounts.read_text()))
     if mount is None:
-        raise MultirootError(f"{path} is on no filesystem")
+        raise ConflictError(f"{path} is on no filesystem")
+    if mount.root != "/":
+        raise ConflictError(
+            f"{path} is on a part of a filesystem: {mount.point} is {mount.root} of {mount.device}",
+            f"name the file by a mount of all of it: mkdir -p /mnt/disk && mount {mount.device} /mnt/disk",
+        )
+    if found := _known(mount):
+        return found
+    raise ConflictError(f"{mount.device} has no UUID, by which another root would find it")
+
+
+def _known(mount: Mount) -> Filesystem | None:
+    """None for one whose disk has no UUID."""
     said = proc.run([*_BLKID, "-o", "value", "-s", "UUID", mount.device], check=False, timeout=_TIMEOUT_S)
-    if not (uuid := said.stdout.strip()):
-        raise MultirootError(f"{mount.device} has no UUID, by which another root would find it")
-    return Filesystem(uuid, mount.kind, mount.point, mount.options).checked()
+    uuid = said.stdout.strip()
+    if not uuid:
+        return None
+    return Filesystem(uuid, mount.kind, mount.point, mount.options, mount.own_options).checked()
 
 
-def leave(filesystem: Filesystem) -> None:
-    """Unmount it; raises ConflictError if somebody uses it. Twice is fine."""
-    if not _is_mounted(filesystem):
-        return
+def writable(mounts: Path = MOUNTS, blocks: Path = BLOCKS) -> tuple[Mount, ...]:
+    """Mounts of what may have to be written before this root ends, in the order in which they came: of disks,
+    for what lies in memory stays as it is. Nobody can unmount what the root itself runs from.
+    """
+    found = (mount for mount in parse(mounts.read_text()) if mount.writable and mount.point != "/")
+    places = ((mount, _place(mount, blocks)) for mount in found)
+    return tuple(mount for mount, place in places if place and not _IN_MEMORY.search(place))
+
+
+def of_machine(mounts: Path = MOUNTS, blocks: Path = BLOCKS) -> tuple[Filesystem, ...]:
+    """Whole filesystems that are mounted and may be written to, on disks that the next root gets, too."""
+    whole = [mount for mount in writable(mounts, blocks) if mount.root == "/"]
+    known = [_known(mount) for mount in whole if _ON_PCI in _place(mount, blocks)]
+    return tuple(each for each in known if each)
+
+
+def _place(mount: Mount, blocks: Path) -> str:
+    """Where the kernel has the mount's disk below /sys; "" for what is on no disk."""
+    if not mount.device.startswith("/dev/"):
+        return ""
+    return os.path.realpath(blocks / Path(mount.device).resolve().name)
+
+
+def leave(point: str) -> None:
+    """Unmount what is there; raises ConflictError if somebody uses it."""
     try:
-        proc.run(["umount", filesystem.point], timeout=_TIMEOUT_S)
+        proc.run(["umount", point], timeout=_TIMEOUT_S)
     except CommandError as error:
         raise ConflictError(
-            f"{filesystem.point} is in use: {error.message}",
-            "see who uses it: " + proc.hinted(f"fuser -vm {filesystem.point}"),
+            f"{point} is in use: {error.message}",
+            "see who uses it: " + proc.hinted(f"fuser -vm {point}"),
         ) from error
 
 
-def leave_all(left: Iterable[Filesystem]) -> None:
-    """Unmount them; raises what `leave` raises."""
-    # One may be mounted inside of another.
-    for filesystem in sorted(left, key=lambda each: each.point, reverse=True):
-        leave(filesystem)
+def leave_all(left: Iterable[Filesystem], mounts: Path = MOUNTS, blocks: Path = BLOCKS) -> None:
+    """Unmount these, and all else that may have to be written before this root ends: the disks' drivers let
+    go afterwards. Twice is fine. Raises what `leave` raises.
+    """
+    points = {each.point for each in left}
+    here = parse(mounts.read_text())
+    leaving = {*writable(mounts, blocks), *(mount for mount in here if mount.point in points)}
+    # What was mounted last may be inside of what was there before, or be a file there.
+    for mount in reversed(here):
+        if mount in leaving:
+            leave(mount.point)
 
 
 def come(filesystem: Filesystem) -> None:
@@ -144,10 +207,14 @@ def come(filesystem: Filesystem) -> None:
         return
     device = _find(filesystem.uuid)
     Path(filesystem.point).mkdir(parents=True, exist_ok=True)
-    proc.run(
-        ["mount", "-t", filesystem.kind, "-o", filesystem.options, device, filesystem.point],
-        timeout=_TIMEOUT_S,
-    )
+    mount = ["mount", "-t", filesystem.kind, device, filesystem.point, "-o"]
+    if filesystem.own_options:
+        options = f"{filesystem.options},{filesystem.own_options}"
+        said = proc.run([*mount, options], check=False, timeout=_TIMEOUT_S)
+        if not said.returncode:
+            return
+        log.warning("%s is mounted without %s: %s", filesystem.point, filesystem.own_options, said.stderr)
+    proc.run([*mount, filesystem.options], timeout=_TIMEOUT_S)
 
 
 def _is_mounted(filesystem: Filesystem) -> bool:

@@ -11,11 +11,17 @@ SIZE = 256 << 10  # bytes at once; QEMU's requests have up to 32 MiB
 
 
 class Wire:
-    """One end: what is read from it and written to it."""
+    """One end: what is read from it and written to it. `hung_up` is called once, when it is closed."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        hung_up: Callable[[], object] = lambda: None,
+    ) -> None:
         self.reader = reader
         self.writer = writer
+        self._hung_up: Callable[[], object] | None = hung_up
 
     @property
     def peer(self) -> str:
@@ -26,6 +32,9 @@ class Wire:
     async def close(self) -> None:
         """Hang up, whatever is not sent yet."""
         self.writer.transport.abort()
+        if hung_up := self._hung_up:
+            self._hung_up = None
+            hung_up()
         with suppress(OSError):
             await self.writer.wait_closed()
 

@@ -17,6 +17,7 @@ import secrets
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -71,11 +72,12 @@ class Storage:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
-        self._left = self._settled = False
+        self._left = self._settled = self._closed = False
         self._doors: dict[str, asyncio.Server] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._elsewhere: WeakSet[Wire] = WeakSet()  # to other roots
         self._changed = asyncio.Event()
+        self._users: Counter[str] = Counter()  # who is led to a file's daemon, by its path
         self._daemons = asyncio.Lock()  # none is started amid a look at all of them
         # A loop of its own: what guests read and write is not to make handoffs wait.
         self._loop = asyncio.new_event_loop()
@@ -93,12 +95,15 @@ class Storage:
         return self._do(self._serve(path)).result(OPEN_S + OPEN_S)
 
     def settle(self) -> list[int]:
-        """Start no daemon any more; those that run serve on. Returns their processes."""
+        """Start and end no daemon any more; those that run serve on. Returns their processes. Raises
+        ConflictError if one serves another file than the one at its path, which would be the VM's later.
+        """
         return self._do(self._settle()).result()
 
     def stop(self, kept: Iterable[Filesystem] = ()) -> tuple[Filesystem, ...]:
-        """Serve nothing any more, and end the daemons. Returns the filesystems that the files are on, and
-        those that an earlier call has `kept`. Raises ConflictError if a daemon does not end.
+        """Serve nothing any more, and end the daemons. Returns the filesystems that the files are on, all
+        others of the machine's disks, and those that an earlier call has `kept`. Raises ConflictError if a
+        daemon does not end.
         """
         return self._do(self._stop(kept)).result()
 
@@ -230,8 +235,24 @@ class Storage:
         async with self._daemons:
             if self._left or (self._settled and not daemon.pid):
                 raise ConflictError(f"this root is leaving the disk that {path} is on")
+            if not daemon.pid:
+                # What another root would not find is not begun.
+                await asyncio.to_thread(filesystems.of, daemon.path)
             await asyncio.to_thread(daemon.ensure)
-        return Wire(*await asyncio.open_unix_connection(daemon.socket))
+            ends = await asyncio.open_unix_connection(daemon.socket)
+            self._users[daemon.path] += 1
+        return Wire(*ends, lambda: self._begin(self._unused(daemon)))
+
+    async def _unused(self, daemon: Daemon) -> None:
+        """One user less. What nobody uses is served no more: the file may be replaced, its disk unmounted."""
+        self._users[daemon.path] -= 1
+        async with self._daemons:
+            if self._users[daemon.path] or self._settled or self._left or self._closed:
+                return
+            try:
+                await asyncio.to_thread(daemon.end)
+            except ConflictError as error:
+                log.warning("%s", error)
 
     @staticmethod
     def _daemon(path: str) -> Daemon:
@@ -267,13 +288,17 @@ class Storage:
         await join(door, server, lambda: not self._left)
 
     async def _settle(self) -> list[int]:
-        self._settled = True
         async with self._daemons:
-            return [daemon.pid for daemon in await asyncio.to_thread(running, disk.DOORS)]
+            found = await asyncio.to_thread(running, disk.DOORS)
+            for daemon in found:
+                daemon.check_file()
+            self._settled = True
+            return [daemon.pid for daemon in found]
 
     async def _stop(self, kept: Iterable[Filesystem]) -> tuple[Filesystem, ...]:
         self._left = True
         found = {each.point: each for each in kept}
+        found |= {each.point: each for each in await asyncio.to_thread(filesystems.of_machine)}
         async with self._daemons:
             for daemon in await asyncio.to_thread(running, disk.DOORS):
                 filesystem = await asyncio.to_thread(filesystems.of, daemon.path)
@@ -299,6 +324,7 @@ class Storage:
                 await wire.close()
 
     async def _close(self) -> None:
+        self._closed = True
         for door in self._doors.values():
             door.close()
         for task in self._tasks:

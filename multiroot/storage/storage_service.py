@@ -50,4 +50,5 @@ def to_proto(filesystem: Filesystem) -> storage_pb2.Filesystem:
 
 def from_proto(filesystem: storage_pb2.Filesystem) -> Filesystem:
     """Raises BadRequestError for what could not be mounted."""
-    return Filesystem(filesystem.uuid, filesystem.kind, filesystem.point, filesystem.options).checked()
+    said = (filesystem.uuid, filesystem.kind, filesystem.point, filesystem.options, filesystem.own_options)
+    return Filesystem(*said).checked()

@@ -22,9 +22,11 @@ _PREFIX = f"{RESERVED}disk-"
 
 
 def claim(arena: Arena, vm: str, disks: tuple[Disk, ...]) -> None:
-    """Claim all disks for a VM that is in the arena already; raises ConflictError if another VM has one, and
-    has claimed none then.
+    """Claim all disks for a VM that is in the arena already and does not run yet; raises ConflictError if
+    another VM has one, and has claimed none then.
     """
+    # What an agent that ended in between has left of this VM's earlier life.
+    release(arena, vm)
     try:
         for disk in disks:
             _claim(arena, vm, disk)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amultiroot/v1/storage.proto\x12\x0cmultiroot.v1\"\x1f\n\x0fOpenDiskRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\";\n\x10OpenDiskResponse\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0b\n\x03key\x18\x03 \x01(\x0c\"H\n\nFilesystem\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05point\x18\x03 \x01(\t\x12\x0f\n\x07options\x18\x04 \x01(\t2W\n\x0eStorageService\x12\x45\n\x04Open\x12\x1d.multiroot.v1.OpenDiskRequest\x1a\x1e.multiroot.v1.OpenDiskResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amultiroot/v1/storage.proto\x12\x0cmultiroot.v1\"\x1f\n\x0fOpenDiskRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\";\n\x10OpenDiskResponse\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0b\n\x03key\x18\x03 \x01(\x0c\"]\n\nFilesystem\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05point\x18\x03 \x01(\t\x12\x0f\n\x07options\x18\x04 \x01(\t\x12\x13\n\x0bown_options\x18\x05 \x01(\t2W\n\x0eStorageService\x12\x45\n\x04Open\x12\x1d.multiroot.v1.OpenDiskRequest\x1a\x1e.multiroot.v1.OpenDiskResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENDISKRESPONSE']._serialized_start=77
   _globals['_OPENDISKRESPONSE']._serialized_end=136
   _globals['_FILESYSTEM']._serialized_start=138
-  _globals['_FILESYSTEM']._serialized_end=210
-  _globals['_STORAGESERVICE']._serialized_start=212
-  _globals['_STORAGESERVICE']._serialized_end=299
+  _globals['_FILESYSTEM']._serialized_end=231
+  _globals['_STORAGESERVICE']._serialized_start=233
+  _globals['_STORAGESERVICE']._serialized_end=320
 # @@protoc_insertion_point(module_scope)

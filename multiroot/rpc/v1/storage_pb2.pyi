@@ -75,12 +75,16 @@ class Filesystem(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     POINT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    OWN_OPTIONS_FIELD_NUMBER: _builtins.int
     uuid: _builtins.str
     kind: _builtins.str
     """its type"""
     point: _builtins.str
     """where it is mounted"""
     options: _builtins.str
+    """of the mount"""
+    own_options: _builtins.str
+    """of the filesystem itself"""
     def __init__(
         self,
         *,
@@ -88,10 +92,11 @@ class Filesystem(_message.Message):
         kind: _builtins.str = ...,
         point: _builtins.str = ...,
         options: _builtins.str = ...,
+        own_options: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "options", b"options", "point", b"point", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "options", b"options", "own_options", b"own_options", "point", b"point", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,15 +65,24 @@ class World:
         self.mounted = True
         self.may = True
         self.asked: list[str] = []
+        self.ended = threading.Event()
         self._stack = stack
         monkeypatch.setattr(disk, "DOORS", folder / "d")
         monkeypatch.setattr(filesystems, "is_here", lambda _: self.mounted)
+        monkeypatch.setattr(filesystems, "of", lambda _: SRV)
+        monkeypatch.setattr(filesystems, "of_machine", lambda: (SRV,))
         monkeypatch.setattr(storage, "_pid", lambda _: -1)  # as if another process had come
         monkeypatch.setattr(Daemon, "ensure", lambda daemon: self._serve(daemon.socket))
+        monkeypatch.setattr(Daemon, "end", lambda _: self._end())
 
     def _serve(self, path: Path) -> None:
-        if self.server is None:
+        if self.server is None or self.ended.is_set():
+            self.ended.clear()
+            path.unlink(missing_ok=True)
             self.server = EchoServer(path)
+
+    def _end(self) -> None:
+        self.ended.set()
 
     def root(self, others: Callable[[str], Endpoint | None] = lambda _: None) -> Storage:
         def ask(path: str) -> Future[Endpoint | None]:
@@ -112,6 +121,39 @@ def test_a_vmm_reaches_a_file_of_its_own_root(world: World) -> None:
         assert vmm.recv(100) == b"write this"
     assert not world.asked
     assert missing(1, [FILE]) == set()
+
+
+def test_a_file_that_nobody_uses_any_more_is_served_no_more(world: World) -> None:
+    """Who has stopped its VM may replace the file, or unmount its disk."""
+    world.root().open_door(FILE)
+    with come() as one, come() as other:
+        for vmm in (one, other):
+            assert vmm.recv(100) == GREETING
+        one.close()
+        other.sendall(b"still there")
+        assert other.recv(100) == b"still there"
+        assert not world.ended.is_set()
+    assert world.ended.wait(WAIT_S)
+    with come() as again:
+        assert again.recv(100) == GREETING
+
+
+def test_a_file_that_another_root_would_not_find_is_not_served(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_a_part(_: str) -> None:
+        raise ConflictError("is on a part of a filesystem")
+
+    monkeypatch.setattr(filesystems, "of", is_a_part)
+    with pytest.raises(ConflictError, match="part of a filesystem"):
+        world.root().serve(FILE.path)
+    assert world.server is None
+
+
+def test_filesystems_that_no_vm_uses_go_along(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VM that is stopped now may have its disk there."""
+    monkeypatch.setattr(storage, "running", lambda _: ())
+    assert world.root().stop() == (SRV,)
 
 
 def test_a_file_of_another_root_is_asked_for_there(world: World) -> None:
@@ -303,7 +345,9 @@ def test_who_does_not_know_the_key_is_turned_away(world: World) -> None:
     assert world.server.heard == b""
 
 
-def test_a_root_serves_nothing_of_what_it_has_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_serves_nothing_of_what_it_has_left(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     calls: list[str] = []
 
     class Running(Daemon):
@@ -315,11 +359,13 @@ def test_a_root_serves_nothing_of_what_it_has_left(world: World, monkeypatch: py
 
     monkeypatch.setattr(storage, "running", running)
     monkeypatch.setattr(filesystems, "of", lambda _: SRV)
-    monkeypatch.setattr(filesystems, "leave", lambda each: calls.append(f"umount {each.point}"))
+    monkeypatch.setattr(filesystems, "leave", lambda point: calls.append(f"umount {point}"))
     monkeypatch.setattr(filesystems, "come", lambda each: calls.append(f"mount {each.point}"))
     root = world.root()
     assert root.stop() == (SRV,)
-    filesystems.leave_all([SRV])
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("40 22 254:0 / /srv rw,relatime shared:9 - ext4 /dev/vda rw\n")
+    filesystems.leave_all([SRV], mounts, tmp_path)
     with pytest.raises(BadRequestError, match="not on a disk that this root has"):
         root.serve(FILE.path)
     root.come([SRV])
@@ -357,6 +403,40 @@ def test_two_names_of_one_file_have_one_daemon_or_none(
     Daemon(str(link), tmp_path / "d").ensure()
     with pytest.raises(ConflictError, match="cannot be opened: No such file"):
         Daemon(str(tmp_path / "c"), tmp_path / "d").ensure()
+
+
+def test_another_file_in_the_place_of_the_one_that_is_served_is_no_vms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Daemon, "argv", lambda daemon: ["true"])
+    file = tmp_path / "a"
+    file.touch()
+    daemon = Daemon(str(file), tmp_path / "d")
+    daemon.ensure()
+    monkeypatch.setattr(Daemon, "pid", property(lambda _: 7))
+    daemon.ensure()
+    file.rename(tmp_path / "old")
+    with pytest.raises(ConflictError, match=r"a was replaced or removed while it was served"):
+        daemon.check_file()
+    file.touch()
+    with pytest.raises(ConflictError, match=r"a was replaced or removed while it was served"):
+        daemon.ensure()
+
+
+def test_no_root_leaves_a_file_behind_that_is_not_the_vms(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced(_: Daemon) -> None:
+        raise ConflictError("was replaced")
+
+    monkeypatch.setattr(storage, "running", lambda folder: [Daemon(FILE.path, folder)])
+    monkeypatch.setattr(Daemon, "check_file", replaced)
+    root = world.root()
+    with pytest.raises(ConflictError, match="was replaced"):
+        root.settle()
+    root.open_door(FILE)
+    with come() as vmm:  # as before
+        assert vmm.recv(100) == GREETING
 
 
 def test_the_daemon_gets_paths_with_commas_whole(tmp_path: Path) -> None:

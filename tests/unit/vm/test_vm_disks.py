@@ -105,6 +105,17 @@ def test_a_claim_of_a_vm_that_is_no_more_counts_for_nothing(arena_path: Path) ->
     assert [each.name for each in one.entries()] == ["b", f".disk-{AT:x}"]
 
 
+def test_a_claim_of_a_vms_earlier_life_is_not_in_its_own_way(arena_path: Path) -> None:
+    """An agent that ended after it had given the memory back, and before the claims."""
+    one = Arena(arena_path, 1)
+    entry = one.allocate("a", 32 * MIB, 7)
+    claims.claim(one, "a", (DISK,))
+    one.free("a", entry.owner)
+    one.allocate("a", 32 * MIB, 7)
+    claims.claim(one, "a", (DISK,))
+    assert [each.name for each in one.entries()] == ["a", f".disk-{AT:x}"]
+
+
 async def test_a_vm_has_its_disk_until_it_is_stopped(host: Host, tmp_path: Path) -> None:
     asked: list[Disk] = []
 
