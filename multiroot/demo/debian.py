@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,24 @@ from multiroot.verdict.findings import find
 SQL = 5432
 _UPDATE = "update to "
 Streams = tuple[Counter, Sql, Pings, Blocks, Fio]
+CLOCK_OFF_S = 0.02  # well below what a guest misses in one handoff
+# Runs in the guest: how far its clock is from its root's, ns, as soon as that is little, or after a while.
+# Prints nothing where KVM shows no clock. Such a clock is named by its descriptor (clock_gettime(2)).
+_CLOCK = f"""
+import os, time
+try:
+    clock = ~os.open("/dev/ptp_kvm", os.O_RDONLY) << 3 | 3
+except FileNotFoundError:
+    raise SystemExit
+until = time.monotonic() + 60
+while True:
+    before, root, after = time.time_ns(), time.clock_gettime_ns(clock), time.time_ns()
+    off = (before + after) // 2 - root
+    if abs(off) < {CLOCK_OFF_S * 1e9:.0f} or time.monotonic() > until:
+        break
+    time.sleep(1)
+print(off)
+"""
 _DISK = re.compile(r"I/O error|blk_update_request|EXT4-fs error")  # no trouble of the kernel's, but of ours
 
 
@@ -231,6 +250,7 @@ class Scenario:
         """End everything and count."""
         counter, sql, pings, blocks, fio = streams
         complaints = complaints_in(login.run("sudo dmesg"))
+        clock = login.run(f"sudo python3 -c {shlex.quote(_CLOCK)}").strip()
         for stream in streams:
             stream.stop()
         rows, numbers = sql.stored()
@@ -265,6 +285,7 @@ class Scenario:
             *self._judge_pings(pings),
             Check("the guest's kernel has no complaint", not complaints, "; ".join(complaints) or "none"),
             Check("the file system is clean", *self._fsck()),
+            *judge_clock(clock),
             Check("no reset of the machine", resets == 0, f"{resets} resets"),
         ]
 
@@ -297,6 +318,14 @@ class Scenario:
 
     def _follow(self, events: Any) -> coordinator.Progress:
         return follow(events, self._phases.publish, ended(self._remote.append))
+
+
+def judge_clock(off_ns: str) -> list[Check]:
+    """Nothing where KVM shows no clock, and the guest can't know what it has missed."""
+    if not off_ns:
+        return []
+    off = int(off_ns) / 1e9
+    return [Check("the guest's clock is its root's", abs(off) < CLOCK_OFF_S, f"{off * 1000:+.3f} ms")]
 
 
 def blackout_ms(result: coordinator.HandoffResult) -> float:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from multiroot.demo.debian import Report, blackouts_in, complaints_in
+import pytest
+
+from multiroot.demo.debian import Report, blackouts_in, complaints_in, judge_clock
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase
 
@@ -46,3 +48,15 @@ def test_what_was_away_in_updates_is_told_in_its_order() -> None:
         ("the guests' uplink was away", 2.4),
         ("the VMs' disks were away", 2.7),
     )
+
+
+@pytest.mark.parametrize(
+    ("off_ns", "held"), [("-310", True), ("19000000", True), ("-51000000", False), ("51000000", False)]
+)
+def test_a_guest_that_missed_a_blackout_has_not_its_roots_clock(off_ns: str, held: bool) -> None:
+    (check,) = judge_clock(off_ns)
+    assert check.held is held
+
+
+def test_where_kvm_shows_no_clock_nothing_is_claimed() -> None:
+    assert judge_clock("") == []
