@@ -153,13 +153,7 @@ class Adoption:
             with self._phases.phase(PhaseName.WAIT_FOR_OLD_ROOT):
                 await self._wait_parked(device)
             self.state = AdoptionState.ADOPTING
-            await self._adopt_cpus(device)
-            self._noting = asyncio.create_task(self._note_uplink())
-            with self._phases.phase(PhaseName.ADOPT_DEVICES):
-                await asyncio.to_thread(self._adopt_devices, device)
-                # Each waits for drivers of its own.
-                services = asyncio.to_thread(retire.services, self._context.services, "adopted")
-                await asyncio.gather(services, asyncio.to_thread(self._come_to_disks))
+            await self._adopt_cpus_and_devices(device)
             self.state = AdoptionState.ZEROING
             await self._adopt_memory(device)
 
@@ -179,13 +173,36 @@ class Adoption:
                 )
             await asyncio.sleep(POLL_S)
 
-    async def _adopt_cpus(self, device: Device) -> None:
+    async def _adopt_cpus_and_devices(self, device: Device) -> None:
+        """Guests wait for their disks and their way out, and for no CPU. So devices come first, CPUs while
+        their drivers begin. Whichever fails, the other is done.
+        """
+        self._noting = asyncio.create_task(self._note_uplink())
+        found = asyncio.Event()
+        both = (self._adopt_devices(device, found), self._adopt_cpus(device, found))
+        for result in await asyncio.gather(*both, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _adopt_cpus(self, device: Device, found: asyncio.Event) -> None:
+        """Begins when devices are `found`."""
+        await found.wait()
         for hardware_id in adopt.foreign_cpus(device):
             with self._phases.phase(PhaseName.ADOPT_CPU, hardware_id=hardware_id) as attributes:
                 cpu = await asyncio.to_thread(adopt.adopt_cpu, device, hardware_id, self._sys)
                 attributes["online_s"] = cpu.seconds
 
-    def _adopt_devices(self, device: Device) -> None:
+    async def _adopt_devices(self, device: Device, found: asyncio.Event) -> None:
+        with self._phases.phase(PhaseName.ADOPT_DEVICES):
+            try:
+                await asyncio.to_thread(self._find_devices, device)
+            finally:
+                found.set()
+            # Each waits for drivers of its own.
+            services = asyncio.to_thread(retire.services, self._context.services, "adopted")
+            await asyncio.gather(services, asyncio.to_thread(self._come_to_disks))
+
+    def _find_devices(self, device: Device) -> None:
         self._context.inherit_devices()
         if self._functions:
             # In their order, for the kernel finds a device's others only behind its function 0.

@@ -154,9 +154,10 @@ async def test_everything_becomes_this_roots_in_order(machine: Machine) -> None:
     assert rest == [
         ("claim",),
         ("let go",),
-        ("cpu", 0),
+        # Guests wait for their disks and their way out, and for no CPU.
         ("inherit devices",),
         ("pci",),
+        ("cpu", 0),
         ("ADD", 128, 384),
         ("close",),
     ]
@@ -166,6 +167,35 @@ async def test_everything_becomes_this_roots_in_order(machine: Machine) -> None:
     assert machine.read("memory/auto_online_blocks") == "offline"
     assert [machine.read(f"memory/memory{number}/state") for number in (1, 2, 3)] == ["online_movable"] * 3
     assert not (machine.top / "request").exists()
+
+
+async def test_a_cpu_that_does_not_come_keeps_no_disk_away(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stays_away(hardware_id: int) -> None:
+        raise ConflictError(f"CPU {hardware_id} does not come online")
+
+    monkeypatch.setattr(machine, "adopt_cpu", stays_away)
+    adoption = adoption_on(machine)
+    adoption.begin(left=[SRV])
+    await finish(adoption)
+    assert (adoption.state, adoption.error) == (AdoptionState.FAILED, "CPU 0 does not come online")
+    assert ("mount", SRV.point) in machine.calls
+    assert not [call for call in machine.calls if call[0] == "ZERO"]
+
+
+async def test_cpus_come_also_where_a_device_can_not(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: int) -> None:
+        raise ConflictError("cannot adopt PCI devices")
+
+    monkeypatch.setattr(machine, "adopt_pci", fails)
+    adoption = adoption_on(machine)
+    adoption.begin()
+    await finish(adoption)
+    assert (adoption.state, adoption.error) == (AdoptionState.FAILED, "cannot adopt PCI devices")
+    assert ("cpu", 0) in machine.calls
 
 
 async def test_vms_are_served_while_the_module_waits_for_cpus(machine: Machine) -> None:
