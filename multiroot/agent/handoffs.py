@@ -97,6 +97,12 @@ class Handoffs:
 
         return Target(taker.root, self._root.neighbours.channel(to), to, lost)
 
+    def stay(self) -> None:
+        """VMs that wait for their turn to be handed over stay; nobody is waited for."""
+        for leg in self._under_way.values():
+            if not leg.turn.is_set():
+                leg.cancelled.set()
+
     async def cancel(self, name: str, *, here: bool) -> coordinator_pb2.CancelHandoffResponse:
         """Have the VM `name` stay that is being handed over, or all if it is "".
 

@@ -72,6 +72,7 @@ class Updates:
             shut_door=guests.shut_door,
             open_door=guests.open_door,
             staying=guests.staying_devices,
+            check_wanted=lambda: self.coordinator.check_wanted(),
             settle_disks=guests.settle_disks,
             stop_disks=guests.stop_disks,
             come_to_disks=guests.come_to_disks,
@@ -82,7 +83,7 @@ class Updates:
             services=root.options.services,
         )
         steps = {**make_steps(self._launch), **make_update_steps(update)}
-        self.coordinator = Coordinator(journal, steps, root.phases, self.guests_there)
+        self.coordinator = Coordinator(journal, steps, root.phases, self.guests_there, self._stay)
         self._crash_watch = CrashWatch(root.peers, self._end_is_news, self._report)
         self._watching: asyncio.Task[None] | None = None
         self.adoption = Adoption(
@@ -180,6 +181,10 @@ class Updates:
         if waited and CANARY not in (*answer.stay, *answer.gone):
             answer.stay.append(CANARY)
         return answer
+
+    def _stay(self) -> None:
+        self.canary.stay()
+        self._handoffs.stay()
 
     def guests_there(self) -> list[str]:
         """VMs but the canary that the new root owns by their owner words; none when it has ended."""

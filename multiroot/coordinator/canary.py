@@ -112,6 +112,11 @@ class Canary:
             self._cancelled.set()
         return self._waiting
 
+    def stay(self) -> None:
+        """Go no further with what `prove` has begun: its guest is waited for no longer."""
+        if self._lock.locked():
+            self._cancelled.set()
+
     async def remove(self) -> None:
         """End a VM that an earlier attempt has left; raises MultirootError if it does not end."""
         await self._forget_ahead()

@@ -62,10 +62,14 @@ class Coordinator:
         steps: Mapping[str, Step],
         phases: Phases,
         guests_there: Callable[[], list[str]] = list,
+        stay: Callable[[], object] = lambda: None,
     ) -> None:
-        """`guests_there` names the VMs that a new root owns which is alive."""
+        """`guests_there` names the VMs that a new root owns which is alive. `stay` has those stay, the canary
+        among them, which a handover under way has not begun to move.
+        """
         self._journal = journal
         self._guests_there = guests_there
+        self._stay = stay
         self._steps = steps
         self._phases = phases
         self._doing = ""
@@ -186,7 +190,7 @@ class Coordinator:
             await self._bring_up(begins, launch)
             for name in wanted:
                 if name in UPDATE and name != PhaseName.RETIRE and not self._done(name):
-                    self._check_wanted()
+                    self.check_wanted()
                     await self._try(name, told if name == PhaseName.HANDOVER else {})
             return self.state
 
@@ -225,14 +229,16 @@ class Coordinator:
     async def abort(self, *, force: bool = False) -> list[str]:
         """Give everything back from any step before commit: VMs first, then CPUs and memory.
 
-        An update or a launch that is under way takes no further step, and is waited for. A VM that does not
-        come back keeps it from that, unless `force`. Returns the names of the VMs that were lost.
+        An update or a launch that is under way takes no further step, moves no further VM, and is waited for.
+        A VM that does not come back keeps it from that, unless `force`. Returns the names of the VMs that
+        were lost.
         """
         if self._doing not in (_UPDATING, _LAUNCHING):
             self.given_back = {}
         else:
             self._unwanted = True
             try:
+                self._stay()
                 await self._idle.wait()
             finally:
                 self._unwanted = False
@@ -244,7 +250,8 @@ class Coordinator:
                 self._journal.write(PhaseName.HANDOVER, Edge.BEGIN)
             return await self._take_back(Undoing(force=force), "multiroot update abort")
 
-    def _check_wanted(self) -> None:
+    def check_wanted(self) -> None:
+        """Raises ConflictError if somebody waits to take back what is under way."""
         if self._unwanted:
             what = "update" if self._doing == _UPDATING else "launch"
             raise ConflictError(
@@ -264,7 +271,7 @@ class Coordinator:
         """
         try:
             for name in names:
-                self._check_wanted()
+                self.check_wanted()
                 await self._do(name, begins.get(name, {}))
         except (Exception, asyncio.CancelledError) as error:
             if keep and isinstance(error, MultirootError) and PhaseName.START in self.begun:
@@ -282,9 +289,11 @@ class Coordinator:
         """
         try:
             await self._do(name, first or {})
-        except (Exception, asyncio.CancelledError):
+        except (Exception, asyncio.CancelledError) as error:
             if name != PhaseName.HANDOVER:
                 await asyncio.shield(self._undo(name, Undoing()))
+            elif isinstance(error, MultirootError):
+                self.check_wanted()  # then that is why, and not that VMs stay
             raise
 
     async def release(self, *, force: bool = False) -> list[str]:

@@ -39,7 +39,7 @@ class UpdateContext:
     `root` is this root's number. `unbound` is the file that keeps which drivers devices had. `staying` names
     functions of VMs in the new root that would end with this root, and the cards that they are parts of.
     `canary` tries a handoff there and back with a VM of our own; `remove_canary` ends what an earlier attempt
-    has left of that VM, in either root.
+    has left of that VM, in either root. `check_wanted` raises ConflictError if the update is being aborted.
     """
 
     here: Callable[[], list[str]]
@@ -59,6 +59,7 @@ class UpdateContext:
     stop_disks: Callable[[Sequence[Filesystem]], Sequence[Filesystem]]
     come_to_disks: Callable[[Sequence[Filesystem]], object]
     staying: Callable[[], Mapping[str, str]] = dict
+    check_wanted: Callable[[], object] = lambda: None
     services: Path = SERVICES
 
 
@@ -84,6 +85,7 @@ class HandoverStep:
         told = data.get(PhaseName.HANDOVER, {})
         terms = Terms.from_dict(told.get("terms", {}))
         await (self.context.remove_canary() if told.get("no_canary") else self.context.canary(terms))
+        self.context.check_wanted()
         names = self.context.here()
         # An update that goes on finds some of them in the new root.
         here = replace(terms, first=tuple(name for name in terms.first if name in names))

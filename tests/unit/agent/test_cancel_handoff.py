@@ -81,3 +81,10 @@ async def test_when_nothing_was_under_way_here_its_silence_is_the_answer() -> No
     world = World()
     with pytest.raises(PeerLostError):
         await world.handoffs.cancel("mail", here=False)
+
+
+async def test_those_stay_whose_turn_has_not_come() -> None:
+    world = World()
+    world.legs["web"].turn.set()
+    world.handoffs.stay()
+    assert {name: leg.cancelled.is_set() for name, leg in world.legs.items()} == {"web": False, "db": True}

@@ -168,6 +168,26 @@ async def test_one_that_boots_ahead_is_cancelled_when_it_is_waited_for() -> None
     assert world.where == ""
 
 
+async def test_one_that_is_on_its_way_goes_no_further() -> None:
+    """It has come to the new root and is not waited for there."""
+    world = World()
+    world.canary.stay()  # nothing is under way
+    moving, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        moving.set()
+        await go_on.wait()
+
+    world.broken["hand over"] = slow
+    world.broken["tick there"] = forever
+    proving = asyncio.create_task(fails(world))
+    await moving.wait()
+    world.canary.stay()
+    go_on.set()
+    assert (await proving).message.endswith(": it was cancelled")
+    assert world.where == ""
+
+
 def test_its_vm_is_one_that_any_root_runs() -> None:
     assert DEFINITION.checked() == replace(DEFINITION, cards=DEFINITION.checked().cards)
     assert (DEFINITION.cpus, DEFINITION.guest) == (1, "ticker")

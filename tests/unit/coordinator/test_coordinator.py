@@ -256,6 +256,23 @@ async def test_an_abort_ends_an_update_that_is_under_way(tmp_path: Path, during:
     assert await c.update({}, "load") is State.LOADED, "the next one is wanted"
 
 
+async def test_vms_that_wait_for_their_turn_stay_when_an_update_is_aborted(tmp_path: Path) -> None:
+    """And what the update says is why, and not that they stay."""
+    log: list[str] = []
+    aborting: list[asyncio.Task[list[str]]] = []
+    Slow = aborted_meanwhile(lambda: c.abort(), aborting)
+    steps = {name: FakeStep(name, log) for name in [*STEPS, *UPDATE]}
+    steps["handover"] = Slow("handover", log, fail="VMs stay")
+    stay = lambda: log.append("stay")  # noqa: E731
+    c = Coordinator(Journal(tmp_path / "journal"), steps, Phases("test"), list, stay)
+    with pytest.raises(ConflictError, match="the update is being aborted"):
+        await c.update({}, "retire")
+    await aborting[0]
+    assert log.count("stay") == 1
+    assert log.index("stay") < log.index("do handover")
+    assert c.state is State.IDLE
+
+
 async def test_who_looks_is_told_that_it_is_being_aborted(tmp_path: Path) -> None:
     seen: list[str] = []
     aborting: list[asyncio.Task[list[str]]] = []

@@ -352,3 +352,15 @@ async def test_an_abort_ends_a_canary_that_was_left_but_does_not_insist(tmp_path
     await coordinator.abort()
     assert (roots.here, roots.canaries) == (["a"], ["tried", "removed"])
     assert coordinator.state is State.IDLE
+
+
+async def test_no_vm_goes_when_an_update_is_aborted_while_the_canary_does(tmp_path: Path) -> None:
+    roots = Roots("web")
+
+    def aborted() -> None:
+        raise ConflictError("the update is being aborted")
+
+    context = replace(context_of(roots, tmp_path), check_wanted=aborted)
+    with pytest.raises(ConflictError, match="is being aborted"):
+        await make_update_steps(context)["handover"].do({})
+    assert (roots.canaries, roots.here, roots.there) == (["tried"], ["web"], [])
