@@ -221,9 +221,14 @@ def _show(found: LabState, as_json: bool) -> None:
     for name in ("arena", "carve", "image"):
         data[name] = getattr(found.machine.layout, name)
     data["ram"] = format_size(data["ram"])
-    data["disks"] = "; ".join(f"{each['source']} from {each['file']}" for each in data["disks"])
+    data["disks"] = "; ".join(map(_disk, data["disks"]))
     data["boots"] = "; ".join(f"{boot['outcome']} {boot['seconds']:.1f} s" for boot in data["boots"])
     print_table(("property", "value"), list(data.items()))
+
+
+def _disk(disk: dict[str, str]) -> str:
+    made = f", a copy that each `lab up` makes anew: {disk['copy']}" if disk["copy"] else ""
+    return f"{disk['source']} from {disk['file']}{made}"
 
 
 def describe(found: LabState) -> dict[str, Any]:
@@ -245,7 +250,7 @@ def describe(found: LabState) -> dict[str, Any]:
         "carve_reserved": memory.carve_reserved,
         "image": asdict(memory.image),
         "disks": [
-            {"source": source, "file": str(disk.origin)}
+            {"source": source, "file": str(disk.origin), "copy": str(disk.file) if disk.copy else ""}
             for source, disk in zip(lab_disks.sources(memory), machine.disks, strict=True)
         ],
         "agent": found.agent_target,

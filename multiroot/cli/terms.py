@@ -38,20 +38,25 @@ preparing_option = click.option(
 )
 
 
+def downtime_option(default: int | None) -> Callable[[F], F]:
+    """How long a VM may stand still, ms. Without a `default` it is as it was told before."""
+    return click.option(
+        "--downtime-limit",
+        "downtime_limit_ms",
+        metavar="MS",
+        type=click.IntRange(1, DOWNTIME_MOST_MS),
+        default=default,
+        show_default=default is not None,
+        envvar="MULTIROOT_DOWNTIME_LIMIT" if default else None,
+        show_envvar=True,
+        help="A VM that stands still for longer before it is the other root's stays and goes on.",
+    )
+
+
 def terms_options(command: F) -> F:
     """Adds the options whose values `terms_message` takes."""
     options = (
-        click.option(
-            "--downtime-limit",
-            "downtime_limit_ms",
-            metavar="MS",
-            type=click.IntRange(1, DOWNTIME_MOST_MS),
-            default=DOWNTIME_LIMIT_MS,
-            show_default=True,
-            envvar="MULTIROOT_DOWNTIME_LIMIT",
-            show_envvar=True,
-            help="A VM that stands still for longer before it is the other root's stays and goes on.",
-        ),
+        downtime_option(DOWNTIME_LIMIT_MS),
         click.option(
             "--group",
             type=click.IntRange(1, GROUP_MOST),

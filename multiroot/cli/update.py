@@ -13,7 +13,7 @@ from multiroot.cli.agent import agent_target, connect
 from multiroot.cli.commands import Group, MayBeEmpty
 from multiroot.cli.output import json_option, print_json, print_lost, print_table, say
 from multiroot.cli.planning import print_sent_plan
-from multiroot.cli.terms import join_option, terms_message, terms_options
+from multiroot.cli.terms import downtime_option, join_option, terms_message, terms_options
 from multiroot.units import format_size
 
 
@@ -193,15 +193,17 @@ def abort(force: bool, as_json: bool) -> None:
 @update.command(example="multiroot update resume")
 @click.option("--until", default="", metavar="STEP", help="Go on to this step, though less was asked for.")
 @click.option("--no-canary", is_flag=True, help="Hand the VMs over without trying a VM of our own first.")
+@downtime_option(None)
 @json_option
-def resume(until: str, no_canary: bool, as_json: bool) -> None:
+def resume(until: str, no_canary: bool, downtime_limit_ms: int | None, as_json: bool) -> None:
     """Go on with an update that was cut short, from where it stands.
 
     One that was being taken back is taken back to the end.
     """
     from multiroot.rpc.v1 import coordinator_pb2
 
-    wanted = coordinator_pb2.ResumeRequest(until=until, no_canary=no_canary)
+    limit = downtime_limit_ms or 0
+    wanted = coordinator_pb2.ResumeRequest(until=until, no_canary=no_canary, downtime_limit_ms=limit)
     _show(_follow(lambda stub: stub.Resume(wanted)), as_json)
 
 

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from multiroot.arena.layout import CANARY
 from multiroot.errors import MultirootError
-from multiroot.handoff.terms import Terms
+from multiroot.handoff.errors import OverdueError
+from multiroot.handoff.terms import Terms, more_downtime
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.units import MIB
@@ -264,5 +265,8 @@ async def _failing(what: str, seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise MultirootError(f"the canary {what} within {seconds:g} s", HINT) from error
+    except OverdueError as error:
+        longer = f"`multiroot update resume {more_downtime(error.limit_ms)}` lets VMs stand still for longer"
+        raise MultirootError(f"the canary {what}: {error.message}", f"{longer}; {HINT}") from error
     except MultirootError as error:
         raise MultirootError(f"the canary {what}: {error.message}", HINT) from error

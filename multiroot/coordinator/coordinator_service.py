@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from multiroot.arena.layout import CANARY
@@ -233,6 +233,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             told = dict(standing.wanted[1]) if standing.wanted else {}
             if request.no_canary:
                 told["no_canary"] = True
+            if request.downtime_limit_ms:
+                terms = Terms.from_dict(told.get("terms", {}))
+                told["terms"] = replace(terms, downtime_ms=request.downtime_limit_ms).to_dict()
             going_on = self._update({}, until, told, context)
         else:
             going_on = self._give_back(lambda: self._coordinator.abort(force=standing.forced))

@@ -65,7 +65,9 @@ class Endings:
         raise VmmGoneError(f"the VMM of {self._vm.name} has ended")
 
     def check_running(self) -> None:
-        """Raises ConflictError for a VM that has ended."""
+        """Raises ConflictError for a VM that has ended, or is in another root."""
+        if self._vm.state is VmState.HANDED:
+            raise ConflictError(f"{self._vm.name} has been handed to root {self._vm.owner.root}")
         if self._vm.state not in LIVE:
             raise ConflictError(f"{self._vm.name} does not run, it is {self._vm.state}", self._vm.error)
 

@@ -156,7 +156,7 @@ def check(outcomes: Sequence[Outcome], again: str) -> None:
         again = f"{again} {more_downtime(max(limits))}"
     if stay:
         what.append(f"{len(stay)} of {len(outcomes)} VMs stay: {_reasons(stay)}")
-        others = "the others were handed over; " if len(stay) < len(outcomes) else ""
+        others = "the others were handed over; " if len(failed) < len(outcomes) else ""
         hint = f"{others}try these again: `{again} {' '.join(stay)}`"
     if gone:
         what.append(f"in the other root already: {_reasons(gone)}")

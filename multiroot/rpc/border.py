@@ -96,6 +96,7 @@ _RULES: dict[str, Rule] = {
     "PrepareHandoffRequest.preparing": _up_to(_PREPARING),
     "CancelHandoffRequest.name": lambda name: not name or _IS_VM_NAME(name),
     "HandoffTerms.downtime_limit_ms": _up_to(_DOWNTIME_MS),
+    "ResumeRequest.downtime_limit_ms": _up_to(_DOWNTIME_MS),
     "HandoffTerms.group": _up_to(_GROUP),
     "HandoffTerms.preparing": _up_to(_PREPARING),
     "HandoffTerms.first": _IS_VM_NAME,

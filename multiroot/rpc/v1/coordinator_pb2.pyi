@@ -322,19 +322,23 @@ class ResumeRequest(_message.Message):
 
     UNTIL_FIELD_NUMBER: _builtins.int
     NO_CANARY_FIELD_NUMBER: _builtins.int
+    DOWNTIME_LIMIT_MS_FIELD_NUMBER: _builtins.int
     until: _builtins.str
     """go on to this step; empty: as far as the update was to get"""
     no_canary: _builtins.bool
     """from now on; false: as the update was told"""
+    downtime_limit_ms: _builtins.int
+    """from now on; 0: as the update was told"""
     def __init__(
         self,
         *,
         until: _builtins.str = ...,
         no_canary: _builtins.bool = ...,
+        downtime_limit_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_canary", b"no_canary", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downtime_limit_ms", b"downtime_limit_ms", "no_canary", b"no_canary", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -168,6 +168,8 @@ def test_resume_goes_on_with_an_update(run: Run, agent: FakeAgent) -> None:
     assert agent.requests("Resume") == [coordinator_pb2.ResumeRequest(until="handover")]
     assert json.loads(run("update", "resume", "--no-canary", "--json").out)["state"] == "handed-over"
     assert [request.no_canary for request in agent.requests("Resume")] == [False, True]
+    assert run("update", "resume", "--downtime-limit", "600").code == 0
+    assert agent.requests("Resume")[-1] == coordinator_pb2.ResumeRequest(downtime_limit_ms=600)
     agent.answer("Resume", ConflictError("no update is under way", "start one"))
     done = run("update", "resume")
     assert (done.code, done.out, done.err) == (3, "", "multiroot: no update is under way (start one)\n")

@@ -10,8 +10,17 @@ from dataclasses import replace
 import pytest
 
 from multiroot.coordinator import canary
-from multiroot.coordinator.canary import DEFINITION, ENOUGH_TICKS, REGION, REPORT_TICKS, Canary, CanaryVm
+from multiroot.coordinator.canary import (
+    DEFINITION,
+    ENOUGH_TICKS,
+    HINT,
+    REGION,
+    REPORT_TICKS,
+    Canary,
+    CanaryVm,
+)
 from multiroot.errors import ConflictError, MultirootError
+from multiroot.handoff.errors import OverdueError
 from multiroot.handoff.terms import USUAL
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
@@ -186,6 +195,18 @@ async def test_one_that_is_on_its_way_goes_no_further() -> None:
     go_on.set()
     assert (await proving).message.endswith(": it was cancelled")
     assert world.where == ""
+
+
+async def test_one_that_stood_still_for_too_long_says_how_vms_may_for_longer() -> None:
+    world = World()
+
+    async def overdue() -> None:
+        raise OverdueError("it stood still for 300 ms", limit_ms=300)
+
+    world.broken["hand over"] = overdue
+    error = await fails(world)
+    assert error.hint.startswith("`multiroot update resume --downtime-limit 600` lets VMs stand still")
+    assert error.hint.endswith(HINT)
 
 
 def test_its_vm_is_one_that_any_root_runs() -> None:

@@ -127,11 +127,12 @@ async def test_an_update_goes_on_without_the_canary_when_that_is_said_then(serve
         ]
     assert served.coordinator.data["handover"]["no_canary"] is False
     served.steps["handover"].broken = False
-    request = coordinator_pb2.ResumeRequest(no_canary=True)
+    request = coordinator_pb2.ResumeRequest(no_canary=True, downtime_limit_ms=600)
     *_, last = [progress async for progress in served.service.Resume(request, None)]
     assert last.updated.state == "handed-over"
     told = served.coordinator.data["handover"]
     assert (told["no_canary"], told["verify"], told["devices"]) == (True, True, [])
+    assert (told["terms"]["downtime_ms"], told["terms"]["group"]) == (600, 1)
 
 
 async def test_what_was_being_taken_back_is_taken_back_to_the_end(served: Served) -> None:

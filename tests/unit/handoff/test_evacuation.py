@@ -204,6 +204,24 @@ def test_errors_of_different_kinds_are_one_that_names_all() -> None:
     assert caught.value.hint == "try these again: `multiroot handoff --to old a b`"
 
 
+def test_what_was_in_the_other_root_already_was_not_handed_over() -> None:
+    outcomes = [
+        Outcome("a", error=ConflictError("busy")),
+        Outcome("b", error=ConflictError("b has been handed to root 2"), gone=True),
+    ]
+    with pytest.raises(ConflictError) as caught:
+        check(outcomes, "multiroot handoff --to new")
+    assert caught.value.hint == "try these again: `multiroot handoff --to new a`"
+
+
+async def test_one_that_is_there_already_is_told_so(two: Two) -> None:
+    await two.evacuation(names=["a"]).run()
+    (outcome,) = await two.evacuation(names=["a"]).run()
+    assert isinstance(outcome.error, ConflictError)
+    assert outcome.error.message == "a has been handed to root 2"
+    assert outcome.gone
+
+
 def test_those_that_took_too_long_are_tried_again_with_more_time() -> None:
     slow = OverdueError("slow", "allow it more: ...", 300)
     outcomes = [Outcome("a", error=slow), Outcome("b", error=ConflictError("busy")), Outcome("c")]
