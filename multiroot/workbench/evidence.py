@@ -112,9 +112,9 @@ class Evidence:
         for root, name in names.items():
             with tolerant:
                 more += look.taints(root, look.facts(self._lab, name), found)
-                leaks = look.leaks(self._lab, name, root)
-                self.trial.leaks[root] = leaks is not None
-                more += leaks or []
+                scan = look.leaks(self._lab, name, root)
+                self.trial.leaks[root] = scan.why_none
+                more += scan.found
         if GUEST_BOOT in (each.name for each in self.trial.steps):
             with tolerant:
                 running = None if self.reached.alone else "new" if self.reached.launched else "old"

@@ -15,8 +15,10 @@ from pathlib import Path
 import grpc
 
 from multiroot.errors import MultirootError
+from multiroot.lab.execution import Result
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_text
+from multiroot.proc import how_ended_in_shell
 from multiroot.root.memory_client import RootMemory, need_info
 from multiroot.rpc import client
 from multiroot.rpc.status import translated
@@ -39,13 +41,13 @@ done
 echo "notes $(od -An -v -tx1 /sys/kernel/notes | tr -d ' \\n')"
 """
 # An object is no leak before it is 5 s old (mm/kmemleak.c, MSECS_MIN_AGE), and is one when two scans have
-# missed it.
-_LEAKS = """
-[ -e /sys/kernel/debug/kmemleak ] || mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
-[ -e /sys/kernel/debug/kmemleak ] || exit 4
-echo scan >/sys/kernel/debug/kmemleak && sleep 6 && echo scan >/sys/kernel/debug/kmemleak &&
-	cat /sys/kernel/debug/kmemleak
+# missed it. A kernel whose kmemleak is off has the file, and refuses scans.
+LEAKS = """
+[ -e "$1" ] || mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
+[ -e "$1" ] || exit 4
+echo scan >"$1" && sleep "$2" && echo scan >"$1" && cat "$1"
 """
+_KMEMLEAK, _AGE_S = "/sys/kernel/debug/kmemleak", 6
 NOT_THERE = 4
 _MODULE = re.compile(r"(?P<name>[^/]+)/taint (?P<letters>\w+)")
 
@@ -73,6 +75,14 @@ class Facts:
     tainted: int
     modules: dict[str, str]
     build_id: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What kmemleak has found, and why it did not look ("": it did)."""
+
+    found: tuple[Finding, ...] = ()
+    why_none: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,14 +146,20 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def leaks(lab: Lab, name: str, root: str) -> list[Finding] | None:
-    """What kmemleak has found in a root after two scans; None if its kernel has none. It is reached by
-    `name`.
-    """
-    done = lab.run(["sh", "-c", _LEAKS], root=name, timeout=_SCAN_S)
+def leaks(lab: Lab, name: str, root: str) -> Scan:
+    """What kmemleak finds in a root, which is reached by `name`, in two scans. Raises MultirootError."""
+    argv = ["sh", "-c", LEAKS, "sh", _KMEMLEAK, str(_AGE_S)]
+    return scanned(lab.run(argv, root=name, timeout=_SCAN_S), root)
+
+
+def scanned(done: Result, root: str) -> Scan:
+    """What the script has left."""
     if done.returncode == NOT_THERE:
-        return None
-    return find(done.stdout.splitlines(), root)
+        return Scan(why_none="its kernel is built without it")
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [how_ended_in_shell(done.returncode)]
+        return Scan(why_none=f"it does not scan, and may be off: {said[-1]}")
+    return Scan(tuple(find(done.stdout.splitlines(), root)))
 
 
 def consoles(folder: Path, roots: Sequence[str] = ("old", "new")) -> list[Finding]:

@@ -43,7 +43,7 @@ class Command:
 class Trial:
     """One run. `planned` names the steps that were to be taken. `untested` is why nothing can be said, or "".
     `suites` are the tests of kselftest that were to run, `ran` the points of those that did. `leaks` says of
-    each root whether its kernel has kmemleak. `ticks_lost` is None if no guest was watched.
+    each root why kmemleak did not look ("": it did). `ticks_lost` is None if no guest was watched.
     """
 
     planned: tuple[str, ...]
@@ -54,7 +54,7 @@ class Trial:
     identities: list[Identity] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     listened: list[str] = field(default_factory=list)  # roots and guests whose consoles were read
-    leaks: dict[str, bool] = field(default_factory=dict)
+    leaks: dict[str, str] = field(default_factory=dict)
     ticks_lost: int | None = None
     ticks: int = 0
     resets: int = 0
@@ -78,7 +78,7 @@ class Trial:
             for each in self.identities
         ]
         points += [self._quiet(where) for where in self.listened]
-        points += [self._no_leaks(where, there) for where, there in self.leaks.items()]
+        points += [self._no_leaks(where, why_none) for where, why_none in self.leaks.items()]
         points.append(point("the machine was never reset", not self.resets, f"{self.resets} resets"))
         if self.ticks_lost is not None:
             lost = f"{self.ticks} ticks, {self.ticks_lost} missing or repeated"
@@ -94,10 +94,10 @@ class Trial:
         who = f"the {where} root's kernel" if where in ("old", "new") else f"the kernel of {where}"
         return point(f"{who} reports no trouble", not bad, seen, [each.headline for each in bad[:_SHOWN]])
 
-    def _no_leaks(self, where: str, there: bool) -> Point:
+    def _no_leaks(self, where: str, why_none: str) -> Point:
         claim = f"kmemleak finds nothing in the {where} root"
-        if not there:
-            return Point(claim, Outcome.SKIPPED, "its kernel is built without it")
+        if why_none:
+            return Point(claim, Outcome.SKIPPED, why_none)
         found = [each for each in self.counted if each.kind == "kmemleak" and each.source.where == where]
         return point(claim, not found, f"{len(found)} leaks")
 

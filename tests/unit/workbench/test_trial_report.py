@@ -93,7 +93,7 @@ def test_a_skip_is_4_as_in_kselftest() -> None:
 
 def test_leaks_ticks_and_resets() -> None:
     leak = Finding(Kind.KMEMLEAK, "unreferenced object", Source("new"))
-    seen = trial(0, findings=[leak], leaks={"old": False, "new": True}, ticks=9, ticks_lost=0)
+    seen = trial(0, findings=[leak], leaks={"old": "it is off", "new": ""}, ticks=9, ticks_lost=0)
     claims = outcomes(seen)
     assert claims["kmemleak finds nothing in the old root"] is Outcome.SKIPPED
     assert claims["kmemleak finds nothing in the new root"] is Outcome.FAILED
