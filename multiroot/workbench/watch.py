@@ -43,6 +43,7 @@ class Watch:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._asked: dict[str, threading.Event] = {}
+        self._consoles: dict[str, str] = {}  # of those that are asked
         self._threads: list[threading.Thread] = []
         self._main = threading.main_thread().ident or 0
         self._deadline_ns = 0
@@ -66,13 +67,17 @@ class Watch:
             thread.join()
         signal.signal(signal.SIGUSR1, self._before)
 
-    def ask(self, root: str) -> None:
-        """Ask this root something from now on, until `forget`."""
+    def ask(self, root: str, console: str = "") -> None:
+        """Ask this root something from now on, until `forget`. After an update a root is reached where the
+        old one was, and speaks on another `console`.
+        """
+        self._consoles[root] = console or root
         self._asked[root] = threading.Event()
         self._start(lambda stopped=self._asked[root]: self._question(root, stopped))
 
     def forget(self, root: str) -> None:
         """It may end from now on."""
+        self._consoles.pop(root, None)
         if stopped := self._asked.pop(root, None):
             stopped.set()
 
@@ -109,8 +114,11 @@ class Watch:
                         self._lost(said or f"the lab machine ended ({ended})")
                     elif "console" in message:
                         text = parse(message["text"]).text
-                        if not said and kind_of(text) is Kind.PANIC and message["console"] in self._asked:
+                        if not said and kind_of(text) is Kind.PANIC and self._watched(message["console"]):
                             panicked_ns, said = now, f"the {message['console']} root panicked: {text}"
+
+    def _watched(self, console: str) -> bool:
+        return console in tuple(self._consoles.values())
 
     def _question(self, root: str, stopped: threading.Event) -> None:
         try:

@@ -106,6 +106,17 @@ def test_a_panic_is_told_as_it_was_printed(world: World) -> None:
     assert trouble(world, LONG, act) == "the new root panicked: Kernel panic - not syncing: here"
 
 
+def test_a_root_that_is_alone_speaks_on_the_new_ones_console(world: World) -> None:
+    def act(watch: Watch) -> None:
+        watch.ask("old")
+        watch.forget("old")
+        watch.ask("old", "new")
+        world.say(console="old", text="[   47.000000] Kernel panic - not syncing: it has retired")
+        world.say(console="new", text="[   48.100000] Kernel panic - not syncing: here")
+
+    assert trouble(world, LONG, act) == "the new root panicked: Kernel panic - not syncing: here"
+
+
 def test_a_root_that_stands_still(world: World) -> None:
     def act(watch: Watch) -> None:
         watch.ask("old")
