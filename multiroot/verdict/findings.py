@@ -46,6 +46,10 @@ class Source:
     release: str = ""
     boot: int = 1
 
+    def same_kernel(self, other: Source) -> bool:
+        """Whether one kernel is meant; not everybody knows its release."""
+        return (self.where, self.boot) == (other.where, other.boot)
+
     def __str__(self) -> str:
         told = f" ({self.release})" if self.release else ""
         return f"{self.where}{told}" + (f", kernel {self.boot} there" if self.boot > 1 else "")
@@ -89,11 +93,16 @@ class Finding:
         return asdict(self)
 
 
-def find(raw: Iterable[str], where: str, release: str = "") -> list[Finding]:
-    """Every report in the lines of a console, in their order. `release` is of the kernel that speaks first,
-    if its banner is not among them.
+def boots(raw: Iterable[str]) -> int:
+    """How many kernels tell in the lines of a console who they are."""
+    return sum(bool(_BANNER.match(parse(each).text)) for each in raw)
+
+
+def find(raw: Iterable[str], where: str, release: str = "", boot: int = 1) -> list[Finding]:
+    """Every report in the lines of a console, in their order. `release` and `boot` are of the kernel that
+    speaks first, if its banner is not among them.
     """
-    source = Source(where, release)
+    source = Source(where, release, boot)
     found: list[Finding] = []
     lines = [parse(each) for each in raw]
     spoke = False
@@ -163,7 +172,7 @@ def of_taint(number: int, modules: dict[str, str], source: Source, seen: Iterabl
         "B": {Kind.BUG, Kind.KASAN, Kind.KFENCE},
         "M": {Kind.MACHINE_CHECK},
     }
-    kinds = {each.kind for each in seen if each.source.where == source.where}
+    kinds = {each.kind for each in seen if each.source.same_kernel(source)}
     return [
         Finding(Kind.TAINT, f"the kernel is tainted: {each}", source, taints=(str(each),))
         for each in taint.flags(number, modules)

@@ -25,24 +25,13 @@ from multiroot.verdict.findings import Finding
 from multiroot.verdict.symbols import Symbols, symbolised
 from multiroot.workbench import look
 from multiroot.workbench.look import Image
+from multiroot.workbench.reached import Reached, Started, source_of
 from multiroot.workbench.trial_report import Trial
 from multiroot.workbench.wanted import Wanted
 
 BACKTRACES = "backtraces-new.txt"
 GUEST = "vm1"
 GUEST_BOOT = "the guest runs"
-
-
-@dataclass
-class Reached:
-    """How far a trial has come. `launched`: a new root has been started, and the old one is still there.
-    `alone`: the old root has retired. `lost`: a root died or stands still, so nobody is asked any more.
-    """
-
-    lab: Lab | None = None
-    launched: bool = False
-    alone: bool = False
-    lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,12 +54,23 @@ class Evidence:
     def _alive(self) -> bool:
         return self.reached.lab is not None and self.reached.lab.state.alive()
 
-    def identify(self, where: str, name: str, root: str = "") -> None:
-        """Note which image was asked for there and which one runs."""
-        told = look.facts(self._lab, root or where)
-        ran = look.ran_old(self._lab, told) if where == "old" else look.ran_new(self._lab, name, told)
-        asked = self._asked(name)
-        self.trial.identities.append(look.Identity(where, asked, ran))
+    def identify(self, started: Started, root: str) -> None:
+        """Note which image was asked for there and which one runs; it is reached by `root`."""
+        told = look.facts(self._lab, root)
+        booted = started is self.reached.started[0]
+        ran = look.ran_old(self._lab, told) if booted else look.ran_new(self._lab, started.kernel, told)
+        asked = self._asked(started.kernel)
+        self.trial.identities.append(look.Identity(started.console, asked, ran, started.called))
+
+    def ask(self, root: str) -> None:
+        """Have a living root tell what it is tainted by, and look for leaks. After it has ended nobody can.
+        Raises MultirootError.
+        """
+        started = self.reached.living[root]
+        facts = look.facts(self._lab, root)
+        source = source_of(self.machine.state, started, facts.release)
+        scan = look.leaks(self._lab, root, source)
+        self.trial.answers[started.called] = look.Answer(started.called, source, facts, scan)
 
     def _asked(self, name: str) -> Image:
         kernel = self.built.kernels[name]
@@ -81,46 +81,44 @@ class Evidence:
         )
 
     def collect(self) -> None:
-        """What the kernels have said, from whoever still answers."""
-        found: list[Finding] = []
+        """What the kernels have said, from whoever still answers, and from whoever has answered before."""
         with self.phases.phase(PhaseName.COLLECT):
-            folder = self.machine.state
-            found += look.consoles(folder)
-            self.trial.listened = ["old", *(["new"] if self._new_spoke() else [])]
+            guest: list[Finding] = []
             if self._alive and not self.reached.lost:
-                found += self._ask_the_living(found)
-            elif self._alive and self.reached.launched:
+                guest = self._ask_the_living()
+            elif self._alive and self.reached.second:
                 # The old root may be the one that was lost: then nobody can be asked.
                 with suppress(MultirootError):
                     self.trial.backtraces = look.backtraces(self._lab)
+            found = [*look.consoles(self.machine.state), *guest]
+            for each in self.trial.answers.values():
+                found += [*look.taints(each, found), *each.scan.found]
+            self.trial.listened[:0] = ["old", *(["new"] if self._new_spoke() else [])]
             self.trial.resets = state.load(self.machine.name).resets()
         found = apply(found, self.wanted.allow)
         with self.phases.phase(PhaseName.LINES_OF_SOURCE, findings=len(found)):
             self.trial.findings = symbolised(found, self._symbols()) if found else []
 
     def _new_spoke(self) -> bool:
-        return bool(console_text(self.machine.state, "new").strip())
+        """A console may be quiet; then what the root itself has told is judged under its name."""
+        told = any(each.source.where == "new" for each in self.trial.answers.values())
+        return told or bool(console_text(self.machine.state, "new").strip())
 
-    def _ask_the_living(self, found: list[Finding]) -> list[Finding]:
-        more: list[Finding] = []
+    def _ask_the_living(self) -> list[Finding]:
+        """The roots; what the guest has said."""
         # After a step that did not hold, a root need not answer any more; else that is an error.
         failed = any(not each.held for each in self.trial.steps)
         tolerant = suppress(MultirootError) if failed else nullcontext()
-        # A root that is alone is reached where the old one was.
-        launched = {"new": "new"} if self.reached.launched else {}
-        names = {"new": "old"} if self.reached.alone else {"old": "old", **launched}
-        for root, name in names.items():
+        for root in self.reached.living:
             with tolerant:
-                more += look.taints(root, look.facts(self._lab, name), found)
-                scan = look.leaks(self._lab, name, root)
-                self.trial.leaks[root] = scan.why_none
-                more += scan.found
+                self.ask(root)
         if GUEST_BOOT in (each.name for each in self.trial.steps):
             with tolerant:
-                running = None if self.reached.alone else "new" if self.reached.launched else "old"
-                more += look.guest(self._lab, GUEST, running)
+                running = None if self.reached.alone else "new" if self.reached.second else "old"
+                found = look.guest(self._lab, GUEST, running)
                 self.trial.listened.append(GUEST)
-        return more
+                return found
+        return []
 
     def _symbols(self) -> dict[str, Symbols]:
         """By release; of two kernels of one release neither, for nobody can tell whose function it was."""

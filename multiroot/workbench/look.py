@@ -86,12 +86,25 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a kernel said when it was asked; `called` is what a report calls its root."""
+
+    called: str
+    source: Source
+    facts: Facts
+    scan: Scan
+
+
+@dataclass(frozen=True)
 class Identity:
-    """Which image was asked for in a root, and which one really ran there."""
+    """Which image was asked for in a root, and which one really ran there. `where` is its console, `called`
+    what a report calls it.
+    """
 
     where: str
     asked: Image
     ran: Image
+    called: str
 
     @property
     def same(self) -> bool:
@@ -146,20 +159,21 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def leaks(lab: Lab, name: str, root: str) -> Scan:
+def leaks(lab: Lab, name: str, source: Source) -> Scan:
     """What kmemleak finds in a root, which is reached by `name`, in two scans. Raises MultirootError."""
     argv = ["sh", "-c", LEAKS, "sh", _KMEMLEAK, str(_AGE_S)]
-    return scanned(lab.run(argv, root=name, timeout=_SCAN_S), root)
+    return scanned(lab.run(argv, root=name, timeout=_SCAN_S), source)
 
 
-def scanned(done: Result, root: str) -> Scan:
+def scanned(done: Result, source: Source) -> Scan:
     """What the script has left."""
     if done.returncode == NOT_THERE:
         return Scan(why_none="its kernel is built without it")
     if done.returncode:
         said = done.stderr.strip().splitlines() or [how_ended_in_shell(done.returncode)]
         return Scan(why_none=f"it does not scan, and may be off: {said[-1]}")
-    return Scan(tuple(find(done.stdout.splitlines(), root)))
+    found = find(done.stdout.splitlines(), source.where, source.release, source.boot)
+    return Scan(tuple(found))
 
 
 def consoles(folder: Path, roots: Sequence[str] = ("old", "new")) -> list[Finding]:
@@ -187,9 +201,9 @@ def _output(channel: grpc.Channel, request: vm_pb2.ConsoleRequest) -> bytes:
     return b"".join(answer.output for answer in call)
 
 
-def taints(root: str, told: Facts, seen: Sequence[Finding]) -> list[Finding]:
+def taints(answer: Answer, seen: Sequence[Finding]) -> list[Finding]:
     """Taint flags that nothing in `seen` explains."""
-    return of_taint(told.tainted, told.modules, Source(root, told.release), seen)
+    return of_taint(answer.facts.tainted, answer.facts.modules, answer.source, seen)
 
 
 def backtraces(lab: Lab) -> list[str]:

@@ -47,7 +47,8 @@ from multiroot.rpc.v1 import coordinator_pb2_grpc
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.workbench import carry, kselftest_run
 from multiroot.workbench.carry import Streams
-from multiroot.workbench.evidence import GUEST, GUEST_BOOT, Evidence, Reached
+from multiroot.workbench.evidence import GUEST, GUEST_BOOT, Evidence
+from multiroot.workbench.reached import AFTER_NEXT, AFTER_UPDATE, NEW, OLD, Reached, Started, told_there
 from multiroot.workbench.trial_report import Command, Step, Trial
 from multiroot.workbench.wanted import PATIENCE_S, VM_MEMORY, Until, Wanted, Where
 from multiroot.workbench.watch import RootLostError, Watch
@@ -127,7 +128,8 @@ class Player:
         """All steps; _Bad after one that did not hold."""
         self._step(BOOT, self._boot)
         machine = self._lab
-        self.evidence.identify("old", self.machine.kernel)
+        assert self.reached.first
+        self.evidence.identify(self.reached.first, "old")
         patience_s = self.wanted.patience_s or PATIENCE_S * self._slowness
         with Watch(machine, patience_s) as watch, Agents(machine.agent_address) as agents:
             watch.ask("old")
@@ -141,7 +143,7 @@ class Player:
             if self.wanted.until is Until.HANDOVER:
                 self._step(THERE, lambda: self._hand_over(agents, "new"))
             if self.wanted.until is Until.UPDATE:
-                self._step(UPDATE, lambda: self._update(watch, self.wanted.new))
+                self._step(UPDATE, lambda: self._update(watch, self.wanted.new, NEW))
             run = self._kselftests if self.wanted.suites else partial(self._command, watch)
             self._step(LIVE, run)
 
@@ -187,13 +189,14 @@ class Player:
 
     def _boot(self) -> str:
         attempts = 1 + self.wanted.retries
+        old = self.reached.start(Started(OLD, "old", self.machine.kernel))
         try:
             started = lab.start(self.machine, self.built, self.phases, attempts=attempts, limits=BOOT_LIMITS)
         except BootError as error:
             if state.load(self.machine.name).attempts[-1].final:
                 raise BadRequestError(error.message, error.hint) from error
             raise
-        self.reached.lab = started
+        self.reached.lab, self.reached.first = started, old
         return f"{self.machine.release}, attempt {len(started.state.attempts)}"
 
     def _start_guest(self, agents: Agents) -> str:
@@ -236,6 +239,7 @@ class Player:
             # Who looks around afterwards wants to see what did not come up, too.
             keep=self.wanted.keep and not self.wanted.retries,
         )
+        new = self._starts(NEW, name)
         launched = None
         for attempt in range(1, self.wanted.retries + 2):
             try:
@@ -245,11 +249,17 @@ class Player:
                 if attempt > self.wanted.retries:
                     raise
         assert launched
-        self.reached.launched = True
-        watch.ask("new")
-        self.evidence.identify("new", name)
+        self.reached.second = new
+        watch.ask("new", new.console)
+        self.evidence.identify(new, "new")
         seconds = (launched.ready_ns - launched.start_ns) / 1e9
         return f"root {launched.root} joined {seconds:.1f} s after its CPU was started, attempt {attempt}"
+
+    def _starts(self, called: str, kernel: str) -> Started:
+        """Note that the root that answers is about to start another."""
+        assert self.reached.first
+        console = OTHER[self.reached.first.console]
+        return self.reached.start(Started(called, console, kernel, told_there(self.machine.state, console)))
 
     def _hand_over(self, agents: Agents, to: str) -> str:
         giver = OTHER[to]
@@ -267,9 +277,11 @@ class Player:
         self.trial.ticks_lost = (self.trial.ticks_lost or 0) + seen.missing + seen.repeated
         return f"it stood still for {(result.resumed_ns - result.stopped_ns) / 1e6:.1f} ms"
 
-    def _update(self, watch: Watch, new: str) -> str:
+    def _update(self, watch: Watch, new: str, called: str) -> str:
+        self.evidence.ask("old")
         watch.forget("old")
         name = lab.kernel_name(new)
+        coming = self._starts(called, name)
         request = coordinator.UpdateRequest(
             launch=coordinator.LaunchRequest(
                 kernel=name, append=self.wanted.append_new, join_timeout_s=self._join_timeout_s
@@ -281,6 +293,7 @@ class Player:
             stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
             root: int = stub.GetState(coordinator.GetStateRequest(), timeout=ASK_S).root
             follow(stub.Update(request), self._heard, empty=True)
+        self.reached.changing = True
         ended = self._lab.state.ending
         successor.wait(
             self._lab.agent_address,
@@ -290,9 +303,9 @@ class Player:
             timeout_s=UPDATE_S * self._slowness,
             ended=ended,
         )
-        self.reached.launched, self.reached.alone = False, True
-        watch.ask("old")
-        self.evidence.identify("new", name, root="old")
+        self.reached.changing, self.reached.alone, self.reached.first = False, True, coming
+        watch.ask("old", coming.console)
+        self.evidence.identify(coming, "old")
         return f"root {root} has retired"
 
     def _standard(self, watch: Watch, agents: Agents) -> None:
@@ -302,13 +315,14 @@ class Player:
         self._step(THERE, lambda: self._hand_over(agents, "new"))
         self._step(BACK, lambda: self._hand_over(agents, "old"))
         self._step(RELEASE, lambda: self._release(watch, agents))
-        for name, kernel in ((UPDATE, self.wanted.new), (NEXT, self.wanted.lab.kernel)):
-            self._step(name, lambda kernel=kernel: self._update(watch, kernel))  # type: ignore[misc]
+        self._step(UPDATE, lambda: self._update(watch, self.wanted.new, AFTER_UPDATE))
+        self._step(NEXT, lambda: self._update(watch, self.wanted.lab.kernel, AFTER_NEXT))
 
     def _release(self, watch: Watch, agents: Agents) -> str:
+        self.evidence.ask("new")
         watch.forget("new")
         agents.release(self._heard)
-        self.reached.launched = False
+        self.reached.second = None
         return "its CPUs and memory are the old root's again"
 
     def _command(self, watch: Watch) -> str:

@@ -12,7 +12,7 @@ from multiroot.phases import Phase
 from multiroot.verdict.findings import Finding
 from multiroot.verdict.points import SKIP, Outcome, Point, held, point
 from multiroot.workbench.carry import CANNOT_RUN
-from multiroot.workbench.look import Identity
+from multiroot.workbench.look import Answer, Identity
 
 GOOD, BAD, UNTESTED = 0, 1, 125
 _SIGNALS = 128  # exit codes from here on are those of programs that a signal ended
@@ -42,8 +42,8 @@ class Command:
 @dataclass
 class Trial:
     """One run. `planned` names the steps that were to be taken. `untested` is why nothing can be said, or "".
-    `suites` are the tests of kselftest that were to run, `ran` the points of those that did. `leaks` says of
-    each root why kmemleak did not look ("": it did). `ticks_lost` is None if no guest was watched.
+    `suites` are the tests of kselftest that were to run, `ran` the points of those that did. `answers`
+    are those of kernels that were asked, the last one of each. `ticks_lost` is None if no guest was watched.
     """
 
     planned: tuple[str, ...]
@@ -54,7 +54,7 @@ class Trial:
     identities: list[Identity] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     listened: list[str] = field(default_factory=list)  # roots and guests whose consoles were read
-    leaks: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)  # by what a report calls the root
     ticks_lost: int | None = None
     ticks: int = 0
     resets: int = 0
@@ -74,11 +74,11 @@ class Trial:
         points += self.ran
         points += [Point(claim, Outcome.SKIPPED, "not reached") for claim in self.suites[len(self.ran) :]]
         points += [
-            point(f"the {each.where} root ran the kernel that was asked for", each.same, _told(each))
+            point(f"{each.called} ran the kernel that was asked for", each.same, _told(each))
             for each in self.identities
         ]
         points += [self._quiet(where) for where in self.listened]
-        points += [self._no_leaks(where, why_none) for where, why_none in self.leaks.items()]
+        points += [self._no_leaks(each) for each in self.answers.values()]
         points.append(point("the machine was never reset", not self.resets, f"{self.resets} resets"))
         if self.ticks_lost is not None:
             lost = f"{self.ticks} ticks, {self.ticks_lost} missing or repeated"
@@ -94,12 +94,13 @@ class Trial:
         who = f"the {where} root's kernel" if where in ("old", "new") else f"the kernel of {where}"
         return point(f"{who} reports no trouble", not bad, seen, [each.headline for each in bad[:_SHOWN]])
 
-    def _no_leaks(self, where: str, why_none: str) -> Point:
-        claim = f"kmemleak finds nothing in the {where} root"
-        if why_none:
-            return Point(claim, Outcome.SKIPPED, why_none)
-        found = [each for each in self.counted if each.kind == "kmemleak" and each.source.where == where]
-        return point(claim, not found, f"{len(found)} leaks")
+    def _no_leaks(self, answer: Answer) -> Point:
+        claim = f"kmemleak finds nothing in {answer.called}"
+        if answer.scan.why_none:
+            return Point(claim, Outcome.SKIPPED, answer.scan.why_none)
+        leaks = [each for each in self.counted if each.kind == "kmemleak"]
+        found = [each for each in leaks if each.source.same_kernel(answer.source)]
+        return point(claim, not found, f"{answer.facts.release}: {len(found)} leaks")
 
     @property
     def held(self) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_samples import BANNER, INNOCENT, KASAN, LOCKDEP, NEW_WARNING, ONE_LINE, OOPS, RCU, WARNING
 
-from multiroot.verdict.findings import LAST, Finding, Source, find, of_taint
+from multiroot.verdict.findings import LAST, Finding, Source, boots, find, of_taint
 from multiroot.verdict.lines import parse
 from multiroot.verdict.signs import Kind, kind_of
 
@@ -99,6 +99,18 @@ def test_a_taint_that_no_report_explains_is_a_finding() -> None:
     assert of_taint(oot | warn, {}, Source("old"), warned) == []
     (one,) = of_taint(oot | warn, {}, Source("new"), warned)
     assert (one.kind, one.taints) == (Kind.TAINT, ("W (WARN)",))
+    # What a kernel said that was there before explains nothing of this one.
+    assert len(of_taint(warn, {}, Source("old", boot=2), warned)) == 1
+
+
+def test_kernels_are_counted_as_findings_count_them() -> None:
+    banner, warning = "[ 0.000000] Linux version 6.{}.0", "[ 5.000000] WARNING: here"
+    lines: list[str] = []
+    assert boots(lines) == 0
+    for number in (1, 2):
+        lines += [banner.format(number), warning]
+        assert boots(lines) == find(lines, "old")[-1].source.boot == number
+    assert find([warning], "old", "6.2.0", 2)[0].source == Source("old", "6.2.0", 2)
 
 
 @given(st.lists(st.text(), max_size=30))

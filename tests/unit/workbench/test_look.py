@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from multiroot.lab.execution import Result
+from multiroot.verdict.findings import Source
 from multiroot.workbench import look
 
+NEW = Source("new", "6.12.1", 2)
 LEAK = "unreferenced object 0xffff888004a2c000 (size 64):\n"
 
 
@@ -27,7 +29,7 @@ def asked(kmemleak: Path, programs: Path) -> look.Scan:
         text=True,
         check=False,
     )
-    return look.scanned(Result(done.returncode, done.stdout, done.stderr), "new")
+    return look.scanned(Result(done.returncode, done.stdout, done.stderr), NEW)
 
 
 def test_a_kernel_without_kmemleak(tmp_path: Path) -> None:
@@ -45,10 +47,10 @@ def test_what_it_finds(tmp_path: Path) -> None:
     file = tmp_path / "kmemleak"
     file.touch()
     assert asked(file, tmp_path) == look.Scan()
-    (found,) = look.scanned(Result(0, LEAK, ""), "new").found
-    assert (found.kind, found.source.where) == ("kmemleak", "new")
+    (found,) = look.scanned(Result(0, LEAK, ""), NEW).found
+    assert (found.kind, found.source) == ("kmemleak", NEW)
 
 
 @pytest.mark.parametrize(("code", "says"), [(1, "exited with 1"), (137, "was killed by SIGKILL")])
 def test_a_scan_that_fails_without_a_word(code: int, says: str) -> None:
-    assert says in look.scanned(Result(code, LEAK, ""), "new").why_none
+    assert says in look.scanned(Result(code, LEAK, ""), NEW).why_none

@@ -17,6 +17,7 @@ from multiroot.workbench import evidence
 from multiroot.workbench import trial as trials
 from multiroot.workbench.carry import Streams
 from multiroot.workbench.evidence import GUEST_BOOT
+from multiroot.workbench.reached import NEW, Started
 from multiroot.workbench.trial import BOOT, LAUNCH, LIVE, THERE, UPDATE, Player, Trial, planned
 from multiroot.workbench.wanted import Until, Wanted, Where
 from multiroot.workbench.watch import RootLostError
@@ -136,10 +137,10 @@ def test_traces_of_a_new_root_that_was_lost(
 ) -> None:
     one = player(tmp_path)
     one.reached.lab = SimpleNamespace(state=SimpleNamespace(alive=lambda: True))  # type: ignore[assignment]
-    one.reached.lost, one.reached.launched = lost, launched
+    one.reached.lost, one.reached.second = lost, Started(NEW, "new", "6.12") if launched else None
     monkeypatch.setattr(evidence.look, "consoles", lambda folder: [])
     monkeypatch.setattr(evidence.state, "load", lambda name: SimpleNamespace(resets=lambda: 0))
-    monkeypatch.setattr(evidence.Evidence, "_ask_the_living", lambda self, found: [])
+    monkeypatch.setattr(evidence.Evidence, "_ask_the_living", lambda self: [])
     monkeypatch.setattr(evidence.look, "backtraces", lambda lab: ["CPU 0: init (pid 1)"])
     one.evidence.collect()
     assert one.trial.backtraces == (["CPU 0: init (pid 1)"] if lost and launched else [])
@@ -155,7 +156,7 @@ def test_a_crash_of_which_no_traces_can_be_had_is_one_still(
 
     one = player(tmp_path)
     one.reached.lab = SimpleNamespace(state=SimpleNamespace(alive=lambda: True))  # type: ignore[assignment]
-    one.reached.lost = one.reached.launched = True
+    one.reached.lost, one.reached.second = True, Started(NEW, "new", "6.12")
     monkeypatch.setattr(evidence.look, "consoles", lambda folder: [])
     monkeypatch.setattr(evidence.state, "load", lambda name: SimpleNamespace(resets=lambda: 0))
     monkeypatch.setattr(evidence.look, "backtraces", refuse)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multiroot.verdict.findings import Finding, Source, find
 from multiroot.verdict.points import Outcome
 from multiroot.verdict.signs import Kind
-from multiroot.workbench.look import Facts, Identity, Image, parse_facts
+from multiroot.workbench.look import Answer, Facts, Identity, Image, Scan, parse_facts
 from multiroot.workbench.trial_report import BAD, GOOD, UNTESTED, Command, Repeated, Step, Trial
 
 IMAGE = Image("6.12", "6.12.1", "ab" * 32, "cd" * 20)
@@ -25,7 +25,7 @@ def trial(code: int | None = 0, **more: object) -> Trial:
         planned=("boots", "comes up"),
         steps=[Step("boots", True), Step("comes up", True, "in 3 s")],
         command=Command(("./test.sh", "-v"), "new", code),
-        identities=[Identity("old", IMAGE, IMAGE)],
+        identities=[Identity("old", IMAGE, IMAGE, "the old root")],
         listened=["old", "new"],
     )
     return replace(made, **more)  # type: ignore[arg-type]
@@ -79,11 +79,11 @@ def test_a_step_that_did_not_hold_ends_it() -> None:
 
 def test_another_kernel_than_asked_for_is_bad() -> None:
     for other in (replace(IMAGE, sha256="00" * 32), replace(IMAGE, build_id="00" * 20)):
-        wrong = trial(0, identities=[Identity("old", IMAGE, other)])
+        wrong = trial(0, identities=[Identity("old", IMAGE, other, "the old root")])
         assert wrong.code() == BAD
         (told,) = [each.seen for each in wrong.points() if "asked for" in each.claim]
         assert told.startswith("asked for 6.12.1")
-    without = Identity("old", replace(IMAGE, build_id=""), IMAGE)
+    without = Identity("old", replace(IMAGE, build_id=""), IMAGE, "the old root")
     assert trial(0, identities=[without]).code() == GOOD
 
 
@@ -91,12 +91,28 @@ def test_a_skip_is_4_as_in_kselftest() -> None:
     assert outcomes(trial(4))["./test.sh -v exits with 0 (new)"] is Outcome.SKIPPED
 
 
-def test_leaks_ticks_and_resets() -> None:
-    leak = Finding(Kind.KMEMLEAK, "unreferenced object", Source("new"))
-    seen = trial(0, findings=[leak], leaks={"old": "it is off", "new": ""}, ticks=9, ticks_lost=0)
+def answer(called: str, source: Source, why_none: str = "") -> Answer:
+    return Answer(called, source, Facts(source.release, 0, {}, ""), Scan(why_none=why_none))
+
+
+def test_leaks_are_told_of_the_kernel_that_has_them() -> None:
+    """After an update a kernel speaks where another did before."""
+    asked = [
+        answer("the old root", Source("old", "6.1"), "it is off"),
+        answer("the new root", Source("new", "6.12")),
+        answer("the root after the update", Source("new", "6.12", 2)),
+    ]
+    leak = Finding(Kind.KMEMLEAK, "unreferenced object", Source("new", "", 2))
+    seen = trial(0, findings=[leak], answers={each.called: each for each in asked})
     claims = outcomes(seen)
     assert claims["kmemleak finds nothing in the old root"] is Outcome.SKIPPED
-    assert claims["kmemleak finds nothing in the new root"] is Outcome.FAILED
+    assert claims["kmemleak finds nothing in the new root"] is Outcome.HELD
+    assert claims["kmemleak finds nothing in the root after the update"] is Outcome.FAILED
+    assert "6.12: 1 leaks" in [each.seen for each in seen.points()]
+
+
+def test_ticks_and_resets() -> None:
+    claims = outcomes(trial(0, ticks=9, ticks_lost=0))
     assert claims["the guest lost and repeated no tick"] is Outcome.HELD
     assert trial(0, ticks_lost=2).code() == BAD
     assert trial(0, resets=1).code() == BAD
