@@ -38,6 +38,7 @@ _AXES = {
     "guest": "guest",
     "in": "where",
 }
+_LAB_NAME = 60  # characters: sockets lie in a folder of that name, and their paths are short
 _SOURCES = ("multiroot/**/*.py", "csrc/**/*", "qemu-lab/**/*")
 
 
@@ -99,11 +100,30 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For files and labs."""
-        words = (self.old, self.new, self.machine, self.backend, self.guest, self.where)
-        plain = ["".join(c if c.isalnum() or c in ".-" else "_" for c in Path(word).name) for word in words]
-        told = hashlib.sha256(repr(words).encode()).hexdigest()[:6]
-        return "_".join([*plain, told])
+        """For files."""
+        return f"{self._plain}_{self._told}"
+
+    @property
+    def lab(self) -> str:
+        """A name for its lab; a long one is cut, but is no other cell's."""
+        most = _LAB_NAME - len(f"matrix-_{self._told}")
+        return f"matrix-{self._plain[:most]}_{self._told}"
+
+    @property
+    def _words(self) -> tuple[str, ...]:
+        return (self.old, self.new, self.machine, self.backend, self.guest, self.where)
+
+    @property
+    def _plain(self) -> str:
+        plain = (
+            "".join(c if c.isalnum() or c in ".-" else "_" for c in Path(each).name) for each in self._words
+        )
+        return "_".join(plain)
+
+    @property
+    def _told(self) -> str:
+        """What tells it from cells whose words look alike."""
+        return hashlib.sha256(repr(self._words).encode()).hexdigest()[:6]
 
     def has(self, values: dict[str, str]) -> bool:
         """Whether it is one of those that `values` means."""

@@ -38,7 +38,7 @@ def command(matrix: Matrix, cell: Cell, folder: Path) -> list[str]:
     """The process that plays a cell."""
     words = arguments(matrix, cell)
     at = words.index("--")
-    own = ["--name", f"matrix-{cell.name}"[:60], "--json", str(folder / "report.json")]
+    own = ["--name", cell.lab, "--json", str(folder / "report.json")]
     own += ["--junit", str(folder / "junit.xml"), "--logs", str(folder)]
     return [sys.executable, "-m", "multiroot.cli.main", "try", *words[:at], *own, *words[at:]]
 

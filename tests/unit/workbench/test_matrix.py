@@ -29,7 +29,7 @@ from multiroot.workbench.matrix import (
     to_do,
 )
 from multiroot.workbench.matrix_page import page
-from multiroot.workbench.matrix_run import Run, code_of
+from multiroot.workbench.matrix_run import Run, code_of, command
 
 TWO = 'old = "6.1"\nnew = ["6.1", "6.12"]\ncommand = ["true"]\n'
 
@@ -130,6 +130,25 @@ def test_a_digest_is_of_all_that_matters(tmp_path: Path) -> None:
     assert len({first, digest(made, other, "ours"), digest(made, one, "changed")}) == 3
     script.write_text("two")
     assert digest(made, one, "ours") != first
+
+
+def lab_of(made: Matrix, cell: Cell) -> str:
+    words = command(made, cell, Path("out"))
+    return words[words.index("--name") + 1]
+
+
+def test_each_cell_has_a_lab_of_its_own(tmp_path: Path) -> None:
+    """Also where the names are long: two labs of one name cannot run at a time."""
+    made = matrix(TWO, tmp_path)
+    kernel = "6.12.38+deb13-cloud-amd64-with-a-long-name"
+    many = [
+        Cell(kernel, kernel, "low-carve", "own", guest, where)
+        for guest in ("default", "7.x")
+        for where in ("old", "new", "vm")
+    ]
+    labs = [lab_of(made, cell) for cell in many]
+    assert len(set(labs)) == len(many)
+    assert all(len(each) <= 60 and each.startswith("matrix-6.12.38") for each in labs)
 
 
 def fake(text: str) -> object:
