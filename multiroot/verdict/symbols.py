@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from multiroot import proc
 from multiroot.errors import CommandError
 from multiroot.verdict import elf
 from multiroot.verdict.elf import Function, Section
-from multiroot.verdict.findings import Finding
+from multiroot.verdict.findings import Finding, Source
 
 _PLACE = re.compile(
     r"(?P<name>[\w.]+)\+(?P<offset>0x[0-9a-f]+)/(?P<size>0x[0-9a-f]+)(?: \[(?P<module>\w+)\])?"
@@ -125,11 +125,11 @@ def _ask(path: Path, section: str, addresses: list[int]) -> dict[int, str]:
     return found
 
 
-def symbolised(findings: Iterable[Finding], symbols: Mapping[str, Symbols]) -> list[Finding]:
-    """The findings with lines of source; `symbols` are by release of the kernel."""
+def symbolised(findings: Iterable[Finding], symbols: Callable[[Source], Symbols | None]) -> list[Finding]:
+    """The findings with lines of source; `symbols` knows the files of the kernel that spoke."""
     done = []
     for finding in findings:
-        known = symbols.get(finding.source.release)
+        known = symbols(finding.source)
         places = list(dict.fromkeys(each for each in (finding.code, *finding.frames) if each))[:_MOST]
         lines = known.lines(places) if known and places else {}
         told = tuple(f"{each}: {lines[each]}" for each in places if each in lines)

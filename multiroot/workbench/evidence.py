@@ -21,7 +21,7 @@ from multiroot.lab.recorder import EVENTS_LOG, console_log, console_text
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.verdict.allow import apply
-from multiroot.verdict.findings import Finding
+from multiroot.verdict.findings import Finding, Source
 from multiroot.verdict.symbols import Symbols, symbolised
 from multiroot.workbench import look
 from multiroot.workbench.look import Image
@@ -120,15 +120,20 @@ class Evidence:
                 return found
         return []
 
-    def _symbols(self) -> dict[str, Symbols]:
-        """By release; of two kernels of one release neither, for nobody can tell whose function it was."""
-        given = self.wanted.lab.all_kernels
-        sources = {each.name: each for each in lab.own_kernels(self.wanted.lab)}
-        known: dict[str, list[KernelSource]] = {}
-        for text in dict.fromkeys(given):
-            if source := sources.get(lab.kernel_name(text)):
-                known.setdefault(source.release, []).append(source)
-        return {release: _symbols_of(only[0]) for release, only in known.items() if len(only) == 1}
+    def _symbols(self) -> Callable[[Source], Symbols | None]:
+        """By who spoke. If that may be one of several kernels, its release decides, or else nobody can tell
+        whose function it was.
+        """
+        given = {each.name: each for each in lab.own_kernels(self.wanted.lab)}
+        symbols = {name: _symbols_of(each) for name, each in given.items()}
+
+        def of(source: Source) -> Symbols | None:
+            names = self.reached.kernels_of(source)
+            if len(names) > 1:
+                names = {each for each in names if self.built.kernels[each].release == source.release}
+            return symbols.get(names.pop()) if len(names) == 1 else None
+
+        return of
 
     def keep_logs(self, folder: Path) -> None:
         """Copy what the machine's consoles and its emulator have said."""

@@ -58,6 +58,12 @@ class Reached:
             return {}
         return {name: each for name, each in (("old", self.first), ("new", self.second)) if each}
 
+    def kernels_of(self, source: Source) -> set[str]:
+        """The kernels that may have spoken: several only where one of them did not tell who it is."""
+        there = [each for each in self.started if each.console == source.where]
+        before = [each.before for each in there if each.before < source.boot]
+        return {each.kernel for each in there if before and each.before == max(before)}
+
 
 def told_there(folder: Path, console: str) -> int:
     """How many kernels have told on a console who they are."""

@@ -26,7 +26,7 @@ from multiroot.errors import (
     WaitTimeoutError,
 )
 from multiroot.handoff.terms import PATIENT, to_proto
-from multiroot.lab import execution, lab, state
+from multiroot.lab import execution, lab, recipes, state
 from multiroot.lab.agents import Agents
 from multiroot.lab.boot import BootError
 from multiroot.lab.build import Built
@@ -202,6 +202,7 @@ class Player:
     def _start_guest(self, agents: Agents) -> str:
         (definition,) = guests.definitions(1, VM_MEMORY)
         kernel = lab.kernel_name(self.wanted.guest) if self.wanted.guest else ""
+        self.reached.start(Started("the guest", GUEST, kernel or recipes.kernels().guest))
         definition.guest = image(TICKER, kernel)
         if self.wanted.guest_takes_commands:
             definition.guest, definition.append = image(COMMANDS, kernel), f"{COMMANDS}.token={self.token}"

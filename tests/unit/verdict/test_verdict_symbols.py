@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiroot.verdict import elf
-from multiroot.verdict.findings import find
+from multiroot.verdict.findings import Source, find
 from multiroot.verdict.symbols import Place, Symbols, place, symbolised
 
 SOURCE = """\
@@ -74,8 +74,8 @@ def test_a_finding_gets_lines_of_its_own_kernel(built: Path) -> None:
     where = f"frob+0x0/{size_of(built / 'vmlinux'):#x}"
     found = find([f"[ 1.000000] WARNING: CPU: 0 PID: 1 at frob.c:8 {where}"], "old", "6.12.1")
     symbols = Symbols(built / "vmlinux")
-    assert symbolised(found, {"6.1.0": symbols})[0].lines == ()
-    (told,) = symbolised(found, {"6.12.1": symbols})[0].lines
+    assert symbolised(found, {Source("old", "6.1.0"): symbols}.get)[0].lines == ()
+    (told,) = symbolised(found, {Source("old", "6.12.1"): symbols}.get)[0].lines
     assert told.startswith(f"{where}: ")
     assert "frob.c" in told
 
