@@ -23,7 +23,7 @@ from multiroot.errors import BadRequestError
 from multiroot.lab import kernels, lab, paths, recipes
 from multiroot.lab.artifacts import digest_tree
 from multiroot.lab.backends import Backend
-from multiroot.lab.recipes import Recipe
+from multiroot.lab.recipes import Recipe, Size
 from multiroot.workbench import carry, kselftest
 from multiroot.workbench.allowed import allow_list_of
 from multiroot.workbench.wanted import Until, Where
@@ -62,11 +62,15 @@ class Matrix(Recipe):
     until: str = Until.HANDOVER.word
     command: tuple[str, ...] = ()
     kselftest: str = ""
+    kselftest_tree: str = ""
     carry: tuple[str, ...] = ()
     append_old: str = ""
     append_new: str = ""
     append_guest: str = ""
-    timeout: float | None = Field(gt=0, default=None)
+    timeout: float | None = Field(gt=0, allow_inf_nan=False, default=None)
+    patience: float | None = Field(ge=1, allow_inf_nan=False, default=None)
+    join_timeout: int = Field(ge=0, le=86400, default=0)
+    carve: Size | None = None
     repeat: int = Field(ge=1, le=1000, default=1)
     retries: int = Field(ge=0, le=10, default=0)
     allow: tuple[str, ...] = ()
@@ -173,6 +177,10 @@ def _check_files(matrix: Matrix) -> None:
         kselftest.wishes(matrix.kselftest)
         if matrix.command:
             raise BadRequestError("kselftest runs in place of command", "leave one of them out")
+    if matrix.kselftest_tree:
+        if not matrix.kselftest:
+            raise BadRequestError("kselftest_tree is for kselftest", '`kselftest = "timers"`')
+        kselftest.trees((), Path(matrix.kselftest_tree))
 
 
 def cells(matrix: Matrix) -> list[Cell]:
@@ -195,7 +203,11 @@ def arguments(matrix: Matrix, cell: Cell) -> list[str]:
     words += [word for path in matrix.carry for word in ("--carry", path)]
     words += [word for path in matrix.allow for word in ("--allow", path)]
     words += ["--timeout", str(matrix.timeout)] if matrix.timeout else []
+    words += ["--patience", str(matrix.patience)] if matrix.patience else []
+    words += ["--join-timeout", str(matrix.join_timeout)] if matrix.join_timeout else []
+    words += ["--carve", str(matrix.carve)] if matrix.carve else []
     words += ["--kselftest", matrix.kselftest] if matrix.kselftest else []
+    words += ["--kselftest-tree", matrix.kselftest_tree] if matrix.kselftest_tree else []
     return [*words, "--", *matrix.command]
 
 

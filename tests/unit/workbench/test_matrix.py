@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multiroot.cli.try_ import try_
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.lab.backends import Backend
 from multiroot.workbench import matrix as matrices
+from multiroot.workbench.kselftest import SELFTESTS
 from multiroot.workbench.matrix import (
     Cell,
     Matrix,
@@ -71,6 +73,15 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
         (TWO + 'allow = ["./not-there"]\n', "there is no file not-there (a list is"),
         (TWO + 'kselftest = "../x"\n', "no kselftest '../x'"),
         (TWO + 'kselftest = "timers"\n', "kselftest runs in place of command"),
+        (TWO + 'kselftest_tree = "/"\n', "kselftest_tree is for kselftest"),
+        (
+            TWO.replace('command = ["true"]', 'kselftest = "timers"\nkselftest_tree = "/"'),
+            "/ holds no tools/testing/selftests",
+        ),
+        (TWO + 'carve = "much"\n', "much"),
+        (TWO + "patience = 0\n", "patience must be"),
+        (TWO + "timeout = inf\n", "timeout: Input should be a finite number"),
+        (TWO + "join_timeout = -1\n", "join_timeout must be"),
     ],
 )
 def test_what_is_no_matrix(tmp_path: Path, text: str, says: str) -> None:
@@ -117,6 +128,32 @@ def test_a_cell_is_played_as_a_person_would(tmp_path: Path) -> None:
         ["--repeat", "3"],
     ):
         assert pair == words[words.index(pair[0]) :][:2]
+
+
+def test_what_debug_kernels_need_can_be_said(tmp_path: Path) -> None:
+    text = 'carve = "2G"\npatience = 120\njoin_timeout = 900\nkselftest = "timers"\n'
+    made = matrix(TWO.replace('command = ["true"]', text + f'kselftest_tree = "{tree(tmp_path)}"'), tmp_path)
+    words = arguments(made, cells(made)[0])
+    for pair in (
+        ["--carve", str(2 << 30)],
+        ["--patience", "120.0"],
+        ["--join-timeout", "900"],
+        ["--kselftest-tree", str(tmp_path / "tree")],
+    ):
+        assert pair == words[words.index(pair[0]) :][:2]
+    plain = arguments(matrix(TWO, tmp_path), cells(made)[0])
+    assert not {"--carve", "--patience", "--join-timeout", "--kselftest-tree"} & set(plain)
+    parsed = try_.make_context("try", words, resilient_parsing=False)
+    assert (parsed.params["carve"], parsed.params["patience"]) == (2 << 30, 120.0)
+
+
+def tree(folder: Path) -> Path:
+    """The source tree of a kernel, as far as its tests go."""
+    tests = folder / "tree" / SELFTESTS
+    for name in ("lib.mk", "kselftest.h", "timers/nanosleep.c", "kvm/set.c"):
+        (tests / name).parent.mkdir(parents=True, exist_ok=True)
+        (tests / name).write_text("one")
+    return folder / "tree"
 
 
 def test_a_digest_is_of_all_that_matters(tmp_path: Path) -> None:
