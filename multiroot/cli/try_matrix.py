@@ -54,8 +54,7 @@ class MatrixChoice:
         matrix = cells_of.read(self.file)
         with shown_phases() as phases:
             kernel_build.build_named((*matrix.old, *matrix.new, *matrix.guest), phases)
-        ours = cells_of.own_digest()
-        digests = {cell: cells_of.digest(matrix, cell, ours) for cell in cells_of.cells(matrix)}
+        digests = cells_of.digests(matrix)
         wanted = cells_of.to_do(self.output, matrix, digests, changed=self.changed)
         say(f"{len(wanted)} of {len(digests)} trials to play", err=True)
         run = Run(matrix, self.output, digests, _tell)

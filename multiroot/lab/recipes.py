@@ -224,11 +224,16 @@ def disk_image(name: str) -> DiskImageRecipe:
 
 def machine(name: str, overrides: dict[str, object] | None = None) -> MachineRecipe:
     """The recipe `name` of qemu-lab/machines, or, for a path or a name in .toml, that file."""
+    return read(machine_file(name), MachineRecipe, overrides=overrides)
+
+
+def machine_file(name: str) -> Path:
+    """Where that is. Raises BadRequestError for a name that nobody knows."""
     if "/" in name or name.endswith(".toml"):
-        return read(Path(name), MachineRecipe, overrides=overrides)
+        return Path(name)
     folder = paths.recipes_dir() / "machines"
     known = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in known:
         hint = f"there is {', '.join(known)}, or give the path of a .toml file"
         raise BadRequestError(f"no machine called {name!r}", hint)
-    return read(folder / f"{name}.toml", MachineRecipe, overrides=overrides)
+    return folder / f"{name}.toml"

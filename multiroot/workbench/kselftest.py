@@ -18,12 +18,14 @@ from pathlib import Path
 from multiroot import proc
 from multiroot.errors import BadRequestError, CommandError
 from multiroot.lab import built_in, kernel_config, lab, paths
+from multiroot.lab.artifacts import digest_tree
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.workbench.kernel_build import check_tools, first_complaint
 from multiroot.workbench.link_tree import link_tree
 
 SELFTESTS = Path("tools/testing/selftests")
+_SOURCES = (f"{SELFTESTS}/**/*", "tools/include/**/*", "include/uapi/**/*", "arch/*/include/uapi/**/*")
 _LIST, _SETTINGS, _HELPERS = "kselftest-list.txt", "settings", "kselftest"
 _RELEASE = "include/config/kernel.release"  # where a kernel was built
 _DEFAULT_S = 45  # kselftest/runner.sh, kselftest_default_timeout
@@ -135,6 +137,11 @@ def _checked(tree: Path) -> Path:
     if not (tree / SELFTESTS / "lib.mk").is_file():
         raise BadRequestError(f"{tree} holds no {SELFTESTS}", "name the source tree of a kernel")
     return tree
+
+
+def digest(source: Path) -> str:
+    """Of all that tests are built from in a kernel's source: suites use files of one another."""
+    return digest_tree(source, _SOURCES)
 
 
 def build(found: Trees, wanted: Sequence[Wish], phases: Phases) -> list[Suite]:

@@ -8,11 +8,12 @@ What else it may hold (`until`, `command`, `append_old`, ...) is the same for al
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -211,17 +212,27 @@ def arguments(matrix: Matrix, cell: Cell) -> list[str]:
     return [*words, "--", *matrix.command]
 
 
-def digest(matrix: Matrix, cell: Cell, ours: str) -> str:
-    """Of all that a cell's result depends on; `ours` is `own_digest`."""
+def digests(matrix: Matrix) -> dict[Cell, str]:
+    """Of all that the result of each cell depends on. Raises BadRequestError."""
+    ours, tests = own_digest(), functools.cache(kselftest.digest)
+    return {cell: digest(matrix, cell, ours, tests) for cell in cells(matrix)}
+
+
+def digest(matrix: Matrix, cell: Cell, ours: str, tests: Callable[[Path], str] = kselftest.digest) -> str:
+    """Of one; `ours` is `own_digest`, and `tests` digests those of a kernel's source."""
     inputs: dict[str, Any] = {"arguments": arguments(matrix, cell), "multiroot": ours}
+    inputs["machine"] = _file(recipes.machine_file(cell.machine))
     for side in ("old", "new", "guest"):
         name = getattr(cell, side)
         inputs[side] = _kernel(recipes.kernels().guest if name == USUAL else name)
-    files = [
-        path
-        for path in (*matrix.command[:1], *matrix.carry, *matrix.allow)
-        if "/" in path or Path(path).is_file()
-    ]
+    if matrix.kselftest:
+        source = Path(matrix.kselftest_tree) if matrix.kselftest_tree else None
+        inputs["kselftest"] = tests(kselftest.trees((cell.new, cell.old), source).source)
+    # In a root no file of ours is there but those that are carried in.
+    own = matrix.command if cell.where == Where.WORKSTATION.value else matrix.command[:1]
+    # Path.is_file raises for words that are too long for a name.
+    named = [word for word in own if os.path.isfile(word)]  # noqa: PTH113
+    files = [*named, *matrix.carry, *matrix.allow]
     inputs["files"] = {path: _file(Path(path)) for path in files}
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 

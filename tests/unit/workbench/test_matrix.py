@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from multiroot.cli.try_ import try_
 from multiroot.errors import BadRequestError, MultirootError
+from multiroot.lab import recipes
 from multiroot.lab.backends import Backend
 from multiroot.workbench import matrix as matrices
 from multiroot.workbench.kselftest import SELFTESTS
@@ -26,6 +27,7 @@ from multiroot.workbench.matrix import (
     at_once,
     cells,
     digest,
+    digests,
     load,
     read,
     to_do,
@@ -33,6 +35,7 @@ from multiroot.workbench.matrix import (
 from multiroot.workbench.matrix_page import page
 from multiroot.workbench.matrix_run import Run, code_of, command
 
+LONG = "x" * 300  # is no name of a file
 TWO = 'old = "6.1"\nnew = ["6.1", "6.12"]\ncommand = ["true"]\n'
 
 
@@ -186,6 +189,41 @@ def test_each_cell_has_a_lab_of_its_own(tmp_path: Path) -> None:
     labs = [lab_of(made, cell) for cell in many]
     assert len(set(labs)) == len(many)
     assert all(len(each) <= 60 and each.startswith("matrix-6.12.38") for each in labs)
+
+
+def test_a_machine_of_ones_own_is_a_part_of_it(tmp_path: Path) -> None:
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(recipes.machine_file("default").read_text())
+    made = matrix(TWO + f'machine = ["{recipe}", "default"]\n', tmp_path)
+    mine, usual = cells(made)[:2]
+    before = [digest(made, each, "ours") for each in (mine, usual)]
+    recipe.write_text(recipe.read_text() + "# another\n")
+    after = [digest(made, each, "ours") for each in (mine, usual)]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
+@pytest.mark.parametrize("name", ["timers/nanosleep.c", "kselftest.h", "../../include/nolibc/nolibc.h"])
+def test_the_source_of_kselftests_is_a_part_of_it(tmp_path: Path, name: str) -> None:
+    file = tree(tmp_path) / SELFTESTS / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("one")
+    text = f'old = "6.1"\nnew = "6.12"\nkselftest = "timers"\nkselftest_tree = "{tmp_path / "tree"}"\n'
+    made = matrix(text, tmp_path)
+    (before,) = digests(made).values()
+    assert list(digests(made).values()) == [before]
+    file.write_text("two")
+    assert list(digests(made).values()) != [before]
+
+
+def test_what_a_command_on_the_workstation_reads_is_a_part_of_it(tmp_path: Path) -> None:
+    script = tmp_path / "check.py"
+    script.write_text("one")
+    words = f'"python3", "{script}", "{LONG}"'
+    made = matrix(TWO.replace('"true"', words) + 'in = "workstation"\n', tmp_path)
+    first = digest(made, cells(made)[0], "ours")
+    script.write_text("two")
+    assert digest(made, cells(made)[0], "ours") != first
 
 
 def fake(text: str) -> object:
