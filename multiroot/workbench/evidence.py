@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multiroot.errors import MultirootError
@@ -21,11 +21,11 @@ from multiroot.lab.recorder import EVENTS_LOG, console_log, console_text
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
 from multiroot.verdict.allow import apply
-from multiroot.verdict.findings import Finding, Source
+from multiroot.verdict.findings import Finding, Source, boots, find
 from multiroot.verdict.symbols import Symbols, symbolised
 from multiroot.workbench import look
 from multiroot.workbench.look import Image
-from multiroot.workbench.reached import Reached, Started, source_of
+from multiroot.workbench.reached import THE_GUEST, Reached, Started, told_there
 from multiroot.workbench.trial_report import Trial
 from multiroot.workbench.wanted import Wanted
 
@@ -56,7 +56,7 @@ class Evidence:
 
     def identify(self, started: Started, root: str) -> None:
         """Note which image was asked for there and which one runs; it is reached by `root`."""
-        told = look.facts(self._lab, root)
+        told = look.facts(look.in_root(self._lab, root))
         booted = started is self.reached.started[0]
         ran = look.ran_old(self._lab, told) if booted else look.ran_new(self._lab, started.kernel, told)
         asked = self._asked(started.kernel)
@@ -67,10 +67,13 @@ class Evidence:
         Raises MultirootError.
         """
         started = self.reached.living[root]
-        facts = look.facts(self._lab, root)
-        source = source_of(self.machine.state, started, facts.release)
-        scan = look.leaks(self._lab, root, source)
-        self.trial.answers[started.called] = look.Answer(started.called, source, facts, scan)
+        boot = max(1, told_there(self.machine.state, started.console))
+        self._ask(look.in_root(self._lab, root), started.called, Source(started.console, "", boot))
+
+    def _ask(self, ask: look.Ask, called: str, source: Source) -> None:
+        facts = look.facts(ask)
+        source = replace(source, release=facts.release)
+        self.trial.answers[called] = look.Answer(called, source, facts, look.leaks(ask, source))
 
     def _asked(self, name: str) -> Image:
         kernel = self.built.kernels[name]
@@ -114,11 +117,23 @@ class Evidence:
                 self.ask(root)
         if GUEST_BOOT in (each.name for each in self.trial.steps):
             with tolerant:
-                running = None if self.reached.alone else "new" if self.reached.second else "old"
-                found = look.guest(self._lab, GUEST, running)
-                self.trial.listened.append(GUEST)
-                return found
+                return self._ask_guest()
         return []
+
+    def _ask_guest(self) -> list[Finding]:
+        """What its console says; it tells more itself if it takes commands."""
+        running = None if self.reached.alone else "new" if self.reached.second else "old"
+        said = look.guest_console(self._lab, GUEST, running).decode(errors="replace").splitlines()
+        self.trial.listened.append(GUEST)
+        if self.reached.reach_guest and not self.reached.guest_lost:
+            source = Source(GUEST, "", max(1, boots(said)))
+            try:
+                self._ask(look.in_guest(self.reached.reach_guest), THE_GUEST, source)
+            except MultirootError as error:
+                # What ran in it may have ended it, and may do so.
+                none = look.Scan(why_none=f"it does not answer: {error.message}")
+                self.trial.answers[THE_GUEST] = look.Answer(THE_GUEST, source, look.UNKNOWN, none)
+        return find(said, GUEST)
 
     def _symbols(self) -> Callable[[Source], Symbols | None]:
         """By who spoke. If that may be one of several kernels, its release decides, or else nobody can tell

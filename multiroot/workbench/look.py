@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,8 @@ from pathlib import Path
 import grpc
 
 from multiroot.errors import MultirootError
-from multiroot.lab.execution import Result
+from multiroot.lab import execution
+from multiroot.lab.execution import Channel, Result
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_text
 from multiroot.proc import how_ended_in_shell
@@ -77,6 +79,9 @@ class Facts:
     build_id: str
 
 
+UNKNOWN = Facts("", 0, {}, "")  # of one that does not answer
+
+
 @dataclass(frozen=True)
 class Scan:
     """What kmemleak has found, and why it did not look ("": it did)."""
@@ -117,9 +122,28 @@ class Identity:
         )
 
 
-def facts(lab: Lab, root: str) -> Facts:
-    """Ask a root. Raises MultirootError."""
-    return parse_facts(lab.run(["sh", "-c", _FACTS], root=root, timeout=ASK_S).stdout)
+# Runs a command in a root or a guest, which may be silent for so many seconds. Raises MultirootError.
+Ask = Callable[[Sequence[str], float], Result]
+
+
+def in_root(lab: Lab, name: str) -> Ask:
+    """A root that is reached by `name`."""
+    return lambda argv, timeout: lab.run(argv, root=name, timeout=timeout)
+
+
+def in_guest(reach: Callable[[], Channel]) -> Ask:
+    """A guest that takes commands."""
+
+    def ask(argv: Sequence[str], timeout: float) -> Result:
+        with closing(reach()) as channel:
+            return execution.run(channel, argv, timeout=timeout)
+
+    return ask
+
+
+def facts(ask: Ask) -> Facts:
+    """What a kernel is. Raises MultirootError."""
+    return parse_facts(ask(["sh", "-c", _FACTS], ASK_S).stdout)
 
 
 def parse_facts(text: str) -> Facts:
@@ -159,10 +183,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def leaks(lab: Lab, name: str, source: Source) -> Scan:
-    """What kmemleak finds in a root, which is reached by `name`, in two scans. Raises MultirootError."""
+def leaks(ask: Ask, source: Source) -> Scan:
+    """What kmemleak finds there in two scans. Raises MultirootError."""
     argv = ["sh", "-c", LEAKS, "sh", _KMEMLEAK, str(_AGE_S)]
-    return scanned(lab.run(argv, root=name, timeout=_SCAN_S), source)
+    return scanned(ask(argv, _SCAN_S), source)
 
 
 def scanned(done: Result, source: Source) -> Scan:
@@ -181,13 +205,8 @@ def consoles(folder: Path, roots: Sequence[str] = ("old", "new")) -> list[Findin
     return [each for root in roots for each in find(console_text(folder, root).split("\n"), root)]
 
 
-def guest(lab: Lab, name: str, root: str | None) -> list[Finding]:
-    """Every trouble that a VM's console in a root tells of; None for the root that is alone."""
-    return find(guest_console(lab, name, root).decode(errors="replace").splitlines(), name)
-
-
 def guest_console(lab: Lab, name: str, root: str | None) -> bytes:
-    """What a root has kept of a VM's output. Raises MultirootError."""
+    """What a root has kept of a VM's output; None is the root that is alone. Raises MultirootError."""
     request = vm_pb2.ConsoleRequest(name=name, history=True, kept_only=True)
     with (
         translated(f"the {root or 'new'} root's agent"),

@@ -13,10 +13,12 @@ from pathlib import Path
 from multiroot.lab.lab import Lab
 from multiroot.lab.recorder import console_text
 from multiroot.verdict.findings import Source, boots
+from multiroot.workbench.carry import Reach
 
 # What reports call roots; the last two are of the standard job.
 OLD, NEW = "the old root", "the new root"
 AFTER_UPDATE, AFTER_NEXT = "the root after the update", "the root after the next update"
+THE_GUEST = "the guest"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Started:
 class Reached:
     """`first` is the root that answers at the machine's address, `second` the new one beside it. `alone`: the
     old root has retired. `changing`: it is about to, and nobody knows who answers. `lost`: a root died or
-    stands still, so nobody is asked any more.
+    stands still, so nobody is asked any more; `guest_lost`: only the guest is not.
+    `reach_guest` leads to a guest that takes commands.
     """
 
     lab: Lab | None = None
@@ -44,6 +47,8 @@ class Reached:
     alone: bool = False
     changing: bool = False
     lost: bool = False
+    guest_lost: bool = False
+    reach_guest: Reach | None = None
     started: list[Started] = field(default_factory=list)
 
     def start(self, started: Started) -> Started:
@@ -68,8 +73,3 @@ class Reached:
 def told_there(folder: Path, console: str) -> int:
     """How many kernels have told on a console who they are."""
     return boots(console_text(folder, console).split("\n"))
-
-
-def source_of(folder: Path, started: Started, release: str) -> Source:
-    """A root that lives, as what it has said last on its console tells of it."""
-    return Source(started.console, release, max(1, told_there(folder, started.console)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -48,10 +48,19 @@ from multiroot.vm.messages import ticks_from_proto
 from multiroot.workbench import carry, kselftest_run
 from multiroot.workbench.carry import Streams
 from multiroot.workbench.evidence import GUEST, GUEST_BOOT, Evidence
-from multiroot.workbench.reached import AFTER_NEXT, AFTER_UPDATE, NEW, OLD, Reached, Started, told_there
+from multiroot.workbench.reached import (
+    AFTER_NEXT,
+    AFTER_UPDATE,
+    NEW,
+    OLD,
+    THE_GUEST,
+    Reached,
+    Started,
+    told_there,
+)
 from multiroot.workbench.trial_report import Command, Step, Trial
-from multiroot.workbench.wanted import PATIENCE_S, VM_MEMORY, Until, Wanted, Where
-from multiroot.workbench.watch import RootLostError, Watch
+from multiroot.workbench.wanted import GUEST_PATIENCE_S, PATIENCE_S, VM_MEMORY, Until, Wanted, Where
+from multiroot.workbench.watch import GuestLostError, RootLostError, Watch
 
 # Guests report with every 64th tick, and both roots have to see a report.
 TICKS = 70
@@ -137,15 +146,14 @@ class Player:
                 self._standard(watch, agents)
                 return
             if GUEST_BOOT in self.trial.planned:
-                self._step(GUEST_BOOT, lambda: self._start_guest(agents))
+                self._step(GUEST_BOOT, lambda: self._start_guest(watch, agents))
             if self.wanted.until in (Until.LAUNCH, Until.HANDOVER):
                 self._step(LAUNCH, lambda: self._launch(watch, agents))
             if self.wanted.until is Until.HANDOVER:
                 self._step(THERE, lambda: self._hand_over(agents, "new"))
             if self.wanted.until is Until.UPDATE:
                 self._step(UPDATE, lambda: self._update(watch, self.wanted.new, NEW))
-            run = self._kselftests if self.wanted.suites else partial(self._command, watch)
-            self._step(LIVE, run)
+            self._step(LIVE, partial(self._kselftests if self.wanted.suites else self._command, watch))
 
     def _heard(self, phase: Phase) -> None:
         """Show a phase of an agent, and keep it when it has ended."""
@@ -160,8 +168,8 @@ class Player:
 
     @property
     def _slowness(self) -> float:
-        """How many times as long as usual roots of these kernels may take."""
-        names = (self.wanted.lab.kernel, self.wanted.new)
+        """How many times as long as usual roots and guests of these kernels may take."""
+        names = filter(None, (self.wanted.lab.kernel, self.wanted.new, self.wanted.guest))
         return max(self.built.kernels[lab.kernel_name(name)].slowness for name in names)
 
     @property
@@ -183,6 +191,7 @@ class Player:
         except MultirootError as error:
             seen, held = str(error), False
             self.reached.lost = isinstance(error, RootLostError)
+            self.reached.guest_lost = isinstance(error, GuestLostError)
         self.trial.steps.append(Step(name, held, seen, round(time.monotonic() - began, 3)))
         if not held:
             raise _Bad
@@ -199,10 +208,10 @@ class Player:
         self.reached.lab, self.reached.first = started, old
         return f"{self.machine.release}, attempt {len(started.state.attempts)}"
 
-    def _start_guest(self, agents: Agents) -> str:
+    def _start_guest(self, watch: Watch, agents: Agents) -> str:
         (definition,) = guests.definitions(1, VM_MEMORY)
         kernel = lab.kernel_name(self.wanted.guest) if self.wanted.guest else ""
-        self.reached.start(Started("the guest", GUEST, kernel or recipes.kernels().guest))
+        self.reached.start(Started(THE_GUEST, GUEST, kernel or recipes.kernels().guest))
         definition.guest = image(TICKER, kernel)
         if self.wanted.guest_takes_commands:
             definition.guest, definition.append = image(COMMANDS, kernel), f"{COMMANDS}.token={self.token}"
@@ -210,10 +219,12 @@ class Player:
         definition.append += f" loglevel=5 {self.wanted.append_guest}".rstrip()
         with self.phases.phase(PhaseName.START_VMS):
             agents.run(definition)
+        watch.heed(GUEST)
         if not self.wanted.guest_takes_commands:
             return f"{GUEST} is started"
         with self.phases.phase(PhaseName.WAIT_FOR_GUESTS):
             self._await_guest()
+        self.reached.reach_guest = self._reach_guest
         return f"{GUEST} takes commands"
 
     def _await_guest(self) -> None:
@@ -311,7 +322,7 @@ class Player:
 
     def _standard(self, watch: Watch, agents: Agents) -> None:
         """Handoff there and back, then two updates in a row."""
-        self._step(GUEST_BOOT, lambda: self._start_guest(agents))
+        self._step(GUEST_BOOT, lambda: self._start_guest(watch, agents))
         self._step(LAUNCH, lambda: self._launch(watch, agents))
         self._step(THERE, lambda: self._hand_over(agents, "new"))
         self._step(BACK, lambda: self._hand_over(agents, "old"))
@@ -342,7 +353,8 @@ class Player:
             with self.phases.phase(PhaseName.CARRY_IN):
                 reach = self._reach(where)
                 there = carry.carry_in(reach, words, self.wanted.carried)
-            with self.phases.phase(PhaseName.RUN_COMMAND), self._limited(watch):
+            asking = self._asking(watch, where)
+            with self.phases.phase(PhaseName.RUN_COMMAND), self._limited(watch), asking:
                 code = carry.run_there(reach, there, environment, self.streams)
         self.trial.command = Command(words, where.value, code, round(time.monotonic() - began, 3))
         return ""
@@ -353,7 +365,14 @@ class Player:
         # After an update the new root is the one that answers first.
         return partial(self._lab.channel, "old" if self.reached.alone else where.value)
 
-    def _kselftests(self) -> str:
+    def _asking(self, watch: Watch, where: Where) -> AbstractContextManager[None]:
+        """Notices that what runs there has made the guest stand still; roots are asked all the time."""
+        if where is not Where.VM:
+            return nullcontext()
+        patience_s = self.wanted.patience_s or GUEST_PATIENCE_S * self._slowness
+        return watch.asking_guest(self._reach_guest, patience_s)
+
+    def _kselftests(self, watch: Watch) -> str:
         slowness = kselftest_run.SLOWNESS if self.machine.accelerator == "tcg" else 1
         for where in self.wanted.places:
             runner = kselftest_run.Runner(
@@ -364,8 +383,9 @@ class Player:
                 slowness=slowness,
                 heard=self.streams.stdout,
             )
-            for ended in runner.play(self.wanted.suites):
-                self.trial.ran.append(ended)
+            with self._asking(watch, where):
+                for ended in runner.play(self.wanted.suites):
+                    self.trial.ran.append(ended)
         return f"{len(self.trial.ran)} kselftests ran"
 
     def _limited(self, watch: Watch) -> AbstractContextManager[None]:

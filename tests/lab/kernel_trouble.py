@@ -16,5 +16,5 @@ from multiroot.workbench import look
 def trouble(lab: Lab, root: str = "old", allow: Iterable[Allowed] = ()) -> list[str]:
     """The first line of each complaint that is not allowed, and of what kmemleak finds, where there is."""
     log = lab.run(["dmesg"], root=root).stdout
-    found = [*find(log.splitlines(), root), *look.leaks(lab, root, Source(root)).found]
+    found = [*find(log.splitlines(), root), *look.leaks(look.in_root(lab, root), Source(root)).found]
     return [each.headline for each in apply(found, allow) if not each.allowed]

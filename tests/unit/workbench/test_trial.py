@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,7 @@ from multiroot.phases import Phases
 from multiroot.workbench import evidence
 from multiroot.workbench import trial as trials
 from multiroot.workbench.carry import Streams
-from multiroot.workbench.evidence import GUEST_BOOT
+from multiroot.workbench.evidence import GUEST, GUEST_BOOT
 from multiroot.workbench.reached import NEW, Started
 from multiroot.workbench.trial import BOOT, LAUNCH, LIVE, THERE, UPDATE, Player, Trial, planned
 from multiroot.workbench.wanted import Until, Wanted, Where
@@ -162,3 +164,39 @@ def test_a_crash_of_which_no_traces_can_be_had_is_one_still(
     monkeypatch.setattr(evidence.look, "backtraces", refuse)
     one.evidence.collect()
     assert one.trial.backtraces == []
+
+
+def test_what_runs_in_a_guest_is_watched_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest is heeded from its start on, and asked as long as something runs in it; roots always are."""
+    said: list[object] = []
+
+    class Watched:
+        def heed(self, name: str) -> None:
+            said.append(name)
+
+        @contextmanager
+        def asking_guest(self, reach: object, patience_s: float) -> Iterator[None]:
+            said.append(patience_s)
+            yield
+            said.append("over")
+
+        def limit(self, *_: object) -> Any:
+            return nullcontext()
+
+    def run_there(*_: object) -> int:
+        said.append("ran")
+        return 0
+
+    monkeypatch.setattr(trials.carry, "carry_in", lambda reach, words, carried: words)
+    monkeypatch.setattr(trials.carry, "run_there", run_there)
+    watch: Any = Watched()
+    agents: Any = SimpleNamespace(run=lambda definition: None)
+    for where, seen in ((Where.NEW, ["ran"]), (Where.VM, [40.0, "ran", "over"])):
+        wanted = Wanted(lab=Options(), new="6.12", command=("true",), where=where)
+        one = player(tmp_path, wanted)
+        one.reached.lab = SimpleNamespace(channel=bytes)  # type: ignore[assignment]
+        monkeypatch.setattr(one, "_await_guest", lambda: None)
+        one._start_guest(watch, agents)
+        one._command(watch)
+        assert said == [GUEST, *seen]
+        said.clear()

@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 
-from multiroot.errors import MultirootError
+from multiroot.errors import MultirootError, PeerLostError
 from multiroot.lab.lab import Options
 from multiroot.phases import Phases
 from multiroot.verdict.findings import Source
 from multiroot.workbench import evidence
 from multiroot.workbench import trial as trials
 from multiroot.workbench.carry import Streams
+from multiroot.workbench.evidence import GUEST
 from multiroot.workbench.look import Facts, Image, Scan
-from multiroot.workbench.reached import AFTER_NEXT, AFTER_UPDATE, NEW, OLD
-from multiroot.workbench.trial import Trial
-from multiroot.workbench.wanted import Until, Wanted
+from multiroot.workbench.reached import AFTER_NEXT, AFTER_UPDATE, NEW, OLD, THE_GUEST
+from multiroot.workbench.trial import LIVE, Player, Trial
+from multiroot.workbench.wanted import Until, Wanted, Where
+from multiroot.workbench.watch import GuestLostError
 
 WARNED = 1 << 9
 
@@ -41,6 +43,7 @@ class World:
         self.state = SimpleNamespace(alive=lambda: True, ending=str, attempts=[])
         self.agent_address = ""
         self.fails = ""
+        self.guest_answers = True
         self._banner("old", "6.1")
 
     def _banner(self, console: str, kernel: str) -> None:
@@ -53,11 +56,20 @@ class World:
         self._banner(console, kernel)
         self.roots[name] = (1 + max(each for each, _, _ in self.roots.values()), console, kernel)
 
-    def facts(self, _lab: object, root: str) -> Facts:
+    def facts(self, root: str) -> Facts:
+        if root == GUEST:
+            return self._of_guest()
         number, _, kernel = self.roots[root]
         return Facts(kernel, WARNED if number in self.tainted else 0, {}, "")
 
-    def leaks(self, _lab: object, root: str, source: Source) -> Scan:
+    def _of_guest(self) -> Facts:
+        if not self.guest_answers:
+            raise PeerLostError("it hung up")
+        return Facts("6.12", WARNED, {}, "")
+
+    def leaks(self, root: str, source: Source) -> Scan:
+        if root == GUEST:
+            return Scan()
         number, console, kernel = self.roots[root]
         assert (source.where, source.release) == (console, kernel)
         self.said.append(("asked", number, source.boot))
@@ -108,16 +120,25 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     replaced(trials.coordinator_pb2_grpc, "CoordinatorServiceStub", lambda _: stub)
     replaced(trials, "follow", lambda begun, *_, **__: begun())
     replaced(trials.successor, "wait", made.wait)
-    for step in ("_start_guest", "_hand_over", "_command"):
+    replaced(trials.Player, "_start_guest", start_guest)
+    for step in ("_hand_over", "_command"):
         replaced(trials.Player, step, lambda *_: "")
     replaced(evidence.look, "facts", made.facts)
     replaced(evidence.look, "leaks", made.leaks)
-    replaced(evidence.look, "guest", lambda *_: [])
+    replaced(evidence.look, "in_root", lambda _, name: name)
+    replaced(evidence.look, "in_guest", lambda reach: GUEST)
+    replaced(evidence.look, "guest_console", lambda *_: b"")
     for ran in ("ran_old", "ran_new"):
         replaced(evidence.look, ran, image)
     replaced(evidence.Evidence, "_asked", image)
     replaced(evidence.lab, "own_kernels", lambda _: [])
     return made
+
+
+def start_guest(player: Player, *_: object) -> str:
+    if player.wanted.guest_takes_commands:
+        player.reached.reach_guest = player._reach_guest
+    return ""
 
 
 def played(**more: Any) -> Trial:
@@ -169,3 +190,36 @@ def test_nobody_is_asked_when_it_is_not_known_who_answers(world: World) -> None:
     seen = played(command=("true",), until=Until.UPDATE)
     assert [each for each in world.said if each[0] == "asked"] == [("asked", 1, 1)]
     assert (list(seen.answers), seen.code()) == ([OLD], 1)
+
+
+def test_a_guest_that_takes_commands_tells_of_itself(world: World) -> None:
+    seen = played(command=("true",), where=Where.VM)
+    (taint,) = seen.findings
+    assert (taint.kind, str(taint.source)) == ("taint", "vm1 (6.12)")
+    outcomes = {each.claim: str(each.outcome) for each in seen.points()}
+    assert outcomes["kmemleak finds nothing in the guest"] == "held"
+    assert outcomes["the kernel of vm1 reports no trouble"] == "FAILED"
+
+
+def test_a_guest_that_a_command_has_ended_is_no_trouble(world: World) -> None:
+    world.guest_answers = False
+    seen = played(command=("poweroff",), where=Where.VM)
+    assert seen.code() == 0
+    (why,) = [each.seen for each in seen.points() if each.claim == "kmemleak finds nothing in the guest"]
+    assert why == "it does not answer: it hung up"
+
+
+def test_a_guest_that_is_lost_is_not_asked_and_the_roots_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(*_: object) -> str:
+        raise GuestLostError("the guest's kernel panicked, its console says")
+
+    monkeypatch.setattr(trials.Player, "_command", command)
+    seen = played(command=("true",), where=Where.VM)
+    assert (seen.steps[-1].name, seen.steps[-1].seen) == (
+        LIVE,
+        "the guest's kernel panicked, its console says",
+    )
+    assert (list(seen.answers), seen.code()) == ([OLD, NEW], 1)
+    assert THE_GUEST not in seen.answers

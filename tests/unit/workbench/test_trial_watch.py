@@ -9,6 +9,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,10 @@ import pytest
 
 from multiroot.errors import PeerLostError
 from multiroot.lab.recorder import FEED_SOCKET
+from multiroot.rpc.v1 import vm_pb2
+from multiroot.vm.notices import PANIC_SAID
 from multiroot.workbench import watch as watching
-from multiroot.workbench.watch import RootLostError, Watch
+from multiroot.workbench.watch import GuestLostError, RootLostError, Watch
 
 LONG = 30.0  # seconds: nothing here takes so long
 
@@ -31,6 +34,7 @@ class Channel:
         self._behaviour = behaviour
         self._near, self._far = socket.socketpair()
         self._frames: list[tuple[bytes, bytes]] = []
+        self.asked = threading.Event()
 
     def fileno(self) -> int:
         return self._near.fileno()
@@ -38,6 +42,8 @@ class Channel:
     def send(self, kind: bytes, data: bytes) -> None:
         if self._behaviour == "gone":
             raise PeerLostError("the exec service hung up")
+        if kind == b"I":
+            self.asked.set()
         if kind == b"I" and self._behaviour == "echo":
             self._frames.append((b"O", data))
             self._far.send(b".")
@@ -56,6 +62,7 @@ class World:
     """A lab whose recorder says what the test tells it to."""
 
     folder: Path
+    agent_address: str = ""
     behaviour: dict[str, str] = field(default_factory=dict)
     feed: socket.socket | None = None
     server: socket.socket = field(default_factory=lambda: socket.socket(socket.AF_UNIX))
@@ -87,13 +94,18 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             made.feed.close()
 
 
-def trouble(world: World, patience_s: float, act: Callable[[Watch], object]) -> str:
+def trouble(
+    world: World,
+    patience_s: float,
+    act: Callable[[Watch], object],
+    kind: type[PeerLostError] = RootLostError,
+) -> str:
     """What ends something that takes very long."""
     try:
         with Watch(world, patience_s) as watch:  # type: ignore[arg-type]
             act(watch)
             threading.Event().wait(LONG)
-    except RootLostError as error:
+    except kind as error:
         return error.message
     return "nothing"
 
@@ -143,6 +155,62 @@ def test_a_command_that_takes_too_long(world: World) -> None:
             threading.Event().wait(LONG)
 
     assert trouble(world, LONG, act) == "./test.sh did not end within 0.1 s"
+
+
+@pytest.fixture
+def notices(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What roots tell of the VM, an answer at a time; the last one again and again. An empty answer is an
+    agent that is gone.
+    """
+    told: list[list[str]] = []
+
+    def get(request: vm_pb2.GetVmRequest, timeout: float) -> vm_pb2.Vm:
+        assert request.name == "vm1"
+        whats = told.pop(0) if len(told) > 1 else told[0]
+        if not whats:
+            raise PeerLostError("the agent is gone")
+        return vm_pb2.Vm(notices=[vm_pb2.Notice(what=what) for what in whats])
+
+    monkeypatch.setattr(watching.client, "connect", lambda address: nullcontext(None))
+    monkeypatch.setattr(watching.vm_pb2_grpc, "VmServiceStub", lambda channel: SimpleNamespace(Get=get))
+    return told
+
+
+def test_a_guest_that_panics(world: World, notices: list[list[str]]) -> None:
+    """Its root tells, also when there was an update meanwhile. The roots are as they were."""
+    notices += [["the guest rebooted"], [], ["the guest rebooted", PANIC_SAID]]
+    said = trouble(world, LONG, lambda watch: watch.heed("vm1"), GuestLostError)
+    assert said == "the guest's kernel panicked, its console says"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "says"),
+    [
+        ("silent", "the guest stands still: it has not answered for 0.2 s"),
+        ("gone", "the guest is gone: the exec service hung up"),
+    ],
+)
+def test_a_guest_that_does_not_answer(world: World, behaviour: str, says: str) -> None:
+    def act(watch: Watch) -> None:
+        with watch.asking_guest(lambda: Channel(behaviour), 0.2):
+            threading.Event().wait(LONG)
+
+    assert trouble(world, LONG, act, GuestLostError) == says
+
+
+def test_a_guest_may_be_silent_when_it_is_not_asked_any_more(world: World) -> None:
+    with Watch(world, 0.2) as watch:  # type: ignore[arg-type]
+        with watch.asking_guest(lambda: Channel("silent"), 0.2):
+            pass
+        threading.Event().wait(0.6)
+        assert watch.trouble == ""
+
+
+def test_nobody_waits_for_an_answer_of_the_dead(world: World) -> None:
+    """The patience for one that is slow may be minutes."""
+    dead = Channel("silent")
+    with Watch(world, LONG) as watch, watch.asking_guest(lambda: dead, 10 * LONG):  # type: ignore[arg-type]
+        assert dead.asked.wait(LONG)
 
 
 def test_what_may_end_and_what_is_not_watched_are_no_loss(world: World) -> None:
