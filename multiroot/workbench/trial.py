@@ -262,7 +262,7 @@ class Player:
                     raise
         assert launched
         self.reached.second = new
-        watch.ask("new", new.console)
+        watch.ask("new", new.console, NEW)
         self.evidence.identify(new, "new")
         seconds = (launched.ready_ns - launched.start_ns) / 1e9
         return f"root {launched.root} joined {seconds:.1f} s after its CPU was started, attempt {attempt}"
@@ -316,7 +316,7 @@ class Player:
             ended=ended,
         )
         self.reached.changing, self.reached.alone, self.reached.first = False, True, coming
-        watch.ask("old", coming.console)
+        watch.ask("old", coming.console, called)
         self.evidence.identify(coming, "old")
         return f"root {root} has retired"
 

@@ -56,7 +56,9 @@ class Watch:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._asked: dict[str, threading.Event] = {}
-        self._consoles: dict[str, str] = {}  # of those that are asked
+        self._speakers: dict[
+            str, tuple[str, str]
+        ] = {}  # of those asked: the console, and what each is called
         self._main = threading.main_thread().ident or 0
         self._deadline_ns = 0
         self._late = ""
@@ -81,19 +83,19 @@ class Watch:
         self._listener.join()
         signal.signal(signal.SIGUSR1, self._before)
 
-    def ask(self, root: str, console: str = "") -> None:
+    def ask(self, root: str, console: str = "", called: str = "") -> None:
         """Ask this root something from now on, until `forget`. After an update a root is reached where the
-        old one was, and speaks on another `console`.
+        old one was, and speaks on another `console`. `called` is what a loss says it is.
         """
-        self._consoles[root] = console or root
+        who = called or f"the {root} root"
+        self._speakers[root] = console or root, who
         self._asked[root] = threading.Event()
         reach, stopped = partial(self._lab.channel, root), self._asked[root]
-        who = f"the {root} root"
         self._start(partial(self._question, who, reach, stopped, self._patience_s, guest=False))
 
     def forget(self, root: str) -> None:
         """It may end from now on."""
-        self._consoles.pop(root, None)
+        self._speakers.pop(root, None)
         if stopped := self._asked.pop(root, None):
             stopped.set()
 
@@ -144,11 +146,13 @@ class Watch:
                         self._lost(said or f"the lab machine ended ({ended})")
                     elif "console" in message:
                         text = parse(message["text"]).text
-                        if not said and kind_of(text) is Kind.PANIC and self._watched(message["console"]):
-                            panicked_ns, said = now, f"the {message['console']} root panicked: {text}"
+                        who = self._speaker(message["console"])
+                        if not said and kind_of(text) is Kind.PANIC and who:
+                            panicked_ns, said = now, f"{who} panicked: {text}"
 
-    def _watched(self, console: str) -> bool:
-        return console in tuple(self._consoles.values())
+    def _speaker(self, console: str) -> str:
+        """Who speaks there; "" for one that may end."""
+        return dict(tuple(self._speakers.values())).get(console, "")
 
     def _question(
         self,

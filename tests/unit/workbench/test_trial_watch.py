@@ -122,11 +122,12 @@ def test_a_root_that_is_alone_speaks_on_the_new_ones_console(world: World) -> No
     def act(watch: Watch) -> None:
         watch.ask("old")
         watch.forget("old")
-        watch.ask("old", "new")
+        watch.ask("old", "new", "the root after the update")
         world.say(console="old", text="[   47.000000] Kernel panic - not syncing: it has retired")
         world.say(console="new", text="[   48.100000] Kernel panic - not syncing: here")
 
-    assert trouble(world, LONG, act) == "the new root panicked: Kernel panic - not syncing: here"
+    said = trouble(world, LONG, act)
+    assert said == "the root after the update panicked: Kernel panic - not syncing: here"
 
 
 def test_a_root_that_stands_still(world: World) -> None:
