@@ -115,12 +115,29 @@ def test_a_root_that_panics_ends_it_at_once(trial: Try) -> None:
     assert "panic" in [each["kind"] for each in trial.report["findings"]]
 
 
+def test_a_guest_that_panics_ends_it_at_once(trial: Try) -> None:
+    """The command would run for longer than this test may; the roots live, and are judged."""
+    done = trial("--in", "vm", "--", "sh", "-c", "echo c >/proc/sysrq-trigger; sleep 9999")
+    assert done.returncode == 1, done.stderr
+    assert "the guest's kernel panicked" in done.stderr
+    assert ("panic", "vm1") in [(each["kind"], each["source"]["where"]) for each in trial.report["findings"]]
+    assert points(trial.report)["the new root's kernel reports no trouble"] == "held"
+
+
 def test_the_standard_job_without_a_command(trial: Try) -> None:
     done = trial("--old", "6.1", "--new", "6.12")
     assert done.returncode == 0, done.stderr
     told = points(trial.report)
     for claim in ("the guest moves", "the guest comes back", "the next update does, too"):
         assert told[claim] == "held"
+    for root in (
+        "the old root",
+        "the new root",
+        "the root after the update",
+        "the root after the next update",
+    ):
+        assert told[f"{root} ran the kernel that was asked for"] == "held"
+        assert f"kmemleak finds nothing in {root}" in told
 
 
 def test_what_cannot_be_tested(trial: Try, tmp_path: Path) -> None:
