@@ -78,7 +78,7 @@ BOOT, LAUNCH, THERE = (
 )
 BACK, RELEASE = "the guest comes back", "the new root is released"
 UPDATE, NEXT = "the update ends with the new root alone", "the next update does, too"
-LIVE = "the roots live while the command runs"
+LIVE = "the roots and the guest live while the command runs"
 
 
 class _Bad(Exception):
