@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from multiroot import phase_names
+from multiroot.coordinator.join import JOIN_TIMEOUT_S
 from multiroot.demo import clocks, device, guests
 from multiroot.demo.demo_report import GuestSeen
 from multiroot.demo.device import Frames
@@ -204,7 +205,9 @@ class Generations:
     def _call(self, channel: Any, kernel: str, until: str, steps: list[Phase]) -> int:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         old_root: int = stub.GetState(coordinator_pb2.GetStateRequest(), timeout=ASK_S).root
-        launch = coordinator_pb2.LaunchRequest(kernel=kernel)
+        # Kernels that look for bugs in themselves are slow.
+        timeout = round(JOIN_TIMEOUT_S * self._machine.state.machine.slowness)
+        launch = coordinator_pb2.LaunchRequest(kernel=kernel, join_timeout_s=timeout)
         request = coordinator_pb2.UpdateRequest(
             launch=launch, until=until, verify=True, terms=to_proto(PATIENT)
         )

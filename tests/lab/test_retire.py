@@ -7,6 +7,7 @@ import pytest
 from echo import Echo
 from lab_factory import Labs
 
+from multiroot.coordinator.join import JOIN_TIMEOUT_S
 from multiroot.demo import guests
 from multiroot.demo.generations import Generation, Generations
 from multiroot.handoff.terms import PATIENT, to_proto
@@ -19,7 +20,8 @@ from multiroot.units import MIB
 
 
 def update(lab: Lab, kernel: str, until: str) -> coordinator_pb2.UpdateResult:
-    launch = coordinator_pb2.LaunchRequest(kernel=kernel)
+    timeout = round(JOIN_TIMEOUT_S * lab.state.machine.slowness)
+    launch = coordinator_pb2.LaunchRequest(kernel=kernel, join_timeout_s=timeout)
     with client.connect(target=lab.agent_address) as channel:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         request = coordinator_pb2.UpdateRequest(launch=launch, until=until, terms=to_proto(PATIENT))
