@@ -34,6 +34,7 @@ DIRECT, SEABIOS, OVMF = FIRMWARES = ("direct", "seabios", "ovmf")
 _NAME = VM_NAME
 _MACHINE_OPTION = re.compile(r"[a-z0-9_-]+=[A-Za-z0-9._-]+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_NO_MAC = "00:00:00:00:00:00"
 _PCI_ADDRESS = re.compile(r"(?:0000:)?([0-9a-f]{2}:[01][0-9a-f]\.[0-7])")
 # What would make two roots run different machines, or take the memory out of the arena.
 _FIXED_OPTIONS = {
@@ -370,6 +371,12 @@ def _mac(mac: str, name: str, number: int = 0) -> str:
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1:
         raise BadRequestError(
             f"not a MAC address for a network card: {mac!r}", "six bytes, the first one even"
+        )
+    if mac == _NO_MAC:
+        # QEMU takes it for "not given", and makes up one that nobody here would know.
+        raise BadRequestError(
+            f"not a MAC address for a network card: {mac!r}",
+            "leave it out, and it is made from the VM's name",
         )
     return mac
 

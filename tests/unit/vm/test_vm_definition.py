@@ -71,6 +71,8 @@ def test_defaults_are_filled_in() -> None:
         ({"append": "a\nb"}, "not printable"),
         ({"cards": (Card(mac="52:54:00:00:00"),)}, "not a MAC"),
         ({"cards": (Card(mac="01:00:5e:00:00:01"),)}, "not a MAC"),
+        ({"cards": (Card(mac="00:00:00:00:00:00"),)}, "not a MAC"),
+        ({"cards": (Card(), Card(mac="00:00:00:00:00:00"))}, "not a MAC"),
         ({"cards": (Card(address="10.77.1.1"),)}, "prefix length"),
         ({"cards": (Card(address="10.77.1/16"),)}, "not an IPv4"),
         ({"cards": (Card(address="fe80::1/64"),)}, "not an IPv4"),
