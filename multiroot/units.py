@@ -10,10 +10,11 @@ from multiroot.errors import BadRequestError
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
+TIB = 1 << 40
 PAGE = 4 * KIB
 HUGE_PAGE = 2 * MIB
 
-_SUFFIX = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1 << 40}
+_SUFFIX = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
 _SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _LARGEST = (1 << 64) - 1  # sizes travel as 64-bit numbers
 _DIGITS = 32  # more than any size has; Python refuses to convert thousands of them
@@ -44,9 +45,23 @@ def parse_size(text: str) -> int:
 
 def format_size(size: int) -> str:
     """The size in the largest unit that leaves no remainder: 256 MiB, 1 GiB, 4 KiB, 513 B."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+    for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if size and size % unit == 0:
             return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+def typed_size(size: int) -> str:
+    """The same as one word of a command line: 256M, 1G."""
+    return format_size(size).replace(" ", "").removesuffix("B").removesuffix("i")
+
+
+def rough_size(size: int, *, up: bool = False) -> str:
+    """The size with one digit behind the point, never more than it is: 17.8 GiB; with `up`, never less."""
+    for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size >= unit:
+            tenths = -(-size * 10 // unit) if up else size * 10 // unit
+            return f"{tenths // 10}.{tenths % 10} {name}"
     return f"{size} B"
 
 

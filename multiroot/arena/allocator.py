@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from multiroot.arena.layout import METADATA_SIZE, check_size
 from multiroot.errors import ConflictError
-from multiroot.units import MIB, format_size
+from multiroot.units import format_size, typed_size
+
+_IN_REACH = 4  # times what a lab's arena has: who asks for more is not told to end the lab for it
 
 
 @dataclass(frozen=True, order=True)
@@ -57,8 +59,18 @@ def plan(used: Iterable[Extent], size: int, total: int) -> Extent:
         largest = max((gap.size for gap in gaps), default=0)
         raise ConflictError(
             f"the arena has no free extent of {format_size(size)}",
-            f"largest free: {format_size(largest)} of {format_size(sum(gap.size for gap in gaps))} in all;"
-            f" a lab gets more by `multiroot lab up --vm-memory {size // MIB}M`",
+            f"largest free: {format_size(largest)} of {format_size(sum(gap.size for gap in gaps))} in all"
+            f"{larger_lab(size, total)}",
         )
     best = min(fitting, key=lambda gap: (gap.size, gap.offset))
     return Extent(best.offset, size)
+
+
+def larger_lab(size: int, total: int) -> str:
+    """How a lab gets an arena for a VM of `size` bytes, to follow other words of a hint; "" for what the
+    workstation most likely has not, as it is many times the size of the arena, `total` bytes.
+    """
+    if size > _IN_REACH * total:
+        return ""
+    more = f"multiroot lab down && multiroot lab up --vm-memory {typed_size(size)}"
+    return f"; a lab has to begin anew for more, and its VMs end with it: `{more}`"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from multiroot.arena.atomics import tsc
 from multiroot.errors import BadRequestError
-from multiroot.units import KIB, MIB, format_size
+from multiroot.units import KIB, rough_size
 
 MEMINFO = Path("/proc/meminfo")
 _AVAILABLE = re.compile(r"^(?:MemAvailable|SwapFree):\s*(\d+) kB$", re.MULTILINE)
@@ -49,8 +49,8 @@ def check_memory(ram: int, meminfo: Path = MEMINFO) -> None:
     """Raises BadRequestError when a machine with `ram` bytes would not fit."""
     available = available_memory(meminfo)
     if ram > available:
-        left = format_size(available // MIB * MIB)
         raise BadRequestError(
-            f"the lab machine needs {format_size(ram)} of memory, {left} are available",
+            f"the lab machine needs {rough_size(ram, up=True)} of memory, "
+            f"{rough_size(available)} are available",
             "ask for less: --vms, --vm-memory, --carve",
         )

@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from multiroot.arena.allocator import larger_lab
 from multiroot.arena.arena import Arena
 from multiroot.arena.layout import METADATA_SIZE
 from multiroot.clocks import Clock
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.passthrough.devices import Devices
-from multiroot.units import MIB, format_size
+from multiroot.units import format_size
 from multiroot.vm import firmware, iscsi_login, sources
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk, LocalFile
@@ -160,8 +161,7 @@ class Host:
         if definition.ram_bytes > (room := self.arena.size - METADATA_SIZE):
             raise BadRequestError(
                 f"{format_size(definition.ram_bytes)} of memory is more than the arena has",
-                f"it has {format_size(room)} for all VMs; "
-                f"a lab gets more by `multiroot lab up --vm-memory {definition.ram_bytes // MIB}M`",
+                f"it has {format_size(room)} for all VMs{larger_lab(definition.ram_bytes, self.arena.size)}",
             )
 
     def own_files(self, definition: VmDefinition) -> tuple[bytes, bytes]:

@@ -12,11 +12,14 @@ from multiroot.units import (
     GIB,
     KIB,
     MIB,
+    TIB,
     format_cpu_list,
     format_size,
     parse_count,
     parse_cpu_list,
     parse_size,
+    rough_size,
+    typed_size,
 )
 
 # Text near what is valid, beside any text at all.
@@ -81,15 +84,30 @@ def test_any_text_is_a_size_or_refused(text: str) -> None:
 @given(st.integers(1, (1 << 64) - 1) | st.integers(1, 1 << 20).map(lambda n: n * MIB))
 def test_written_sizes_are_read_again(size: int) -> None:
     assert parse_size(format_size(size)) == size
+    assert parse_size(typed_size(size)) == size
+    assert " " not in typed_size(size)
     assert parse_size(hex(size)) == size
 
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (513, "513 B"), (4 * KIB, "4 KiB"), (1536 * MIB, "1536 MiB"), (2 * GIB, "2 GiB")],
+    [
+        (0, "0 B"),
+        (513, "513 B"),
+        (4 * KIB, "4 KiB"),
+        (1536 * MIB, "1536 MiB"),
+        (2 * GIB, "2 GiB"),
+        (3 * TIB, "3 TiB"),
+    ],
 )
 def test_format_size(size: int, text: str) -> None:
     assert format_size(size) == text
+
+
+def test_a_rough_size_is_short_and_errs_to_one_side() -> None:
+    size = 10_489_088 * MIB
+    assert (rough_size(size), rough_size(size, up=True)) == ("10.0 TiB", "10.1 TiB")
+    assert (rough_size(18_242 * MIB), rough_size(512)) == ("17.8 GiB", "512 B")
 
 
 @pytest.mark.parametrize(

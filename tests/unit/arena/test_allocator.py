@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from multiroot.arena.allocator import Extent, free_extents, plan
 from multiroot.arena.layout import METADATA_SIZE
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.units import HUGE_PAGE
+from multiroot.units import HUGE_PAGE, TIB
 
 TOTAL = METADATA_SIZE + 32 * HUGE_PAGE
 
@@ -73,8 +73,15 @@ def test_refusal_names_the_largest_gap() -> None:
     with pytest.raises(ConflictError, match="no free extent of 60 MiB") as refused:
         plan(used, 30 * HUGE_PAGE, TOTAL)
     assert refused.value.hint == (
-        "largest free: 40 MiB of 60 MiB in all; a lab gets more by `multiroot lab up --vm-memory 60M`"
+        "largest free: 40 MiB of 60 MiB in all; a lab has to begin anew for more, and its VMs end with it: "
+        "`multiroot lab down && multiroot lab up --vm-memory 60M`"
     )
+
+
+def test_nobody_is_told_to_end_a_lab_for_what_no_computer_has() -> None:
+    with pytest.raises(ConflictError, match="no free extent of 10 TiB") as refused:
+        plan([], 10 * TIB, TOTAL)
+    assert refused.value.hint == "largest free: 64 MiB of 64 MiB in all"
 
 
 @pytest.mark.parametrize(

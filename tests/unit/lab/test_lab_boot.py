@@ -144,7 +144,7 @@ def test_a_machine_that_does_not_fit_is_refused_with_what_there_is(tmp_path: Pat
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 9 kB\nMemAvailable:    3145729 kB\nSwapFree: 1048576 kB\n")
     host.check_memory(4 * GIB, meminfo)
-    with pytest.raises(BadRequestError, match="needs 3072 GiB of memory, 4 GiB are available"):
+    with pytest.raises(BadRequestError, match=r"needs 3\.0 TiB of memory, 4\.0 GiB are available"):
         host.check_memory(3072 * GIB, meminfo)
 
 
