@@ -25,7 +25,8 @@ log = logging.getLogger("multirootd")
 Data = dict[str, Any]
 
 _UPDATING, _LAUNCHING = "updating", "launching a new root"
-_BUSY_HINT = "`multiroot update show` tells how far it is; `multiroot handoff cancel` stops VMs on their way"
+_LOOK = "`multiroot update show` tells how far it is"
+_OF_HANDOFF = ("handing ", "preparing ")  # so begins what is done to VMs alone
 _TAKEN_BY: Mapping[str, str] = {PhaseName.OFFLINE: "cpus", PhaseName.CARVE: "carve_size"}
 HAND_BACK = "hand them back: `multiroot update abort`, or lose them: `multiroot root release --force`"
 
@@ -133,7 +134,9 @@ class Coordinator:
     def check_idle(self) -> None:
         """Raises ConflictError while something is under way: what is to follow it can't be said yet."""
         if self.doing:
-            raise ConflictError(f"the coordinator is busy: {self.doing}", _BUSY_HINT)
+            raise _under_way(
+                self.doing, stoppable=self._doing in (_UPDATING, _LAUNCHING) and not self._unwanted
+            )
 
     @asynccontextmanager
     async def _changing(self, what: str) -> AsyncIterator[Standing]:
@@ -399,6 +402,15 @@ def _why(error: BaseException) -> str:
     return (
         str(error) if isinstance(error, MultirootError) else f"{type(error).__name__}: {error}".rstrip(": ")
     )
+
+
+def _under_way(doing: str, *, stoppable: bool) -> ConflictError:
+    """What keeps another request from being begun; `stoppable`: an abort ends it before it is done."""
+    if doing.startswith(_OF_HANDOFF):
+        hint = f"{_LOOK}; `multiroot handoff cancel` stops VMs on their way"
+        return ConflictError(f"a handoff is under way: {doing}", hint)
+    hint = f"{_LOOK}; `multiroot update abort` takes it back" if stoppable else _LOOK
+    return ConflictError(f"an update is under way: {doing}", hint)
 
 
 def _need_step(name: str) -> None:

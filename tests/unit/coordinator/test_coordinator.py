@@ -420,7 +420,7 @@ async def test_of_an_error_that_nobody_expected_its_kind_is_told_and_where_it_wa
 async def test_a_second_request_is_refused_while_one_runs(tmp_path: Path) -> None:
     c = coordinator(tmp_path, [])
     async with c.busy("launching a new root"):
-        with pytest.raises(ConflictError, match="busy: launching"):
+        with pytest.raises(ConflictError, match="under way: launching"):
             await c.launch({})
 
 

@@ -187,5 +187,21 @@ async def test_nothing_is_resumed_while_something_is_under_way(served: Served) -
     """Also no word of what would be possible: it can't be done now."""
     await served.coordinator.update({"request": {}}, "join")
     async with served.coordinator.busy("launching a new root"):
-        with pytest.raises(ConflictError, match="the coordinator is busy: launching a new root"):
+        with pytest.raises(ConflictError, match="an update is under way: launching a new root") as refused:
             await served.resume()
+    assert "`multiroot update abort` takes it back" in refused.value.hint
+
+
+async def test_a_handoff_that_is_under_way_is_not_called_an_update(served: Served) -> None:
+    await served.coordinator.update({"request": {}}, "join")
+    async with served.coordinator.busy("handing web over"):
+        with pytest.raises(ConflictError, match="a handoff is under way: handing web over") as refused:
+            await served.resume()
+    assert "`multiroot handoff cancel`" in refused.value.hint
+
+
+async def test_nobody_is_told_to_abort_what_no_abort_ends(served: Served) -> None:
+    async with served.coordinator.busy("aborting the update"):
+        with pytest.raises(ConflictError, match="an update is under way: aborting the update") as refused:
+            served.coordinator.check_idle()
+    assert "multiroot update abort" not in refused.value.hint
