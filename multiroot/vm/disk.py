@@ -153,12 +153,12 @@ def _checked(source: str) -> str:
     if _FILE.fullmatch(source):
         raise BadRequestError(
             f"a file is there in one root only: {source!r}",
-            "one on a disk of the machine is served to all roots as local:/PATH; "
-            "`multiroot disk list` shows what they reach without that",
+            "`multiroot lab up --disk FILE` makes it a disk of all roots, which `multiroot disk list` shows; "
+            "one on a disk of the machine is served to all roots as local:/PATH",
         )
     raise BadRequestError(
         f"not a disk that every root reaches: {source!r}",
-        "`multiroot disk list` in a root shows those there are, which look like pmem:0x1c0000000",
+        "`multiroot disk list` shows those there are, which look like pmem:0x1c0000000",
     )
 
 

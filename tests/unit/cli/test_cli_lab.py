@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from cli.conftest import Run
 from lab.machines import default_machine
 
+from multiroot.cli import disk
 from multiroot.errors import BadRequestError
 from multiroot.lab import boot, build, execution, vmx
 from multiroot.lab import lab as labs
@@ -202,7 +204,26 @@ def test_accel_is_asked_for_by_name(run: Run, lab: LabState) -> None:
     assert "'xen' is none of" in done.err
 
 
-def test_a_workstation_has_no_disks_for_vms_and_says_who_has(run: Run) -> None:
+def test_a_workstation_without_a_lab_has_no_disks_for_vms(run: Run) -> None:
     done = run("disk", "list")
     assert (done.code, done.out) == (2, "")
-    assert "in a lab: `multiroot lab exec -- multiroot disk list`" in done.err
+    assert "(start a lab: multiroot lab up --disk FILE)" in done.err
+
+
+def test_a_workstation_lists_the_disks_of_its_lab(
+    run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hints name this command, and are read here as well as in a root."""
+    asked: list[tuple[str, ...]] = []
+
+    def in_root(self: labs.Lab, argv: Sequence[str]) -> execution.Result:
+        asked.append((self.state.machine.name, *argv))
+        return execution.Result(3, "pmem:0x1c0000000  1 GiB\n\x1b[2J\n", "multiroot: half of it\n")
+
+    monkeypatch.setattr(disk, "lab_of_agent", lambda: lab)
+    monkeypatch.setattr(labs, "attach", lambda name: labs.Lab(lab))
+    monkeypatch.setattr(labs.Lab, "run", in_root)
+    done = run("disk", "list", "--json")
+    assert (done.code, done.err) == (3, "multiroot: half of it\n")
+    assert done.out == "pmem:0x1c0000000  1 GiB\n\\x1b[2J\n"
+    assert asked == [("default", "multiroot", "disk", "list", "--json")]

@@ -88,6 +88,15 @@ def test_what_is_no_disk_is_named(text: str, words: str) -> None:
         [disk.checked() for disk in parse_disks([text])]
 
 
+@pytest.mark.parametrize("text", ["my.raw", "pmem:1"])
+def test_who_has_no_disk_is_told_of_commands_that_work_where_they_are_read(text: str) -> None:
+    with pytest.raises(BadRequestError) as refused:
+        Disk(text).checked()
+    assert "`multiroot disk list`" in refused.value.hint
+    assert "in a root shows" not in refused.value.hint
+    assert ("`multiroot lab up --disk FILE`" in refused.value.hint) == (text == "my.raw")
+
+
 RAW = Disk("pmem:0x1c0000000")
 QCOW2 = Disk("pmem:0x1c0000000", format="qcow2")
 
