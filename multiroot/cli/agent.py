@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from multiroot.errors import BadRequestError, PeerLostError
+import click
+
+from multiroot.cli.commands import Run
+from multiroot.errors import BadRequestError, MultirootError, PeerLostError, WaitTimeoutError
 
 if TYPE_CHECKING:
     import grpc
@@ -29,15 +32,37 @@ def agent_target() -> Address:
     if not target and AGENT_SOCKET.exists():
         return Address(f"unix:{AGENT_SOCKET}")
     # Only a workstation has labs. A command that runs in a root need not load what knows of them.
-    from multiroot.lab.state import address_of, running
+    from multiroot.lab.state import at, running
 
     if target:
         _check(target)
-        return address_of(target)
-    lab = running()
+    lab = at(target) if target else running()
     if lab:
+        _remember(lab)
         return lab.agent_address
+    if target:
+        return Address(target)
     raise PeerLostError("no agent to talk to", "run this in a root, or start a lab with `multiroot lab up`")
+
+
+def _remember(lab: LabState) -> None:
+    """Whose agent is asked: once it has ended, nobody could tell."""
+    context = click.get_current_context(silent=True)
+    if run := context and context.find_object(Run):
+        run.lab = lab
+
+
+def explained(error: MultirootError, lab: LabState | None) -> MultirootError:
+    """What to say in place of `error`: the lab machine has ended, if its agent is silent because of that."""
+    if lab is None or not isinstance(error, PeerLostError | WaitTimeoutError):
+        return error
+    from multiroot.lab.trouble import check_machine
+
+    try:
+        check_machine(lab)
+    except PeerLostError as ended:
+        return ended
+    return error
 
 
 def _check(target: str) -> None:

@@ -6,20 +6,26 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from multiroot.cli.usage import argument_name
+
+if TYPE_CHECKING:
+    from multiroot.lab.state import LabState
 
 _SENTENCE = 200  # characters; click would cut the first sentence of a help text at 45
 
 
 @dataclass
 class Run:
-    """What the main program wants to know of the command that runs: its `failure`."""
+    """What the main program wants to know of the command that runs: its `failure`, and the `lab` whose agent
+    it has asked, if it has.
+    """
 
     failure: int = 0
+    lab: LabState | None = None
 
 
 class MayBeEmpty(click.Option):

@@ -105,6 +105,10 @@ def main() -> None:
         sys.exit(141)
     except Exception as error:  # noqa: BLE001 - the last one to hear of it
         ours = _ours(error)
+        if run.lab:
+            from multiroot.cli.agent import explained
+
+            ours = explained(ours, run.lab)
         if isinstance(error, OSError):
             _drop_output()
         fail(str(ours), run.failure or ours.exit_code)

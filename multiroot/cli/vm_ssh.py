@@ -16,6 +16,7 @@ from multiroot.cli.commands import Command
 from multiroot.cli.output import say
 from multiroot.cli.vm_network import address_in, find_vm, tidy
 from multiroot.errors import BadRequestError, ConflictError, WaitTimeoutError
+from multiroot.rpc.status import translated
 
 SSH = 22
 WAIT_S = 60
@@ -66,14 +67,29 @@ class Way:
     def __init__(self, name: str) -> None:
         self.name = name
         self.argv: list[str] = []
+        self.look = f"see what it does: multiroot vm console {name} --history"
         self._lab = lab_of_agent()
         self._address = ""
-        if self._lab:
-            tidy(self._lab)
+        self._tidied = False
 
     def missing(self) -> str:
-        """What the guest lacks so far, "" if its server answers. Raises ConflictError if none will come."""
-        vm = find_vm(self.name)
+        """What the guest lacks so far, "" if its server answers; `look` says where to see more. Raises
+        ConflictError if none will come, PeerLostError if there is nobody to ask.
+
+        An agent that is amid an update may take its time.
+        """
+        try:
+            with translated("the agent"):
+                self._tidy()
+                vm = find_vm(self.name)
+        except WaitTimeoutError as error:
+            if self._lab:
+                from multiroot.lab.trouble import check_machine
+
+                check_machine(self._lab)
+            self.look = error.hint
+            return error.message
+        self.look = f"see what it does: multiroot vm console {self.name} --history"
         if verb := _SEE_TO_IT.get(vm.state):
             raise ConflictError(
                 f"{self.name} does not run, it is {vm.state}", f"see to it: multiroot vm {verb} {self.name}"
@@ -85,6 +101,11 @@ class Way:
             self.argv, self._connect = self._lead(address)
             self._address = address
         return self._silence()
+
+    def _tidy(self) -> None:
+        if self._lab and not self._tidied:
+            tidy(self._lab)
+            self._tidied = True
 
     def _silence(self) -> str:
         """Why nobody greets."""
@@ -125,10 +146,7 @@ def wait(way: Way, patience_s: float) -> None:
     told = ""
     while missing := way.missing():
         if time.monotonic() >= until:
-            raise WaitTimeoutError(
-                f"{way.name} lets nobody in by SSH: {missing}",
-                f"see what it does: multiroot vm console {way.name} --history",
-            )
+            raise WaitTimeoutError(f"{way.name} lets nobody in by SSH: {missing}", way.look)
         if missing != told:
             say(f"{way.name}: {missing}; waiting for it, Ctrl-C leaves", err=True)
             told = missing

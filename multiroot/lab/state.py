@@ -171,12 +171,6 @@ def running() -> LabState | None:
     raise BadRequestError(f"several labs run: {which}", "say which: MULTIROOT_AGENT=127.0.0.1:PORT")
 
 
-def address_of(target: str) -> Address:
-    """The gRPC target, with the token that a lab wants if it is the address of one that runs."""
-    lab = at(target)
-    return lab.agent_address if lab else Address(target)
-
-
 def at(target: str) -> LabState | None:
     """The running lab whose agent answers there."""
     return next((load(name) for name in names() if _target(name) == target), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -21,6 +22,14 @@ WORDLESS = "an error that came without a message"
 # Bytes: a call's metadata must not exceed 8 KiB in all, and some of it grows on the way.
 _LONGEST = 2000
 _LONGEST_DETAILS = 200
+# What gRPC says of a connection, which tells a user no more than that nobody answers.
+_GRPC_OWN = re.compile(
+    r"deadline exceeded|socket closed|stream removed|failed to connect|connection reset|broken pipe|goaway"
+    r"|rst_stream|endpoint closing|connection refused|channel closed|name resolution",
+    re.IGNORECASE,
+)
+_ENDED = re.compile(r"stream removed|rst_stream", re.IGNORECASE)  # comes as an error of the agent's own
+_GONE = "it is busy, or its root is gone; in a lab: `multiroot lab status`"
 
 _CODES: dict[type[MultirootError], grpc.StatusCode] = {
     errors.BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -68,10 +77,13 @@ def decode(error: grpc.RpcError, who: str) -> MultirootError:
         if key == ERROR_KEY and (carried := _carried(value)):
             return carried
     code, details = error.code(), error.details() or ""
+    hint = _GONE if not details or _GRPC_OWN.search(details) else details
     if code is grpc.StatusCode.UNAVAILABLE:
-        return PeerLostError(f"{who} does not answer", details)
+        return PeerLostError(f"{who} does not answer", hint)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return WaitTimeoutError(f"{who} did not answer in time", details)
+        return WaitTimeoutError(f"{who} did not answer in time", hint)
+    if _ENDED.search(details):
+        return PeerLostError(f"{who} has gone amid a call", _GONE)
     return MultirootError(f"{who} failed: {details or code.name}")
 
 

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,8 +20,8 @@ from lab.test_lab_forwards import Slirp
 from multiroot import proc
 from multiroot.cli import vm, vm_network, vm_ssh
 from multiroot.cli.vm_network import address_in, parse_ports
-from multiroot.errors import BadRequestError
-from multiroot.lab import forwards, state
+from multiroot.errors import BadRequestError, PeerLostError, WaitTimeoutError
+from multiroot.lab import forwards, state, trouble
 from multiroot.lab.state import LabState
 from multiroot.rpc.v1 import vm_pb2
 
@@ -243,6 +244,53 @@ def test_ssh_waits_for_a_guest_that_boots(
     ]
     assert way.argv[:3] == ["ssh", "-p", str(port)]
     assert "HostKeyAlias=web" in way.argv
+
+
+def test_ssh_asks_an_agent_again_that_does_not_answer_in_time(
+    lab: LabState, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be amid an update, and so may be the call that tidies up."""
+    late = WaitTimeoutError("the agent did not answer in time", "see to it")
+    tidied, found = iter([late, None]), iter([late, there(), late])
+
+    def next_of(answers: Iterator[vm_pb2.Vm | WaitTimeoutError | None]) -> vm_pb2.Vm | None:
+        answer = next(answers)
+        if isinstance(answer, WaitTimeoutError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(vm_ssh, "tidy", lambda lab: next_of(tidied))
+    monkeypatch.setattr(vm_ssh, "find_vm", lambda name: next_of(found))
+    monkeypatch.setattr(trouble, "check_machine", lambda lab: None)
+    way = vm_ssh.Way("web")
+    said = [way.missing() for _ in range(3)]
+    assert said == [late.message, late.message, "it has asked for no address yet"]
+    assert "vm console web --history" in way.look
+    with pytest.raises(WaitTimeoutError, match="nobody in by SSH: the agent did not answer in time") as over:
+        vm_ssh.wait(way, 0)
+    assert over.value.hint == "see to it"
+
+
+def test_ssh_does_not_wait_for_a_lab_machine_that_has_ended(
+    lab: LabState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(lab: LabState) -> NoReturn:
+        raise WaitTimeoutError("the agent did not answer in time")
+
+    monkeypatch.setattr(vm_ssh, "tidy", late)
+    with pytest.raises(PeerLostError, match="the lab machine has ended"):
+        vm_ssh.Way("web").missing()
+
+
+def test_a_lab_machine_that_ended_under_a_command_is_named(
+    run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.machine = replace(lab.machine, agent_port=free_port())
+    monkeypatch.setattr(state, "at", lambda target: lab)
+    monkeypatch.setenv("MULTIROOT_AGENT", lab.agent_target)
+    done = run("vm", "list")
+    assert (done.code, done.out) == (5, "")
+    assert done.err.startswith("multiroot: the lab machine has ended (see what it said: `multiroot lab logs")
 
 
 @pytest.mark.parametrize(
