@@ -20,16 +20,16 @@ from multiroot.rpc.status import decode
 T = TypeVar("T")
 
 
-def edited(text: str, use: Callable[[str], T], *, name: str, again: str) -> T:
-    """What `use` makes of the text as a person has changed it in $EDITOR.
+def edited(text: str, use: Callable[[str], T], *, name: str, again: str) -> T | None:
+    """What `use` makes of the text as a person has changed it in $EDITOR; None if nothing was changed.
 
     What `use` refuses can be edited again, on a terminal. Whenever this ends otherwise, the text is in a file
     whose path ends the command line `again`, which uses it; `name` is what the file is called after. Raises
-    BadRequestError when nothing was changed, and what `use` raises.
+    BadRequestError when there is no such editor, and what `use` raises.
     """
     file = _draft(name, text)
     try:
-        return _until_used(file, text, use)
+        return _until_used(file, text, use, again.removesuffix(" --file"))
     except (KeyboardInterrupt, SystemExit, click.Abort) as error:
         if kept := _kept(file, text, again):
             error.add_note(kept)
@@ -51,13 +51,13 @@ def _on_a_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _until_used(file: Path, text: str, use: Callable[[str], T]) -> T:
+def _until_used(file: Path, text: str, use: Callable[[str], T], command: str) -> T | None:
     while True:
-        click.edit(filename=str(file))
+        _open(file, command)
         now = _read(file)
         if not now.strip() or now == text:
             file.unlink()
-            raise BadRequestError("nothing was changed")
+            return None
         try:
             made = use(now)
         except (MultirootError, grpc.RpcError) as error:
@@ -69,6 +69,20 @@ def _until_used(file: Path, text: str, use: Callable[[str], T]) -> T:
         else:
             file.unlink()
             return made
+
+
+def _open(file: Path, command: str) -> None:
+    """Until the editor has ended. Raises BadRequestError when it can't be started; `command` edits again."""
+    try:
+        click.edit(filename=str(file))
+    except click.ClickException as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        variable = "VISUAL" if os.environ.get("VISUAL") else "EDITOR"
+        raise BadRequestError(
+            f"the editor {error.__cause__.filename} cannot be started: {error.__cause__.strerror}",
+            f"choose another: {variable}=nano {command}",
+        ) from error
 
 
 def _draft(name: str, text: str) -> Path:

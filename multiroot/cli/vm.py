@@ -16,6 +16,7 @@ from multiroot.cli.vm_options import definition_options, name_argument, name_or_
 from multiroot.errors import PeerLostError
 from multiroot.units import format_size
 from multiroot.vm.cpu_model import summary
+from multiroot.vm.definition import DIRECT
 from multiroot.vm.fields import as_text, to_data
 
 if TYPE_CHECKING:
@@ -167,6 +168,9 @@ def show(name: str, root: str | None, as_json: bool, as_toml: bool) -> None:
     if as_json:
         print_json(data)
         return
+    data["ram_bytes"] = data["ram_bytes"] and format_size(data["ram_bytes"])
+    if data["firmware"] not in (None, DIRECT) and data["disks"]:
+        data["guest"] = None  # what is on its disk starts
     data["cpu"] = data["cpu"] and summary(data["cpu"])
     data["user_data"] = data["user_data"] and f"{len(data['user_data'].encode())} bytes"
     extents = ", ".join(f"{e['size']:#x} at {e['offset']:#x}" for e in data.pop("extents"))
@@ -277,7 +281,11 @@ def resume(name: str, root: str | None) -> None:
     from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
 
     with connect(root) as channel, goes_on(LOOK):
-        vm_pb2_grpc.VmServiceStub(channel).Unpause(vm_pb2.UnpauseVmRequest(name=name), timeout=60)
+        stub = vm_pb2_grpc.VmServiceStub(channel)
+        if stub.Get(vm_pb2.GetVmRequest(name=name), timeout=10).state == "running":
+            say(f"{name} runs already")
+            return
+        stub.Unpause(vm_pb2.UnpauseVmRequest(name=name), timeout=60)
     say(f"{name} goes on")
 
 

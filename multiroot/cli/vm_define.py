@@ -103,6 +103,7 @@ def edit(
             with goes_on(LOOK):
                 return stub.Edit(vm_pb2.EditVmRequest(definition=definition_to_proto(made)), timeout=60)
 
+        after: vm_pb2.Vm | None
         if file is not None:
             after = change(read(file, name), file)
         elif not found.definition.cpus:
@@ -119,7 +120,8 @@ def edit(
                     again=f"multiroot vm edit {name} --file",
                 )
             )
+    same = after is None or after.definition == found.definition
     if as_json:
-        print_json(vm_json(after))
+        print_json(vm_json(after or found))
     else:
-        say(f"{name} is changed")
+        say("nothing was changed" if same else f"{name} is changed")

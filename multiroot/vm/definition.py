@@ -229,7 +229,7 @@ def check_ram(size: int) -> None:
     """Raises BadRequestError unless a VM may have `size` bytes of RAM."""
     if size < MIN_RAM:
         raise BadRequestError(
-            f"{format_size(max(size, 0))} of memory is too little", f"at least {format_size(MIN_RAM)}"
+            f"{format_size(size)} of memory is too little", f"at least {format_size(MIN_RAM)}"
         )
     check_size(size)
 

@@ -84,7 +84,7 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vm stop": (("vm stop vm0", "vm stop vm0 --force"), ("Stop",)),
     "vm reboot": (("vm reboot vm0",), ("Reboot",)),
     "vm pause": (("vm pause vm0",), ("Pause",)),
-    "vm resume": (("vm resume vm0",), ("Unpause",)),
+    "vm resume": (("vm resume vm0",), ("Get", "Unpause")),
     "vm edit": (("vm edit vm0 --cpus 2", "vm edit vm0 --cpus 2 --json"), ("Get", "Edit")),
     "vm rm": (("vm rm vm0", "vm rm vm0 --force"), ("Remove",)),
     "vm reset": (("vm reset vm0",), ("Reset",)),

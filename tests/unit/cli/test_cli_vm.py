@@ -22,6 +22,7 @@ from multiroot.errors import BadRequestError
 from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import MIB
 from multiroot.vm.definition import Card, VmDefinition
+from multiroot.vm.disk import Disk
 from multiroot.vm.fields import options
 from multiroot.vm.messages import definition_from_proto, definition_to_proto
 
@@ -182,6 +183,19 @@ def test_what_is_shown_gives_the_same_vm(
     assert (done.code, done.err) == (0, "")
     assert [name for _, name, _ in agent.calls] == [root]
     assert asked("--file", file(done.out)) == definition
+
+
+def test_a_person_is_shown_readable_sizes_and_no_guest_that_does_not_start(
+    run: Run, agent: FakeAgent
+) -> None:
+    disk = Disk("pmem:0x1c0000000")
+    definition = VmDefinition("web", ram_bytes=512 * MIB, firmware="seabios", disks=(disk,)).checked()
+    agent.answer("Get", vm_pb2.Vm(definition=definition_to_proto(definition), state="stopped"))
+    words = [line.split() for line in run("vm", "show", "web").out.splitlines()]
+    assert ["ram_bytes", "512", "MiB"] in words
+    assert ["guest", "-"] in words
+    data = json.loads(run("vm", "show", "web", "--json").out)
+    assert (data["ram_bytes"], data["guest"]) == (512 * MIB, "ticker")
 
 
 def test_a_file_is_utf8_whatever_the_terminal_has(agent: FakeAgent) -> None:

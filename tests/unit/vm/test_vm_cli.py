@@ -45,9 +45,13 @@ async def test_life_of_a_vm(multiroot: Run, manager: VmManager) -> None:
     assert "32 MiB" in table.out
     shown = json.loads((await multiroot("vm", "show", "vm0", "--json")).out)
     assert shown == listed[0]
-    assert "52:54:00" in (await multiroot("vm", "show", "vm0")).out
+    told = (await multiroot("vm", "show", "vm0")).out
+    assert "52:54:00" in told
+    assert re.search(r"ram_bytes +32 MiB", told)
+    assert re.search(r"guest +tiny", told)
     assert await multiroot("vm", "pause", "vm0") == Done(0, "vm0 paused\n", "")
     assert await multiroot("vm", "resume", "vm0") == Done(0, "vm0 goes on\n", "")
+    assert await multiroot("vm", "resume", "vm0") == Done(0, "vm0 runs already\n", "")
     assert await multiroot("vm", "reboot", "vm0") == Done(0, "vm0 rebooted\n", "")
     for _ in range(2):
         assert await multiroot("vm", "stop", "vm0") == Done(0, "vm0 stopped\n", "")
@@ -57,6 +61,7 @@ async def test_life_of_a_vm(multiroot: Run, manager: VmManager) -> None:
     assert re.search(r"vm0 +stopped +- +- +32 MiB +1 +q35", (await multiroot("vm", "list")).out)
     assert await multiroot("vm", "edit", "vm0", "--cpus", "2") == Done(0, "vm0 is changed\n", "")
     assert json.loads((await multiroot("vm", "show", "vm0", "--json")).out) == {**stopped, "cpus": 2}
+    assert await multiroot("vm", "edit", "vm0", "--cpus", "2") == Done(0, "nothing was changed\n", "")
     assert (await multiroot("vm", "start", "vm0")).out == "vm0 runs in root 1, epoch 3\n"
     refused = await multiroot("vm", "rm", "vm0")
     hint = "power it off and remove it: multiroot vm rm vm0 --force"

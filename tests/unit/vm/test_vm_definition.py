@@ -54,7 +54,7 @@ def test_defaults_are_filled_in() -> None:
         ({"name": ".iommu-tables"}, "not a name"),
         ({"ram_bytes": 256 * MIB + 4096}, "multiple of 2 MiB"),
         ({"ram_bytes": 8 * MIB}, "too little"),
-        ({"ram_bytes": -1}, "too little"),
+        ({"ram_bytes": -5}, "^-5 B of memory is too little"),
         ({"cpus": 0}, "0 CPUs"),
         ({"cpus": 256}, "256 CPUs"),
         ({"cpu": "host,svm"}, "not a CPU feature: 'svm'"),
