@@ -30,6 +30,14 @@ _BLOCK = 512  # of st_blocks, whatever the file system has
 # Exit codes of `qemu-img check`: nothing wrong, space that nobody uses, a format that has nothing to check.
 _CHECKED = (0, 3, 63)
 _LOCKED = 'to get shared "write" lock'  # qemu-img, of an image that another QEMU writes to
+# How compressed files begin (each format's own description), and the command that unpacks one of them.
+_COMPRESSED = {
+    b"\x1f\x8b": "gunzip --keep",
+    b"\xfd7zXZ\0": "unxz --keep",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+    b"BZh": "bunzip2 --keep",
+    b"PK\3\4": "unzip",
+}
 _LINE = 200  # characters of what qemu-img says that are repeated
 
 
@@ -98,6 +106,11 @@ def check_first_sector(sector: bytes, file: Path, kind: str) -> None:
     """
     if len(sector) < grub.SECTOR or not (sector.endswith(grub.SIGNATURE) or sector == _BLANK):
         if kind == "raw":
+            for begin, unpack in _COMPRESSED.items():
+                if sector.startswith(begin):
+                    raise BadRequestError(
+                        f"{file} is compressed", f"unpack it: {unpack} {proc.quote([file])}"
+                    )
             raise BadRequestError(
                 f"{file} is no disk image: it is of no format that qemu-img knows, and begins with something "
                 "else than a partition table",

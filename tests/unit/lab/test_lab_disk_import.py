@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -116,6 +119,22 @@ def test_a_raw_disk_begins_with_a_boot_sector_or_with_nothing() -> None:
             check_first_sector(sector, FILE, "raw")
         with pytest.raises(BadRequestError, match="has no partition table"):
             check_first_sector(sector, FILE, "qcow2")
+
+
+@pytest.mark.parametrize(
+    ("begin", "unpack"),
+    [
+        (gzip.compress(b"disk"), "gunzip --keep"),
+        (lzma.compress(b"disk"), "unxz --keep"),
+        (bz2.compress(b"disk"), "bunzip2 --keep"),
+        (bytes.fromhex("28b52ffd"), "unzstd"),
+        (b"PK\3\4", "unzip"),
+    ],
+)
+def test_a_compressed_disk_is_called_that(begin: bytes, unpack: str) -> None:
+    with pytest.raises(BadRequestError, match=r"my disk\.raw\.gz is compressed") as refused:
+        check_first_sector(begin.ljust(512, b"x"), Path("my disk.raw.gz"), "raw")
+    assert refused.value.hint == f"unpack it: {unpack} 'my disk.raw.gz'"
 
 
 @pytest.mark.parametrize(
