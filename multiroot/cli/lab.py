@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from multiroot import proc
 from multiroot.cli.audit import audit
@@ -17,6 +18,7 @@ from multiroot.cli.commands import Group
 from multiroot.cli.doctor import lab_doctor
 from multiroot.cli.lab_options import LabChoice, SizeType, lab_options
 from multiroot.cli.output import Progress, json_option, print_json, print_table, say
+from multiroot.errors import MultirootError
 from multiroot.lab import boot, execution, lab_disks, state
 from multiroot.lab import lab as labs
 from multiroot.lab.machine import qemu_argv
@@ -26,6 +28,7 @@ from multiroot.lab.trouble import explained
 from multiroot.phases import Phases
 from multiroot.units import format_cpu_list, format_size
 
+_ANSWER_S = 2.0  # who ends a lab machine waits no longer for what was in it
 Function = TypeVar("Function", bound=Callable[..., Any])
 name_option = click.option("--name", default="default", show_default=True, help="Which lab.")
 root_option = click.option(
@@ -194,9 +197,39 @@ def console(name: str, root: str) -> None:
 
 @lab.command(example="multiroot lab down --name demo")
 @name_option
-def down(name: str) -> None:
-    """End the lab machine."""
-    say(f"lab {name} ended" if boot.down(state.load(name)) else f"lab {name} was not running")
+@click.pass_context
+def down(context: click.Context, name: str) -> None:
+    """End the lab machine, and all VMs with it."""
+    typed = context.get_parameter_source("name") is not ParameterSource.DEFAULT
+    if not typed and name not in state.names():
+        say(f"lab {name} was not running")
+        return
+    found = state.load(name)
+    vms = _running_vms(found)
+    if not boot.down(found):
+        say(f"lab {name} was not running")
+    else:
+        say(f"lab {name} ended" + (f", and {vms} VM{'s' if vms > 1 else ''} with it" if vms else ""))
+
+
+def _running_vms(found: LabState) -> int:
+    """How many VMs run there; 0 also if its agent does not say so at once, as when nobody waits for it."""
+    if not found.alive():
+        return 0
+    import grpc
+
+    from multiroot.arena.layout import CANARY
+    from multiroot.rpc.client import connect
+    from multiroot.rpc.v1 import vm_pb2, vm_pb2_grpc
+
+    try:
+        with connect(found.agent_address) as channel:
+            stub = vm_pb2_grpc.VmServiceStub(channel)
+            answer = stub.List(vm_pb2.ListVmsRequest(), timeout=_ANSWER_S)
+    except (MultirootError, grpc.RpcError):
+        return 0
+    vms = [vm for vm in answer.vms if vm.definition.name != CANARY]
+    return sum(vm.state in ("running", "paused") for vm in vms)
 
 
 def _phases() -> tuple[Phases, Progress]:
@@ -220,6 +253,11 @@ def _show(found: LabState, as_json: bool) -> None:
         return
     for name in ("arena", "carve", "image"):
         data[name] = getattr(found.machine.layout, name)
+    if not found.alive():
+        # They would be taken for those of something that is there.
+        for name in ("held", "pid", "agent"):
+            del data[name]
+    data = {name: _word(value) if isinstance(value, bool) else value for name, value in data.items()}
     data["ram"] = format_size(data["ram"])
     data["disks"] = "; ".join(map(_disk, data["disks"]))
     data["boots"] = "; ".join(f"{boot['outcome']} {boot['seconds']:.1f} s" for boot in data["boots"])
@@ -229,6 +267,10 @@ def _show(found: LabState, as_json: bool) -> None:
 def _disk(disk: dict[str, str]) -> str:
     made = f", a copy that each `lab up` makes anew: {disk['copy']}" if disk["copy"] else ""
     return f"{disk['source']} from {disk['file']}{made}"
+
+
+def _word(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def describe(found: LabState) -> dict[str, Any]:

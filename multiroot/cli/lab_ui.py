@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import click
 from multiroot.cli.commands import Command
 from multiroot.cli.output import say
 from multiroot.cli.output_file import OUTPUT_FILE
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, ConflictError
 
 if TYPE_CHECKING:
     from multiroot.watch.recording import Recording
@@ -56,6 +57,8 @@ def ui(
     for made in (export, picture):
         if made and replay and made.exists() and made.samefile(replay):
             raise BadRequestError(f"{made} is the recording itself", "name another file")
+        if made and os.path.lexists(made):
+            raise ConflictError(f"{made} is there already", "give it the name of a new file")
     if replay is None:
         _serve_lab(name, port, kernel)
         return

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.conftest import Run
+from cli.conftest import FakeAgent, Run
 from lab.machines import default_machine
 
 from multiroot.cli import disk
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, PeerLostError
 from multiroot.lab import boot, build, execution, vmx
 from multiroot.lab import lab as labs
 from multiroot.lab.machine import Machine
 from multiroot.lab.recorder import console_log
 from multiroot.lab.state import Attempt, LabState
+from multiroot.rpc.client import Address
+from multiroot.rpc.v1 import vm_pb2
 from multiroot.units import GIB, MIB
 
 
@@ -40,13 +42,13 @@ def test_status(run: Run) -> None:
     done = run("lab", "status")
     assert (done.code, done.err) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in done.out.splitlines() if len(line.split()) > 1)
-    assert {name: rows[name].strip() for name in ("running", "kernel", "old_cpus", "agent", "boots")} == {
-        "running": "False",
+    assert {name: rows[name].strip() for name in ("running", "kernel", "old_cpus", "boots")} == {
+        "running": "no",
         "kernel": "6.12.1-amd64",
         "old_cpus": "0-1",
-        "agent": "127.0.0.1:40001",
         "boots": "no answer 30.0 s; ready 12.5 s",
     }
+    assert not {"pid", "agent", "held"} & set(rows), "they mean nothing any more"
     data = json.loads(run("lab", "status", "--json").out)
     assert data["carve"] == {"start": 0x118000000, "size": GIB}
     assert (data["boot_retries"], data["running"]) == (1, False)
@@ -112,6 +114,29 @@ def test_down(run: Run, lab: LabState, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("lab", "down").out == "lab default was not running\n"
     monkeypatch.setattr(boot, "down", lambda found: found.machine.name == "default")
     assert run("lab", "down").out == "lab default ended\n"
+
+
+def test_down_says_how_many_vms_ended_with_it(
+    run: Run, agent: FakeAgent, lab: LabState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LabState, "alive", lambda self: True)
+    monkeypatch.setattr(LabState, "agent_address", Address(f"unix:{tmp_path}/agent"))
+    monkeypatch.setattr(boot, "down", lambda found: True)
+    states = {"web": "running", "db": "paused", "old": "stopped", "multiroot-canary": "running"}
+    vms = [vm_pb2.Vm(definition=vm_pb2.VmDefinition(name=name), state=each) for name, each in states.items()]
+    agent.answer("List", vm_pb2.ListVmsResponse(vms=vms))
+    assert run("lab", "down").out == "lab default ended, and 2 VMs with it\n"
+    agent.answer("List", PeerLostError("nobody knows"))
+    assert run("lab", "down").out == "lab default ended\n"
+
+
+def test_down_without_any_lab_is_no_mistake(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    done = run("lab", "down")
+    assert (done.code, done.out, done.err) == (0, "lab default was not running\n", "")
+    assert run("lab", "down", "--name", "default").code == 2
 
 
 @pytest.fixture
