@@ -41,6 +41,8 @@ _PROGRAMS = {
 _HEADERS = {"/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/opensslv.h": "libssl-dev"}
 _OUR_TREE = "multiroot-tree"  # in the O= folder: the tree with our modules in it
 _FRAGMENT = "multiroot.config"  # in the O= folder: what was merged last
+_COMPLAINT = re.compile(r"\berror:|\*\*\* |undefined reference")
+_NO_PROGRAM = re.compile(r"sh: .*: (command )?not found$")  # a shell's; make says "Error 127" after it
 _FETCH_S, _CONFIGURE_S, _COMPILE_S = 1800.0, 300.0, 4 * 3600.0
 
 
@@ -278,10 +280,12 @@ def _compile(order: Order, tree: Path, out: Path, log: Path) -> None:
 def first_complaint(log: Path, otherwise: str) -> str:
     """The first line of a build's log that tells of an error."""
     lines = log.read_text(errors="replace").splitlines()
-    return next(
-        (line.strip() for line in lines if re.search(r"\berror:|\*\*\* |undefined reference", line)),
-        otherwise,
-    )
+    at = next((at for at, line in enumerate(lines) if _COMPLAINT.search(line)), None)
+    if at is None:
+        return otherwise
+    said = lines[at].strip()
+    missing = [line.strip() for line in lines[:at] if _NO_PROGRAM.search(line)]
+    return missing[-1] if missing and said.endswith("Error 127") else said
 
 
 def _said(argv: Sequence[str]) -> str:

@@ -87,3 +87,14 @@ def test_the_first_complaint_of_a_compiler(tmp_path: Path) -> None:
     assert kernel_build.first_complaint(log, "no") == "mm/a.c:1:2: error: 'x' undeclared"
     log.write_text("fine\n")
     assert kernel_build.first_complaint(log, "otherwise") == "otherwise"
+
+
+def test_a_program_that_is_not_there_is_the_first_complaint(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("  CC  a.o\n/bin/sh: 1: pahole: not found\nmake[4]: *** [Makefile:64: a.ko] Error 127\n")
+    assert kernel_build.first_complaint(log, "no") == "/bin/sh: 1: pahole: not found"
+    log.write_text("bash: line 1: pahole: command not found\nmake: *** [Makefile:1: a] Error 127\n")
+    assert kernel_build.first_complaint(log, "no") == "bash: line 1: pahole: command not found"
+    # One that can be done without is none.
+    log.write_text("/bin/sh: 1: pahole: not found\nmake: *** [Makefile:1: a] Error 1\n")
+    assert kernel_build.first_complaint(log, "no") == "make: *** [Makefile:1: a] Error 1"
