@@ -148,7 +148,8 @@ def _known(mount: Mount) -> Filesystem | None:
     uuid = said.stdout.strip()
     if not uuid:
         return None
-    return Filesystem(uuid, mount.kind, mount.point, mount.options, mount.own_options).checked()
+    own = mount.own_options if _OPTIONS.fullmatch(mount.own_options) else ""
+    return Filesystem(uuid, mount.kind, mount.point, mount.options, own).checked()
 
 
 def writable(mounts: Path = MOUNTS, blocks: Path = BLOCKS) -> tuple[Mount, ...]:
@@ -161,10 +162,20 @@ def writable(mounts: Path = MOUNTS, blocks: Path = BLOCKS) -> tuple[Mount, ...]:
 
 
 def of_machine(mounts: Path = MOUNTS, blocks: Path = BLOCKS) -> tuple[Filesystem, ...]:
-    """Whole filesystems that are mounted and may be written to, on disks that the next root gets, too."""
-    whole = [mount for mount in writable(mounts, blocks) if mount.root == "/"]
-    known = [_known(mount) for mount in whole if _ON_PCI in _place(mount, blocks)]
-    return tuple(each for each in known if each)
+    """Whole filesystems that are mounted and may be written to, on disks that the next root gets, too. Those
+    that it could not mount are left out, and the log says so.
+    """
+    found = []
+    for mount in writable(mounts, blocks):
+        if mount.root != "/" or _ON_PCI not in _place(mount, blocks):
+            continue
+        try:
+            known = _known(mount)
+        except BadRequestError as error:
+            log.warning("%s does not go along: %s", mount.point, error)
+        else:
+            found += [known] if known else []
+    return tuple(found)
 
 
 def _place(mount: Mount, blocks: Path) -> str:

@@ -173,3 +173,13 @@ def test_options_that_another_kernel_does_not_know_are_left_out(
     for own in ("attr2", "errors=remount-ro", ""):
         filesystems.come(Filesystem("0b1c", "xfs", str(tmp_path / "srv"), "rw", own))
     assert mounted == ["rw,attr2", "rw", "rw,errors=remount-ro", "rw"]
+
+
+def test_odd_mounts_keep_no_root_from_leaving(table: Path, blocks: Path) -> None:
+    """Of the first the next root mounts the filesystem without its own options, the second one not at all."""
+    table.write_text(
+        '40 22 254:0 / /srv rw - ext4 /dev/vda rw,context="a b"\n'
+        "41 22 254:16 / /mnt/bell\\007 rw - ext4 /dev/vdb rw\n"
+    )
+    assert filesystems.of_machine(table, blocks) == (Filesystem("vda", "ext4", "/srv", "rw"),)
+    assert len(filesystems.writable(table, blocks)) == 2
