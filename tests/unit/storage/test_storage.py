@@ -3,12 +3,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -389,40 +385,6 @@ def test_the_agent_itself_may_look_at_a_file_and_is_told_why_nobody_has_it(
         nbd.reach(FILE)  # what answers now is no NBD server
 
 
-def test_two_names_of_one_file_have_one_daemon_or_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Daemon, "argv", lambda daemon: ["true"])
-    file, link = tmp_path / "a", tmp_path / "b"
-    file.touch()
-    link.hardlink_to(file)
-    with file.open("r+b") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ConflictError, match="b is in use, perhaps by another name"):
-            Daemon(str(link), tmp_path / "d").ensure()
-    Daemon(str(link), tmp_path / "d").ensure()
-    with pytest.raises(ConflictError, match="cannot be opened: No such file"):
-        Daemon(str(tmp_path / "c"), tmp_path / "d").ensure()
-
-
-def test_another_file_in_the_place_of_the_one_that_is_served_is_no_vms(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Daemon, "argv", lambda daemon: ["true"])
-    file = tmp_path / "a"
-    file.touch()
-    daemon = Daemon(str(file), tmp_path / "d")
-    daemon.ensure()
-    monkeypatch.setattr(Daemon, "pid", property(lambda _: 7))
-    daemon.ensure()
-    file.rename(tmp_path / "old")
-    with pytest.raises(ConflictError, match=r"a was replaced or removed while it was served"):
-        daemon.check_file()
-    file.touch()
-    with pytest.raises(ConflictError, match=r"a was replaced or removed while it was served"):
-        daemon.ensure()
-
-
 def test_no_root_leaves_a_file_behind_that_is_not_the_vms(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,24 +399,3 @@ def test_no_root_leaves_a_file_behind_that_is_not_the_vms(
     root.open_door(FILE)
     with come() as vmm:  # as before
         assert vmm.recv(100) == GREETING
-
-
-def test_the_daemon_gets_paths_with_commas_whole(tmp_path: Path) -> None:
-    words = [str(word) for word in Daemon("/srv/a,b=c.raw", tmp_path).argv()]
-    assert '"filename": "/srv/a,b=c.raw"' in words[words.index("--blockdev") + 1]
-    assert Daemon("/srv/a,b=c.raw", tmp_path).pid == 0
-
-
-def test_a_daemon_is_told_to_end_and_waited_for(tmp_path: Path) -> None:
-    daemon = Daemon("/srv/web.raw", tmp_path)
-    daemon.end()  # none runs
-    pid_file = tmp_path / daemon.socket.with_suffix(".pid").name
-    wait = [sys.executable, "-c", "print(flush=True); input()", pid_file]
-    with subprocess.Popen(wait, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout
-        child.stdout.readline()  # its command line is in /proc now
-        pid_file.write_text(str(child.pid))
-        assert daemon.pid == child.pid
-        daemon.end()
-        assert child.wait(20) == -signal.SIGTERM
-    assert daemon.pid == 0
