@@ -152,13 +152,13 @@ def _known(mount: Mount) -> Filesystem | None:
     return Filesystem(uuid, mount.kind, mount.point, mount.options, own).checked()
 
 
-def writable(mounts: Path = MOUNTS, blocks: Path = BLOCKS) -> tuple[Mount, ...]:
-    """Mounts of what may have to be written before this root ends, in the order in which they came: of disks,
-    for what lies in memory stays as it is. Nobody can unmount what the root itself runs from.
+def writable(mounts: Iterable[Mount], blocks: Path = BLOCKS) -> dict[Mount, str]:
+    """Those of what may have to be written before this root ends, in the order in which they came, and where
+    the kernel has their disks below /sys. What lies in memory stays as it is, and nobody can unmount what the
+    root itself runs from.
     """
-    found = (mount for mount in parse(mounts.read_text()) if mount.writable and mount.point != "/")
-    places = ((mount, _place(mount, blocks)) for mount in found)
-    return tuple(mount for mount, place in places if place and not _IN_MEMORY.search(place))
+    found = {each: _place(each, blocks) for each in mounts if each.writable and each.point != "/"}
+    return {mount: place for mount, place in found.items() if place and not _IN_MEMORY.search(place)}
 
 
 def of_machine(mounts: Path = MOUNTS, blocks: Path = BLOCKS) -> tuple[Filesystem, ...]:
@@ -166,8 +166,8 @@ def of_machine(mounts: Path = MOUNTS, blocks: Path = BLOCKS) -> tuple[Filesystem
     that it could not mount are left out, and the log says so.
     """
     found = []
-    for mount in writable(mounts, blocks):
-        if mount.root != "/" or _ON_PCI not in _place(mount, blocks):
+    for mount, place in writable(parse(mounts.read_text()), blocks).items():
+        if mount.root != "/" or _ON_PCI not in place:
             continue
         try:
             known = _known(mount)
@@ -202,7 +202,7 @@ def leave_all(left: Iterable[Filesystem], mounts: Path = MOUNTS, blocks: Path = 
     """
     points = {each.point for each in left}
     here = parse(mounts.read_text())
-    leaving = {*writable(mounts, blocks), *(mount for mount in here if mount.point in points)}
+    leaving = {*writable(here, blocks), *(mount for mount in here if mount.point in points)}
     # What was mounted last may be inside of what was there before, or be a file there.
     for mount in reversed(here):
         if mount in leaving:
