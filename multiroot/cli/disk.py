@@ -9,7 +9,7 @@ import click
 
 from multiroot.cli.agent import lab_of_agent
 from multiroot.cli.commands import Group
-from multiroot.cli.output import json_option, print_json, print_table, say
+from multiroot.cli.output import json_option, print_json, print_table, say, yes_or_no
 from multiroot.errors import BadRequestError, PeerLostError
 from multiroot.units import format_size
 
@@ -59,7 +59,7 @@ def list_disks(as_json: bool) -> int:
         (
             each["source"],
             format_size(each["size"]),
-            *(_word(each[key]) for key in ("read_only", "mounted")),
+            *(yes_or_no(each[key]) for key in ("read_only", "mounted")),
             each["node"],
         )
         for each in found
@@ -87,7 +87,3 @@ def _list_in(lab: LabState, as_json: bool) -> int:
     for line in done.stderr.splitlines():
         say(line, err=True)
     return done.returncode
-
-
-def _word(value: object) -> str:
-    return "yes" if value else "no"

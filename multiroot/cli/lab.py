@@ -17,7 +17,7 @@ from multiroot.cli.audit import audit
 from multiroot.cli.commands import Group
 from multiroot.cli.doctor import lab_doctor
 from multiroot.cli.lab_options import LabChoice, SizeType, lab_options
-from multiroot.cli.output import Progress, json_option, print_json, print_table, say
+from multiroot.cli.output import Progress, json_option, print_json, print_table, say, yes_or_no
 from multiroot.errors import MultirootError
 from multiroot.lab import boot, execution, lab_disks, state
 from multiroot.lab import lab as labs
@@ -257,7 +257,7 @@ def _show(found: LabState, as_json: bool) -> None:
         # They would be taken for those of something that is there.
         for name in ("held", "pid", "agent"):
             del data[name]
-    data = {name: _word(value) if isinstance(value, bool) else value for name, value in data.items()}
+    data = {name: yes_or_no(value) if isinstance(value, bool) else value for name, value in data.items()}
     data["ram"] = format_size(data["ram"])
     data["disks"] = "; ".join(map(_disk, data["disks"]))
     data["boots"] = "; ".join(f"{boot['outcome']} {boot['seconds']:.1f} s" for boot in data["boots"])
@@ -267,10 +267,6 @@ def _show(found: LabState, as_json: bool) -> None:
 def _disk(disk: dict[str, str]) -> str:
     made = f", a copy that each `lab up` makes anew: {disk['copy']}" if disk["copy"] else ""
     return f"{disk['source']} from {disk['file']}{made}"
-
-
-def _word(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def describe(found: LabState) -> dict[str, Any]:

@@ -65,6 +65,11 @@ def print_file(text: str) -> None:
     click.echo("\n".join(map(clean, text.splitlines())).encode())
 
 
+def yes_or_no(value: object) -> str:
+    """A truth in a table for people."""
+    return "yes" if value else "no"
+
+
 def print_json(data: Any) -> None:
     """Print `data` as indented JSON on stdout. A number that JSON can't say (NaN, infinities) is null."""
     click.echo(_as_json(data))

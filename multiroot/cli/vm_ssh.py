@@ -67,7 +67,8 @@ class Way:
     def __init__(self, name: str) -> None:
         self.name = name
         self.argv: list[str] = []
-        self.look = f"see what it does: multiroot vm console {name} --history"
+        self._console = f"see what it does: multiroot vm console {name} --history"
+        self.look = self._console
         self._lab = lab_of_agent()
         self._address = ""
         self._tidied = False
@@ -89,7 +90,7 @@ class Way:
                 check_machine(self._lab)
             self.look = error.hint
             return error.message
-        self.look = f"see what it does: multiroot vm console {self.name} --history"
+        self.look = self._console
         if verb := _SEE_TO_IT.get(vm.state):
             raise ConflictError(
                 f"{self.name} does not run, it is {vm.state}", f"see to it: multiroot vm {verb} {self.name}"
