@@ -46,6 +46,15 @@ class GuestSeen:
         lost = (self.clocks_lost.mono_ns, self.clocks_lost.wall_ns)
         return all(-CLOCKS_NS <= each <= self.largest_gap_ns + CLOCKS_NS for each in lost)
 
+    @property
+    def clocks_told(self) -> str:
+        """How far the guest's clocks have fallen behind, and what they may."""
+        mono, wall = self.clocks_lost.mono_ns / 1e6, self.clocks_lost.wall_ns / 1e6
+        return (
+            f"monotonic {mono:.1f} ms behind, wall clock {wall:.1f} ms;"
+            f" the guest stood {self.largest_gap_ns / 1e6:.1f} ms"
+        )
+
 
 @dataclass(frozen=True)
 class VmSeen:
@@ -195,7 +204,7 @@ def _device_checks(name: str, device: DeviceSeen) -> list[Check]:
 
 
 def _vm_checks(vm: VmSeen, new_root: int) -> list[Check]:
-    guest, clocks = vm.guest, vm.guest.clocks_lost
+    guest = vm.guest
     return [
         *(_device_checks(vm.name, vm.device) if vm.device else ()),
         Check(
@@ -230,7 +239,7 @@ def _vm_checks(vm: VmSeen, new_root: int) -> list[Check]:
         Check(
             f"{vm.name}'s guest's clocks lost no more time than the guest stood still",
             guest.clocks_right,
-            f"monotonic {clocks.mono_ns / 1e6:.1f} ms behind, wall clock {clocks.wall_ns / 1e6:.1f} ms",
+            guest.clocks_told,
         ),
         Check(
             f"{vm.name} answers on the network from the new root",

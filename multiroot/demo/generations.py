@@ -306,12 +306,13 @@ def broken(generation: Generation) -> list[str]:
         "ticks are missing": guest.missing,
         "ticks were repeated": guest.repeated,
         "bytes of the guest's memory are bad": guest.ram_bad_bytes,
-        "the guest's clocks are wrong": int(not guest.clocks_right),
         "the guest rebooted": int(guest.boot_id_before != guest.boot_id_after),
     }
     if generation.card:
         checks |= _broken_card(generation.card)
     problems = [f"{what}: {count}" for what, count in checks.items() if count]
+    if not guest.clocks_right:
+        problems.append(f"the guest's clocks are wrong: {guest.clocks_told}")
     for what, seconds in (("wall", generation.wall_off), ("monotonic", generation.drift)):
         if seconds > clocks.TOLERANCE_S:
             problems.append(f"the {what} clock is {seconds} s off")

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from lab_factory import Labs
 
+from multiroot.errors import MultirootError
 from multiroot.lab.lab import Lab, Options
 
 SLOW = ("vmx",)  # folders with machines that Bochs emulates
@@ -24,6 +25,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen = metafunc.config.getoption("--kernel", None)
         kernels = [chosen] if chosen else metafunc.module.EACH
         metafunc.parametrize("each_kernel", kernels, scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure comes with what the old roots kept of others: a lab machine that has ended tells no more."""
+    report = yield
+    labs = getattr(item, "funcargs", {}).get("labs_factory")
+    if report.failed and labs:
+        try:
+            report.sections += labs.kept()
+        except MultirootError as error:
+            report.sections.append(("messages of other roots", f"cannot be read: {error}"))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,13 @@ import os
 import shutil
 from dataclasses import replace
 
+from multiroot.coordinator.join import CONSOLES
 from multiroot.lab import lab as labs
 from multiroot.lab import state
 from multiroot.lab.lab import Lab, Options
 from multiroot.phases import Phases
 
+_KEPT = f"tail -n 400 {CONSOLES}/console-root-*.log 2>/dev/null || true"
 MOST_ALIVE = 1  # two emulated machines on two CPUs slow each other down more than booting again costs
 
 
@@ -56,6 +58,16 @@ class Labs:
     def discard(self, lab: Lab) -> None:
         self._alive = {options: each for options, each in self._alive.items() if each is not lab}
         lab.down()
+
+    def kept(self) -> list[tuple[str, str]]:
+        """What the old roots keep of new ones that did not come up or ended: their last messages, and what
+        their CPUs did. A title and a text for each machine; MultirootError when one does not answer.
+        """
+        return [
+            ("messages of other roots", lab.run(["sh", "-c", _KEPT], timeout=30).stdout)
+            for lab in self._alive.values()
+            if lab.state.alive()
+        ]
 
     def close(self, *, keep_logs: bool) -> None:
         for lab in list(self._alive.values()):
