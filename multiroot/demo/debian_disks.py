@@ -119,7 +119,12 @@ class NbdDisk(GuestDisk):
 
 
 class LocalDisk(GuestDisk):
-    """A file on the machine's own disk, which is adopted by the new root when the old one has retired."""
+    """A file on the machine's own disk, which is adopted by the new root when the old one has retired.
+
+    `file` is its path in the root that has the disk.
+    """
+
+    file = _FILE
 
     def machine(self, options: lab.Options) -> lab.Options:
         return replace(options, machine=_MACHINE, disks=(str(self.image),))

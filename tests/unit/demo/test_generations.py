@@ -76,5 +76,6 @@ def test_what_a_card_lost_is_named(change: dict[str, object], says: str) -> None
 def test_clocks_that_lost_time_are_told_with_how_much() -> None:
     guest = replace(GUEST, clocks_lost=ClocksLost(20_000_000, 2_500_000_000))
     assert broken(replace(generation(CARD), guest=guest)) == [
-        "the guest's clocks are wrong: monotonic 20.0 ms behind, wall clock 2500.0 ms; the guest stood 30.0 ms"
+        "the guest's clocks are wrong: monotonic 20.0 ms behind, wall clock 2500.0 ms;"
+        " the guest stood 30.0 ms"
     ]
