@@ -51,6 +51,10 @@ class Running:
         """All that it has printed so far, as `wait_for` and `end` have read it."""
         return self._output
 
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
     def end(self) -> int:
         """Its exit code, once it has ended."""
         until = time.monotonic() + TIMEOUT
