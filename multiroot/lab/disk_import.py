@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from multiroot.errors import BadRequestError, CommandError, ConflictError
 from multiroot.lab import disk_image, grub, image_lock, model_errors, paths, recipes, roots
 from multiroot.lab.cache import Cache
 from multiroot.phase_names import PhaseName
+from multiroot.units import format_size
+from multiroot.vm import partition_table
+from multiroot.vm.disk_content import HEAD
 
 _SUFFIX = ".raw"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -119,6 +123,18 @@ def check_first_sector(sector: bytes, file: Path, kind: str) -> None:
         raise BadRequestError(f"the disk in {file} has no partition table", "was the file copied as a whole?")
 
 
+def check_table(head: bytes, size: int, file: Path) -> None:
+    """Raises BadRequestError for a disk of `size` bytes with partitions that it has no room for: a download
+    that was cut short. `head` is how it begins. Pure.
+    """
+    if (wanted := partition_table.disk_size(head)) > size:
+        raise BadRequestError(
+            f"the disk in {file} is cut off: it has {format_size(size)}, its partition table is made for "
+            f"{format_size(wanted)}",
+            "was the file copied as a whole?",
+        )
+
+
 def default_name(file: Path) -> str:
     """What an image is called after its file. Raises BadRequestError when that is no name."""
     return checked_name(file.name.partition(".raw")[0] if file.suffix == _SUFFIX else file.stem)
@@ -176,7 +192,18 @@ def inspect(file: Path, cache: Cache) -> DiskInfo:
         if found.format == "raw":
             check_first_sector(sector, file, found.format)
         _check(file, found, qemu_img)
+        check_table(_head(file, found, qemu_img), found.size, file)
     return found
+
+
+def _head(file: Path, found: DiskInfo, qemu_img: list[str]) -> bytes:
+    """How the disk in an image begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "head"
+        formats: list[proc.Arg] = ["-f", found.format, "-O", "raw"]
+        what = [f"bs={HEAD}", "count=1", f"if={file.absolute()}", f"of={out}"]
+        proc.run([*qemu_img, "dd", *formats, *what], timeout=_INFO_TIMEOUT_S)
+        return out.read_bytes()
 
 
 def _first_sector(file: Path) -> bytes:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from multiroot import proc
 from multiroot.errors import BadRequestError
 from multiroot.units import format_size
+from multiroot.vm import partition_table
 from multiroot.vm.disk import QCOW2, Disk
+from multiroot.vm.partition_table import SECTOR
 
 HEAD = 4096  # bytes that are looked at
-SECTOR = 512
 _QCOW2 = b"QFI\xfb"
 # docs/interop/qcow2.rst of QEMU: magic, version, where the name of the backing file is; at 72, of version 3,
 # features that a reader must know.
@@ -23,8 +24,6 @@ _QCOW2_CLUSTERS = range(9, 22)
 _QCOW2_FEATURES = struct.Struct(">Q")
 _QCOW2_FEATURES_AT = 72
 _DATA_ELSEWHERE = 1 << 2
-_GPT = b"EFI PART"
-_GPT_OTHER_AT = SECTOR + 32  # the number of the sector with the second copy of the table, the disk's last
 
 
 @dataclass(frozen=True)
@@ -96,12 +95,10 @@ def _largest_qcow2(size: int, bits: int) -> int:
 
 
 def _check_table(disk: Disk, content: Content) -> None:
-    """A partition table (GPT) says how large the disk was that it was made for."""
-    if content.head[SECTOR : SECTOR + len(_GPT)] != _GPT or len(content.head) < _GPT_OTHER_AT + 8:
-        return
-    (last,) = struct.unpack_from("<Q", content.head, _GPT_OTHER_AT)
-    if (last + 1) * SECTOR > content.size:
+    """A partition table says how large the disk was that it was made for, or how large it has to be."""
+    if (wanted := partition_table.disk_size(content.head)) > content.size:
         raise BadRequestError(
             f"the disk {disk.source} is too small for the image in it: it has {format_size(content.size)},"
-            f" its partition table is made for {format_size((last + 1) * SECTOR)}"
+            f" its partition table is made for {format_size(wanted)}",
+            "was what is in it copied as a whole?",
         )

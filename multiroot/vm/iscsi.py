@@ -17,9 +17,9 @@ from multiroot import proc
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.net import namespace
 from multiroot.vm import iscsi_login
-from multiroot.vm.disk_content import SECTOR
 from multiroot.vm.iscsi_login import Login
 from multiroot.vm.iscsi_target import IscsiTarget
+from multiroot.vm.partition_table import SECTOR
 from multiroot.vm.served import ANSWER_S, Export, ServerGoneError, Wire
 
 _HEADER = struct.Struct(">BBBBI8sI")  # kind, flags, two of its own, lengths, LUN or login's number, task

@@ -7,6 +7,7 @@ import bz2
 import gzip
 import json
 import lzma
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,7 +38,7 @@ QCOW2: dict[str, Any] = {
 }
 BOOTS = b"\0" * 510 + b"\x55\xaa"
 
-# Says what it is told as `info`; for `convert` it copies, and tells how it was called.
+# Says what it is told as `info`; for `convert` and `dd` it copies, and tells how it was called.
 FAKE = """
 import json, pathlib, shutil, sys
 here = pathlib.Path(sys.argv[0]).parent
@@ -48,6 +49,10 @@ if sys.argv[1] == "info":
 elif sys.argv[1] == "check":
     print("ERROR cluster 7", file=sys.stderr)
     sys.exit(int((here / "check").read_text()))
+elif sys.argv[1] == "dd":
+    words = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)
+    head = pathlib.Path(words["if"]).read_bytes()[: int(words["bs"])]
+    pathlib.Path(words["of"]).write_bytes(head)
 else:
     shutil.copy(sys.argv[-2], sys.argv[-1])
     sys.exit((here / "fails").exists())
@@ -231,6 +236,22 @@ def test_a_file_of_no_format_is_no_raw_disk(qemu_img: Path) -> None:
         disk_import.bring_in(file, "notes", cache(qemu_img))
     file.write_bytes(BOOTS + b"\0" * 4096)
     assert disk_import.bring_in(file, "notes", cache(qemu_img)).stat().st_size == 512 + 4096
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_a_download_that_was_cut_short_is_not_taken(qemu_img: Path, kind: str) -> None:
+    """qemu-img takes a raw disk of any length, and so it does a qcow2 that was made of one."""
+    file = qemu_img / "cloud.raw"
+    partition = struct.pack("<B3xB3xII", 0x80, 0x83, 1, 7)
+    whole = bytes(446) + partition + bytes(48) + b"\x55\xaa" + bytes(7 * 512)
+    for size in (len(whole) - 1, len(whole)):
+        file.write_bytes(whole[:size])
+        (qemu_img / "info").write_text(says(format=kind, virtual_size=size))
+        if size < len(whole):
+            with pytest.raises(BadRequestError, match=r"cloud\.raw is cut off: .* is made for 4 KiB"):
+                disk_import.bring_in(file, "cloud", cache(qemu_img))
+            assert disk_import.imported() == {}
+    disk_import.bring_in(file, "cloud", cache(qemu_img))
 
 
 @contextmanager

@@ -114,8 +114,28 @@ def table(sectors: int) -> bytes:
     return bytes(512) + b"EFI PART".ljust(32, b"\0") + struct.pack("<Q", sectors - 1)
 
 
+def mbr(*entries: tuple[int, int, int, int]) -> bytes:
+    """Flag, type, first sector and number of sectors of each partition."""
+    packed = b"".join(struct.pack("<B3xB3xII", *entry) for entry in entries)
+    return bytes(446) + packed.ljust(64, b"\0") + b"\x55\xaa"
+
+
+LINUX = (0x80, 0x83, 2048, GIB // 512 - 2048)  # up to the end of 1 GiB
+LONGER = (0x80, 0x83, 2048, GIB // 512 - 2047)
+GPT_INSIDE = (0, 0xEE, 1, 0xFFFFFFFF)
+
+
 def test_what_may_be_in_a_disk() -> None:
-    for disk, head in ((RAW, b""), (RAW, table(GIB // 512)), (QCOW2, qcow2()), (QCOW2, qcow2(2, 0, 4))):
+    for disk, head in (
+        (RAW, b""),
+        (RAW, table(GIB // 512)),
+        (RAW, mbr(LINUX)),
+        (RAW, mbr(GPT_INSIDE) + table(GIB // 512)[512:]),
+        (RAW, mbr(LONGER, (0x20, 0, 0, 0))),  # not a flag: code of a file system's boot sector
+        (RAW, mbr((0, 0, 2048, 0xFFFFFFFF))),
+        (QCOW2, qcow2()),
+        (QCOW2, qcow2(2, 0, 4)),
+    ):
         check_content(disk, content(head))
     check_content(Disk(RAW.source, "cd", read_only=True), Content(2048, read_only=True, head=bytes(2048)))
 
@@ -130,6 +150,8 @@ def test_what_may_be_in_a_disk() -> None:
         (QCOW2, Content(16 * MIB, False, qcow2(size=16 * MIB)), "too small for the qcow2 in it"),
         (QCOW2, Content(512, read_only=False, head=b"QFI\xfb\0\0\0\3"), "is cut off"),
         (RAW, content(table(GIB // 512 + 1)), "too small for the image in it: it has 1 GiB, .* is made for"),
+        (RAW, content(mbr(LINUX, LONGER)), "too small for the image in it: it has 1 GiB, .* is made for"),
+        (RAW, content(mbr(LINUX), GIB - MIB), "it has 1023 MiB, its partition table is made for 1 GiB"),
         (RAW, Content(100, read_only=False, head=bytes(100)), "too small: it has 100 bytes"),
         (RAW, Content(MIB, read_only=True, head=bytes(HEAD)), "can't be written to"),
     ],
