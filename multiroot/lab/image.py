@@ -15,6 +15,7 @@ from multiroot.lab.artifacts import Artifact, digest_tree, source_files
 from multiroot.lab.cache import Cache
 from multiroot.lab.kernels import Kernel
 from multiroot.units import HUGE_PAGE
+from multiroot.vm.guests import NEEDS
 
 # The nvdimm's size must be a multiple of this, and a root may want to map it with huge pages.
 ALIGNMENT = HUGE_PAGE
@@ -73,8 +74,9 @@ def _stage(stage: Path, parts: Parts, files: Path, cache: Cache) -> None:
         name = part.name.removeprefix("program-")
         link(cache.ensure(part) / name, ours / name)
     for part in parts.guests:
-        for name in ("vmlinuz", "initrd"):
-            link(cache.ensure(part) / name, ours / "guests" / part.name.removeprefix("guest-") / name)
+        for name in ("vmlinuz", "initrd", NEEDS):
+            if (cache.ensure(part) / name).exists():
+                link(cache.ensure(part) / name, ours / "guests" / part.name.removeprefix("guest-") / name)
     for each in parts.kernels:
         _stage_kernel(stage, each, cache)
     for path in source_files(files):

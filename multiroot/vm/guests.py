@@ -7,14 +7,34 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from multiroot import json_files
 from multiroot.arch import current
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.units import MIB, format_size
+from multiroot.ranges import align_up
+from multiroot.units import HUGE_PAGE, MIB, format_size
 from multiroot.vm.definition import DIRECT, OVMF, VmDefinition
 
 GUESTS = Path("/usr/lib/multiroot/guests")
-# Bytes. A kernel that takes 80 MiB came up by UEFI in 160 MiB; in 128 its stub had no room to unpack it.
-UEFI_TAKES = 80 * MIB
+# Bytes. A kernel that takes 80 MiB came up by UEFI in 146 MiB; in 144 its stub had no room to unpack it.
+UEFI_TAKES = 66 * MIB
+NEEDS = "needs.json"  # beside a guest image's kernel
+
+
+@dataclass(frozen=True)
+class Needs:
+    """RAM, in bytes, that a guest image takes to run, beyond what its kernel takes to unpack itself, which is
+    free again by then; nobody knows it of a VM whose command line has the parameter `unless`.
+    """
+
+    more: int = 0
+    each_cpu: int = 0  # after the first
+    unless: str = ""
+
+    def of(self, definition: VmDefinition) -> int:
+        """What is known of this VM."""
+        if any(word.partition("=")[0] == self.unless for word in definition.append.split()):
+            return 0
+        return align_up(self.more + (definition.cpus - 1) * self.each_cpu, HUGE_PAGE)
 
 
 @dataclass(frozen=True)
@@ -56,21 +76,19 @@ def check_image(guests: Path, name: str) -> None:
         )
 
 
-def check_ram_for(image: GuestImage, ram: int, firmware: str = DIRECT) -> None:
-    """Raises BadRequestError if the guest's kernel can't come up in `ram` bytes: it would say nothing."""
+def check_ram_for(image: GuestImage, definition: VmDefinition) -> None:
+    """Raises BadRequestError if the guest can't come up in the VM's RAM: it would say nothing, or panic."""
     stamps = tuple(file.stat().st_mtime_ns for file in (image.kernel, image.initrd) if file)
-    _check_ram(
-        f"the kernel of guest image {image.kernel.parent.name!r}",
-        _least_ram_of(image, stamps),
-        ram,
-        firmware,
-    )
+    least = _least_ram_of(image, stamps)
+    runs = least + _needs(image).of(definition) if least else 0
+    what = f"guest image {image.kernel.parent.name!r}"
+    _check_ram(what, max(_by(definition.firmware, least), runs), definition.ram_bytes)
 
 
 def check_kernel(kernel: bytes, initrd_size: int, ram: int, firmware: str = DIRECT) -> None:
     """Raises BadRequestError for a user's file that is no kernel, or does not come up in `ram` bytes."""
     check_head(kernel[: current().kernel.head])
-    _check_ram("the kernel", _least_ram(kernel, initrd_size), ram, firmware)
+    _check_ram("the kernel", _by(firmware, _least_ram(kernel, initrd_size)), ram)
 
 
 def check_head(head: bytes) -> None:
@@ -81,13 +99,21 @@ def check_head(head: bytes) -> None:
         raise BadRequestError(f"this is no kernel that a VM starts: {error.message}", error.hint) from error
 
 
-def _check_ram(what: str, least: int, ram: int, firmware: str) -> None:
-    if least and firmware == OVMF:
-        least += UEFI_TAKES
+def _by(firmware: str, least: int) -> int:
+    """What a kernel takes to unpack itself where that firmware has left it some RAM; 0 if nobody knows."""
+    return least + UEFI_TAKES if least and firmware == OVMF else least
+
+
+def _check_ram(what: str, least: int, ram: int) -> None:
     if ram < least:
         raise BadRequestError(
             f"{what} does not come up in {format_size(ram)}", f"it takes at least {format_size(least)}"
         )
+
+
+def _needs(image: GuestImage) -> Needs:
+    found = json_files.read(image.kernel.with_name(NEEDS), dict, lambda data: Needs(**data))
+    return found or Needs()
 
 
 @lru_cache(maxsize=16)

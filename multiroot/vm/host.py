@@ -149,12 +149,11 @@ class Host:
 
     def check_start(self, definition: VmDefinition) -> None:
         """Raises BadRequestError unless what the VM starts from is whole, and comes up in its memory."""
-        ram, firmware = definition.ram_bytes, definition.firmware
         if definition.kernel:
             kernel, initrd = self.own_files(definition)
-            check_kernel(kernel, len(initrd), ram, firmware)
+            check_kernel(kernel, len(initrd), definition.ram_bytes, definition.firmware)
         elif not definition.boots_a_disk:
-            check_ram_for(GuestImage.of(self.guests, definition.guest), ram, firmware)
+            check_ram_for(GuestImage.of(self.guests, definition.guest), definition)
 
     def check_room(self, definition: VmDefinition) -> None:
         """Raises BadRequestError unless its memory would fit into the arena if no other VM were there."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,25 @@ def test_a_guest_runs_under_kvm_with_its_ram_in_the_arena(lab: Lab, agent: vm_pb
     agent.Remove(vm_pb2.RemoveVmRequest(name="vm0", force=True))
     assert json.loads(lab.run(["multiroot", "arena", "show", "--json"]).stdout)["extents"] == []
     assert "mrtap" not in lab.run([*namespace.EXEC, "ls", "/sys/class/net"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("machine", "firmware"),
+    [("q35", "direct"), ("microvm", "direct"), ("q35", "seabios"), ("q35", "ovmf")],
+)
+def test_a_guest_comes_up_in_the_least_memory_that_it_may_have(
+    agent: vm_pb2_grpc.VmServiceStub, machine: str, firmware: str
+) -> None:
+    """Proves that what is refused says the least memory, and that the guest boots and ticks in that much."""
+    with pytest.raises(BadRequestError, match="does not come up in 32 MiB") as refused:
+        run(agent, machine=machine, firmware=firmware, ram_bytes=32 * MIB)
+    said = re.search(r"at least (\d+) MiB", refused.value.hint)
+    assert said, refused.value.hint
+    least = int(said[1]) * MIB
+    with pytest.raises(BadRequestError, match="does not come up in"):
+        run(agent, machine=machine, firmware=firmware, ram_bytes=least - 2 * MIB)
+    run(agent, machine=machine, firmware=firmware, ram_bytes=least)
+    agent.GetTicks(vm_pb2.GetTicksRequest(name="vm0", wait_count=20), timeout=300)
 
 
 def test_refusals(lab: Lab, agent: vm_pb2_grpc.VmServiceStub) -> None:

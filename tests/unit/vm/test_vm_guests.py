@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from kexec.x86.bzimage import BzImage
 
-from multiroot.errors import BadRequestError
-from multiroot.units import MIB
+from multiroot.errors import BadRequestError, MultirootError
+from multiroot.units import KIB, MIB
 from multiroot.vm.definition import OVMF, SEABIOS, VmDefinition
-from multiroot.vm.guests import GuestImage, check_ram_for
+from multiroot.vm.guests import GuestImage, Needs, check_ram_for
 from multiroot.vm.host import Host
 from multiroot.vm.manager import VmManager
 
@@ -37,11 +38,41 @@ async def test_what_is_no_kernel_is_for_the_vmm_to_judge(manager: VmManager, gue
     await manager.run(SMALL)
 
 
-def test_uefi_takes_memory_for_itself(guests: Path) -> None:
+def tiny(guests: Path) -> GuestImage:
+    """Its kernel takes 40 MiB to unpack itself."""
     (guests / "tiny/vmlinuz").write_bytes(BzImage(init_size=20 * MIB - 100).build())
     (guests / "tiny/initrd").write_bytes(bytes(1000))
-    image = GuestImage.of(guests, "tiny")
-    check_ram_for(image, 40 * MIB, SEABIOS)
-    with pytest.raises(BadRequestError, match=r"does not come up in 119 MiB \(it takes at least 120 MiB\)"):
-        check_ram_for(image, 119 * MIB, OVMF)
-    check_ram_for(image, 120 * MIB, OVMF)
+    return GuestImage.of(guests, "tiny")
+
+
+def check_least(image: GuestImage, least: int, **fields: object) -> None:
+    """So many MiB are taken, and 2 less are refused, with a word of these."""
+    definition = replace(SMALL, **fields)  # type: ignore[arg-type]
+    says = rf"guest image 'tiny' does not come up in {least - 2} MiB \(it takes at least {least} MiB\)"
+    with pytest.raises(BadRequestError, match=says):
+        check_ram_for(image, replace(definition, ram_bytes=(least - 2) * MIB))
+    check_ram_for(image, replace(definition, ram_bytes=least * MIB))
+
+
+def test_uefi_takes_memory_for_itself(guests: Path) -> None:
+    check_least(tiny(guests), 40, firmware=SEABIOS)
+    check_least(tiny(guests), 40 + 66, firmware=OVMF)
+
+
+def test_a_guest_takes_memory_to_run(guests: Path) -> None:
+    """UEFI's is free again by then. A parameter may have it take less, or more."""
+    image = tiny(guests)
+    needs = Needs(more=16 * MIB, each_cpu=880 * KIB, unless="tiny.region")
+    (guests / "tiny/needs.json").write_text(json.dumps(asdict(needs)))
+    check_least(image, 56)
+    check_least(image, 58, cpus=2)
+    check_least(image, 64, cpus=8, append="tiny.regions=4 tiny.period=10")
+    check_least(image, 40, append="quiet tiny.region=4")
+    check_least(image, 40 + 66, firmware=OVMF)
+
+
+def test_a_damaged_file_of_needs_is_named(guests: Path) -> None:
+    for text in ("{", "[]", '{"fewer": 1}'):
+        (guests / "tiny/needs.json").write_text(text)
+        with pytest.raises(MultirootError, match=r"needs\.json"):
+            check_ram_for(tiny(guests), SMALL)
