@@ -135,14 +135,21 @@ def _least_ram(kernel: bytes, initrd_size: int) -> int:
 
 
 def guest_command_line(definition: VmDefinition) -> str:
-    """The guest kernel's command line; guest image NAME or NAME-VARIANT takes its address as NAME.ip=. Of a
+    """The guest kernel's command line; guest image NAME or NAME-VARIANT takes its addresses as NAME.ip=. Of a
     user's kernel, nobody here knows how it takes one.
     """
     if definition.kernel:
         return " ".join(filter(None, ("console=ttyS0", definition.append)))
     words = ["console=ttyS0", "quiet"]
-    if address := definition.card.address:
-        words.append(f"{definition.guest.partition('-')[0]}.ip={address}")
+    if addresses := _addresses(definition):
+        words.append(f"{definition.guest.partition('-')[0]}.ip={addresses}")
     if definition.append:
         words.append(definition.append)
     return " ".join(words)
+
+
+def _addresses(definition: VmDefinition) -> str:
+    """Of all its cards that have one. Of several cards each is named: a guest may count them otherwise."""
+    if len(definition.cards) < 2:
+        return definition.card.address
+    return ",".join(f"{card.address}@{card.mac}" for card in definition.cards if card.address)

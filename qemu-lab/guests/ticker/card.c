@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Network cards: the one on the bridge, and one on which numbered frames are expected. */
+/* Network cards: those on the bridge, and one on which numbered frames are expected. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/ethtool.h>
 #include <linux/if_packet.h>
@@ -22,26 +23,77 @@ enum {
 	QUEUE_BYTES = 32 << 20,		/* of frames, while this program does something else */
 };
 
-void bring_up(const char *text)
+/* The name of the card with this MAC address; false if there is none. Which one is eth0 differs between machines. */
+static bool find_card(int fd, const char *mac, struct ifreq *request)
 {
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_in *in;
-	struct ifreq request = { .ifr_name = "eth0" };
-	char address[INET_ADDRSTRLEN];
-	unsigned int length = 0;
+	struct if_nameindex *all = if_nameindex();
+	bool found = false;
 
-	in = (struct sockaddr_in *)&request.ifr_addr;
-	in->sin_family = AF_INET;
-	if (sscanf(text, "%15[0-9.]/%u", address, &length) != 2 || length < 1 || length > 32 ||
-	    inet_pton(AF_INET, address, &in->sin_addr) != 1) {
+	for (struct if_nameindex *card = all; card && card->if_index && !found; card++) {
+		const uint8_t *own = (const uint8_t *)request->ifr_hwaddr.sa_data;
+		char text[18];
+
+		snprintf(request->ifr_name, sizeof(request->ifr_name), "%s", card->if_name);
+		if (ioctl(fd, SIOCGIFHWADDR, request))
+			continue;
+		snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", own[0], own[1], own[2], own[3], own[4],
+			 own[5]);
+		found = !strcmp(text, mac);
+	}
+	if (all)
+		if_freenameindex(all);
+	return found;
+}
+
+static void bring_up_one(int fd, const char *text)
+{
+	struct ifreq request = { .ifr_name = "eth0" };
+	struct sockaddr_in *in = (struct sockaddr_in *)&request.ifr_addr;
+	char address[INET_ADDRSTRLEN], mac[18];
+	unsigned int length = 0;
+	struct in_addr own;
+	int given = sscanf(text, "%15[0-9.]/%u@%17[0-9a-f:]", address, &length, mac);
+
+	if (given < 2 || length < 1 || length > 32 || inet_pton(AF_INET, address, &own) != 1) {
 		fprintf(stderr, "ticker: not an address: %s\n", text);
-	} else if (ioctl(fd, SIOCSIFADDR, &request)) {
-		fprintf(stderr, "ticker: eth0: %s\n", strerror(errno));
+	} else if (given == 3 && !find_card(fd, mac, &request)) {
+		fprintf(stderr, "ticker: no card %s\n", mac);
 	} else {
+		memset(in, 0, sizeof(*in));
+		in->sin_family = AF_INET;
+		in->sin_addr = own;
+		if (ioctl(fd, SIOCSIFADDR, &request)) {
+			fprintf(stderr, "ticker: %s: %s\n", request.ifr_name, strerror(errno));
+			return;
+		}
 		in->sin_addr.s_addr = htonl(~UINT32_C(0) << (32 - length));
 		ioctl(fd, SIOCSIFNETMASK, &request);
 		request.ifr_flags = IFF_UP;
 		ioctl(fd, SIOCSIFFLAGS, &request);
+	}
+}
+
+/* Linux answers for all its addresses on each card, if nobody tells it not to. */
+static void answer_for_own_address(void)
+{
+	int fd = open("/proc/sys/net/ipv4/conf/all/arp_ignore", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		fprintf(stderr, "ticker: arp_ignore: %s\n", strerror(errno));
+	close(fd);
+}
+
+void bring_up(const char *text)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (strchr(text, ','))
+		answer_for_own_address();
+	while (text) {
+		bring_up_one(fd, text);
+		text = strchr(text, ',');
+		if (text)
+			text++;
 	}
 	close(fd);
 }

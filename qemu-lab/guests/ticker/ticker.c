@@ -63,7 +63,7 @@ static void read_line(const char *path, char *line, size_t size)
 /* Value of "name=" on the kernel command line, up to the next blank; NULL when absent. */
 static const char *parameter(const char *cmdline, const char *name)
 {
-	static char value[64];
+	static char value[512];
 	const char *at = strstr(cmdline, name);
 
 	if (!at)

@@ -65,7 +65,7 @@ void make_region(struct region *region, size_t mib);
 void make_dirty(struct region *region, size_t mib_a_second, uint64_t period);
 void work(struct region *region);
 
-/* Give eth0 the address, "A.B.C.D/LEN". */
+/* Give eth0 the address, "A.B.C.D/LEN", or other cards theirs, "A.B.C.D/LEN@MAC,...". */
 void bring_up(const char *text);
 int open_card(const char *name);
 void take_frames(struct frames *frames);

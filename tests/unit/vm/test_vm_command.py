@@ -130,3 +130,11 @@ def test_machine_options_of_the_definition_win() -> None:
 def test_guest_command_line() -> None:
     assert guest_command_line(DEFINITION) == "console=ttyS0 quiet ticker.ip=10.77.1.1/16 ticker.region=8"
     assert guest_command_line(VmDefinition("vm0")) == "console=ttyS0 quiet"
+
+
+def test_each_of_several_cards_gets_its_own_address() -> None:
+    """A guest may count its cards otherwise than we do, so each is named."""
+    cards = (Card(address="10.77.5.1/24"), Card(), Card(address="10.77.6.1/24"))
+    made = VmDefinition("vm0", cards=cards).checked()
+    one, _, other = (card.mac for card in made.cards)
+    assert guest_command_line(made).endswith(f" ticker.ip=10.77.5.1/24@{one},10.77.6.1/24@{other}")
