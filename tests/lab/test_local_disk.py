@@ -35,17 +35,20 @@ def writes(cli: Cli, vm_in: str, disk_in: str, more: int) -> None:
     assert device.misplaced(gzip.decompress(base64.b64decode(kept))[device.BLOCK :], last) == []
 
 
-def test_a_file_of_the_machines_disk_goes_along(labs_factory: Labs) -> None:
+@pytest.mark.parametrize(
+    ("kind", "node"), [("disk", "/dev/vda"), ("disk-nvme", "/dev/nvme0n1")], ids=["virtio", "nvme"]
+)
+def test_a_file_of_the_machines_disk_goes_along(labs_factory: Labs, kind: str, node: str) -> None:
     """Proves that each write that a guest was told of is in the file on the machine's disk: in the root that
     has it, in the other one, after a restart of the agent, and after the old root has retired and the new
     one has mounted the disk; and that no other VM and no other server gets the file meanwhile."""
-    machine = labs_factory.fresh(machine="disk", vms=1)
+    machine = labs_factory.fresh(machine=kind, vms=1)
     cli = Cli(machine)
     run = ("--memory", "128M", "--append", "ticker.disk=vda", "--disk", SOURCE)
     cli.refused(
         3, "no root serves the disk", "vm", "run", "writer", "--memory", "128M", "--disk", "local:/mnt/none"
     )
-    setup = f"mkfs.ext4 -q /dev/vda && mount -t ext4 /dev/vda {FOLDER} && truncate -s {SIZE} '{FILE}'"
+    setup = f"mkfs.ext4 -q {node} && mount -t ext4 {node} {FOLDER} && truncate -s {SIZE} '{FILE}'"
     machine.run(["sh", "-c", setup])
     cli.ok("vm", "run", "writer", *run)
     writes(cli, "old", "old", 100)
