@@ -13,7 +13,7 @@ from multiroot.lab.lab import Lab
 from multiroot.net import namespace
 from multiroot.net.plan import GUEST_BRIDGE
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.timeout(1500)
 
 # Each card has a network of its own, so that the guest answers on the card that it was asked on.
 NETWORKS = ("10.77.5", "10.77.6")
