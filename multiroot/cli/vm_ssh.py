@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -13,13 +14,15 @@ import click
 from multiroot import proc
 from multiroot.cli.agent import lab_of_agent
 from multiroot.cli.commands import Command
-from multiroot.cli.output import say
+from multiroot.cli.output import clean, console, plain, say
 from multiroot.cli.vm_network import address_in, find_vm, tidy
+from multiroot.cli.vm_signs import Signs
 from multiroot.errors import BadRequestError, ConflictError, WaitTimeoutError
 from multiroot.rpc.status import translated
 
 SSH = 22
-WAIT_S = 60
+PATIENCE_S = 120  # several times the longest silence that was seen, see docs/disks.md
+_SILENT_S = 1.0  # from here on it is told what is waited for
 _ANSWER_S = 5.0  # for one try: a guest that has nobody at that address lets one wait
 _AGAIN_S = 0.5  # nobody tells of a server that starts in a guest
 # States in which no guest comes up by itself, and the command for each.
@@ -40,24 +43,27 @@ _GREETING = 255  # bytes of its first line, at most (RFC 4253, 4.2)
     help="The private key to log in with.",
 )
 @click.option(
-    "--wait",
-    "wait_s",
+    "--patience",
+    "patience_s",
     type=click.IntRange(0, 86400),
-    default=WAIT_S,
+    default=PATIENCE_S,
     show_default=True,
     metavar="SECONDS",
-    help="How long the guest may take until its SSH server answers.",
+    help="How long a guest that lets nobody in may show nothing new; 0: not at all.",
 )
-def ssh(name: str, words: tuple[str, ...], user: str, identity: Path | None, wait_s: int) -> None:
+def ssh(name: str, words: tuple[str, ...], user: str, identity: Path | None, patience_s: int) -> None:
     """Log in to the guest of the VM NAME with ssh(1), or run COMMAND there.
 
-    A guest that is still booting is waited for. The session goes on while the VM changes roots. Ends with the
-    exit code of ssh.
+    A guest that comes up is waited for, as long as its console says something new, or it gets an address. The
+    session goes on while the VM changes roots. Ends with the exit code of ssh.
     """
     if not proc.find("ssh"):
         raise BadRequestError("there is no ssh here", "apt-get install openssh-client")
     way = Way(name)
-    wait(way, wait_s)
+    if missing := way.missing():
+        signs = Signs(name)
+        with signs if patience_s else nullcontext():
+            wait(way, missing, patience_s, signs)
     proc.become([*way.argv, "-l", user, *(["-i", str(identity)] if identity else []), *words])
 
 
@@ -141,14 +147,63 @@ class Way:
         return argv, lambda: socket.create_connection((forwards.HOST, port), _ANSWER_S)
 
 
-def wait(way: Way, patience_s: float) -> None:
-    """Until the server answers; says what the guest lacks whenever that changes. Raises WaitTimeoutError."""
-    until = time.monotonic() + patience_s
-    told = ""
-    while missing := way.missing():
-        if time.monotonic() >= until:
-            raise WaitTimeoutError(f"{way.name} lets nobody in by SSH: {missing}", way.look)
-        if missing != told:
-            say(f"{way.name}: {missing}; waiting for it, Ctrl-C leaves", err=True)
-            told = missing
-        time.sleep(_AGAIN_S)
+def wait(
+    way: Way,
+    missing: str,
+    patience_s: float,
+    signs: Signs,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    pause_s: float = _AGAIN_S,
+) -> None:
+    """Until the server answers, as long as there are signs of the guest's coming up: its console says
+    something new, or it lacks something else than it has lacked so far, `missing` at first.
+
+    Says on stderr what it lacks, once that takes more than a moment. Raises WaitTimeoutError.
+    """
+    since = sign = clock()
+    lacked: set[str] = set()
+    with _shown(signs) as show:
+        while missing:
+            if missing not in lacked:
+                lacked.add(missing)
+                sign = clock()
+            if clock() - sign >= patience_s:
+                past = _past(signs) if patience_s else ""
+                raise WaitTimeoutError(f"{way.name} lets nobody in by SSH: {missing}{past}", way.look)
+            if clock() - since >= _SILENT_S:
+                show(f"{way.name}: {missing}; waiting for it, Ctrl-C leaves")
+            if signs.wait(pause_s):
+                sign = clock()
+            missing = way.missing()
+
+
+def _past(signs: Signs) -> str:
+    if signs.last:
+        return f"; its console has said nothing new since: {signs.last}"
+    return "; its console has said nothing meanwhile"
+
+
+@contextmanager
+def _shown(signs: Signs) -> Iterator[Callable[[str], None]]:
+    """To say what is waited for: on a terminal in one line that goes again, with what the guest said last;
+    else when it changes.
+    """
+    terminal = console(stderr=True)
+    told: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in told:
+            say(line, err=True)
+            told.add(line)
+
+    if not terminal.is_terminal:
+        yield tell
+        return
+    with terminal.status("") as status:
+
+        def update(line: str) -> None:
+            room = max(0, terminal.width - len(line) - 6)
+            status.update(f"{plain(line)}  [dim]{plain(clean(signs.last)[:room])}[/]")
+
+        yield update

@@ -47,7 +47,7 @@ def test_ways_to_a_guest_go_with_its_vm(cli: Cli) -> None:
         port = other.getsockname()[1]
         cli.fails(3, f"port {port} of this computer is in use", "vm", "forward", "web", f"{port}:{BOARD}")
     assert ways(cli) == []
-    cli.fails(4, f"nothing listens at port 22 of {ADDRESS}", "vm", "ssh", "web", "--wait", "0", "true")
+    cli.fails(4, f"nothing listens at port 22 of {ADDRESS}", "vm", "ssh", "web", "--patience", "0", "true")
     ssh = [(each, guest) for each, guest in ways(cli) if guest == 22]
     cli.ok("vm", "forward", "web", f"{port}:{BOARD}")
     cli.fails(3, f"leads to port {BOARD} of web already", "vm", "forward", "web", f"{port}:81")

@@ -41,7 +41,7 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("handoff prepare vm0", "handoff prepare vm0 --json", "handoff prepare --all --undo --to old"),
         ("PrepareHandoff",),
     ),
-    "vm ssh": (("vm ssh vm0 --wait 0",), ("Get",)),
+    "vm ssh": (("vm ssh vm0 --patience 0",), ("Get",)),
     "vm forward": (("vm forward vm0 80", "vm forward vm0 --json"), ("Get",)),
     "handoff cancel": (("handoff cancel vm0", "handoff cancel --json"), ("CancelHandoff",)),
     "root list": (("root list", "root list --json"), ("GetStatus",)),

@@ -20,6 +20,7 @@ from lab.test_lab_forwards import Slirp
 from multiroot import proc
 from multiroot.cli import vm, vm_network, vm_ssh
 from multiroot.cli.vm_network import address_in, parse_ports
+from multiroot.cli.vm_signs import Signs
 from multiroot.errors import BadRequestError, PeerLostError, WaitTimeoutError
 from multiroot.lab import forwards, state, trouble
 from multiroot.lab.state import LabState
@@ -235,9 +236,9 @@ def test_ssh_waits_for_a_guest_that_boots(
             return silent(way)
 
     monkeypatch.setattr(vm_ssh.Way, "_silence", silence)
-    monkeypatch.setattr(vm_ssh, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(vm_ssh, "_SILENT_S", 0)
     way = vm_ssh.Way("web")
-    vm_ssh.wait(way, 30)
+    vm_ssh.wait(way, way.missing(), 30, Signs("web"), pause_s=0.001)
     assert capsys.readouterr().err.splitlines() == [
         "web: it has asked for no address yet; waiting for it, Ctrl-C leaves",
         "web: nothing listens at port 22 of 10.77.3.15 yet; waiting for it, Ctrl-C leaves",
@@ -267,7 +268,7 @@ def test_ssh_asks_an_agent_again_that_does_not_answer_in_time(
     assert said == [late.message, late.message, "it has asked for no address yet"]
     assert "vm console web --history" in way.look
     with pytest.raises(WaitTimeoutError, match="nobody in by SSH: the agent did not answer in time") as over:
-        vm_ssh.wait(way, 0)
+        vm_ssh.wait(way, way.missing(), 0, Signs("web"))
     assert over.value.hint == "see to it"
 
 
@@ -319,7 +320,7 @@ def test_ssh_says_what_is_the_matter(
     says: str,
 ) -> None:
     answer(agent, vm)
-    done = run("vm", "ssh", "web", "--wait", "0")
+    done = run("vm", "ssh", "web", "--patience", "0")
     assert (done.code, done.out) == (code, "")
     assert says in done.err
     assert done.err.count("\n") == 1
