@@ -21,7 +21,7 @@ from multiroot.errors import BadRequestError, ConflictError, WaitTimeoutError
 from multiroot.rpc.status import translated
 
 SSH = 22
-PATIENCE_S = 120  # several times the longest silence that was seen, see docs/disks.md
+PATIENCE_S = 120  # many times the longest silence that was seen, see docs/vms.md
 _SILENT_S = 1.0  # from here on it is told what is waited for
 _ANSWER_S = 5.0  # for one try: a guest that has nobody at that address lets one wait
 _AGAIN_S = 0.5  # nobody tells of a server that starts in a guest
