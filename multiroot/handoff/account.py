@@ -8,21 +8,30 @@ from dataclasses import replace
 
 from multiroot.arena.layout import Owner
 from multiroot.phase_names import PhaseName
-from multiroot.phases import Phase
+from multiroot.phases import AttrValue, Phase
 from multiroot.rpc import phases as phase_messages
 from multiroot.rpc.v1 import common_pb2, coordinator_pb2, handoff_pb2
 from multiroot.vm.vmm import Saved
 
 
-def phases_of(name: str, side: str, messages: Iterable[common_pb2.Phase], saved: Saved) -> Iterator[Phase]:
-    """Those of the taker of VM `name`, as it told them, and the one in which we, `side`, saved."""
+def phases_of(
+    name: str, side: str, messages: Iterable[common_pb2.Phase], saved: Saved, sent_ns: int
+) -> Iterator[Phase]:
+    """Those of the taker of VM `name`, as it told them, and those that began with us, `side`. The last of the
+    state came from our VMM at `sent_ns`.
+
+    The taker loads while we save: what counts is what it still does when the last of the state has arrived.
+    """
+    attrs: dict[str, AttrValue] = {"vm": name}
+    # Our VMM says that all is saved when it has written the last of it, or a little later.
+    saved_ns = max(saved.stopped_ns, min(saved.saved_ns, sent_ns))
     for phase in map(phase_messages.from_proto, messages):
-        told = replace(phase, attrs={**phase.attrs, "vm": name})
-        yield _since(told, saved.saved_ns) if phase.name == PhaseName.LOAD_DEVICE_STATE else told
-    took_ns = saved.saved_ns - saved.stopped_ns
-    yield Phase(
-        PhaseName.SAVE_DEVICE_STATE, side, saved.stopped_ns, took_ns, blackout=True, attrs={"vm": name}
-    )
+        yield replace(phase, attrs={**phase.attrs, "vm": name})
+        if phase.name == PhaseName.LOAD_DEVICE_STATE:
+            way = max(0, phase.start_ns - saved_ns)
+            yield Phase(PhaseName.ON_THE_WAY, side, saved_ns, way, blackout=True, attrs=attrs)
+    took_ns = saved_ns - saved.stopped_ns
+    yield Phase(PhaseName.SAVE_DEVICE_STATE, side, saved.stopped_ns, took_ns, blackout=True, attrs=attrs)
 
 
 def result_of(name: str, answer: handoff_pb2.Taken, saved: Saved) -> coordinator_pb2.HandoffResult:
@@ -43,10 +52,3 @@ def result_without_answer(name: str, owner: Owner, saved: Saved) -> coordinator_
     return coordinator_pb2.HandoffResult(
         name=name, device_state_bytes=saved.sent_bytes, epoch=owner.epoch, stopped_ns=saved.stopped_ns
     )
-
-
-def _since(phase: Phase, start_ns: int) -> Phase:
-    """The taker loads while we save; what it still needs when all is saved is its own."""
-    end_ns = phase.end_ns or phase.start_ns
-    start_ns = min(start_ns, end_ns)
-    return replace(phase, start_ns=start_ns, duration_ns=end_ns - start_ns)

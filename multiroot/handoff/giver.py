@@ -117,7 +117,7 @@ class Attempt:
         self._stub = handoff_pb2_grpc.HandoffServiceStub(to.agent)
         self._taker = f"root {to.root}'s agent"
         self._outgoing: OutgoingState | None = None
-        self._late = LateTraffic(vm, to.root)
+        self._late = LateTraffic(vm, to.root, phases.side)
 
     @property
     def taken(self) -> asyncio.Event:
@@ -220,7 +220,7 @@ class Attempt:
             sock = await wire.connect(stream)
         except OSError as error:
             raise PeerLostError(f"{self._taker} does not answer on {stream.host}:{stream.port}") from error
-        self._outgoing = OutgoingState(sock, stream.key, self._vm.name, self._heard)
+        self._outgoing = OutgoingState(sock, stream.key, self._vm.name, self._phases.clock, self._heard)
         with self._outgoing.vmm_end as end:
             sock.sendall(await garbage(FailPoint.GIVER_WIRE, self._vm.name))
             end.sendall(await garbage(FailPoint.GIVER_STREAM, self._vm.name))
@@ -300,7 +300,10 @@ class Attempt:
         self, answer: handoff_pb2.Taken, settled: Settled, saved: Saved
     ) -> coordinator_pb2.HandoffResult:
         told = (*answer.phases, *settled.phases)
-        for phase in phases_of(self._vm.name, self._phases.side, told, saved):
+        assert self._outgoing
+        sent_ns = self._outgoing.last_ns
+        phases = phases_of(self._vm.name, self._phases.side, told, saved, sent_ns)
+        for phase in (*phases, *self._late.passed):
             self._phases.add(phase)
         with self._phases.phase(PhaseName.END_OLD_QEMU, vm=self._vm.name):
             await self._gone(self._vm.word.read())

@@ -111,4 +111,5 @@ class Blackout:
     resumed: Resumed
     stamps: dict[Step, int]
     switched_ns: int
+    told_ns: int  # when network and giver had been told; 0 if the guest is paused
     seen: Comparison | None

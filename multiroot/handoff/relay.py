@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from multiroot.handoff import wire
 from multiroot.handoff.frames import MAX_DATA, DamagedStateError, Opener, Sealer
+from multiroot.phases import Clock
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,10 @@ log = logging.getLogger(__name__)
 class Relay(ABC):
     """A thread between the wire and a VMM; `vmm_end` is for the VMM, and whoever gave it away closes it."""
 
-    def __init__(self, sock: socket.socket, vm: str) -> None:
+    def __init__(self, sock: socket.socket, vm: str, clock: Clock) -> None:
         """Takes `sock`, connected to the other agent and blocking."""
+        self.last_ns = 0  # when the last of the state was here, on `clock`
+        self._clock = clock
         self._wire = sock
         self._vmm, self.vmm_end = socket.socketpair()
         for end in (self._vmm, self.vmm_end):
@@ -52,18 +55,21 @@ class Relay(ABC):
 class OutgoingState(Relay):
     """The giver's half."""
 
-    def __init__(self, sock: socket.socket, key: bytes, vm: str, heard: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, key: bytes, vm: str, clock: Clock, heard: Callable[[], None]
+    ) -> None:
         """`heard` is called, in the thread, when the taker has hung up after all was sent. It has the VM
         then, or it never will.
         """
         self._heard = heard
         self._sealer = Sealer(key)
         self._buffer = memoryview(bytearray(MAX_DATA))
-        super().__init__(sock, vm)
+        super().__init__(sock, vm, clock)
 
     def _run(self) -> None:
         try:
             while size := self._vmm.recv_into(self._buffer):
+                self.last_ns = self._clock()
                 self._send(self._buffer[:size])
             # Our VMM has closed its end: that was all. Not so if it was us who closed it.
             if not self._closing:
@@ -93,13 +99,15 @@ class OutgoingState(Relay):
 class IncomingState(Relay):
     """The taker's half."""
 
-    def __init__(self, sock: socket.socket, key: bytes, vm: str, ended: Callable[[bool], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, key: bytes, vm: str, clock: Clock, ended: Callable[[bool], None]
+    ) -> None:
         """`ended` is told at the end whether all of the state was passed on, and was whole."""
         self._opener = Opener(key)
         self._tell_end = ended
         self._done = threading.Event()
         self._damage = ""
-        super().__init__(sock, vm)
+        super().__init__(sock, vm, clock)
 
     @property
     def ended(self) -> bool:
@@ -150,6 +158,8 @@ class IncomingState(Relay):
         if not size:
             self._opener.end()
         for data in self._opener.arrived(size):
+            # Before: from then on it is the VMM that has the time.
+            self.last_ns = self._clock()
             try:
                 self._vmm.sendall(data)
             except OSError:

@@ -52,8 +52,8 @@ class Takeover:
         await reach(FailPoint.TAKER_RESUMED, vm.name)
         phases = incoming.phases
         resumed_ns, before = end.resumed.resumed_ns, end.resumed.loaded_ns
-        # When loading began only the giver can tell: it wrote meanwhile.
-        phases.add(_span(PhaseName.LOAD_DEVICE_STATE, self._side, before, before, blackout=True))
+        arrived_ns = incoming.connected.result().last_ns
+        phases.add(_span(PhaseName.LOAD_DEVICE_STATE, self._side, arrived_ns, before, blackout=True))
         marks = {
             PhaseName.WAIT_FOR_COMPLETION: end.stamps[Step.HEARD],
             PhaseName.CHECK_STATE: end.stamps[Step.CHECKED],
@@ -66,6 +66,8 @@ class Takeover:
         for name, at in marks.items():
             phases.add(_span(name, self._side, before, at, blackout=True))
             before = at
+        if end.told_ns:
+            phases.add(_span(PhaseName.TELL_BRIDGE, self._side, resumed_ns, end.told_ns, blackout=False))
         settled = asyncio.create_task(self._settle_in(vm))
         return Taken(
             vm.owner.epoch, resumed_ns, settled, self._move(incoming, end.seen), list(phases.finished)
@@ -85,15 +87,17 @@ class Takeover:
         seen = self._switch(incoming)
         switched = self._host.clock()
         reach_in_thread(FailPoint.TAKER_OWNED, vm.name)
+        told = 0
         if vm.paused:
             resumed = vm.vmm.stay_loaded()
         else:
             self._take(incoming, Step.GONE)
             incoming.runs_here()
+            told = self._host.clock()
             resumed = vm.vmm.resume_loaded()
         # At once: from here on what this agent does is to be no reason for the guest to wait.
         vm.hurry(False)
-        return Blackout(resumed, switch.stamps(), switched, seen)
+        return Blackout(resumed, switch.stamps(), switched, told, seen)
 
     def _take(self, incoming: Incoming, until: Step) -> None:
         """Bring the VM's switch to a step. Raises CommandError when the VMM does not accept the state or does

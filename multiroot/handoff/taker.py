@@ -314,7 +314,11 @@ class Taker:
         finally:
             stream.close()
         state = IncomingState(
-            sock, stream.endpoint.key, vm.name, lambda whole: switch.state_ended(whole=whole)
+            sock,
+            stream.endpoint.key,
+            vm.name,
+            self._host.clock,
+            lambda whole: switch.state_ended(whole=whole),
         )
         try:
             with state.vmm_end as end:

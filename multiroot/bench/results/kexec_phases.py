@@ -26,7 +26,7 @@ ROWS = (
     (KexecPhase.KERNEL_STARTUP, (PhaseName.KERNEL_STARTUP,), OVERLAPPED),
     (KexecPhase.USERLAND_STARTUP, (PhaseName.USERLAND_STARTUP,), OVERLAPPED),
     (KexecPhase.QEMU_STARTUP, (PhaseName.START_WAITING_QEMU,), OVERLAPPED),
-    (KexecPhase.VM_RESTORE, (PhaseName.LOAD_DEVICE_STATE,), INSIDE),
+    (KexecPhase.VM_RESTORE, (PhaseName.ON_THE_WAY, PhaseName.LOAD_DEVICE_STATE), INSIDE),
     (KexecPhase.VM_RESUME, (PhaseName.COMMIT, PhaseName.RESUME), INSIDE),
 )
 

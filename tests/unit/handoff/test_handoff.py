@@ -103,12 +103,20 @@ async def test_phases_of_both_roots_come_back(roots: Roots) -> None:
     blackout = {key for key, phase in sides.items() if phase.blackout}
     assert blackout == {
         ("root 1", "save device state"),
+        ("root 1", "device state on its way"),
         ("root 2", "load device state"),
         ("root 2", "wait for the completion event"),
         ("root 2", "check device state"),
         ("root 2", "commit"),
         ("root 2", "resume"),
     }
+    saving, way = sides["root 1", "save device state"], sides["root 1", "device state on its way"]
+    loading, told = (
+        sides["root 2", "load device state"],
+        sides["root 2", "tell the bridge where the guest is"],
+    )
+    assert (saving.end_ns, way.end_ns) == (way.start_ns, loading.start_ns)
+    assert told.start_ns == sides["root 2", "resume"].end_ns
 
 
 async def test_the_memory_map_goes_ahead(roots: Roots) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
-from multiroot.handoff.frames import KEY_SIZE
-from multiroot.handoff.relay import OutgoingState
+from multiroot.handoff.frames import KEY_SIZE, Sealer
+from multiroot.handoff.relay import IncomingState, OutgoingState
 
 
 def outgoing() -> tuple[OutgoingState, socket.socket, threading.Event]:
     ours, takers = socket.socketpair()
     heard = threading.Event()
-    return OutgoingState(ours, bytes(KEY_SIZE), "vm0", heard.set), takers, heard
+    return OutgoingState(ours, bytes(KEY_SIZE), "vm0", time.monotonic_ns, heard.set), takers, heard
 
 
 def all_of(sock: socket.socket) -> bytes:
@@ -50,3 +51,35 @@ def test_it_hears_nothing_once_it_is_closed() -> None:
         all_of(taker)
         state.close()
         assert not heard.is_set()
+
+
+def test_it_notes_when_the_last_of_the_state_came() -> None:
+    ours, taker = socket.socketpair()
+    moments = iter((7, 11, 13))
+    state = OutgoingState(ours, bytes(KEY_SIZE), "vm0", lambda: next(moments), lambda: None)
+    with taker:
+        for data in (b"first", b"last"):
+            state.vmm_end.sendall(data)
+            while data not in taker.recv(1 << 16):
+                pass
+        state.vmm_end.close()
+        all_of(taker)
+    state.close()
+    assert state.last_ns == 11
+
+
+def test_the_other_end_notes_when_it_passed_the_last_on() -> None:
+    ours, givers = socket.socketpair()
+    key = bytes(KEY_SIZE)
+    moments = iter((7, 11, 13))
+    ended = threading.Event()
+    state = IncomingState(ours, key, "vm0", lambda: next(moments), lambda whole: ended.set())
+    seal = Sealer(key).seal
+    with givers:
+        for data in (b"first", b"last"):
+            givers.sendall(seal(memoryview(data)) + data)
+            assert state.vmm_end.recv(1 << 16) == data
+        givers.sendall(seal(memoryview(b"")))
+        assert ended.wait(10)
+    state.close()
+    assert state.last_ns == 11
