@@ -146,6 +146,19 @@ class GuestDisk:
 
 
 @dataclass(frozen=True)
+class Exits:
+    """What KVM's tracepoints tell of a virtual CPU's exits.
+
+    `events` are the tracepoints to switch on, as folders of tracefs; not every kernel has all of them.
+    `about` takes an event's name and what it says: what the exit was for in which it came, "" if it does not
+    tell.
+    """
+
+    events: tuple[str, ...]
+    about: Callable[[str, str], str]
+
+
+@dataclass(frozen=True)
 class Arch:
     """One architecture.
 
@@ -164,3 +177,4 @@ class Arch:
     memory: Memory
     lab: LabMachine
     disk: GuestDisk
+    exits: Exits

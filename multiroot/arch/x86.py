@@ -7,10 +7,10 @@ import re
 import struct
 from collections.abc import Iterator
 
-from multiroot.arch.arch import Arch, Cpus, GuestDisk, KernelFile, LabMachine, Memory
+from multiroot.arch.arch import Arch, Cpus, Exits, GuestDisk, KernelFile, LabMachine, Memory
 from multiroot.errors import BadRequestError
 from multiroot.ranges import Range
-from multiroot.units import GIB, HUGE_PAGE, KIB, PAGE
+from multiroot.units import GIB, HUGE_PAGE, KIB, PAGE, format_size
 
 # Below 1 MiB: the code of parked CPUs is in it, and CPUs wake up in real mode.
 LEDGER = Range(64 * KIB, 64 * KIB)
@@ -118,6 +118,41 @@ NEWER_FEATURES = frozenset(
     }
 )
 
+# What registers of the local APIC are for, by their names in kvm_trace_symbol_apic (arch/x86/kvm/trace.h),
+# and MSRs by their numbers: Intel SDM vol. 3, 12.5.4.1 (the deadline) and table 12-6 (x2APIC).
+TIMER, END_OF_INTERRUPT, IPI = "restart of the timer", "end of an interrupt", "IPI"
+APIC_REGISTERS = {
+    **dict.fromkeys(("APIC_TMICT", "APIC_LVTT", "APIC_TDCR"), TIMER),
+    "APIC_EOI": END_OF_INTERRUPT,
+    **dict.fromkeys(("APIC_ICR", "APIC_ICR2", "APIC_SELF_IPI"), IPI),
+}
+MSRS = {
+    **dict.fromkeys((0x6E0, 0x832, 0x838, 0x83E), TIMER),
+    0x80B: END_OF_INTERRUPT,
+    **dict.fromkeys((0x830, 0x83F), IPI),
+}
+PAGE_SIZES = (PAGE, HUGE_PAGE, GIB)
+_MSR = re.compile(r"msr_(read|write) ([0-9a-f]+) =")
+_REGISTER = re.compile(r"apic_(read|write) (\S+) =")
+_PORT = re.compile(r"at (0x[0-9a-f]+) ")
+_LEVEL = re.compile(r"level (\d)")
+
+
+def exit_about(event: str, said: str) -> str:
+    """What an exit was for by a tracepoint of KVM (arch/x86/kvm/trace.h, mmu/mmutrace.h)."""
+    if event == "kvm_msr" and (found := _MSR.search(said)):
+        wrote = found[1] == "write" and MSRS.get(int(found[2], 16))
+        return wrote or f"MSR {found[2]}"
+    if event == "kvm_apic" and (found := _REGISTER.search(said)):
+        wrote = found[1] == "write" and APIC_REGISTERS.get(found[2])
+        return wrote or f"APIC {found[2].removeprefix('APIC_')}"
+    if event == "kvm_pio" and (found := _PORT.search(said)):
+        return f"port {found[1]}"
+    if (found := _LEVEL.search(said)) and 0 < int(found[1]) <= len(PAGE_SIZES):
+        return f"a page of {format_size(PAGE_SIZES[int(found[1]) - 1])} mapped"
+    return ""
+
+
 X86 = Arch(
     name="x86",
     machine="x86_64",
@@ -157,7 +192,7 @@ X86 = Arch(
         defaults="x86_64_defconfig",
     ),
     memory=Memory(
-        page_sizes=(PAGE, HUGE_PAGE, GIB),
+        page_sizes=PAGE_SIZES,
         address_limit=1 << 47,  # what 4-level page tables reach in the lower half
         ledger=LEDGER,
         low_windows=tuple(Range(base, 0x20000) for base in (0x20000, 0x40000, 0x60000)),
@@ -193,5 +228,15 @@ X86 = Arch(
         grub_efi="x86_64-efi",
         efi_file="EFI/BOOT/BOOTX64.EFI",
         root_type="4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709",
+    ),
+    exits=Exits(
+        events=(
+            "kvm/kvm_msr",
+            "kvm/kvm_apic",
+            "kvm/kvm_pio",
+            "kvmmmu/kvm_mmu_spte_requested",
+            "kvmmmu/kvm_mmu_set_spte",
+        ),
+        about=exit_about,
     ),
 )

@@ -17,12 +17,12 @@ from multiroot.bench.first_handoff import Launched, Updated
 from multiroot.bench.in_root import cpr
 from multiroot.bench.kexec_pmem import KexecPmem
 from multiroot.bench.lab_machine import lab_machine
-from multiroot.bench.names import CLOCKS, CPR, HANDOFF, KEXEC, OF_ITS_OWN, OURS, SAME_KERNEL
+from multiroot.bench.names import CLOCKS, CPR, HANDOFF, IN_PLACE, KEXEC, OF_ITS_OWN, OURS, SAME_KERNEL
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read, variant_name
 from multiroot.bench.same_kernel import SameKernel, SameKernelVm
-from multiroot.bench.traced import Traced
+from multiroot.bench.traced import Traced, TracedInPlace
 from multiroot.demo.debian_disks import IMAGE, pmem
 from multiroot.errors import BadRequestError
 from multiroot.lab import disk_image
@@ -74,7 +74,7 @@ class Options:
     dirty: int = 0
     tick: int = workload.PERIOD_MS
     fresh: int = 0  # so many new roots get a first handoff and later ones; nothing else is measured then
-    traced: bool = True  # one more handoff of ours in each round, with tracepoints on
+    traced: bool = True  # one more handoff of ours and of in-place in each round, with tracepoints on
 
     def checked(self) -> Options:
         """Raises BadRequestError for what makes no sense."""
@@ -235,10 +235,12 @@ def make(
         if OURS in options.contenders:
             definitions = definitions_of(options, kind, number, disks)
             made.append(MultiRoot(variant_name(OURS, kind.label), pool, definitions))
-            if options.traced and number == 1:
-                made.append(Traced(machine, agents, pool, definitions[:1]))
+            if options.traced:
+                made.append(Traced(machine, agents, pool, definitions[:1], kind.label))
         shared = SameKernelVm(machine, name=f"baseline{number}", **with_disk(fields, kind, disks))
         made += [SameKernel(way, shared, kind.label) for way in SAME_KERNEL if way in options.contenders]
+        if options.traced and IN_PLACE in options.contenders:
+            made.append(TracedInPlace(machine, agents, shared, kind.label))
         for way in OF_ITS_OWN:
             if way in options.contenders:
                 words = [kind.machine, *([cpr.MACHINE_OPTION] if way in CPR else [])]

@@ -4,7 +4,14 @@
 from __future__ import annotations
 
 OURS = "multi-root"
-TRACED = "multi-root (traced)"  # handoffs with tracepoints on, which are not compared
+
+
+def traced(contender: str) -> str:
+    """The contender's handoffs with tracepoints on, which are not compared."""
+    return f"{contender} (traced)"
+
+
+TRACED = traced(OURS)
 FIRST = "first of an update"  # into a root that has just started and has had the canary
 COLD = "first of a launch"  # into one that has had no VM at all
 LATER = "later"  # into one that has taken VMs before

@@ -12,6 +12,7 @@ from multiroot.bench.workload import BOOT_TIMEOUT_S
 from multiroot.errors import CommandError
 from multiroot.lab.execution import Conversation
 from multiroot.lab.lab import Lab
+from multiroot.phases import Phase
 
 ANSWER_TIMEOUT_S = 300.0
 
@@ -61,6 +62,7 @@ class SameKernel:
 
     def __init__(self, way: str, vm: SameKernelVm, kind: str = "") -> None:
         self.name = variant_name(way, kind)
+        self.seen_ns: list[int] = []  # when the last ticks were seen, ns on the machine-wide clock
         self._way = way
         self._vm = vm
 
@@ -70,14 +72,24 @@ class SameKernel:
     def sample(self) -> list[Sample]:
         self._vm.ask("go")
         try:
-            measured = self._vm.ask("sample", way=self._way)
+            sample = self.measure()
         except CommandError:
             # Why it failed is what counts, also when that was the end of its QEMU.
             with suppress(CommandError):
                 self._vm.ask("pause")
             raise
         self._vm.ask("pause")
-        return [Sample(self.name, 0, measured)]
+        return [sample]
+
+    def measure(self) -> Sample:
+        """Of the VM that runs."""
+        measured = self._vm.ask("sample", way=self._way)
+        self.seen_ns = measured.pop("seen_ns")
+        phases = [
+            Phase(name, "", start_ns, length, blackout=True)
+            for name, start_ns, length in measured.pop("phases")
+        ]
+        return Sample(self.name, 0, measured, tuple(phases))
 
     def close(self) -> None:
         self._vm.close()

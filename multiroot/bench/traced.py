@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Handoffs with tracepoints on: those of both roots' modules, and those of KVM and the scheduler.
-
-Kernel: Documentation/trace/ftrace.rst, trace_clock; csrc/kmod/core/trace.h.
-"""
+"""Handoffs with tracepoints on: ours, and in-place's. They are not compared with others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from multiroot import arch
-from multiroot.bench.names import TRACED
+from multiroot.bench.names import IN_PLACE, TRACED, traced
 from multiroot.bench.ours import MultiRoot, Pool
-from multiroot.bench.results import guest_gap, module_events, qemu_calls, vcpu_events
-from multiroot.bench.results.samples import Sample
-from multiroot.errors import CommandError
+from multiroot.bench.results import guest_gap
+from multiroot.bench.results.samples import Sample, variant_name
+from multiroot.bench.same_kernel import SameKernel, SameKernelVm
+from multiroot.bench.tracer import Tracer
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
 from multiroot.phases import Phase
@@ -23,68 +20,68 @@ from multiroot.rpc.v1 import vm_pb2
 
 ROOTS = ("old", "new")
 
-_TRACING = "cd /sys/kernel/tracing"
-# A kernel without FTRACE_SYSCALLS lacks the last of these.
-_EVENTS = ("multiroot", *vcpu_events.EVENTS, *qemu_calls.EVENTS)
-_FILTERS = vcpu_events.FILTERS | qemu_calls.FILTERS
-
-
-def _set(events: str, file: str, value: str) -> str:
-    command = f"echo {value} >events/{events}/{file}"
-    return f"{{ ! test -e events/{events} || {command}; }}" if events in qemu_calls.EVENTS else command
-
-
-_START = " && ".join((
-    f"echo {arch.current().trace_clock} >trace_clock",
-    "echo 4096 >buffer_size_kb",
-    "echo >trace",
-    *(_set(each, "filter", f"'{which}'") for each, which in _FILTERS.items()),
-    *(_set(each, "enable", "1") for each in _EVENTS),
-))  # fmt: skip
-_TAKE = " && ".join((*(_set(each, "enable", "0") for each in _EVENTS), "cat trace"))
-
 
 class Traced(MultiRoot):
-    """Handoffs with the tracepoints on, which are not compared with others."""
+    """Our handoffs of one `kind` of VM."""
 
     def __init__(
-        self, lab: Lab, agents: Agents, pool: Pool, definitions: Sequence[vm_pb2.VmDefinition]
+        self,
+        lab: Lab,
+        agents: Agents,
+        pool: Pool,
+        definitions: Sequence[vm_pb2.VmDefinition],
+        kind: str = "",
     ) -> None:
-        super().__init__(TRACED, pool, definitions)
-        self._lab = lab
+        super().__init__(variant_name(TRACED, kind), pool, definitions)
+        self._tracer = Tracer(lab, agents, ROOTS)
         self._agents = agents
-        self._name = definitions[0].name
+        self._vm = definitions[0].name
 
     def sample(self) -> list[Sample]:
         self.wake()
         try:
-            for root in ROOTS:
-                self._trace(root, _START)
+            self._tracer.start()
             sample = self.hand_over()[-1]
-            stretches = self._stretches(sample.phases)
+            seen = stretches(self._agents, self._vm, self.where, sample.phases)
         finally:
-            # Also after a failure: the samples of others are not to be traced.
-            taken = {root: self._trace(root, _TAKE) for root in ROOTS}
+            taken = self._tracer.take()
         self.rest()
-        marks: list[Phase] = []
-        for root, text in taken.items():
-            status = self._agents.status(root)
-            events = module_events.parse(text, status.root, status.tsc_khz)
-            marks += module_events.near(events, sample.phases)
-            for stretch in stretches:
-                if stretch.giver == (root != self.where):
-                    marks += guest_gap.told(stretch, text, status.root, status.tsc_khz)
-        values = {"traced_blackout_ns": sample.values["blackout_ns"]}
-        return [replace(sample, values=values, phases=(*sample.phases, *marks))]
+        marks = self._tracer.marks(taken, sample.phases, seen, OTHER[self.where])
+        return [told(sample, sample.phases, marks)]
 
-    def _stretches(self, phases: Sequence[Phase]) -> list[guest_gap.Stretch]:
-        stopped = min(phase.start_ns for phase in phases if phase.blackout)
-        resumed = max(phase.end_ns or 0 for phase in phases if phase.blackout)
-        seen = [self._agents.ticks(self._name, root).seen_ns for root in (OTHER[self.where], self.where)]
-        return guest_gap.stretches([*seen[0], *seen[1]], stopped, resumed)
 
-    def _trace(self, root: str, command: str) -> str:
-        done = self._lab.run(["sh", "-c", f"{_TRACING} && {command}"], root=root)
-        if done.returncode:
-            raise CommandError(f"cannot trace in the {root} root: {done.stderr.strip()}")
-        return done.stdout
+class TracedInPlace(SameKernel):
+    """In-place's: both QEMUs are in the old root."""
+
+    def __init__(self, lab: Lab, agents: Agents, vm: SameKernelVm, kind: str = "") -> None:
+        super().__init__(IN_PLACE, vm, kind)
+        self.name = variant_name(traced(IN_PLACE), kind)
+        self._tracer = Tracer(lab, agents, ("old",))
+
+    def measure(self) -> Sample:
+        try:
+            self._tracer.start()
+            sample = super().measure()
+        finally:
+            taken = self._tracer.take()
+        stopped, resumed = _blackout(sample.phases)
+        seen = guest_gap.stretches(self.seen_ns, stopped, resumed)
+        return told(sample, sample.phases, self._tracer.marks(taken, sample.phases, seen, "old"))
+
+
+def stretches(agents: Agents, vm: str, there: str, phases: Sequence[Phase]) -> list[guest_gap.Stretch]:
+    """What is looked into of a handoff to the root `there`."""
+    seen = [agents.ticks(vm, root).seen_ns for root in (OTHER[there], there)]
+    return guest_gap.stretches([*seen[0], *seen[1]], *_blackout(phases))
+
+
+def told(sample: Sample, phases: Sequence[Phase], marks: Sequence[Phase]) -> Sample:
+    """As a sample that no other is compared with."""
+    values = {"traced_blackout_ns": sample.values["blackout_ns"]}
+    return replace(sample, values=values, phases=(*phases, *marks))
+
+
+def _blackout(phases: Sequence[Phase]) -> tuple[int, int]:
+    inside = [phase for phase in phases if phase.blackout]
+    stopped = min((phase.start_ns for phase in inside), default=0)
+    return stopped, max((phase.end_ns or 0 for phase in inside), default=0)

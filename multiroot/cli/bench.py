@@ -115,7 +115,7 @@ def handoff(
     ).checked()
     folder = out or results_folder("handoff")
     run = watched(lambda phases: work.run(options, folder, phases))
-    view = View("blackout_ns", names.IN_PLACE, names.OURS, OUR_METRICS, owners=(names.OURS,))
+    view = View("blackout_ns", names.IN_PLACE, names.OURS, OUR_METRICS, owners=(names.OURS, names.IN_PLACE))
     if options.fresh:
         view = View(
             "blackout_ns",

@@ -108,7 +108,7 @@ def watched(work: Callable[[Phases], Run]) -> Run:
 
 def show(run: Run, view: View, folder: Path, as_json: bool) -> None:
     """Leave a summary and a report in `folder`; print tables, or data."""
-    from multiroot.bench.results import guest_gap, html_report, kexec_phases, render
+    from multiroot.bench.results import html_report, inside, kexec_phases, render
 
     data = render.to_json(run, view)
     (folder / "summary.json").write_text(json.dumps(data, indent=2) + "\n")
@@ -123,11 +123,8 @@ def show(run: Run, view: View, folder: Path, as_json: bool) -> None:
     if run.values(names.KEXEC, "total_ns"):
         rows = kexec_phases.table(run, names.KEXEC, view.ours, names.NEW_ROOT)
         print_table(*render.kexec_table(rows), title="The ten phases of kexec + PMEM (the LPC 2021 method)")
-    parts = render.owners_table(run, view.owners)
-    if parts[1]:
-        print_table(*parts, title="Who owns the blackout")
-    if owners := guest_gap.rows(run.samples):
-        print_table(*render.gap_table(owners), title="The guest's gap: what its virtual CPU did")
+    for told in inside.tables(run, view):
+        print_table(*told.table, title=told.title)
     out = console()
     if clocks := render.clocks(run):
         out.print(f"  {plain(clocks)}")

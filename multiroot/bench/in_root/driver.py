@@ -29,6 +29,7 @@ from multiroot.bench.workload import enough_ticks
 from multiroot.device.handle import Device
 from multiroot.errors import BadRequestError, CommandError, MultirootError
 from multiroot.net.network import RootNetwork
+from multiroot.phase_names import PhaseName
 from multiroot.vm import ticks
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.disk import Disk, name_of
@@ -36,6 +37,7 @@ from multiroot.vm.history import read_history
 from multiroot.vm.host import Host
 from multiroot.vm.instance import Instance, VmState
 from multiroot.vm.pmem import Pmem
+from multiroot.vm.qemu import own_trace
 from multiroot.vm.qemu.qmp import Event, Events
 from multiroot.vm.qemu.vmm import QemuFactory
 from multiroot.vm.stream import wait_for_ticks
@@ -46,6 +48,7 @@ UNLIMITED = 100 << 30  # bytes/s
 DOWNTIME_LIMIT_MS = 300  # QEMU's own default
 TUNED_DOWNTIME_LIMIT_MS = 50  # of who wants a short blackout and has the time to wait for it
 CONVERGE_TIMEOUT_S = 60.0
+KEPT_TICKS = 200  # that an answer has
 
 # Ways in which RAM travels too, and so needs room of its own on the other side.
 COPYING = ("pre-copy", "multifd", "stop-and-copy")
@@ -67,6 +70,7 @@ class Bench:
         self._vm: BaselineVm | None = None
         self._spare: Entry | None = None
         self._count = 0
+        self._saved_ns = 0  # when the source had saved all, 0 if that is not told
 
     async def start(
         self, disks: Sequence[dict[str, Any]] = (), node: str = "", way: str = "", **fields: Any
@@ -107,8 +111,13 @@ class Bench:
         return {}
 
     async def sample(self, way: str) -> dict[str, Any]:
-        """Take the VM to another QEMU; what it cost."""
+        """Take the VM to another QEMU; what it cost.
+
+        `phases` are those of the blackout, as far as they are told apart: name, start and length in ns.
+        `seen_ns` tells when the last ticks were seen.
+        """
         source = self._current()
+        self._saved_ns = 0
         started = self._host.clock()
         if isinstance(source, cpr_exec.CprExecVm):
             before = await self._ticks(source, 0)
@@ -126,7 +135,19 @@ class Bench:
             "sent_bytes": ram["transferred"],
             "missing_ticks": len(judged.missing) if judged else -1,
             "bad_bytes": judged.bad_bytes if judged else -1,
+            "phases": self._phases(stopped.at_ns, resumed.at_ns),
+            "seen_ns": [tick.seen_ns for tick in joined.ticks[-KEPT_TICKS:]],
         }
+
+    def _phases(self, stopped_ns: int, resumed_ns: int) -> list[tuple[str, int, int]]:
+        """Loading is what the target still does when the source has saved all."""
+        saved_ns = self._saved_ns
+        if not stopped_ns <= saved_ns <= resumed_ns:
+            return []
+        return [
+            (PhaseName.SAVE_DEVICE_STATE, stopped_ns, saved_ns - stopped_ns),
+            (PhaseName.LOAD_DEVICE_STATE, saved_ns, resumed_ns - saved_ns),
+        ]
 
     async def _to_another(
         self, way: str, source: BaselineVm
@@ -179,6 +200,7 @@ class Bench:
         stop_first = way == "stop-and-copy"
         uri = _listen(target) if way == "multifd" else await _connect(source, target)
         await target.qmp.execute("migrate-incoming", uri=uri)
+        await source.qemu.trace.begin(own_trace.SAVE)
         with (
             source.qmp.watch("STOP", "MIGRATION") as sent,
             target.qmp.watch("MIGRATION", "RESUME") as came,
@@ -193,7 +215,7 @@ class Bench:
                 await _completed(came)
                 await target.qmp.execute("cont")
             resumed = await _event(came, "RESUME")
-            await _completed(sent)
+            self._saved_ns = (await _completed(sent)).at_ns
         return stopped, resumed, await source.qmp.execute("query-migrate")
 
     async def _through_a_file(
@@ -310,10 +332,11 @@ async def _event(events: Events, name: str) -> Event:
     return event
 
 
-async def _completed(events: Events) -> None:
+async def _completed(events: Events) -> Event:
     event = await events.until("completed", "failed")
     if event.data["status"] == "failed":
         raise CommandError("QEMU's migration failed")
+    return event
 
 
 async def serve() -> None:

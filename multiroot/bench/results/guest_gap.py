@@ -6,10 +6,11 @@ until its first, and what it usually does for one tick. Pure.
 from __future__ import annotations
 
 import statistics
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from multiroot import arch
 from multiroot.bench.results import vcpu_events
 from multiroot.bench.results.samples import Sample
 from multiroot.phases import Phase
@@ -57,20 +58,21 @@ def stretches(ticks_ns: Sequence[int], stopped_ns: int, resumed_ns: int) -> list
 
 def told(stretch: Stretch, trace: str, root: int, khz: int) -> list[Phase]:
     """What the virtual CPU did in that time by a root's trace, as phases that `rows` understands."""
-    found = vcpu_events.parse(trace, khz, stretch.start_ns, stretch.end_ns)
+    found = vcpu_events.parse(trace, khz, stretch.start_ns, stretch.end_ns, arch.current().exits)
     return [
-        Phase(doing, f"{vcpu_events.SIDE}, root {root}", start, length,
-              attrs={"stretch": stretch.name, "ticks": stretch.ticks})
-        for doing, start, length in found
+        Phase(part.doing, f"{vcpu_events.SIDE}, root {root}", part.start_ns, part.length,
+              attrs={"stretch": stretch.name, "ticks": stretch.ticks, "exits": part.exits})
+        for part in found
     ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Row:
-    """ns that one owner has of each of the stretches in `NAMES`, for one tick."""
+    """ns that one owner has of each of the stretches in `NAMES`, for one tick, and by how many exits."""
 
     owner: str
     ns: tuple[float, ...]
+    exits: tuple[float, ...] = (0.0,) * len(NAMES)
 
 
 def rows(samples: Sequence[Sample]) -> list[Row]:
@@ -83,7 +85,11 @@ def rows(samples: Sequence[Sample]) -> list[Row]:
         return []
     owners = {owner for shares in each for _, owner in shares}
     found = [
-        Row(owner, tuple(statistics.fmean(shares[name, owner] for shares in each) for name in NAMES))
+        Row(
+            owner,
+            tuple(statistics.fmean(shares[name, owner].ns for shares in each) for name in NAMES),
+            tuple(statistics.fmean(shares[name, owner].exits for shares in each) for name in NAMES),
+        )
         for owner in owners
     ]
     shown = [row for row in found if max(row.ns) >= SMALL_NS]
@@ -92,15 +98,29 @@ def rows(samples: Sequence[Sample]) -> list[Row]:
     return [*shown, *([_sum(OTHER, small)] if small else []), _sum("all", found)]
 
 
-def _shares(phases: Sequence[Phase]) -> Counter[tuple[str, str]]:
-    """ns by stretch and owner, for one tick."""
-    taken: Counter[tuple[str, str]] = Counter()
+@dataclass
+class _Share:
+    """Of one owner in one stretch, for one tick."""
+
+    ns: float = 0.0
+    exits: float = 0.0
+
+
+def _shares(phases: Sequence[Phase]) -> defaultdict[tuple[str, str], _Share]:
+    """By stretch and owner."""
+    taken: defaultdict[tuple[str, str], _Share] = defaultdict(_Share)
     for phase in phases:
         if "stretch" in phase.attrs:
             ticks = int(phase.attrs["ticks"])
-            taken[str(phase.attrs["stretch"]), phase.name] += (phase.duration_ns or 0) // ticks
+            share = taken[str(phase.attrs["stretch"]), phase.name]
+            share.ns += (phase.duration_ns or 0) // ticks
+            # Samples of earlier versions do not tell.
+            share.exits += int(phase.attrs.get("exits", 0)) / ticks
     return taken
 
 
 def _sum(owner: str, rows: Sequence[Row]) -> Row:
-    return Row(owner, tuple(sum(column) for column in zip(*(row.ns for row in rows), strict=True)))
+    def total(columns: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+        return tuple(sum(column) for column in zip(*columns, strict=True))
+
+    return Row(owner, total([row.ns for row in rows]), total([row.exits for row in rows]))

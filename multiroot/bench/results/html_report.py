@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from multiroot.bench.names import KEXEC, NEW_ROOT, TRACED
-from multiroot.bench.results import guest_gap, kexec_phases, plots, render, trace
+from multiroot.bench.results import inside, kexec_phases, plots, render, trace
 from multiroot.bench.results.samples import Run, Sample
 from multiroot.bench.results.summary import noise
 from multiroot.bench.results.view import View
@@ -45,7 +45,7 @@ def write(run: Run, view: View, folder: Path) -> Path:
             plots.save(plots.kexec_phases(rows), folder, "kexec-phases"),
         ]
         parts.append(_table(render.kexec_table(rows)))
-    traced = typical(run, TRACED, "traced_blackout_ns")
+    traced = typical(run, run.any_kind(TRACED), "traced_blackout_ns")
     sample = traced or typical(run, run.any_kind(view.ours), metric)
     if sample and trace.blackout_parts(sample.phases):
         (folder / "trace.json").write_text(json.dumps(trace.chrome(sample.phases)))
@@ -56,12 +56,8 @@ def write(run: Run, view: View, folder: Path) -> Path:
         which = "One with tracepoints on" if traced else "The sample nearest to the median"
         parts.append(f"<p>{which}; trace.json beside this file has all of its phases.</p>")
         parts.append(f"<p>One clock: {escape(render.clocks(run))}.</p>" if render.clocks(run) else "")
-    parted = render.owners_table(run, view.owners)
-    if parted[1]:
-        parts += ["<h2>Who owns the blackout</h2>", _table(parted)]
-    if owners := guest_gap.rows(run.samples):
-        parts += ["<h2>The guest's gap from the inside</h2>", f"<p>{escape(render.GAP_NOTE)}</p>"]
-        parts.append(_table(render.gap_table(owners)))
+    for told in inside.tables(run, view):
+        parts += [f"<h2>{escape(told.title)}</h2>", f"<p>{escape(told.note)}</p>", _table(told.table)]
     page = folder / "report.html"
     body = "\n".join(parts)
     page.write_text(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from multiroot.bench.results import guest_gap, trace
+from multiroot.bench.results import trace
 from multiroot.bench.results.kexec_phases import Row
 from multiroot.bench.results.samples import Run
 from multiroot.bench.results.summary import Ratio, noise, ratio, summarise
@@ -99,19 +99,6 @@ def kexec_table(rows: Sequence[Row]) -> Table:
 
     body: list[tuple[str, ...]] = [(r.phase, ms(r.theirs), ms(r.ours), r.where) for r in rows]
     return ("phase", "kexec + PMEM, ms >", "multi-root, ms >", "ours lies"), body
-
-
-GAP_NOTE = (
-    "What the guest's virtual CPU did from its last tick to STOP, in the root that gives, and from RESUME to"
-    f" its first tick; what it did for each of the {guest_gap.AFTER} ticks after that, and for one of the"
-    f" last {guest_gap.USUAL}. Means of all handoffs with tracepoints on, which make it all a little longer."
-)
-
-
-def gap_table(owners: Sequence[guest_gap.Row]) -> Table:
-    """Who owns the guest's gap, in ms."""
-    body: list[tuple[str, ...]] = [(row.owner, *(f"{ns / 1e6:.2f}" for ns in row.ns)) for row in owners]
-    return ("the virtual CPU, ms", *(f"{name} >" for name in guest_gap.NAMES)), body
 
 
 def owners_table(run: Run, contenders: Sequence[str]) -> Table:

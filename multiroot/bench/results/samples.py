@@ -21,6 +21,11 @@ def variant_name(contender: str, variant: str) -> str:
     return f"{contender}{_VARIANT}{variant}" if variant else contender
 
 
+def kind_of(name: str) -> str:
+    """The kind of VM in what `variant_name` made, "" if there is none."""
+    return name.partition(_VARIANT)[2]
+
+
 @dataclass(frozen=True)
 class Header:
     """What must be known to judge a run. `load` is the host's 1-minute load average before it began."""
@@ -68,7 +73,7 @@ class Run:
 
     def beside(self, contender: str, base: str) -> str:
         """`base` with the same kind of VM as `contender`; plain `base` when it has no kinds."""
-        with_kind = variant_name(base, contender.partition(_VARIANT)[2])
+        with_kind = variant_name(base, kind_of(contender))
         return with_kind if with_kind in self.contenders() else base
 
     def any_kind(self, contender: str) -> str:

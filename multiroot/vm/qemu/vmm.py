@@ -23,9 +23,10 @@ from multiroot.vm.notices import Notice
 from multiroot.vm.oom import why_killed
 from multiroot.vm.process import VMM_URGENCY, Process, listen, started
 from multiroot.vm.qemu import cpu as cpus
-from multiroot.vm.qemu import memory_map, notices
+from multiroot.vm.qemu import memory_map, notices, own_trace
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command
 from multiroot.vm.qemu.monitor import Monitor
+from multiroot.vm.qemu.own_trace import OwnTrace
 from multiroot.vm.qemu.probe import check_machine
 from multiroot.vm.qemu.qmp import Event, Events, Qmp, wall_ns
 from multiroot.vm.qemu.refusals import Refusals
@@ -67,6 +68,7 @@ class QemuVmm:
     def __init__(self, qemu: Qemu, setup: VmmSetup) -> None:
         self.setup = setup
         self.qmp = Qmp(setup.definition.name, setup.to_ns, self._hear)
+        self.trace = OwnTrace(self.qmp, setup.definition.name)
         self._qemu = qemu
         self._socket = setup.folder / "qmp.sock"
         self.running: Process | None = None
@@ -114,6 +116,8 @@ class QemuVmm:
                 raise refused from error
             raise
         await self.set_up_migration()
+        if incoming:
+            await self.trace.begin(own_trace.LOAD)
         if self._monitor:
             await asyncio.to_thread(self._monitor.greet)
 
@@ -268,6 +272,7 @@ class QemuVmm:
 
     async def send(self) -> None:
         self._drop_sending()
+        await self.trace.begin(own_trace.SAVE)
         # Of a guest that is paused nobody says that it stops.
         self._stopped_ns = self.setup.to_ns(time.time_ns()) if self._paused else 0
         self._sending = self.qmp.start_watch("STOP", "MIGRATION")

@@ -140,3 +140,29 @@ def test_the_low_windows_leave_the_ledger_alone() -> None:
     memory = X86.memory
     assert not any(window.overlaps(memory.ledger) for window in memory.low_windows)
     assert list(memory.page_sizes) == sorted(memory.page_sizes)
+
+
+@pytest.mark.parametrize(
+    ("event", "said", "about"),
+    [
+        ("kvm_msr", "msr_write 6e0 = 0x52c4d7119f", "restart of the timer"),
+        ("kvm_msr", "msr_write 80b = 0x0", "end of an interrupt"),
+        ("kvm_msr", "msr_write 830 = 0x1000000fd", "IPI"),
+        ("kvm_msr", "msr_write 4b564d07 = 0x1", "MSR 4b564d07"),
+        ("kvm_msr", "msr_read 6e0 = 0x0", "MSR 6e0"),
+        ("kvm_msr", "msr_write 3b = 0x0 (#GP)", "MSR 3b"),
+        ("kvm_apic", "apic_write APIC_EOI = 0x0", "end of an interrupt"),
+        ("kvm_apic", "apic_write APIC_TMICT = 0x3d090", "restart of the timer"),
+        ("kvm_apic", "apic_write APIC_ICR = 0x8fd", "IPI"),
+        ("kvm_apic", "apic_read 0x190 = 0x6", "APIC 0x190"),
+        ("kvm_pio", "pio_read at 0x3fa size 1 count 1 val 0xc2 ", "port 0x3fa"),
+        ("kvm_mmu_spte_requested", "gfn 5324 pfn 105924 level 2", "a page of 2 MiB mapped"),
+        ("kvm_mmu_set_spte", "gfn 5200 spte 105800ee7 (rwxu) level 1 at 142564148", "a page of 4 KiB mapped"),
+        ("kvm_mmu_set_spte", "gfn 0 spte 105800ee7 (rwxu) level 9 at 142564148", ""),
+        ("kvm_page_fault", "vcpu 0 rip 0x403753 address 0x0000000005c00000 error_code 0x100000004", ""),
+        ("kvm_msr", "written by nobody", ""),
+    ],
+)
+def test_what_an_exit_was_for(event: str, said: str, about: str) -> None:
+    """Lines of a guest of Linux 6.12 on 6.12."""
+    assert X86.exits.about(event, said) == about
