@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from multiroot.bench.names import COLD, FIRST, LATER
+from multiroot.bench.names import COLD, FIRST, LATER, traced
 from multiroot.bench.ours import MultiRoot, Pool, Show
 from multiroot.bench.results.samples import Sample
+from multiroot.bench.traced import stretches, told
+from multiroot.bench.tracer import Tracer
 from multiroot.bench.update import blackouts
 from multiroot.lab.agents import Agents
+from multiroot.phase_names import PhaseName
+from multiroot.phases import Phase
 from multiroot.rpc.v1 import coordinator_pb2, vm_pb2
 
 EACH = 3  # later handoffs into each new root
@@ -24,11 +28,20 @@ class FreshRoot(ABC):
     the time, as those of a real update do.
     """
 
-    name: str
+    kind: str
 
     def __init__(
-        self, agents: Agents, pool: Pool, definitions: Sequence[vm_pb2.VmDefinition], kernel: str, show: Show
+        self,
+        agents: Agents,
+        pool: Pool,
+        definitions: Sequence[vm_pb2.VmDefinition],
+        kernel: str,
+        show: Show,
+        tracer: Tracer | None = None,
     ) -> None:
+        """With `tracer` the first handoff has tracepoints on, is no other's measure, and is the only one."""
+        self.name = traced(self.kind) if tracer else self.kind
+        self._tracer = tracer
         self._agents = agents
         self._pool = pool
         self._names = [definition.name for definition in definitions]
@@ -41,8 +54,8 @@ class FreshRoot(ABC):
 
     def sample(self) -> list[Sample]:
         self._ours.wake()
-        taken = self._first()
-        for _ in range(EACH):
+        taken = self._traced_first(self._tracer) if self._tracer else self._first()
+        for _ in range(0 if self._tracer else EACH):
             self._ours.hand_over()
             taken += self._ours.hand_over()
         self._ours.hand_over()
@@ -53,18 +66,33 @@ class FreshRoot(ABC):
     def close(self) -> None:
         self._ours.close()
 
+    def _traced_first(self, tracer: Tracer) -> list[Sample]:
+        tracer.start_in("old")
+        try:
+            sample = self._first(lambda: tracer.start_in("new"))[-1]
+            seen = stretches(self._agents, self._names[-1], "new", sample.phases)
+        finally:
+            taken = tracer.take()
+        marks = tracer.marks(taken, sample.phases, seen, "old")
+        return [replace(told(sample, sample.phases, marks), contender=self.name)]
+
     @abstractmethod
-    def _first(self) -> list[Sample]:
-        """Bring the new root up and hand the VMs to it."""
+    def _first(self, joined: Callable[[], None] = lambda: None) -> list[Sample]:
+        """Bring the new root up and hand the VMs to it; `joined` is called as soon as the root is there."""
 
 
 class Updated(FreshRoot):
     """By `multiroot update`, which hands the canary over first."""
 
-    name = FIRST
+    kind = FIRST
 
-    def _first(self) -> list[Sample]:
-        steps = self._agents.update_until_handover(self._kernel, self._show)
+    def _first(self, joined: Callable[[], None] = lambda: None) -> list[Sample]:
+        def show(phase: Phase) -> None:
+            self._show(phase)
+            if phase.name == PhaseName.JOIN and phase.duration_ns is not None:
+                joined()
+
+        steps = self._agents.update_until_handover(self._kernel, show)
         self._pool.moved(self._names, "new")
         samples = []
         for name, (stopped_ns, resumed_ns) in zip(self._names, blackouts(steps, self._names), strict=True):
@@ -79,8 +107,9 @@ class Updated(FreshRoot):
 class Launched(FreshRoot):
     """By `multiroot root launch` and `multiroot handoff`."""
 
-    name = COLD
+    kind = COLD
 
-    def _first(self) -> list[Sample]:
+    def _first(self, joined: Callable[[], None] = lambda: None) -> list[Sample]:
         self._agents.launch(self._kernel, self._show)
+        joined()
         return [replace(each, contender=COLD) for each in self._ours.hand_over()]

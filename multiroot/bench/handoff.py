@@ -22,7 +22,8 @@ from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read, variant_name
 from multiroot.bench.same_kernel import SameKernel, SameKernelVm
-from multiroot.bench.traced import Traced, TracedInPlace
+from multiroot.bench.traced import ROOTS, Traced, TracedInPlace
+from multiroot.bench.tracer import Tracer
 from multiroot.demo.debian_disks import IMAGE, pmem
 from multiroot.errors import BadRequestError
 from multiroot.lab import disk_image
@@ -73,7 +74,9 @@ class Options:
     seed: int = 1
     dirty: int = 0
     tick: int = workload.PERIOD_MS
-    fresh: int = 0  # so many new roots get a first handoff and later ones; nothing else is measured then
+    fresh: int = (
+        0  # so many new roots get a first handoff and later ones, half as many traced; nothing else then
+    )
     traced: bool = True  # one more handoff of ours and of in-place in each round, with tracepoints on
 
     def checked(self) -> Options:
@@ -197,8 +200,13 @@ def _one_boot(
     if options.fresh:
         pool = Pool(machine, agents, phases.publish)
         definitions = definitions_of(options, options.kinds()[0], 1, iter(pmem(machine)))
-        roots = [way(agents, pool, definitions, kernel, phases.publish) for way in (Updated, Launched)]
-        interleave(roots, options.fresh, options.seed + boot, recorder, phases)
+        tracers = [None, Tracer(machine, agents, ROOTS, definitions[0].name)] if options.traced else [None]
+        for tracer in tracers:
+            ways = [
+                way(agents, pool, definitions, kernel, phases.publish, tracer) for way in (Updated, Launched)
+            ]
+            rounds = max(1, options.fresh // 2) if tracer else options.fresh
+            interleave(ways, rounds, options.seed + boot, recorder, phases)
         return
     if OURS in options.contenders:
         words = Backend(backend).appended("")

@@ -21,6 +21,7 @@ class SameKernelVm:
     """The one VM of all that happens within the old root's kernel, and the program that drives it there."""
 
     def __init__(self, lab: Lab, **definition: Any) -> None:
+        self.name = str(definition["name"])
         self._lab = lab
         self._definition = definition
         self._driver: Conversation | None = None

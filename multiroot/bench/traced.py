@@ -33,9 +33,9 @@ class Traced(MultiRoot):
         kind: str = "",
     ) -> None:
         super().__init__(variant_name(TRACED, kind), pool, definitions)
-        self._tracer = Tracer(lab, agents, ROOTS)
-        self._agents = agents
         self._vm = definitions[0].name
+        self._tracer = Tracer(lab, agents, ROOTS, self._vm)
+        self._agents = agents
 
     def sample(self) -> list[Sample]:
         self.wake()
@@ -56,7 +56,7 @@ class TracedInPlace(SameKernel):
     def __init__(self, lab: Lab, agents: Agents, vm: SameKernelVm, kind: str = "") -> None:
         super().__init__(IN_PLACE, vm, kind)
         self.name = variant_name(traced(IN_PLACE), kind)
-        self._tracer = Tracer(lab, agents, ("old",))
+        self._tracer = Tracer(lab, agents, ("old",), vm.name)
 
     def measure(self) -> Sample:
         try:

@@ -38,10 +38,8 @@ _START = " && ".join((
     *(_set(each, "enable", "1") for each in _EVENTS),
 ))  # fmt: skip
 _TAKE = " && ".join((*(_set(each, "enable", "0") for each in _EVENTS), "cat trace"))
-_TAKE_QEMU = f"""
-for each in {own_trace.FOLDER}/{{what}}-*; do ! test -e "$each" || cat "$each"; done
-rm -f {own_trace.FOLDER}/{{what}}-*
-"""
+# Of a QEMU that has not begun there is none.
+_TAKE_QEMU = "{{ ! test -e {file} || cat {file}; }}"
 
 
 @dataclass(frozen=True)
@@ -54,30 +52,36 @@ class Recorded:
 
 
 class Tracer:
-    """Of some of a lab's roots."""
+    """Of some of a lab's roots, for the handoff of one VM."""
 
-    def __init__(self, lab: Lab, agents: Agents, roots: Sequence[str]) -> None:
-        self.roots = tuple(roots)
+    def __init__(self, lab: Lab, agents: Agents, roots: Sequence[str], vm: str) -> None:
+        self._roots = tuple(roots)
+        self._started: list[str] = []
+        self._vm = vm
         self._lab = lab
         self._agents = agents
 
     def start(self) -> None:
         """In all roots. A VMM that waits already records nothing."""
-        for root in self.roots:
+        for root in self._roots:
             self.start_in(root)
 
     def start_in(self, root: str) -> None:
+        """For a root that comes up meanwhile."""
+        self._started.append(root)
         self._run(root, _START)
 
     def take(self) -> dict[str, Recorded]:
-        """End it, also after a failure: the samples of others are not to be traced."""
+        """End it where it was started, also after a failure: the samples of others are not to be traced."""
         taken = {}
-        for root in self.roots:
+        while self._started:
+            root = self._started.pop()
             kernel = self._run(root, _TAKE)
             saved, loaded = (
-                self._run(root, _TAKE_QEMU.format(what=what)) for what in (own_trace.SAVE, own_trace.LOAD)
+                self._run(root, _TAKE_QEMU.format(file=own_trace.path(what, self._vm)))
+                for what in (own_trace.SAVE, own_trace.LOAD)
             )
-            self._run(root, f"rmdir {own_trace.FOLDER}")
+            self._run(root, f"rm -r {own_trace.FOLDER}")
             taken[root] = Recorded(kernel, saved, loaded)
         return taken
 

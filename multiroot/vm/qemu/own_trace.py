@@ -12,10 +12,15 @@ from pathlib import Path
 from multiroot.vm.qemu.qmp import Qmp
 
 FOLDER = Path("/run/multiroot/qemu-trace")
-SAVE, LOAD = "save", "load"  # how files' names begin; the VM's name follows
+SAVE, LOAD = "save", "load"
 
 # migration/trace-events, system/trace-events, accel/kvm/trace-events. A QEMU that lacks one goes without it.
 _EVENTS = ("vmstate_downtime_save", "vmstate_downtime_load", "flatview_new", "kvm_set_user_memory")
+
+
+def path(what: str, vm: str) -> Path:
+    """The file of VM `vm`."""
+    return FOLDER / f"{what}-{vm}"
 
 
 class OwnTrace:
@@ -33,7 +38,7 @@ class OwnTrace:
         """
         wanted = FOLDER.is_dir()
         if wanted:
-            command = f"logfile {FOLDER / f'{what}-{self._vm}'}"
+            command = f"logfile {path(what, self._vm)}"
             await self._qmp.execute("human-monitor-command", command_line=command)
         if wanted or self._on:
             for event in _EVENTS:
