@@ -43,7 +43,7 @@ class Takeover:
         try:
             with vm.vmm.unread():
                 loop = asyncio.get_running_loop()
-                end = await loop.run_in_executor(self._resuming, self._resume, incoming)
+                end = await loop.run_in_executor(self._resuming, self._resume_first, incoming)
         except (CommandError, ConflictError):
             if incoming.taken:
                 await self._give_back(incoming)
@@ -72,6 +72,10 @@ class Takeover:
         return Taken(
             vm.owner.epoch, resumed_ns, settled, self._move(incoming, end.seen), list(phases.finished)
         )
+
+    def _resume_first(self, incoming: Incoming) -> Blackout:
+        with self._host.agent.first():
+            return self._resume(incoming)
 
     def _resume(self, incoming: Incoming) -> Blackout:
         """The taker's part of the blackout, in a thread of its own: see Vmm.take.

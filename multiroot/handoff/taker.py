@@ -318,6 +318,7 @@ class Taker:
             stream.endpoint.key,
             vm.name,
             self._host.clock,
+            self._host.agent,
             lambda whole: switch.state_ended(whole=whole),
         )
         try:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from multiroot.vm.guests import GUESTS, GuestImage, check_image, check_kernel, c
 from multiroot.vm.iscsi_login import Login
 from multiroot.vm.kept_files import KeptFiles
 from multiroot.vm.pmem import Pmem
-from multiroot.vm.process import AGENT_URGENCY, Urgency
+from multiroot.vm.process import Urgency
 from multiroot.vm.vmm import VmmFactory
 
 
@@ -120,7 +119,7 @@ class Host:
     variables: firmware.VariableStore | None = None
     open_door: Callable[[LocalFile], None] = _no_files
     changed: Callable[[], None] = nobody_cares
-    agent: Urgency = field(default_factory=lambda: Urgency(os.getpid(), AGENT_URGENCY))
+    agent: Urgency = field(default_factory=Urgency)
 
     @cached_property
     def files(self) -> KeptFiles:

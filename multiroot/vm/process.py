@@ -9,37 +9,46 @@ import signal
 import socket
 import subprocess
 import threading
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from multiroot.errors import ConflictError
 from multiroot.processes import ProcessId, open_pidfd, read_process
 
-VMM_URGENCY, AGENT_URGENCY = 1, 2  # sched(7) priorities: an agent must be able to stop what it let run
+# A sched(7) priority, of VMMs and of agents: an agent must be able to stop what it let run, so it gets turns.
+# Those of an agent's threads that a guest waits for come before its VMM, the others do not: a thread that
+# wakes up takes the CPU from one with a lower priority, even where another CPU has nothing to do.
+URGENCY = 1
+FIRST = URGENCY + 1
 
 
-def set_urgent(pid: int, urgency: int) -> None:
-    """Give all threads of a process a real-time priority, or with 0 the usual policy again.
+def set_urgent(pid: int, urgency: int, first: Collection[int] = ()) -> None:
+    """Give all threads of a process a real-time priority, or with 0 the usual policy again. Threads that are
+    among `first` get FIRST in place of any other.
 
     While a guest stands still, what it waits for must not wait for other guests' turns on the CPU: no nice
     value makes those give it up in the middle of their turn, a real-time policy does. Without the right to
     set that, or when the process has ended, nothing happens.
     """
-    policy = os.SCHED_RR if urgency else os.SCHED_OTHER
     # Any of its threads, too, may end meanwhile. No glob: a guest is about to stand still for this.
     with suppress(FileNotFoundError, ProcessLookupError):
         for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
-            with suppress(ProcessLookupError, PermissionError):
-                os.sched_setscheduler(int(task), policy, os.sched_param(urgency))
+            _set_thread(int(task), FIRST if urgency and int(task) in first else urgency)
+
+
+def _set_thread(task: int, urgency: int) -> None:
+    policy = os.SCHED_RR if urgency else os.SCHED_OTHER
+    with suppress(ProcessLookupError, PermissionError):
+        os.sched_setscheduler(task, policy, os.sched_param(urgency))
 
 
 class Urgency:
-    """Makes a process urgent as long as anybody needs it to be, in whatever thread they ask."""
+    """Makes this process urgent as long as anybody needs it to be, in whatever thread they ask."""
 
-    def __init__(self, pid: int, urgency: int) -> None:
-        self._pid = pid
-        self._urgency = urgency
+    def __init__(self) -> None:
         self._needed_by: set[str] = set()
+        self._first: set[int] = set()
         self._asking = threading.Lock()
 
     @property
@@ -56,7 +65,22 @@ class Urgency:
             else:
                 self._needed_by.discard(who)
             if bool(self._needed_by) != before:
-                set_urgent(self._pid, self._urgency if needed else 0)
+                set_urgent(os.getpid(), URGENCY if needed else 0, self._first)
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """In the body, this thread is one that a guest waits for while it stands still."""
+        task = threading.get_native_id()
+        with self._asking:
+            self._first.add(task)
+            if self._needed_by:
+                _set_thread(task, FIRST)
+        try:
+            yield
+        finally:
+            with self._asking:
+                self._first.discard(task)
+                _set_thread(task, URGENCY if self._needed_by else 0)
 
 
 class Process:

@@ -21,7 +21,7 @@ from multiroot.vm.definition import DIRECT, MACHINES, OVMF, VmDefinition
 from multiroot.vm.folder import last_words, log_text
 from multiroot.vm.notices import Notice
 from multiroot.vm.oom import why_killed
-from multiroot.vm.process import VMM_URGENCY, Process, listen, started
+from multiroot.vm.process import URGENCY, Process, listen, started
 from multiroot.vm.qemu import cpu as cpus
 from multiroot.vm.qemu import memory_map, notices, own_trace
 from multiroot.vm.qemu.command import Descriptors, Incoming, Qemu, command
@@ -170,7 +170,7 @@ class QemuVmm:
 
     def urgent(self, urgent: bool) -> None:
         if self.running:
-            self.running.urgent(VMM_URGENCY if urgent else 0)
+            self.running.urgent(URGENCY if urgent else 0)
 
     async def resume(self) -> None:
         self._paused = False

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from multiroot.processes import ProcessId, start_time
-from multiroot.vm.process import AGENT_URGENCY, VMM_URGENCY, Process, Urgency, set_urgent, started
+from multiroot.vm.process import FIRST, URGENCY, Process, Urgency, set_urgent, started
 
 THREADS = """
 import threading
@@ -46,8 +47,8 @@ def urgencies(pid: int) -> set[tuple[int, int]]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")
 def test_all_threads_are_urgent_and_as_usual_again(child: int) -> None:
     assert len(os.listdir(f"/proc/{child}/task")) == 2  # noqa: PTH208
-    set_urgent(child, VMM_URGENCY)
-    assert urgencies(child) == {(os.SCHED_RR, VMM_URGENCY)}
+    set_urgent(child, URGENCY)
+    assert urgencies(child) == {(os.SCHED_RR, URGENCY)}
     set_urgent(child, 0)
     assert urgencies(child) == {(os.SCHED_OTHER, 0)}
 
@@ -61,14 +62,14 @@ def test_a_thread_that_ends_meanwhile_is_passed_over(child: int, monkeypatch: py
             raise ProcessLookupError
 
     monkeypatch.setattr(os, "sched_setscheduler", set_scheduler)
-    set_urgent(child, VMM_URGENCY)
+    set_urgent(child, URGENCY)
     assert sorted(tried) == sorted(int(path.name) for path in Path(f"/proc/{child}/task").iterdir())
     assert len(tried) == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")
 async def test_what_an_urgent_agent_starts_is_as_usual() -> None:
-    set_urgent(os.getpid(), AGENT_URGENCY)
+    set_urgent(os.getpid(), URGENCY)
     try:
         child = subprocess.Popen(["sleep", "60"])
         process = started(child)
@@ -80,13 +81,46 @@ async def test_what_an_urgent_agent_starts_is_as_usual() -> None:
 
 def test_a_process_stays_urgent_until_nobody_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr("multiroot.vm.process.set_urgent", lambda pid, urgency: seen.append(urgency))
-    agent = Urgency(1, AGENT_URGENCY)
+    monkeypatch.setattr("multiroot.vm.process.set_urgent", lambda pid, urgency, first: seen.append(urgency))
+    agent = Urgency()
     for who, needed in (("a", True), ("b", True), ("a", False), ("a", False)):
         agent.need(who, needed)
-    assert seen == [AGENT_URGENCY]
+    assert seen == [URGENCY]
     agent.need("b", False)
-    assert seen == [AGENT_URGENCY, 0]
+    assert seen == [URGENCY, 0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")
+@pytest.mark.parametrize("begins", ["before", "after"])
+def test_only_threads_that_a_guest_waits_for_come_before_its_vmm(begins: str) -> None:
+    """Whether the thread begins before the guest stands still or after that."""
+    agent, inside, done = Urgency(), threading.Event(), threading.Event()
+    after: list[int] = []
+
+    def wait() -> None:
+        with agent.first():
+            inside.set()
+            done.wait(10)
+        after.append(os.sched_getparam(0).sched_priority)
+
+    thread = threading.Thread(target=wait)
+    try:
+        for step in ("before", "needed", "after"):
+            if step == "needed":
+                agent.need("vm0", True)
+            elif step == begins:
+                thread.start()
+                assert inside.wait(10)
+        assert thread.native_id
+        assert os.sched_getparam(thread.native_id).sched_priority == FIRST
+        assert os.sched_getparam(0).sched_priority == URGENCY
+        done.set()
+        thread.join()
+        assert after == [URGENCY], "it gives turns to the VMM, as all others do"
+    finally:
+        done.set()
+        agent.need("vm0", False)
+    assert urgencies(os.getpid()) == {(os.SCHED_OTHER, 0)}
 
 
 async def test_one_that_is_gone_before_it_is_killed_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
