@@ -5,7 +5,8 @@
 |---|---|
 | handoff, scale, launch, link, memory | the benches: each says what is compared, and gives samples |
 | contender | the interface of what takes part, and the runner that lets all take turns |
-| ours, traced | our handoff as a contender, as it is and with the kernel modules' tracepoints on |
+| ours | our handoff as a contender |
+| traced, tracer | handoffs of ours and of in-place with tracepoints of kernels and QEMUs on |
 | same_kernel, kexec_pmem | baselines: QEMU to QEMU in one kernel; kexec + PMEM (the LPC 2021 method) |
 | names | the names of all contenders |
 | workload | what the guests do meanwhile |

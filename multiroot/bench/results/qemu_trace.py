@@ -20,7 +20,7 @@ SAVED, LOADED = "saved by QEMU", "loaded by QEMU"  # sides of phases
 SMALL_NS = 100_000  # devices that take less of both are told as one
 OTHERS, ALL = "all others", "all"
 
-# Before it QEMU from 10.2 on, and others that are told to, have a thread and a time.
+# Before it there are a thread and a time if QEMU was told that messages are to have them.
 _DOWNTIME = re.compile(r"\bvmstate_downtime_(save|load) type=\S+ idstr=(.*) instance_id=(\d+) downtime=(\d+)")
 _COUNTED = {"flatview_new": "maps", "kvm_set_user_memory": "slots"}
 _COUNTED_LINE = re.compile(rf"\b({'|'.join(_COUNTED)}) ")

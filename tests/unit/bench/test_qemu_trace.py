@@ -18,14 +18,17 @@ vmstate_downtime_save type=non-iterable idstr=apic instance_id=0 downtime=14
 vmstate_downtime_save type=non-iterable idstr=dma instance_id=1 downtime=4
 vmstate_downtime_save type=non-iterable idstr=0000:00:1f.0/ICH9LPC instance_id=0 downtime=250
 """
-# One that was told to has more before it.
+# In-place: the waiting QEMU has none of the guest's settings.
 LOAD = """\
-412@1796065888.440101:vmstate_downtime_load type=non-iterable idstr=cpu instance_id=0 downtime=520
-412@1796065888.440205:flatview_new 0x7f5628000ef0 (root 0x55558e0e8860)
-412@1796065888.440207:flatview_new 0x7f56280125e0 (root 0x55558e0e9020)
-412@1796065888.440301:kvm_set_user_memory AddrSpace#0 Slot#3 flags=0x0 gpa=0xc0000 size=0x0 ua=0x0 ret=0
-412@1796065888.44:vmstate_downtime_load type=non-iterable idstr=0000:00:00.0/mch instance_id=0 downtime=1234
-412@1796065888.440413:kvm_set_user_memory AddrSpace#0 Slot#4 flags=0x0 gpa=0xe0000 size=0x0 ua=0x0 ret=0
+vmstate_downtime_load type=non-iterable idstr=cpu instance_id=0 downtime=157
+vmstate_downtime_load type=non-iterable idstr=fw_cfg instance_id=0 downtime=41
+flatview_new 0x563cf374b6d0 (root 0x563cf39b47f0)
+flatview_new 0x563cf4203230 (root 0x563cf39b4fb0)
+kvm_set_user_memory AddrSpace#0 Slot#0 flags=0x0 gpa=0x0 size=0x0 ua=0x7f7bf7e00000 guest_memfd=-1 ret=0
+kvm_set_user_memory AddrSpace#0 Slot#2 flags=0x0 gpa=0xc0000 size=0x0 ua=0x7f7c04200000 guest_memfd=-1 ret=0
+kvm_set_user_memory AddrSpace#0 Slot#0 flags=0x0 gpa=0x0 size=0x8000000 ua=0x7f7bf7e00000 ret=0
+vmstate_downtime_load type=non-iterable idstr=0000:00:00.0/mch instance_id=0 downtime=12615
+flatview_new 0x563cf400bb30 (root 0x563cf39b4fb0)
 """
 
 
@@ -37,9 +40,16 @@ def test_a_trace_tells_what_each_device_took() -> None:
         Device("0000:00:1f.0/ICH9LPC", SAVED, 250_000),
     ]
     assert qemu_trace.parse(LOAD) == [
-        Device("cpu", LOADED, 520_000),
-        Device("0000:00:00.0/mch", LOADED, 1_234_000, maps=2, slots=1),
+        Device("cpu", LOADED, 157_000),
+        Device("fw_cfg", LOADED, 41_000),
+        Device("0000:00:00.0/mch", LOADED, 12_615_000, maps=2, slots=3),
     ]
+
+
+def test_messages_may_have_times() -> None:
+    """As they do when QEMU is told so."""
+    timed = "".join(f"412@1796065888.440101:{line}\n" for line in LOAD.splitlines())
+    assert qemu_trace.parse(timed) == qemu_trace.parse(LOAD)
 
 
 @given(st.text())
@@ -64,10 +74,10 @@ def test_means_over_all_handoffs() -> None:
     slower = SAVE.replace("downtime=250", "downtime=350")
     found = qemu_trace.rows([handed(SAVE, LOAD), Sample("multi-root", 0), handed(slower, LOAD)])
     assert found == [
-        Row("0000:00:00.0/mch", 0, 1_234_000, 2, 1),
-        Row("cpu", 0, 520_000, 0, 0),
+        Row("0000:00:00.0/mch", 0, 12_615_000, 2, 3),
         Row("0000:00:1f.0/ICH9LPC", 300_000, 0, 0, 0),
-        Row(qemu_trace.OTHERS, 20_000, 0, 0, 0),
-        Row(qemu_trace.ALL, 320_000, 1_754_000, 2, 1),
+        Row("cpu", 0, 157_000, 0, 0),
+        Row(qemu_trace.OTHERS, 20_000, 41_000, 0, 0),
+        Row(qemu_trace.ALL, 320_000, 12_813_000, 2, 3),
     ]
     assert qemu_trace.rows([Sample("multi-root", 0)]) == []
