@@ -131,6 +131,7 @@ MSRS = {
     0x80B: END_OF_INTERRUPT,
     **dict.fromkeys((0x830, 0x83F), IPI),
 }
+SERIAL_PORT = range(0x3F8, 0x400)  # the first of a PC
 PAGE_SIZES = (PAGE, HUGE_PAGE, GIB)
 _MSR = re.compile(r"msr_(read|write) ([0-9a-f]+) =")
 _REGISTER = re.compile(r"apic_(read|write) (\S+) =")
@@ -147,7 +148,7 @@ def exit_about(event: str, said: str) -> str:
         wrote = found[1] == "write" and APIC_REGISTERS.get(found[2])
         return wrote or f"APIC {found[2].removeprefix('APIC_')}"
     if event == "kvm_pio" and (found := _PORT.search(said)):
-        return f"port {found[1]}"
+        return "serial port" if int(found[1], 16) in SERIAL_PORT else f"port {found[1]}"
     if (found := _LEVEL.search(said)) and 0 < int(found[1]) <= len(PAGE_SIZES):
         return f"a page of {format_size(PAGE_SIZES[int(found[1]) - 1])} mapped"
     return ""

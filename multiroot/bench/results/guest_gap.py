@@ -17,7 +17,8 @@ from multiroot.phases import Phase
 
 AFTER = 5  # so many ticks follow the first, which show how soon the guest's pace is the usual one
 USUAL = 10  # of so many ticks the usual one is the average
-SMALL_NS = 50_000  # what takes less than this of every tick is not told apart
+# What takes less than this of every tick, or less than this share, is not told apart.
+SMALL_NS, SMALL = 50_000, 0.02
 OTHER = "all else"
 
 
@@ -92,7 +93,8 @@ def rows(samples: Sequence[Sample]) -> list[Row]:
         )
         for owner in owners
     ]
-    shown = [row for row in found if max(row.ns) >= SMALL_NS]
+    least = [max(SMALL_NS, SMALL * ns) for ns in _sum("all", found).ns]
+    shown = [row for row in found if any(ns >= few for ns, few in zip(row.ns, least, strict=True))]
     shown.sort(key=lambda row: -row.ns[0] - row.ns[1])
     small = [row for row in found if row not in shown]
     return [*shown, *([_sum(OTHER, small)] if small else []), _sum("all", found)]

@@ -39,13 +39,15 @@ class Device:
 
 def parse(text: str) -> list[Device]:
     """The devices in QEMU's trace, in its order."""
-    found = []
+    found: list[Device] = []
     counted = dict.fromkeys(_COUNTED.values(), 0)
     for line in text.splitlines():
         if device := _DOWNTIME.search(line):
             number = f" {device[3]}" if device[3] != "0" else ""
             side = SAVED if device[1] == "save" else LOADED
-            found.append(Device(device[2] + number, side, int(device[4]) * 1000, **counted))
+            # What came before the first was before the blackout.
+            mine = counted if found else {}
+            found.append(Device(device[2] + number, side, int(device[4]) * 1000, **mine))
             counted = dict.fromkeys(counted, 0)
         elif event := _COUNTED_LINE.search(line):
             counted[_COUNTED[event[1]]] += 1

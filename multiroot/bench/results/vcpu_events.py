@@ -19,6 +19,7 @@ SIDE = "virtual CPU"
 GUEST = "the guest runs"
 NOT_YET = "before it enters the guest"
 _ASLEEP = "sleeps, "
+_AT_WORK = ("KVM, ", "QEMU, ")
 # The events to switch on beside those that the architecture has, as folders of tracefs; the scheduler's only
 # where a thread of a QEMU is in it. A virtual CPU is called "CPU 0/KVM" since QEMU 10.1, before that as QEMU.
 EVENTS = (
@@ -151,10 +152,14 @@ class _Story:
             self._about = self._told_by.about(event.name, event.rest)
             # It comes in the middle of the exit. The first that is told is what the exit is for.
             for number in range(self._since, len(self.changes)) if self._about else ():
-                self.changes[number] = self.changes[number]._replace(about=self._about)
+                self.changes[number] = self._told(self.changes[number])
 
     def _change(self, event: Event, doing: str, exits: int = 0) -> None:
-        self.changes.append(Change(event.at_ns, doing, "" if doing == GUEST else self._about, exits))
+        self.changes.append(self._told(Change(event.at_ns, doing, exits=exits)))
+
+    def _told(self, change: Change) -> Change:
+        """With what the exit is for, but for when nobody works on it."""
+        return change._replace(about=self._about) if change.doing.startswith(_AT_WORK) else change
 
     def _scheduled(self, event: Event) -> str:
         """What the virtual CPU begins to do by an event of the scheduler, "" if that is about others."""

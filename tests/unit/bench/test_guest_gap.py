@@ -122,13 +122,13 @@ def test_what_an_exit_was_for_is_told_from_its_begin_on() -> None:
         ("KVM, exit msr: restart of the timer", 200, 50, 1),
         (vcpu_events.GUEST, 250, 50, 0),
         (f"KVM, {fault}", 300, 20, 1),
-        (f"waits for a CPU, {fault}", 320, 20, 0),
+        ("waits for a CPU, exit npf", 320, 20, 0),
         (f"KVM, {fault}", 340, 60, 0),
         (vcpu_events.GUEST, 400, 100, 0),
-        ("KVM, exit io: port 0x3f8", 500, 20, 1),
-        ("QEMU, exit io: port 0x3f8", 520, 80, 0),
+        ("KVM, exit io: serial port", 500, 20, 1),
+        ("QEMU, exit io: serial port", 520, 80, 0),
         (vcpu_events.GUEST, 600, 100, 0),
-        ("KVM, exit io: port 0x3f8", 700, 20, 1),
+        ("KVM, exit io: serial port", 700, 20, 1),
         (vcpu_events.GUEST, 720, 30, 0),
     ]
 
@@ -190,6 +190,12 @@ def test_the_gap_is_shared_out() -> None:
         guest_gap.Row("all", (0, 490_000, 0, 50_000), (0, 5, 0, 0.1)),
     ]
     assert guest_gap.rows([Sample("multi-root", 0)]) == []
+
+
+def test_what_is_a_small_share_of_every_tick_is_told_as_one() -> None:
+    (*rows, rest, _) = guest_gap.rows([sample({"much": 9_700_000, "some": 300_000, "few": 100_000}, {})])
+    assert [row.owner for row in rows] == ["much", "some"]
+    assert (rest.owner, rest.ns[1]) == (guest_gap.OTHER, 100_000)
 
 
 def test_a_trace_is_kept_as_phases() -> None:

@@ -34,7 +34,7 @@ flatview_new 0x563cf400bb30 (root 0x563cf39b4fb0)
 
 def test_a_trace_tells_what_each_device_took() -> None:
     assert qemu_trace.parse(SAVE) == [
-        Device("ram", SAVED, 2000, maps=1),
+        Device("ram", SAVED, 2000),
         Device("apic", SAVED, 14_000),
         Device("dma 1", SAVED, 4000),
         Device("0000:00:1f.0/ICH9LPC", SAVED, 250_000),
