@@ -93,7 +93,11 @@ def _task(events: Sequence[Event], start_ns: int, end_ns: int) -> int:
     """The virtual CPU's thread, 0 if there is none. In that time: within one kernel it changes."""
     entries = [event for event in events if event.name == "kvm_entry"]
     inside = [event for event in entries if start_ns <= event.at_ns <= end_ns]
-    found = Counter(event.task for event in inside or entries)
+    if not inside:
+        # One that sleeps all the time is the last that entered before, or else the first that does later.
+        earlier = [event for event in entries if event.at_ns < start_ns]
+        inside = earlier[-1:] or entries[:1]
+    found = Counter(event.task for event in inside)
     return found.most_common(1)[0][0] if found else 0
 
 

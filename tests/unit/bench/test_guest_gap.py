@@ -145,6 +145,12 @@ def test_within_one_kernel_it_is_the_virtual_cpu_that_runs_in_that_time() -> Non
     assert last == (vcpu_events.GUEST, 10_100, 50, 0)
 
 
+def test_a_virtual_cpu_that_sleeps_all_the_time_is_not_taken_for_the_next_one() -> None:
+    text = TEXT + EXITS.replace(" [000] d..1. ", " [000] d..1. 10")
+    (part,) = vcpu_events.parse(text, KHZ, 9900, 9950, X86.exits)
+    assert part.doing == "sleeps, exit hlt"
+
+
 def test_a_trace_without_a_guest_tells_nothing() -> None:
     assert vcpu_events.parse("# tracer: nop\n", KHZ, 0, 10, X86.exits) == []
 
