@@ -220,9 +220,7 @@ class Attempt:
             sock = await wire.connect(stream)
         except OSError as error:
             raise PeerLostError(f"{self._taker} does not answer on {stream.host}:{stream.port}") from error
-        self._outgoing = OutgoingState(
-            sock, stream.key, self._vm.name, self._phases.clock, self._vm.host.agent, self._heard
-        )
+        self._outgoing = OutgoingState(sock, stream.key, self._vm.name, self._phases.clock, self._heard)
         with self._outgoing.vmm_end as end:
             sock.sendall(await garbage(FailPoint.GIVER_WIRE, self._vm.name))
             end.sendall(await garbage(FailPoint.GIVER_STREAM, self._vm.name))

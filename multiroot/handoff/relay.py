@@ -18,7 +18,6 @@ from contextlib import suppress
 from multiroot.handoff import wire
 from multiroot.handoff.frames import MAX_DATA, DamagedStateError, Opener, Sealer
 from multiroot.phases import Clock
-from multiroot.vm.process import Urgency
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +25,8 @@ log = logging.getLogger(__name__)
 class Relay(ABC):
     """A thread between the wire and a VMM; `vmm_end` is for the VMM, and whoever gave it away closes it."""
 
-    def __init__(self, sock: socket.socket, vm: str, clock: Clock, agent: Urgency) -> None:
-        """Takes `sock`, connected to the other agent and blocking. `agent` is this process."""
+    def __init__(self, sock: socket.socket, vm: str, clock: Clock) -> None:
+        """Takes `sock`, connected to the other agent and blocking."""
         self.last_ns = 0  # when the last of the state was here, on `clock`
         self._clock = clock
         self._wire = sock
@@ -36,8 +35,7 @@ class Relay(ABC):
             wire.make_room_to_send(end)
         self._vm = vm
         self._closing = False
-        self._agent = agent
-        self._thread = threading.Thread(target=self._run_first, name=f"relay {vm}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"relay {vm}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -49,10 +47,6 @@ class Relay(ABC):
         for sock in (self._vmm, self._wire, self.vmm_end):
             sock.close()
 
-    def _run_first(self) -> None:
-        with self._agent.first():
-            self._run()
-
     @abstractmethod
     def _run(self) -> None:
         """The thread."""
@@ -62,13 +56,7 @@ class OutgoingState(Relay):
     """The giver's half."""
 
     def __init__(
-        self,
-        sock: socket.socket,
-        key: bytes,
-        vm: str,
-        clock: Clock,
-        agent: Urgency,
-        heard: Callable[[], None],
+        self, sock: socket.socket, key: bytes, vm: str, clock: Clock, heard: Callable[[], None]
     ) -> None:
         """`heard` is called, in the thread, when the taker has hung up after all was sent. It has the VM
         then, or it never will.
@@ -76,7 +64,7 @@ class OutgoingState(Relay):
         self._heard = heard
         self._sealer = Sealer(key)
         self._buffer = memoryview(bytearray(MAX_DATA))
-        super().__init__(sock, vm, clock, agent)
+        super().__init__(sock, vm, clock)
 
     def _run(self) -> None:
         try:
@@ -112,20 +100,14 @@ class IncomingState(Relay):
     """The taker's half."""
 
     def __init__(
-        self,
-        sock: socket.socket,
-        key: bytes,
-        vm: str,
-        clock: Clock,
-        agent: Urgency,
-        ended: Callable[[bool], None],
+        self, sock: socket.socket, key: bytes, vm: str, clock: Clock, ended: Callable[[bool], None]
     ) -> None:
         """`ended` is told at the end whether all of the state was passed on, and was whole."""
         self._opener = Opener(key)
         self._tell_end = ended
         self._done = threading.Event()
         self._damage = ""
-        super().__init__(sock, vm, clock, agent)
+        super().__init__(sock, vm, clock)
 
     @property
     def ended(self) -> bool:

@@ -318,7 +318,6 @@ class Taker:
             stream.endpoint.key,
             vm.name,
             self._host.clock,
-            self._host.agent,
             lambda whole: switch.state_ended(whole=whole),
         )
         try:

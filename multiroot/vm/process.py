@@ -17,8 +17,9 @@ from multiroot.errors import ConflictError
 from multiroot.processes import ProcessId, open_pidfd, read_process
 
 # A sched(7) priority, of VMMs and of agents: an agent must be able to stop what it let run, so it gets turns.
-# Those of an agent's threads that a guest waits for come before its VMM, the others do not: a thread that
-# wakes up takes the CPU from one with a lower priority, even where another CPU has nothing to do.
+# No more than that, but for the thread that lets the guest go on: one that wakes up takes its CPU from
+# whoever has a lower priority, even where another has nothing to do. For one with the same priority the
+# kernel looks for another.
 URGENCY = 1
 FIRST = URGENCY + 1
 
@@ -69,7 +70,7 @@ class Urgency:
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """In the body, this thread is one that a guest waits for while it stands still."""
+        """In the body, this thread comes before VMMs while a guest stands still."""
         task = threading.get_native_id()
         with self._asking:
             self._first.add(task)

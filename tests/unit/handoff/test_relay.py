@@ -9,13 +9,12 @@ import time
 
 from multiroot.handoff.frames import KEY_SIZE, Sealer
 from multiroot.handoff.relay import IncomingState, OutgoingState
-from multiroot.vm.process import Urgency
 
 
 def outgoing() -> tuple[OutgoingState, socket.socket, threading.Event]:
     ours, takers = socket.socketpair()
     heard = threading.Event()
-    return OutgoingState(ours, bytes(KEY_SIZE), "vm0", time.monotonic_ns, Urgency(), heard.set), takers, heard
+    return OutgoingState(ours, bytes(KEY_SIZE), "vm0", time.monotonic_ns, heard.set), takers, heard
 
 
 def all_of(sock: socket.socket) -> bytes:
@@ -57,7 +56,7 @@ def test_it_hears_nothing_once_it_is_closed() -> None:
 def test_it_notes_when_the_last_of_the_state_came() -> None:
     ours, taker = socket.socketpair()
     moments = iter((7, 11, 13))
-    state = OutgoingState(ours, bytes(KEY_SIZE), "vm0", lambda: next(moments), Urgency(), lambda: None)
+    state = OutgoingState(ours, bytes(KEY_SIZE), "vm0", lambda: next(moments), lambda: None)
     with taker:
         for data in (b"first", b"last"):
             state.vmm_end.sendall(data)
@@ -74,7 +73,7 @@ def test_the_other_end_notes_when_it_passed_the_last_on() -> None:
     key = bytes(KEY_SIZE)
     moments = iter((7, 11, 13))
     ended = threading.Event()
-    state = IncomingState(ours, key, "vm0", lambda: next(moments), Urgency(), lambda whole: ended.set())
+    state = IncomingState(ours, key, "vm0", lambda: next(moments), lambda whole: ended.set())
     seal = Sealer(key).seal
     with givers:
         for data in (b"first", b"last"):

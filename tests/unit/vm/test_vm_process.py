@@ -92,7 +92,7 @@ def test_a_process_stays_urgent_until_nobody_needs_it(monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")
 @pytest.mark.parametrize("begins", ["before", "after"])
-def test_only_threads_that_a_guest_waits_for_come_before_its_vmm(begins: str) -> None:
+def test_only_threads_that_ask_for_it_come_before_vmms(begins: str) -> None:
     """Whether the thread begins before the guest stands still or after that."""
     agent, inside, done = Urgency(), threading.Event(), threading.Event()
     after: list[int] = []
