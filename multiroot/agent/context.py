@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multiroot.coordinator.update import SERVICES
 from multiroot.device.handle import Device
 from multiroot.phases import Phases
-from multiroot.root.identity import Identity
+from multiroot.root.identity import SERVICES, Identity
 from multiroot.root.marks import Marks
 from multiroot.root.neighbours import Neighbours
 from multiroot.root.peers import Peers
@@ -32,6 +31,7 @@ class Options:
     services: Path = SERVICES
     uplink: str = ""  # the card of the guests' network, by name or MAC address
     gateway: str = ""  # the IPv4 address there by which VMMs reach servers elsewhere
+    drivers: Path | None = None  # locked while drivers are loaded that only VMs and their disks need
     metrics: tuple[str, int] | None = None  # where to tell them
     failpoints: bool = False  # obey the lab's orders (multiroot/failpoints.py)
 

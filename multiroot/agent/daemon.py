@@ -21,8 +21,8 @@ from multiroot import bugs, proc
 from multiroot.agent import memory, metrics_address
 from multiroot.agent.agent import Agent
 from multiroot.agent.context import Options
-from multiroot.coordinator.join import AGENT_SAYS
 from multiroot.errors import BugError, MultirootError
+from multiroot.root.identity import AGENT_SAYS
 from multiroot.rpc.client import AGENT_SOCKET
 from multiroot.rpc.token_file import TOKEN_FILE
 
@@ -64,6 +64,12 @@ def parse(argv: Sequence[str]) -> Options:
         help="the IPv4 address in the guests' network by which VMMs reach servers of disks elsewhere",
     )
     parser.add_argument(
+        "--drivers",
+        type=Path,
+        metavar="FILE",
+        help="a file that is locked while drivers are loaded; what needs them waits, and the rest does not",
+    )
+    parser.add_argument(
         "--metrics",
         default="",
         metavar="ADDRESS:PORT",
@@ -87,6 +93,7 @@ def parse(argv: Sequence[str]) -> Options:
         guests=words.guests,
         uplink=words.uplink,
         gateway=words.gateway or "",
+        drivers=words.drivers,
         metrics=metrics_address.parse(words.metrics) if words.metrics else None,
         failpoints=words.failpoints,
     )
@@ -105,7 +112,14 @@ async def serve(options: Options) -> None:
     agent = Agent(options)
     await agent.start()
     try:
+        await agent.learn()
+        memory.begin()
         await ended.wait()
+    except Exception as error:
+        # Those who have called meanwhile wait for an answer.
+        ours = bugs.explain(error, sys.argv)
+        agent.refuse(ours)
+        raise ours from error
     finally:
         await agent.stop()
 

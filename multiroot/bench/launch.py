@@ -62,7 +62,9 @@ def launch(machine: Lab, agents: Agents, kernel: str, show: Show, append: str = 
     offset = agents.clock_offset()
     result, phases = agents.launch(kernel, show, append)
     first = offset + first_line_ns(_console(machine, "new"), not_before=result.start_ns - offset)
-    userspace = _mark(agents, "new", "initramfs")
+    agents.learned("new")
+    marks = _marks(agents, "new")
+    userspace, complete = marks["initramfs"], marks["complete"]
     took = {phase.name: float(phase.duration_ns or 0) for phase in phases}
     values = {
         "offline_ns": took[PhaseName.OFFLINE],
@@ -70,8 +72,11 @@ def launch(machine: Lab, agents: Agents, kernel: str, show: Show, append: str = 
         "first_message_ns": float(first - result.start_ns),
         "userspace_ns": float(userspace - result.start_ns),
         "ready_ns": float(result.ready_ns - result.start_ns),
+        "complete_ns": float(complete - result.start_ns),
         "from_kernel_to_userspace_ns": float(userspace - first),
         "from_kernel_to_ready_ns": float(result.ready_ns - first),
+        "from_kernel_to_complete_ns": float(complete - first),
+        **{f"at_{name}_ns": float(at_ns - result.start_ns) for name, at_ns in marks.items()},
     }
     parts = (
         Phase(PhaseName.KERNEL_STARTUP, "new root", result.start_ns, userspace - result.start_ns),
@@ -122,13 +127,13 @@ class FreshMachine:
 
     def sample(self) -> list[Sample]:
         with lab_machine(self._options, self._phases) as (machine, agents):
-            userspace = _mark(agents, "old", "initramfs")
             first = agents.clock_offset() + first_line_ns(_console(machine, "old"), not_before=0)
-            # Asked last: an agent answers a moment before it sets this mark.
-            ready = _mark(agents, "old", "ready")
+            agents.learned("old")
+            marks = _marks(agents, "old")
         values = {
-            "from_kernel_to_userspace_ns": float(userspace - first),
-            "from_kernel_to_ready_ns": float(ready - first),
+            "from_kernel_to_userspace_ns": float(marks["initramfs"] - first),
+            "from_kernel_to_ready_ns": float(marks["ready"] - first),
+            "from_kernel_to_complete_ns": float(marks["complete"] - first),
         }
         return [Sample(FRESH, 0, values)]
 
@@ -136,12 +141,14 @@ class FreshMachine:
         """Each sample has ended its own."""
 
 
-def _mark(agents: Agents, root: str, name: str) -> int:
-    """When a root's start came to a mark, ns on its machine's TSC clock."""
+def _marks(agents: Agents, root: str) -> dict[str, int]:
+    """When a root's start came to each of its marks, ns on its machine's TSC clock. Raises MultirootError."""
     marks = {mark.name: mark.at_ns for mark in agents.status(root, wait=True).marks}
-    if name not in marks:
-        raise MultirootError(f"the {root} root has no mark {name!r}", f"it has {', '.join(marks)}")
-    return marks[name]
+    if missing := {"initramfs", "ready", "complete"} - set(marks):
+        raise MultirootError(
+            f"the {root} root has no mark {', '.join(sorted(missing))}", f"it has {', '.join(marks)}"
+        )
+    return marks
 
 
 def _console(machine: Lab, root: str) -> str:

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.launch.kernel_log import KernelLog
+from multiroot.root.identity import AGENT_SAYS
 from multiroot.root.peers import Peer, Peers, SideState
 from multiroot.verdict.health import WELL, Health, Verdict, judge
 
 log = logging.getLogger("multirootd")
 
 JOIN_TIMEOUT_S = 180  # unless the user says otherwise
-AGENT_SAYS = "multirootd: "  # what the message of an agent begins with that has ended by an error
 CONSOLES = Path("/var/log/multiroot")
 POLL_S = 0.25
 # A kernel that has not loaded our module yet and says nothing for this long is stuck. Emulated ones on a busy
@@ -125,17 +125,18 @@ async def wait_for_join(
     child: Peer,
     watch: BootWatch,
     timeout_s: float,
+    learned: Callable[[], Awaitable[None]],
     folder: Path = CONSOLES,
     post_mortem: Callable[[], list[str]] = list,
 ) -> None:
-    """Back when the new root's agent says it is ready. Raises what became of it instead, as soon as that is
-    known: PeerLostError when it has ended, panicked or crashed, WaitTimeoutError when it stands still. All
-    that it said is then in a file in `folder`, with what `post_mortem` finds, and the error names it. Who
-    gives it more time to join than usual knows that this machine is slow: it may be silent for longer, too.
+    """Back when the new root's agent says it is ready and then has `learned` to answer all calls; what that
+    raises is raised here. Raises what became of the root instead, as soon as that is known: PeerLostError
+    when it has ended, panicked or crashed, WaitTimeoutError when it stands still. All that it said is then
+    in a file in `folder`, with what `post_mortem` finds, and the error names it. Who gives it more time to
+    join than usual knows that this machine is slow: it may be silent for longer, too.
     """
     watch.slowness = max(1.0, timeout_s / JOIN_TIMEOUT_S)
-    ended = (SideState.READY, SideState.PARKED)
-    coming = asyncio.create_task(peers.wait(lambda: child.state in ended, timeout_s))
+    coming = asyncio.create_task(_coming(peers, child, timeout_s, learned))
     listening = asyncio.create_task(_listening(watch, lambda: child.state is SideState.STARTED))
     try:
         await asyncio.wait({coming, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,11 +151,34 @@ async def wait_for_join(
         await asyncio.gather(coming, listening, return_exceptions=True)
     listening.result()
     if child.state is SideState.READY and watch.verdict.health < Health.BROKEN:
-        return
+        return coming.result()
     with _unheard():
         await watch.last_words()
     found = await asyncio.to_thread(post_mortem)
     raise _trouble(child, watch, how_long, keep_messages([*watch.lines, *found], child.root, folder))
+
+
+async def _coming(
+    peers: Peers, child: Peer, timeout_s: float, learned: Callable[[], Awaitable[None]]
+) -> None:
+    """Until its agent has said that it is ready, and has learned the rest, or until it has ended."""
+
+    def ended() -> bool:
+        return child.state is SideState.PARKED
+
+    await peers.wait(lambda: child.state is SideState.READY or ended(), timeout_s)
+    if child.state is not SideState.READY:
+        return
+    learning = asyncio.ensure_future(learned())
+    ending = asyncio.create_task(peers.wait(ended, None))
+    try:
+        await asyncio.wait({learning, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended():
+            await learning
+    finally:
+        learning.cancel()
+        ending.cancel()
+        await asyncio.gather(learning, ending, return_exceptions=True)
 
 
 async def _listening(watch: BootWatch, loading: Callable[[], bool]) -> None:

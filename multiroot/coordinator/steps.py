@@ -242,7 +242,7 @@ class StartStep:
 
 @dataclass(frozen=True)
 class JoinStep:
-    """Waits until the new root's module is attached and its agent answers over the link.
+    """Waits until the new root's module is attached and its agent answers all calls over the link.
 
     What its kernel says goes to `context.console` meanwhile.
     """
@@ -259,26 +259,20 @@ class JoinStep:
             self.context.comes_for_vms()
         where = kernel_log.where_kernel_is(_planned(data))
         watch = BootWatch(kernel_log.KernelLog(self.context.device, where), self.context.console)
+        status = root_pb2.RootStatus()
+
+        async def learned() -> None:
+            status.CopyFrom(await self._status(timeout))
+
         await wait_for_join(
             self.context.peers,
             child,
             watch,
             timeout,
+            learned,
             self.context.consoles,
             lambda: post_mortem(self.context.device, where, child.root),
         )
-        channel = self.context.neighbours.channel("new")
-        with translated("the new root's agent"):
-            stub = root_pb2_grpc.RootServiceStub(channel)
-            status = await stub.GetStatus(
-                root_pb2.GetStatusRequest(), timeout=ANSWER_TIMEOUT_S, wait_for_ready=True
-            )
-            await stub.SetClock(
-                root_pb2.SetClockRequest(
-                    wall_offset_ns=-wall_clock(tsc_clock(self.context.tsc_khz)).offset()
-                ),
-                timeout=ANSWER_TIMEOUT_S,
-            )
         return {
             "root": status.root,
             "release": status.kernel_release,
@@ -286,6 +280,19 @@ class JoinStep:
             "attached_ns": self.context.ns(child.attached_tsc),
             "ready_ns": self.context.ns(child.ready_tsc),
         }
+
+    async def _status(self, timeout_s: float) -> root_pb2.RootStatus:
+        """What it says of itself, once its agent answers all calls; it has the right time at once."""
+        with translated("the new root's agent"):
+            stub = root_pb2_grpc.RootServiceStub(self.context.neighbours.channel("new"))
+            await stub.SetClock(
+                root_pb2.SetClockRequest(
+                    wall_offset_ns=-wall_clock(tsc_clock(self.context.tsc_khz)).offset()
+                ),
+                timeout=ANSWER_TIMEOUT_S,
+                wait_for_ready=True,
+            )
+            return await stub.GetStatus(root_pb2.GetStatusRequest(), timeout=timeout_s)
 
     async def undo(self, data: Mapping[str, Data], how: Undoing) -> None:
         """Joining is the new root's doing; it ends with its start's undo."""

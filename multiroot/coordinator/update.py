@@ -18,12 +18,11 @@ from multiroot.handoff.terms import Terms
 from multiroot.launch import retire
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
+from multiroot.root.identity import SERVICES
 from multiroot.storage import filesystems
 from multiroot.storage.filesystems import Filesystem
 
 log = logging.getLogger("multirootd")
-
-SERVICES = Path("/usr/lib/multiroot/services")
 
 
 @dataclass

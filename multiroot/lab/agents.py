@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from multiroot.clocks import Difference, difference
 from multiroot.handoff.terms import DOWNTIME_MOST_MS
@@ -139,6 +140,12 @@ class Agents:
         stub = coordinator_pb2_grpc.CoordinatorServiceStub(self._on(giver))
         with translated(f"the {giver} root's agent"):
             follow(stub.PrepareHandoff(coordinator.PrepareHandoffRequest(names=names, to=to)), show)
+
+    def learned(self, root: str) -> None:
+        """Wait until an agent answers all calls; one that has just come up begins with a few."""
+        stub: Any = health_pb2_grpc.HealthStub(self._on(root))
+        with translated(f"the {root} root's agent"):
+            stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_TIMEOUT_S, wait_for_ready=True)
 
     def clock_offset(self) -> int:
         """The old root's TSC clock minus this workstation's monotonic clock, ns."""

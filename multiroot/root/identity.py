@@ -15,6 +15,8 @@ from multiroot.units import parse_cpu_list
 
 ROOT_PARAMETER = "multiroot.root"
 FIRST_ROOT = 1
+AGENT_SAYS = "multirootd: "  # what the message of an agent begins with that has ended by an error
+SERVICES = Path("/usr/lib/multiroot/services")  # stops and starts what the image runs beside the agent
 
 
 @dataclass(frozen=True)

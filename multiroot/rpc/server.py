@@ -184,14 +184,18 @@ def _relay(channel: grpc.aio.Channel, method: str, root: str) -> Handler:
 
 
 def make_server(
-    is_me: Callable[[str], bool], channel_to: PeerChannel, *first: grpc.aio.ServerInterceptor
+    is_me: Callable[[str], bool],
+    channel_to: PeerChannel,
+    *first: grpc.aio.ServerInterceptor,
+    gate: grpc.aio.ServerInterceptor | None = None,
 ) -> grpc.aio.Server:
     """An agent's server without services or ports; requests of any size up to REQUEST_MOST pass.
 
-    What `first` refuses is not even passed on to another root.
+    What `first` refuses is not even passed on to another root. What is passed on does not go through `gate`.
     """
+    gates = (gate,) if gate else ()
     return grpc.aio.server(
-        interceptors=(*first, RelayInterceptor(is_me, channel_to), ErrorInterceptor()),
+        interceptors=(*first, RelayInterceptor(is_me, channel_to), *gates, ErrorInterceptor()),
         options=(("grpc.max_receive_message_length", border.REQUEST_MOST), ("grpc.so_reuseport", 0)),
     )
 

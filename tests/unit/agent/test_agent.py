@@ -12,13 +12,12 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 import pytest
-from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from multiroot.agent.agent import offer
 from multiroot.agent.context import Options, Root
 from multiroot.agent.guests import Guests
 from multiroot.agent.handoffs import Handoffs
+from multiroot.agent.parts import offer
 from multiroot.agent.updates import Updates
 from multiroot.arena.arena import open_or_format
 from multiroot.coordinator.journal import Journal
@@ -31,6 +30,7 @@ from multiroot.root.identity import Identity
 from multiroot.root.marks import Marks
 from multiroot.root.peers import Peer, Peers, Role, SideState
 from multiroot.rpc.client import connect
+from multiroot.rpc.late import Services
 from multiroot.rpc.server import make_server
 from multiroot.rpc.status import translated
 from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, vm_pb2, vm_pb2_grpc
@@ -75,13 +75,9 @@ def updates_of(root: Root, guests: Guests, journal: Journal) -> Updates:
 async def agent(root: Root, tmp_path: Path):
     guests = Guests(NO_ARENA)
     server = make_server(lambda _: True, root.neighbours.channel)
-    offer(
-        server,
-        root,
-        guests,
-        updates_of(root, guests, Journal(tmp_path / "journal")),
-        health.aio.HealthServicer(),
-    )
+    services = Services()
+    offer(services, root, guests, updates_of(root, guests, Journal(tmp_path / "journal")))
+    server.add_generic_rpc_handlers([services])
     server.add_insecure_port(f"unix:{tmp_path}/agent")
     await server.start()
     yield f"unix:{tmp_path}/agent"

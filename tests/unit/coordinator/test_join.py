@@ -47,8 +47,12 @@ class NewRoot:
         self.state = state
         self.peers.notify()
 
+    async def learned(self) -> None:
+        """Its agent answers all calls at once."""
+
     async def waited_for(self, folder: Path, timeout: float = 60) -> None:
-        await asyncio.wait_for(wait_for_join(self.peers, cast(Any, self), self.watch, timeout, folder), 30)
+        waiting = wait_for_join(self.peers, cast(Any, self), self.watch, timeout, self.learned, folder)
+        await asyncio.wait_for(waiting, 30)
 
     async def fails(self, folder: Path, timeout: float = 60) -> MultirootError:
         with pytest.raises(MultirootError) as caught:
@@ -82,7 +86,7 @@ async def test_what_the_cpus_did_is_kept_with_what_was_said(new: NewRoot, tmp_pa
         new.kernel.say(line)
     traces = ["What its CPUs did:", "CPU 0: init (pid 1)", "  ? panic+0x1/0x2"]
     with pytest.raises(PeerLostError):
-        await wait_for_join(new.peers, cast(Any, new), new.watch, 60, tmp_path, lambda: traces)
+        await wait_for_join(new.peers, cast(Any, new), new.watch, 60, new.learned, tmp_path, lambda: traces)
     kept = (tmp_path / "console-root-2.log").read_text().splitlines()
     assert kept == [*new.heard, *traces]
 
@@ -174,3 +178,51 @@ async def test_memory_that_cannot_be_read_keeps_nobody_from_joining(new: NewRoot
     await asyncio.sleep(0)
     new.becomes(SideState.READY)
     await waiting
+
+
+async def test_an_agent_that_is_ready_is_waited_for_until_it_has_learned_the_rest(
+    new: NewRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = asyncio.Event()
+
+    async def learn() -> None:
+        await learned.wait()
+
+    monkeypatch.setattr(new, "learned", learn)
+    new.becomes(SideState.READY)
+    waiting = asyncio.create_task(new.waited_for(tmp_path))
+    await asyncio.wait({waiting}, timeout=0.1)
+    assert not waiting.done()
+    learned.set()
+    await waiting
+
+
+async def test_a_launch_fails_by_what_keeps_its_agent_from_learning_the_rest(
+    new: NewRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def learn() -> None:
+        raise MultirootError("the agent of root 2 does not start: the journal is damaged")
+
+    monkeypatch.setattr(new, "learned", learn)
+    new.becomes(SideState.READY)
+    assert "the journal is damaged" in (await new.fails(tmp_path)).message
+
+
+async def test_a_root_that_ends_or_panics_while_its_agent_learns_is_not_waited_for(
+    new: NewRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learning = asyncio.Event()
+
+    async def learn() -> None:
+        learning.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(new, "learned", learn)
+    for end in (lambda: new.becomes(SideState.PARKED), lambda: new.kernel.say(PANIC)):
+        learning.clear()
+        new.becomes(SideState.READY)
+        new.kernel.say(BANNER)
+        failing = asyncio.create_task(new.fails(tmp_path))
+        await learning.wait()
+        end()
+        assert isinstance(await failing, PeerLostError)
