@@ -41,6 +41,7 @@ class Parts:
     programs: Sequence[Artifact]  # for /usr/lib/multiroot, each called like its artifact without "program-"
     guests: Sequence[Artifact]  # each with vmlinuz and initrd, called like its artifact without "guest-"
     kernels: Sequence[KernelParts]
+    agent: bool = True  # whether `python` has all that an agent imports
 
 
 def artifact(parts: Parts, cache: Cache, name: str = "image", *, compress: bool = False) -> Artifact:
@@ -58,6 +59,8 @@ def artifact(parts: Parts, cache: Cache, name: str = "image", *, compress: bool 
     def build(out: Path) -> None:
         stage = out / "stage"
         _stage(stage, parts, files, cache)
+        if parts.agent:
+            pylayer.compile_ahead(stage, out / "build.log")
         make_erofs(out, stage, cache.ensure(parts.emulator) / roots.TREE, options)
         shutil.rmtree(stage)
 

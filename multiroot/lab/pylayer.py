@@ -15,7 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from multiroot import arch, proc
+from multiroot import ahead, arch, proc
 from multiroot.lab import paths, roots
 from multiroot.lab.artifacts import Artifact, digest_tree, source_files
 from multiroot.lab.cache import Cache
@@ -23,6 +23,8 @@ from multiroot.lab.cache import Cache
 PREFIX = "opt/multiroot"
 _PIP = [sys.executable, "-m", "pip"]
 _VERSION = "3.13"  # of the system root's Python
+_CACHE_TAG = f"cpython-{_VERSION.replace('.', '')}"
+_AGENT = ("multiroot.agent.daemon", "multiroot.agent.parts")
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "linux")  # of wheels, newest first
 
 
@@ -102,6 +104,19 @@ def package_artifact(system: Artifact, cache: Cache) -> Artifact:
 
     inputs = {"tree": digest_tree(source, ("multiroot/**/*",)), "system": system.digest}
     return Artifact("python-package", inputs, build)
+
+
+def compile_ahead(tree: Path, log: Path) -> None:
+    """In a whole image's `tree`, compile what the agent's dataclasses are made of (multiroot/ahead.py)."""
+    ours = tree / PREFIX
+    target = ours / "multiroot" / ahead.name(_CACHE_TAG)
+    python = [*roots.loader_argv(tree, f"bin/python{_VERSION}"), "-m", "multiroot.ahead", str(target)]
+    environment = {
+        "PYTHONHOME": str(tree / "usr"),
+        "PYTHONPATH": str(ours),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    proc.run([*python, *_AGENT], env=environment, log=log, timeout=600)
 
 
 def _compile(system: Path, out: Path, prefix: str) -> None:

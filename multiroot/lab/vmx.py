@@ -175,7 +175,7 @@ def _image_artifact(kernel: image.KernelParts, emulator: Artifact, cache: Cache)
         pylayer.package_artifact(system, cache),
     ]
     spinner = guests.program_artifact(paths.recipes_dir() / "vmx/spinner.c", emulator, cache)
-    parts = image.Parts(emulator, system, python, [spinner], [], [kernel])
+    parts = image.Parts(emulator, system, python, [spinner], [], [kernel], agent=False)
     return image.artifact(parts, cache, "vmx-image", compress=True)
 
 
