@@ -119,6 +119,8 @@ async def serve(options: Options) -> None:
         # Those who have called meanwhile wait for an answer.
         ours = bugs.explain(error, sys.argv)
         agent.refuse(ours)
+        if ours is error:
+            raise
         raise ours from error
     finally:
         await agent.stop()

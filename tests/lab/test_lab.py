@@ -109,10 +109,28 @@ def test_our_package_is_compiled_for_the_roots_python(each_lab: Lab) -> None:
     assert (result.stdout, result.stderr) == ("1\n", "")
 
 
+def test_the_agents_dataclasses_are_compiled_ahead(each_lab: Lab) -> None:
+    """Without that an agent starts all the same, and takes longer."""
+    script = """
+import builtins
+from multiroot import ahead
+ahead.use()
+usual = builtins.compile
+def refuse(text, name, *args, **options):
+    assert name != "<string>", text
+    return usual(text, name, *args, **options)
+builtins.compile = refuse
+import multiroot.agent.daemon, multiroot.agent.parts, dataclasses
+print(ahead.FILE.exists(), "exec" in vars(dataclasses))
+"""
+    result = each_lab.run(["python3", "-c", script])
+    assert (result.stdout, result.stderr) == ("True True\n", "")
+
+
 def test_moments_of_the_start_are_kept_in_order(each_lab: Lab) -> None:
     marks = dict(line.split() for line in read(each_lab, "/run/multiroot/marks").splitlines())
     for order in (
-        ["initramfs", "mounted", "init", "kvm", "devices"],
+        ["initramfs", "mounted", "init", "kvm", "link", "devices"],
         ["kvm", "exec"],
         ["kvm", "agent-started"],
     ):
