@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`bench imports`: what an agent imports when it starts, and how long that takes on this computer.
+"""`bench imports`: what an agent imports before it answers, and how long that takes on this computer.
 
 A new root's agent is waited for, and most of its start are imports. CPython: `python -X importtime`.
 """
@@ -15,6 +15,7 @@ from itertools import chain
 from multiroot import proc
 
 AGENT = "multiroot.agent.daemon"
+LATER = "multiroot.agent.parts"  # imported once the agent answers
 RUNS = 5  # the first one compiles
 _LINE = re.compile(r"import time:\s+(?P<own>\d+) \|\s+\d+ \|\s+(?P<name>\S+)$")
 
@@ -36,9 +37,10 @@ class Package:
     own_us: int
 
 
-def measure(module: str = AGENT) -> list[Import]:
-    """What importing `module` in a new interpreter imports, when all is compiled; the best of some runs."""
-    command = [sys.executable, "-X", "importtime", "-c", f"import {module}"]
+def measure(*modules: str) -> list[Import]:
+    """What importing `modules` in a new interpreter imports, when all is compiled; the best of some runs."""
+    code = f"from multiroot import ahead; ahead.use(); import {', '.join(modules)}"
+    command = [sys.executable, "-X", "importtime", "-c", code]
     runs = [parse(proc.run(command, env={"PYTHONDONTWRITEBYTECODE": ""}).stderr) for _ in range(RUNS)]
     best = {each.name: each.own_us for each in runs[0]}
     for each in chain(*runs[1:]):

@@ -293,15 +293,16 @@ def update(contenders: str, vms: str, ram: str, out: Path | None, as_json: bool,
 
 
 @bench.command(example="multiroot bench imports --json")
+@click.option("--all", "whole_agent", is_flag=True, help="Also what it imports once it answers.")
 @json_option
-def imports(as_json: bool) -> None:
-    """What an agent imports when it starts, and how long that takes on this computer.
+def imports(whole_agent: bool, as_json: bool) -> None:
+    """What an agent imports before it answers, and how long that takes on this computer.
 
     A new root's agent is waited for, and most of its start are imports. Needs no lab.
     """
     from multiroot.bench import imports as work
 
-    found = work.measure()
+    found = work.measure(*([work.AGENT, work.LATER] if whole_agent else [work.AGENT]))
     packages = work.packages(found)
     whole = work.Package("all", len(found), sum(each.own_us for each in found))
     if as_json:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from multiroot.bench import imports
 from multiroot.bench.imports import Import, Package, measure, packages, parse
 
 TEXT = """import time: self [us] | cumulative | imported package
@@ -63,13 +64,13 @@ def among(names: list[str], packages: tuple[str, ...]) -> list[str]:
 
 def test_an_agent_imports_nothing_before_it_answers_that_can_wait() -> None:
     """Each module costs a new root's agent some 10 ms on an emulated CPU."""
-    names = [each.name for each in measure()]
+    names = [each.name for each in measure(imports.AGENT)]
     assert "multiroot.agent.agent" in names
     assert among(names, (*NOT_AT_ONCE, *LATER)) == []
 
 
 def test_an_agent_imports_nothing_at_all_that_it_may_never_need() -> None:
-    names = [each.name for each in measure("multiroot.agent.parts")]
+    names = [each.name for each in measure(imports.LATER)]
     assert among(names, NOT_AT_ONCE) == []
     # All that can wait is there by then, so the names above are right.
     assert [each for each in LATER if not among(names, (each,))] == ["prometheus_client"]
