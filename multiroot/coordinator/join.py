@@ -166,15 +166,19 @@ async def _coming(
     def ended() -> bool:
         return child.state is SideState.PARKED
 
+    now = asyncio.get_running_loop().time
+    until = now() + timeout_s
     await peers.wait(lambda: child.state is SideState.READY or ended(), timeout_s)
     if child.state is not SideState.READY:
         return
     learning = asyncio.ensure_future(learned())
-    ending = asyncio.create_task(peers.wait(ended, None))
+    ending = asyncio.create_task(peers.wait(ended, until - now()))
     try:
         await asyncio.wait({learning, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if not ended():
+        if learning.done():
             await learning
+        elif not ended():
+            raise WaitTimeoutError(f"the new root's agent did not answer all calls within {timeout_s:g} s")
     finally:
         learning.cancel()
         ending.cancel()

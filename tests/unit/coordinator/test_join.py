@@ -208,6 +208,19 @@ async def test_a_launch_fails_by_what_keeps_its_agent_from_learning_the_rest(
     assert "the journal is damaged" in (await new.fails(tmp_path)).message
 
 
+async def test_an_agent_has_no_more_time_to_learn_the_rest_than_its_root_has_to_join(
+    new: NewRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def learn() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(new, "learned", learn)
+    new.becomes(SideState.READY)
+    error = await new.fails(tmp_path, 0.1)
+    assert isinstance(error, WaitTimeoutError)
+    assert "did not answer all calls within 0.1 s" in error.message
+
+
 async def test_a_root_that_ends_or_panics_while_its_agent_learns_is_not_waited_for(
     new: NewRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
