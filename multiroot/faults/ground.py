@@ -311,6 +311,8 @@ class Ground:
             self.release(force=True)
             child = ""
         if child:
+            # One that was started again says that it is ready before it has found its VMs.
+            self.status("new", wait=True)
             self._bring_back()
         if child and not joined:
             self.release()
