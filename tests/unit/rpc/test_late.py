@@ -111,3 +111,24 @@ async def test_who_waits_and_who_comes_later_learn_why_it_has_not_learned_more(y
     agent.gate.fail(MultirootError("the journal is damaged", "look at it"))
     await waiting
     await ask()
+
+
+async def test_what_nobody_waits_for_any_more_is_not_done(young) -> None:
+    agent, channel = young
+    done: list[str] = []
+
+    class Counting(Vms):
+        async def Remove(self, request: vm_pb2.RemoveVmRequest, context: Any) -> vm_pb2.RemoveVmResponse:
+            done.append(request.name)
+            return vm_pb2.RemoveVmResponse()
+
+    stub = vm_pb2_grpc.VmServiceStub(channel)
+    with pytest.raises(grpc.aio.AioRpcError) as late:
+        await stub.Remove(vm_pb2.RemoveVmRequest(name="given up"), timeout=0.1)
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    waiting = asyncio.ensure_future(stub.Remove(vm_pb2.RemoveVmRequest(name="wanted"), timeout=10))
+    await root_pb2_grpc.RootServiceStub(channel).GetStatus(root_pb2.GetStatusRequest(), timeout=10)
+    vm_pb2_grpc.add_VmServiceServicer_to_server(Counting(), cast(Any, agent.services))
+    agent.gate.open()
+    await waiting
+    assert done == ["wanted"]
