@@ -15,7 +15,7 @@ from pathlib import Path
 from multiroot import __version__
 from multiroot.errors import BadRequestError, BugError, MultirootError
 
-_LIBRARIES = ("click", "grpcio", "protobuf", "qemu.qmp", "rich")
+_LIBRARIES = ("click", "grpcio", "protobuf", "pyroute2", "qemu.qmp", "rich")
 # What the computer lacks or forbids is no bug of ours.
 _OF_THE_COMPUTER = frozenset({
     errno.EACCES, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC,

@@ -4,7 +4,7 @@
 A bridge learns that when the station sends. A guest that has just changed its root may wait for somebody, and
 send nothing; until then its frames went to where it was, and its new bridge threw away what came by the link
 for it, for a bridge sends nothing back the way it came. All is made before the guest stops, and one message
-is left for each card.
+is left for each card: see `ports` for why not pyroute2.
 """
 
 from __future__ import annotations

@@ -92,10 +92,10 @@ class RootNetwork:
             # What the first gives away the second finds.
             for netlink, plan in ((self._control, plan_control), (self._guests, plan_guests)):
                 opened = _started(netlink)
-                for step in plan(opened.links(), self._root, self._uplink):
+                for step in plan(await opened.links(), self._root, self._uplink):
                     log.info("network: %s", step)
-                    opened.apply(step)
-            if has_way_out(_started(self._guests).links(), self._uplink):
+                    await opened.apply(step)
+            if has_way_out(await _started(self._guests).links(), self._uplink):
                 self._way_out.set()
             else:
                 self._way_out.clear()
@@ -111,7 +111,7 @@ class RootNetwork:
         with namespace.entered():
             tap = open_tap(queues=queues)
         try:
-            _started(self._guests).apply(AddPort(tap.name, GUEST_BRIDGE))
+            await _started(self._guests).apply(AddPort(tap.name, GUEST_BRIDGE))
         except BaseException:
             tap.close()
             raise
@@ -120,7 +120,7 @@ class RootNetwork:
 
     async def bring_up(self, tap: str) -> None:
         """Set the tap up, so that it passes frames."""
-        _started(self._guests).apply(BringUp(tap))
+        await _started(self._guests).apply(BringUp(tap))
 
     def inside(self) -> AbstractContextManager[None]:
         """In the body, this thread is in the guests' network. Do not wait for anything there."""

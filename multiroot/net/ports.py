@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What each handoff asks of network devices, by ioctl (netdevice(7); the bridge's is in linux/sockios.h).
 
-rtnetlink can do the same, but reads a list of all devices to find one by its name.
+rtnetlink can do the same. But pyroute2 reads a list of all devices to find one by its name, and its messages
+point at one another, so that they stay until Python looks for cycles: 800 objects for each VM that is taken.
 """
 
 from __future__ import annotations

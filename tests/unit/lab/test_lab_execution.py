@@ -188,20 +188,17 @@ def test_nothing_is_run_for_one_who_does_not_say_who_he_is(port: int, tmp_path: 
 
 # Runs in a network of its own, which is taken away: no packet goes either way any more.
 SILENT = """
-import fcntl, socket, struct, subprocess, sys
+import socket, subprocess, sys
+from pyroute2 import IPRoute
 
-SIOCSIFFLAGS, IFF_UP = 0x8914, 1
-
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as network:
-    def set_loopback(flags):
-        fcntl.ioctl(network, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags))
-
-    set_loopback(IFF_UP)
+with IPRoute() as network:
+    (loopback,) = network.link_lookup(ifname="lo")
+    network.link("set", index=loopback, state="up")
     with socket.create_server(("127.0.0.1", 0)) as server:
         words = [sys.argv[1], "relay", "127.0.0.1", str(server.getsockname()[1]), "3"]
         relay = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         root, _ = server.accept()
-        set_loopback(0)
+        network.link("set", index=loopback, state="down")
         code = relay.wait(60)
         print(code, relay.stderr.read().strip())
 """
