@@ -54,6 +54,10 @@ class Evidence:
     def _alive(self) -> bool:
         return self.reached.lab is not None and self.reached.lab.state.alive()
 
+    @property
+    def _failed(self) -> bool:
+        return any(not each.held for each in self.trial.steps)
+
     def identify(self, started: Started, root: str) -> None:
         """Note which image was asked for there and which one runs; it is reached by `root`."""
         told = look.facts(look.in_root(self._lab, root))
@@ -89,8 +93,8 @@ class Evidence:
             guest: list[Finding] = []
             if self._alive and not self.reached.lost:
                 guest = self._ask_the_living()
-            elif self._alive and self.reached.second:
-                # The old root may be the one that was lost: then nobody can be asked.
+            if self._alive and (self.reached.lost or (self._failed and not self.reached.guest_lost)):
+                # There may be no new root, or it was the old one that was lost: then nobody can be asked.
                 with suppress(MultirootError):
                     self.trial.backtraces = look.backtraces(self._lab)
             found = [*look.consoles(self.machine.state), *guest]
@@ -110,8 +114,7 @@ class Evidence:
     def _ask_the_living(self) -> list[Finding]:
         """The roots; what the guest has said."""
         # After a step that did not hold, a root need not answer any more; else that is an error.
-        failed = any(not each.held for each in self.trial.steps)
-        tolerant = suppress(MultirootError) if failed else nullcontext()
+        tolerant = suppress(MultirootError) if self._failed else nullcontext()
         for root in self.reached.living:
             with tolerant:
                 self.ask(root)

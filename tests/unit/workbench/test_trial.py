@@ -21,6 +21,7 @@ from multiroot.workbench.carry import Streams
 from multiroot.workbench.evidence import GUEST, GUEST_BOOT
 from multiroot.workbench.reached import NEW, Started
 from multiroot.workbench.trial import BOOT, LAUNCH, LIVE, THERE, UPDATE, Player, Trial, planned
+from multiroot.workbench.trial_report import Step
 from multiroot.workbench.wanted import Until, Wanted, Where
 from multiroot.workbench.watch import RootLostError
 
@@ -133,21 +134,23 @@ def test_a_step_that_did_not_hold_is_the_last(tmp_path: Path, error: MultirootEr
     assert one.reached.lost is lost
 
 
-@pytest.mark.parametrize(("lost", "launched"), [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize(("lost", "held"), [(True, True), (False, False), (False, True)])
 def test_traces_of_a_new_root_that_was_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool, launched: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool, held: bool
 ) -> None:
+    """Also of one that an update gave up, which nobody else has noticed to be lost."""
     one = player(tmp_path)
     one.reached.lab = SimpleNamespace(state=SimpleNamespace(alive=lambda: True))  # type: ignore[assignment]
-    one.reached.lost, one.reached.second = lost, Started(NEW, "new", "6.12") if launched else None
+    one.reached.lost = lost
+    one.trial.steps.append(Step(LAUNCH, held, "", 1.0))
     monkeypatch.setattr(evidence.look, "consoles", lambda folder: [])
     monkeypatch.setattr(evidence.state, "load", lambda name: SimpleNamespace(resets=lambda: 0))
     monkeypatch.setattr(evidence.Evidence, "_ask_the_living", lambda self: [])
     monkeypatch.setattr(evidence.look, "backtraces", lambda lab: ["CPU 0: init (pid 1)"])
     one.evidence.collect()
-    assert one.trial.backtraces == (["CPU 0: init (pid 1)"] if lost and launched else [])
+    assert one.trial.backtraces == ([] if held and not lost else ["CPU 0: init (pid 1)"])
     one.evidence.keep_logs(tmp_path / "logs")
-    assert (tmp_path / "logs" / evidence.BACKTRACES).exists() is (lost and launched)
+    assert (tmp_path / "logs" / evidence.BACKTRACES).exists() is (lost or not held)
 
 
 def test_a_crash_of_which_no_traces_can_be_had_is_one_still(

@@ -128,6 +128,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     replaced(evidence.look, "in_root", lambda _, name: name)
     replaced(evidence.look, "in_guest", lambda reach: GUEST)
     replaced(evidence.look, "guest_console", lambda *_: b"")
+    replaced(evidence.look, "backtraces", lambda _: [])
     for ran in ("ran_old", "ran_new"):
         replaced(evidence.look, ran, image)
     replaced(evidence.Evidence, "_asked", image)
