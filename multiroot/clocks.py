@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 Clock = Callable[[], int]
 _TRIES = 4
+_SETTINGS = 10
+_RIGHT_NS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,15 @@ def raw_clock(clock: Clock) -> Mapped:
 def boot_clock(clock: Clock) -> Mapped:
     """For stamps of CLOCK_BOOTTIME."""
     return Mapped(clock, lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+
+def set_wall_clock(clock: Clock, offset_ns: int) -> None:
+    """Set CLOCK_REALTIME to `offset_ns` after `clock`. Raises OSError.
+
+    Who sets it may lose the CPU between reading the one and setting the other, and the clock would stay wrong
+    by that. So it is looked at, and set again until it is right.
+    """
+    for _ in range(_SETTINGS):
+        time.clock_settime_ns(time.CLOCK_REALTIME, clock() + offset_ns)
+        if abs(wall_clock(clock).offset() + offset_ns) < _RIGHT_NS:
+            return

@@ -9,25 +9,33 @@ from dataclasses import dataclass
 
 from multiroot.lab.execution import Result
 
-TOLERANCE_S = 2.0  # the first root has its wall clock from the RTC, which counts whole seconds
+TOLERANCE_S = 2.0
 _READ = ("sh", "-c", "date +%s.%N; cut -d' ' -f1 /proc/uptime")
 
 
 @dataclass(frozen=True)
 class Clocks:
     """One reading, in seconds. `early` and `late` are the workstation's monotonic time before and after it,
-    `uptime` the root's own; `wall_off` is how far the root's wall clock was off the workstation's, less
-    what the reading may have taken.
+    `uptime` the root's own; `wall` is how far the root's wall clock was ahead of what the workstation's
+    showed before the reading.
     """
 
     early: float
     late: float
     uptime: float
-    wall_off: float
+    wall: float
 
     def drift(self, later: Clocks) -> float:
         """Seconds that the root's monotonic clock lost or won until `later`, less what reading explains."""
         return outside(later.uptime - self.uptime, later.early - self.late, later.late - self.early)
+
+    def wall_drift(self, later: Clocks) -> float:
+        """Seconds that wall clocks lost or won until `later`, less what reading explains. Where the first
+        root began does not count: it has whole seconds from an RTC, and a slow one loses ticks until it
+        counts by the TSC.
+        """
+        change = later.wall - self.wall
+        return outside(0.0, change - (later.late - later.early), change + (self.late - self.early))
 
 
 def outside(value: float, low: float, high: float) -> float:
@@ -40,5 +48,4 @@ def read(run: Callable[[Sequence[str]], Result]) -> Clocks:
     early, wall = time.monotonic(), time.time()
     said = run(_READ).stdout.split()
     late = time.monotonic()
-    wall_off = outside(float(said[0]), wall, wall + late - early)
-    return Clocks(early, late, float(said[1]), round(wall_off, 3))
+    return Clocks(early, late, float(said[1]), float(said[0]) - wall)

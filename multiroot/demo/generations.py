@@ -91,7 +91,7 @@ class Generation:
     inventory: Inventory
     guest: GuestSeen
     resets: int
-    wall_off: float  # seconds by which the new root's wall clock is wrong
+    wall_off: float  # seconds by which the new root's wall clock is wrong, beyond what the first one's was
     drift: float  # and those that the old one's monotonic clock lost or won since it had the machine
     card: CardSeen | None = None
 
@@ -113,6 +113,7 @@ class Generations:
         self.sender: Sender | None = None
         self._card_resets = 0  # those by the guest's driver when it set the card up
         self._clocks: clocks.Clocks | None = None
+        self._first_clocks: clocks.Clocks | None = None
 
     def run(self, kernels: Sequence[str], seen: Callable[[Generation], None]) -> list[Generation]:
         """Update to each of `kernels` in turn; `seen` gets each generation as it is done."""
@@ -143,7 +144,7 @@ class Generations:
             guests.boot(channel, [definition], TICKS_BEFORE, self._phases)
             if self._card:
                 self._send_frames(stack, channel)
-        self._clocks = clocks.read(self._machine.run)
+        self._clocks = self._first_clocks = clocks.read(self._machine.run)
         return self._look()
 
     def _send_frames(self, stack: ExitStack, channel: grpc.Channel) -> None:
@@ -173,6 +174,7 @@ class Generations:
             timeout_s=400,
             ended=self._machine.state.ending,
         )
+        assert self._first_clocks
         self._clocks = clocks.read(self._machine.run)
         return Generation(
             number=number,
@@ -181,7 +183,7 @@ class Generations:
             inventory=self._look(),
             guest=guest,
             resets=self._machine.state.resets(),
-            wall_off=self._clocks.wall_off,
+            wall_off=round(self._first_clocks.wall_drift(self._clocks), 3),
             drift=drift,
             card=self._look_at_card(self.sender) if self.sender else None,
         )

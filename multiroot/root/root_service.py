@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multiroot import __version__, arch
+from multiroot.clocks import set_wall_clock
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.root import identity
 from multiroot.root.marks import Marks
@@ -73,7 +73,7 @@ class RootService(root_pb2_grpc.RootServiceServicer):
         if not 0 <= now < _END_OF_TIME:
             raise BadRequestError(f"{now} ns since 1970 is no time of day")
         try:
-            time.clock_settime_ns(time.CLOCK_REALTIME, now)
+            set_wall_clock(self._parts.clock, request.wall_offset_ns)
         except OSError as error:
             raise MultirootError(f"cannot set the clock: {error.strerror}") from error
         return root_pb2.SetClockResponse()

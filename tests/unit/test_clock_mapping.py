@@ -6,7 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from multiroot.clocks import Difference, Mapped, boot_clock, difference, raw_clock
+import pytest
+
+from multiroot.clocks import Difference, Mapped, boot_clock, difference, raw_clock, set_wall_clock
 
 
 def readings(*values: int) -> Callable[[], int]:
@@ -33,3 +35,18 @@ def test_the_kernels_clocks_are_the_ones_meant() -> None:
         before = time.clock_gettime_ns(number)
         offset = mapped(lambda number=number: time.clock_gettime_ns(number) + ahead).offset()  # type: ignore[misc]
         assert abs(offset - ahead) <= time.clock_gettime_ns(number) - before
+
+
+def test_a_wall_clock_that_was_set_late_is_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first time whoever sets it has no CPU for two seconds in between."""
+    late = [2_000_000_000, 0]
+    set_to: list[int] = []
+
+    def settime(clock: int, ns: int) -> None:
+        assert clock == time.CLOCK_REALTIME
+        set_to.append(ns - late.pop(0))
+
+    monkeypatch.setattr(time, "clock_settime_ns", settime)
+    monkeypatch.setattr(time, "time_ns", lambda: set_to[-1])
+    set_wall_clock(lambda: 5_000_000_000, 7_000_000_000)
+    assert (set_to, late) == ([10_000_000_000, 12_000_000_000], [])

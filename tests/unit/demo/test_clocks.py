@@ -19,8 +19,8 @@ def test_only_what_is_outside_counts(value: float, off: float) -> None:
 
 @pytest.mark.parametrize(("uptime", "drift"), [(110.0, 0.0), (107.0, 1.0), (114.0, 2.0)])
 def test_a_clock_drifts_beyond_what_both_readings_took(uptime: float, drift: float) -> None:
-    first = Clocks(early=10.0, late=11.0, uptime=100.0, wall_off=0.0)
-    assert first.drift(Clocks(early=19.0, late=22.0, uptime=uptime, wall_off=0.0)) == drift
+    first = Clocks(early=10.0, late=11.0, uptime=100.0, wall=0.0)
+    assert first.drift(Clocks(early=19.0, late=22.0, uptime=uptime, wall=0.0)) == drift
 
 
 @pytest.mark.parametrize("off", [0.0, 3600.0, -3600.0])
@@ -30,5 +30,13 @@ def test_a_wrong_wall_clock_is_seen(off: float) -> None:
         return Result(0, f"{time.time() + off:.9f}\n12.34\n", "")
 
     seen = read(root)
-    assert seen.wall_off == pytest.approx(abs(off), abs=1.0)
+    assert seen.wall == pytest.approx(off, abs=1.0)
     assert seen.uptime == 12.34
+
+
+@pytest.mark.parametrize(("wall", "drift"), [(-2.0, 0.0), (-5.5, 2.5), (2.5, 1.5)])
+def test_a_wall_clock_drifts_from_where_the_first_root_began(wall: float, drift: float) -> None:
+    """Between two and three seconds behind at first; the second reading took three."""
+    first = Clocks(early=10.0, late=11.0, uptime=100.0, wall=-2.0)
+    second = Clocks(early=19.0, late=22.0, uptime=110.0, wall=wall)
+    assert first.wall_drift(second) == drift
