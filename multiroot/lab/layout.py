@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from multiroot import arch
 from multiroot.coordinator.canary import RAM_BYTES as CANARY_RAM
 from multiroot.errors import BadRequestError
-from multiroot.plan.request import CARVE_FLOOR
+from multiroot.plan.request import CARVE_ENOUGH
 from multiroot.units import GIB, MIB, format_size
 
 SECTION = 128 * MIB
-# A carve that every kernel of the lab comes up in with its initrd. The planner's own floor knows neither.
-LAB_CARVE_FLOOR = 2 * CARVE_FLOOR
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,9 @@ def lay_out(
     """The layout for at least `old_memory` of RAM for the old root, and disks of so many bytes. Raises
     BadRequestError for a carve too small.
     """
-    if carve < LAB_CARVE_FLOOR:
+    if carve < CARVE_ENOUGH:
         raise BadRequestError(
-            f"a carve of {format_size(carve)} is too small", f"{format_size(LAB_CARVE_FLOOR)} will do"
+            f"a carve of {format_size(carve)} is too small", f"{format_size(CARVE_ENOUGH)} will do"
         )
     split = arch.current().lab
     arena_range = Range(split.high_base, _up(arena, SECTION))

@@ -14,7 +14,7 @@ from multiroot.kexec.target import target
 from multiroot.plan import iomem
 from multiroot.plan.inventory import Inventory, MemoryBlock, blocks_in, is_ram_only
 from multiroot.plan.refusal import Refusal
-from multiroot.plan.request import Request
+from multiroot.plan.request import CARVE_ENOUGH, Request
 from multiroot.ranges import Range, align_down, align_up
 from multiroot.units import GIB, format_size
 
@@ -105,17 +105,22 @@ def _check_numbers(request: Request, size: int, base: int | None) -> None:
 
 
 def _default(inventory: Inventory, request: Request) -> Carve:
-    """All of the largest reserved piece; failing that, half of the largest run of blocks."""
+    """All of the largest reserved piece, if it is enough for a root; failing that, that piece or half of the
+    largest run of blocks, whichever is larger.
+    """
     rooms = [room for room in _rooms(inventory) if room.largest >= request.needed]
     if not rooms:
         largest = max((room.largest for room in _rooms(inventory)), default=0)
         raise Refusal(_no_room(inventory, request.needed, largest), _HOW_TO_FREE, conflict=True)
-    reserved = [room for room in rooms if room.way is Way.RESERVED]
-    room = max(reserved or rooms, key=lambda candidate: candidate.largest)
-    size = room.largest
-    if room.way is Way.BLOCKS:
-        size = max(align_down(size // 2, room.unit), align_up(request.needed, room.unit))
-    return _anywhere(inventory, request, size)
+    reserved = max((room.largest for room in rooms if room.way is Way.RESERVED), default=0)
+    blocks = max((_of_run(room, request.needed) for room in rooms if room.way is Way.BLOCKS), default=0)
+    return _anywhere(inventory, request, reserved if reserved >= CARVE_ENOUGH else max(reserved, blocks))
+
+
+def _of_run(run: _Room, needed: int) -> int:
+    """Half of it, if that is enough for a root."""
+    enough = min(run.largest, max(needed, CARVE_ENOUGH))
+    return max(align_down(run.largest // 2, run.unit), align_up(enough, run.unit))
 
 
 _HOW_TO_FREE = "boot with memmap=SIZE$START, or with movablecore=SIZE for memory blocks that can go offline"

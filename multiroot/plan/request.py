@@ -11,6 +11,9 @@ from multiroot.units import MIB, format_cpu_list
 
 # No kernel comes up in less. The planner takes it for the least when it is not told what will be loaded.
 CARVE_FLOOR = 128 * MIB
+# A kernel that comes up in less may have no room for an agent and a VMM: it then reads their programs again
+# and again, and does nothing else. 226 MiB were seen in use (docs/performance.md).
+CARVE_ENOUGH = 2 * CARVE_FLOOR
 
 
 @dataclass(frozen=True)

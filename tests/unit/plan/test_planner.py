@@ -11,13 +11,14 @@ from multiroot.arch.x86 import LEDGER
 from multiroot.errors import BadRequestError, ConflictError
 from multiroot.kexec.x86.layout import check_carve, check_low_window
 from multiroot.plan.inventory import Inventory
+from multiroot.plan.iomem import Resource
 from multiroot.plan.memory import Way
 from multiroot.plan.planner import Plan, plan
 from multiroot.plan.request import PlanConflictError, PlanRequestError, Request
 from multiroot.ranges import Range, intersect, subtract
 from multiroot.units import GIB, MIB
 
-from .strategies import BLOCK, inventories, machine, requests
+from .strategies import BLOCK, RAM, inventories, machine, requests
 
 CARVE = Range(4 * GIB + 512 * MIB, GIB)
 
@@ -104,6 +105,25 @@ def test_the_planners_choice() -> None:
     assert (made.carve, made.way, made.alignment) == (CARVE, Way.RESERVED, 2 * MIB)
     assert made.low == Range(0x20000, 0x20000)
     assert made.pmem == (Range(4 * GIB, 512 * MIB),)
+
+
+@pytest.mark.parametrize(
+    ("left_over", "movable", "carve_"),
+    [
+        (124, 16, Range(6 * GIB, GIB)),  # half of it
+        (124, 3, Range(8 * GIB - 3 * BLOCK, 2 * BLOCK)),  # enough, though more than half
+        (124, 1, Range(8 * GIB - BLOCK, BLOCK)),
+        (140, 1, Range(CARVE.base, 140 * MIB)),
+        (140, 0, Range(CARVE.base, 140 * MIB)),
+        (256, 16, Range(CARVE.base, 256 * MIB)),
+    ],
+)
+def test_what_is_too_small_for_a_root_is_the_last_choice(left_over: int, movable: int, carve_: Range) -> None:
+    """Below its first block, a root that has taken over has memory that can't be added to it."""
+    inventory = machine(movable=movable)
+    rest = Resource(Range.between(CARVE.base + left_over * MIB, CARVE.end), RAM)
+    made = plan(replace(inventory, iomem=(*inventory.iomem, rest)), Request(needed=100 * MIB))
+    assert made.carve == carve_
 
 
 def test_large_carves_are_aligned_to_1_gib_where_they_can_be() -> None:
