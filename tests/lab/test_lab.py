@@ -116,9 +116,9 @@ import builtins
 from multiroot import ahead
 ahead.use()
 usual = builtins.compile
-def refuse(text, name, *args, **options):
-    assert name != "<string>", text
-    return usual(text, name, *args, **options)
+def refuse(text, name, mode, *args, **options):
+    assert (name, mode) != ("<string>", "exec"), text  # forward references are compiled to be evaluated
+    return usual(text, name, mode, *args, **options)
 builtins.compile = refuse
 import multiroot.agent.daemon, multiroot.agent.parts, dataclasses
 print(ahead.FILE.exists(), "exec" in vars(dataclasses))
