@@ -74,9 +74,8 @@ class Options:
     seed: int = 1
     dirty: int = 0
     tick: int = workload.PERIOD_MS
-    fresh: int = (
-        0  # so many new roots get a first handoff and later ones, half as many traced; nothing else then
-    )
+    # So many new roots get a first handoff and later ones, and half as many a traced one; nothing else then.
+    fresh: int = 0
     traced: bool = True  # one more handoff of ours and of in-place in each round, with tracepoints on
 
     def checked(self) -> Options:
