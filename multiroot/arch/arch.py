@@ -30,7 +30,8 @@ class Cpus:
     them are so in a guest of a hypervisor, as long as its host's is. A CPU that runs VMs has one of
     `virtualisation`. With one of `writing` CPUs write to memory of the kernel that was first, also when it
     has ended; the kernel parameter `cleared_by` makes a kernel do without. Guests in the oldest root that is
-    supported can't have those that are `newer`, by QEMU's names.
+    supported can't have those that are `newer`, by QEMU's names. `nested_paging` are switches of KVM's
+    modules, as files in /sys/module, without which the CPU does not translate guests' memory.
     """
 
     hardware_ids: Callable[[str], dict[int, int]]
@@ -51,6 +52,7 @@ class Cpus:
     writing: frozenset[str]
     cleared_by: str
     kvm_modules: tuple[str, ...]
+    nested_paging: tuple[str, ...]
     newer: frozenset[str]
 
     def cleared(self, command_line: str) -> tuple[str, ...]:

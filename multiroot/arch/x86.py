@@ -181,6 +181,7 @@ X86 = Arch(
         writing=frozenset({"hfi"}),
         cleared_by="clearcpuid",
         kvm_modules=("kvm_amd", "kvm_intel"),
+        nested_paging=("kvm_amd/parameters/npt", "kvm_intel/parameters/ept"),
         newer=NEWER_FEATURES,
     ),
     # The setup code, which the version string is in, has at most 64 sectors of 512 bytes behind the first.

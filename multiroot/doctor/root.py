@@ -17,12 +17,14 @@ from multiroot.launch.facts import facts_of, facts_without_module, take_inventor
 from multiroot.launch.kernels import KERNELS
 from multiroot.net.plan import CONTROL_BRIDGE, CONTROL_LINKS
 from multiroot.plan.planner import plan
-from multiroot.plan.request import PlanConflictError, Request
+from multiroot.plan.request import CARVE_ENOUGH, PlanConflictError, Request
 from multiroot.root.identity import online_cpus, parse_command_line
 from multiroot.rpc.client import AGENT_SOCKET
 from multiroot.units import format_cpu_list, format_size
+from multiroot.vm import nested_pages
 
 _ANSWER_S = 10.0
+_SMALL_PAGES = 0.1  # so much of what guests have touched may be mapped by the smallest pages
 
 
 @dataclass
@@ -48,6 +50,7 @@ class RootDoctor:
             ("pci", self._pci),
             ("carve", self._carve),
             ("arena", self._arena),
+            ("pages", self._pages),
             ("kernels", self._kernels),
             ("link", self._link),
             ("agent", self._agent),
@@ -150,7 +153,11 @@ class RootDoctor:
                 device.close()
         how = "memory blocks that can go offline" if made.blocks else "reserved at boot"
         cpus = format_cpu_list([cpu.number for cpu in made.cpus])
-        return ok(f"{format_size(made.carve.size)} at {made.carve.base:#x} ({how}), CPUs {cpus}")
+        found = f"{format_size(made.carve.size)} at {made.carve.base:#x} ({how}), CPUs {cpus}"
+        if made.carve.size < CARVE_ENOUGH:
+            mend = f"an agent and a VMM want {format_size(CARVE_ENOUGH)}: boot with memmap=SIZE$START"
+            return warning(f"{found}: too small for a root that has VMs", mend)
+        return ok(found)
 
     def _arena(self) -> Answer:
         found = backing.find_device(self.top)
@@ -171,6 +178,25 @@ class RootDoctor:
                 return [vm.name for vm in arena.vms() if arena.standing(vm.owner) is Standing.LOST]
             finally:
                 arena.close()
+
+    def _pages(self) -> Answer:
+        """Small ones make a guest wait after a handoff, once for each page that it touches."""
+        switches = [self.top / "sys/module" / each for each in arch.current().cpus.nested_paging]
+        off = [each for each in switches if each.exists() and each.read_text().strip() in ("N", "0")]
+        if off:
+            names = ", ".join(each.name for each in off)
+            mend = f"load KVM's module with {off[0].name}=1"
+            return warning(f"the CPU does not translate guests' memory: {names} is off", mend)
+        kvm = self.top / "sys/kernel/debug/kvm"
+        if not kvm.is_dir():
+            return warning("KVM does not tell its pages", "mount -t debugfs debugfs /sys/kernel/debug")
+        found = nested_pages.of_all(kvm)
+        mapped = ", ".join(f"{count} of {format_size(size)}" for size, count in sorted(found.items()))
+        small = min(arch.current().memory.page_sizes)
+        if found.get(small, 0) * small > _SMALL_PAGES * sum(size * count for size, count in found.items()):
+            mend = "`multiroot vm show NAME` tells of one VM; handed over or started anew it gets large ones"
+            return warning(f"KVM maps guests' memory by small pages: {mapped}", mend)
+        return ok(f"KVM maps guests' memory by these pages: {mapped}" if mapped else "no guest runs here")
 
     def _kernels(self) -> Answer:
         names = sorted(path.parent.name for path in self.kernels.glob("*/vmlinuz"))

@@ -30,6 +30,15 @@ def counts(pid: int, kvm: Path = KVM) -> dict[int, int]:
     return found
 
 
+def of_all(kvm: Path = KVM) -> dict[int, int]:
+    """The same for all VMs of this root together."""
+    found: dict[int, int] = {}
+    for pid in {int(each.name.partition("-")[0]) for each in kvm.glob("[0-9]*-[0-9]*")}:
+        for size, number in counts(pid, kvm).items():
+            found[size] = found.get(size, 0) + number
+    return found
+
+
 def _file(size: int) -> str:
     """pages_4k for 4 KiB."""
     number, unit = format_size(size).split()

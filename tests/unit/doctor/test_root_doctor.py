@@ -58,6 +58,7 @@ def top(tmp_path: Path) -> Path:
             write(tmp_path / f"sys/firmware/memmap/{number}/{name}", value)
     write(tmp_path / CLOCK, "tsc")
     write(tmp_path / "dev/kvm")
+    (tmp_path / "sys/kernel/debug/kvm").mkdir(parents=True)
     write(tmp_path / KMSG, "6,0,0,-;Linux version 6.12")
     write(tmp_path / "sys/kernel/security/lockdown", "[none] integrity confidentiality")
     write(tmp_path / "sys/kernel/kexec_crash_loaded", "0")
@@ -122,11 +123,23 @@ def put(path: str, text: str) -> Callable[[Path], None]:
     return lambda top: write(top / path, text)
 
 
+def guests(*counts: tuple[int, int]) -> Callable[[Path], None]:
+    """VMs for which KVM has mapped so many pages of 4 KiB and of 2 MiB."""
+
+    def change(top: Path) -> None:
+        for pid, (small, large) in enumerate(counts, 300):
+            for name, count in (("pages_4k", small), ("pages_2m", large), ("pages_1g", 0)):
+                write(top / f"sys/kernel/debug/kvm/{pid}-{pid - 280}/{name}", str(count))
+
+    return change
+
+
 SNP, TDX = "sys/module/kvm_amd/parameters/sev_snp", "sys/module/kvm_intel/parameters/tdx"
 LOCKDOWN = "sys/kernel/security/lockdown"
 CRASH_KERNEL = replace("proc/cmdline", "console", "elfcorehdr=0x1000 console")
 
 
+MORE_RAM = "28000000-2fffffff : System RAM\n30000000-"
 ACTIVE = "6,84,120000,-;Memory Encryption Features active:"
 
 
@@ -210,6 +223,12 @@ ONLINE = [f"sys/devices/system/cpu/cpu{number}/online" for number in (1, 2, 3)]
         ("carve", "failed", "no room", replace("proc/iomem", "Reserved", "System RAM")),
         ("arena", "failed", "aligned to 0x1000", replace(f"{DAX}/align", "0x200000", "0x1000")),
         ("arena", "failed", "no persistent memory", remove(f"{DAX}/driver")),
+        ("pages", "warning", "npt is off", put("sys/module/kvm_amd/parameters/npt", "N")),
+        ("pages", "warning", "ept is off", put("sys/module/kvm_intel/parameters/ept", "0")),
+        ("pages", "warning", "by small pages: 12000 of 4 KiB, 40 of 2 MiB", guests((12000, 40))),
+        ("pages", "warning", "by small pages: 6000 of 4 KiB, 100 of 2 MiB", guests((300, 60), (5700, 40))),
+        ("carve", "warning", "128 MiB at 0x30000000", replace("proc/iomem", "28000000-", MORE_RAM)),
+        ("pages", "warning", "does not tell", lambda top: (top / "sys/kernel/debug/kvm").rmdir()),
         ("kernels", "warning", "no kernel in", remove("kernels/6.12/vmlinuz")),
     ],
 )  # fmt: skip
@@ -222,6 +241,19 @@ def test_a_defect_is_found_by_its_own_check(
     assert (found[check].status, says in found[check].found) == (status, True), found[check]
     assert found[check].mend
     assert [name for name in found if found[name] != sound[name]] == [check]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (put("sys/module/kvm_amd/parameters/npt", "Y"), "no guest runs here"),
+        (lambda top: guests((12, 40))(top), "by these pages: 12 of 4 KiB, 40 of 2 MiB"),
+    ],
+)
+def test_large_pages_are_as_it_should_be(top: Path, change: Callable[[Path], None], says: str) -> None:
+    change(top)
+    found = look(top)["pages"]
+    assert (found.status, says in found.found) == (Status.OK, True), found
 
 
 def test_a_cpu_that_is_offline_is_looked_at_too(top: Path) -> None:
@@ -331,4 +363,5 @@ def test_each_host_bridge_is_looked_for_in_the_ledger(top: Path, monkeypatch: py
 
 def test_a_tree_of_nothing_fails_every_check_and_raises_nothing(tmp_path: Path) -> None:
     found = look(tmp_path)
-    assert {finding.status for name, finding in found.items() if name != "kernels"} == {Status.FAILED}
+    warnings = ("kernels", "pages")
+    assert {finding.status for name, finding in found.items() if name not in warnings} == {Status.FAILED}
