@@ -8,6 +8,7 @@ in files like pages_2m (struct kvm_vm_stat).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from multiroot import arch
@@ -18,8 +19,17 @@ KVM = Path("/sys/kernel/debug/kvm")
 
 def counts(pid: int, kvm: Path = KVM) -> dict[int, int]:
     """How many pages of each size (bytes) KVM has mapped for the VMM `pid`; none where that is not told."""
+    return _counted(kvm.glob(f"{pid}-*")) if pid > 0 else {}
+
+
+def of_all(kvm: Path = KVM) -> dict[int, int]:
+    """The same for all VMs of this root together."""
+    return _counted(kvm.glob("[0-9]*-[0-9]*"))
+
+
+def _counted(folders: Iterable[Path]) -> dict[int, int]:
     found: dict[int, int] = {}
-    for folder in kvm.glob(f"{pid}-*") if pid > 0 else ():
+    for folder in folders:
         for size in arch.current().memory.page_sizes:
             try:
                 number = int((folder / _file(size)).read_text())
@@ -27,15 +37,6 @@ def counts(pid: int, kvm: Path = KVM) -> dict[int, int]:
                 continue  # the VM has just ended, or this kernel does not count these
             if number > 0:
                 found[size] = found.get(size, 0) + number
-    return found
-
-
-def of_all(kvm: Path = KVM) -> dict[int, int]:
-    """The same for all VMs of this root together."""
-    found: dict[int, int] = {}
-    for pid in {int(each.name.partition("-")[0]) for each in kvm.glob("[0-9]*-[0-9]*")}:
-        for size, number in counts(pid, kvm).items():
-            found[size] = found.get(size, 0) + number
     return found
 
 
