@@ -74,7 +74,7 @@ class FreshRoot(ABC):
         finally:
             taken = tracer.take()
         marks = tracer.marks(taken, sample.phases, seen, "old")
-        return [replace(told(sample, sample.phases, marks), contender=self.name)]
+        return [replace(told(sample, marks), contender=self.name)]
 
     @abstractmethod
     def _first(self, joined: Callable[[], None] = lambda: None) -> list[Sample]:

@@ -47,7 +47,7 @@ class Traced(MultiRoot):
             taken = self._tracer.take()
         self.rest()
         marks = self._tracer.marks(taken, sample.phases, seen, OTHER[self.where])
-        return [told(sample, sample.phases, marks)]
+        return [told(sample, marks)]
 
 
 class TracedInPlace(SameKernel):
@@ -66,7 +66,7 @@ class TracedInPlace(SameKernel):
             taken = self._tracer.take()
         stopped, resumed = _blackout(sample.phases)
         seen = guest_gap.stretches(self.seen_ns, stopped, resumed)
-        return told(sample, sample.phases, self._tracer.marks(taken, sample.phases, seen, "old"))
+        return told(sample, self._tracer.marks(taken, sample.phases, seen, "old"))
 
 
 def stretches(agents: Agents, vm: str, there: str, phases: Sequence[Phase]) -> list[guest_gap.Stretch]:
@@ -75,10 +75,10 @@ def stretches(agents: Agents, vm: str, there: str, phases: Sequence[Phase]) -> l
     return guest_gap.stretches([*seen[0], *seen[1]], *_blackout(phases))
 
 
-def told(sample: Sample, phases: Sequence[Phase], marks: Sequence[Phase]) -> Sample:
+def told(sample: Sample, marks: Sequence[Phase]) -> Sample:
     """As a sample that no other is compared with."""
     values = {"traced_blackout_ns": sample.values["blackout_ns"]}
-    return replace(sample, values=values, phases=(*phases, *marks))
+    return replace(sample, values=values, phases=(*sample.phases, *marks))
 
 
 def _blackout(phases: Sequence[Phase]) -> tuple[int, int]:
