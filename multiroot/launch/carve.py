@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from multiroot.plan.planner import Plan
 
 SYS = Path("/sys")
+
+# A kernel refuses to switch any CPU while it probes a PCI device (pci_call_probe() in its pci-driver.c), and
+# tells nobody when that is over. It tries for 620 ms itself to bring one online, and not at all to take one
+# offline. A probe of a disk reads from it, and ends when the disk answers or the driver gives it up.
+CPU_PATIENCE_S = 30.0
+FIRST_RETRY_S = 0.02
+LONGEST_RETRY_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +113,29 @@ def _switch_all(switches: list[tuple[int, Path]], to: str, back: str, failure: s
         if _state(switch) == _settled(to):
             continue
         try:
-            switch.write_text(to)
+            _order(switch, to)
         except OSError as error:
             _undo(changed, back)
             reason = "it is in use" if error.errno == errno.EBUSY else error.strerror
             raise ConflictError(f"{failure.format(number)}: {reason}", "see the kernel log") from error
         changed.append((number, switch))
     return tuple(number for number, _ in changed)
+
+
+def _order(switch: Path, order: str) -> None:
+    """Write to a switch. Raises OSError; EBUSY of a CPU only when it has lasted for CPU_PATIENCE_S."""
+    patient = order in ("0", "1")
+    deadline = time.monotonic() + CPU_PATIENCE_S
+    pause = FIRST_RETRY_S
+    while True:
+        try:
+            switch.write_text(order)
+            return
+        except OSError as error:
+            if not patient or error.errno != errno.EBUSY or time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_RETRY_S)
 
 
 def _state(switch: Path) -> str:
@@ -127,6 +151,6 @@ def _undo(changed: list[tuple[int, Path]], back: str) -> None:
     """Put switches back; the failure that led here is the one to report, so another is only logged."""
     for _, switch in reversed(changed):
         try:
-            switch.write_text(back)
+            _order(switch, back)
         except OSError as error:
             log.error("could not write %s to %s: %s", back, switch, error.strerror)

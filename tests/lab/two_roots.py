@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ from multiroot.rpc.v1 import handoff_pb2_grpc, vm_pb2, vm_pb2_grpc
 from multiroot.units import MIB
 from multiroot.vm.definition import Card, VmDefinition
 from multiroot.vm.host import Host
-from multiroot.vm.instance import Instance
 from multiroot.vm.manager import VmManager
 from multiroot.vm.messages import ticks_from_proto
 from multiroot.vm.qemu import memory_map
@@ -48,6 +48,7 @@ from multiroot.vm.vm_service import VmService
 STAGE_S = 120  # no stage takes so long on any computer; one that does has met a fault
 OLD, NEW = 101, 102  # numbers that no real root of the lab has
 NAME = "twice"
+REPORT_END = "end of the report\n"
 
 
 class CheckedQemu(QemuVmm):
@@ -95,6 +96,22 @@ class Agent:
         await self.network.start()
         await self.server.start()
 
+    async def report(self) -> str:
+        """What the VM does here and what it has said."""
+        vm = self.manager.find(NAME)
+        if vm is None:
+            return f"root {self.manager.host.root} has no VM"
+        said = [f"root {self.manager.host.root}:"]
+        for path in (vm.folder.console_record, vm.folder.vmm_log):
+            said.append(path.read_bytes()[-1000:].decode(errors="replace") if path.exists() else f"no {path}")
+        if isinstance(vm.vmm, QemuVmm):
+            for line in ("info status", "info registers -a", "info lapic", "info pic"):
+                try:
+                    said.append(await vm.vmm.qmp.human(line))
+                except MultirootError as error:
+                    said.append(f"{line}: {error.message}")
+        return "\n".join(said)
+
 
 def channel_to(number: int) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(f"unix:/tmp/agent{number}")
@@ -116,20 +133,41 @@ async def serve(khz: int, failures: int) -> None:
     agent = Agent(NEW, khz)
     CheckedQemu.failures = failures
     await agent.start()
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asked.set)
     sys.stdout.write("serving\n")
+    sys.stdout.flush()
+    await asked.wait()
+    sys.stdout.write(f"{await agent.report()}\n{REPORT_END}")
     sys.stdout.flush()
     await asyncio.Event().wait()
 
 
-@asynccontextmanager
-async def stage(name: str, vm: Instance | None = None) -> AsyncIterator[None]:
-    """A part of the test, which ends in time or says what its guest has said."""
-    try:
-        async with asyncio.timeout(STAGE_S):
-            yield
-    except TimeoutError:
-        tail = vm.folder.console_record.read_bytes()[-1000:] if vm else b""
-        sys.exit(f"{name} does not end; the guest said: {tail.decode(errors='replace')}")
+@dataclass(frozen=True)
+class Both:
+    """The two agents, of which the taker's is a process of its own."""
+
+    old: Agent
+    new: asyncio.subprocess.Process
+
+    @asynccontextmanager
+    async def stage(self, name: str) -> AsyncIterator[None]:
+        """A part of the test, which ends in time, or both say what the VM does there."""
+        try:
+            async with asyncio.timeout(STAGE_S):
+                yield
+        except TimeoutError:
+            sys.exit(f"{name} does not end; {await self.old.report()}\n{await self._of_new()}")
+
+    async def _of_new(self) -> str:
+        assert self.new.stdout
+        self.new.send_signal(signal.SIGUSR1)
+        try:
+            async with asyncio.timeout(STAGE_S):
+                said = await self.new.stdout.readuntil(REPORT_END.encode())
+        except TimeoutError:
+            return "the taker does not answer"
+        return said.decode()
 
 
 async def drive(machine: str, script: str) -> dict[str, Any]:
@@ -138,9 +176,10 @@ async def drive(machine: str, script: str) -> dict[str, Any]:
         sys.executable, "-c", script, "serve", str(khz), "1", stdout=asyncio.subprocess.PIPE
     )
     assert child.stdout
+    old = Agent(OLD, khz)
+    stage = Both(old, child).stage
     async with stage("the start of the taker"):
         await child.stdout.readline()
-    old = Agent(OLD, khz)
     await old.start()
     definition = VmDefinition(
         NAME,
@@ -152,18 +191,18 @@ async def drive(machine: str, script: str) -> dict[str, Any]:
     async with stage("the start of the VM"):
         vm = await old.manager.run(definition)
     first = vm.owner.epoch
-    async with stage("the guest's boot", vm):
+    async with stage("the guest's boot"):
         await ticks_of(OLD, 100)
     known = memory_map.unpack(await vm.vmm.hints())
     refused = ""
-    async with stage("the handoff that fails", vm):
+    async with stage("the handoff that fails"):
         try:
             await hand_over(old.manager, NAME, Target(NEW, channel_to(NEW)), old.phases, PATIENT)
         except MultirootError as error:
             refused = error.message
-    async with stage("going on", vm):
+    async with stage("going on"):
         await ticks_of(OLD, len((await ticks_of(OLD, 0)).counter) + 100)
-    async with stage("the handoff", vm):
+    async with stage("the handoff"):
         result = await hand_over(old.manager, NAME, Target(NEW, channel_to(NEW)), old.phases, PATIENT)
     async with stage("going on in the other root"):
         after = await ticks_of(NEW, 100)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+import errno
+import math
 import os
 from pathlib import Path
 
@@ -55,16 +57,29 @@ def sys(tmp_path: Path) -> FakeSys:
     return FakeSys(tmp_path)
 
 
-def deny(monkeypatch: pytest.MonkeyPatch, switch: Path, number: int = 16) -> None:
-    """Make writes to `switch` fail with errno `number` (EBUSY)."""
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the kernel takes is to be waited for, and it is a fake."""
+    monkeypatch.setattr(carve, "CPU_PATIENCE_S", 0.2)
+    monkeypatch.setattr(carve, "FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(carve, "LONGEST_RETRY_S", 0.01)
+
+
+def deny(
+    monkeypatch: pytest.MonkeyPatch, switch: Path, number: int = errno.EBUSY, times: float = math.inf
+) -> list[str]:
+    """Make the first `times` writes to `switch` fail with errno `number`; returns what is refused."""
     original = Path.write_text
+    refused: list[str] = []
 
     def write_text(self: Path, data: str, *args: object) -> int:
-        if self == switch:
+        if self == switch and len(refused) < times:
+            refused.append(data)
             raise OSError(number, os.strerror(number))
         return original(self, data)
 
     monkeypatch.setattr(Path, "write_text", write_text)
+    return refused
 
 
 def settle(sys: FakeSys) -> None:
@@ -112,10 +127,49 @@ def test_one_that_resists_leaves_everything_as_it_was(
     assert sys.states() == BEFORE
 
 
-def test_other_reasons_are_told(sys: FakeSys, monkeypatch: pytest.MonkeyPatch) -> None:
-    deny(monkeypatch, sys.cpu(2), 1)
+def test_other_reasons_are_told_at_once(sys: FakeSys, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = deny(monkeypatch, sys.cpu(2), errno.EPERM)
     with pytest.raises(ConflictError, match="CPU 2 can not go offline: Operation not permitted"):
         carve.offline_cpus([2], sys.top)
+    assert refused == ["0"]
+
+
+def test_a_cpu_is_waited_for_while_the_kernel_probes_devices(
+    sys: FakeSys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = deny(monkeypatch, sys.cpu(2), times=5)
+    assert carve.offline_cpus([2], sys.top) == (2,)
+    assert refused == ["0"] * 5
+    deny(monkeypatch, sys.cpu(2), times=5)
+    assert carve.online_cpus([2], sys.top) == (2,)
+    assert sys.states() == BEFORE
+
+
+def test_what_was_changed_is_put_back_when_devices_are_probed_in_between(
+    sys: FakeSys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deny(monkeypatch, sys.cpu(3), errno.EPERM)
+    original = Path.write_text
+    refused: list[str] = []
+
+    def write_text(self: Path, data: str, *args: object) -> int:
+        if self == sys.cpu(2) and data == "1" and not refused:
+            refused.append(data)
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return original(self, data)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(ConflictError, match="CPU 3 can not go offline"):
+        carve.offline_cpus([2, 3], sys.top)
+    assert refused
+    assert sys.states() == BEFORE
+
+
+def test_a_memory_block_is_not_waited_for(sys: FakeSys, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = deny(monkeypatch, sys.block(8))
+    with pytest.raises(ConflictError, match="memory block 8 can not go offline: it is in use"):
+        carve.offline_blocks([8], sys.top)
+    assert refused == ["offline"], "the kernel has waited for its pages"
 
 
 def test_giving_back_goes_on_past_a_failure(sys: FakeSys, monkeypatch: pytest.MonkeyPatch) -> None:
