@@ -98,10 +98,11 @@ class Agent:
 
     async def report(self) -> str:
         """What the VM does here and what it has said."""
+        said = [f"root {self.manager.host.root} waits for:", *map(stack, asyncio.all_tasks())]
         vm = self.manager.find(NAME)
         if vm is None:
-            return f"root {self.manager.host.root} has no VM"
-        said = [f"root {self.manager.host.root}:"]
+            return "\n".join([*said, "it has no VM"])
+        said.append(f"its VM is {vm.state}")
         for path in (vm.folder.console_record, vm.folder.vmm_log):
             said.append(path.read_bytes()[-1000:].decode(errors="replace") if path.exists() else f"no {path}")
         if isinstance(vm.vmm, QemuVmm):
@@ -111,6 +112,26 @@ class Agent:
                 except MultirootError as error:
                     said.append(f"{line}: {error.message}")
         return "\n".join(said)
+
+
+def stack(task: asyncio.Task[Any]) -> str:
+    """Without the lines' text, which there is none of in a -c program."""
+    frames = [f"{each.f_code.co_filename}:{each.f_lineno} {each.f_code.co_name}" for each in task.get_stack()]
+    return f"{task.get_name()}: {' '.join(frames)}"
+
+
+def processes() -> str:
+    """All that have a command line, and how they are."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ")[:200].decode(errors="replace")
+            state = (folder / "stat").read_text().rpartition(")")[2][:2]
+        except OSError:
+            continue  # it has just ended
+        if line:
+            found.append(f"{folder.name}{state} {line}")
+    return "\n".join(found)
 
 
 def channel_to(number: int) -> grpc.aio.Channel:
@@ -149,15 +170,16 @@ class Both:
 
     old: Agent
     new: asyncio.subprocess.Process
+    within_s: float = STAGE_S
 
     @asynccontextmanager
     async def stage(self, name: str) -> AsyncIterator[None]:
         """A part of the test, which ends in time, or both say what the VM does there."""
         try:
-            async with asyncio.timeout(STAGE_S):
+            async with asyncio.timeout(self.within_s):
                 yield
         except TimeoutError:
-            sys.exit(f"{name} does not end; {await self.old.report()}\n{await self._of_new()}")
+            sys.exit(f"{name} does not end\n{processes()}\n{await self.old.report()}\n{await self._of_new()}")
 
     async def _of_new(self) -> str:
         assert self.new.stdout
@@ -165,7 +187,7 @@ class Both:
         try:
             async with asyncio.timeout(STAGE_S):
                 said = await self.new.stdout.readuntil(REPORT_END.encode())
-        except TimeoutError:
+        except (TimeoutError, asyncio.IncompleteReadError):
             return "the taker does not answer"
         return said.decode()
 
