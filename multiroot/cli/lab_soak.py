@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from multiroot.cli.bench_run import parse_machines
 from multiroot.cli.commands import Command
 from multiroot.cli.lab_options import LabChoice, lab_options
 from multiroot.cli.output import json_option, print_json, print_table, say, shown_phases
@@ -24,6 +25,13 @@ TELL_EVERY = 50
 @lab_options("soak")
 @click.option("--handoffs", type=click.IntRange(1), default=1000, show_default=True, help="How many.")
 @click.option("--vms", type=click.IntRange(1), default=2, show_default=True, help="How many VMs.")
+@click.option(
+    "--vm-machines",
+    default="q35,microvm",
+    show_default=True,
+    metavar="LIST",
+    help="QEMU machines, which the VMs have in turn.",
+)
 @click.option("--faults", is_flag=True, help="A fault now and then, chosen at random.")
 @click.option("--seed", default=1, show_default=True, help="Decides which faults.")
 @click.option("--old-kernel", default="6.12", show_default=True, help="Name, newest, or a path.")
@@ -36,6 +44,7 @@ def soak(
     lab: LabChoice,
     handoffs: int,
     vms: int,
+    vm_machines: str,
     faults: bool,
     seed: int,
     old_kernel: str,
@@ -51,6 +60,7 @@ def soak(
     memory grew.
     """
     points.check_stdout(data=as_json)
+    wanted = busy_vms(vms, parse_machines(vm_machines))
     options = lab.options(
         machine=ground.MACHINE,
         kernel=old_kernel,
@@ -61,7 +71,7 @@ def soak(
     if output:
         output.write_text("")
     with shown_phases() as phases:
-        place = ground.Ground(options, labs.kernel_name(new_kernel), phases, vms=busy_vms(vms))
+        place = ground.Ground(options, labs.kernel_name(new_kernel), phases, vms=wanted)
         run = Soak(place, output, _tell)
         try:
             run.run(handoffs, faults=faults, seed=seed)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from statistics import fmean, linear_regression, quantiles
 from typing import Any
@@ -205,8 +205,9 @@ class Soak:
         ground = self._ground
         ground.ready(joined=True)
         names = [definition.name for definition in ground.vms]
+        machines = {definition.name: definition.machine for definition in ground.vms}
         began = datetime.now(UTC).isoformat(timespec="seconds")
-        self._write("header", {"began": began, "vms": names, "seed": seed, **ground.versions()})
+        self._write("header", {"began": began, "vms": machines, "seed": seed, **ground.versions()})
         try:
             self._run(count, names, random.Random(seed) if faults else None)
         finally:
@@ -282,9 +283,12 @@ class Soak:
                 file.write(json.dumps({"kind": kind, **data}) + "\n")
 
 
-def busy_vms(count: int) -> list[vm_pb2.VmDefinition]:
-    """VMs whose guests are at work."""
-    return definitions(count, VM_MEMORY, LOAD)
+def busy_vms(count: int, machines: Sequence[str]) -> list[vm_pb2.VmDefinition]:
+    """VMs whose guests are at work, with QEMU machines of these names in turn."""
+    found = definitions(count, VM_MEMORY, LOAD)
+    for definition, machine in zip(found, cycle(machines), strict=False):
+        definition.machine = machine
+    return found
 
 
 def harmless() -> list[Fault]:

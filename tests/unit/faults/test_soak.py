@@ -83,7 +83,7 @@ class FakeGround:
     """Two VMs; the one called `stuck` does not go at its second handoff."""
 
     def __init__(self, stuck: str = "") -> None:
-        self.vms = [SimpleNamespace(name=name) for name in ("vm1", "vm2")]
+        self.vms = [SimpleNamespace(name=name, machine="q35") for name in ("vm1", "vm2")]
         self.stuck, self.tried, self.readied = stuck, 0, 0
 
     def ready(self, *, joined: bool) -> None:
@@ -159,3 +159,12 @@ def test_what_a_soak_judges_is_a_test_point_each() -> None:
         ("the memory of the new root's agent", "held"),
     ]
     assert seen.points()[0].details == ("handoff 2 of vm1: 1 ticks missing",)
+
+
+def test_machines_take_turns() -> None:
+    found = soak.busy_vms(3, ("q35", "microvm"))
+    assert [(each.name, each.machine) for each in found] == [
+        ("vm1", "q35"),
+        ("vm2", "microvm"),
+        ("vm3", "q35"),
+    ]
