@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -134,6 +135,12 @@ def processes() -> str:
     return "\n".join(found)
 
 
+def kernel_messages() -> str:
+    """The last ones; a CPU that does not come back is told there."""
+    said = subprocess.run(["dmesg"], capture_output=True, check=False, timeout=STAGE_S).stdout
+    return said[-3000:].decode(errors="replace")
+
+
 def channel_to(number: int) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(f"unix:/tmp/agent{number}")
 
@@ -179,7 +186,8 @@ class Both:
             async with asyncio.timeout(self.within_s):
                 yield
         except TimeoutError:
-            sys.exit(f"{name} does not end\n{processes()}\n{await self.old.report()}\n{await self._of_new()}")
+            roots = f"{await self.old.report()}\n{await self._of_new()}"
+            sys.exit(f"{name} does not end\n{processes()}\n{kernel_messages()}\n{roots}")
 
     async def _of_new(self) -> str:
         assert self.new.stdout
