@@ -20,6 +20,7 @@ from pathlib import Path
 from multiroot import bugs, proc
 from multiroot.agent import memory, metrics_address
 from multiroot.agent.agent import Agent
+from multiroot.agent.coming_up import ComingUp
 from multiroot.agent.context import Options
 from multiroot.errors import BugError, MultirootError
 from multiroot.root.identity import AGENT_SAYS
@@ -103,16 +104,17 @@ def _ipv4(text: str) -> str:
     return str(ipaddress.IPv4Address(text))
 
 
-async def serve(options: Options) -> None:
-    """Run an agent until SIGTERM or SIGINT."""
+async def serve(options: Options, coming_up: ComingUp) -> None:
+    """Run an agent until SIGTERM or SIGINT. It has come up when it answers all calls."""
     ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    loop = coming_up.loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     agent = Agent(options)
     await agent.start()
     try:
         await agent.learn()
+        coming_up.done()
         memory.begin()
         await ended.wait()
     except Exception as error:
@@ -140,8 +142,9 @@ def tell_kernel(error: MultirootError, kmsg: Path = Path("/dev/kmsg")) -> None:
         log.warning("cannot write to %s: %s", kmsg, unwritten)
 
 
-def main() -> None:
-    """The console script."""
+def main(coming_up: ComingUp | None = None) -> None:
+    """The console script. Who began to watch before this was imported says so by `coming_up`."""
+    coming_up = coming_up or ComingUp().begin()
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
@@ -153,12 +156,14 @@ def main() -> None:
     memory.begin()
     allow_files()
     try:
-        asyncio.run(serve(parse(sys.argv[1:])))
+        asyncio.run(serve(parse(sys.argv[1:]), coming_up))
     except Exception as error:
         ours = bugs.explain(error, sys.argv)
         log.critical("%s", ours, exc_info=error if isinstance(ours, BugError) else None)
         tell_kernel(ours)
         sys.exit(ours.exit_code)
+    finally:
+        coming_up.done()
 
 
 if __name__ == "__main__":

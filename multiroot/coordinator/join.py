@@ -240,4 +240,4 @@ def keep_messages(lines: list[str], root: int, folder: Path) -> str:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         return f"its messages could not be kept in {path}: {error.strerror}"
-    return f"all its messages: `cat {path}` in this root"
+    return f"all its messages: `cat {path}` in this root; in a lab: `multiroot lab exec -- cat {path}`"

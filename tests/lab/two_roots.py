@@ -21,6 +21,7 @@ from typing import Any
 
 import grpc.aio
 
+from multiroot.agent.coming_up import of_tasks
 from multiroot.arena.arena import Arena
 from multiroot.arena.atomics import tsc, tsc_clock
 from multiroot.arena.backing import find_device
@@ -99,7 +100,7 @@ class Agent:
 
     async def report(self) -> str:
         """What the VM does here and what it has said."""
-        said = [f"root {self.manager.host.root} waits for:", *map(stack, asyncio.all_tasks())]
+        said = [f"root {self.manager.host.root} waits for:", *of_tasks(asyncio.get_running_loop())]
         vm = self.manager.find(NAME)
         if vm is None:
             return "\n".join([*said, "it has no VM"])
@@ -113,12 +114,6 @@ class Agent:
                 except MultirootError as error:
                     said.append(f"{line}: {error.message}")
         return "\n".join(said)
-
-
-def stack(task: asyncio.Task[Any]) -> str:
-    """Without the lines' text, which there is none of in a -c program."""
-    frames = [f"{each.f_code.co_filename}:{each.f_lineno} {each.f_code.co_name}" for each in task.get_stack()]
-    return f"{task.get_name()}: {' '.join(frames)}"
 
 
 def processes() -> str:

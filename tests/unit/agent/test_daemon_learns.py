@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from multiroot.agent import agent, daemon
+from multiroot.agent.coming_up import ComingUp
 from multiroot.agent.context import Options
 from multiroot.errors import BadRequestError, BugError, MultirootError
 
@@ -52,7 +53,7 @@ async def test_those_who_wait_are_told_before_it_ends(
     made = Agent(error)
     monkeypatch.setattr(daemon, "Agent", lambda options: made)
     with pytest.raises(kind) as ended:
-        await daemon.serve(Options())
+        await daemon.serve(Options(), ComingUp(tmp_path / "kmsg").begin())
     assert error in (ended.value, ended.value.__cause__)
     assert [each.partition(":")[0] for each in made.told] == ["started", "refuses", "stopped"]
     assert said in made.told[1]
