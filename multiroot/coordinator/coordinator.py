@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from multiroot import phase_names
-from multiroot.coordinator import outlook
+from multiroot.coordinator import outlook, refusals
 from multiroot.coordinator.journal import Journal
-from multiroot.coordinator.requests import differences
 from multiroot.coordinator.states import LAUNCH, STEPS, UPDATE, WITH_NEW_ROOT, Edge, Standing, State
-from multiroot.errors import BadRequestError, ConflictError, MultirootError
+from multiroot.errors import ConflictError, MultirootError
 from multiroot.failpoints import FailPoint, reach
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
@@ -25,8 +24,7 @@ log = logging.getLogger("multirootd")
 Data = dict[str, Any]
 
 _UPDATING, _LAUNCHING = "updating", "launching a new root"
-_LOOK = "`multiroot update show` tells how far it is"
-_OF_HANDOFF = ("handing ", "preparing ")  # so begins what is done to VMs alone
+_WAITS = (PhaseName.JOIN,)
 _TAKEN_BY: Mapping[str, str] = {PhaseName.OFFLINE: "cpus", PhaseName.CARVE: "carve_size"}
 HAND_BACK = "hand them back: `multiroot update abort`, or lose them: `multiroot root release --force`"
 
@@ -77,7 +75,9 @@ class Coordinator:
         self._idle = asyncio.Event()
         self._idle.set()
         self.given_back: Data = {}  # what steps had taken that were undone last, by its name in the plan
-        self._unwanted = False  # the update under way goes no further: somebody waits to take it back
+        self._unwanted = (
+            asyncio.Event()
+        )  # the update under way goes no further: somebody waits to take it back
 
     @property
     def standing(self) -> Standing:
@@ -87,7 +87,11 @@ class Coordinator:
     @property
     def doing(self) -> str:
         """What it is busy with, in words that go on "it is"; "" if with nothing."""
-        return f"{self._doing}, which is being aborted" if self._doing and self._unwanted else self._doing
+        return (
+            f"{self._doing}, which is being aborted"
+            if self._doing and self._unwanted.is_set()
+            else self._doing
+        )
 
     @property
     def state(self) -> State:
@@ -134,8 +138,8 @@ class Coordinator:
     def check_idle(self) -> None:
         """Raises ConflictError while something is under way: what is to follow it can't be said yet."""
         if self.doing:
-            raise _under_way(
-                self.doing, stoppable=self._doing in (_UPDATING, _LAUNCHING) and not self._unwanted
+            raise refusals.under_way(
+                self.doing, stoppable=self._doing in (_UPDATING, _LAUNCHING) and not self._unwanted.is_set()
             )
 
     @asynccontextmanager
@@ -171,7 +175,7 @@ class Coordinator:
         the join, if a handover is to follow. Raises ConflictError, and changes nothing, when `first` names
         another kernel, or other resources, than the update under way has.
         """
-        _need_step(until)
+        refusals.need_step(until)
         async with self._changing(_UPDATING) as standing:
             if standing.undoing and standing.begun and not self.joined:
                 raise ConflictError(
@@ -179,7 +183,7 @@ class Coordinator:
                     "finish that: `multiroot update resume`",
                 )
             if standing.begun:
-                _refuse_another(first, standing)
+                refusals.refuse_another(first, standing)
             else:
                 self._journal.reset()
             self.given_back = {}
@@ -204,7 +208,7 @@ class Coordinator:
         go on with, BadRequestError when there is no such step.
         """
         if until:
-            _need_step(until)
+            refusals.need_step(until)
         self._journal.check()
         standing = self.standing
         if not standing.begun:
@@ -232,19 +236,20 @@ class Coordinator:
     async def abort(self, *, force: bool = False) -> list[str]:
         """Give everything back from any step before commit: VMs first, then CPUs and memory.
 
-        An update or a launch that is under way takes no further step, moves no further VM, and is waited for.
+        An update or a launch that is under way takes no further step, waits for no new root, moves no further
+        VM, and is waited for.
         A VM that does not come back keeps it from that, unless `force`. Returns the names of the VMs that
         were lost.
         """
         if self._doing not in (_UPDATING, _LAUNCHING):
             self.given_back = {}
         else:
-            self._unwanted = True
+            self._unwanted.set()
             try:
                 self._stay()
                 await self._idle.wait()
             finally:
-                self._unwanted = False
+                self._unwanted.clear()
         async with self._changing("aborting the update"):
             if self.state in (State.COMMITTED, State.RETIRING):
                 raise ConflictError("the update is committed", "start another one to go back to this kernel")
@@ -255,7 +260,7 @@ class Coordinator:
 
     def check_wanted(self) -> None:
         """Raises ConflictError if somebody waits to take back what is under way."""
-        if self._unwanted:
+        if self._unwanted.is_set():
             what = "update" if self._doing == _UPDATING else "launch"
             raise ConflictError(
                 f"the {what} is being aborted", "`multiroot update show` tells how far that is"
@@ -345,9 +350,24 @@ class Coordinator:
         with self._failing(name):
             await reach(FailPoint.STEP_BEGUN, name)
             with self._phases.phase(name):
-                result = await self._steps[name].do(self.data)
+                result = await self._carry_out(name)
             await reach(FailPoint.STEP_DONE, name)
         self._journal.write(name, Edge.DONE, **result)
+
+    async def _carry_out(self, name: str) -> Data:
+        """A step; one that only waits ends, as a failure, when nobody wants any more what it waits for."""
+        step = asyncio.ensure_future(self._steps[name].do(self.data))
+        unwanted = asyncio.create_task(self._unwanted.wait())
+        first = [step, unwanted] if name in _WAITS else [step]
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if not step.done():
+                self.check_wanted()
+            return await step
+        finally:
+            unwanted.cancel()
+            step.cancel()
+            await asyncio.gather(step, unwanted, return_exceptions=True)
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
@@ -361,7 +381,7 @@ class Coordinator:
             if not isinstance(error, MultirootError | asyncio.CancelledError):
                 log.exception("%s failed", name)
             try:
-                self._journal.write(name, Edge.FAILED, error=_why(error))
+                self._journal.write(name, Edge.FAILED, error=refusals.why(error))
             except MultirootError as unwritten:
                 log.error("%s failed: %s; %s", name, error, unwritten)
             raise
@@ -376,7 +396,7 @@ class Coordinator:
             try:
                 await self._undo(name, how)
             except Exception as error:  # noqa: BLE001 - logged in `_failing`; the other steps are undone, too
-                failures.append(f"undoing {name} failed: {_why(error)}")
+                failures.append(f"undoing {name} failed: {refusals.why(error)}")
                 if name in WITH_NEW_ROOT:
                     break
         return "; ".join(failures)
@@ -393,36 +413,3 @@ class Coordinator:
             self.given_back[taken] = self.data.get(PhaseName.PLAN, {}).get(taken)
         lost = how.lost[before:]
         self._journal.write(name, Edge.UNDONE, **({"lost": lost} if lost else {}))
-
-
-def _why(error: BaseException) -> str:
-    """What is told of a step's end; of an error that nobody expected its kind, too, for it may say little."""
-    if isinstance(error, asyncio.CancelledError):
-        return "cancelled"
-    return (
-        str(error) if isinstance(error, MultirootError) else f"{type(error).__name__}: {error}".rstrip(": ")
-    )
-
-
-def _under_way(doing: str, *, stoppable: bool) -> ConflictError:
-    """What keeps another request from being begun; `stoppable`: an abort ends it before it is done."""
-    if doing.startswith(_OF_HANDOFF):
-        hint = f"{_LOOK}; `multiroot handoff cancel` stops VMs on their way"
-        return ConflictError(f"a handoff is under way: {doing}", hint)
-    hint = f"{_LOOK}; `multiroot update abort` takes it back" if stoppable else _LOOK
-    return ConflictError(f"an update is under way: {doing}", hint)
-
-
-def _need_step(name: str) -> None:
-    """Raises BadRequestError for what is no step of an update."""
-    if name not in STEPS:
-        raise BadRequestError(f"there is no step {name!r}", f"steps: {', '.join(STEPS)}")
-
-
-def _refuse_another(first: Data, standing: Standing) -> None:
-    """Raises ConflictError when `first` asks for another update than the one that is under way."""
-    other = differences(first.get("request", {}), standing.data.get(PhaseName.PLAN, {}))
-    if other:
-        raise ConflictError(
-            f"the update under way is one {', and '.join(other)}", outlook.next_step(standing, "", None)
-        )

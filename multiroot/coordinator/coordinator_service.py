@@ -322,12 +322,16 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         subscriptions = (self._phases.subscribe(add_phase), self._parts.console.subscribe(add_line))
         task = asyncio.ensure_future(work(queue.put_nowait))
         task.add_done_callback(lambda _: queue.put_nowait(None))
+        heard = False
         try:
             while (progress := await queue.get()) is not None:
                 yield progress
+            heard = True
             if result := await task:
                 yield result
         finally:
+            if not heard:
+                task.add_done_callback(_log_unheard)
             for unsubscribe in subscriptions:
                 unsubscribe()
 
@@ -350,6 +354,13 @@ def _telling(tell: Tell) -> Callable[[Outcome], None]:
             tell(coordinator_pb2.Progress(handed_off=outcome.result))
 
     return tell_of
+
+
+def _log_unheard(task: asyncio.Task[coordinator_pb2.Progress | None]) -> None:
+    """Of work whose caller has gone away; `update show` tells the same."""
+    error = None if task.cancelled() else task.exception()
+    if error:
+        log.warning("it ended when nobody listened any more: %s", error)
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

@@ -256,6 +256,31 @@ async def test_an_abort_ends_an_update_that_is_under_way(tmp_path: Path, during:
     assert await c.update({}, "load") is State.LOADED, "the next one is wanted"
 
 
+@pytest.mark.parametrize("what", ["launch", "update"])
+async def test_an_abort_waits_for_no_new_root(tmp_path: Path, what: str) -> None:
+    """It may never join, and has minutes for that; all that was begun is undone at once."""
+    log: list[str] = []
+    waits = asyncio.Event()
+
+    class Forever(FakeStep):
+        async def do(self, data: Mapping[str, Data]) -> Data:
+            waits.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                log.append("waits no longer")
+            return {}
+
+    c = coordinator(tmp_path, log, join=Forever("join", log))
+    begun = asyncio.create_task(c.launch({}) if what == "launch" else c.update({}, "retire"))
+    await waits.wait()
+    assert await c.abort() == []
+    with pytest.raises(ConflictError, match=f"the {what} is being aborted"):
+        await begun
+    assert log[-7:] == ["waits no longer", *(f"undo {name}" for name in reversed(STEPS))]
+    assert c.state is State.IDLE
+
+
 async def test_vms_that_wait_for_their_turn_stay_when_an_update_is_aborted(tmp_path: Path) -> None:
     """And what the update says is why, and not that they stay."""
     log: list[str] = []

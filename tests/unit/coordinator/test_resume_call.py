@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,39 @@ async def test_what_failed_is_told_and_goes_on_to_what_was_wanted(served: Served
         await served.resume()
     assert (await served.resume("commit")).updated.state == "committed"
     assert (await served.state()).next == "`multiroot update resume --until retire` goes on to the end"
+
+
+async def test_what_fails_when_its_caller_has_gone_is_told_in_the_log_in_one_line(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    class Slow(Step):
+        async def do(self, data: Mapping[str, Data]) -> Data:
+            begun.set()
+            await gone.wait()
+            raise MultirootError("no luck")
+
+    served.steps["load"] = Slow()
+
+    async def call() -> None:
+        async for _ in served.service.Update(coordinator_pb2.UpdateRequest(until="load"), None):
+            pass
+
+    caller = asyncio.create_task(call())
+    await begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    gone.set()
+    async with asyncio.timeout(20):
+        while served.coordinator.doing:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gc.collect()
+    said = [record.getMessage() for record in caplog.records if "no luck" in record.getMessage()]
+    assert said == ["it ended when nobody listened any more: no luck"]
+    assert "never retrieved" not in caplog.text
 
 
 async def test_an_update_that_goes_on_keeps_what_it_was_told_of_the_canary(served: Served) -> None:
