@@ -10,7 +10,7 @@ from multiroot.agent.guests import Guests
 from multiroot.agent.handoffs import Handoffs
 from multiroot.arena.layout import CANARY
 from multiroot.coordinator.canary import DEFINITION, STOP_S, CanaryVm
-from multiroot.errors import BadRequestError
+from multiroot.errors import BadRequestError, ConflictError
 from multiroot.handoff.evacuation import check
 from multiroot.handoff.terms import Terms
 from multiroot.phases import Phases
@@ -51,6 +51,19 @@ class CanaryKeeper:
         """Whether this root has it, or one that has ended."""
         owner, me = self._owner, self._root.me.root
         return owner is not None and (owner == me or self._root.device.has_ended(owner))
+
+    def check_room(self) -> None:
+        """Raises ConflictError when an update would fail when it has its new root, for want of memory."""
+        manager = self._guests.manager_or_none
+        if manager is None or self._owner is not None:
+            return
+        try:
+            manager.host.arena.check_room(DEFINITION.ram_bytes)
+        except ConflictError as error:
+            raise ConflictError(
+                f"there is no room for the VM that an update tries first: {error.message}",
+                f"end a VM that is not needed, or add --no-canary; {error.hint}",
+            ) from error
 
     @property
     def _owner(self) -> int | None:

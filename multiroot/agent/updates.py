@@ -171,6 +171,7 @@ class Updates:
             owners=self._guests.owners,
             root=self._root.me.root,
             crash=lambda: self._crash_watch.report,
+            check_canary=self._keeper.check_room,
         )
         coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorService(parts), server)
 

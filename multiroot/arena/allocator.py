@@ -10,7 +10,7 @@ from multiroot.arena.layout import METADATA_SIZE, check_size
 from multiroot.errors import ConflictError
 from multiroot.units import format_size, typed_size
 
-_IN_REACH = 4  # times what a lab's arena has: who asks for more is not told to end the lab for it
+_IN_REACH = 4  # times what a lab's arena has: who needs more is not told to end the lab for it
 
 
 @dataclass(frozen=True, order=True)
@@ -56,21 +56,21 @@ def plan(used: Iterable[Extent], size: int, total: int) -> Extent:
     gaps = free_extents(used, total)
     fitting = [gap for gap in gaps if gap.size >= size]
     if not fitting:
-        largest = max((gap.size for gap in gaps), default=0)
+        largest, free = max((gap.size for gap in gaps), default=0), sum(gap.size for gap in gaps)
         raise ConflictError(
             f"the arena has no free extent of {format_size(size)}",
-            f"largest free: {format_size(largest)} of {format_size(sum(gap.size for gap in gaps))} in all"
-            f"{larger_lab(size, total)}",
+            f"largest free: {format_size(largest)} of {format_size(free)} in all; a VM that ends gives its "
+            f"memory back{larger_lab(total - METADATA_SIZE - free + size, total)}",
         )
     best = min(fitting, key=lambda gap: (gap.size, gap.offset))
     return Extent(best.offset, size)
 
 
 def larger_lab(size: int, total: int) -> str:
-    """How a lab gets an arena for a VM of `size` bytes, to follow other words of a hint; "" for what the
-    workstation most likely has not, as it is many times the size of the arena, `total` bytes.
+    """How a lab gets an arena for VMs of `size` bytes together, to follow other words of a hint; "" for what
+    the workstation most likely has not, as it is many times the size of the arena, `total` bytes.
     """
     if size > _IN_REACH * total:
         return ""
-    more = f"multiroot lab down && multiroot lab up --vm-memory {typed_size(size)}"
-    return f"; a lab has to begin anew for more, and its VMs end with it: `{more}`"
+    more = f"multiroot lab down && multiroot lab up --vms 1 --vm-memory {typed_size(size)}"
+    return f"; a lab has to begin anew for more, with its other options, and its VMs end with it: `{more}`"

@@ -196,6 +196,10 @@ class Arena:
         """The free parts of the arena, in order of their offsets."""
         return free_extents((entry.extent for entry in self._used()), self.size)
 
+    def check_room(self, size: int) -> None:
+        """Raises ConflictError when there is no room for an extent of `size` bytes now; changes nothing."""
+        plan((entry.extent for entry in self._used()), size, self.size)
+
     def allocate(self, name: str, size: int, definition: int) -> Entry:
         """Reserve one contiguous extent of `size` bytes, zeroed, owned by this root.
 

@@ -269,4 +269,4 @@ async def _failing(what: str, seconds: float) -> AsyncIterator[None]:
         longer = f"`multiroot update resume {more_downtime(error.limit_ms)}` lets VMs stand still for longer"
         raise MultirootError(f"the canary {what}: {error.message}", f"{longer}; {HINT}") from error
     except MultirootError as error:
-        raise MultirootError(f"the canary {what}: {error.message}", HINT) from error
+        raise type(error)(f"the canary {what}: {error.message}", HINT) from error

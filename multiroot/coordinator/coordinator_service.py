@@ -16,6 +16,7 @@ from multiroot.coordinator.coordinator import Coordinator, Data
 from multiroot.coordinator.crash import Report
 from multiroot.coordinator.join import Console
 from multiroot.coordinator.requests import request_data
+from multiroot.coordinator.states import UPDATE
 from multiroot.errors import BadRequestError, ConflictError, PeerLostError
 from multiroot.handoff import terms as handoff_terms
 from multiroot.handoff.evacuation import Outcome, check
@@ -77,6 +78,7 @@ class CoordinatorParts:
     owners: Callable[[], Mapping[str, int]]
     root: int
     crash: Callable[[], Report | None] = lambda: None
+    check_canary: Callable[[], None] = lambda: None
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -220,7 +222,10 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             "no_canary": request.no_canary,
         }
         first = {"request": request_data(request.launch)}
-        async for progress in self._update(first, request.until or PhaseName.RETIRE, told, context):
+        until = request.until or PhaseName.RETIRE
+        if until in UPDATE and not request.no_canary and not self._coordinator.begun:
+            self._parts.check_canary()
+        async for progress in self._update(first, until, told, context):
             yield progress
 
     async def Resume(

@@ -18,6 +18,7 @@ from agent.test_agent import updates_of
 from arena.conftest import blank_file
 from handoff.memory_vmm import MemoryVmms
 
+from multiroot.agent import canary_vm
 from multiroot.agent.context import Root
 from multiroot.agent.guests import Guests
 from multiroot.agent.updates import Updates
@@ -161,3 +162,18 @@ async def test_devices_of_a_new_root_that_has_ended_stop_before_its_memory_is_an
     world.devices.stop_ended = fail
     with pytest.raises(ConflictError, match="modules are not there"):
         await world.updates._launch.ended()
+
+
+def test_room_for_it_is_looked_for_before_an_update_begins(world: World) -> None:
+    """The arena has 64 MiB, and the canary wants more."""
+    with pytest.raises(ConflictError, match="no room for the VM that an update tries first") as refused:
+        world.updates._keeper.check_room()
+    assert "--no-canary" in refused.value.hint
+    world.own(CANARY, ME)
+    world.updates._keeper.check_room()
+
+
+def test_where_it_fits_nobody_is_kept_from_an_update(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canary_vm, "DEFINITION", replace(canary_vm.DEFINITION, ram_bytes=8 * MIB))
+    world.updates._keeper.check_room()
+    assert world.names() == []

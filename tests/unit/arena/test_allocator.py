@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from multiroot.arena.allocator import Extent, free_extents, plan
 from multiroot.arena.layout import METADATA_SIZE
 from multiroot.errors import BadRequestError, ConflictError
-from multiroot.units import HUGE_PAGE, TIB
+from multiroot.lab.layout import arena_size
+from multiroot.units import HUGE_PAGE, MIB, TIB
 
 TOTAL = METADATA_SIZE + 32 * HUGE_PAGE
 
@@ -73,15 +75,26 @@ def test_refusal_names_the_largest_gap() -> None:
     with pytest.raises(ConflictError, match="no free extent of 60 MiB") as refused:
         plan(used, 30 * HUGE_PAGE, TOTAL)
     assert refused.value.hint == (
-        "largest free: 40 MiB of 60 MiB in all; a lab has to begin anew for more, and its VMs end with it: "
-        "`multiroot lab down && multiroot lab up --vm-memory 60M`"
+        "largest free: 40 MiB of 60 MiB in all; a VM that ends gives its memory back; a lab has to begin "
+        "anew for more, with its other options, and its VMs end with it: "
+        "`multiroot lab down && multiroot lab up --vms 1 --vm-memory 64M`"
     )
+
+
+def test_a_lab_that_begins_anew_as_told_has_room_for_what_was_there_and_what_was_refused() -> None:
+    used = [Extent(METADATA_SIZE, 24 * HUGE_PAGE)]
+    with pytest.raises(ConflictError) as refused:
+        plan(used, 16 * HUGE_PAGE, TOTAL)
+    (size,) = re.findall(r"--vm-memory (\d+)M", refused.value.hint)
+    larger = arena_size(1, int(size) * MIB, slack=0)
+    assert plan(used, 16 * HUGE_PAGE, larger).offset == 24 * HUGE_PAGE + METADATA_SIZE
+    assert larger > TOTAL
 
 
 def test_nobody_is_told_to_end_a_lab_for_what_no_computer_has() -> None:
     with pytest.raises(ConflictError, match="no free extent of 10 TiB") as refused:
         plan([], 10 * TIB, TOTAL)
-    assert refused.value.hint == "largest free: 64 MiB of 64 MiB in all"
+    assert refused.value.hint == "largest free: 64 MiB of 64 MiB in all; a VM that ends gives its memory back"
 
 
 @pytest.mark.parametrize(

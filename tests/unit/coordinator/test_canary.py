@@ -226,7 +226,8 @@ def test_its_vm_is_one_that_any_root_runs() -> None:
 async def test_what_fails_is_told_and_the_vm_is_ended(what: str, says: str) -> None:
     world = World()
     world.broken[what] = failing(ConflictError("no luck", "buy a ticket"))
-    assert (await fails(world)).message == says
+    error = await fails(world)
+    assert (error.message, type(error)) == (says, ConflictError), "its exit code says what is in the way"
     assert world.done[-2:] == [what, "stop"]
     await world.canary.prove(USUAL)
 

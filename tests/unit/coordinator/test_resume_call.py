@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,33 @@ async def test_what_failed_is_told_and_goes_on_to_what_was_wanted(served: Served
         await served.resume()
     assert (await served.resume("commit")).updated.state == "committed"
     assert (await served.state()).next == "`multiroot update resume --until retire` goes on to the end"
+
+
+async def test_an_update_that_has_no_room_for_its_canary_begins_nothing(served: Served) -> None:
+    def refuse() -> None:
+        raise ConflictError("no room")
+
+    served.service._parts = replace(served.service._parts, check_canary=refuse)
+    for until in ("", "handover"):
+        with pytest.raises(ConflictError, match="no room"):
+            await update(served, coordinator_pb2.UpdateRequest(until=until))
+    assert served.coordinator.begun == ()
+    await update(served, coordinator_pb2.UpdateRequest(until="join"))
+    # It goes on, and tries then.
+    await update(served, coordinator_pb2.UpdateRequest(until="handover"))
+
+
+async def test_and_one_without_a_canary_needs_no_room(served: Served) -> None:
+    def refuse() -> None:
+        raise ConflictError("no room")
+
+    served.service._parts = replace(served.service._parts, check_canary=refuse)
+    await update(served, coordinator_pb2.UpdateRequest(until="handover", no_canary=True))
+
+
+async def update(served: Served, request: coordinator_pb2.UpdateRequest) -> None:
+    async for _ in served.service.Update(request, None):
+        pass
 
 
 async def test_what_fails_when_its_caller_has_gone_is_told_in_the_log_in_one_line(
