@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from multiroot.cli.commands import Command
-from multiroot.cli.output import json_option, print_json, print_table
+from multiroot.cli.output import json_option, print_json, print_table, say
 
 if TYPE_CHECKING:
     from multiroot.doctor.checks import Check
@@ -25,9 +25,13 @@ def doctor(as_json: bool) -> None:
 
     Exits with 0 if nothing failed (warnings are no failures), else with 1.
     """
+    from multiroot.device.handle import DEVICE
     from multiroot.doctor.root import RootDoctor
 
-    report(RootDoctor().checks(), as_json)
+    elsewhere = (
+        "" if DEVICE.exists() else "This is no root. In a lab: `multiroot lab exec -- multiroot doctor`"
+    )
+    report(RootDoctor().checks(), as_json, elsewhere)
 
 
 @click.command("doctor", cls=Command, example="multiroot lab doctor")
@@ -42,8 +46,8 @@ def lab_doctor(as_json: bool) -> None:
     report(WorkstationDoctor().checks(), as_json)
 
 
-def report(checks: Iterable[tuple[str, Check]], as_json: bool) -> None:
-    """Print what the checks find; exit with UNHEALTHY when one failed."""
+def report(checks: Iterable[tuple[str, Check]], as_json: bool, elsewhere: str = "") -> None:
+    """Print what the checks find; exit with UNHEALTHY when one failed, which may be well `elsewhere`."""
     from multiroot.doctor.checks import examine, healthy
 
     findings = examine(checks)
@@ -53,4 +57,6 @@ def report(checks: Iterable[tuple[str, Check]], as_json: bool) -> None:
         rows = [(finding.id, finding.status, finding.found, finding.mend or "-") for finding in findings]
         print_table(("check", "status", "found", "how to mend it"), rows)
     if not healthy(findings):
+        if elsewhere and not as_json:
+            say(elsewhere)
         raise click.exceptions.Exit(UNHEALTHY)

@@ -76,12 +76,12 @@ def _open(file: Path, command: str) -> None:
     try:
         click.edit(filename=str(file))
     except click.ClickException as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
         variable = "VISUAL" if os.environ.get("VISUAL") else "EDITOR"
+        another = f"choose another: {variable}=nano {command}"
+        if not isinstance(error.__cause__, OSError):
+            raise MultirootError(f"the editor has failed: {error.message}", another) from error
         raise BadRequestError(
-            f"the editor {error.__cause__.filename} cannot be started: {error.__cause__.strerror}",
-            f"choose another: {variable}=nano {command}",
+            f"the editor {error.__cause__.filename} cannot be started: {error.__cause__.strerror}", another
         ) from error
 
 
@@ -105,7 +105,7 @@ def _kept(file: Path, text: str, again: str) -> str:
     """Where what was written is, "" if nothing was."""
     try:
         if file.read_bytes() != text.encode():
-            return f"your text is kept: {again} {file}"
+            return f"your text is kept; once it is mended there: {again} {file}"
         file.unlink()
     except FileNotFoundError:
         pass  # the editor, or we, have removed it

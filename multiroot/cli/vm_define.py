@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,15 @@ def edit(
                     again=f"multiroot vm edit {name} --file",
                 )
             )
-    same = after is None or after.definition == found.definition
     if as_json:
         print_json(vm_json(after or found))
+    elif after is None or after.definition == found.definition:
+        say("nothing was changed")
     else:
-        say("nothing was changed" if same else f"{name} is changed")
+        was, now = definition_from_proto(found.definition), definition_from_proto(after.definition)
+        say(f"{name} is changed: {', '.join(_other_fields(was, now))}")
+
+
+def _other_fields(before: VmDefinition, after: VmDefinition) -> list[str]:
+    """What is not as it was, by its names in a file. One that gives all of a VM changes what it leaves out."""
+    return [each.name for each in fields(before) if getattr(before, each.name) != getattr(after, each.name)]

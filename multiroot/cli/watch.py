@@ -20,6 +20,7 @@ from multiroot.errors import PeerLostError, StrangerError
 from multiroot.watch import loops
 
 if TYPE_CHECKING:
+    from multiroot.lab.state import LabState
     from multiroot.rpc.client import Address
     from multiroot.watch.collect import Collector
     from multiroot.watch.events import Event
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 IDLE_S = 0.2  # nothing has come for so long: a screen that lags behind may catch up
+MACHINE_LOOK_S = 1.0  # so long nothing has come: it is looked whether a lab's machine still runs
 HEARD_S = 5.0  # by then an agent has answered, or there is none
 
 
@@ -85,12 +87,20 @@ def collector_for(address: Address) -> Collector:
     """Watches the machine of the agent at `address`; for a lab's it knows what the lab knows."""
     from multiroot.watch.collect import Collector
 
-    if address.target.startswith("unix:"):
+    lab = _lab_at(address)
+    if lab is None:
         return Collector(address)
-    from multiroot.lab import state, watching
+    from multiroot.lab import watching
 
-    lab = state.at(address.target)
-    return watching.collector(lab) if lab else Collector(address)
+    return watching.collector(lab)
+
+
+def _lab_at(address: Address) -> LabState | None:
+    if address.target.startswith("unix:"):
+        return None
+    from multiroot.lab import state
+
+    return state.at(address.target)
 
 
 async def _live(address: Address) -> AsyncGenerator[Event, None]:
@@ -102,8 +112,32 @@ async def _live(address: Address) -> AsyncGenerator[Event, None]:
                 await collector.wait(lambda facts: bool(facts.roots))
         _check_heard(collector, address)
         events = await stack.enter_async_context(aclosing(collector.events()))
+        if lab := _lab_at(address):
+            events = await stack.enter_async_context(aclosing(while_it_runs(events, lab)))
         async for event in events:
             yield event
+
+
+async def while_it_runs(events: AsyncGenerator[Event, None], lab: LabState) -> AsyncGenerator[Event, None]:
+    """What comes of a lab's machine as long as there is one; raises PeerLostError when it has ended."""
+    from multiroot.lab.trouble import check_machine
+
+    coming = asyncio.ensure_future(anext(events))
+    try:
+        while True:
+            await asyncio.wait({coming}, timeout=MACHINE_LOOK_S)
+            if not coming.done():
+                check_machine(lab)
+                continue
+            try:
+                event = coming.result()
+            except StopAsyncIteration:
+                return
+            yield event
+            coming = asyncio.ensure_future(anext(events))
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
 
 
 def _check_heard(collector: Collector, address: Address) -> None:

@@ -75,9 +75,7 @@ class Coordinator:
         self._idle = asyncio.Event()
         self._idle.set()
         self.given_back: Data = {}  # what steps had taken that were undone last, by its name in the plan
-        self._unwanted = (
-            asyncio.Event()
-        )  # the update under way goes no further: somebody waits to take it back
+        self._unwanted = asyncio.Event()  # what is under way goes no further: somebody waits to take it back
 
     @property
     def standing(self) -> Standing:
@@ -87,11 +85,8 @@ class Coordinator:
     @property
     def doing(self) -> str:
         """What it is busy with, in words that go on "it is"; "" if with nothing."""
-        return (
-            f"{self._doing}, which is being aborted"
-            if self._doing and self._unwanted.is_set()
-            else self._doing
-        )
+        aborted = self._doing and self._unwanted.is_set()
+        return f"{self._doing}, which is being aborted" if aborted else self._doing
 
     @property
     def state(self) -> State:

@@ -140,10 +140,9 @@ async def wait_for_join(
     listening = asyncio.create_task(_listening(watch, lambda: child.state is SideState.STARTED))
     try:
         await asyncio.wait({coming, listening}, return_when=asyncio.FIRST_COMPLETED)
+        overdue = coming.done()
         how_long = (
-            f"did not join within {timeout_s:g} s"
-            if coming.done()
-            else f"stood still for {watch.patience_s:g} s"
+            f"did not join within {timeout_s:g} s" if overdue else f"stood still for {watch.patience_s:g} s"
         )
     finally:
         coming.cancel()
@@ -155,7 +154,9 @@ async def wait_for_join(
     with _unheard():
         await watch.last_words()
     found = await asyncio.to_thread(post_mortem)
-    raise _trouble(child, watch, how_long, keep_messages([*watch.lines, *found], child.root, folder))
+    kept = keep_messages([*watch.lines, *found], child.root, folder)
+    longer = f"--timeout {max(1, round(2 * timeout_s))} gives a slow machine longer" if overdue else ""
+    raise _trouble(child, watch, how_long, kept, longer)
 
 
 async def _coming(
@@ -202,7 +203,7 @@ def _unheard() -> Iterator[None]:
         log.warning("cannot read the new root's messages: %s", error)
 
 
-def _trouble(child: Peer, watch: BootWatch, how_long: str, hint: str) -> MultirootError:
+def _trouble(child: Peer, watch: BootWatch, how_long: str, hint: str, longer: str) -> MultirootError:
     verdict = watch.verdict
     if died := how_it_died("the new root", verdict):
         return PeerLostError(died, hint)
@@ -216,7 +217,7 @@ def _trouble(child: Peer, watch: BootWatch, how_long: str, hint: str) -> Multiro
         last = f"its agent does not start: {shown(complaint)}"
     elif child.state is SideState.ATTACHED:
         last = f"its kernel module came up; {last}"
-    return WaitTimeoutError(f"the new root {how_long}; {last}", hint)
+    return WaitTimeoutError(f"the new root {how_long}; {last}", "; ".join(filter(None, (hint, longer))))
 
 
 def how_it_died(who: str, verdict: Verdict) -> str:

@@ -71,7 +71,7 @@ def config_hz(release: str, kernel: Path, top: Path = Path("/")) -> int:
 def _existing(name: str) -> Path:
     path = Path(name)
     if not _is_file(path):
-        raise BadRequestError(f"there is no file {name}")
+        raise BadRequestError(f"there is no file {name} in this root")
     return path
 
 

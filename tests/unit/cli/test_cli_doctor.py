@@ -54,6 +54,12 @@ def test_a_failed_check_is_the_exit_code(run: Run, find: Find, options: tuple[st
     assert "x86-64" in done.out
 
 
+def test_who_means_a_labs_root_is_told_how_to_ask_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RootDoctor, "checks", lambda _: [("kvm", lambda: failed("no /dev/kvm", "modprobe"))])
+    assert "`multiroot lab exec -- multiroot doctor`" in run("doctor").out.splitlines()[-1]
+    assert json.loads(run("doctor", "--json").out)["healthy"] is False
+
+
 def test_completion(run: Run) -> None:
     for shell in ("bash", "zsh", "fish"):
         done = run("completion", shell)

@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+from collections.abc import AsyncGenerator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cli.conftest import Run
 from demo.test_demo_report import GOOD
 
-from multiroot.cli import watch_output
+from multiroot.cli import watch, watch_output
 from multiroot.demo import scenario, stage, talk
 from multiroot.demo.talk_script import Part
+from multiroot.errors import PeerLostError
 from multiroot.watch import events
+from multiroot.watch.events import Event
 from multiroot.watch.recording import Recording
 from multiroot.watch.view import View
 
@@ -187,3 +191,32 @@ def test_what_is_told_as_data_stays_data_whatever_it_holds(capsys: pytest.Captur
     out = capsys.readouterr().out
     assert out.rstrip("\n").isprintable()
     assert events.from_json(json.loads(out)) == event
+
+
+async def test_a_lab_that_ends_ends_it_once_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MACHINE_LOOK_S", 0.01)
+    runs = [True]
+    machine = SimpleNamespace(name="mine")
+    lab = cast(Any, SimpleNamespace(alive=lambda: bool(runs), events=list, machine=machine))
+
+    async def told() -> AsyncGenerator[Event, None]:
+        yield events.Say(1, "root 1 is unknown")
+        await asyncio.sleep(0.1)  # nothing comes, and it runs
+        yield events.Say(2, "the last")
+        runs.clear()
+        await asyncio.Event().wait()
+
+    heard = []
+    with pytest.raises(PeerLostError, match="the lab machine has ended") as ended:
+        async for event in watch.while_it_runs(told(), lab):
+            heard.append(event.at)
+    assert heard == [1, 2]
+    assert "multiroot lab logs --name mine" in ended.value.hint
+
+
+async def test_what_ends_by_itself_is_no_error() -> None:
+    async def told() -> AsyncGenerator[Event, None]:
+        yield events.Say(1, "all")
+
+    lab = cast(Any, SimpleNamespace(alive=lambda: True))
+    assert [event.at async for event in watch.while_it_runs(told(), lab)] == [1]

@@ -138,6 +138,7 @@ async def test_a_module_that_came_up_has_all_the_time_to_join(new: NewRoot, tmp_
     new.kernel.say(BANNER)
     error = await new.fails(tmp_path, timeout=0.3)
     assert "did not join within 0.3 s; its kernel module came up; the last it said" in error.message
+    assert error.hint.endswith("; --timeout 1 gives a slow machine longer")
 
 
 async def test_an_agent_that_does_not_start_is_told_by_its_own_words(new: NewRoot, tmp_path: Path) -> None:

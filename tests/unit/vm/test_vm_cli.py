@@ -59,7 +59,7 @@ async def test_life_of_a_vm(multiroot: Run, manager: VmManager) -> None:
     gone = {"state": "stopped", "owner": None, "epoch": None, "pid": 0, "extents": []}
     assert stopped == {**shown, **gone}
     assert re.search(r"vm0 +stopped +- +- +32 MiB +1 +q35", (await multiroot("vm", "list")).out)
-    assert await multiroot("vm", "edit", "vm0", "--cpus", "2") == Done(0, "vm0 is changed\n", "")
+    assert await multiroot("vm", "edit", "vm0", "--cpus", "2") == Done(0, "vm0 is changed: cpus\n", "")
     assert json.loads((await multiroot("vm", "show", "vm0", "--json")).out) == {**stopped, "cpus": 2}
     assert await multiroot("vm", "edit", "vm0", "--cpus", "2") == Done(0, "nothing was changed\n", "")
     assert (await multiroot("vm", "start", "vm0")).out == "vm0 runs in root 1, epoch 3\n"

@@ -112,7 +112,7 @@ async def test_what_was_written_is_not_lost(
     assert (code, says in err) == (2, True), err
     (path,) = (tmp_path / "drafts").iterdir()
     again = f"multiroot vm edit web --file {path}"
-    assert f"your text is kept: {again})" in err.splitlines()[-1]
+    assert f"your text is kept; once it is mended there: {again})" in err.splitlines()[-1]
     assert json.loads((await multiroot("vm", "show", "web", "--json")).out) == before
     refused = await multiroot(*again.split()[1:])
     assert (refused.code, says in refused.err) == (2, True)
@@ -139,3 +139,4 @@ async def test_an_edit_that_is_left_keeps_what_was_written(multiroot: Run, tmp_p
     program.chmod(0o755)
     code, err = await edit(tmp_path, str(program))
     assert (code, "your text is kept" in err, "mine\n" in kept(tmp_path)) == (1, True, True), err
+    assert "choose another: EDITOR=nano multiroot vm edit web" in err
