@@ -131,5 +131,5 @@ def edit(
 
 
 def _other_fields(before: VmDefinition, after: VmDefinition) -> list[str]:
-    """What is not as it was, by its names in a file. One that gives all of a VM changes what it leaves out."""
+    """What is not as it was, by its names in a file. A file changes also what it leaves out."""
     return [each.name for each in fields(before) if getattr(before, each.name) != getattr(after, each.name)]

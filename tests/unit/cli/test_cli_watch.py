@@ -207,9 +207,13 @@ async def test_a_lab_that_ends_ends_it_once_all_is_told(monkeypatch: pytest.Monk
         await asyncio.Event().wait()
 
     heard = []
-    with pytest.raises(PeerLostError, match="the lab machine has ended") as ended:
+
+    async def listen() -> None:
         async for event in watch.while_it_runs(told(), lab):
             heard.append(event.at)
+
+    with pytest.raises(PeerLostError, match="the lab machine has ended") as ended:
+        await listen()
     assert heard == [1, 2]
     assert "multiroot lab logs --name mine" in ended.value.hint
 
