@@ -17,7 +17,7 @@ from multiroot.vm.door import Door
 from multiroot.vm.home import Homes
 from multiroot.vm.host import Host
 from multiroot.vm.instance import LIVE, Instance, VmState
-from multiroot.vm.unbroken import unbroken
+from multiroot.vm.unbroken import finished, unbroken
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class VmManager:
         self._vms: dict[str, Instance] = {}
         self._allocating: set[str] = set()
 
-    @unbroken
+    @finished
     async def run(
         self, definition: VmDefinition, settled: Callable[[VmDefinition], None] = lambda _: None
     ) -> Instance:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Operations that go on to their end when whoever has asked for them goes away, as one does by Ctrl-C.
+"""Operations that go on to their end when whoever has asked for them goes away, as one does by Ctrl-C, or
+wants them no more.
 
 Half of one would leave a VMM that nobody knows, or memory that no VM has.
 """
@@ -34,6 +35,24 @@ def unbroken(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coro
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_tell)
+            raise
+
+    return whole
+
+
+def finished(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The same, for those who look afterwards at what it has made: a task that is cancelled while it waits
+    for the operation waits for its end before that takes effect.
+    """
+
+    @functools.wraps(operation)
+    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+        task = asyncio.create_task(operation(*args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            _tell(task)
             raise
 
     return whole

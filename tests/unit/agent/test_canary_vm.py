@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from multiroot.agent import canary_vm
 from multiroot.agent.context import Root
 from multiroot.agent.guests import Guests
 from multiroot.agent.updates import Updates
-from multiroot.arena.arena import Arena, format_arena
+from multiroot.arena.arena import Arena, Entry, format_arena
 from multiroot.arena.layout import CANARY
 from multiroot.coordinator import canary
 from multiroot.coordinator.journal import Journal
@@ -176,4 +177,29 @@ def test_room_for_it_is_looked_for_before_an_update_begins(world: World) -> None
 def test_where_it_fits_nobody_is_kept_from_an_update(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary_vm, "DEFINITION", replace(canary_vm.DEFINITION, ram_bytes=8 * MIB))
     world.updates._keeper.check_room()
+    assert world.names() == []
+
+
+async def test_one_that_is_just_being_started_is_gone_with_its_memory_when_it_is_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread reserves the memory, and goes on when nobody waits for it any more."""
+    asked, may = threading.Event(), threading.Event()
+    allocate = world.arena.allocate
+
+    def slowly(*words: Any) -> Entry:
+        asked.set()
+        assert may.wait(20)
+        return allocate(*words)
+
+    monkeypatch.setattr(canary_vm, "DEFINITION", replace(canary_vm.DEFINITION, ram_bytes=32 * MIB))
+    monkeypatch.setattr(VmManager, "_check_here", lambda manager, definition: None)
+    monkeypatch.setattr(world.arena, "allocate", slowly)
+    world.updates.canary.boot_ahead()
+    assert await asyncio.to_thread(asked.wait, 20)
+    removing = asyncio.create_task(world.updates.canary.remove())
+    await asyncio.sleep(0.05)  # what does not wait has not seen it by now
+    may.set()
+    async with asyncio.timeout(20):
+        await removing
     assert world.names() == []
