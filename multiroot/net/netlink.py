@@ -3,19 +3,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import logging
 import os
 import socket
 import sys
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from multiroot.errors import MultirootError
 from multiroot.net import namespace, ports
 from multiroot.net.plan import AddAddress, AddBridge, AddPort, BringUp, GiveToGuests, Link, Step
+
+log = logging.getLogger(__name__)
+
+# A kernel answers at once, or when others let go of its network devices. An answer for which it had no memory
+# is lost: it says so on the socket (ENOBUFS), and pyroute2 keeps that apart from the request, which waits on.
+ANSWER_S = 20.0
+
+
+class NoAnswerError(MultirootError):
+    """What was asked of the kernel may have been done, or not."""
 
 
 def _load() -> Any:
@@ -55,14 +67,17 @@ class Netlink:
         # Now: no handoff is to wait for an import.
         self._client = _load()
 
-    @contextmanager
-    def _opened(self, doing: str) -> Iterator[Any]:
-        """An open socket; raises MultirootError with the kernel's reason for what it refuses in the body."""
+    @asynccontextmanager
+    async def _opened(self, doing: str) -> AsyncIterator[Any]:
+        """An open socket; raises MultirootError with the kernel's reason for what it refuses in the body, and
+        NoAnswerError when it does not answer there.
+        """
         made = self._socket(socket.AF_NETLINK, socket.NETLINK_ROUTE)
         ipr: Any = self._client(fileno=made.detach())
         try:
             with _errors(doing):
-                yield ipr
+                async with asyncio.timeout(ANSWER_S):
+                    yield ipr
         finally:
             ipr.close()
 
@@ -73,7 +88,14 @@ class Netlink:
 
     async def links(self) -> list[Link]:
         """All network devices with their IPv4 addresses."""
-        with self._opened("list network devices") as ipr:
+        try:
+            return await self._links()
+        except NoAnswerError as error:
+            log.warning("%s; once more", error.message)
+        return await self._links()
+
+    async def _links(self) -> list[Link]:
+        async with self._opened("list network devices") as ipr:
             addresses: dict[int, list[str]] = {}
             async for message in await ipr.get_addr(family=2):
                 address = f"{message.get('local') or message.get('address')}/{message['prefixlen']}"
@@ -95,7 +117,7 @@ class Netlink:
         if isinstance(step, AddPort | BringUp):
             self._set_port(step)
             return
-        with self._opened(str(step)) as ipr:
+        async with self._opened(str(step)) as ipr:
             if isinstance(step, AddBridge):
                 await ipr.link("add", ifname=step.name, kind="bridge")
                 return
@@ -136,3 +158,5 @@ def _errors(doing: str) -> Iterator[None]:
         yield
     except NetlinkError as error:
         raise MultirootError(f"network: {doing}: {error}") from error
+    except TimeoutError as error:
+        raise NoAnswerError(f"network: {doing}: the kernel has not answered within {ANSWER_S:g} s") from error

@@ -28,9 +28,7 @@ def unbroken(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coro
 
     @functools.wraps(operation)
     async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.create_task(operation(*args, **kwargs))
-        _under_way.add(task)
-        task.add_done_callback(_under_way.discard)
+        task = _begun(operation(*args, **kwargs))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -47,15 +45,22 @@ def finished(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coro
 
     @functools.wraps(operation)
     async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.create_task(operation(*args, **kwargs))
+        task = _begun(operation(*args, **kwargs))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            task.add_done_callback(_tell)
             await asyncio.wait({task})
-            _tell(task)
             raise
 
     return whole
+
+
+def _begun(operation: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    task = asyncio.create_task(operation)
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    return task
 
 
 def _tell(task: asyncio.Task[Any]) -> None:
