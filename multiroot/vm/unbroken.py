@@ -25,42 +25,33 @@ _under_way: set[asyncio.Task[Any]] = set()  # a loop alone does not keep its tas
 
 def unbroken(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """The operation, which is not cancelled with the task that waits for it."""
-
-    @functools.wraps(operation)
-    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = _begun(operation(*args, **kwargs))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_tell)
-            raise
-
-    return whole
+    return _shielded(operation, to_its_end=False)
 
 
 def finished(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """The same, for those who look afterwards at what it has made: a task that is cancelled while it waits
     for the operation waits for its end before that takes effect.
     """
+    return _shielded(operation, to_its_end=True)
 
+
+def _shielded(
+    operation: Callable[P, Coroutine[Any, Any, T]], *, to_its_end: bool
+) -> Callable[P, Coroutine[Any, Any, T]]:
     @functools.wraps(operation)
     async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = _begun(operation(*args, **kwargs))
+        task = asyncio.create_task(operation(*args, **kwargs))
+        _under_way.add(task)
+        task.add_done_callback(_under_way.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_tell)
-            await asyncio.wait({task})
+            if to_its_end:
+                await asyncio.wait({task})
             raise
 
     return whole
-
-
-def _begun(operation: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    task = asyncio.create_task(operation)
-    _under_way.add(task)
-    task.add_done_callback(_under_way.discard)
-    return task
 
 
 def _tell(task: asyncio.Task[Any]) -> None:
