@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -345,17 +345,16 @@ class Coordinator:
         with self._failing(name):
             await reach(FailPoint.STEP_BEGUN, name)
             with self._phases.phase(name):
-                result = await self._carry_out(name)
+                work = self._steps[name].do(self.data)
+                result = await (self._while_wanted(work) if name in _WAITS else work)
             await reach(FailPoint.STEP_DONE, name)
         self._journal.write(name, Edge.DONE, **result)
 
-    async def _carry_out(self, name: str) -> Data:
-        """A step; one that only waits ends, as a failure, when nobody wants any more what it waits for."""
-        step = asyncio.ensure_future(self._steps[name].do(self.data))
-        unwanted = asyncio.create_task(self._unwanted.wait())
-        first = [step, unwanted] if name in _WAITS else [step]
+    async def _while_wanted(self, waiting: Coroutine[Any, Any, Data]) -> Data:
+        """A step that only waits. It ends, as a failure, when nobody wants any more what it waits for."""
+        step, unwanted = asyncio.create_task(waiting), asyncio.create_task(self._unwanted.wait())
         try:
-            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({step, unwanted}, return_when=asyncio.FIRST_COMPLETED)
             if not step.done():
                 self.check_wanted()
             return await step

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from multiroot.arena.layout import CANARY
@@ -266,7 +267,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
     def _retire(self) -> None:
         self._retiring = asyncio.create_task(self._coordinator.retire())
-        self._retiring.add_done_callback(_log_failure)
+        self._retiring.add_done_callback(partial(_log_failure, "retiring"))
 
     async def AbortUpdate(
         self, request: coordinator_pb2.AbortUpdateRequest, context: Any
@@ -336,7 +337,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
                 yield result
         finally:
             if not heard:
-                task.add_done_callback(_log_unheard)
+                task.add_done_callback(partial(_log_failure, "it ended when nobody listened any more"))
             for unsubscribe in subscriptions:
                 unsubscribe()
 
@@ -361,18 +362,11 @@ def _telling(tell: Tell) -> Callable[[Outcome], None]:
     return tell_of
 
 
-def _log_unheard(task: asyncio.Task[coordinator_pb2.Progress | None]) -> None:
-    """Of work whose caller has gone away; `update show` tells the same."""
-    error = None if task.cancelled() else task.exception()
-    if error:
-        log.warning("it ended when nobody listened any more: %s", error)
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
+def _log_failure(what: str, task: asyncio.Task[Any]) -> None:
     """The error is in the coordinator's state for whoever asks; here it goes to the log."""
     error = None if task.cancelled() else task.exception()
     if error:
-        log.error("retiring: %s", error)
+        log.error("%s: %s", what, error)
 
 
 def _crash(report: Report | None) -> coordinator_pb2.Crash | None:
