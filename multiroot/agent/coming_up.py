@@ -26,13 +26,13 @@ FRAMES_MOST = 10
 # in five seconds (devkmsg's rate limit).
 MESSAGE_MOST = 800
 MESSAGES_MOST = 8
-_KMSG = Path("/dev/kmsg")
+KMSG = Path("/dev/kmsg")
 
 
 class ComingUp:
     """Watches from `begin` until `done`, in a thread of its own: the event loop may be what stands."""
 
-    def __init__(self, kmsg: Path = _KMSG, first_s: float = FIRST_S) -> None:
+    def __init__(self, kmsg: Path = KMSG, first_s: float = FIRST_S) -> None:
         self._kmsg = kmsg
         self._first_s = first_s
         self._done = threading.Event()
@@ -61,13 +61,15 @@ class ComingUp:
         if len(places) > MESSAGES_MOST:
             places[MESSAGES_MOST - 1 :] = [f"{len(places) - MESSAGES_MOST + 1} more"]
         for place in places:
-            self._write(f"<3>{AT}{place}"[:MESSAGE_MOST] + f" after {after_s:.0f} s\n")
+            say(f"{AT}{place}"[:MESSAGE_MOST] + f" after {after_s:.0f} s", self._kmsg)
 
-    def _write(self, text: str) -> None:
-        try:
-            self._kmsg.write_text(text)
-        except OSError as error:
-            sys.stderr.write(f"cannot write to {self._kmsg}: {error}\n")
+
+def say(text: str, kmsg: Path = KMSG) -> None:
+    """As a message of the kernel, which gets to the console of one that was told to be quiet, too."""
+    try:
+        kmsg.write_text(f"<3>{text}\n")
+    except OSError as error:
+        sys.stderr.write(f"cannot write to {kmsg}: {error}\n")
 
 
 def of_threads() -> list[str]:

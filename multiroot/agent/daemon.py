@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiroot import bugs, proc
-from multiroot.agent import memory, metrics_address
+from multiroot.agent import coming_up, memory, metrics_address
 from multiroot.agent.agent import Agent
 from multiroot.agent.coming_up import ComingUp
 from multiroot.agent.context import Options
@@ -104,17 +104,17 @@ def _ipv4(text: str) -> str:
     return str(ipaddress.IPv4Address(text))
 
 
-async def serve(options: Options, coming_up: ComingUp) -> None:
+async def serve(options: Options, watch: ComingUp) -> None:
     """Run an agent until SIGTERM or SIGINT. It has come up when it answers all calls."""
     ended = asyncio.Event()
-    loop = coming_up.loop = asyncio.get_running_loop()
+    loop = watch.loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     agent = Agent(options)
     await agent.start()
     try:
         await agent.learn()
-        coming_up.done()
+        watch.done()
         memory.begin()
         await ended.wait()
     except Exception as error:
@@ -134,17 +134,14 @@ def allow_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def tell_kernel(error: MultirootError, kmsg: Path = Path("/dev/kmsg")) -> None:
+def tell_kernel(error: MultirootError, kmsg: Path = coming_up.KMSG) -> None:
     """A root that waits for this one to join hears its kernel's messages alone (coordinator/join.py)."""
-    try:
-        kmsg.write_text(f"<3>{AGENT_SAYS}{error}\n")
-    except OSError as unwritten:
-        log.warning("cannot write to %s: %s", kmsg, unwritten)
+    coming_up.say(f"{AGENT_SAYS}{error}", kmsg)
 
 
-def main(coming_up: ComingUp | None = None) -> None:
-    """The console script. Who began to watch before this was imported says so by `coming_up`."""
-    coming_up = coming_up or ComingUp().begin()
+def main(watch: ComingUp | None = None) -> None:
+    """The console script. `watch` is of who began to watch before this was imported."""
+    watch = watch or ComingUp().begin()
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
@@ -156,14 +153,14 @@ def main(coming_up: ComingUp | None = None) -> None:
     memory.begin()
     allow_files()
     try:
-        asyncio.run(serve(parse(sys.argv[1:]), coming_up))
+        asyncio.run(serve(parse(sys.argv[1:]), watch))
     except Exception as error:
         ours = bugs.explain(error, sys.argv)
         log.critical("%s", ours, exc_info=error if isinstance(ours, BugError) else None)
         tell_kernel(ours)
         sys.exit(ours.exit_code)
     finally:
-        coming_up.done()
+        watch.done()
 
 
 if __name__ == "__main__":
