@@ -11,6 +11,7 @@ from typing import Any
 
 from multiroot import __version__, arch, proc
 from multiroot.bench.results.samples import Header
+from multiroot.errors import CommandError
 from multiroot.lab import paths
 from multiroot.lab.agents import Agents
 from multiroot.lab.lab import Lab
@@ -57,9 +58,14 @@ def host() -> dict[str, Any]:
 
 
 def revision() -> str:
-    """The source's git commit, with "+" when it was changed since; "unknown" outside of a clone."""
-    found = proc.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=paths.source_dir(), check=False)
+    """The source's git commit, with "+" when it was changed since; "unknown" outside of a clone, and where
+    there is no git.
+    """
+    try:
+        found = proc.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=paths.source_dir(), check=False)
+        changed = proc.run(["git", "status", "--porcelain"], cwd=paths.source_dir(), check=False)
+    except CommandError:
+        return "unknown"
     if found.returncode:
         return "unknown"
-    changed = proc.run(["git", "status", "--porcelain"], cwd=paths.source_dir(), check=False)
     return found.stdout.strip() + ("+" if changed.stdout.strip() else "")
