@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
@@ -18,6 +17,7 @@ from multiroot.handoff.expecting import expect, expect_no_more
 from multiroot.handoff.target import Target
 from multiroot.handoff.terms import PATIENT, Terms
 from multiroot.phases import Phases
+from multiroot.racing import OvertakenError, unless
 from multiroot.root.peers import Role
 from multiroot.rpc import phases as wire
 from multiroot.rpc.status import translated
@@ -152,13 +152,8 @@ class Handoffs:
                     if progress.WhichOneof("event") == "phase":
                         shown.publish(wire.from_proto(progress.phase))
 
-        following = asyncio.create_task(follow())
-        watching = asyncio.create_task(peers.wait(lambda: giver.gone, None))
         try:
-            await asyncio.wait({following, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
-                raise PeerLostError(f"the new root does not answer, and {', '.join(names)} is in it")
-            await following
-        finally:
-            following.cancel()
-            watching.cancel()
+            await unless(follow(), peers.wait(lambda: giver.gone, None))
+        except OvertakenError:
+            lost = f"the new root does not answer, and {', '.join(names)} is in it"
+            raise PeerLostError(lost) from None

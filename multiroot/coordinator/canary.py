@@ -20,6 +20,7 @@ from multiroot.handoff.errors import OverdueError
 from multiroot.handoff.terms import Terms, more_downtime
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
+from multiroot.racing import OvertakenError, unless
 from multiroot.units import MIB
 from multiroot.vm.definition import VmDefinition
 from multiroot.vm.ticks import Stretch, continuity
@@ -192,18 +193,13 @@ class Canary:
 
     async def _guest(self, waiting: Awaitable[T]) -> T:
         """What the guest says; raises MultirootError if it is cancelled before."""
-        saying = asyncio.ensure_future(waiting)
-        cancelled = asyncio.create_task(self._cancelled.wait())
         self._waiting = True
         try:
-            await asyncio.wait({saying, cancelled}, return_when=asyncio.FIRST_COMPLETED)
-            if not saying.done():
-                raise MultirootError("it was cancelled")
-            return saying.result()
+            return await unless(waiting, self._cancelled.wait())
+        except OvertakenError:
+            raise MultirootError("it was cancelled") from None
         finally:
             self._waiting = False
-            saying.cancel()
-            cancelled.cancel()
 
     async def _end(self, what: str) -> None:
         async with _failing(what, STOP_S):

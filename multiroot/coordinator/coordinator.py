@@ -18,6 +18,7 @@ from multiroot.errors import ConflictError, MultirootError
 from multiroot.failpoints import FailPoint, reach
 from multiroot.phase_names import PhaseName
 from multiroot.phases import Phases
+from multiroot.racing import OvertakenError, unless
 
 log = logging.getLogger("multirootd")
 
@@ -256,10 +257,11 @@ class Coordinator:
     def check_wanted(self) -> None:
         """Raises ConflictError if somebody waits to take back what is under way."""
         if self._unwanted.is_set():
-            what = "update" if self._doing == _UPDATING else "launch"
-            raise ConflictError(
-                f"the {what} is being aborted", "`multiroot update show` tells how far that is"
-            )
+            raise self._aborted()
+
+    def _aborted(self) -> ConflictError:
+        what = "update" if self._doing == _UPDATING else "launch"
+        return ConflictError(f"the {what} is being aborted", "`multiroot update show` tells how far that is")
 
     def _done(self, name: str) -> bool:
         reached = self.state
@@ -352,16 +354,10 @@ class Coordinator:
 
     async def _while_wanted(self, waiting: Coroutine[Any, Any, Data]) -> Data:
         """A step that only waits. It ends, as a failure, when nobody wants any more what it waits for."""
-        step, unwanted = asyncio.create_task(waiting), asyncio.create_task(self._unwanted.wait())
         try:
-            await asyncio.wait({step, unwanted}, return_when=asyncio.FIRST_COMPLETED)
-            if not step.done():
-                self.check_wanted()
-            return await step
-        finally:
-            unwanted.cancel()
-            step.cancel()
-            await asyncio.gather(step, unwanted, return_exceptions=True)
+            return await unless(waiting, self._unwanted.wait())
+        except OvertakenError:
+            raise self._aborted() from None
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:

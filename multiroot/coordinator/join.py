@@ -12,6 +12,7 @@ from pathlib import Path
 
 from multiroot.errors import MultirootError, PeerLostError, WaitTimeoutError
 from multiroot.launch.kernel_log import KernelLog
+from multiroot.racing import OvertakenError, unless
 from multiroot.root.identity import AGENT_SAYS
 from multiroot.root.peers import Peer, Peers, SideState
 from multiroot.verdict.health import WELL, Health, Verdict, judge
@@ -172,18 +173,12 @@ async def _coming(
     await peers.wait(lambda: child.state is SideState.READY or ended(), timeout_s)
     if child.state is not SideState.READY:
         return
-    learning = asyncio.ensure_future(learned())
-    ending = asyncio.create_task(peers.wait(ended, until - now()))
     try:
-        await asyncio.wait({learning, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if learning.done():
-            await learning
-        elif not ended():
-            raise WaitTimeoutError(f"the new root's agent did not answer all calls within {timeout_s:g} s")
-    finally:
-        learning.cancel()
-        ending.cancel()
-        await asyncio.gather(learning, ending, return_exceptions=True)
+        await unless(learned(), peers.wait(ended, until - now()))
+    except OvertakenError:
+        if not ended():
+            overdue = f"the new root's agent did not answer all calls within {timeout_s:g} s"
+            raise WaitTimeoutError(overdue) from None
 
 
 async def _listening(watch: BootWatch, loading: Callable[[], bool]) -> None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from multiroot.errors import MultirootError, WaitTimeoutError
+from multiroot.racing import OvertakenError, unless
 from multiroot.watch import loops
 from multiroot.watch.collect import Collector
 from multiroot.watch.events import Event
@@ -108,17 +109,9 @@ class InBackground:
 
     async def _main(self) -> None:
         async with self._make() as self._collector:
-            listening = asyncio.create_task(self._listen(self._collector))
-            stopping = asyncio.create_task(self._stop.wait())
             self._begun.set()
-            try:
-                await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if listening.done():
-                    await listening
-            finally:
-                for task in (listening, stopping):
-                    task.cancel()
-                await asyncio.wait({listening, stopping})
+            with suppress(OvertakenError):
+                await unless(self._listen(self._collector), self._stop.wait())
 
     async def _listen(self, collector: Collector) -> None:
         async for event in collector.events():

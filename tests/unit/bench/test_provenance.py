@@ -21,7 +21,9 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _git(folder: Path, *words: str) -> str:
     told = ("-c", "user.name=a", "-c", "user.email=a@b")
-    return subprocess.run(["git", *told, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", *told, *words], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def test_a_clone_names_its_commit_and_whether_it_was_changed_since(source: Path) -> None:

@@ -399,3 +399,27 @@ async def test_one_that_was_left_and_does_not_end_holds_the_next_one_off() -> No
     with pytest.raises(MultirootError, match=says):
         await world.canary.prove(USUAL)
     assert world.done == ["stop"]
+
+
+async def test_one_that_is_cancelled_while_it_starts_ahead_leaves_nothing() -> None:
+    """What has begun to start it goes on for a while, and it is there only then."""
+    world = World()
+
+    async def slow() -> None:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            for _ in range(9):
+                await asyncio.sleep(0)
+            world.where = "here"
+            raise
+
+    world.broken["run"] = slow
+    world.canary.boot_ahead()
+    proving = asyncio.create_task(fails(world))
+    while not world.canary.cancel():
+        await asyncio.sleep(0)
+    assert (await proving).message.endswith(": it was cancelled")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert world.where == ""
