@@ -30,6 +30,7 @@ from multiroot.lab.agents import Agents
 from multiroot.lab.build import Built
 from multiroot.lab.lab import Lab
 from multiroot.lab.machine import Machine
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 from multiroot.rpc import client, successor
 from multiroot.rpc.progress import ended, follow
@@ -38,10 +39,12 @@ from multiroot.rpc.v1 import coordinator_pb2, coordinator_pb2_grpc, vm_pb2, vm_p
 from multiroot.units import GIB, MIB
 
 METRIC = "wall_ns"
-METRICS = (METRIC, "served_ns", "blackout_ns")
+RATES = ("zeroing_mb_per_s", "memset_mb_per_s")
+METRICS = (METRIC, "served_ns", "blackout_ns", *RATES)
 CARVE = 2 * GIB  # room for the QEMUs of all VMs
 _ASK_S = 30.0
 _UPDATE_S = 900.0  # an emulated machine with eight VMs, on a busy host
+_MEMSET = ("python3", "-m", "multiroot.bench.in_root.memset")
 _BUTTON_S = 30  # that a guest gets to turn itself off
 
 
@@ -112,7 +115,7 @@ def view(options: Options) -> View:
     base = next((each for each in (KEXEC, REBOOT) if each in options.contenders), OURS)
     count = 1 if base == KEXEC else min(options.vms)
     base, ours = (variant_name(each, options.variant(count)) for each in (base, OURS))
-    return View(METRIC, base, ours, METRICS, also=METRICS[1:])
+    return View(METRIC, base, ours, METRICS, also=("served_ns", "blackout_ns"))
 
 
 class Stage:
@@ -164,6 +167,7 @@ class Update:
 
     def sample(self) -> list[Sample]:
         with self._stage.machine() as (machine, agents):
+            memset = float(machine.run(_MEMSET).stdout)  # while nothing else runs in it
             self._stage.start(agents)
             offset = agents.clock_offset()
             began = time.monotonic_ns()
@@ -176,6 +180,7 @@ class Update:
             METRIC: float(wall),
             "served_ns": float(max(end for _, end in stood) - offset - began),
             "blackout_ns": float(max(end - start for start, end in stood)),
+            **dict(zip(RATES, (zeroing(steps) / 1e6, memset / 1e6), strict=True)),
         }
         return [Sample(self.name, 0, values, tuple(steps))]
 
@@ -213,6 +218,15 @@ def blackouts(steps: Iterable[Phase], names: Iterable[str]) -> list[tuple[int, i
         start = min(each.start_ns for each in parts)
         found.append((start, max(each.end_ns or each.start_ns for each in parts)))
     return found
+
+
+def zeroing(steps: Iterable[Phase]) -> float:
+    """How fast the old root's memory was overwritten, in bytes per second; MultirootError if it was not."""
+    pieces = [each for each in steps if each.name == PhaseName.ZERO_MEMORY and each.duration_ns]
+    if not pieces:
+        raise MultirootError("the new root has zeroed no memory")
+    size = sum(int(each.attrs["bytes"]) for each in pieces)
+    return size * 1e9 / sum(each.duration_ns or 0 for each in pieces)
 
 
 class Reboot:

@@ -21,8 +21,9 @@ import root_life
 from cli_driver import Cli
 from lab_factory import Labs
 
-from multiroot.bench import handoff
-from multiroot.bench.results import guard
+from multiroot.bench import handoff, update
+from multiroot.bench.names import OURS
+from multiroot.bench.results import guard, render
 from multiroot.lab import agents
 from multiroot.lab import lab as labs
 from multiroot.lab.lab import Lab, Options
@@ -262,3 +263,16 @@ def test_bench_quick(labs_factory: Labs, tmp_path: Path, record_property: Note) 
     assert found.keys() == guard.WATCHED.keys()
     for name, ratio in found.items():
         record_property(name, f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
+
+
+def test_a_whole_update_is_measured(labs_factory: Labs, tmp_path: Path, record_property: Note) -> None:
+    """Proves that the benchmark of updates runs here, too, and tells how fast the old root's memory is zeroed
+    beside what a program here does. How long anything takes is told, and not asserted."""
+    labs_factory.make_room()
+    lab = replace(Options(accelerator="kvm"), name=f"test-{os.getpid()}-update")
+    run = update.run(update.Options(lab, (1,), (OURS,)), tmp_path, Phases("workstation"))
+    (sample,) = run.samples
+    assert not sample.failed
+    for metric in update.METRICS:
+        record_property(render.title(metric), render.figure(metric, sample.values[metric]))
+    record_property("load", run.header.load)

@@ -4,9 +4,10 @@ from __future__ import annotations
 import pytest
 
 from multiroot.bench.names import KEXEC, OURS, REBOOT
-from multiroot.bench.update import Options, blackouts, contenders, view
+from multiroot.bench.update import Options, blackouts, contenders, view, zeroing
 from multiroot.errors import BadRequestError, MultirootError
 from multiroot.lab import lab as labs
+from multiroot.phase_names import PhaseName
 from multiroot.phases import Phase, Phases
 
 LAB = labs.Options(name="bench", kernel="6.12", kernels=("7.x",))
@@ -77,3 +78,14 @@ def test_a_blackout_is_all_of_a_vms_parts_that_lie_inside() -> None:
     assert blackouts(steps, ["vm1", "vm2"]) == [(1000, 1035), (2000, 2040)]
     with pytest.raises(MultirootError, match="vm3 was not handed over"):
         blackouts(steps, ["vm3"])
+
+
+def test_the_rate_of_zeroing_is_that_of_all_pieces_together() -> None:
+    def piece(size: int, took: int | None) -> Phase:
+        return Phase(PhaseName.ZERO_MEMORY, "root 2", 0, took, attrs={"bytes": size})
+
+    begins = [piece(1000, None), piece(3000, None)]
+    steps = [begins[0], piece(1000, 10_000), begins[1], piece(3000, 10_000)]
+    assert zeroing(steps) == pytest.approx(4000 / 20e-6)
+    with pytest.raises(MultirootError, match="zeroed no memory"):
+        zeroing(begins)
