@@ -21,7 +21,7 @@ from multiroot.units import MIB
 MEMORY_UNIT = 512 * MIB
 # What is zeroed in one call: not long, for nothing else can be asked of the module meanwhile.
 ZERO_STEP = 16 * MIB
-ZERO_RATE = 512 * MIB  # bytes/s at most: VMs run beside it, and need the memory, too
+ZERO_RATE = 512 * MIB  # bytes/s; a memory that is slower gets no pauses
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,17 @@ def zero(
     wait: Callable[[float], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Overwrite what another root left, with at most ZERO_RATE. `wait` gets the seconds in which a faster
-    memory leaves its bandwidth to others, after each step that was too fast.
+    """Overwrite what another root left. VMs run beside it, and need the memory, too: `wait` gets the seconds
+    for which it pauses after a step. That is half of the time, or less, where ZERO_RATE is kept all the same.
     """
     for base in range(piece.base, piece.end, ZERO_STEP):
         size = min(ZERO_STEP, piece.end - base)
         before = clock()
         device.memory(MemoryAction.ZERO, base, size)
-        early = size / ZERO_RATE - (clock() - before)
-        if early > 0:
-            wait(early)
+        took = clock() - before
+        pause = min(took, size / ZERO_RATE - took)
+        if pause > 0:
+            wait(pause)
 
 
 def add_memory(device: Device, piece: Range, sys: Path = Path("/sys")) -> None:

@@ -186,6 +186,14 @@ static u64 mr_adopt_sum_up(const u64 *words, u64 count)
 	return sum;
 }
 
+static void mr_adopt_zero(void *chunk, u64 size)
+{
+	void *page;
+
+	for (page = chunk; page < chunk + size; page += PAGE_SIZE)
+		mr_zero_page(page);
+}
+
 static int mr_adopt_go_through(struct multiroot_memory *memory)
 {
 	u64 done, part;
@@ -198,7 +206,7 @@ static int mr_adopt_go_through(struct multiroot_memory *memory)
 		if (!chunk)
 			return -ENOMEM;
 		if (memory->action == MULTIROOT_MEMORY_ZERO)
-			mr_zero_out(chunk, part / sizeof(u64));
+			mr_adopt_zero(chunk, part);
 		else
 			memory->sum = memory->sum * 31 + mr_adopt_sum_up(chunk, part / sizeof(u64));
 		memunmap(chunk);

@@ -55,7 +55,7 @@ u32 mr_vector_of(int irq);
 bool mr_vector_good(u32 vector);
 
 /* zero.c */
-void mr_zero_out(u64 *words, u64 count);
+void mr_zero_page(u64 *words);
 
 /* iommu.c: the IOMMUs as an ended root leaves them. */
 int mr_iommu_stop(const struct multiroot_ledger_unit *unit);

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How fast a program overwrites memory in this root: what zeroing of an ended root's memory is measured by.
 
-`python3 -m multiroot.bench.in_root.memset` prints bytes per second.
+`python3 -m multiroot.bench.in_root.memset` prints two rates in bytes per second: for memory that it has just
+got, and for the same memory again. The first is much slower where this machine's host has to find the memory.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ SIZE = 128 * MIB  # more than any cache holds
 _TIMES = 3
 
 
-def rate(size: int = SIZE, clock: Callable[[], int] = time.perf_counter_ns) -> float:
-    """Bytes per second, the best of three. All pages are mapped before it begins."""
-    with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE) as memory:
+def rates(size: int = SIZE, clock: Callable[[], int] = time.perf_counter_ns) -> tuple[float, float]:
+    """Bytes per second: the first time, its page faults with it, and the best of three other times."""
+    with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         buffer = ctypes.c_char.from_buffer(memory)
         took = []
-        for value in range(1, 1 + _TIMES):
+        for value in range(1, 2 + _TIMES):
             before = clock()
             ctypes.memset(ctypes.addressof(buffer), value, size)
             took.append(clock() - before)
         del buffer  # a memory that somebody still refers to cannot be closed
-    return size * 1e9 / min(took)
+    first, *again = took
+    return size * 1e9 / first, size * 1e9 / min(again)
 
 
 def main() -> int:
     """Entry point."""
-    sys.stdout.write(f"{rate():.0f}\n")
+    sys.stdout.write(" ".join(f"{rate:.0f}" for rate in rates()) + "\n")
     return 0
 
 

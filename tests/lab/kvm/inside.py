@@ -22,7 +22,7 @@ from cli_driver import Cli
 from lab_factory import Labs
 
 from multiroot.bench import handoff, update
-from multiroot.bench.names import OURS
+from multiroot.bench.names import IN_PLACE, OURS
 from multiroot.bench.results import guard, render
 from multiroot.lab import agents
 from multiroot.lab import lab as labs
@@ -263,6 +263,9 @@ def test_bench_quick(labs_factory: Labs, tmp_path: Path, record_property: Note) 
     assert found.keys() == guard.WATCHED.keys()
     for name, ratio in found.items():
         record_property(name, f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
+    heads, rows = render.owners_table(run, (OURS, IN_PLACE))
+    for row in rows:
+        record_property(row[0], dict(zip(heads[1:], row[1:], strict=True)))
 
 
 def test_a_whole_update_is_measured(labs_factory: Labs, tmp_path: Path, record_property: Note) -> None:

@@ -46,8 +46,15 @@ def test_a_slow_memory_is_zeroed_as_fast_as_it_can() -> None:
     assert memory.waited == []
 
 
-def test_a_fast_memory_is_zeroed_at_the_rate_that_leaves_some_to_others() -> None:
-    memory = Memory(adopt.ZERO_RATE * 8)
+def test_a_memory_that_is_a_little_faster_than_the_rate_keeps_it() -> None:
+    memory = Memory(adopt.ZERO_RATE * 3 // 2)
     memory.zero(PIECE)
     assert len(memory.waited) == 3
     assert memory.now == pytest.approx(PIECE.size / adopt.ZERO_RATE)
+
+
+def test_a_fast_memory_is_left_to_others_for_half_of_the_time() -> None:
+    memory = Memory(adopt.ZERO_RATE * 8)
+    memory.zero(PIECE)
+    assert len(memory.waited) == 3
+    assert memory.now == pytest.approx(PIECE.size / (adopt.ZERO_RATE * 4))

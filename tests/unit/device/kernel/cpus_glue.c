@@ -161,7 +161,7 @@ int mr_e820_read(struct multiroot_ledger *ledger) { return 0; }
 bool mr_e820_is_ram(const struct multiroot_ledger *ledger, u64 base, u64 size) { return false; }
 bool mr_memory_unused(u64 base, u64 size) { return false; }
 bool mr_memory_foreign(u64 base, u64 size) { return false; }
-void mr_zero_out(u64 *words, u64 count) {}
+void mr_zero_page(u64 *words) {}
 int mr_ioapic_mask(phys_addr_t phys) { return 0; }
 bool mr_map_close(u32 index) { return true; }
 bool mr_carve_has(u64 phys, u64 size) { return true; }

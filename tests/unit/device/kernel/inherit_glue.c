@@ -53,7 +53,7 @@ bool mr_slot_parked(u32 id) { return parked[id]; }
 bool mr_map_close(u32 index) { return true; }
 bool mr_e820_is_ram(const struct multiroot_ledger *ledger, u64 base, u64 size) { return true; }
 bool mr_memory_foreign(u64 base, u64 size) { return true; }
-void mr_zero_out(u64 *words, u64 count) { note("zero ", 0); }
+void mr_zero_page(u64 *words) { note("zero ", 0); }
 int mr_cpu_find(u32 id, struct multiroot_cpu *cpu) { return 0; }
 
 bool mr_memory_is_pmem(u64 base, u64 size)
