@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from multiroot.bench.names import OURS
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read
+from multiroot.bench.traced import BLACKOUT, Traced
 from multiroot.bench.watch import definition
 from multiroot.demo.guests import ECHO_PORT
 from multiroot.errors import MultirootError
@@ -30,6 +32,7 @@ from multiroot.phases import Phases
 from multiroot.units import MIB
 
 STILL, BEYOND, USUAL = METRICS = ("still_ns", "beyond_ns", "usual_ns")
+TRACED_STILL = "traced_still_ns"
 ASK_S = 0.002  # from an answer to the next question
 PATIENCE_S = 120.0
 ENOUGH = 100  # answers tell what is usual
@@ -62,9 +65,12 @@ def run(options: Options, out: Path, phases: Phases) -> Run:
         recorder.header(provenance.header("connection", options.seed, options.data(), found))
         launch.launch(machine, agents, labs.kernel_name(options.lab.kernels[0]), phases.publish)
         vm = definition(options.ram)
-        ours = MultiRoot(OURS, Pool(machine, agents, phases.publish), [vm])
-        asked = Asked(ours, lambda: connect(machine.state, vm.cards[0].address.partition("/")[0]))
-        interleave([asked], options.rounds, options.seed, recorder, phases)
+        pool = Pool(machine, agents, phases.publish)
+        ways = [MultiRoot(OURS, pool, [vm]), Traced(machine, agents, pool, [vm])]
+        # The same one for all.
+        connected = cache(lambda: connect(machine.state, vm.cards[0].address.partition("/")[0]))
+        asked = [Asked(way, connected) for way in ways]
+        interleave(asked, options.rounds, options.seed, recorder, phases)
     return read(recorder.path)
 
 
@@ -123,11 +129,12 @@ class Asking:
 
 
 class Asked:
-    """The handoff of a VM whose guest answers somebody all the time, by one connection for all samples."""
-
-    name = OURS
+    """The handoff of a VM whose guest answers somebody all the time, by one connection for all samples. One
+    with tracepoints on is not compared with others.
+    """
 
     def __init__(self, ours: MultiRoot, connect: Callable[[], socket.socket]) -> None:
+        self.name = ours.name
         self._ours = ours
         self._connect = connect
         self._connection: socket.socket | None = None
@@ -147,6 +154,8 @@ class Asked:
             asking.wait_for(2)
             still = max(asking.took_ns[before:])
         self._ours.rest()
+        if BLACKOUT in sample.values:
+            return [replace(sample, values={**sample.values, TRACED_STILL: still})]
         beyond = still - sample.values["blackout_ns"] - usual
         return [replace(sample, values={**sample.values, STILL: still, BEYOND: beyond, USUAL: usual})]
 

@@ -19,6 +19,7 @@ from multiroot.roles import OTHER
 from multiroot.rpc.v1 import vm_pb2
 
 ROOTS = ("old", "new")
+BLACKOUT = "traced_blackout_ns"
 
 
 class Traced(MultiRoot):
@@ -37,17 +38,14 @@ class Traced(MultiRoot):
         self._tracer = Tracer(lab, agents, ROOTS, self._vm)
         self._agents = agents
 
-    def sample(self) -> list[Sample]:
-        self.wake()
+    def hand_over(self) -> list[Sample]:
         try:
             self._tracer.start()
-            sample = self.hand_over()[-1]
+            sample = super().hand_over()[-1]
             seen = stretches(self._agents, self._vm, self.where, sample.phases)
         finally:
             taken = self._tracer.take()
-        self.rest()
-        marks = self._tracer.marks(taken, sample.phases, seen, OTHER[self.where])
-        return [told(sample, marks)]
+        return [told(sample, self._tracer.marks(taken, sample.phases, seen, OTHER[self.where]))]
 
 
 class TracedInPlace(SameKernel):
@@ -77,7 +75,7 @@ def stretches(agents: Agents, vm: str, there: str, phases: Sequence[Phase]) -> l
 
 def told(sample: Sample, marks: Sequence[Phase]) -> Sample:
     """As a sample that no other is compared with."""
-    values = {"traced_blackout_ns": sample.values["blackout_ns"]}
+    values = {BLACKOUT: sample.values["blackout_ns"]}
     return replace(sample, values=values, phases=(*sample.phases, *marks))
 
 

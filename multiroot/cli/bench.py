@@ -260,7 +260,8 @@ def connection(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None
     options = work.Options(lab=lab_options(chosen), ram=size, **chosen)
     folder = out or results_folder("connection")
     run = watched(lambda phases: work.run(options, folder, phases))
-    show(run, View(work.STILL, "", names.OURS, (*work.METRICS, *OUR_METRICS)), folder, as_json)
+    metrics = (*work.METRICS, *OUR_METRICS, work.TRACED_STILL, work.BLACKOUT)
+    show(run, View(work.STILL, "", names.OURS, metrics, owners=(names.OURS,)), folder, as_json)
 
 
 @bench.command(example="multiroot bench update --vms 1,8 --contenders multi-root,kexec-pmem")

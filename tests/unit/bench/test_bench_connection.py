@@ -13,7 +13,9 @@ import pytest
 
 from multiroot.bench import connection
 from multiroot.bench.connection import Asked, Asking
+from multiroot.bench.names import OURS, TRACED
 from multiroot.bench.results.samples import Sample
+from multiroot.bench.traced import BLACKOUT
 from multiroot.errors import MultirootError
 
 STILL_S = 0.3
@@ -48,8 +50,10 @@ def guest() -> Iterator[Guest]:
 class Ours:
     """A handoff in which the guest stands still for STILL_S, a third of which is not the blackout."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, name: str = OURS, blackout: str = "blackout_ns") -> None:
+        self.name = name
         self._guest = guest
+        self._blackout = blackout
         self.did: list[str] = []
 
     def prepare(self) -> None:
@@ -61,7 +65,7 @@ class Ours:
     def hand_over(self) -> list[Sample]:
         with self._guest.held:
             time.sleep(STILL_S)
-        return [Sample("multi-root", 0, {"blackout_ns": STILL_S * 1e9 * 2 / 3})]
+        return [Sample(self.name, 0, {self._blackout: STILL_S * 1e9 * 2 / 3})]
 
     def rest(self) -> None:
         self.did.append("rest")
@@ -88,6 +92,14 @@ def test_what_stands_beyond_the_blackout_is_told(guest: Guest) -> None:
     assert connected == [1], "it is one connection"
     assert ours.did == ["prepare", "wake", "rest", "wake", "rest", "close"]
     assert guest.here.fileno() == -1
+
+
+def test_a_handoff_with_tracepoints_on_is_compared_with_no_other(guest: Guest) -> None:
+    asked = Asked(Ours(guest, TRACED, BLACKOUT), lambda: guest.here)  # type: ignore[arg-type]
+    (sample,) = asked.sample()
+    assert (asked.name, sample.contender) == (TRACED, TRACED)
+    assert sample.values.keys() == {BLACKOUT, "traced_still_ns"}
+    assert sample.values["traced_still_ns"] >= STILL_S * 1e9 * 0.9
 
 
 def test_a_connection_that_ends_is_no_figure(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
