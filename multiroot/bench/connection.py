@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from multiroot.bench import launch
+from multiroot.bench import launch, traced
 from multiroot.bench.contender import interleave
 from multiroot.bench.lab_machine import lab_machine
 from multiroot.bench.names import OURS
 from multiroot.bench.ours import MultiRoot, Pool
 from multiroot.bench.results import provenance
 from multiroot.bench.results.samples import Recorder, Run, Sample, read
-from multiroot.bench.traced import BLACKOUT, Traced
+from multiroot.bench.traced import Traced
 from multiroot.bench.watch import definition
 from multiroot.demo.guests import ECHO_PORT
 from multiroot.errors import MultirootError
@@ -32,7 +32,7 @@ from multiroot.phases import Phases
 from multiroot.units import MIB
 
 STILL, BEYOND, USUAL = METRICS = ("still_ns", "beyond_ns", "usual_ns")
-TRACED_STILL = "traced_still_ns"
+TRACED = (TRACED_STILL, BLACKOUT) = ("traced_still_ns", traced.BLACKOUT)
 ASK_S = 0.002  # from an answer to the next question
 PATIENCE_S = 120.0
 ENOUGH = 100  # answers tell what is usual

@@ -260,7 +260,7 @@ def connection(ram: str, out: Path | None, as_json: bool, **chosen: Any) -> None
     options = work.Options(lab=lab_options(chosen), ram=size, **chosen)
     folder = out or results_folder("connection")
     run = watched(lambda phases: work.run(options, folder, phases))
-    metrics = (*work.METRICS, *OUR_METRICS, work.TRACED_STILL, work.BLACKOUT)
+    metrics = (*work.METRICS, *OUR_METRICS, *work.TRACED)
     show(run, View(work.STILL, "", names.OURS, metrics, owners=(names.OURS,)), folder, as_json)
 
 
