@@ -61,8 +61,8 @@ def zero(
     wait: Callable[[float], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Overwrite what another root left. VMs run beside it, and need the memory, too: `wait` gets the seconds
-    for which it pauses after a step. That is half of the time, or less, where ZERO_RATE is kept all the same.
+    """Overwrite what another root left. VMs run beside it, and need the memory, too: so it pauses for half of
+    the time, or for less where it would fall below ZERO_RATE. `wait` gets the seconds after each step.
     """
     for base in range(piece.base, piece.end, ZERO_STEP):
         size = min(ZERO_STEP, piece.end - base)
