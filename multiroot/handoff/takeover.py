@@ -100,8 +100,9 @@ class Takeover:
             incoming.runs_here()
             told = self._host.clock()
             resumed = vm.vmm.resume_loaded()
-        # At once: from here on what this agent does is to be no reason for the guest to wait.
-        vm.hurry(False)
+        # At once: from here on what this agent does is to be no reason for the guest to wait. Its VMM comes
+        # first until it has announced the guest, unless another guest stands still.
+        self._host.agent.ease(vm.name, lambda: vm.vmm.urgent(False))
         return Blackout(resumed, switch.stamps(), switched, told, seen)
 
     def _take(self, incoming: Incoming, until: Step) -> None:
@@ -158,6 +159,7 @@ class Takeover:
                 if vm.taps:
                     await vm.vmm.announce()
         finally:
+            self._host.agent.calm(vm.name)
             try:
                 vm.keep()
             except MultirootError as error:

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,10 +45,14 @@ def _set_thread(task: int, urgency: int) -> None:
 
 
 class Urgency:
-    """Makes this process urgent as long as anybody needs it to be, in whatever thread they ask."""
+    """Makes this process urgent as long as anybody needs it to be, in whatever thread they ask.
+
+    Also knows VMMs that are urgent for a while longer than this process: they give way to who needs it.
+    """
 
     def __init__(self) -> None:
         self._needed_by: set[str] = set()
+        self._eased: dict[str, Callable[[], None]] = {}
         self._first: set[int] = set()
         self._asking = threading.Lock()
 
@@ -60,13 +64,37 @@ class Urgency:
     def need(self, who: str, needed: bool) -> None:
         """`who` needs it from now on, or not any more; the second time nothing happens."""
         with self._asking:
-            before = bool(self._needed_by)
-            if needed:
-                self._needed_by.add(who)
+            self._eased.pop(who, None)
+            self._need(who, needed)
+            while needed and self._eased:
+                _, give_way = self._eased.popitem()
+                give_way()
+
+    def ease(self, who: str, give_way: Callable[[], None]) -> None:
+        """`who` needs it no more. Its VMM stays urgent until `calm`, or until others need this process, as
+        they may now: `give_way` is called then.
+        """
+        with self._asking:
+            self._need(who, needed=False)
+            if self._needed_by:
+                give_way()
             else:
-                self._needed_by.discard(who)
-            if bool(self._needed_by) != before:
-                set_urgent(os.getpid(), URGENCY if needed else 0, self._first)
+                self._eased[who] = give_way
+
+    def calm(self, who: str) -> None:
+        """The VMM gives way, unless it has, or is needed once more."""
+        with self._asking:
+            if give_way := self._eased.pop(who, None):
+                give_way()
+
+    def _need(self, who: str, needed: bool) -> None:
+        before = bool(self._needed_by)
+        if needed:
+            self._needed_by.add(who)
+        else:
+            self._needed_by.discard(who)
+        if bool(self._needed_by) != before:
+            set_urgent(os.getpid(), URGENCY if needed else 0, self._first)
 
     @contextmanager
     def first(self) -> Iterator[None]:

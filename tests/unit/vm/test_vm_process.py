@@ -90,6 +90,60 @@ def test_a_process_stays_urgent_until_nobody_needs_it(monkeypatch: pytest.Monkey
     assert seen == [URGENCY, 0]
 
 
+class Eased:
+    """An agent, and VMMs that stay urgent when it is not any more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.agent = Urgency()
+        self.said: list[str] = []
+        monkeypatch.setattr("multiroot.vm.process.set_urgent", self._set)
+
+    def _set(self, pid: int, urgency: int, first: object) -> None:
+        self.said.append(f"agent {urgency}")
+
+    def ease(self, who: str) -> list[str]:
+        self.agent.ease(who, lambda: self.said.append(f"{who} gives way"))
+        return self.said
+
+
+@pytest.fixture
+def eased(monkeypatch: pytest.MonkeyPatch) -> Eased:
+    made = Eased(monkeypatch)
+    made.agent.need("a", True)
+    made.said.clear()
+    return made
+
+
+def test_a_vmm_stays_urgent_for_longer_than_the_agent(eased: Eased) -> None:
+    assert eased.ease("a") == ["agent 0"]
+    for _ in range(2):
+        eased.agent.calm("a")
+    assert eased.said == ["agent 0", "a gives way"]
+
+
+def test_a_vmm_whose_guest_runs_gives_way_to_one_whose_guest_is_to_stand_still(eased: Eased) -> None:
+    eased.ease("a")
+    eased.agent.need("b", True)
+    assert eased.said == ["agent 0", f"agent {URGENCY}", "a gives way"]
+    eased.agent.calm("a")
+    assert len(eased.said) == 3
+
+
+def test_a_vmm_does_not_stay_urgent_beside_one_whose_guest_stands_still(eased: Eased) -> None:
+    eased.agent.need("b", True)
+    assert eased.ease("a") == ["a gives way"]
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_vmm_that_is_on_its_way_again_or_was_given_up_is_not_made_usual_later(
+    eased: Eased, needed: bool
+) -> None:
+    eased.ease("a")
+    eased.agent.need("a", needed)
+    eased.agent.calm("a")
+    assert "a gives way" not in eased.said
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a process run before others")
 @pytest.mark.parametrize("begins", ["before", "after"])
 def test_only_threads_that_ask_for_it_come_before_vmms(begins: str) -> None:
