@@ -26,7 +26,6 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from multiroot.errors import BadRequestError, ConflictError, MultirootError
-from multiroot.racing import OvertakenError, unless
 from multiroot.storage import filesystems
 from multiroot.storage.daemon import Daemon, running
 from multiroot.storage.filesystems import Filesystem
@@ -209,10 +208,15 @@ class Storage:
         """What comes of it; None if what this root has changes meanwhile: a root that has just ended would
         be waited for in vain.
         """
+        task, changed = asyncio.ensure_future(trying), asyncio.ensure_future(self._changed.wait())
         try:
-            return await unless(trying, self._changed.wait())
-        except OvertakenError:
-            return None
+            await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            if not task.done():
+                task.cancel()
+            await asyncio.gather(task, changed, return_exceptions=True)
+        return None if task.cancelled() else task.result()
 
     async def _try(self, path: str) -> Wire | None:
         if not self._left and await asyncio.to_thread(filesystems.is_here, path):
