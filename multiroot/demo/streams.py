@@ -303,7 +303,7 @@ class Sql(Stream):
 
 
 def serve_sql(login: Login, password: str) -> None:
-    """Let the guest's PostgreSQL answer on its network, to one user."""
+    """Let the guest's PostgreSQL answer on its network, to one user, also after a power cut right then."""
     quoted = password.replace("'", "''")
     statements = (
         f"CREATE ROLE {USER} LOGIN SUPERUSER PASSWORD '{quoted}'",
@@ -313,7 +313,7 @@ def serve_sql(login: Login, password: str) -> None:
     login.run(
         f"cd / && sudo -u postgres psql -q {said} && "
         f"echo 'host all {USER} 10.77.0.0/16 scram-sha-256' | sudo tee -a /etc/postgresql/*/main/pg_hba.conf "
-        "&& sudo systemctl restart postgresql"
+        "&& sync && sudo systemctl restart postgresql"
     )
 
 
