@@ -208,6 +208,7 @@ class Storage:
         """What comes of it; None if what this root has changes meanwhile: a root that has just ended would
         be waited for in vain.
         """
+        # Not racing.unless(): a question that is given up elsewhere is an answer, too, and not our end.
         task, changed = asyncio.ensure_future(trying), asyncio.ensure_future(self._changed.wait())
         try:
             await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
